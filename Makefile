@@ -1,0 +1,34 @@
+# Thin: each target sets up .venv from the locks when it is missing or older than they are.
+PYTHON ?= python3
+BIN := .venv/bin
+LOCKS := envs/cpu.lock envs/report.lock envs/dev.lock
+
+.PHONY: demo test test-all lint locks
+.DELETE_ON_ERROR:
+
+demo: .venv/ready ## the demo study: offline, CPU, minutes
+	$(BIN)/snakemake --configfile config/demo.yaml --cores all
+	@echo "Open results/index.html"
+
+test: .venv/ready ## the fast tests
+	$(BIN)/pytest -q -m "not slow"
+
+test-all: .venv/ready ## the slow ones too
+	$(BIN)/pytest -q
+
+lint: .venv/ready ## style, import contracts, workflow
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint --configfile config/demo.yaml
+
+locks: .venv/ready ## write the lock files anew
+	PATH="$(abspath $(BIN)):$$PATH" envs/lock.sh
+
+.venv/ready: $(LOCKS) pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Rankwise needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(LOCKS:%=-r %)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@

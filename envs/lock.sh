@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Rewrite the lock files from the *.in files. Needs uv (in dev.lock) and a CPU build of torch: from a folder of wheels
+# (UV_FIND_LINKS=DIR) or from PyTorch's own index (UV_TORCH_BACKEND=cpu).
+set -euo pipefail
+cd "$(dirname "$0")"
+compile="uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --no-emit-find-links"
+
+rm -f cpu.lock report.lock dev.lock gpu.lock # an old pin is a preference, and would keep the CUDA build of torch
+$compile --python-version 3.11 cpu.in -o cpu.lock
+sed -i.bak 's/^\(torch==[0-9.]*\)+cpu$/\1/' cpu.lock && rm cpu.lock.bak
+$compile --python-version 3.11 report.in -c cpu.lock -o report.lock
+$compile --python-version 3.11 dev.in -c cpu.lock -c report.lock -o dev.lock
+# The container: Python 3.12 of Ubuntu 24.04, CUDA 13 wheels of torch, every file by hash.
+unset UV_FIND_LINKS UV_TORCH_BACKEND
+$compile --python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes \
+  gpu.in -c cpu.lock -c report.lock -o gpu.lock
+
+# For conda users: the same pins, inline, for Snakemake copies this file away from the others.
+{
+  echo "# Written by lock.sh from cpu.lock and report.lock."
+  printf 'name: rankwise\nchannels: [conda-forge]\ndependencies:\n  - python=3.11\n  - pip\n  - pip:\n'
+  sort -u cpu.lock report.lock | sed 's/^/      - /'
+} >environment.yaml

@@ -1,0 +1,21 @@
+"""Tidy tables: one row a run (or an epoch of it), from results that answer the planned requests. Stale ones are refused."""
+
+
+rule collect:
+    """Gather one measurement's results into results/tables/{table}.csv, with Markdown and LaTeX beside it."""
+    input:
+        lambda wildcards: results_of(wildcards.table),
+    output:
+        csv="results/tables/{table}.csv",
+        md="results/tables/{table}.md",
+        tex="results/tables/{table}.tex",
+    log:
+        "logs/collect/{table}.log",
+    wildcard_constraints:
+        table="|".join(outputs.TABLE_SOURCES),
+    conda:
+        "../envs/environment.yaml"
+    params:
+        request=lambda wildcards: dumps(outputs.table_request(PLAN, wildcards.table)),
+    shell:
+        "python workflow_scripts/collect.py --request {params.request:q} --output {output.csv:q} > {log:q} 2>&1"

@@ -1,0 +1,81 @@
+"""From the configuration to cells, paths and requests. No rules; whatever is wrong ends here, in one sentence."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT / "src"))
+
+from rankwise import outputs, preflight
+from rankwise.config import ConfigError
+from rankwise.plan import MEASUREMENTS, Cell, Plan, dumps
+
+try:
+    STUDY_FILE = preflight.study_file(workflow.overwrite_configfiles, ROOT)
+    PLAN = Plan(config, ROOT, STUDY_FILE)
+    preflight.check_targets(sys.argv[1:], PLAN)
+except ConfigError as error:
+    sys.exit(str(error))
+
+preflight.set_environment(ROOT, PLAN)
+PRETRAINED = [name for name, entry in PLAN.library["models"].items() if "pretrain" in entry.get("weights", {})]
+
+
+wildcard_constraints:
+    model="|".join(PLAN.library["models"]),
+    dataset="|".join(PLAN.library["datasets"]),
+    method="|".join(PLAN.library["methods"]),
+    pretrained="|".join(PRETRAINED) or "none",
+    rank=r"\d+",
+    seed=r"\d+",
+    measurement="|".join(MEASUREMENTS),
+
+
+def cell_of(wildcards):
+    seed = {"seed": int(wildcards.seed)} if hasattr(wildcards, "seed") else {}
+    return Cell(
+        wildcards.model,
+        wildcards.dataset,
+        wildcards.method,
+        int(wildcards.rank),
+        **seed,
+    )
+
+
+def request_of(measurement):
+    """A function from wildcards to the request of one cell, as the string that decides whether its job reruns."""
+    return lambda wildcards: dumps(PLAN.request(measurement, cell_of(wildcards)))
+
+
+def input_request(kind, wildcard):
+    return lambda wildcards: dumps(PLAN.input_request(kind, wildcards[wildcard]))
+
+
+def prepared_input(kind):
+    """The prepared dataset or model of a cell.
+
+    Where it must be made anew, cells whose result already answers the planned request take it as `ancient` and stay; the
+    others must not, for Snakemake never looks at a job that hangs on a pending one by an ancient file alone.
+    """
+
+    def path(wildcards):
+        name, cell = wildcards[kind], cell_of(wildcards)
+        file = PLAN.input_path(kind, name)
+        keep = not PLAN.prepared(kind, name) and PLAN.answered(PLAN.path("train", cell), PLAN.request("train", cell))
+        return ancient(file) if keep else file
+
+    return path
+
+
+def results_of(table):
+    """Paths of the results that a tidy table gathers."""
+    measurement = outputs.TABLE_SOURCES[table]
+    return [PLAN.path(measurement, cell) for cell in PLAN.cells(measurement)]
+
+
+def check_machine():
+    """Before the first job: refuse what cannot end well on this machine. A cluster's nodes are not looked at from here."""
+    jobs = [(job.rule.name, dict(job.wildcards_dict)) for job in workflow.dag.needrun_jobs()]
+    problems = preflight.problems(jobs, PLAN, local=workflow.local_exec)
+    if problems:
+        raise WorkflowError("\n".join(problems))

@@ -1,0 +1,21 @@
+"""Training: one job a cell, one file a job. The request is its only scientific parameter."""
+
+
+rule train:
+    """Fine-tune one cell."""
+    input:
+        dataset=prepared_input("dataset"),
+        model=prepared_input("model"),
+    output:
+        "results/runs/{model}/{dataset}/{method}/r{rank}/seed{seed}/train.json",
+    log:
+        "logs/train/{model}/{dataset}/{method}/r{rank}/seed{seed}.log",
+    conda:
+        "../envs/environment.yaml"
+    threads: PLAN.study["cpu_threads"]
+    resources:
+        gpu=int(PLAN.study["device"] == "cuda"),
+    params:
+        request=request_of("train"),
+    shell:
+        "python workflow_scripts/train.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"

@@ -1,0 +1,1 @@
+"""Rankwise: rebuild a paper's whole result set on efficient fine-tuning."""

@@ -1,0 +1,79 @@
+"""Resolve one method entry for one model and rank: defaults, references to the rank, limits."""
+
+from pathlib import Path
+
+from rankwise.config import ConfigError
+from rankwise.signature import REQUIRED, Option, options
+
+FILE = "config/methods.yaml"
+PACKAGE_DIR = Path(__file__).resolve().parent
+
+
+def module_options(folder: str, module: str, key: str) -> dict[str, Option]:
+    """The options of methods/<module>.py or optim/<module>.py."""
+    path = PACKAGE_DIR / folder / f"{module}.py"
+    if not path.is_file():
+        names = [file.stem for file in path.parent.glob("*.py") if file.stem != "__init__"]
+        raise ConfigError(FILE, key, module, names)
+    try:
+        return options(path)
+    except ValueError:
+        raise ConfigError(FILE, key, module, "a module with settings of its own") from None
+
+
+def takes_rank(entry: dict, name: str) -> bool:
+    """Whether the method or its optimizer has a rank; one without stands once in a grid, at rank 0."""
+    method = module_options("methods", entry["module"], f"{name}.module")
+    optimizer = module_options("optim", entry["optimizer"]["module"], f"{name}.optimizer.module")
+    return "rank" in method or "rank" in optimizer
+
+
+def resolve_method(name: str, entry: dict, model: dict, rank: int, where: str) -> dict:
+    """The entry with every option of its method and optimizer given, checked against their annotations.
+
+    Option values `rank` and `hidden_size` stand for the cell's rank and the model's width.
+
+    Raises:
+        ConfigError: an option is unknown, missing or of the wrong type; a target is not in the model; rank out of range.
+    """
+    given = {key: value for key, value in entry["optimizer"].items() if key != "module"}
+    method = _fill(f"{name}.options", "methods", entry["module"], entry["options"], model, rank)
+    optimizer = _fill(f"{name}.optimizer", "optim", entry["optimizer"]["module"], given, model, rank)
+    _check_targets(name, method, model)
+    if "rank" in method or "rank" in optimizer:
+        _check_rank(name, method, model, rank, where)
+    return {**entry, "options": method, "optimizer": {"module": entry["optimizer"]["module"], **optimizer}}
+
+
+def _fill(key: str, folder: str, module: str, given: dict, model: dict, rank: int) -> dict:
+    known = module_options(folder, module, key)
+    values = {"rank": rank, "hidden_size": model["hidden_size"]}
+    for option in given:
+        if option not in known or option == "rank":
+            raise ConfigError(FILE, key, option, [o for o in known if o != "rank"] or "no options")
+    filled = {}
+    for option in known.values():
+        value = rank if option.name == "rank" else given.get(option.name, option.default)
+        if value is REQUIRED:
+            raise ConfigError(FILE, f"{key}.{option.name}", "nothing", option.allowed)
+        if "str" not in option.annotation and isinstance(value, str):
+            value = values.get(value, value)
+        if not option.accepts(value):
+            raise ConfigError(FILE, f"{key}.{option.name}", value, option.allowed)
+        filled[option.name] = value
+    return filled
+
+
+def _check_targets(name: str, method: dict, model: dict) -> None:
+    for target in method.get("targets", ()):
+        if target not in model["modules"]:
+            raise ConfigError(FILE, f"{name}.options.targets", target, model["modules"])
+
+
+def _check_rank(name: str, method: dict, model: dict, rank: int, where: str) -> None:
+    """1 <= rank <= the shorter side of every matrix that the rank applies to."""
+    sides = {target: min(model["modules"][target]["shape"]) for target in method.get("targets", ())}
+    limit = min(sides.values(), default=model["hidden_size"])
+    if not 1 <= rank <= limit:
+        matrix = min(sides, key=sides.get) if sides else "widest"
+        raise ConfigError(*where.split(": ", 1), rank, f"ranks of {name} from 1 to {limit} (its {matrix} matrix)")

@@ -1,0 +1,23 @@
+"""Linear probing: only the task's head trains. For a language model that is the output embedding, tied or not."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from rankwise.method import train_only
+
+
+@dataclass(frozen=True)
+class HeadOnly:
+    """No options."""
+
+    def prepare(self, model: nn.Module, names: dict) -> nn.Module:
+        train_only(model, tuple(names["head"]))
+        return model
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Nothing to keep up."""
+
+    def unsupported(self, model: nn.Module, names: dict) -> str | None:
+        modules = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+        return None if modules & set(names["head"]) else f"no head among {', '.join(names['head'])}"

@@ -1,0 +1,18 @@
+"""Where things lie: prepared inputs, and folders that a user names by environment variables."""
+
+import os
+from pathlib import Path
+
+INPUTS = Path("results/inputs")
+
+
+def expand(path: str) -> Path:
+    """A path with its ${VARIABLES} replaced.
+
+    Raises:
+        FileNotFoundError: names the variable that is not set.
+    """
+    expanded = os.path.expandvars(path)
+    if "$" in expanded:
+        raise FileNotFoundError(f"{path}: set the environment variable first")
+    return Path(expanded)

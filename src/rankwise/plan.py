@@ -1,0 +1,240 @@
+"""A study becomes cells, a cell becomes a path and a request: the JSON that alone decides a job's result.
+
+A cell is model x dataset x method x rank (x seed). Standard library, yaml and jsonschema only: the Snakefile imports this.
+"""
+
+import functools
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from rankwise import provenance
+from rankwise.config import ConfigError, check, library, pick
+from rankwise.entries import resolve_method, takes_rank
+
+RESULTS = "results"
+MEASUREMENTS = ("memory", "flops", "forward")
+COSMETIC = ("label", "source", "note", "licence")  # for people: no part of a request
+
+
+class Cell(NamedTuple):
+    """One run: names of config entries; rank 0 where the method has no rank; seed None in a profile."""
+
+    model: str
+    dataset: str
+    method: str
+    rank: int
+    seed: int | None = None
+
+    @property
+    def folder(self) -> str:
+        seed = "" if self.seed is None else f"/seed{self.seed}"
+        return f"{self.model}/{self.dataset}/{self.method}/r{self.rank}{seed}"
+
+
+class Plan:
+    """Everything that one study asks for.
+
+    Raises:
+        ConfigError: the study or an entry it names is wrong.
+    """
+
+    def __init__(self, study: dict, root: Path, file: str = "study"):
+        self.root, self.file = root, file
+        self.study = check(study, root / "config" / "schema" / "study.schema.yaml", file)
+        self.library = library(root)
+        self._grids: dict[str, dict[Cell, dict]] = {name: {} for name in ("train", *MEASUREMENTS)}
+        for kind in ("train", "profile"):
+            for number, grid in enumerate(self.study[kind]):
+                self._add(kind, f"{kind}.{number}", grid)
+
+    # Cells ------------------------------------------------------------------------------------------------------------
+
+    def cells(self, measurement: str) -> list[Cell]:
+        """The cells in which `measurement` (train, memory, flops or forward) is taken, in the study's order."""
+        return list(self._grids[measurement])
+
+    def _add(self, kind: str, key: str, grid: dict) -> None:
+        for cell in self._expand(grid, key):
+            self._method(cell, grid, key)
+            for measurement in ["train"] if kind == "train" else grid["measurements"]:
+                if self._grids[measurement].setdefault(cell, grid) != grid:
+                    raise ConfigError(self.file, key, cell.folder, f"{measurement} of a cell in one grid only")
+
+    def _expand(self, grid: dict, key: str) -> Iterator[Cell]:
+        for kind in ("models", "datasets", "methods"):
+            for name in grid[kind]:
+                pick(self.library[kind], name, self.file, f"{key}.{kind}")
+        for model, dataset, method in itertools.product(grid["models"], grid["datasets"], grid["methods"]):
+            ranks = grid["ranks"] if takes_rank(self.library["methods"][method], method) else [0]
+            for rank, seed in itertools.product(ranks, grid.get("seeds", [None])):
+                yield Cell(model, dataset, method, rank, seed)
+
+    # Paths ------------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def path(measurement: str, cell: Cell) -> str:
+        """Where the result of one cell lies, relative to the root."""
+        folder = "runs" if measurement == "train" else "profiles"
+        return f"{RESULTS}/{folder}/{cell.folder}/{measurement}.json"
+
+    @staticmethod
+    def input_path(kind: str, name: str) -> str:
+        """Where a prepared dataset or model says what it is; its files lie beside it."""
+        return f"{RESULTS}/inputs/{kind}s/{name}/{kind}.json"
+
+    def inputs(self) -> list[tuple[str, str]]:
+        """(kind, name) of everything that training reads, the corpora of pre-trained models included."""
+        cells = self.cells("train")
+        models = dict.fromkeys(("model", cell.model) for cell in cells)
+        datasets = dict.fromkeys(("dataset", cell.dataset) for cell in cells)
+        corpora = {("dataset", corpus): None for _, name in models if (corpus := self.corpus(name))}
+        return list({**datasets, **corpora, **models})
+
+    # Requests ---------------------------------------------------------------------------------------------------------
+
+    def method(self, measurement: str, cell: Cell) -> dict:
+        """The method's entry with the study's overrides and every default filled in, for this cell's rank and model."""
+        return self._method(cell, self._grids[measurement][cell], "cell")
+
+    def _method(self, cell: Cell, grid: dict, key: str) -> dict:
+        override = {**self.study["override"], **grid["override"]}
+        for name in override:
+            pick(self.library["methods"], name, self.file, "override")
+        entry = merge(self.library["methods"][cell.method], override.get(cell.method, {}))
+        resolved = resolve_method(
+            cell.method, entry, self.library["models"][cell.model], cell.rank, f"{self.file}: {key}.ranks"
+        )
+        return without(resolved, COSMETIC)
+
+    def request(self, measurement: str, cell: Cell) -> dict:
+        """Everything that decides the result of one cell, and nothing else."""
+        shared = {
+            "measurement": measurement,
+            "cell": {name: value for name, value in cell._asdict().items() if value is not None},
+            "environment": self.environment(self.study["environment"] if measurement == "train" else "cpu"),
+        }
+        return {**shared, **(self._training(cell) if measurement == "train" else self._profiling(measurement, cell))}
+
+    def _training(self, cell: Cell) -> dict:
+        method, task = self.method("train", cell), self.library["datasets"][cell.dataset]["task"]
+        return {
+            "model": self._model(cell.model),
+            "method": method,
+            "dataset": self._dataset(cell.dataset),
+            "schedule": {**self.study["schedule"], **self._grids["train"][cell]["schedule"]},
+            "inputs": {
+                "dataset": self._input_digest("dataset", cell.dataset),
+                "model": self._input_digest("model", cell.model),
+            },
+            "device": self.study["device"],
+            "cpu_threads": self.study["cpu_threads"],
+            "code": self._code("train", method, f"rankwise.tasks.{task}"),
+        }
+
+    def _profiling(self, measurement: str, cell: Cell) -> dict:
+        """Only what a profile depends on: shapes, so that new weights, data or learning rates rerun none."""
+        grid, dataset = self._grids[measurement][cell], self.library["datasets"][cell.dataset]
+        method = without(self.method(measurement, cell), ("learning_rate",))
+        shapes = {
+            "task": dataset["task"],
+            "classes": len(dataset.get("classes", [])),
+            "batch_size": grid["batch_size"],
+            "sequence_length_tokens": grid.get("sequence_length_tokens", dataset["max_length_tokens"]),
+        }
+        own = {"memory": {"measured": grid["measured"]}, "forward": {"cpu_threads": self.study["cpu_threads"]}}
+        return {
+            "model": without(self._model(cell.model), ("weights",)),
+            "method": method,
+            "shapes": shapes,
+            "code": self._code(measurement, method),
+            **own.get(measurement, {}),
+        }
+
+    def input_request(self, kind: str, name: str) -> dict:
+        """The request of a prepared dataset or model."""
+        entry = self._dataset(name) if kind == "dataset" else self._model(name)
+        request = {kind: entry, "name": name, "environment": self.environment("cpu")}
+        if kind == "dataset":
+            return {**request, "code": self.digests("prepare_dataset")}
+        if "pretrain" not in entry["weights"]:
+            return {**request, "code": self.digests("prepare_model")}
+        corpus = entry["weights"]["pretrain"]["dataset"]
+        dataset = pick(self.library["datasets"], corpus, "config/models.yaml", f"{name}.weights.pretrain.dataset")
+        return {
+            **request,
+            "dataset": self._dataset(corpus),
+            "inputs": {"dataset": self._input_digest("dataset", corpus)},
+            "code": self.digests("pretrain_model", f"rankwise.tasks.{dataset['task']}"),
+        }
+
+    def corpus(self, model: str) -> str | None:
+        """The dataset that a model is pre-trained on, if it is."""
+        return self._model(model).get("weights", {}).get("pretrain", {}).get("dataset")
+
+    def answered(self, path: str, request: dict) -> bool:
+        """Whether the file at `path` is the answer to this very request."""
+        file = self.root / path
+        return file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("request") == request
+
+    @functools.cache  # noqa: B019 - one plan lives as long as the process
+    def prepared(self, kind: str, name: str) -> bool:
+        """Whether a dataset or model lies ready as planned."""
+        return self.answered(self.input_path(kind, name), self.input_request(kind, name))
+
+    def digest(self, measurement: str) -> str:
+        """Digest of every planned request of one measurement: what a collected table must have been made of."""
+        cells = self.cells(measurement)
+        return provenance.digest([[self.path(measurement, cell), self.request(measurement, cell)] for cell in cells])
+
+    def relevant_study(self, measurement: str) -> dict:
+        """The part of the study that decides the cells and requests of one measurement."""
+        kind = "train" if measurement == "train" else "profile"
+        keys = ("device", "environment", "cpu_threads", "schedule", "override") if kind == "train" else ("device", "override")
+        grids = [grid for grid in self.study[kind] if measurement in ("train", *grid.get("measurements", []))]
+        threads = {"cpu_threads": self.study["cpu_threads"]} if measurement == "forward" else {}
+        return {"name": kind, "question": "", **{key: self.study[key] for key in keys}, **threads, kind: grids}
+
+    def digests(self, script: str, *modules: str) -> dict[str, str]:
+        """Digests of what a script executes, and of the modules that it loads by name."""
+        return provenance.code_digests(self.root / provenance.SCRIPT_DIR / f"{script}.py", modules)
+
+    @functools.cache  # noqa: B019 - one plan lives as long as the process
+    def environment(self, name: str) -> dict[str, str]:
+        """A lock file and the digest of its pins."""
+        lock = f"envs/{name}.lock"
+        return {"lock": lock, "digest": provenance.lock_digest(self.root / lock)}
+
+    # Parts of a request -----------------------------------------------------------------------------------------------
+
+    def _dataset(self, name: str) -> dict:
+        return without(self.library["datasets"][name], COSMETIC)
+
+    def _model(self, name: str) -> dict:
+        return without(self.library["models"][name], COSMETIC)
+
+    @functools.cache  # noqa: B019 - one plan lives as long as the process
+    def _input_digest(self, kind: str, name: str) -> str:
+        return provenance.digest(self.input_request(kind, name))
+
+    def _code(self, script: str, method: dict, *others: str) -> dict[str, str]:
+        loaded = (f"rankwise.methods.{method['module']}", f"rankwise.optim.{method['optimizer']['module']}")
+        return self.digests(script, *loaded, *others)
+
+
+def merge(base: dict, over: dict) -> dict:
+    """`base` with `over` laid on top, mapping by mapping."""
+    both = {k: merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in over.items()}
+    return {**base, **both}
+
+
+def without(entry: dict, keys: tuple[str, ...]) -> dict:
+    """`entry` less the keys that only people read."""
+    return {key: value for key, value in entry.items() if key not in keys}
+
+
+def dumps(request: dict) -> str:
+    """A request as the one string that Snakemake compares."""
+    return json.dumps(request, sort_keys=True)

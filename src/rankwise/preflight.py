@@ -1,0 +1,149 @@
+"""What a machine must have before the first job: looked at once, from the list of jobs that would run.
+
+Standard library only. Each problem is one sentence that names the file, the key, what was got and what is allowed.
+"""
+
+import csv
+import difflib
+import gzip
+import io
+import json
+import os
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from pathlib import Path
+
+from rankwise import outputs, provenance
+from rankwise.config import ConfigError
+from rankwise.plan import RESULTS, Plan
+
+GIB = 2**30
+HUB_TIMEOUT_S = 10
+INPUT_RULES = {"prepare_dataset": "dataset", "prepare_model": "model"}
+Job = tuple[str, dict[str, str]]  # rule, wildcards
+
+
+def study_file(given: Iterable[object], root: Path) -> str:
+    """The name of the study's file in messages: as below the root, or its name alone."""
+    path = Path(next(iter(given), root / "config" / "config.yaml")).resolve()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+
+
+def set_environment(root: Path, plan: Plan) -> None:
+    """What jobs inherit, here and on a cluster node (where the Snakefile is read again): this clone's sources, this
+    interpreter, and the tracker, which is no part of a request because it changes no result.
+    """
+    os.environ["PYTHONPATH"] = str(root / "src")
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    os.environ["RANKWISE_TRACKER"] = plan.study["tracker"]
+
+
+def check_targets(arguments: list[str], plan: Plan) -> None:
+    """Refuse a mistyped target under results/.
+
+    Raises:
+        ConfigError: the target, and the nearest of those that the study plans.
+    """
+    targets = [argument for argument in arguments if argument.startswith(f"{RESULTS}/")]
+    known = outputs.targets(plan) if targets else []
+    for target in targets:
+        if target not in known:
+            near = difflib.get_close_matches(target, known, n=3, cutoff=0.5)
+            raise ConfigError(plan.file, "target", target, f"files that the study plans, nearest: {', '.join(near) or 'none'}")
+
+
+def problems(jobs: list[Job], plan: Plan, local: bool) -> list[str]:
+    """Every reason why these jobs could not end well on this machine."""
+    found = [*_disk(plan), *(_gpu(jobs, plan) if local else [])]
+    for rule, wildcards in jobs:
+        if kind := INPUT_RULES.get(rule):
+            found += _input(kind, wildcards[kind], plan)
+    return found
+
+
+def _disk(plan: Plan) -> list[str]:
+    free = shutil.disk_usage(plan.root).free / GIB
+    needed = plan.study["disk_gib"]
+    return [f"{plan.file}: disk_gib: {free:.1f} GiB are free, the study needs {needed}"] if free < needed else []
+
+
+def _gpu(jobs: list[Job], plan: Plan) -> list[str]:
+    wanted = plan.study["device"] == "cuda" and any(rule == "train" for rule, _ in jobs)
+    if not wanted or Path("/proc/driver/nvidia/gpus").is_dir() or shutil.which("nvidia-smi"):
+        return []
+    return [f"{plan.file}: device: got cuda, but this machine shows no NVIDIA GPU; allowed here: cpu, or profiles alone"]
+
+
+def _input(kind: str, name: str, plan: Plan) -> list[str]:
+    where = f"config/{kind}s.yaml: {name}"
+    entry = plan.library[f"{kind}s"][name]
+    source = entry["weights"] if kind == "model" else entry
+    if "hub" in source:
+        repo = source["hub"] if kind == "model" else source["hub"]["repo"]
+        return _hub(f"{where}.hub", repo)
+    if "files" in source:
+        return _model_files(where, source) if kind == "model" else _dataset_files(where, entry)
+    return []
+
+
+def _hub(where: str, repo: str) -> list[str]:
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        return []  # the cache is used, and says itself what it lacks
+    try:
+        urllib.request.urlopen(endpoint, timeout=HUB_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return []  # it answers
+    except OSError as error:
+        why = f"{endpoint} is unreachable: {getattr(error, 'reason', error)}"
+        return [f"{where}: {repo} cannot be fetched, {why}; allowed: a reachable hub, or an entry with files"]
+    return []
+
+
+def _folder(where: str, folder: str) -> tuple[Path, list[str]]:
+    path = os.path.expandvars(folder)
+    if "$" in path:
+        return Path(path), [f"{where}: got {folder}, allowed: a folder; set the environment variable in it first"]
+    return Path(path), ([] if Path(path).is_dir() else [f"{where}: got {path}, allowed: a folder that is there"])
+
+
+def _file(where: str, path: Path, sha256: str | None) -> list[str]:
+    if not path.is_file():
+        return [f"{where}: got {path}, allowed: a file that is there"]
+    if sha256 and (found := provenance.file_sha256(path)) != sha256:
+        return [f"{where}: sha256 of {path} is {found}, allowed: {sha256}"]
+    return []
+
+
+def _model_files(where: str, weights: dict) -> list[str]:
+    folder, found = _folder(f"{where}.weights.files", weights["files"])
+    return found or _file(f"{where}.weights.sha256", folder / "model.safetensors", weights["sha256"])
+
+
+def _dataset_files(where: str, entry: dict) -> list[str]:
+    folder, found = _folder(f"{where}.files.folder", entry["files"]["folder"])
+    if found:
+        return found
+    for split, wanted in entry["splits"].items():
+        key = f"{where}.splits.{split}"
+        found += _file(key, folder / wanted["path"], wanted.get("sha256")) or _columns(key, folder / wanted["path"], entry)
+    return found
+
+
+def _columns(where: str, path: Path, entry: dict) -> list[str]:
+    """Text and label columns that the first line of the file has not."""
+    form = entry["files"]["format"]
+    if form not in ("tsv", "csv", "jsonl"):
+        return []
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as stream:
+        first = stream.readline()
+    if form == "jsonl":
+        there = list(json.loads(first))
+    else:
+        there = entry.get("columns") or next(csv.reader(io.StringIO(first), delimiter="\t" if form == "tsv" else ","))
+    text = entry["text"] if isinstance(entry["text"], list) else [entry["text"]]
+    wanted = [*text, *([entry["label"]] if "label" in entry else [])]
+    return [f"{where}: {path} has no column {name!r}, allowed: {', '.join(there)}" for name in wanted if name not in there]

@@ -1,0 +1,152 @@
+"""Which source files decide a job's result, a digest of each, and whether a process really ran them.
+
+A digest covers the syntax tree without docstrings, so a comment, a docstring or layout changes nothing, and it is the same
+on every supported Python. Standard library only: the Snakefile imports this module.
+"""
+
+import ast
+import functools
+import hashlib
+import json
+import platform
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+PACKAGE = "rankwise"
+PACKAGE_DIR = Path(__file__).resolve().parent
+SCRIPT_DIR = "workflow_scripts"
+# Bookkeeping that cannot change a number: never part of a job's sources.
+EXEMPT = frozenset({f"{PACKAGE}.provenance"})
+
+
+class SourceChanged(RuntimeError):
+    """A loaded source is not the one that the workflow was planned with."""
+
+
+def _module_file(module: str) -> Path | None:
+    stem = PACKAGE_DIR.parent.joinpath(*module.split("."))
+    return next((f for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.is_file()), None)
+
+
+@functools.cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def _imports(path: Path, package: str) -> Iterator[str]:
+    """Every module that the file at `path` imports, also inside functions; `package` resolves relative imports."""
+    for node in ast.walk(_parse(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+@functools.cache
+def source_closure(module: str) -> frozenset[str]:
+    """Modules of this package that importing `module` executes, itself included."""
+    todo, found = [module], set()
+    while todo:
+        name = todo.pop()
+        if name in found or name in EXEMPT or name.split(".")[0] != PACKAGE or not (file := _module_file(name)):
+            continue
+        found.add(name)
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        todo += [*_imports(file, package), name.rpartition(".")[0]]
+    return frozenset(found)
+
+
+def _normalised(node: object) -> object:
+    """The tree as nested lists: no docstrings, no positions, no empty fields (which differ between Pythons)."""
+    if isinstance(node, list):
+        return [_normalised(item) for item in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+        fields["body"] = fields["body"][1:]
+    kept = {name: value for name, value in fields.items() if value not in (None, []) and name not in ("ctx", "kind")}
+    return [type(node).__name__, *([name, _normalised(value)] for name, value in sorted(kept.items()))]
+
+
+@functools.cache
+def code_digest(path: Path) -> str:
+    """16 hexadecimal digits of the file's syntax tree; comments, docstrings and layout do not count."""
+    return digest(_normalised(_parse(path)))
+
+
+def digest(value: object) -> str:
+    """16 hexadecimal digits of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@functools.cache
+def code_digests(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:
+    """Digest of every source that `script` executes, and of those it loads by name (`modules`)."""
+    roots = {*_imports(script, ""), *modules}
+    found = sorted(set().union(*(source_closure(root) for root in roots)))
+    files = {name: code_digest(_module_file(name)) for name in found}
+    return {**files, f"{SCRIPT_DIR}/{script.name}": code_digest(script)}
+
+
+def lock_digest(path: Path) -> str:
+    """Digest of a lock file's pins: comments, order and layout do not count."""
+    text = re.sub(r"#.*", "", path.read_text(encoding="utf-8")).replace("\\\n", " ")
+    return digest(sorted(" ".join(line.split()) for line in text.splitlines() if line.strip()))
+
+
+def verify(code: dict[str, str], script: Path) -> None:
+    """Refuse to go on unless every loaded source of ours is declared in `code` and still has its digest.
+
+    Raises:
+        SourceChanged: names the first file that is undeclared or differs.
+    """
+    loaded = {name: module for name, module in sys.modules.items() if name.split(".")[0] == PACKAGE}
+    files = {name: Path(module.__file__) for name, module in loaded.items() if name not in EXEMPT}
+    for name, file in {**files, f"{SCRIPT_DIR}/{script.name}": script}.items():
+        if name not in code:
+            raise SourceChanged(f"{file}: loaded, but not declared as a source of this job ({name})")
+        if code[name] != code_digest_now(file):
+            raise SourceChanged(f"{file}: changed since the workflow was planned; run snakemake again")
+
+
+def code_digest_now(path: Path) -> str:
+    """As `code_digest`, read afresh from the disk."""
+    return digest(_normalised(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def locked_versions(path: Path) -> dict[str, str]:
+    """Name -> version of every pin of a lock file."""
+    return dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s\\;]+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE))
+
+
+def environment(lock: Path) -> dict[str, object]:
+    """Where a job ran: interpreter, platform, and each locked package whose installed version is another."""
+    installed = {name.lower().replace("_", "-"): version for name, version in _installed()}
+    differs = {
+        name: f"{installed.get(name, 'not installed')}, locked {version}"
+        for name, version in locked_versions(lock).items()
+        if installed.get(name, "").split("+")[0] != version
+    }
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: installed[name] for name in ("torch", "transformers", "peft") if name in installed},
+        "differs_from_lock": differs,
+    }
+
+
+def _installed() -> Iterator[tuple[str, str]]:
+    return ((dist.metadata["Name"], dist.version) for dist in metadata.distributions() if dist.metadata["Name"])

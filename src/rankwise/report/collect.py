@@ -1,0 +1,100 @@
+"""Results become tidy tables: one row a result, or one row an evaluation. A result that was not planned is refused."""
+
+import json
+from collections.abc import Iterable
+from itertools import zip_longest
+from pathlib import Path
+
+import pandas as pd
+
+from rankwise import provenance, result
+
+CELL = ("model", "dataset", "method", "rank", "seed")
+HISTORY = ("epoch", "update", "learning_rate", "train_loss_nats")
+ABSENT = object()
+
+Planned = Iterable[tuple[Path, dict]]
+
+
+class StaleResult(ValueError):
+    """A stored result answers another request than the planned one."""
+
+
+def collect(paths_and_requests: Planned) -> pd.DataFrame:
+    """One row a result: cell, status, settings, then metrics and cost by name; what a result lacks is empty.
+
+    Raises:
+        StaleResult: says how many results are stale and where the first one differs.
+    """
+    found = _read(paths_and_requests)
+    rows = [{**_head(one), **one.get("metrics", {}), **one.get("cost", {})} for one in found]
+    settings = ("learning_rate", "effective_batch_size", "split", "device")
+    metrics, cost = (sorted({name for one in found for name in one.get(part, {})}) for part in ("metrics", "cost"))
+    return _frame(rows, (*CELL, "status", "reason", "request_digest", *settings, *metrics, *cost))
+
+
+def history(paths_and_requests: Planned) -> pd.DataFrame:
+    """One row a cell and evaluation: cell, epoch, update, then the other quantities by name.
+
+    Raises:
+        StaleResult: as in `collect`.
+    """
+    found = _read(paths_and_requests)
+    rows = [{**one["request"]["cell"], **row} for one in found for row in one.get("history", [])]
+    others = sorted({name for row in rows for name in row} - {*CELL, *HISTORY})
+    return _frame(rows, (*CELL, *HISTORY, *others))
+
+
+def _head(one: dict) -> dict:
+    request = one["request"]
+    kept = {name: one[name] for name in ("reason", "split", "device") if name in one}
+    row = {**request["cell"], "status": one["status"], **kept, "request_digest": provenance.digest(request)}
+    if "schedule" not in request:
+        return row
+    schedule = request["schedule"]
+    batch = schedule["batch_size"] * schedule["accumulation_steps"]
+    return {**row, "learning_rate": request["method"]["learning_rate"], "effective_batch_size": batch}
+
+
+def _frame(rows: list[dict], order: Iterable[str]) -> pd.DataFrame:
+    """The columns of `order` that some row has, and status and reason; integers stay integers beside empty fields."""
+    present = {name for row in rows for name in row} | ({"reason"} if any("status" in row for row in rows) else set())
+    columns = [name for name in order if name in present] if rows else list(CELL)
+    frame = pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in columns})
+    return frame.apply(lambda column: column.astype(_dtype(column)))
+
+
+def _dtype(column: pd.Series) -> str:
+    kinds = {type(value) for value in column if value is not None}
+    if kinds == {int}:
+        return "Int64"
+    return "float64" if kinds and kinds <= {int, float} else "object"
+
+
+def _read(paths_and_requests: Planned) -> list[dict]:
+    pairs = [(path, request, result.read(path)) for path, request in paths_and_requests]
+    stale = [(path, request, one["request"]) for path, request, one in pairs if one["request"] != request]
+    if stale:
+        path, planned, stored = stale[0]
+        raise StaleResult(
+            f"{len(stale)} of {len(pairs)} results are stale; first {path}: it answers request {provenance.digest(stored)}, "
+            f"planned {provenance.digest(planned)}; {_difference(stored, planned)}"
+        )
+    return [one for _, _, one in pairs]
+
+
+def _difference(stored: object, planned: object, key: str = "") -> str:
+    """The first place, keys sorted, where two JSON values differ: `schedule.epochs: result has 3, planned 4`."""
+    if isinstance(stored, dict) and isinstance(planned, dict):
+        pairs = [(name, stored.get(name, ABSENT), planned.get(name, ABSENT)) for name in sorted({*stored, *planned})]
+    elif isinstance(stored, list) and isinstance(planned, list):
+        pairs = [(str(i), *both) for i, both in enumerate(zip_longest(stored, planned, fillvalue=ABSENT))]
+    else:
+        return f"{key}: result has {_short(stored)}, planned {_short(planned)}"
+    name, one, other = next(pair for pair in pairs if pair[1] != pair[2])
+    return _difference(one, other, f"{key}.{name}" if key else name)
+
+
+def _short(value: object) -> str:
+    text = "nothing" if value is ABSENT else json.dumps(value, sort_keys=True)
+    return text if len(text) <= 80 else f"{text[:77]}..."

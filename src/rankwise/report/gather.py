@@ -1,0 +1,30 @@
+"""From a study's results to one tidy table, and from tidy tables to the paper's."""
+
+from pathlib import Path
+
+from rankwise.plan import Plan
+from rankwise.report import collect, tables
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def gather(request: dict, output: Path) -> None:
+    """Write the table called `request["table"]`, as CSV, Markdown and LaTeX.
+
+    Raises:
+        ValueError: the configuration or a source changed since the workflow was planned.
+        StaleResult: a result answers another request than the planned one.
+    """
+    plan, measurement = Plan(request["study"], ROOT), request["measurement"]
+    if plan.digest(measurement) != request["planned"]:
+        raise ValueError("config/ or a source changed since the workflow was planned; run snakemake again")
+    planned = [(Path(plan.path(measurement, cell)), plan.request(measurement, cell)) for cell in plan.cells(measurement)]
+    make = collect.history if request["table"] == "history" else collect.collect
+    tables.write(make(planned), output.with_suffix(""))
+
+
+def summarise(request: dict, output: Path) -> None:
+    """Write the paper's table from the tidy ones beside it."""
+    frames = [tables.read(output.with_name(f"{name}.csv")) for name in request["tables"]]
+    runs, memory = (*frames, None)[:2]
+    tables.write(tables.summary(runs, memory, dict(request["labels"])), output.with_suffix(""))

@@ -1,0 +1,108 @@
+"""Figure: loss on the selection slice by epoch, the mean over seeds in a band from the lowest to the highest seed."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rankwise.report import placing, style
+
+DASHES = ("-", (0, (6, 1.2)), (0, (3, 1.2)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (1, 2.5)))  # from the highest rank down
+DIRECT = 8  # curves that a panel still shows well
+
+
+@style.styled
+def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
+    """Panels by model and dataset, from `tables["history"]`; runs that failed, from `tables["runs"]`, are named below.
+
+    Raises:
+        ValueError: there is no history, at all or for a panel of the runs; names the cells.
+    """
+    history = tables["history"]
+    found, runs = style.groups(history, labels), style.groups(tables.get("runs", history), labels)
+    missing = pd.concat([history.iloc[:0], *(rows for key, rows in runs.items() if key not in found)])
+    if not found or len(missing):
+        raise ValueError(f"loss: no history for the cells of train: {style.cells(missing) or 'there are none'}")
+    drawn = [(key, *part) for key, rows in found.items() for part in _parts(rows, runs[key])]
+    figure, panels = style.panels([key for key, *_ in drawn], width=4.6 if len(drawn) == 1 else 3.5, height=2.6, columns=2)
+    dashes, ends = _dashes(history), []
+    for axes, (key, method, rows, tried) in zip(panels, drawn, strict=True):
+        ends.append(_panel(axes, rows, {**labels, method: ""}, dashes))
+        axes.set_title(" / ".join([*key, *([labels[method]] if method else [])]))
+        axes.set_ylim(*_limits(found[key]))
+        axes.set_xlabel("\n".join(["epoch", *_failed(tried, labels)]))
+    _name_ends(figure, panels, ends)
+    return figure
+
+
+def _parts(rows: pd.DataFrame, runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """The panels of one model and dataset: method, history, runs.
+
+    One panel without a method; with too many curves, one for each method that has ranks, beside those that have none.
+    """
+    ranked = list(dict.fromkeys(runs.loc[runs["rank"] > 0, "method"]))
+    if len(ranked) < 2 or len(rows.groupby(["method", "rank"])) <= DIRECT:
+        return [("", rows, runs)]
+    return [(method, *(f[(f["rank"] == 0) | (f["method"] == method)] for f in (rows, runs))) for method in ranked]
+
+
+def _limits(rows: pd.DataFrame) -> tuple[float, float]:
+    """Common to the panels of one model and dataset."""
+    low, high = rows["selection_loss_nats"].min(), rows["selection_loss_nats"].max()
+    margin = 0.06 * (high - low) or 0.1
+    return low - margin, high + margin
+
+
+def _dashes(history: pd.DataFrame) -> dict[int, object]:
+    """Line style by rank: the fuller the line, the higher the rank."""
+    ranks = sorted(set(history["rank"]) - {0}, reverse=True)
+    return {0: "-", **{rank: DASHES[i % len(DASHES)] for i, rank in enumerate(ranks)}}
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str], dashes: dict[int, object]) -> list[tuple]:
+    """Draw the curves; returns each one's last loss (nats), name and colour."""
+    ends, last = [], rows["epoch"].max()
+    for (method, rank), curve in rows.groupby(["method", "rank"], sort=False):
+        colour, marker = style.look(method, labels)
+        steps = curve.groupby("update").agg(
+            epoch=("epoch", "first"), low=("selection_loss_nats", "min"), mean=("selection_loss_nats", "mean"),
+            high=("selection_loss_nats", "max"),
+        )  # fmt: skip
+        if len(steps) == 1:  # nothing was trained: a level, not a curve
+            steps = pd.concat([steps, steps.assign(epoch=last)])
+        axes.fill_between(steps["epoch"], steps["low"], steps["high"], color=colour, alpha=0.15, linewidth=0)
+        axes.plot(steps["epoch"], steps["mean"], color=colour, linestyle=dashes[rank], lw=1.2, marker=marker, ms=2.2)
+        ends.append((steps["mean"].iloc[-1], style.name(method, rank, labels), style.ink(colour)))
+    axes.set_ylabel("selection loss (nats)")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=bool(last >= 1)))
+    axes.set_xlim(0, last * 1.02 or 1)
+    return ends
+
+
+def _failed(runs: pd.DataFrame, labels: dict[str, str]) -> list[str]:
+    """A line for each curve of which runs are missing, and why."""
+    bad = runs[runs["status"] != "ok"] if "status" in runs else runs.iloc[:0]
+    seeds = bad.groupby(["method", "rank", "status"], sort=False)["seed"].agg(lambda seed: ", ".join(f"{s:.0f}" for s in seed))
+    return [f"{style.name(m, rank, labels)}: {why.replace('_', ' ')}, seed {some}" for (m, rank, why), some in seeds.items()]
+
+
+def _name_ends(figure: Figure, panels: list[Axes], ends: list[list[tuple]]) -> None:
+    texts = [
+        [axes.annotate(text, (1, y), (8, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points", color=colour,
+                       va="center", annotation_clip=False) for y, text, colour in lines]
+        for axes, lines in zip(panels, ends, strict=True)
+    ]  # fmt: skip
+    figure.draw_without_rendering()
+    for axes, lines, found in zip(panels, ends, texts, strict=True):
+        points = 72 / figure.dpi
+        wanted = [axes.transData.transform((0, y))[1] * points for y, _, _ in lines]
+        positions = placing.spread(wanted, 9.5, axes.bbox.y0 * points + 3, axes.bbox.y1 * points)
+        for text, old, new in zip(found, wanted, positions, strict=True):
+            text.set_position((8, new - old))
+            _leader(axes, text.xy[1], new - old, text.get_color())
+
+
+def _leader(axes: Axes, y: float, shift: float, colour: object) -> None:
+    where = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "annotation_clip": False}
+    arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", (1, y), (7, shift), arrowprops=arrow, **where)

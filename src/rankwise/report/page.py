@@ -1,0 +1,42 @@
+"""Put a study's figures and tables on its page."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from rankwise import result
+from rankwise.report import index
+from rankwise.report.tables import read
+
+TITLES = {
+    "memory": (
+        "Optimizer memory",
+        "What the optimizer keeps between steps, by method and rank, and the change against full AdamW.",
+    ),
+    "loss": ("Loss on the selection slice", "Mean over seeds, band from lowest to highest; the slice is held out of train."),
+    "accuracy_memory": ("Quality against memory", "Quality on the reported split against the bytes kept between steps."),
+}
+TABLES = {"summary": "Results", "memory": "Memory from shapes", "flops": "FLOPs of a step", "forward": "Forward pass"}
+# Columns of the files that a reader of the page does not need.
+HIDDEN = ["request_digest", "reason"]
+
+
+def page(request: dict, output: Path) -> None:
+    """Write the page; the figures' and tables' files lie in the folders beside it."""
+    figures = [(TITLES[name][0], output.parent / "figures" / f"{name}.png", TITLES[name][1]) for name in request["figures"]]
+    files = {name: output.parent / "tables" / f"{name}.csv" for name in request["tables"]}
+    tables = [(TABLES[name], _shown(path), path) for name, path in files.items()]
+    counts = request["counts"]
+    facts = {
+        "Runs": counts["train"],
+        "Profiles": sum(counts[name] for name in ("memory", "flops", "forward")),
+        "Environment": f"{request['lock']['lock']}, digest {request['lock']['digest']}",
+        "Command": f"snakemake --cores all --configfile {request['study']}",
+    }
+    study = {"name": request["name"], "question": request["question"]}
+    result.write_text(output, index.render(study, figures, tables, facts))
+
+
+def _shown(path: Path) -> pd.DataFrame:
+    frame = read(path)
+    return frame.drop(columns=[name for name in HIDDEN if name in frame]).dropna(axis="columns", how="all")

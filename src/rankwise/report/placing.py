@@ -1,0 +1,93 @@
+"""Labels beside what they name, without overlap. Deterministic: no random starts."""
+
+import itertools
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
+
+RADII = (7, 11, 17, 24, 32, 42, 54)  # points between a dot and its label
+ANGLES = tuple(2 * math.pi * i / 16 for i in range(16))
+SWEEPS = 3
+
+
+def spread(wanted: list[float], gap: float, low: float, high: float) -> np.ndarray:
+    """Positions at least `gap` apart that stay in order and move least (pool adjacent violators).
+
+    They lie between `low` and `high`, or reach beyond `high` where there is no room for all.
+    """
+    order = np.argsort(wanted, kind="stable")
+    pools: list[list[float]] = []  # mean, count
+    for i, value in enumerate(np.asarray(wanted, dtype=float)[order]):
+        pools.append([value - i * gap, 1])
+        while len(pools) > 1 and pools[-2][0] >= pools[-1][0]:
+            (one, n), (other, m) = pools.pop(-2), pools.pop()
+            pools.append([(one * n + other * m) / (n + m), n + m])
+    level = np.repeat([mean for mean, _ in pools], [int(count) for _, count in pools])
+    found = np.empty(len(wanted))
+    level = np.maximum(np.minimum(level, high - gap * (len(wanted) - 1)), low)
+    found[order] = level + gap * np.arange(len(wanted))
+    return found
+
+
+def place(axes: Axes, marks: list[tuple[float, float, str, object]], avoid: list[tuple[float, float]]) -> None:
+    """Label marks, each (x, y, text, colour) in display pixels, near their dots, inside the axes and off the points `avoid`.
+
+    A label that had to move away has a thin line to its dot. Call it when the layout is final.
+    """
+    scale = axes.figure.dpi / 72
+    dots = [(x, y) for x, y, _, _ in marks]
+    labels = [_annotation(axes, *mark) for mark in marks]
+    obstacles = np.array([*dots, *avoid]).reshape(-1, 2)
+    chosen: list[Bbox | None] = [None] * len(marks)
+    for _, i in itertools.product(range(SWEEPS), sorted(range(len(marks)), key=lambda k: (-dots[k][1], dots[k][0]))):
+        size = Text.get_window_extent(labels[i])  # an annotation's own adds its line
+        options = [_option(dots[i], size, radius * scale, angle) for radius in RADII for angle in ANGLES]
+        rivals = dots[:i] + dots[i + 1 :]
+        others = [one for k, one in enumerate(chosen) if one and k != i]
+        chosen[i] = min(options, key=lambda one: _cost(one, dots[i], rivals, others, obstacles, axes.bbox, scale))
+    for label, box, (x, y) in zip(labels, chosen, dots, strict=True):
+        label.set_position(((box.x0 - x) / scale, (box.y0 - y) / scale))
+        label.arrow_patch.set_visible(_reach(box, (x, y)) > 8 * scale)
+
+
+def _annotation(axes: Axes, x: float, y: float, text: str, colour: object) -> Annotation:
+    arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
+    at = axes.transData.inverted().transform((x, y))
+    where = {"textcoords": "offset points", "va": "bottom", "annotation_clip": False}
+    label = axes.annotate(text, at, (0, 0), color=colour, arrowprops=arrow, **where)
+    label.set_in_layout(False)
+    return label
+
+
+def _option(dot: tuple[float, float], size: Bbox, radius: float, angle: float) -> Bbox:
+    """The label's box whose nearest point lies `radius` from the dot in the direction `angle`."""
+    x, y = dot[0] + radius * math.cos(angle), dot[1] + radius * math.sin(angle)
+    left = x - size.width * (1 - math.cos(angle)) / 2
+    bottom = y - size.height * (1 - math.sin(angle)) / 2
+    return Bbox.from_bounds(left, bottom, size.width, size.height)
+
+
+def _reach(box: Bbox, dot: tuple[float, float]) -> float:
+    return math.hypot(max(box.x0 - dot[0], 0, dot[0] - box.x1), max(box.y0 - dot[1], 0, dot[1] - box.y1))
+
+
+def _cost(
+    box: Bbox, dot: tuple, rivals: list[tuple], others: list[Bbox], dots: np.ndarray, inside: Bbox, scale: float
+) -> float:
+    """Distance in points, and much more for a label on a label or a dot, outside the axes, or too near a rival dot."""
+    around = box.padded(4 * scale)
+    hits = (dots > around.min).all(axis=1) & (dots < around.max).all(axis=1)
+    outside = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
+    left = 2 * (box.x0 <= dot[0])
+    unclear = any(_reach(box, other) < 2 * _reach(box, dot) for other in rivals)
+    return (
+        _reach(box, dot) / scale
+        + left
+        + 25 * unclear
+        + 300 * outside
+        + 60 * hits.sum()
+        + 200 * box.padded(1.5 * scale).count_overlaps(others)
+    )

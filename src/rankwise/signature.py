@@ -1,0 +1,75 @@
+"""What options a method or optimizer takes, read from its source: importing it would import torch.
+
+A module under methods/ or optim/ holds one frozen dataclass named like the file (`head_only.py` -> `HeadOnly`); its fields
+are the options, their defaults the paper's.
+"""
+
+import ast
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+REQUIRED = object()
+_TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field: its name, its annotation as written, and its default (`REQUIRED` where there is none)."""
+
+    name: str
+    annotation: str
+    default: object
+
+    def accepts(self, value: object) -> bool:
+        """Whether a value from YAML fits the annotation."""
+        return _accepts(ast.parse(self.annotation, mode="eval").body, value)
+
+    @property
+    def allowed(self) -> str:
+        """The annotation in words for an error message."""
+        node = ast.parse(self.annotation, mode="eval").body
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
+            return ", ".join(str(value) for value in _literal(node))
+        words = {"tuple[str, ...]": "a list of names", "int": "an integer", "float": "a number", "bool": "true or false"}
+        return words.get(self.annotation, self.annotation)
+
+
+def _literal(node: ast.Subscript) -> tuple:
+    value = ast.literal_eval(node.slice)
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _accepts(node: ast.expr, value: object) -> bool:
+    if isinstance(node, ast.Constant) and node.value is None:
+        return value is None
+    if isinstance(node, ast.BinOp):  # int | None
+        return _accepts(node.left, value) or _accepts(node.right, value)
+    if isinstance(node, ast.Subscript):
+        if ast.unparse(node.value) == "Literal":
+            return value in _literal(node)
+        items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        repeated = isinstance(items[-1], ast.Constant) and items[-1].value is Ellipsis
+        if not isinstance(value, list | tuple) or (not repeated and len(value) != len(items)):
+            return False
+        kinds = [items[0]] * len(value) if repeated else items
+        return all(_accepts(kind, item) for kind, item in zip(kinds, value, strict=True))
+    name = ast.unparse(node)
+    return isinstance(value, _TYPES[name]) and (name == "bool" or not isinstance(value, bool))
+
+
+@functools.cache
+def options(path: Path) -> dict[str, Option]:
+    """The options of the module at `path`, in order; values as JSON has them (lists, not tuples)."""
+    wanted = path.stem.replace("_", "")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name.lower() == wanted]
+    if not classes:
+        raise ValueError(f"{path}: no dataclass named like the file ({wanted}, whatever the case)")
+    fields = [n for n in classes[0].body if isinstance(n, ast.AnnAssign)]
+    return {field.target.id: Option(field.target.id, ast.unparse(field.annotation), _default(field)) for field in fields}
+
+
+def _default(field: ast.AnnAssign) -> object:
+    return REQUIRED if field.value is None else json.loads(json.dumps(ast.literal_eval(field.value)))

@@ -1,0 +1,52 @@
+"""Masked language modelling (Devlin et al. 2019): 15 % of the tokens are predicted; of these 80 % are masked, 10 % random."""
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from rankwise.tasks import classification
+
+PREDICTED, MASKED, RANDOM = 0.15, 0.8, 0.1
+IGNORED = -100
+
+
+def encode(rows: list[dict], tokenizer: PreTrainedTokenizerBase, dataset: dict) -> list[dict]:
+    """Token ids of each text, without the tokens that mark a text to classify."""
+    texts, length = [row["text"] for row in rows], dataset["max_length_tokens"]
+    ids = tokenizer(texts, truncation=True, max_length=length, add_special_tokens=False)["input_ids"] if texts else []
+    return [{"input_ids": i, "labels": 0} for i in ids]
+
+
+class Collate:
+    """Pads, and masks anew at every call, from its own generator."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int):
+        self.pad = classification.Collate(tokenizer, seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.mask, self.size, self.special = tokenizer.mask_token_id, len(tokenizer), torch.tensor(tokenizer.all_special_ids)
+
+    def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
+        padded = self.pad(batch)
+        ids = padded["input_ids"]
+        chosen = (self._uniform(ids) < PREDICTED) & ~torch.isin(ids, self.special)
+        fate = self._uniform(ids)
+        noise = torch.randint(self.size, ids.shape, generator=self.generator)
+        shown = torch.where(chosen & (fate < MASKED), self.mask, ids)
+        shown = torch.where(chosen & (fate >= 1 - RANDOM), noise, shown)
+        return {"input_ids": shown, "attention_mask": padded["attention_mask"], "labels": torch.where(chosen, ids, IGNORED)}
+
+    def _uniform(self, ids: Tensor) -> Tensor:
+        return torch.rand(ids.shape, generator=self.generator)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: list[dict[str, Tensor]]) -> dict[str, float]:
+    """Mean over predicted tokens."""
+    loss = correct = count = 0.0
+    for batch in batches:
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()
+        flat, labels = logits.flatten(0, 1), batch["labels"].flatten()
+        loss += nn.functional.cross_entropy(flat, labels, ignore_index=IGNORED, reduction="sum").item()
+        correct += ((flat.argmax(-1) == labels) & (labels != IGNORED)).sum().item()
+        count += (labels != IGNORED).sum().item()
+    return {"eval_loss_nats": loss / max(count, 1), "accuracy_fraction": correct / max(count, 1)}

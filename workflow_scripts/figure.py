@@ -1,0 +1,7 @@
+"""Draw one figure."""
+
+from rankwise.job import produce
+from rankwise.report.draw import draw
+
+if __name__ == "__main__":
+    produce(draw)
