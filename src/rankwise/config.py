@@ -37,8 +37,8 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(path: Path) -> dict:
-    """The mapping in a YAML file.
+def read_yaml(path: Path, name: str) -> dict:
+    """The mapping in a YAML file, called `name` in messages.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or has a key twice.
@@ -46,9 +46,10 @@ def read_yaml(path: Path) -> dict:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader) or {}
     except FileNotFoundError:
-        raise ConfigError(str(path), "file", "nothing there", "a YAML file") from None
+        raise ConfigError(name, "file", "nothing", "a YAML file") from None
     except yaml.YAMLError as error:
-        raise ConfigError(str(path), "YAML", " ".join(str(error).split()), "valid YAML") from None
+        where = f"line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else "YAML"
+        raise ConfigError(name, where, getattr(error, "problem", str(error)), "valid YAML") from None
 
 
 @functools.cache
@@ -119,7 +120,11 @@ def library(root: Path) -> dict[str, dict]:
     """The checked entries of config/{methods,models,datasets}.yaml under `root`."""
     schemas = root / "config" / "schema"
     return {
-        kind: check(read_yaml(root / "config" / f"{kind}.yaml"), schemas / f"{kind}.schema.yaml", f"config/{kind}.yaml")
+        kind: check(
+            read_yaml(root / "config" / f"{kind}.yaml", f"config/{kind}.yaml"),
+            schemas / f"{kind}.schema.yaml",
+            f"config/{kind}.yaml",
+        )
         for kind in LIBRARY
     }
 

@@ -77,3 +77,56 @@ def _check_rank(name: str, method: dict, model: dict, rank: int, where: str) -> 
     if not 1 <= rank <= limit:
         matrix = min(sides, key=sides.get) if sides else "widest"
         raise ConfigError(*where.split(": ", 1), rank, f"ranks of {name} from 1 to {limit} (its {matrix} matrix)")
+
+
+def check_sources(library: dict[str, dict]) -> None:
+    """Rules between the keys of a datasets or models entry, which a schema cannot say in one sentence.
+
+    Raises:
+        ConfigError: an entry has no or several sources, a source lacks its check, or a dataset lacks its splits or classes.
+    """
+    for name, entry in library["datasets"].items():
+        _one_of(entry, ("hub", "files", "generated"), "config/datasets.yaml", name)
+        _check_dataset(name, entry)
+    for name, entry in library["models"].items():
+        if weights := entry.get("weights"):
+            _one_of(weights, ("hub", "files", "pretrain"), "config/models.yaml", f"{name}.weights")
+            for source, wanted in (("hub", "revision"), ("files", "sha256")):
+                if source in weights and wanted not in weights:
+                    raise ConfigError("config/models.yaml", f"{name}.weights.{wanted}", "nothing", f"the {wanted} of {source}")
+
+
+def _one_of(entry: dict, sources: tuple[str, ...], file: str, key: str) -> None:
+    there = [source for source in sources if source in entry]
+    if len(there) != 1:
+        raise ConfigError(file, key, ", ".join(there) or "no source", f"exactly one of {', '.join(sources)}")
+
+
+def _check_dataset(name: str, entry: dict) -> None:
+    file = "config/datasets.yaml"
+    splits = entry["generated"]["rows"] if "generated" in entry else entry.get("splits", {})
+    for key, split in ((f"{name}.report_split", entry["report_split"]), (f"{name}.splits", "train")):
+        if split not in splits:
+            raise ConfigError(file, key, split, ", ".join(splits) or "splits with a file each")
+    for key in ("label", "classes") if entry["task"] == "classification" else ():
+        if key not in entry:
+            raise ConfigError(file, f"{name}.{key}", "nothing", f"the {key} of a classification")
+
+
+def check_pair(library: dict[str, dict], model: str, dataset: str, tokens: int, where: tuple[str, str]) -> None:
+    """Whether a model can do a dataset's task at a length; `where` is the file and key of the grid.
+
+    Raises:
+        ConfigError: the model has no head for the task, or not so many positions.
+    """
+    entry, data = library["models"][model], library["datasets"][dataset]
+    if data["task"] not in entry["head"]:
+        raise ConfigError(*where, data["task"], f"tasks that {model} has a head for: {', '.join(entry['head'])}")
+    if tokens > entry["max_positions_tokens"]:
+        given_here = tokens != data["max_length_tokens"]
+        file, key = (
+            (where[0], f"{where[1]}.sequence_length_tokens")
+            if given_here
+            else ("config/datasets.yaml", f"{dataset}.max_length_tokens")
+        )
+        raise ConfigError(file, key, tokens, f"at most {entry['max_positions_tokens']}, the positions of {model}")

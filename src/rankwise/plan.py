@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from rankwise import provenance
 from rankwise.config import ConfigError, check, library, pick
-from rankwise.entries import resolve_method, takes_rank
+from rankwise.entries import check_pair, check_sources, resolve_method, takes_rank
 
 RESULTS = "results"
 MEASUREMENTS = ("memory", "flops", "forward")
-COSMETIC = ("label", "source", "note", "licence")  # for people: no part of a request
+# What only people read: no part of a request.
+COSMETIC = {"methods": ("label", "source", "note"), "models": ("note", "licence"), "datasets": ("note", "licence")}
 
 
 class Cell(NamedTuple):
@@ -45,6 +46,7 @@ class Plan:
         self.root, self.file = root, file
         self.study = check(study, root / "config" / "schema" / "study.schema.yaml", file)
         self.library = library(root)
+        check_sources(self.library)
         self._grids: dict[str, dict[Cell, dict]] = {name: {} for name in ("train", *MEASUREMENTS)}
         for kind in ("train", "profile"):
             for number, grid in enumerate(self.study[kind]):
@@ -57,16 +59,26 @@ class Plan:
         return list(self._grids[measurement])
 
     def _add(self, kind: str, key: str, grid: dict) -> None:
-        for cell in self._expand(grid, key):
+        self._check_names(kind, key, grid)
+        for cell in self._expand(grid):
             self._method(cell, grid, key)
             for measurement in ["train"] if kind == "train" else grid["measurements"]:
                 if self._grids[measurement].setdefault(cell, grid) != grid:
                     raise ConfigError(self.file, key, cell.folder, f"{measurement} of a cell in one grid only")
 
-    def _expand(self, grid: dict, key: str) -> Iterator[Cell]:
-        for kind in ("models", "datasets", "methods"):
-            for name in grid[kind]:
-                pick(self.library[kind], name, self.file, f"{key}.{kind}")
+    def _check_names(self, kind: str, key: str, grid: dict) -> None:
+        for entries in ("models", "datasets", "methods"):
+            for name in grid[entries]:
+                pick(self.library[entries], name, self.file, f"{key}.{entries}")
+        ready = {name: entry for name, entry in self.library["models"].items() if kind == "profile" or "weights" in entry}
+        for name in grid["models"]:
+            if name not in ready:
+                raise ConfigError(self.file, f"{key}.models", name, f"models with weights: {', '.join(ready)}")
+        for model, dataset in itertools.product(grid["models"], grid["datasets"]):
+            tokens = grid.get("sequence_length_tokens", self.library["datasets"][dataset]["max_length_tokens"])
+            check_pair(self.library, model, dataset, tokens, (self.file, key))
+
+    def _expand(self, grid: dict) -> Iterator[Cell]:
         for model, dataset, method in itertools.product(grid["models"], grid["datasets"], grid["methods"]):
             ranks = grid["ranks"] if takes_rank(self.library["methods"][method], method) else [0]
             for rank, seed in itertools.product(ranks, grid.get("seeds", [None])):
@@ -107,7 +119,7 @@ class Plan:
         resolved = resolve_method(
             cell.method, entry, self.library["models"][cell.model], cell.rank, f"{self.file}: {key}.ranks"
         )
-        return without(resolved, COSMETIC)
+        return without(resolved, COSMETIC["methods"])
 
     def request(self, measurement: str, cell: Cell) -> dict:
         """Everything that decides the result of one cell, and nothing else."""
@@ -210,10 +222,10 @@ class Plan:
     # Parts of a request -----------------------------------------------------------------------------------------------
 
     def _dataset(self, name: str) -> dict:
-        return without(self.library["datasets"][name], COSMETIC)
+        return without(self.library["datasets"][name], COSMETIC["datasets"])
 
     def _model(self, name: str) -> dict:
-        return without(self.library["models"][name], COSMETIC)
+        return without(self.library["models"][name], COSMETIC["models"])
 
     @functools.cache  # noqa: B019 - one plan lives as long as the process
     def _input_digest(self, kind: str, name: str) -> str:

@@ -71,6 +71,8 @@ def _normalised(node: object) -> object:
     fields = dict(ast.iter_fields(node))
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
         fields["body"] = fields["body"][1:]
+    if isinstance(node, ast.JoinedStr):  # some releases of 3.12 add empty texts
+        fields["values"] = [part for part in fields["values"] if not (isinstance(part, ast.Constant) and part.value == "")]
     kept = {name: value for name, value in fields.items() if value not in (None, []) and name not in ("ctx", "kind")}
     return [type(node).__name__, *([name, _normalised(value)] for name, value in sorted(kept.items()))]
 

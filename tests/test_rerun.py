@@ -1,0 +1,235 @@
+"""Which edit reruns which job? One line a promise, asked of the real workflow after a real run."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import copy_repository, edit, run_snakemake
+
+STUDY = "tests/studies/rerun.yaml"
+ALL = {"full", "lora", "rsvd"}
+
+
+def jobs(rule: str, names: set[str]) -> set[str]:
+    return {f"{rule} {name}" for name in names}
+
+
+TRAIN, MEMORY = jobs("train", ALL), jobs("memory", ALL)
+PROFILES = MEMORY | {"flops lora", "forward lora"}
+INPUTS = {"dataset generated_reviews", "dataset generated_text", "model tiny"}
+TABLES = {f"table {name}" for name in ("runs", "history", "memory", "flops", "forward", "summary")}
+FIGURES = {f"figure {name}" for name in ("memory", "loss", "accuracy_memory")}
+REPORT = TABLES | FIGURES | {"page"}
+NEEDS = {
+    "table runs": ("train",), "table history": ("train",), "table memory": ("memory",), "table flops": ("flops",),
+    "table forward": ("forward",), "table summary": ("table runs", "table memory"), "figure memory": ("table memory",),
+    "figure loss": ("table history", "table runs"), "figure accuracy_memory": ("table runs", "table memory"),
+}  # fmt: skip
+
+
+def with_downstream(edited: set[str]) -> set[str]:
+    """The jobs, and every table, figure and page that is made from them."""
+    found = set(edited)
+    for job, needed in NEEDS.items():
+        if any(name == need or name.startswith(f"{need} ") for need in needed for name in found):
+            found.add(job)
+    return found | ({"page"} if any(name.startswith(("table", "figure")) for name in found) else set())
+
+
+def replace(file: str, old: str, new: str) -> Callable[[Path], None]:
+    return lambda root: edit(root / file, old, new)
+
+
+def touch(*files: str) -> Callable[[Path], None]:
+    return lambda root: [(root / file).touch() for file in files]
+
+
+def older(change: Callable[[Path], None], file: str) -> Callable[[Path], None]:
+    """The new content, with a time stamp from before every result: what rsync, tar and image layers do."""
+
+    def apply(root: Path) -> None:
+        change(root)
+        os.utime(root / file, (1_000_000_000, 1_000_000_000))
+
+    return apply
+
+
+def both(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
+    return lambda root: [change(root) for change in changes]
+
+
+SRC, METHODS, DATA, MODELS = "src/rankwise", "config/methods.yaml", "config/datasets.yaml", "config/models.yaml"
+PROMISES = {
+    # Options and entries
+    "swap two option values": (
+        replace(METHODS, "oversample: 4,\n     power_iterations: 1", "oversample: 1,\n     power_iterations: 4"),
+        jobs("train", {"rsvd"}) | jobs("memory", {"rsvd"}),
+    ),
+    "learning rate of one method": (
+        replace(METHODS, "dropout: 0.1}\n  learning_rate: 2.0e-4", "dropout: 0.1}\n  learning_rate: 3.0e-4"),
+        {"train lora"},
+    ),
+    "reordered keys": (replace(METHODS, "alpha: rank, dropout: 0.1", "dropout: 0.1, alpha: rank"), set()),
+    "another spelling of a default": (replace(METHODS, "{module: full, learning", "{module: full, options: {}, learning"), set()),
+    "label of a method": (replace(METHODS, "label: LoRA\n", "label: LoRA 2021\n"), {"table summary", *FIGURES, "page"}),
+    "source of a method": (replace(METHODS, "arXiv 2106.09685", "arXiv:2106.09685"), set()),
+    "new method, not in the study": (
+        replace(METHODS, "lora_qkv:\n", "newcomer: {module: full, learning_rate: 1.0e-3}\nlora_qkv:\n"),
+        {"table summary", *FIGURES, "page"},
+    ),
+    "new method": (replace(STUDY, "methods: [full, lora, rsvd]", "methods: [full, lora, rsvd, head_only]"), {"train head_only"}),
+    "new rank": (replace(STUDY, "ranks: [2], seeds", "ranks: [2, 4], seeds"), jobs("train", {"lora r4", "rsvd r4"})),
+    "new seed": (replace(STUDY, "seeds: [0]", "seeds: [0, 1]"), {f"train {name} seed1" for name in ALL}),
+    "batch size of the schedule": (replace(STUDY, "batch_size: 8", "batch_size: 4"), TRAIN),
+    "question of the study": (replace(STUDY, "Which edit", "What edit"), {"page"}),
+    "tracker": (replace(STUDY, "device: cpu", "device: cpu\ntracker: tensorboard"), set()),
+    "dataset revision": (
+        replace(DATA, "{kind: reviews, seed: 0", "{kind: reviews, seed: 7"),
+        {"dataset generated_reviews"} | TRAIN,
+    ),
+    "pre-training": (replace(MODELS, "learning_rate: 3.0e-3", "learning_rate: 2.0e-3"), {"model tiny"} | TRAIN),
+    "note of a model": (replace(MODELS, "note: pre-trained by", "note: trained by"), set()),
+    "architecture": (replace(MODELS, "n_heads: 4, dim: 64", "n_heads: 2, dim: 64"), {"model tiny"} | TRAIN | PROFILES),
+    # Sources
+    "one method": (replace(f"{SRC}/methods/lora.py", "or None,", "or [],"), {"train lora"} | {f"{m} lora" for m in ("memory", "flops", "forward")}),
+    "a shared projector": (
+        replace(f"{SRC}/optim/projectors.py", "(q @ u[:, :rank])", "(q @ u[:, :rank] + 0)"),
+        {"train rsvd", "memory rsvd"},
+    ),
+    "default of an option": (replace(f"{SRC}/optim/projected_adam.py", "eps: float = 1e-8", "eps: float = 1e-7"), {"train rsvd", "memory rsvd"}),
+    "the loop": (replace(f"{SRC}/training.py", "max(self.batches, 1)", "max(1, self.batches)"), {"model tiny"} | TRAIN),
+    "a task": (replace(f"{SRC}/tasks/classification.py", "correct / count}", "1 * correct / count}"), {"model tiny"} | TRAIN),
+    "another task": (replace(f"{SRC}/tasks/language_modelling.py", "loss / count)", "1 * loss / count)"), set()),
+    "a method that is not in the study": (replace(f"{SRC}/methods/frozen.py", "return None", "return None or None"), set()),
+    "one measurement": (replace(f"{SRC}/measure/flops.py", "sum(parts.values())", "sum([*parts.values()])"), {"flops lora"}),
+    "a comment": (replace(f"{SRC}/training.py", "import math", "# the loop of all loops\nimport math"), set()),
+    "a docstring": (replace(f"{SRC}/training.py", "The one training loop, on accelerate.", "The loop, on accelerate."), set()),
+    "layout": (replace(f"{SRC}/training.py", "import math\n", "import math\n\n\n"), set()),
+    "a script": (replace("workflow_scripts/train.py", "run(train)", "run(measure=train)"), TRAIN),
+    "a script of a report": (replace("workflow_scripts/figure.py", "produce(draw)", "produce(make=draw)"), FIGURES),
+    "a figure": (replace(f"{SRC}/report/memory.py", "import ", "import math  # noqa\nimport "), {"figure memory"}),
+    "plotting style": (replace(f"{SRC}/report/style.py", "import ", "import math  # noqa\nimport "), FIGURES),
+    "bookkeeping": (replace(f"{SRC}/provenance.py", "[:16]", "[0:16]"), set()),
+    "the plan": (replace(f"{SRC}/plan.py", "return {**base, **both}", "return base | both"), TABLES - {"table summary"}),
+    # Locks
+    "lock of the jobs": (replace("envs/cpu.lock", "numpy==", "numpy==0"), INPUTS | TRAIN | PROFILES),
+    "comment in a lock": (replace("envs/cpu.lock", "numpy==", "# pinned\nnumpy=="), set()),
+    "lock of the report": (replace("envs/report.lock", "matplotlib==", "matplotlib==0"), REPORT),
+    "lock of the container": (replace("envs/gpu.lock", "numpy==", "numpy==0"), set()),
+    # Time stamps
+    "touch": (touch(f"{SRC}/training.py", METHODS, STUDY, "Snakefile", "workflow_scripts/train.py"), set()),
+    "older time stamp, new content": (
+        older(replace(f"{SRC}/methods/lora.py", "or None,", "or [],"), f"{SRC}/methods/lora.py"),
+        {"train lora"} | {f"{m} lora" for m in ("memory", "flops", "forward")},
+    ),
+    "new line in a rule's docstring": (replace("rules/train.smk", "Fine-tune one cell.", "Fine-tune a cell."), set()),
+}  # fmt: skip
+
+
+def name_of(path: str) -> str | None:
+    """`results/runs/tiny/generated_reviews/lora/r2/seed0/train.json` -> `train lora`; other ranks and seeds are named."""
+    parts = Path(path).parts
+    if parts[1] in ("runs", "profiles"):
+        rest = [part for part in parts[5:-1] if part not in ("r0", "r2", "seed0")]
+        return " ".join([Path(path).stem, parts[4], *rest])
+    kinds = {"tables": "table", "figures": "figure"}
+    if parts[1] in kinds:
+        return f"{kinds[parts[1]]} {Path(path).stem}" if path.endswith((".csv", ".png")) else None
+    return "page" if parts[1] == "index.html" else f"{Path(path).stem} {parts[3]}"
+
+
+def pending(root: Path) -> set[str]:
+    """What the real Snakemake would run now."""
+    done = run_snakemake(root, "--configfile", STUDY, "--summary")
+    assert done.returncode == 0, done.stderr
+    head, *rows = [line.split("\t") for line in done.stdout.splitlines()]
+    plan = head.index("plan")
+    return {name for row in rows if row[plan] != "no update" and (name := name_of(row[0]))}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone in which the study has been built; the tiny model is pre-trained for two updates."""
+    root = copy_repository(tmp_path_factory.mktemp("rerun") / "clone")
+    edit(root / MODELS, "schedule: {updates: 900", "schedule: {updates: 2")
+    edit(root / DATA, "rows: {train: 12000", "rows: {train: 1200")
+    done = run_snakemake(root, "--configfile", STUDY, "--cores", "2")
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert pending(root) == set()
+    return root
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_an_edit_reruns_exactly(promise: str, finished: Path) -> None:
+    change, expected = PROMISES[promise]
+    kept = {
+        path: (path.read_bytes(), path.stat()) for path in finished.rglob("*") if path.is_file() and editable(path, finished)
+    }
+    try:
+        change(finished)
+        assert pending(finished) == with_downstream(expected)
+    finally:
+        for path, (content, stat) in kept.items():
+            path.write_bytes(content)
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def editable(path: Path, root: Path) -> bool:
+    return path.relative_to(root).parts[0] in ("src", "config", "envs", "rules", "tests", "workflow_scripts", "Snakefile")
+
+
+def test_a_moved_tree_reruns_nothing(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "elsewhere")
+    assert pending(tmp_path / "elsewhere") == set()
+
+
+def test_a_lost_metadata_folder_reruns_nothing_and_hides_nothing(finished: Path, tmp_path: Path) -> None:
+    """Snakemake forgets what made a result; a stale one is then refused where results are gathered, by name."""
+    root = shutil.copytree(finished, tmp_path / "lost")
+    shutil.rmtree(root / ".snakemake")
+    assert pending(root) == set()
+    edit(
+        root / METHODS,
+        "alpha: rank, dropout: 0.1}\n  learning_rate: 2.0e-4",
+        "alpha: rank, dropout: 0.2}\n  learning_rate: 2.0e-4",
+    )
+    (root / "results/tables/runs.csv").unlink()
+    done = run_snakemake(root, "--configfile", STUDY, "--cores", "1", "results/tables/runs.csv")
+    assert done.returncode != 0
+    assert "results/runs/tiny/generated_reviews/lora/r2/seed0/train.json" in done.stderr
+    assert "method.options.dropout: result has 0.1, planned 0.2" in done.stderr
+
+
+def test_lost_inputs_are_made_again_for_new_cells_alone(finished: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(finished, tmp_path / "inputs")
+    shutil.rmtree(root / "results/inputs")
+    assert pending(root) == set()
+    edit(root / STUDY, "seeds: [0]", "seeds: [0, 1]")
+    assert pending(root) == with_downstream(INPUTS | {f"train {name} seed1" for name in ALL})
+
+
+def test_a_result_is_rebuilt_from_its_own_request_to_the_byte(finished: Path, tmp_path: Path) -> None:
+    import json
+    import subprocess
+    import sys
+
+    for method in sorted(ALL):
+        rank = "r0" if method == "full" else "r2"
+        stored = finished / f"results/runs/tiny/generated_reviews/{method}/{rank}/seed0/train.json"
+        command = [
+            sys.executable,
+            "workflow_scripts/train.py",
+            "--request",
+            f"@{stored}",
+            "--output",
+            str(tmp_path / "again.json"),
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(finished / "src")}
+        done = subprocess.run(command, cwd=finished, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        old, new = (json.loads(path.read_text()) for path in (stored, tmp_path / "again.json"))
+        assert json.dumps(new["metrics"]) == json.dumps(old["metrics"])
+        assert json.dumps(new["history"]) == json.dumps(old["history"])
+        assert new["request"] == old["request"]
