@@ -61,7 +61,7 @@ def prepared_input(kind):
     def path(wildcards):
         name, cell = wildcards[kind], cell_of(wildcards)
         file = PLAN.input_path(kind, name)
-        keep = not PLAN.prepared(kind, name) and PLAN.answered(PLAN.path("train", cell), PLAN.request("train", cell))
+        keep = not PLAN.prepared(kind, name) and PLAN.answered("train", cell)
         return ancient(file) if keep else file
 
     return path

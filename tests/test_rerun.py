@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import copy_repository, edit, run_snakemake
 
+pytestmark = pytest.mark.slow
+
 STUDY = "tests/studies/rerun.yaml"
 ALL = {"full", "lora", "rsvd"}
 

@@ -47,11 +47,20 @@ def _request(plan: Plan, script: str, *modules: str, **settings: object) -> dict
     return {**settings, "code": plan.digests(script, *modules), "environment": plan.environment("report")}
 
 
+def _relevant_study(plan: Plan, measurement: str) -> dict:
+    """The part of the study that decides the cells and requests of one measurement."""
+    kind = "train" if measurement == "train" else "profile"
+    keys = ("device", "environment", "cpu_threads", "schedule", "override") if kind == "train" else ("device", "override")
+    grids = [grid for grid in plan.study[kind] if measurement in ("train", *grid.get("measurements", []))]
+    threads = {"cpu_threads": plan.study["cpu_threads"]} if measurement == "forward" else {}
+    return {"name": kind, "question": "", **{key: plan.study[key] for key in keys}, **threads, kind: grids}
+
+
 def table_request(plan: Plan, table: str) -> dict:
     """A tidy table: the study's part that decides its rows, and the digest of every planned request."""
     measurement = TABLE_SOURCES[table]
     settings = {"table": table, "measurement": measurement, "planned": plan.digest(measurement)}
-    return _request(plan, "collect", **settings, study=plan.relevant_study(measurement))
+    return _request(plan, "collect", **settings, study=_relevant_study(plan, measurement))
 
 
 def summary_request(plan: Plan) -> dict:

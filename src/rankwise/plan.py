@@ -47,6 +47,7 @@ class Plan:
         self.study = check(study, root / "config" / "schema" / "study.schema.yaml", file)
         self.library = library(root)
         check_sources(self.library)
+        self._resolved: dict[tuple, dict] = {}
         self._grids: dict[str, dict[Cell, dict]] = {name: {} for name in ("train", *MEASUREMENTS)}
         for kind in ("train", "profile"):
             for number, grid in enumerate(self.study[kind]):
@@ -112,15 +113,18 @@ class Plan:
         return self._method(cell, self._grids[measurement][cell], "cell")
 
     def _method(self, cell: Cell, grid: dict, key: str) -> dict:
-        override = {**self.study["override"], **grid["override"]}
-        for name in override:
-            pick(self.library["methods"], name, self.file, "override")
-        entry = merge(self.library["methods"][cell.method], override.get(cell.method, {}))
-        resolved = resolve_method(
-            cell.method, entry, self.library["models"][cell.model], cell.rank, f"{self.file}: {key}.ranks"
-        )
-        return without(resolved, COSMETIC["methods"])
+        case = (cell.method, cell.model, cell.rank, id(grid))
+        if case not in self._resolved:
+            override = {**self.study["override"], **grid["override"]}
+            for name in override:
+                pick(self.library["methods"], name, self.file, "override")
+            entry = merge(self.library["methods"][cell.method], override.get(cell.method, {}))
+            model, where = self.library["models"][cell.model], f"{self.file}: {key}.ranks"
+            resolved = resolve_method(cell.method, entry, model, cell.rank, where)
+            self._resolved[case] = without(resolved, COSMETIC["methods"])
+        return self._resolved[case]
 
+    @functools.cache  # noqa: B019 - one plan lives as long as the process
     def request(self, measurement: str, cell: Cell) -> dict:
         """Everything that decides the result of one cell, and nothing else."""
         shared = {
@@ -186,28 +190,22 @@ class Plan:
         """The dataset that a model is pre-trained on, if it is."""
         return self._model(model).get("weights", {}).get("pretrain", {}).get("dataset")
 
-    def answered(self, path: str, request: dict) -> bool:
-        """Whether the file at `path` is the answer to this very request."""
-        file = self.root / path
-        return file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("request") == request
+    def answered(self, measurement: str, cell: Cell) -> bool:
+        """Whether the cell's result answers the planned request."""
+        file = self.root / self.path(measurement, cell)
+        return file.is_file() and _request_in(file) == self.request(measurement, cell)
 
     @functools.cache  # noqa: B019 - one plan lives as long as the process
     def prepared(self, kind: str, name: str) -> bool:
         """Whether a dataset or model lies ready as planned."""
-        return self.answered(self.input_path(kind, name), self.input_request(kind, name))
+        file = self.root / self.input_path(kind, name)
+        return file.is_file() and _request_in(file) == self.input_request(kind, name)
 
+    @functools.cache  # noqa: B019 - one plan lives as long as the process
     def digest(self, measurement: str) -> str:
         """Digest of every planned request of one measurement: what a collected table must have been made of."""
         cells = self.cells(measurement)
         return provenance.digest([[self.path(measurement, cell), self.request(measurement, cell)] for cell in cells])
-
-    def relevant_study(self, measurement: str) -> dict:
-        """The part of the study that decides the cells and requests of one measurement."""
-        kind = "train" if measurement == "train" else "profile"
-        keys = ("device", "environment", "cpu_threads", "schedule", "override") if kind == "train" else ("device", "override")
-        grids = [grid for grid in self.study[kind] if measurement in ("train", *grid.get("measurements", []))]
-        threads = {"cpu_threads": self.study["cpu_threads"]} if measurement == "forward" else {}
-        return {"name": kind, "question": "", **{key: self.study[key] for key in keys}, **threads, kind: grids}
 
     def digests(self, script: str, *modules: str) -> dict[str, str]:
         """Digests of what a script executes, and of the modules that it loads by name."""
@@ -234,6 +232,10 @@ class Plan:
     def _code(self, script: str, method: dict, *others: str) -> dict[str, str]:
         loaded = (f"rankwise.methods.{method['module']}", f"rankwise.optim.{method['optimizer']['module']}")
         return self.digests(script, *loaded, *others)
+
+
+def _request_in(file: Path) -> dict | None:
+    return json.loads(file.read_text(encoding="utf-8")).get("request")
 
 
 def merge(base: dict, over: dict) -> dict:

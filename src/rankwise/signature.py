@@ -24,16 +24,21 @@ class Option:
 
     def accepts(self, value: object) -> bool:
         """Whether a value from YAML fits the annotation."""
-        return _accepts(ast.parse(self.annotation, mode="eval").body, value)
+        return _accepts(_annotation(self.annotation), value)
 
     @property
     def allowed(self) -> str:
         """The annotation in words for an error message."""
-        node = ast.parse(self.annotation, mode="eval").body
+        node = _annotation(self.annotation)
         if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
             return ", ".join(str(value) for value in _literal(node))
         words = {"tuple[str, ...]": "a list of names", "int": "an integer", "float": "a number", "bool": "true or false"}
         return words.get(self.annotation, self.annotation)
+
+
+@functools.cache
+def _annotation(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
 
 
 def _literal(node: ast.Subscript) -> tuple:

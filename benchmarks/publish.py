@@ -1,0 +1,49 @@
+"""Copy a study's tables and figures from results/ into benchmarks/NAME, and write them into the README's marked blocks.
+
+    python benchmarks/publish.py laptop
+
+A block stands between `<!-- begin FILE -->` and `<!-- end FILE -->`; nothing in it is typed by hand.
+"""
+
+import argparse
+import json
+import re
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLES = ("summary.md", "summary.csv", "runs.csv", "memory.csv", "flops.csv")
+
+
+def publish(name: str, results: Path) -> None:
+    """Copy what there is; the environment is that of the first result."""
+    folder = ROOT / "benchmarks" / name
+    folder.mkdir(exist_ok=True)
+    for file in (*(results / "tables" / table for table in TABLES), *sorted((results / "figures").glob("*.png"))):
+        if file.is_file():
+            shutil.copyfile(file, folder / file.name)
+    found = [json.loads(file.read_text(encoding="utf-8"))["environment"] for file in sorted(results.glob("runs/**/train.json"))]
+    distinct = [env for number, env in enumerate(found) if env not in found[:number]]
+    (folder / "environment.json").write_text(json.dumps(distinct, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def fill(text: str) -> str:
+    """A page with every marked block replaced by the file that it names."""
+    block = re.compile(r"(<!-- begin (\S+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
+    return block.sub(lambda found: f"{found[1]}\n{(ROOT / found[2]).read_text(encoding='utf-8')}\n{found[3]}", text)
+
+
+def main() -> None:
+    """Publish the study named on the command line, if any, then fill the README."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", nargs="?", help="name of the folder below benchmarks/")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="where the study was built")
+    given = parser.parse_args()
+    if given.study:
+        publish(given.study, given.results)
+    readme = ROOT / "README.md"
+    readme.write_text(fill(readme.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
