@@ -104,6 +104,23 @@ def test_lora_adds_its_products_and_saves_the_frozen_ones(profiles: Plan, rank: 
     assert found["backward_flops"] < 2 * found["forward_flops"]
 
 
+@pytest.mark.parametrize("name", ["distilbert", "bert_base", "gpt2", "llama_3_2_1b", "minilm", "stories260k", "tiny"])
+def test_flops_of_every_model_and_task(name: str, plan: Plan) -> None:
+    datasets = {"classification": "sst2", "language_modelling": "wikitext2", "masked_language_modelling": "generated_text"}
+    for task in plan.library["models"][name]["head"]:
+        grid = {
+            "models": [name],
+            "datasets": [datasets[task]],
+            "methods": ["full"],
+            "sequence_length_tokens": 16,
+            "batch_size": 2,
+        }
+        study = {"name": "t", "question": "?", "device": "cpu", "profile": [grid]}
+        every = Plan(study, ROOT)
+        found = flops(every.request("flops", every.cells("flops")[0]))["metrics"]
+        assert 1.9 * found["forward_flops"] < found["backward_flops"] <= 2 * found["forward_flops"]
+
+
 def test_a_profile_is_of_shapes_alone(profiles: Plan) -> None:
     """New weights, data or learning rates rerun no profile."""
     found = request(profiles, "memory", "lora", 8)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankwise import models
+from rankwise.measure.batch import meta_batch
 from rankwise.method import Unsupported, adapt, build_optimizer
 
 
@@ -34,20 +35,12 @@ def flops(request: dict) -> dict:
 
 
 def _forward(model: nn.Module, shapes: dict) -> tuple[int, torch.Tensor]:
-    ids = torch.zeros(shapes["batch_size"], shapes["sequence_length_tokens"], dtype=torch.long, device="meta")
-    labels = ids[:, 0] if shapes["task"] == "classification" else ids
+    """FLOPs, and a loss with the real one's gradient shapes; cross-entropy has no matrix product."""
+    batch = meta_batch(shapes)
+    labels = batch["input_ids"][:, 0] if shapes["task"] == "classification" else batch["input_ids"]
     with FlopCounterMode(display=False) as counter:
-        loss = _loss(model, ids, labels)
-    return counter.get_total_flops(), loss
-
-
-def _loss(model: nn.Module, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """A loss with the real one's gradient shapes; cross-entropy has no matrix product.
-
-    Without an attention mask, which costs none either, and whose values the model would look at: here there are none.
-    """
-    logits = model(input_ids=ids).logits
-    return nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
+        logits = model(**batch).logits
+    return counter.get_total_flops(), nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
 
 def _optimizer(request: dict, model: nn.Module) -> int:

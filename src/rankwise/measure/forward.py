@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankwise import models
+from rankwise.measure.batch import meta_batch
 from rankwise.method import Unsupported, adapt
 
 WARMUP, REPEATS = 3, 11
@@ -32,9 +33,8 @@ def _flops(request: dict, shapes: dict) -> int:
     with torch.device("meta"):
         twin = models.from_shapes(request["model"], shapes["task"], shapes["classes"], "meta", attention="eager")
         twin = adapt(request["method"], twin, models.names(request["model"], shapes["task"]))[1].eval()
-        ids = torch.zeros(shapes["batch_size"], shapes["sequence_length_tokens"], dtype=torch.long)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            twin(input_ids=ids)
+            twin(**meta_batch(shapes))
     return counter.get_total_flops()
 
 
