@@ -74,7 +74,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str], dashes: dict[
         axes.plot(steps["epoch"], steps["mean"], color=colour, linestyle=dashes[rank], lw=1.2, marker=marker, ms=2.2)
         ends.append((steps["mean"].iloc[-1], style.name(method, rank, labels), style.ink(colour)))
     axes.set_ylabel("selection loss (nats)")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=bool(last >= 1)))
+    axes.xaxis.set_major_locator(MaxNLocator(6 if last >= 1 else 3, integer=bool(last >= 1)))
     axes.set_xlim(0, last * 1.02 or 1)
     return ends
 

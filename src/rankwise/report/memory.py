@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from rankwise.report import style
 
 WIDTH, ROW, AROUND = 4.6, 0.17, 0.66  # inches: figure, one row, a panel's title and axis
-SIZE, SAVING = 52, 92  # points right of the panel where the two columns of numbers end
+SIZE, SAVING = 52, 98  # points right of the panel where the two columns of numbers end
 
 
 @style.styled
@@ -51,7 +51,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
         if row["status"] != "ok":
             _beside(axes, place, row["status"].replace("_", " "), SAVING)
             continue
-        _beside(axes, place, _label(sizes[place], one, unit), SIZE)
+        _beside(axes, place, _label(sizes[place]), SIZE)
         if len(full) and place != full.index[0]:
             _beside(axes, place, _saving(sizes[place] / full.iloc[0]), SAVING)
     if len(full):
@@ -91,7 +91,9 @@ def _is_measured(row: pd.Series) -> bool:
     return bool(pd.notna(row.get("measured_optimizer_state_bytes")))
 
 
-def _label(size: float, one: int, unit: str) -> str:
+def _label(size: float) -> str:
+    """The size in its own unit, whatever the axis has."""
+    one, unit = style.unit(size)
     return f"{style.number(size / one)} {unit}" if size else "0 B"
 
 
