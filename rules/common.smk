@@ -51,22 +51,6 @@ def input_request(kind, wildcard):
     return lambda wildcards: dumps(PLAN.input_request(kind, wildcards[wildcard]))
 
 
-def prepared_input(kind):
-    """The prepared dataset or model of a cell.
-
-    Where it must be made anew, cells whose result already answers the planned request take it as `ancient` and stay; the
-    others must not, for Snakemake never looks at a job that hangs on a pending one by an ancient file alone.
-    """
-
-    def path(wildcards):
-        name, cell = wildcards[kind], cell_of(wildcards)
-        file = PLAN.input_path(kind, name)
-        keep = not PLAN.prepared(kind, name) and PLAN.answered("train", cell)
-        return ancient(file) if keep else file
-
-    return path
-
-
 def results_of(table):
     """Paths of the results that a tidy table gathers."""
     measurement = outputs.TABLE_SOURCES[table]

@@ -4,8 +4,8 @@
 rule train:
     """Fine-tune one cell."""
     input:
-        dataset=prepared_input("dataset"),
-        model=prepared_input("model"),
+        dataset="results/inputs/datasets/{dataset}/dataset.json",
+        model="results/inputs/models/{model}/model.json",
     output:
         "results/runs/{model}/{dataset}/{method}/r{rank}/seed{seed}/train.json",
     log:

@@ -190,17 +190,6 @@ class Plan:
         """The dataset that a model is pre-trained on, if it is."""
         return self._model(model).get("weights", {}).get("pretrain", {}).get("dataset")
 
-    def answered(self, measurement: str, cell: Cell) -> bool:
-        """Whether the cell's result answers the planned request."""
-        file = self.root / self.path(measurement, cell)
-        return file.is_file() and _request_in(file) == self.request(measurement, cell)
-
-    @functools.cache  # noqa: B019 - one plan lives as long as the process
-    def prepared(self, kind: str, name: str) -> bool:
-        """Whether a dataset or model lies ready as planned."""
-        file = self.root / self.input_path(kind, name)
-        return file.is_file() and _request_in(file) == self.input_request(kind, name)
-
     @functools.cache  # noqa: B019 - one plan lives as long as the process
     def digest(self, measurement: str) -> str:
         """Digest of every planned request of one measurement: what a collected table must have been made of."""
@@ -232,10 +221,6 @@ class Plan:
     def _code(self, script: str, method: dict, *others: str) -> dict[str, str]:
         loaded = (f"rankwise.methods.{method['module']}", f"rankwise.optim.{method['optimizer']['module']}")
         return self.digests(script, *loaded, *others)
-
-
-def _request_in(file: Path) -> dict | None:
-    return json.loads(file.read_text(encoding="utf-8")).get("request")
 
 
 def merge(base: dict, over: dict) -> dict:
