@@ -15,6 +15,7 @@ include: "rules/train.smk"
 include: "rules/profile.smk"
 include: "rules/collect.smk"
 include: "rules/tables.smk"
+include: "rules/claims.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
 

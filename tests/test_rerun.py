@@ -21,12 +21,12 @@ def jobs(rule: str, names: set[str]) -> set[str]:
 TRAIN, MEMORY = jobs("train", ALL), jobs("memory", ALL)
 PROFILES = MEMORY | {"flops lora", "forward lora"}
 INPUTS = {"dataset generated_reviews", "dataset generated_text", "model tiny"}
-TABLES = {f"table {name}" for name in ("runs", "history", "memory", "flops", "forward", "summary")}
+TABLES = {f"table {name}" for name in ("runs", "history", "memory", "flops", "forward", "summary", "claims")}
 FIGURES = {f"figure {name}" for name in ("memory", "loss", "accuracy_memory")}
 REPORT = TABLES | FIGURES | {"page"}
 NEEDS = {
     "table runs": ("train",), "table history": ("train",), "table memory": ("memory",), "table flops": ("flops",),
-    "table forward": ("forward",), "table summary": ("table runs", "table memory"), "figure memory": ("table memory",),
+    "table forward": ("forward",), "table summary": ("table runs", "table memory"), "table claims": ("table memory",), "figure memory": ("table memory",),
     "figure loss": ("table history", "table runs"), "figure accuracy_memory": ("table runs", "table memory"),
 }  # fmt: skip
 
@@ -94,6 +94,7 @@ PROMISES = {
     "pre-training": (replace(MODELS, "learning_rate: 3.0e-3", "learning_rate: 2.0e-3"), {"model tiny"} | TRAIN),
     "note of a model": (replace(MODELS, "note: pre-trained by", "note: trained by"), set()),
     "architecture": (replace(MODELS, "n_heads: 4, dim: 64", "n_heads: 2, dim: 64"), {"model tiny"} | TRAIN | PROFILES),
+    "a claim": (replace("config/claims.yaml", "published: 3060664", "published: 3060665"), {"table claims"}),
     # Sources
     "one method": (replace(f"{SRC}/methods/lora.py", "or None,", "or [],"), {"train lora"} | {f"{m} lora" for m in ("memory", "flops", "forward")}),
     "a shared projector": (
@@ -114,7 +115,7 @@ PROMISES = {
     "a figure": (replace(f"{SRC}/report/memory.py", "import ", "import math  # noqa\nimport "), {"figure memory"}),
     "plotting style": (replace(f"{SRC}/report/style.py", "import ", "import math  # noqa\nimport "), FIGURES),
     "bookkeeping": (replace(f"{SRC}/provenance.py", "[:16]", "[0:16]"), set()),
-    "the plan": (replace(f"{SRC}/plan.py", "return {**base, **both}", "return base | both"), TABLES - {"table summary"}),
+    "the plan": (replace(f"{SRC}/plan.py", "return {**base, **both}", "return base | both"), TABLES - {"table summary", "table claims"}),
     # Locks
     "lock of the jobs": (replace("envs/cpu.lock", "numpy==", "numpy==0"), INPUTS | TRAIN | PROFILES),
     "comment in a lock": (replace("envs/cpu.lock", "numpy==", "# pinned\nnumpy=="), set()),

@@ -124,3 +124,17 @@ def test_what_the_demo_writes_is_what_the_readme_says(plan) -> None:
         column for line in (ROOT / "results/README.md").read_text().splitlines() for column in re.findall(r"`(\w+)`", line)
     }
     assert {"accuracy_fraction", "optimizer_state_bytes", "step_flops", "forward_latency_s", "request_digest"} <= written
+
+
+def test_a_claim_is_decided_by_the_table_alone(plan) -> None:
+    from rankwise.report.claims import judge
+
+    claims = {name: dict(entry) for name, entry in plan.library["claims"].items() if "rsvd" in name}
+    cell = {"model": "distilbert", "dataset": "sst2", "method": "rsvd", "status": "ok"}
+    frame = pd.DataFrame(
+        [{**cell, "rank": 4, "optimizer_state_bytes": 3060664}, {**cell, "rank": 8, "optimizer_state_bytes": 5625689}]
+    )
+    verdicts = judge(claims, {"memory": frame}).set_index("rank")["verdict"].to_dict()
+    assert verdicts == {4: "reproduced", 8: "not reproduced", 16: "not yet run", 64: "not yet run", 128: "not yet run"}
+    claims["a_optimizer_memory_rsvd_r4"]["published"] += 1
+    assert judge(claims, {"memory": frame})["verdict"].tolist()[0] == "not reproduced"

@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-LIBRARY = ("methods", "models", "datasets")
+LIBRARY = ("methods", "models", "datasets", "claims")
 _WORDS = {"object": "a mapping", "array": "a list", "string": "a text", "integer": "an integer", "boolean": "true or false"}
 
 

@@ -6,7 +6,7 @@ from rankwise.plan import MEASUREMENTS, RESULTS, Plan
 TABLE_SOURCES = {"runs": "train", "history": "train", **{name: name for name in MEASUREMENTS}}
 # Figure -> the tables that it is drawn from.
 FIGURE_TABLES = {"memory": ("memory",), "loss": ("history", "runs"), "accuracy_memory": ("runs", "memory")}
-PAGE_TABLES = ("summary", "memory", "flops", "forward")
+PAGE_TABLES = ("summary", "claims", "memory", "flops", "forward")
 
 
 def tables(plan: Plan) -> list[str]:
@@ -24,7 +24,8 @@ def figures(plan: Plan) -> list[str]:
 
 def page_tables(plan: Plan) -> list[str]:
     """Names of the tables on the page."""
-    have = [*tables(plan), *(["summary"] if plan.cells("train") else [])]
+    derived = {"summary": plan.cells("train"), "claims": plan.cells("memory")}
+    have = [*tables(plan), *(name for name, cells in derived.items() if cells)]
     return [name for name in PAGE_TABLES if name in have]
 
 
@@ -66,6 +67,11 @@ def table_request(plan: Plan, table: str) -> dict:
 def summary_request(plan: Plan) -> dict:
     """The paper's table."""
     return _request(plan, "summary", labels=labels(plan), tables=["runs", *(["memory"] if plan.cells("memory") else [])])
+
+
+def claims_request(plan: Plan) -> dict:
+    """The verdicts on published numbers."""
+    return _request(plan, "claims", claims=plan.library["claims"])
 
 
 def figure_request(plan: Plan, figure: str) -> dict:

@@ -16,7 +16,13 @@ TITLES = {
     "loss": ("Loss on the selection slice", "Mean over seeds, band from lowest to highest; the slice is held out of train."),
     "accuracy_memory": ("Quality against memory", "Quality on the reported split against the bytes kept between steps."),
 }
-TABLES = {"summary": "Results", "memory": "Memory from shapes", "flops": "FLOPs of a step", "forward": "Forward pass"}
+TABLES = {
+    "summary": "Results",
+    "claims": "Published numbers",
+    "memory": "Memory from shapes",
+    "flops": "FLOPs of a step",
+    "forward": "Forward pass",
+}
 # Columns of the files that a reader of the page does not need.
 HIDDEN = ["request_digest", "reason"]
 

@@ -1,0 +1,19 @@
+"""Published numbers and what becomes of them here."""
+
+
+rule claims:
+    """Compare every claim with the table that decides it."""
+    input:
+        "results/tables/memory.csv",
+    output:
+        csv="results/tables/claims.csv",
+        md="results/tables/claims.md",
+        tex="results/tables/claims.tex",
+    log:
+        "logs/claims.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        request=dumps(outputs.claims_request(PLAN)),
+    shell:
+        "python workflow_scripts/claims.py --request {params.request:q} --output {output.csv:q} > {log:q} 2>&1"
