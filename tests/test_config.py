@@ -50,6 +50,8 @@ WRONG = {
                               ["train.0: got 'language_modelling'", "tiny"]),
     "longer than the model's positions": (DATASETS, "max_length_tokens: 32\n  selection_rows: 400\n\ngenerated_text", "max_length_tokens: 65\n  selection_rows: 400\n\ngenerated_text",
                                           ["generated_reviews.max_length_tokens: got 65", "64"]),
+    "claim on no method": ("config/claims.yaml", "method: rsvd, rank: 4}", "method: rsdv, rank: 4}",
+                           ["config/claims.yaml: a_optimizer_memory_rsvd_r4.cell.method: got 'rsdv'", "nearest: 'rsvd'"]),
     "two sources": (DATASETS, "  generated: {kind: reviews", "  files: {folder: x, format: tsv}\n  generated: {kind: reviews",
                     ["config/datasets.yaml: generated_reviews: got 'files, generated'", "exactly one of hub, files, generated"]),
     "labels without classes": (DATASETS, "  classes: [negative, positive]\n  max_length_tokens: 32", "  max_length_tokens: 32",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rankwise.config import ConfigError
+from rankwise.config import ConfigError, pick
 from rankwise.signature import REQUIRED, Option, options
 
 FILE = "config/methods.yaml"
@@ -80,11 +80,15 @@ def _check_rank(name: str, method: dict, model: dict, rank: int, where: str) -> 
 
 
 def check_sources(library: dict[str, dict]) -> None:
-    """Rules between the keys of a datasets or models entry, which a schema cannot say in one sentence.
+    """Rules between keys and between entries, which a schema cannot say in one sentence.
 
     Raises:
-        ConfigError: an entry has no or several sources, a source lacks its check, or a dataset lacks its splits or classes.
+        ConfigError: an entry has no or several sources, a source lacks its check, a dataset lacks its splits or
+            classes, or a claim names an entry that is not there.
     """
+    for name, entry in library["claims"].items():
+        for kind in ("model", "dataset", "method"):
+            pick(library[f"{kind}s"], entry["cell"][kind], "config/claims.yaml", f"{name}.cell.{kind}")
     for name, entry in library["datasets"].items():
         _one_of(entry, ("hub", "files", "generated"), "config/datasets.yaml", name)
         _check_dataset(name, entry)
