@@ -1,44 +1,93 @@
 """What a fine-tuning method is: something that adapts a model. Loaded by module name, so that no method imports another."""
 
 import importlib
-from typing import Protocol
+import inspect
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 
-class Method(Protocol):
-    """One file in methods/, one frozen dataclass named like the file; its fields are the options."""
+class Method:
+    """One file in methods/, one frozen dataclass named like the file; its fields are the options.
+
+    `TRAINABLE` says how many numbers train, the head apart, as an expression in r (rank), m and n (rows and columns of a
+    matrix of `targets`; the expression is summed over them), d (hidden size), h (layers) and the options by name.
+    `MODEL` is the same for what is there once a model. Both are printed in docs/methods.md and counted in the tests.
+    """
+
+    TRAINABLE = "0"
+    MODEL = "0"
+    IDENTITY = True  # before the first step the adapted model answers as the one it was made of
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
-        """Adapt `model` and set `requires_grad`; touch nothing else. `names` has `modules` and `head` of the model's entry."""
+        """Adapt `model` and set `requires_grad`; touch nothing else.
 
-    def after_step(self, model: nn.Module, step: int) -> None:
+        `names` is models.names(entry, task): task, modules by role, head, new_head, hidden_size.
+        """
+        raise NotImplementedError
+
+    def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Called after optimizer step `step`, which counts from 1."""
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
         """Why the method cannot do this model, or None."""
 
+    def rate(self, name: str) -> float:
+        """What the learning rate of the parameter called `name` is multiplied by."""
+        return 1.0
 
-def _settings(folder: str, module: str, options: dict) -> object:
+    def merge(self, model: nn.Module) -> nn.Module | None:
+        """A model of the base's own modules that answers as the adapted one, or None where there is none."""
+        return model
+
+
+class Unsupported(ValueError):
+    """A method cannot do a model; the message is the reason."""
+
+
+def _class(folder: str, module: str) -> type:
     loaded = importlib.import_module(f"rankwise.{folder}.{module}")
     wanted = module.replace("_", "")
-    name = next(name for name in vars(loaded) if name.lower() == wanted and not name.islower())
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    return getattr(loaded, name)(**fields)
+    return next(value for name, value in vars(loaded).items() if name.lower() == wanted and isinstance(value, type))
 
 
 def load_method(entry: dict) -> Method:
     """The method of a resolved entry (plan.Plan.method)."""
-    return _settings("methods", entry["module"], entry["options"])
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in entry["options"].items()}
+    return _class("methods", entry["module"])(**fields)
 
 
-def build_optimizer(entry: dict, model: nn.Module, seed: int) -> torch.optim.Optimizer:
+def build_optimizer(entry: dict, method: Method, model: nn.Module, names: dict, seed: int) -> torch.optim.Optimizer:
     """The optimizer of a resolved entry over the trainable parameters of `model`; a profile's entry has no learning rate."""
-    options = {key: value for key, value in entry["optimizer"].items() if key != "module"}
-    settings = _settings("optim", entry["optimizer"]["module"], options)
-    trainable = [param for param in model.parameters() if param.requires_grad]
-    return settings.build(trainable, entry.get("learning_rate", 0.0), seed)
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in entry["optimizer"].items()}
+    optimizer = _class("optim", options.pop("module"))
+    if "seed" in inspect.signature(optimizer).parameters:
+        options["seed"] = seed
+    rate = entry.get("learning_rate", 0.0)
+    return optimizer(_groups(entry, method, model, names, rate), lr=rate, **options)
+
+
+def _groups(entry: dict, method: Method, model: nn.Module, names: dict, learning_rate: float) -> list[dict]:
+    """Parameter groups by learning rate, and by whether the entry's `dense` exempts them from projection."""
+    kinds = {id(p): kind for kind, p in _kinds(model, names)}
+    groups: dict[tuple, list[nn.Parameter]] = {}
+    for name, param in model.named_parameters():
+        if param.requires_grad:
+            key = (method.rate(name), kinds.get(id(param)) in entry.get("dense", ()))
+            groups.setdefault(key, []).append(param)
+    dense = {True: {"dense": True}, False: {}}
+    return [{"params": params, "lr": rate * learning_rate, **dense[flag]} for (rate, flag), params in groups.items()]
+
+
+def _kinds(model: nn.Module, names: dict) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters that an entry may exempt: ("embeddings" or "head", parameter)."""
+    for name, module in model.named_modules():
+        for param in module.parameters(recurse=False):
+            if isinstance(module, nn.Embedding):
+                yield "embeddings", param
+            elif set(name.split(".")) & set(names["head"]):
+                yield "head", param
 
 
 def adapt(entry: dict, model: nn.Module, names: dict) -> tuple[Method, nn.Module]:
@@ -51,10 +100,6 @@ def adapt(entry: dict, model: nn.Module, names: dict) -> tuple[Method, nn.Module
     if reason := method.unsupported(model, names):
         raise Unsupported(reason)
     return method, method.prepare(model, names)
-
-
-class Unsupported(ValueError):
-    """A method cannot do a model; the message is the reason."""
 
 
 def train_only(model: nn.Module, suffixes: tuple[str, ...]) -> None:

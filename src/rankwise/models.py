@@ -53,6 +53,12 @@ def pad_token_id(loaded: PreTrainedTokenizerBase) -> int:
 
 
 def names(entry: dict, task: str) -> dict:
-    """What a method may know of a model: its modules by role, its head, and the head that is new for this task."""
+    """What a method may know: the task, the model's width, its modules by role, its head, and the head new for this task."""
     head = entry["head"].get(task, [])
-    return {"modules": entry["modules"], "head": head, "new_head": head if task == "classification" else []}
+    return {
+        "task": task,
+        "hidden_size": entry["hidden_size"],
+        "modules": entry["modules"],
+        "head": head,
+        "new_head": head if task == "classification" else [],
+    }

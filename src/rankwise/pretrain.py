@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from rankwise import models
 from rankwise.inputs import load_data, read_rows
+from rankwise.method import Method
 from rankwise.paths import INPUTS
 from rankwise.snapshots import file_digests
 from rankwise.training import Loop
@@ -43,7 +44,7 @@ def pretrain(request: dict, folder: Path) -> dict:
     data = load_data(request, tokenizer, SEED, settings["dataset"])
     set_seed(SEED)
     model = models.from_shapes(request["model"], request["dataset"]["task"], classes=0, device="cpu")
-    loop = Loop(model, lambda *_: None, data, settings["schedule"], "cpu", tracking={"pretrain": request["name"]})
+    loop = Loop(model, Method(), data, settings["schedule"], "cpu", tracking={"pretrain": request["name"]})
     found = loop.run(torch.optim.AdamW(model.parameters(), settings["learning_rate"]), SEED)
     with tempfile.TemporaryDirectory(dir=folder) as part:
         model.save_pretrained(part, safe_serialization=True)

@@ -1,7 +1,7 @@
 """What options a method or optimizer takes, read from its source: importing it would import torch.
 
-A module under methods/ or optim/ holds one frozen dataclass named like the file (`head_only.py` -> `HeadOnly`); its fields
-are the options, their defaults the paper's.
+A module under methods/ or optim/ holds one class named like the file (`head_only.py` -> `HeadOnly`). The options of a method
+are the fields of its dataclass, those of an optimizer the arguments of its `__init__`; the defaults are the paper's.
 """
 
 import ast
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REQUIRED = object()
+SUPPLIED = ("self", "params", "lr", "seed")  # of an optimizer's arguments
 _TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str}
 
 
@@ -71,10 +72,20 @@ def options(path: Path) -> dict[str, Option]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name.lower() == wanted]
     if not classes:
-        raise ValueError(f"{path}: no dataclass named like the file ({wanted}, whatever the case)")
-    fields = [n for n in classes[0].body if isinstance(n, ast.AnnAssign)]
-    return {field.target.id: Option(field.target.id, ast.unparse(field.annotation), _default(field)) for field in fields}
+        raise ValueError(f"{path}: no class named like the file ({wanted}, whatever the case)")
+    body = classes[0].body
+    built = [n for n in body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+    given = _arguments(built[0].args) if built else [(n.target.id, n.annotation, n.value) for n in body if isinstance(n, ast.AnnAssign)]
+    return {name: Option(name, ast.unparse(kind), _default(value)) for name, kind, value in given}
 
 
-def _default(field: ast.AnnAssign) -> object:
-    return REQUIRED if field.value is None else json.loads(json.dumps(ast.literal_eval(field.value)))
+def _arguments(args: ast.arguments) -> list[tuple[str, ast.expr, ast.expr | None]]:
+    """(name, annotation, default) of every argument but those that the workflow itself supplies."""
+    positional = [*args.posonlyargs, *args.args]
+    defaults = [*[None] * (len(positional) - len(args.defaults)), *args.defaults, *args.kw_defaults]
+    every = zip([*positional, *args.kwonlyargs], defaults, strict=True)
+    return [(arg.arg, arg.annotation, value) for arg, value in every if arg.arg not in SUPPLIED]
+
+
+def _default(value: ast.expr | None) -> object:
+    return REQUIRED if value is None else json.loads(json.dumps(ast.literal_eval(value)))

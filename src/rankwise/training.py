@@ -4,7 +4,6 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ from transformers import get_scheduler
 
 from rankwise import models
 from rankwise.inputs import Data, load_data, model_folder
-from rankwise.method import Unsupported, adapt, build_optimizer
+from rankwise.method import Method, Unsupported, adapt, build_optimizer
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16"}
 
@@ -69,11 +68,12 @@ def _train(request: dict) -> dict:
     set_seed(seed)  # before the model, so that a new head starts alike under every method
     model = models.from_snapshot(folder, task, len(request["dataset"].get("classes", [])))
     total = sum(p.numel() for p in model.parameters())
-    method, model = adapt(request["method"], model, models.names(request["model"], task))
+    names = models.names(request["model"], task)
+    method, model = adapt(request["method"], model, names)
     data = load_data(request, models.tokenizer(folder), seed)
     set_seed(seed)  # again, so that dropout does not depend on what the method drew
-    loop = Loop(model, method.after_step, data, request["schedule"], request["device"], tracking=cell)
-    outcome = loop.run(build_optimizer(request["method"], model, seed) if _trainable(model) else None, seed)
+    loop = Loop(model, method, data, request["schedule"], request["device"], tracking=cell)
+    outcome = loop.run(build_optimizer(request["method"], method, model, names, seed) if _trainable(model) else None, seed)
     sizes = {"trainable_parameters": sum(p.numel() for p in _trainable(model)), "total_parameters": total}
     return {**outcome, "metrics": {**outcome["metrics"], **sizes}, "split": request["dataset"]["report_split"]}
 
@@ -85,8 +85,8 @@ def _trainable(model: nn.Module) -> list[nn.Parameter]:
 class Loop:
     """Train `model`, evaluating on the selection slice, then once on the reported split."""
 
-    def __init__(self, model: nn.Module, after_step: Callable, data: Data, schedule: dict, device: str, tracking: dict):
-        self.after_step, self.data, self.schedule = after_step, data, schedule
+    def __init__(self, model: nn.Module, method: Method, data: Data, schedule: dict, device: str, tracking: dict):
+        self.method, self.data, self.schedule = method, data, schedule
         tracker = os.environ.get("RANKWISE_TRACKER", "none")
         self.accelerator = Accelerator(
             cpu=device == "cpu",
@@ -163,7 +163,7 @@ class Loop:
         if stepped:
             progress.updates += 1
             counts["updates"] += 1
-            self.after_step(self.model, counts["updates"])
+            self.method.after_step(self.model, optimizer, counts["updates"])
         return stepped
 
     def _evaluate(self, update: int, epoch: float, progress: Progress, rate: float) -> float:
@@ -186,7 +186,7 @@ class Loop:
         with torch.no_grad():
             for name, param in self.model.named_parameters():
                 if name in self.best[1]:
-                    param.copy_(self.best[1][name])
+                    param.data = self.best[1][name].to(param.device)  # a method may have changed its shape since
 
     def _measure(self, examples: list[dict]) -> dict[str, float]:
         """The task's metrics; masks and other draws of an evaluation are the same every time."""

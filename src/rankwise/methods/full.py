@@ -4,16 +4,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from rankwise.method import Method
+
 
 @dataclass(frozen=True)
-class Full:
+class Full(Method):
     """No options."""
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         return model.requires_grad_(True)
-
-    def after_step(self, model: nn.Module, step: int) -> None:
-        """Nothing to keep up."""
-
-    def unsupported(self, model: nn.Module, names: dict) -> str | None:
-        return None

@@ -4,19 +4,16 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from rankwise.method import train_only
+from rankwise.method import Method, train_only
 
 
 @dataclass(frozen=True)
-class HeadOnly:
+class HeadOnly(Method):
     """No options."""
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         train_only(model, tuple(names["head"]))
         return model
-
-    def after_step(self, model: nn.Module, step: int) -> None:
-        """Nothing to keep up."""
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
         modules = {name.rpartition(".")[2] for name, _ in model.named_modules()}

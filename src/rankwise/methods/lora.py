@@ -1,35 +1,28 @@
-"""LoRA: W x + (alpha / r) B A x with A (r, n), B (m, r), B = 0 at the start (Hu et al. 2021, arXiv 2106.09685), by peft.
-
-The head of a classifier trains in full beside the adapters; a language model's head stays frozen.
-"""
+"""LoRA: W x + (alpha / r) B A x with A (r, n), B (m, r), B = 0 at the start (Hu et al. 2021, arXiv 2106.09685), by peft."""
 
 from dataclasses import dataclass
 
-from peft import LoraConfig, get_peft_model
-from torch import nn
+from peft import LoraConfig
+
+from rankwise.peft_method import PeftMethod, module_names
 
 
 @dataclass(frozen=True)
-class Lora:
+class Lora(PeftMethod):
     """Options; `targets` are roles (query, key, value, ...), which each model's entry maps to its module names."""
+
+    TRAINABLE = "r * (m + n)"
 
     rank: int
     targets: tuple[str, ...]
     alpha: float = 8.0
     dropout: float = 0.0
 
-    def prepare(self, model: nn.Module, names: dict) -> nn.Module:
-        settings = LoraConfig(
+    def config(self, names: dict) -> LoraConfig:
+        return LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=[names["modules"][target]["name"] for target in self.targets],
+            target_modules=module_names(self.targets, names),
             modules_to_save=list(names["new_head"]) or None,
         )
-        return get_peft_model(model, settings)
-
-    def after_step(self, model: nn.Module, step: int) -> None:
-        """Nothing to keep up."""
-
-    def unsupported(self, model: nn.Module, names: dict) -> str | None:
-        return None
