@@ -1,20 +1,26 @@
 """AdamW as torch has it (Loshchilov & Hutter 2019): the baseline. State: 2mn numbers and one step count (4 B) a tensor."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
+
+from rankwise.optim.release import Releasing
 
 
-@dataclass(frozen=True)
-class AdamW:
-    """Settings, torch's defaults."""
+class AdamW(Releasing, torch.optim.AdamW):
+    """torch.optim.AdamW; with `release` it steps inside backward, bitwise the same without clipping and accumulation."""
 
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.01
+    STATE = "2 * m * n + 1"
+    VECTOR = "2 * k + 1"
 
-    def build(self, params: Iterable[Tensor], learning_rate: float, seed: int = 0) -> torch.optim.Optimizer:
-        """torch.optim.AdamW over `params`; it draws nothing, so `seed` is not used."""
-        return torch.optim.AdamW(params, learning_rate, tuple(self.betas), self.eps, self.weight_decay)
+    def __init__(
+        self,
+        params,
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        release: bool = False,
+    ):
+        super().__init__(params, lr, tuple(betas), eps, weight_decay)
+        if release:
+            self.release()

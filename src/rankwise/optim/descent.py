@@ -1,75 +1,63 @@
-"""The one optimizer loop; a descent supplies the mathematics of one parameter's update."""
+"""What an optimizer here is made of: a descent is the mathematics, a batch what it works on, a stack what is kept."""
 
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 State = dict[str, Tensor]
 
 
+class LowRank(NamedTuple):
+    """A direction left as its factors: `view(direction) = left @ right`, added to the weight without being formed."""
+
+    left: Tensor  # (s, k)
+    right: Tensor  # (k, L)
+    view: Callable[[Tensor], Tensor]  # the weight as (s, L), sharing its memory
+
+
+@dataclass
+class Batch:
+    """B parameters of one shape at one step."""
+
+    params: list[Tensor]
+    grads: list[Tensor]
+    state: State  # every tensor (B, ...)
+    step: int  # counts from 1
+    gathered: Tensor | None = None  # (B, r, L): gradients projected as they appeared, in place of `grads`
+
+
 class Descent(Protocol):
-    """How one parameter's gradient becomes a direction. Holds settings only; all memory is in the state."""
+    """How gradients become directions. Holds settings only; all memory is in the state."""
 
     def init_state(self, param: Tensor) -> State:
-        """Allocate everything ever kept for `param`; on the meta device this is the prediction of its memory."""
+        """What is kept for `param`, all zero; on the meta device this is the prediction of its memory."""
 
-    def direction(self, grad: Tensor, state: State, step: int) -> Tensor:
-        """Return d, shaped like `grad`, for `param -= lr * d`. Updates `state`, never writes `grad`. `step` counts from 1."""
+    def directions(self, batch: Batch) -> Iterator[Tensor | LowRank]:
+        """One d a parameter, for `param -= lr * d`. Updates `batch.state`, never writes `batch.grads`."""
 
 
-class DescentOptimizer(torch.optim.Optimizer):
-    """Applies one descent per parameter group, with decoupled weight decay (W <- (1 - lr * decay) W, before the step).
+class Gathering(Descent, Protocol):
+    """A descent that is linear in the gradient up to a small projection, so that projections can be summed instead."""
 
-    The descents stay out of `param_groups`, so that `state_dict()` holds tensors and numbers only and loads under
-    torch's `weights_only`.
+    def gather(self, batch: Batch, *, first: bool) -> Tensor:
+        """Project gradients to (B, r, L); on the `first` of a step refresh the subspace if that is due."""
 
-    Args:
-        groups: `{"params": [...], "descent": Descent}` each.
-        lr: learning rate.
-        weight_decay: decoupled decay, per unit of learning rate.
-    """
 
-    def __init__(self, groups: Iterable[dict], lr: float, weight_decay: float = 0.0):
-        groups = list(groups)
-        self.descents: list[Descent] = [group["descent"] for group in groups]
-        plain = [{key: value for key, value in group.items() if key != "descent"} for group in groups]
-        super().__init__(plain, {"lr": lr, "weight_decay": weight_decay})
+@dataclass
+class Stack:
+    """Same-shaped parameters of a group, and their state in one tensor a key."""
 
-    def allocate(self) -> None:
-        """Allocate the state of every parameter now, rather than at its first step."""
-        for descent, group in zip(self.descents, self.param_groups, strict=True):
-            for param in group["params"]:
-                self._state_of(param, descent)
+    params: list[Tensor]
+    descent: Descent
+    state: State
+    gathered: Tensor | None = None
+    arrived: frozenset[int] = frozenset()
 
-    def _state_of(self, param: Tensor, descent: Descent) -> State:
-        state = self.state[param]
-        if not state:
-            state.update(step=0, **descent.init_state(param))
-        return state
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Take one step with the gradients that are there."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for descent, group in zip(self.descents, self.param_groups, strict=True):
-            for param in (p for p in group["params"] if p.grad is not None):
-                state = self._state_of(param, descent)
-                state["step"] += 1
-                direction = descent.direction(param.grad, state, state["step"])
-                param.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"])
-        return loss
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """As torch's, but every state tensor keeps its own dtype (torch casts it to the parameter's)."""
-        super().load_state_dict(state_dict)
-        params = [p for group in self.param_groups for p in group["params"]]
-        saved = [index for group in state_dict["param_groups"] for index in group["params"]]
-        for param, index in zip(params, saved, strict=True):
-            for key, value in state_dict["state"].get(index, {}).items():
-                if isinstance(value, Tensor):
-                    self.state[param][key] = value.to(param.device, copy=True)
+    def batch(self, chosen: slice, step: int) -> Batch:
+        """The parameters of a slice as one batch."""
+        state = {key: value[chosen] for key, value in self.state.items()}
+        params = self.params[chosen]
+        gathered = None if self.gathered is None else self.gathered[chosen]
+        return Batch(params, [p.grad for p in params], state, step, gathered)

@@ -1,88 +1,169 @@
-"""Adam inside a low-rank subspace of the gradient: G (m, n) -> R = P'G (r, n) -> Adam -> P D.
+"""Adam inside a low-rank subspace of the gradient: G (s, L) -> R = P'G (r, L) -> Adam -> P D.
 
-Source: GaLore (Zhao et al. 2024, Algorithm 1). With `projector: rsvd, side: left, rank_rule: proportional` it is the
-rSVDAdam of published system A: the projected side is always the rows, every tensor of two or more dimensions is projected
-(embeddings too), the moments are neither rotated nor reset when P changes. Two differences: the basis is refreshed at
-steps 1, T+1, 2T+1, ... also for T = 1 (there: never again), and the sketch is drawn from a seed and the step, not from the
-global generator, so that a resumed run draws the same.
+Sources: GaLore (Zhao et al. 2024, 2403.03507, Algorithm 1) and its kin, by options:
+    rSVDAdam of published system A   projector rsvd, side left, rank_rule proportional, interval 500, scale 1
+    its "SVT", which truncates       the same, rank_rule fixed or percent, oversample r + 4 (allowed: `oversample: rank + 4`)
+    singular value thresholding      projector rsvd, rank_rule svt (soft) or energy
+    GoLore (2410.11289)              random_from_step: the basis is then a random orthonormal one
+    VLoRP's schemes (2505.01744)     scheme subspace (SS) or original (OS), granularity, projector normal or rademacher
+    DCT subspaces (2505.17967)       projector dct, transport project
+
+Scheme `original` keeps Adam's moments of the back-projected gradient P P'G, in the size of the weight. Moments are neither
+rotated nor reset when the basis changes, unless `transport` says so: `project` rotates them (LDAdam's rule), `reset` zeroes
+them. `drift` refreshes a matrix early, when its basis captures less than that share of what it captured when it was new.
+Where we differ from the authors' code: a basis is refreshed at steps 1, T+1, 2T+1, ... also for T = 1 (system A: then never
+again); sketches are drawn from the seed and the step, so that a resumed run draws the same; same-shaped matrices share a
+draw; with `side: long` a wide matrix takes the branch it should (GaLore's reverse_std crashes at r = m).
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from rankwise.optim.descent import DescentOptimizer, State
-from rankwise.optim.projectors import basis
-from rankwise.optim.rules import Adam
+from rankwise.optim.descent import Batch, Descent, LowRank, State
+from rankwise.optim.optimizer import DescentOptimizer, settings
+from rankwise.optim.rules import Adam, Elementwise, Factored, Rule, Sgd
+from rankwise.optim.subspace import Subspace, basis_numbers, each, project
 
 
-@dataclass(frozen=True)
-class ProjectedAdam:
-    """Settings of the optimizer. State of a projected matrix: P (side, r) and two moments (r, other side)."""
+class ProjectedAdam(DescentOptimizer):
+    """Adam, or another inner rule, on projected gradients; vectors and `dense` groups by the rule alone.
 
-    rank: int
-    rank_rule: Literal["fixed", "proportional"] = "fixed"
-    reference_width: int = 768
-    projector: Literal["svd", "rsvd"] = "svd"
-    side: Literal["short", "left", "right"] = "short"
-    oversample: int = 4
-    power_iterations: int = 1
-    interval_steps: int = 200
-    scale: float = 0.25
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
+    Args:
+        params: parameters, or groups; any option may be given by group.
+        lr: learning rate.
+        rank: r, capped at the matrix's shorter side.
+        rank_rule: fixed r; proportional (r / reference_width of the shorter side); percent of it; energy or svt (r is the cap).
+        reference_width: the width at which a proportional rank is r.
+        energy: share of the squared norm that rank_rule energy keeps.
+        threshold: tau as a share of the largest singular value, for rank_rule svt.
+        projector: svd and rsvd look at the gradient, dct picks columns of a fixed basis, the others draw from `seed`.
+        side: what is projected: the short side, the long, left (rows), right (columns), or both.
+        granularity: c of VLoRP: rows are cut in c pieces before projection; below 1, rows are glued.
+        rule: adam, sgd, or factored (row and column sums for the second moment).
+        scheme: subspace keeps moments of P'G, original of P P'G.
+        transport: what becomes of the moments when the basis changes.
+        oversample, power_iterations: of rsvd.
+        interval_steps: T, steps between refreshes.
+        drift: refresh early below this share of the captured norm; 0 is never.
+        random_from_step: from this step on the basis is a random orthonormal one.
+        scale: what the projected step is multiplied by.
+        betas, eps, convention: Adam's; see rules.adam_direction. transformers also decays after the step.
+        momentum: of rule sgd.
+        weight_decay: decoupled, per unit of learning rate.
+        release: project each gradient as it appears and free it; bases are then found in a step's first micro-batch.
+        seed: of sketches and random bases.
 
-    def build(self, params: Iterable[Tensor], learning_rate: float, seed: int = 0) -> torch.optim.Optimizer:
-        """An optimizer over `params`: matrices projected, vectors by Adam."""
-        params = list(params)
-        inner = Adam(tuple(self.betas), self.eps)
-        groups = [
-            {"params": [p for p in params if p.ndim >= 2], "descent": Projected(self, inner, seed)},
-            {"params": [p for p in params if p.ndim < 2], "descent": inner},
-        ]
-        return DescentOptimizer([g for g in groups if g["params"]], learning_rate, self.weight_decay)
+    Raises:
+        ValueError: options that exclude each other, or a granularity that does not divide a matrix.
+    """
 
-    def matrix_rank(self, shape: tuple[int, int]) -> int:
-        """The rank of one matrix: `rank`, or its share of the shorter side, `rank / reference_width` (at least 1)."""
-        short = min(shape)
-        wanted = self.rank if self.rank_rule == "fixed" else self.rank * short // self.reference_width
-        return min(max(1, wanted), short)
+    RELEASE = "gathered"
+
+    @classmethod
+    def formula(cls, *, rule: str, scheme: str, side: str, momentum: float, **options: object) -> str:
+        """Numbers kept a matrix: the basis, and the rule's for what it sees."""
+        rows, columns = ("m", "n") if scheme == "original" else ("r", "r" if side == "both" else "L")
+        seen = f"{rows} * {columns}"
+        kept = {"adam": f"2 * {seen}", "sgd": seen if momentum else "0", "factored": f"{seen} + {rows} + {columns}"}
+        return f"{basis_numbers(side=side, **options)}{kept[rule]}"
+
+    def __init__(
+        self,
+        params,
+        lr: float = 1e-3,
+        *,
+        rank: int,
+        rank_rule: Literal["fixed", "proportional", "percent", "energy", "svt"] = "fixed",
+        reference_width: int = 768,
+        energy: float = 0.9,
+        threshold: float = 0.1,
+        projector: Literal["svd", "rsvd", "normal", "rademacher", "orthonormal", "dct"] = "svd",
+        side: Literal["short", "long", "left", "right", "both"] = "short",
+        granularity: float = 1.0,
+        rule: Literal["adam", "sgd", "factored"] = "adam",
+        scheme: Literal["subspace", "original"] = "subspace",
+        transport: Literal["none", "reset", "project"] = "none",
+        oversample: int = 4,
+        power_iterations: int = 1,
+        interval_steps: int = 200,
+        drift: float = 0.0,
+        random_from_step: int | None = None,
+        scale: float = 0.25,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        convention: Literal["torch", "transformers"] = "torch",
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        release: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__(params, settings(locals()), release)
+
+    def effective_rank(self) -> float | None:
+        """Mean number of basis vectors in use a matrix, where the rank rule decides on them."""
+        adaptive = [p for g in self.param_groups if g["rank_rule"] in ("energy", "svt") for p in g["params"]]
+        bases = [self.state[p]["basis"] for p in adaptive if "basis" in self.state[p]]
+        return torch.stack([(basis != 0).any(0).sum() for basis in bases]).double().mean().item() if bases else None
+
+    def descent(self, group: dict, param: Tensor) -> Descent:
+        rules: dict[str, Rule] = {
+            "adam": Adam(group["betas"], group["eps"], group["convention"]),
+            "sgd": Sgd(group["momentum"]),
+            "factored": Factored(group["betas"], group["eps"]),
+        }
+        rule = rules[group["rule"]]
+        if group["dense"] or param.ndim < 2:
+            return Elementwise(rule)
+        return (Projected if group["scheme"] == "subspace" else Original)(Subspace.of(group), rule, group["scale"])
 
 
 @dataclass(frozen=True)
 class Projected:
-    """Run `inner` on the projected gradient of one matrix; a tensor of more dimensions is flattened to (first, rest)."""
+    """The inner rule on R = P'G; state: the basis and the rule's, of R's shape."""
 
-    settings: ProjectedAdam
-    inner: Adam = field(default_factory=Adam)
-    seed: int = 0
+    space: Subspace
+    rule: Rule
+    scale: float = 1.0
 
     def init_state(self, param: Tensor) -> State:
-        m, n = matrix = self._oriented(param.shape)
-        rank = self.settings.matrix_rank(matrix)
-        return {"basis": param.new_zeros(m, rank), **self.inner.init_state(param.new_empty(rank, n))}
+        return {**self.space.init_state(param), **self.rule.init_state(self.space.low(param))}
 
-    def direction(self, grad: Tensor, state: State, step: int) -> Tensor:
-        matrix = grad.flatten(1)
-        flipped = self._oriented(grad.shape) != tuple(matrix.shape)
-        g = matrix.mT if flipped else matrix
-        if (step - 1) % self.settings.interval_steps == 0:
-            state["basis"].copy_(self._basis(g, step))
-        low = self.inner.direction(state["basis"].mT @ g, state, step)
-        full = self.settings.scale * (state["basis"] @ low)
-        return (full.mT if flipped else full).reshape(grad.shape)
+    def gather(self, batch: Batch, *, first: bool = True) -> Tensor:
+        if first:
+            self.space.refresh(batch, self.rule)
+        return project(self.space, batch, self.space.basis(batch))
 
-    def _oriented(self, shape: torch.Size) -> tuple[int, int]:
-        """(projected side, other side) of the matrix."""
-        m, n = shape[0], shape[1:].numel()
-        left = self.settings.side == "left" or (self.settings.side == "short" and m < n)
-        return (m, n) if left else (n, m)
+    def directions(self, batch: Batch) -> Iterator[LowRank]:
+        low = self.gather(batch) if batch.gathered is None else batch.gathered
+        basis = each(self.space.basis(batch), len(batch.params))
+        step = self.scale * self.rule.direction(low, batch.state, self.space.rule_step(batch.step))
+        if "other_basis" in batch.state:
+            step = step @ batch.state["other_basis"].mT
+        for left, right in zip(basis, step, strict=True):
+            yield LowRank(left, right, self.space.view)
 
-    def _basis(self, g: Tensor, step: int) -> Tensor:
-        s = self.settings
-        rank = s.matrix_rank(tuple(g.shape))
-        return basis(s.projector, g, rank, s.oversample, s.power_iterations, seed=self.seed * 1_000_003 + step)
+
+@dataclass(frozen=True)
+class Original(Projected):
+    """The inner rule on P P'G, in the weight's own space (VLoRP's OS); state: the basis and the rule's, of W's shape."""
+
+    def init_state(self, param: Tensor) -> State:
+        return {**self.space.init_state(param), **self.rule.init_state(param)}
+
+    def gather(self, batch: Batch, *, first: bool = True) -> Tensor:
+        if first:
+            self.space.refresh(batch, Sgd())  # moments of the original space need no transport
+        return project(self.space, batch, self.space.basis(batch))
+
+    def directions(self, batch: Batch) -> Iterator[Tensor]:
+        low = self.gather(batch) if batch.gathered is None else batch.gathered
+        basis = each(self.space.basis(batch), len(batch.params))
+        for index, (left, right) in enumerate(zip(basis, low, strict=True)):
+            whole = torch.zeros_like(batch.params[index])
+            self.space.view(whole).addmm_(left, right)
+            state = {key: value[index] for key, value in batch.state.items()}
+            yield self.scale * self.rule.direction(whole, state, batch.step)
