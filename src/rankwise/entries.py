@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from rankwise.config import ConfigError, pick
-from rankwise.signature import REQUIRED, Option, options
+from rankwise.limits import FILE, check_granularity, check_rank
+from rankwise.signature import REQUIRED, Option, constant, options
 
-FILE = "config/methods.yaml"
 PACKAGE_DIR = Path(__file__).resolve().parent
+DENSE = ("fp32", "bf16")
 
 
 def module_options(folder: str, module: str, key: str) -> dict[str, Option]:
@@ -21,39 +22,68 @@ def module_options(folder: str, module: str, key: str) -> dict[str, Option]:
         raise ConfigError(FILE, key, module, "a module with settings of its own") from None
 
 
+def _says(folder: str, module: str, name: str, default: object) -> object:
+    """A constant of the class in methods/<module>.py or optim/<module>.py."""
+    return constant(PACKAGE_DIR / folder / f"{module}.py", name, default)
+
+
 def takes_rank(entry: dict, name: str) -> bool:
-    """Whether the method or its optimizer has a rank; one without stands once in a grid, at rank 0."""
+    """Whether the method or its optimizer has a rank that the entry leaves open; else it stands once in a grid, at rank 0."""
     method = module_options("methods", entry["module"], f"{name}.module")
     optimizer = module_options("optim", entry["optimizer"]["module"], f"{name}.optimizer.module")
-    return "rank" in method or "rank" in optimizer
+    return any(
+        "rank" in known and "rank" not in given
+        for known, given in ((method, entry["options"]), (optimizer, entry["optimizer"]))
+    )
 
 
 def resolve_method(name: str, entry: dict, model: dict, rank: int, where: str) -> dict:
     """The entry with every option of its method and optimizer given, checked against their annotations.
 
-    Option values `rank` and `hidden_size` stand for the cell's rank and the model's width.
+    Option values `rank` and `hidden_size` stand for the cell's rank and the model's width; a rank in the entry is pinned.
 
     Raises:
-        ConfigError: an option is unknown, missing or of the wrong type; a target is not in the model; rank out of range.
+        ConfigError: an option is unknown, missing or of the wrong type; a target is not in the model; rank or granularity
+            does not fit its matrices; the method needs dense weights.
     """
     given = {key: value for key, value in entry["optimizer"].items() if key != "module"}
     method = _fill(f"{name}.options", "methods", entry["module"], entry["options"], model, rank)
     optimizer = _fill(f"{name}.optimizer", "optim", entry["optimizer"]["module"], given, model, rank)
     _check_targets(name, method, model)
-    if "rank" in method or "rank" in optimizer:
-        _check_rank(name, method, model, rank, where)
+    if entry["weights"] not in DENSE and not _says("methods", entry["module"], "QUANTIZED", False):
+        raise ConfigError(FILE, f"{name}.weights", entry["weights"], f"{' or '.join(DENSE)} under {entry['module']}")
+    if entry["dense"] and "rank" not in optimizer:
+        raise ConfigError(
+            FILE, f"{name}.dense", entry["dense"], f"nothing: {entry['optimizer']['module']} projects no gradient"
+        )
+    check_granularity(name, optimizer, model)
+    check_rank(name, entry, method, optimizer, model, where)
     return {**entry, "options": method, "optimizer": {"module": entry["optimizer"]["module"], **optimizer}}
+
+
+def check_release(name: str, optimizer: dict, schedule: dict, where: tuple[str, str]) -> None:
+    """Whether a schedule can be had with gradients released: a step inside backward is taken once, and unclipped.
+
+    Raises:
+        ConfigError: the schedule accumulates or clips, and the optimizer steps inside backward.
+    """
+    if not optimizer.get("release") or _says("optim", optimizer["module"], "RELEASE", "fused") == "gathered":
+        return
+    for key, needed in (("accumulation_steps", 1), ("max_gradient_norm", None)):
+        if schedule[key] != needed:
+            words = f"{'null' if needed is None else needed} with {name}, which steps inside backward (release)"
+            raise ConfigError(where[0], f"{where[1]}.schedule.{key}", schedule[key], words)
 
 
 def _fill(key: str, folder: str, module: str, given: dict, model: dict, rank: int) -> dict:
     known = module_options(folder, module, key)
     values = {"rank": rank, "hidden_size": model["hidden_size"]}
     for option in given:
-        if option not in known or option == "rank":
-            raise ConfigError(FILE, key, option, [o for o in known if o != "rank"] or "no options")
+        if option not in known:
+            raise ConfigError(FILE, key, option, list(known) or "no options")
     filled = {}
     for option in known.values():
-        value = rank if option.name == "rank" else given.get(option.name, option.default)
+        value = given.get(option.name, rank if option.name == "rank" else option.default)
         if value is REQUIRED:
             raise ConfigError(FILE, f"{key}.{option.name}", "nothing", option.allowed)
         if "str" not in option.annotation and isinstance(value, str):
@@ -68,15 +98,6 @@ def _check_targets(name: str, method: dict, model: dict) -> None:
     for target in method.get("targets", ()):
         if target not in model["modules"]:
             raise ConfigError(FILE, f"{name}.options.targets", target, model["modules"])
-
-
-def _check_rank(name: str, method: dict, model: dict, rank: int, where: str) -> None:
-    """1 <= rank <= the shorter side of every matrix that the rank applies to."""
-    sides = {target: min(model["modules"][target]["shape"]) for target in method.get("targets", ())}
-    limit = min(sides.values(), default=model["hidden_size"])
-    if not 1 <= rank <= limit:
-        matrix = min(sides, key=sides.get) if sides else "widest"
-        raise ConfigError(*where.split(": ", 1), rank, f"ranks of {name} from 1 to {limit} (its {matrix} matrix)")
 
 
 def check_sources(library: dict[str, dict]) -> None:

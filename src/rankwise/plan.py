@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from rankwise import provenance
 from rankwise.config import ConfigError, check, library, pick
-from rankwise.entries import check_pair, check_sources, resolve_method, takes_rank
+from rankwise.entries import check_pair, check_release, check_sources, resolve_method, takes_rank
 
 RESULTS = "results"
 MEASUREMENTS = ("memory", "flops", "forward")
@@ -62,7 +62,9 @@ class Plan:
     def _add(self, kind: str, key: str, grid: dict) -> None:
         self._check_names(kind, key, grid)
         for cell in self._expand(grid):
-            self._method(cell, grid, key)
+            method = self._method(cell, grid, key)
+            if kind == "train":
+                check_release(cell.method, method["optimizer"], self._schedule(grid), (self.file, key))
             for measurement in ["train"] if kind == "train" else grid["measurements"]:
                 if self._grids[measurement].setdefault(cell, grid) != grid:
                     raise ConfigError(self.file, key, cell.folder, f"{measurement} of a cell in one grid only")
@@ -124,6 +126,9 @@ class Plan:
             self._resolved[case] = without(resolved, COSMETIC["methods"])
         return self._resolved[case]
 
+    def _schedule(self, grid: dict) -> dict:
+        return {**self.study["schedule"], **grid["schedule"]}
+
     @functools.cache  # noqa: B019 - one plan lives as long as the process
     def request(self, measurement: str, cell: Cell) -> dict:
         """Everything that decides the result of one cell, and nothing else."""
@@ -140,7 +145,7 @@ class Plan:
             "model": self._model(cell.model),
             "method": method,
             "dataset": self._dataset(cell.dataset),
-            "schedule": {**self.study["schedule"], **self._grids["train"][cell]["schedule"]},
+            "schedule": self._schedule(self._grids["train"][cell]),
             "inputs": {
                 "dataset": self._input_digest("dataset", cell.dataset),
                 "model": self._input_digest("model", cell.model),

@@ -68,15 +68,28 @@ def _accepts(node: ast.expr, value: object) -> bool:
 @functools.cache
 def options(path: Path) -> dict[str, Option]:
     """The options of the module at `path`, in order; values as JSON has them (lists, not tuples)."""
+    body = _body(path)
+    built = [n for n in body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+    fields = [(n.target.id, n.annotation, n.value) for n in body if isinstance(n, ast.AnnAssign)]
+    given = _arguments(built[0].args) if built else fields
+    return {name: Option(name, ast.unparse(kind), _default(value)) for name, kind, value in given}
+
+
+@functools.cache
+def constant(path: Path, name: str, default: object) -> object:
+    """What the class at `path` says of itself in `name = literal` (QUANTIZED, RELEASE), or `default`."""
+    said = [n.value for n in _body(path) if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == name]
+    return ast.literal_eval(said[0]) if said else default
+
+
+def _body(path: Path) -> list[ast.stmt]:
+    """The body of the class named like the file."""
     wanted = path.stem.replace("_", "")
     tree = ast.parse(path.read_text(encoding="utf-8"))
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name.lower() == wanted]
     if not classes:
         raise ValueError(f"{path}: no class named like the file ({wanted}, whatever the case)")
-    body = classes[0].body
-    built = [n for n in body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-    given = _arguments(built[0].args) if built else [(n.target.id, n.annotation, n.value) for n in body if isinstance(n, ast.AnnAssign)]
-    return {name: Option(name, ast.unparse(kind), _default(value)) for name, kind, value in given}
+    return classes[0].body
 
 
 def _arguments(args: ast.arguments) -> list[tuple[str, ast.expr, ast.expr | None]]:
