@@ -7,7 +7,7 @@ from rankwise.limits import FILE, check_granularity, check_rank
 from rankwise.signature import REQUIRED, Option, constant, options
 
 PACKAGE_DIR = Path(__file__).resolve().parent
-DENSE = ("fp32", "bf16")
+DENSE = ("fp32", "bf16")  # the others are rankwise.quantized
 
 
 def module_options(folder: str, module: str, key: str) -> dict[str, Option]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+DENSE = ("fp32", "bf16")
+
 
 class Method:
     """One file in methods/, one frozen dataclass named like the file; its fields are the options.
@@ -19,6 +21,7 @@ class Method:
     TRAINABLE = "0"
     MODEL = "0"
     IDENTITY = True  # before the first step the adapted model answers as the one it was made of
+    QUANTIZED = False  # works on a base in 4 or 8 bits: neither trains nor reads its matrices. Stated in the method's own file
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         """Adapt `model` and set `requires_grad`; touch nothing else.
@@ -29,6 +32,9 @@ class Method:
 
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Called after optimizer step `step`, which counts from 1."""
+
+    def settle(self, model: nn.Module) -> None:
+        """Bring the model to the state that most of its training is in: FLOPs are counted there."""
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
         """Why the method cannot do this model, or None."""
@@ -52,20 +58,36 @@ def _class(folder: str, module: str) -> type:
     return next(value for name, value in vars(loaded).items() if name.lower() == wanted and isinstance(value, type))
 
 
+def method_class(module: str) -> type[Method]:
+    """The method of methods/<module>.py."""
+    return _class("methods", module)
+
+
 def load_method(entry: dict) -> Method:
     """The method of a resolved entry (plan.Plan.method)."""
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in entry["options"].items()}
-    return _class("methods", entry["module"])(**fields)
+    return method_class(entry["module"])(**fields)
+
+
+def optimizer_class(module: str) -> type[torch.optim.Optimizer]:
+    """The optimizer of optim/<module>.py."""
+    return _class("optim", module)
 
 
 def build_optimizer(entry: dict, method: Method, model: nn.Module, names: dict, seed: int) -> torch.optim.Optimizer:
     """The optimizer of a resolved entry over the trainable parameters of `model`; a profile's entry has no learning rate."""
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in entry["optimizer"].items()}
-    optimizer = _class("optim", options.pop("module"))
+    optimizer = optimizer_class(options.pop("module"))
     if "seed" in inspect.signature(optimizer).parameters:
         options["seed"] = seed
     rate = entry.get("learning_rate", 0.0)
     return optimizer(_groups(entry, method, model, names, rate), lr=rate, **options)
+
+
+def unreleased(entry: dict) -> dict:
+    """The entry with its optimizer stepping after backward: what profiles build, which have no backward of their own."""
+    released = {"release": False} if "release" in entry["optimizer"] else {}
+    return {**entry, "optimizer": {**entry["optimizer"], **released}}
 
 
 def _groups(entry: dict, method: Method, model: nn.Module, names: dict, learning_rate: float) -> list[dict]:
@@ -97,6 +119,8 @@ def adapt(entry: dict, model: nn.Module, names: dict) -> tuple[Method, nn.Module
         Unsupported: the method cannot do this model, with the reason.
     """
     method = load_method(entry)
+    if (kind := entry.get("weights", "fp32")) not in DENSE and not method.QUANTIZED:
+        raise Unsupported(f"{entry['module']} trains or reads dense matrices, which weights {kind} are not")
     if reason := method.unsupported(model, names):
         raise Unsupported(reason)
     return method, method.prepare(model, names)

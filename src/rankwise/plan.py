@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from rankwise import provenance
 from rankwise.config import ConfigError, check, library, pick
-from rankwise.entries import check_pair, check_release, check_sources, resolve_method, takes_rank
+from rankwise.entries import DENSE, check_pair, check_release, check_sources, resolve_method, takes_rank
 
 RESULTS = "results"
 MEASUREMENTS = ("memory", "flops", "forward")
@@ -225,7 +225,8 @@ class Plan:
 
     def _code(self, script: str, method: dict, *others: str) -> dict[str, str]:
         loaded = (f"rankwise.methods.{method['module']}", f"rankwise.optim.{method['optimizer']['module']}")
-        return self.digests(script, *loaded, *others)
+        bits = () if method["weights"] in DENSE else ("rankwise.quantized",)
+        return self.digests(script, *loaded, *bits, *others)
 
 
 def merge(base: dict, over: dict) -> dict:

@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import get_scheduler
 
-from rankwise import models
+from rankwise import models, storage
 from rankwise.inputs import Data, load_data, model_folder
 from rankwise.method import Method, Unsupported, adapt, build_optimizer
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16"}
+COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Diverged(ArithmeticError):
@@ -69,6 +70,7 @@ def _train(request: dict) -> dict:
     model = models.from_snapshot(folder, task, len(request["dataset"].get("classes", [])))
     total = sum(p.numel() for p in model.parameters())
     names = models.names(request["model"], task)
+    model = storage.store(model, request["method"]["weights"], names, COMPUTE[request["schedule"]["precision"]])
     method, model = adapt(request["method"], model, names)
     data = load_data(request, models.tokenizer(folder), seed)
     set_seed(seed)  # again, so that dropout does not depend on what the method drew
@@ -152,8 +154,7 @@ class Loop:
             self.accelerator.backward(loss)
             stepped = self.accelerator.sync_gradients
             if stepped:
-                limit = self.schedule["max_gradient_norm"] or math.inf
-                progress.norm += self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
+                progress.norm += self._clip(optimizer.optimizer)
             optimizer.step()
             optimizer.zero_grad()
         progress.loss += loss.detach()
@@ -163,8 +164,15 @@ class Loop:
         if stepped:
             progress.updates += 1
             counts["updates"] += 1
-            self.method.after_step(self.model, optimizer, counts["updates"])
+            self.method.after_step(self.model, optimizer.optimizer, counts["updates"])
         return stepped
+
+    def _clip(self, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+        """Clip the gradients, wherever they are; returns their norm before."""
+        limit = self.schedule["max_gradient_norm"] or math.inf
+        if not getattr(optimizer, "released", False):
+            return self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
+        return optimizer.clip_grad_norm_(limit) if optimizer.RELEASE == "gathered" else optimizer.gradient_norm()
 
     def _evaluate(self, update: int, epoch: float, progress: Progress, rate: float) -> float:
         """Record one row of history; keep the state if it is the best so far. Returns the seconds it took."""

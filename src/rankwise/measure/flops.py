@@ -11,25 +11,27 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rankwise import models
 from rankwise.measure.batch import meta_batch
-from rankwise.method import Unsupported, adapt, build_optimizer
+from rankwise.method import Method, Unsupported, adapt, build_optimizer, unreleased
 
 
 def flops(request: dict) -> dict:
     """FLOPs by phase of one step of one micro-batch, un-merged."""
     shapes = request["shapes"]
     model = models.from_shapes(request["model"], shapes["task"], shapes["classes"], "meta", attention="eager")
+    names = models.names(request["model"], shapes["task"])
     try:
         with torch.device("meta"):
-            model = adapt(request["method"], model, models.names(request["model"], shapes["task"]))[1]
+            method, model = adapt(request["method"], model, names)
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
     model.train()
+    method.settle(model)
     forward, loss = _forward(model, shapes)
     parts = {"forward_flops": forward, "backward_flops": 0, "optimizer_flops": 0}
     if loss.requires_grad:
         with FlopCounterMode(display=False) as counter:
             loss.backward()
-        parts |= {"backward_flops": counter.get_total_flops(), "optimizer_flops": _optimizer(request, model)}
+        parts |= {"backward_flops": counter.get_total_flops(), "optimizer_flops": _optimizer(request, method, model, names)}
     metrics = {**parts, "step_flops": sum(parts.values()), "batch_size": shapes["batch_size"]}
     return {"metrics": {**metrics, "sequence_length_tokens": shapes["sequence_length_tokens"]}}
 
@@ -43,13 +45,15 @@ def _forward(model: nn.Module, shapes: dict) -> tuple[int, torch.Tensor]:
     return counter.get_total_flops(), nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
 
-def _optimizer(request: dict, model: nn.Module) -> int:
-    """Matrix products of a step that refreshes no basis."""
-    optimizer = build_optimizer(request["method"], model, seed=0)
-    if hasattr(optimizer, "allocate"):
-        optimizer.allocate()
-        for state in optimizer.state.values():
-            state["step"] = 1  # the refresh is over
-    with FlopCounterMode(display=False) as counter:
+def _optimizer(request: dict, method: Method, model: nn.Module, names: dict) -> int:
+    """Matrix products of a step that refreshes no basis; an optimizer without descents works by element and has none."""
+    optimizer = build_optimizer(unreleased(request["method"]), method, model, names, seed=0)
+    if not hasattr(optimizer, "descent"):
+        return 0
+    optimizer.allocate()
+    for state in optimizer.state.values():
+        state["step"] = 1  # the refresh is over
+    in_place = {torch.ops.aten.addmm_: lambda _weight, left, right, **_: 2 * left[0] * left[1] * right[1]}
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
         optimizer.step()
     return counter.get_total_flops()

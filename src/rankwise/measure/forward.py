@@ -6,7 +6,7 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rankwise import models
+from rankwise import models, storage
 from rankwise.measure.batch import meta_batch
 from rankwise.method import Unsupported, adapt
 
@@ -22,7 +22,8 @@ def forward(request: dict) -> dict:
     model = models.from_shapes(request["model"], shapes["task"], shapes["classes"], device)
     try:
         with torch.device(device):
-            model = adapt(request["method"], model, models.names(request["model"], shapes["task"]))[1].eval()
+            names = models.names(request["model"], shapes["task"])
+            model = adapt(request["method"], storage.store(model, request["method"]["weights"], names), names)[1].eval()
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
     ids = torch.randint(model.config.vocab_size, (shapes["batch_size"], shapes["sequence_length_tokens"]), device=device)

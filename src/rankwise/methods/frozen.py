@@ -11,5 +11,7 @@ from rankwise.method import Method
 class Frozen(Method):
     """No options."""
 
+    QUANTIZED = True
+
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         return model.requires_grad_(False)

@@ -11,6 +11,8 @@ from rankwise.method import Method, train_only
 class HeadOnly(Method):
     """No options."""
 
+    QUANTIZED = True
+
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         train_only(model, tuple(names["head"]))
         return model

@@ -28,3 +28,11 @@ class Adafactor(Releasing, torch.optim.Adafactor):
         super().__init__(params, lr, beta2_decay=beta2_decay, d=clip, weight_decay=weight_decay)
         if release:
             self.release()
+
+    def allocate(self) -> None:
+        """Allocate the state of every parameter now, rather than at its first step, which the meta device cannot take."""
+        for group in self.param_groups:
+            for param in group["params"]:
+                param.grad = torch.empty_like(param)
+            self._init_group(group, [], [], [], [], [], [])
+        self.zero_grad()

@@ -12,20 +12,31 @@ from torch import Tensor
 
 
 class AdamW8bit(bitsandbytes.optim.AdamW8bit):
-    """bitsandbytes' AdamW8bit with a state that can be allocated ahead, on any device."""
+    """bitsandbytes' AdamW8bit with a state that can be allocated ahead, on any device.
 
-    STATE = "2mn + 8 ceil(mn / 256) bytes (8mn below min_8bit_size), and 2,048 bytes of tables once"
+    Of the numbers kept, 2mn are codes of a byte; the scales and the two tables of 256 levels have four bytes each. All
+    matrices share the tables.
+    """
+
+    STATE = "2 * m * n + (m * n >= min_8bit_size) * (2 * -(m * n // -256) + 2 * 256)"
+    VECTOR = "2 * k + (k >= min_8bit_size) * (2 * -(k // -256) + 2 * 256)"
 
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict],
         lr: float = 1e-3,
+        *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
         min_8bit_size: int = 4096,
     ):
         super().__init__(params, lr, betas, eps, weight_decay, min_8bit_size=min_8bit_size)
+
+    @classmethod
+    def formula(cls, **options: object) -> str:
+        """STATE for the given options."""
+        return cls.STATE
 
     def allocate(self) -> None:
         """Allocate the state of every parameter now, rather than at its first step."""

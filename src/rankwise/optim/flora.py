@@ -58,7 +58,7 @@ class ProjectedMomentum:
     def init_state(self, param: Tensor) -> State:
         rows, columns = param.flatten(1).shape
         sums = {"row_sums": param.new_zeros(rows), "column_sums": param.new_zeros(columns)}
-        return {**Sgd(self.momentum).init_state(self.space.low(param)), **sums}
+        return {"momentum": torch.zeros_like(self.space.low(param)), **sums}
 
     def directions(self, batch: Batch) -> Iterator[Tensor]:
         self.space.refresh(batch, Sgd(self.momentum))

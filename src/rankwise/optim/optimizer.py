@@ -33,6 +33,13 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
         """The descent of one parameter of a group."""
         raise NotImplementedError
 
+    def add_param_group(self, param_group: dict) -> None:
+        """As torch's; options that a parameter cannot have are refused here, with a ValueError."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        for param in group["params"]:
+            self.descent(group, param).init_state(torch.empty_like(param, device="meta"))
+
     def allocate(self) -> None:
         """Allocate the state of every parameter now, rather than at its first step."""
         for group in self.param_groups:
@@ -147,6 +154,19 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
         for part in parts:
             part.mul_(scale)
         return norm
+
+    def gradients_bytes(self) -> int:
+        """As Releasing's; gathering keeps every projection, every gradient that is not projected, and one that will be."""
+        if self.RELEASE == "fused" or not self.released:
+            return super().gradients_bytes()
+        kept, whole = 0, [0]
+        for group in self.param_groups:
+            for param in group["params"]:
+                descent, size = self.descent(group, param), param.numel() * param.element_size()
+                space = getattr(descent, "space", None)
+                kept += space.low(param.to("meta")).numel() * param.element_size() if space else size
+                whole.append(size if space else 0)
+        return kept + max(whole)
 
     def _average(self) -> None:
         """Average released gradients over the processes, once a step: what is exchanged is as small as what is kept."""

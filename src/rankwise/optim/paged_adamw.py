@@ -18,12 +18,14 @@ from rankwise.optim.adamw_8bit import AdamW8bit
 class PagedAdamW(bitsandbytes.optim.PagedAdamW):
     """bitsandbytes' PagedAdamW with a state that can be allocated ahead, on any device."""
 
-    STATE = "8mn bytes, with 8 bits those of adamw_8bit"
+    STATE = "2 * m * n + (bits == 8 and m * n >= min_8bit_size) * (2 * -(m * n // -256) + 2 * 256)"
+    VECTOR = "2 * k + (bits == 8 and k >= min_8bit_size) * (2 * -(k // -256) + 2 * 256)"
 
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict],
         lr: float = 1e-3,
+        *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
@@ -33,6 +35,11 @@ class PagedAdamW(bitsandbytes.optim.PagedAdamW):
         super().__init__(params, lr, betas, eps, weight_decay, optim_bits=bits, min_8bit_size=min_8bit_size)
 
     allocate = AdamW8bit.allocate
+
+    @classmethod
+    def formula(cls, *, bits: int = 32, **options: object) -> str:
+        """STATE for the given options."""
+        return cls.STATE if bits == 8 else "2 * m * n"
 
     def get_state_buffer(self, p: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Pages are CUDA's; elsewhere an ordinary tensor."""

@@ -2,7 +2,7 @@
 
 Sources: GaLore (Zhao et al. 2024, 2403.03507, Algorithm 1) and its kin, by options:
     rSVDAdam of published system A   projector rsvd, side left, rank_rule proportional, interval 500, scale 1
-    its "SVT", which truncates       the same, rank_rule fixed or percent, oversample r + 4 (allowed: `oversample: rank + 4`)
+    its "SVT", which truncates       the same, rank_rule fixed or percent, sketch_factor 2
     singular value thresholding      projector rsvd, rank_rule svt (soft) or energy
     GoLore (2410.11289)              random_from_step: the basis is then a random orthonormal one
     VLoRP's schemes (2505.01744)     scheme subspace (SS) or original (OS), granularity, projector normal or rademacher
@@ -46,7 +46,7 @@ class ProjectedAdam(DescentOptimizer):
         rule: adam, sgd, or factored (row and column sums for the second moment).
         scheme: subspace keeps moments of P'G, original of P P'G.
         transport: what becomes of the moments when the basis changes.
-        oversample, power_iterations: of rsvd.
+        sketch_factor, oversample, power_iterations: of rsvd, whose sketch has sketch_factor r + oversample columns.
         interval_steps: T, steps between refreshes.
         drift: refresh early below this share of the captured norm; 0 is never.
         random_from_step: from this step on the basis is a random orthonormal one.
@@ -62,6 +62,7 @@ class ProjectedAdam(DescentOptimizer):
     """
 
     RELEASE = "gathered"
+    VECTOR = "(2 if rule != 'sgd' else momentum > 0) * k"
 
     @classmethod
     def formula(cls, *, rule: str, scheme: str, side: str, momentum: float, **options: object) -> str:
@@ -88,6 +89,7 @@ class ProjectedAdam(DescentOptimizer):
         scheme: Literal["subspace", "original"] = "subspace",
         transport: Literal["none", "reset", "project"] = "none",
         oversample: int = 4,
+        sketch_factor: int = 1,
         power_iterations: int = 1,
         interval_steps: int = 200,
         drift: float = 0.0,
@@ -152,7 +154,7 @@ class Original(Projected):
     """The inner rule on P P'G, in the weight's own space (VLoRP's OS); state: the basis and the rule's, of W's shape."""
 
     def init_state(self, param: Tensor) -> State:
-        return {**self.space.init_state(param), **self.rule.init_state(param)}
+        return {**self.space.init_state(param), **self.rule.init_state(param.flatten(1))}
 
     def gather(self, batch: Batch, *, first: bool = True) -> Tensor:
         if first:
@@ -162,8 +164,10 @@ class Original(Projected):
     def directions(self, batch: Batch) -> Iterator[Tensor]:
         low = self.gather(batch) if batch.gathered is None else batch.gathered
         basis = each(self.space.basis(batch), len(batch.params))
+        if "other_basis" in batch.state:
+            low = low @ batch.state["other_basis"].mT
         for index, (left, right) in enumerate(zip(basis, low, strict=True)):
             whole = torch.zeros_like(batch.params[index])
             self.space.view(whole).addmm_(left, right)
             state = {key: value[index] for key, value in batch.state.items()}
-            yield self.scale * self.rule.direction(whole, state, batch.step)
+            yield self.scale * self.rule.direction(whole.flatten(1), state, batch.step).view_as(whole)

@@ -80,7 +80,7 @@ def dct_basis(
     """Columns k of the orthonormal DCT-II: sqrt(2 / m) cos(pi (i + 1/2) k / m), and sqrt(1 / m) for k = 0."""
     place = torch.arange(size, device=columns.device, dtype=torch.float64) + 0.5
     waves = torch.cos(math.pi / size * place[:, None] * columns[..., None, :])
-    scale = torch.where(columns == 0, math.sqrt(1 / size), math.sqrt(2 / size))
+    scale = ((columns != 0).double().add_(1) / size).sqrt()
     return (waves * scale[..., None, :]).to(like.dtype)
 
 

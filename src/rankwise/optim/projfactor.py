@@ -74,7 +74,7 @@ class FactoredOutside:
     def init_state(self, param: Tensor) -> State:
         rows, columns = param.flatten(1).shape
         sums = {"row_sums": param.new_zeros(rows), "column_sums": param.new_zeros(columns)}
-        return {**self.space.init_state(param), **self._momentum.init_state(self.space.low(param)), **sums}
+        return {**self.space.init_state(param), "momentum": torch.zeros_like(self.space.low(param)), **sums}
 
     @property
     def _momentum(self) -> Sgd:

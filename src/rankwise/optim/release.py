@@ -39,7 +39,7 @@ class Releasing:
 
     def release(self) -> None:
         """From now on, step inside backward; `step()` only closes the step."""
-        self.released, self._done = True, set()
+        self.released, self._done, self._norms = True, set(), []
         for group in self.param_groups:
             self._watch(group["params"])
 
@@ -58,6 +58,7 @@ class Releasing:
             raise RuntimeError("a released gradient has already been applied: backward ran twice before optimizer.step()")
         self._done.add(id(param))
         average_(param.grad)
+        self._norms.append(torch.linalg.vector_norm(param.grad))
         self._step_of(param)
         param.grad = None
 
@@ -72,4 +73,14 @@ class Releasing:
         if closure is not None:
             raise ValueError("closure: got one, allowed: none with release, which steps inside backward")
         self._done.clear()
+        self._norms.clear()
         return None
+
+    def gradients_bytes(self) -> int:
+        """Bytes of the gradients that are there at once, at most: with release, those of the largest parameter."""
+        sizes = [p.numel() * p.element_size() for group in self.param_groups for p in group["params"]]
+        return max(sizes, default=0) if self.released else sum(sizes)
+
+    def gradient_norm(self) -> Tensor:
+        """Norm of all gradients of this step, which release has used and freed already: known, not clipped."""
+        return torch.linalg.vector_norm(torch.stack(self._norms))

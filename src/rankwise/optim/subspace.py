@@ -5,6 +5,7 @@ basis, R = P'G (r, L) the projected gradient; with `side: both`, R = P'G Q (r, r
 """
 
 from dataclasses import dataclass, fields
+from fractions import Fraction
 
 import torch
 from torch import Tensor, distributed
@@ -28,6 +29,7 @@ class Subspace:
     energy: float = 0.9
     threshold: float = 0.1
     oversample: int = 4
+    sketch_factor: int = 1
     power_iterations: int = 1
     interval_steps: int = 200
     drift: float = 0.0
@@ -74,7 +76,8 @@ class Subspace:
         m, n = matrix.shape
         right = self.side == "right" or (self.side == "short" and m >= n) or (self.side in ("long", "both") and m < n)
         if self.granularity != 1:
-            c = self.granularity if right else 1 / self.granularity
+            c = Fraction(self.granularity).limit_denominator(10**6)  # 1/3 is meant, not its nearest float
+            c = c if right else 1 / c
             rows, columns = m * c, n / c
             if rows != int(rows) or columns != int(columns):
                 raise ValueError(
@@ -164,13 +167,14 @@ class Subspace:
 
     def _found(self, batch: Batch, grads: list[Tensor]) -> Tensor:  # (B, s, r)
         rank, generator = self.matrix_rank(*grads[0].shape), self._generator(batch.step, batch.params[0])
-        if self.random_from_step and batch.step >= self.random_from_step:
+        if self.random_from_step is not None and batch.step >= self.random_from_step:
             random = projectors.draw("orthonormal", grads[0].shape[0], rank, generator, batch.params[0])
             return random.expand(len(grads), -1, -1)
         if self.projector == "svd":
             basis, values = projectors.svd(grads, rank)
         else:
-            basis, values = projectors.rsvd(grads, rank, self.oversample, self.power_iterations, generator)
+            extra = (self.sketch_factor - 1) * rank + self.oversample
+            basis, values = projectors.rsvd(grads, rank, extra, self.power_iterations, generator)
         return basis * self._weights(values[:, :rank], grads)[:, None, :]
 
     def _weights(self, values: Tensor, grads: list[Tensor]) -> Tensor:  # (B, r)
@@ -228,7 +232,7 @@ def _shared(basis: Tensor) -> Tensor:
     return basis
 
 
-def basis_numbers(*, projector: str, side: str = "short", **_: object) -> str:
-    """The start of a formula of numbers kept: those of the basis."""
+def basis_numbers(*, projector: str, side: str = "short", drift: float = 0.0, **_: object) -> str:
+    """The start of a formula of numbers kept: those of the basis, and with `drift` what it captured."""
     kept = {"svd": "s * r + ", "rsvd": "s * r + ", "dct": "r + "}.get(projector, "")
-    return f"L * r + {kept}" if side == "both" else kept
+    return f"{'1 + ' if drift else ''}{'L * r + ' if side == 'both' else ''}{kept}"

@@ -40,28 +40,33 @@ class TopR(Releasing, torch.optim.AdamW):
     ):
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction: got {fraction}, allowed: above 0, at most 1")
-        self.fraction, self.least, self.error_feedback, self.lazy = fraction, least, error_feedback, lazy
         super().__init__(params, lr, tuple(betas), eps, weight_decay)
+        options = {"fraction": fraction, "least": least, "error_feedback": error_feedback, "lazy": lazy}
+        self.defaults.update(options)
+        for group in self.param_groups:
+            group.update({**options, **group})
         if release:
             self.release()
 
     @torch.no_grad()
     def _masked_step(self, step: Callable, *arguments: object) -> Tensor | None:
         """Step with masked gradients in the place of the real ones, which come back untouched."""
-        given = {p: p.grad for group in self.param_groups for p in group["params"] if p.grad is not None}
-        before = {p: p.clone() for p in given} if self.lazy else {}
+        groups = {p: group for group in self.param_groups for p in group["params"] if p.grad is not None}
+        given = {p: p.grad for p in groups}
+        before = {p: p.clone() for p, group in groups.items() if group["lazy"]}
         errors = {}
-        for param, grad in given.items():
-            whole = grad + self.state[param].pop("error", 0) if self.error_feedback else grad
-            param.grad = top(whole, max(self.least, int(self.fraction * whole.numel())))
-            if self.error_feedback:
+        for param, group in groups.items():
+            feedback = group["error_feedback"]
+            whole = param.grad + self.state[param].pop("error", 0) if feedback else param.grad
+            param.grad = top(whole, max(group["least"], int(group["fraction"] * whole.numel())))
+            if feedback:
                 errors[param] = whole - param.grad
         loss = step(*arguments)
         for param, old in before.items():
             param.copy_(torch.where(param.grad == 0, old, param))
         for param, grad in given.items():
             param.grad = grad
-            if self.error_feedback:
+            if param in errors:
                 self.state[param]["error"] = errors[param]
         return loss
 

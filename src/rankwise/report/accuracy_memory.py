@@ -10,7 +10,7 @@ from rankwise.report import placing, style
 
 CURVE = ["method", "rank"]
 CELL = ["model", "dataset", *CURVE]
-PARTS = ["weights_bytes", "gradients_bytes", "optimizer_state_bytes"]
+PARTS = ["weights_bytes", "quantization_bytes", "gradients_bytes", "optimizer_state_bytes"]
 BOTTOM = 0.04  # height of a failed run's cross, as a share of the panel
 DIRECT = 8  # dots that can all be named; beyond, a legend names the methods and a dot at an end of a line its rank
 

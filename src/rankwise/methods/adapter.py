@@ -1,0 +1,85 @@
+"""Bottleneck adapters: f(h) = s (W_u act(W_d h + b_d) + b_u), W_d (k, d), W_u (d, k), before a block's residual addition.
+
+houlsby (Houlsby et al. 2019, arXiv 1902.00751, figure 2): h + f(h) after the attention output and after the feed-forward
+output.
+pfeiffer (Pfeiffer et al. 2020, arXiv 2005.00247): h + f(h) after the feed-forward output only.
+parallel (He et al. 2021, arXiv 2110.04366, table 1): feed-forward output + f(x) with x its input; there s = 4.
+
+`rank` is k. Ours, from the formulas: peft has no such adapter, and AdapterHub's library does not run with transformers 5.
+W_u and both biases start at zero, so the start is exact, where the authors' W_u is small noise; W_d is Kaiming-uniform. The
+norms stay frozen; Houlsby trains them. f sits on the output matrix, before the block's dropout. Nothing merges: act is not
+linear.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rankwise.method import Method, train_only
+from rankwise.peft_method import modules_of
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+PLACES = {"houlsby": ("output", "down"), "pfeiffer": ("down",), "parallel": ("up", "down")}
+
+
+class Bottleneck(nn.Module):
+    """f, and for a parallel one the input that it waits for."""
+
+    def __init__(self, width: int, rank: int, activation: str, scale: float, device: torch.device):
+        super().__init__()
+        self.reduce, self.expand = nn.Linear(width, rank, device=device), nn.Linear(rank, width, device=device)
+        self.activation, self.scale, self.input = ACTIVATIONS[activation](), scale, None
+        for start in (self.reduce.bias, self.expand.weight, self.expand.bias):
+            nn.init.zeros_(start)
+
+    def forward(self, hidden: Tensor) -> Tensor:  # (..., d) -> (..., d)
+        out = self.expand(self.activation(self.reduce(hidden.to(self.reduce.weight.dtype))))
+        return out.to(hidden.dtype)  # fp32 inside, whatever the base is stored as
+
+
+def _keep(module: nn.Module, args: tuple[Tensor]) -> None:
+    module.adapter.input = args[0]
+
+
+def _add(module: nn.Module, _args: tuple, output: Tensor) -> Tensor:
+    kept, module.adapter.input = module.adapter.input, None
+    return output + module.adapter(output if kept is None else kept)
+
+
+@dataclass(frozen=True)
+class Adapter(Method):
+    """Options; `rank` is the bottleneck's width k, the authors' d / 16 to d / 2."""
+
+    QUANTIZED = True
+    MODEL = "h * (2 if placement == 'houlsby' else 1) * (2 * d * r + r + d)"
+
+    rank: int
+    placement: Literal["houlsby", "pfeiffer", "parallel"] = "houlsby"
+    activation: Literal["relu", "gelu", "silu", "tanh"] = "gelu"
+    scale: float = 1.0
+
+    def prepare(self, model: nn.Module, names: dict) -> nn.Module:
+        train_only(model, tuple(names["new_head"]))
+        found = {role: list(modules_of(model, (role,), names).values()) for role in PLACES[self.placement]}
+        if self.placement == "parallel":
+            for up, down in zip(found["up"], found["down"], strict=True):
+                up.adapter = self._attach(down, names["hidden_size"])
+                up.register_forward_pre_hook(_keep)
+        else:
+            for module in (module for modules in found.values() for module in modules):
+                self._attach(module, names["hidden_size"])
+        return model
+
+    def _attach(self, module: nn.Module, width: int) -> Bottleneck:
+        module.adapter = Bottleneck(width, self.rank, self.activation, self.scale, module.weight.device)
+        module.register_forward_hook(_add)
+        return module.adapter
+
+    def unsupported(self, model: nn.Module, names: dict) -> str | None:
+        absent = [role for role in PLACES[self.placement] if not modules_of(model, (role,), names)]
+        return f"the model's entry names no module for {' and '.join(absent)}" if absent else None
+
+    def merge(self, model: nn.Module) -> nn.Module | None:
+        return None

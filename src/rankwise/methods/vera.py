@@ -1,0 +1,28 @@
+"""VeRA: W' = W + diag(b) B diag(d) A, b (m) and d (r) trained (Kopiczko et al. 2023, arXiv 2310.11454, eq. 2); by peft.
+
+A (r, n) and B (m, r) are Kaiming-uniform, frozen, and shared by all matrices; smaller matrices use a corner of them. b = 0 and
+d = `d_initial` at the start. The seed of A and B comes from torch's global generator; peft's own is 0 in every run.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from peft import VeraConfig
+
+from rankwise.peft_method import PeftMethod
+
+
+@dataclass(frozen=True)
+class Vera(PeftMethod):
+    """Options; the ranks are larger than LoRA's (256 to 1024 in the paper), for one more costs one number a matrix."""
+
+    TRAINABLE = "r + m"
+
+    rank: int
+    targets: tuple[str, ...]
+    d_initial: float = 0.1
+    dropout: float = 0.0
+
+    def config(self, names: dict) -> VeraConfig:
+        key = int(torch.randint(2**31, (), device="cpu"))
+        return VeraConfig(r=self.rank, vera_dropout=self.dropout, d_initial=self.d_initial, projection_prng_key=key)
