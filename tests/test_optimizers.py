@@ -611,6 +611,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(name: str, options: dict) -> Non
     assert all(torch.equal(a, b) for a, b in zip(straight, second, strict=True))
     advance(first, stopped, 5, 8)  # what was saved was not moved by the run that was made of it
     assert all(torch.equal(a, b) for a, b in zip(straight, first, strict=True))
+    first.load_state_dict(loaded["model"])  # and back, in an optimizer that has gone on
+    stopped.load_state_dict(torch.load(io.BytesIO(saved.getvalue()), weights_only=True)["optimizer"])
+    advance(first, stopped, 5, 8)
+    assert all(torch.equal(a, b) for a, b in zip(straight, first, strict=True))
 
 
 @everyone

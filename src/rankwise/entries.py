@@ -57,8 +57,21 @@ def resolve_method(name: str, entry: dict, model: dict, rank: int, where: str) -
             FILE, f"{name}.dense", entry["dense"], f"nothing: {entry['optimizer']['module']} projects no gradient"
         )
     check_granularity(name, optimizer, model)
-    check_rank(name, entry, method, optimizer, model, where)
+    if not _says("methods", entry["module"], "PROMPT", False):
+        check_rank(name, entry, method, optimizer, model, where)
     return {**entry, "options": method, "optimizer": {"module": entry["optimizer"]["module"], **optimizer}}
+
+
+def check_length(name: str, method: dict, model: dict, tokens: int, where: tuple[str, str]) -> None:
+    """Whether a text fits behind a method's virtual tokens.
+
+    Raises:
+        ConfigError: together they are more than the model's positions.
+    """
+    rank, positions = method["options"].get("rank", 0), model["max_positions_tokens"]
+    if _says("methods", method["module"], "PROMPT", False) and not 1 <= rank <= positions - tokens:
+        allowed = f"1 to {positions - tokens} virtual tokens of {name} before {tokens} tokens of text"
+        raise ConfigError(where[0], f"{where[1]}.ranks", rank, allowed)
 
 
 def check_release(name: str, optimizer: dict, schedule: dict, where: tuple[str, str]) -> None:

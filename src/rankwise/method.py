@@ -21,6 +21,7 @@ class Method:
     TRAINABLE = "0"
     MODEL = "0"
     IDENTITY = True  # before the first step the adapted model answers as the one it was made of
+    PROMPT = False  # `rank` virtual tokens stand before the text. Stated in the method's own file
     QUANTIZED = False  # works on a base in 4 or 8 bits: neither trains nor reads its matrices. Stated in the method's own file
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
@@ -32,6 +33,9 @@ class Method:
 
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Called after optimizer step `step`, which counts from 1."""
+
+    def resume(self, model: nn.Module, step: int) -> None:
+        """Where a run goes on after `step`: bring back shapes and modes, which no state dict holds, before that is loaded."""
 
     def settle(self, model: nn.Module) -> None:
         """Bring the model to the state that most of its training is in: FLOPs are counted there."""

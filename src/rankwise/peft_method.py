@@ -18,11 +18,6 @@ TASK_TYPES = {"classification": "SEQ_CLS", "language_modelling": "CAUSAL_LM"}
 IGNORED = -100
 
 
-def module_names(targets: tuple[str, ...], names: dict) -> list[str]:
-    """The module names of the roles in `targets`, as config/models.yaml writes them."""
-    return [names["modules"][target]["name"] for target in targets]
-
-
 def modules_of(model: nn.Module, roles: tuple[str, ...], names: dict) -> dict[str, nn.Module]:
     """{full name: module} of the modules with one of `roles`.
 

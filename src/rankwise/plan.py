@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from rankwise import provenance
 from rankwise.config import ConfigError, check, library, pick
-from rankwise.entries import DENSE, check_pair, check_release, check_sources, resolve_method, takes_rank
+from rankwise.entries import DENSE, check_length, check_pair, check_release, check_sources, resolve_method, takes_rank
 
 RESULTS = "results"
 MEASUREMENTS = ("memory", "flops", "forward")
@@ -62,9 +62,10 @@ class Plan:
     def _add(self, kind: str, key: str, grid: dict) -> None:
         self._check_names(kind, key, grid)
         for cell in self._expand(grid):
-            method = self._method(cell, grid, key)
+            method, where = self._method(cell, grid, key), (self.file, key)
+            check_length(cell.method, method, self.library["models"][cell.model], self._tokens(cell.dataset, grid), where)
             if kind == "train":
-                check_release(cell.method, method["optimizer"], self._schedule(grid), (self.file, key))
+                check_release(cell.method, method["optimizer"], self._schedule(grid), where)
             for measurement in ["train"] if kind == "train" else grid["measurements"]:
                 if self._grids[measurement].setdefault(cell, grid) != grid:
                     raise ConfigError(self.file, key, cell.folder, f"{measurement} of a cell in one grid only")
@@ -78,8 +79,10 @@ class Plan:
             if name not in ready:
                 raise ConfigError(self.file, f"{key}.models", name, f"models with weights: {', '.join(ready)}")
         for model, dataset in itertools.product(grid["models"], grid["datasets"]):
-            tokens = grid.get("sequence_length_tokens", self.library["datasets"][dataset]["max_length_tokens"])
-            check_pair(self.library, model, dataset, tokens, (self.file, key))
+            check_pair(self.library, model, dataset, self._tokens(dataset, grid), (self.file, key))
+
+    def _tokens(self, dataset: str, grid: dict) -> int:
+        return grid.get("sequence_length_tokens", self.library["datasets"][dataset]["max_length_tokens"])
 
     def _expand(self, grid: dict) -> Iterator[Cell]:
         for model, dataset, method in itertools.product(grid["models"], grid["datasets"], grid["methods"]):
@@ -163,7 +166,7 @@ class Plan:
             "task": dataset["task"],
             "classes": len(dataset.get("classes", [])),
             "batch_size": grid["batch_size"],
-            "sequence_length_tokens": grid.get("sequence_length_tokens", dataset["max_length_tokens"]),
+            "sequence_length_tokens": self._tokens(cell.dataset, grid),
         }
         own = {"memory": {"measured": grid["measured"]}, "forward": {"cpu_threads": self.study["cpu_threads"]}}
         return {

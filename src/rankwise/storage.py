@@ -58,6 +58,13 @@ def constants(model: nn.Module) -> list[Tensor]:
     return [tensor for layer in model.modules() if hasattr(layer, "dense_weight") for tensor in layer.constants()]
 
 
+def learnt(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict without codes and constants of quantized layers, which come from the base again."""
+    stored = tuple(f"{name}." for name, layer in model.named_modules() if hasattr(layer, "dense_weight"))
+    trained = {name for name, param in model.named_parameters() if param.requires_grad}
+    return {key: value for key, value in model.state_dict().items() if key in trained or not key.startswith(stored)}
+
+
 def numel(param: Tensor) -> int:
     """How many weights a parameter holds: two a byte in packed codes."""
     state = getattr(param, "quant_state", None)

@@ -36,7 +36,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:  # (..., d) -> (..., d)
         out = self.expand(self.activation(self.reduce(hidden.to(self.reduce.weight.dtype))))
-        return out.to(hidden.dtype)  # fp32 inside, whatever the base is stored as
+        return self.scale * out.to(hidden.dtype)  # fp32 inside, whatever the base is stored as
 
 
 def _keep(module: nn.Module, args: tuple[Tensor]) -> None:

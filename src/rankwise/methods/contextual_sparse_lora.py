@@ -103,6 +103,9 @@ class ContextualSparseLora(PeftMethod):
         return super().unsupported(model, names)
 
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+        self.resume(model, step)
+
+    def resume(self, model: nn.Module, step: int) -> None:
         if step >= self.start_step:
             self.settle(model)
 

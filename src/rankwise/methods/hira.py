@@ -19,6 +19,7 @@ from rankwise.peft_method import PeftMethod
 class Hira(PeftMethod):
     """Options; the paper adapts query, key, value, up and down."""
 
+    QUANTIZED = True
     TRAINABLE = "r * (m + n)"
 
     rank: int

@@ -15,6 +15,7 @@ from rankwise.peft_method import PeftMethod, modules_of
 class Ia3(PeftMethod):
     """Options; of `targets`, those in `feed_forward` are scaled on the input, the others on the output."""
 
+    QUANTIZED = True
     TRAINABLE = "n if role in feed_forward else m"
 
     targets: tuple[str, ...] = ("key", "value", "down")

@@ -21,6 +21,7 @@ INITS = {"balance": True, "bat": "bat", "mini": "mini"}
 class Miss(PeftMethod):
     """Options; `mini_rank` is of the variant mini alone."""
 
+    QUANTIZED = True
     TRAINABLE = "r * (mini_rank if variant == 'mini' else m)"
     LINEAR_ONLY = True
 

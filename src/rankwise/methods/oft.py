@@ -20,6 +20,7 @@ from rankwise.peft_method import PeftMethod, modules_of
 class Oft(PeftMethod):
     """Options; `dropout` is the share of blocks that are the identity in a training step."""
 
+    QUANTIZED = True
     TRAINABLE = "(r if share else n) * (r - 1) // 2"
     LINEAR_ONLY = True
 

@@ -22,6 +22,7 @@ class PTuning(PromptMethod):
 
     MODEL = f"r * d + ({LSTM} if encoder == 'lstm' else {MLP})"
     QUANTIZED = True
+    PROMPT = True
 
     rank: int
     hidden: int

@@ -19,6 +19,7 @@ class PrefixTuning(PromptMethod):
 
     TRAINABLE = "r * m"
     QUANTIZED = True
+    PROMPT = True
     IN_TEXT = False
     targets = ("key", "value")
 

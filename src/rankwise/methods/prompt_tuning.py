@@ -22,6 +22,7 @@ class PromptTuning(PromptMethod):
 
     MODEL = "r * d"
     QUANTIZED = True
+    PROMPT = True
 
     rank: int
     init: Literal["sample_vocab", "random"] = "sample_vocab"

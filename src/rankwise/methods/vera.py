@@ -16,6 +16,7 @@ from rankwise.peft_method import PeftMethod
 class Vera(PeftMethod):
     """Options; the ranks are larger than LoRA's (256 to 1024 in the paper), for one more costs one number a matrix."""
 
+    QUANTIZED = True
     TRAINABLE = "r + m"
 
     rank: int

@@ -78,6 +78,10 @@ class WeightReduction(Method):
             elif len(layer.c) > k:
                 shrink(layer, optimizer, k)
 
+    def resume(self, model: nn.Module, step: int) -> None:
+        if step >= self.svt_interval_steps:
+            self.settle(model)
+
     def settle(self, model: nn.Module) -> None:
         for _, layer in _low_rank(model) if self.svt == "shrink" else ():
             layer.replace(truncate(Factors(*(p.detach() for p in layer.factors)), max(1, int(self.svt_keep * self.rank))))

@@ -1,7 +1,7 @@
 """What an optimizer here is made of: a descent is the mathematics, a batch what it works on, a stack what is kept."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -54,6 +54,7 @@ class Stack:
     state: State
     gathered: Tensor | None = None
     arrived: frozenset[int] = frozenset()
+    refreshed: dict[int, int] = field(default_factory=dict)  # the step for which a gathering parameter last saw to its basis
 
     def batch(self, chosen: slice, step: int) -> Batch:
         """The parameters of a slice as one batch."""

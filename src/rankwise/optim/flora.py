@@ -24,6 +24,7 @@ class Flora(DescentOptimizer):
     """Flora; vectors and `dense` groups by Adam with a factored second moment. Options as in ProjectedAdam."""
 
     STATE = "L * r + m + n"
+    DENSE = "k + m + n"
 
     def __init__(
         self,

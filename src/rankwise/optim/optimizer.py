@@ -133,7 +133,9 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
             return
         param, first = stack.params[index], index not in stack.arrived
         batch = stack.batch(slice(index, index + 1), self.state[param]["step"] + 1)
-        low = stack.descent.gather(batch, first=first)
+        again = stack.refreshed.get(index) == batch.step  # zero_grad has dropped gradients; moments are carried over once
+        low = stack.descent.gather(batch, first=first and not (again and stack.descent.space.transport == "project"))
+        stack.refreshed[index] = batch.step
         if stack.gathered is None:
             stack.gathered = low.new_zeros(len(stack.params), *low.shape[1:])
         stack.gathered[index] += low[0]

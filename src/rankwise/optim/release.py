@@ -29,7 +29,8 @@ class Releasing:
 
     RELEASE = "fused"  # steps inside backward; "gathered" sums projections there, and `step()` steps
     STATE = "2 * m * n"  # numbers kept a matrix (m, n), seen as (s, L) and projected to (r, L)
-    VECTOR = "2 * k"  # numbers kept a vector of k, or a matrix in a dense group
+    VECTOR = "2 * k"  # numbers kept a vector of k
+    DENSE = "2 * k"  # numbers kept a matrix of k numbers in a dense group
     released = False
 
     @classmethod

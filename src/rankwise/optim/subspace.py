@@ -121,7 +121,7 @@ class Subspace:
     def refresh(self, batch: Batch, rule: Rule) -> None:
         """Where it is due, look for a new basis in `batch.grads` and carry the rule's state over to it."""
         due = (batch.step - 1) % self.interval_steps == 0
-        stale = self._stale(batch) if self.drift and not due else None
+        stale = _shared(self._stale(batch)) if self.drift and not due else None
         if not due and (stale is None or not stale.any()):
             return
         grads = [self.view(grad.contiguous()) for grad in batch.grads]
@@ -133,7 +133,7 @@ class Subspace:
             for name in rule.init_state(self.low(batch.params[0])):
                 batch.state[name].zero_()
         if self.drift:
-            batch.state["captured"].copy_(self._captured(batch))
+            batch.state["captured"].copy_(_shared(self._captured(batch)))
 
     def rule_step(self, step: int) -> int:
         """The step that the inner rule counts: since the last reset where its state is reset."""
@@ -186,7 +186,9 @@ class Subspace:
         if self.rank_rule == "energy":
             total = torch.stack([torch.linalg.vector_norm(g, dtype=values.dtype) ** 2 for g in grads])
             before = values.square().cumsum(1) - values.square()
-            return (before < self.energy * total[:, None]).to(values.dtype)
+            return ((before < self.energy * total[:, None]) | (total[:, None] == 0)).to(
+                values.dtype
+            )  # nothing to choose by: all
         if self.rank_rule == "svt":
             return (1 - self.threshold * values[:, :1] / values.clamp(min=torch.finfo(values.dtype).tiny)).clamp(min=0).sqrt()
         return torch.ones_like(values)
@@ -199,10 +201,11 @@ class Subspace:
         return torch.Generator(like.device).manual_seed(self.seed * 1_000_003 + window)
 
     def _captured(self, batch: Batch) -> Tensor:  # (B,)
-        """||P'G|| / ||G||: how much of the gradient the basis still sees."""
+        """||P'G|| / ||G||: how much of the gradient the basis still sees; 1 of a gradient of zeros."""
         grads = [self.view(grad.contiguous()) for grad in batch.grads]
         norm = torch.linalg.vector_norm
-        return torch.stack([norm(p.mT @ g) / norm(g) for p, g in zip(self.basis(batch), grads, strict=True)])
+        share = torch.stack([norm(p.mT @ g) / norm(g) for p, g in zip(self.basis(batch), grads, strict=True)])
+        return share.nan_to_num(nan=1.0)
 
     def _stale(self, batch: Batch) -> Tensor:  # (B,)
         return self._captured(batch) < self.drift * batch.state["captured"]
@@ -224,12 +227,12 @@ def each(basis: Tensor, count: int) -> Tensor:  # (B, s, r)
     return basis if basis.ndim == 3 else basis.expand(count, -1, -1)
 
 
-def _shared(basis: Tensor) -> Tensor:
+def _shared(found: Tensor) -> Tensor:
     """The first process's, so that all project alike."""
     if processes() > 1:
-        basis = basis.contiguous()
-        distributed.broadcast(basis, 0)
-    return basis
+        found = found.contiguous()
+        distributed.broadcast(found, 0)
+    return found
 
 
 def basis_numbers(*, projector: str, side: str = "short", drift: float = 0.0, **_: object) -> str:
