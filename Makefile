@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCKS := envs/cpu.lock envs/report.lock envs/dev.lock
 
-.PHONY: demo test test-all lint locks
+.PHONY: demo docs test test-all lint locks
 .DELETE_ON_ERROR:
 
 demo: .venv/ready ## the demo study: offline, CPU, minutes
@@ -22,6 +22,10 @@ lint: .venv/ready ## style, import contracts, workflow
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint --configfile config/demo.yaml
+
+docs: .venv/ready ## write docs/methods.md anew
+	mkdir -p docs
+	$(BIN)/rankwise methods --page >docs/methods.md
 
 locks: .venv/ready ## write the lock files anew
 	PATH="$(abspath $(BIN)):$$PATH" envs/lock.sh

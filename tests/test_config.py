@@ -12,6 +12,17 @@ from rankwise.plan import Plan
 METHODS, MODELS, DATASETS, DEMO = (f"config/{name}.yaml" for name in ("methods", "models", "datasets", "demo"))
 
 # What a user might get wrong: file, the right text, the wrong text -> what the sentence must hold.
+
+
+def overridden(method: str, over: str) -> tuple[str, str]:
+    """An edit of the demo's training: one method, with something of its entry overridden."""
+    given = "methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds: [0, 1]\n    override:\n"
+    return (
+        given,
+        f"methods: [{method}, full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds: [0, 1]\n    override:\n      {method}: {{{over}}}\n",
+    )
+
+
 WRONG = {
     "unknown key": (DEMO, "disk_gib: 1", "disc_gib: 1", ["config/demo.yaml: top level: got 'disc_gib'", "nearest: 'disk_gib'"]),
     "unknown key inside": (METHODS, "learning_rate: 2.0e-5", "learnin_rate: 2.0e-5", ["config/methods.yaml: full", "learning_rate"]),
@@ -28,10 +39,26 @@ WRONG = {
                                    ["config/methods.yaml: lora.options.targets: got 'nothing', allowed: a list of names"]),
     "option of another method": (METHODS, "dropout: 0.1}\n  learning_rate: 2.0e-4\n  label: LoRA\n",
                                  "dropout: 0.1, interval_steps: 5}\n  learning_rate: 2.0e-4\n  label: LoRA\n",
-                                 ["lora.options: got 'interval_steps', allowed: alpha, dropout, targets"]),
+                                 ["lora.options: got 'interval_steps', allowed: alpha, dora, dropout"]),
+    "rank above the matrix, pinned": (DEMO, *overridden("apollo_mini", "optimizer: {rank: 900}"), ["apollo_mini.optimizer.rank: got 900", "from 1 to 64"]),
+    "odd granularity": (DEMO, *overridden("vlorp", "optimizer: {granularity: 5}"),
+                        ["vlorp.optimizer.granularity: got 5", "divides both sides of query, 64 x 64"]),
+    "no projection to be exempt from": (METHODS, "full: {module: full, ", "full: {module: full, dense: [head], ",
+                                        ["full.dense: got ['head']", "adamw projects no"]),
+    "bits under a method that trains them": (METHODS, "full: {module: full, ", "full: {module: full, weights: nf4, ",
+                                             ["full.weights: got 'nf4', allowed: fp32 or bf16 under full"]),
+    "unknown storage": (METHODS, "weights: int8", "weights: int4", ["lora_int8.weights: got 'int4'", "nearest: 'int8'"]),
+    "accumulation inside backward": (DEMO, "methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds",
+                                     "methods: [lomo]\n    schedule: {accumulation_steps: 2, max_gradient_norm: null}\n    ranks: [2, 8]\n    seeds",
+                                     ["train.0.schedule.accumulation_steps: got 2, allowed: 1 with lomo"]),
+    "clipping inside backward": (DEMO, "methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds",
+                                 "methods: [lomo]\n    ranks: [2, 8]\n    seeds", ["schedule.max_gradient_norm: got 1.0, allowed: null with lomo"]),
+    "more virtual tokens than positions": (DEMO, "methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds",
+                                           "methods: [prompt_tuning]\n    ranks: [33]\n    seeds",
+                                           ["train.0.ranks: got 33, allowed: 1 to 32 virtual tokens"]),
     "misspelt option": (METHODS, "oversample: 4", "oversampel: 4", ["rsvd.optimizer: got 'oversampel'", "nearest: 'oversample'"]),
     "option of the wrong type": (METHODS, "dropout: 0.1", "dropout: some", ["lora.options.dropout: got 'some', allowed: a number"]),
-    "option outside its choice": (METHODS, "side: left", "side: top", ["rsvd.optimizer.side: got 'top', allowed: short, left, right"]),
+    "option outside its choice": (METHODS, "side: left", "side: top", ["rsvd.optimizer.side: got 'top', allowed: short, long, left, right, both"]),
     "target that no module has": (METHODS, "targets: [query, value]", "targets: [query, valeu]",
                                   ["lora.options.targets: got 'valeu'", "nearest: 'value'"]),
     "unknown module": (METHODS, "{module: head_only", "{module: head_onyl", ["head_only.module: got 'head_onyl'", "'head_only'"]),

@@ -71,13 +71,14 @@ def test_the_entry_tells_the_truth_about_the_model(name: str, plan: Plan) -> Non
     entry = plan.library["models"][name]
     for task, head in entry["head"].items():
         model = models.from_shapes(entry, task, classes=2 if task == "classification" else 0)
-        shapes = {n.rpartition(".")[2]: set() for n, _ in model.named_modules()}
-        for n, module in model.named_modules():
-            if isinstance(getattr(module, "weight", None), torch.Tensor):
-                shapes[n.rpartition(".")[2]].add(tuple(module.weight.shape))
-        assert set(head) <= set(shapes)
+        assert set(head) <= {n.rpartition(".")[2] for n, _ in model.named_modules()}
+        weights = [
+            (f".{n}", m.weight) for n, m in model.named_modules() if isinstance(getattr(m, "weight", None), torch.Tensor)
+        ]
+        names = sorted((module["name"] for module in entry["modules"].values()), key=len, reverse=True)
         for role, module in entry["modules"].items():
-            assert tuple(module["shape"]) in shapes[module["name"]], role
+            longest = ((next((name for name in names if n.endswith(f".{name}")), None), weight) for n, weight in weights)
+            assert {tuple(weight.shape) for name, weight in longest if name == module["name"]} == {tuple(module["shape"])}, role
         assert model.config.max_position_embeddings == entry["max_positions_tokens"]
         assert model.config.hidden_size == entry["hidden_size"]
 

@@ -84,7 +84,7 @@ def test_figures_are_the_same_bytes_every_time_and_name_their_runs(runs, tmp_pat
     labels = {"full": "Full", "lora": "LoRA", "rsvd": "rSVD"}
     profile = [
         write(tmp_path / f"p{method}.json", {"cell": {"model": "m", "dataset": "d", "method": method, "rank": rank}},
-              metrics={"weights_bytes": 4000, "gradients_bytes": size, "optimizer_state_bytes": 2 * size})
+              metrics={"weights_bytes": 4000, "quantization_bytes": 0, "gradients_bytes": size, "optimizer_state_bytes": 2 * size})
         for method, rank, size in (("full", 0, 4000), ("lora", 4, 400), ("rsvd", 4, 4000))
     ]  # fmt: skip
     data = {"runs": collect.collect(runs), "history": collect.history(runs), "memory": collect.collect(profile)}
@@ -102,9 +102,7 @@ def test_figures_are_the_same_bytes_every_time_and_name_their_runs(runs, tmp_pat
 def test_a_figure_without_its_runs_says_which(runs) -> None:
     data = {
         "runs": collect.collect(runs),
-        "memory": pd.DataFrame(
-            columns=["model", "dataset", "method", "rank", "weights_bytes", "gradients_bytes", "optimizer_state_bytes"]
-        ),
+        "memory": pd.DataFrame(columns=["model", "dataset", "method", "rank", *accuracy_memory.PARTS]),
     }
     with pytest.raises(ValueError, match="no memory profile"):
         accuracy_memory.draw(data, {"full": "Full", "lora": "LoRA", "rsvd": "rSVD"})

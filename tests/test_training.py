@@ -78,10 +78,11 @@ def test_a_tiny_batch_is_learnt(method: str, prepared, monkeypatch: pytest.Monke
     request = plan.request("train", cell)
     torch.manual_seed(0)
     model = models.from_snapshot(root / "results/inputs/models/tiny", "classification", 2)
-    model = adapt(request["method"], model, models.names(request["model"], "classification"))[1]
+    names = models.names(request["model"], "classification")
+    method, model = adapt(request["method"], model, names)
     data = load_data(request, models.tokenizer(root / "results/inputs/models/tiny"), seed=0)
     optimizer, batch, losses = (
-        build_optimizer({**request["method"], "learning_rate": 0.01}, model, 0),
+        build_optimizer({**request["method"], "learning_rate": 0.01}, method, model, names, 0),
         data.collate(data.train[:4]),
         [],
     )

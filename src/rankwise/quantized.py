@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from rankwise.method import Unsupported
 
 NF4_BLOCK, SCALE_BLOCK, OUTLIER = 64, 256, 6.0
-SCALE_LEVELS = bnb.functional.create_dynamic_map()
+with torch.device("cpu"):  # loaded by name, perhaps under the meta device
+    SCALE_LEVELS = bnb.functional.create_dynamic_map()
 logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # int8 says at every call that it casts to fp16
 
 

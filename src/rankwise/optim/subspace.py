@@ -186,9 +186,8 @@ class Subspace:
         if self.rank_rule == "energy":
             total = torch.stack([torch.linalg.vector_norm(g, dtype=values.dtype) ** 2 for g in grads])
             before = values.square().cumsum(1) - values.square()
-            return ((before < self.energy * total[:, None]) | (total[:, None] == 0)).to(
-                values.dtype
-            )  # nothing to choose by: all
+            kept = (before < self.energy * total[:, None]) | (total[:, None] == 0)  # of a gradient of zeros all
+            return kept.to(values.dtype)
         if self.rank_rule == "svt":
             return (1 - self.threshold * values[:, :1] / values.clamp(min=torch.finfo(values.dtype).tiny)).clamp(min=0).sqrt()
         return torch.ones_like(values)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from rankwise import provenance
 
 COLOURS = ("#7F7F7F", "#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
-MARKERS = "osD^vP"  # the next one each time that the colours are used up
+MARKERS = "osD^vPX<>ph*"  # the next one each time that the colours are used up
 GUIDE = "#D9D9D9"
 RC = {
     "font.family": "DejaVu Sans", "font.size": 8, "axes.labelsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 8,
