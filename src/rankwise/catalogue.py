@@ -104,6 +104,7 @@ def page(root: Path, model: str, dataset: str, rank: int) -> str:
     parts += [table(rows, columns, link=True), "## What trains\n"]
     parts += [_section("methods", path.stem, rows) for path in _modules("methods")]
     parts += ["## How it is stored\n", _docstring(PACKAGE_DIR / "storage.py"), "## How it steps\n"]
+    parts += [_docstring(PACKAGE_DIR / "optim/release.py")]
     parts += [_section("optim", path.stem, rows) for path in _modules("optim")]
     return "\n".join(parts)
 

@@ -86,6 +86,8 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
             descent = self.descent(group, params[0])
             template = descent.init_state(torch.empty_like(params[0], device="meta"))
             state = {name: self._gather(name, like, params) for name, like in template.items()}
+            stale = {id(param) for param in params}  # of stacks that they were in when they had another shape
+            self._stacks = {known: stack for known, stack in self._stacks.items() if stale.isdisjoint(known[1:])}
             self._stacks[key] = stack = Stack(params, descent, state)
             for index, param in enumerate(params):
                 views = {name: value[index] for name, value in state.items()}
@@ -149,6 +151,10 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
         Call it once, before `step()`. The norm of a projected gradient is that of its projection: at most the gradient's
         for an orthonormal basis, equal to it in the mean of squares for a random one.
         """
+        if self.released and self.RELEASE == "fused":
+            raise RuntimeError(
+                "clip_grad_norm_: released gradients have been applied already; gradient_norm() tells their norm"
+            )
         self._average()
         parts = self._parts()
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part) for part in parts]))

@@ -63,6 +63,7 @@ class ProjectedAdam(DescentOptimizer):
 
     RELEASE = "gathered"
     VECTOR = "(2 if rule != 'sgd' else momentum > 0) * k"
+    DENSE = "{'adam': 2 * k, 'sgd': (momentum > 0) * k, 'factored': k + m + n}[rule]"
 
     @classmethod
     def formula(cls, *, rule: str, scheme: str, side: str, momentum: float, **options: object) -> str:

@@ -1,8 +1,18 @@
-"""Gradient release: step each parameter as its gradient appears in backward, then free that gradient (LOMO, 2306.09782).
+"""Gradient release: `release: true` uses each gradient as it appears in backward and frees it (LOMO, 2306.09782).
 
-A step then never holds all gradients at once. The price: gradients cannot be accumulated over backward passes, and their
-global norm is not known before the first of them is used, so it cannot be clipped. With several processes the gradient is
-averaged over them in the hook, layer by layer; the model itself must not be wrapped in DistributedDataParallel.
+A step then never holds all gradients at once. An optimizer releases in one of two ways.
+
+fused (AdamW, SGD, Adafactor, Fira, APOLLO, Flora, LDAdam, TopR, LOMO, AdaLomo): the parameter steps inside backward. Nothing
+can be accumulated (a second backward before `step()` is an error), and the global norm is known only afterwards, by
+`gradient_norm`, so nothing is clipped; a study that asks for either is refused while planning. Without both, every step is
+bitwise the one without release.
+gathered (ProjectedAdam, ProjFactor): the gradient is projected and added to a small buffer, and `step()` steps. Micro-batches
+accumulate in the subspace, exactly, for the basis stays the same within a step; a refresh looks at the first micro-batch.
+`clip_grad_norm_` clips in the subspace. Gradients that are not projected (vectors, dense groups) stay until the step.
+
+Several processes: the model is not wrapped in DistributedDataParallel; what is released is averaged over the processes, fused
+in the hook, layer by layer, gathered at the step, projected and small. Bases come from the first process. Resuming: state dicts
+are taken between steps, when nothing is gathered, and hold nothing of release.
 """
 
 from collections.abc import Callable
@@ -83,5 +93,11 @@ class Releasing:
         return max(sizes, default=0) if self.released else sum(sizes)
 
     def gradient_norm(self) -> Tensor:
-        """Norm of all gradients of this step, which release has used and freed already: known, not clipped."""
+        """Norm of all gradients of this step, which release has used and freed already: known, not clipped.
+
+        Raises:
+            RuntimeError: no gradient has come since the last step.
+        """
+        if not self._norms:
+            raise RuntimeError("gradient_norm: no gradient has been released since the last step")
         return torch.linalg.vector_norm(torch.stack(self._norms))
