@@ -94,7 +94,7 @@ def case(name: str, model: str, **settings: object) -> Case:
 
 
 every = pytest.mark.parametrize("name", ENTRIES)
-both = pytest.mark.parametrize("model", list(TASKS))
+both = pytest.mark.parametrize("model", ["tiny", pytest.param("stories260k", marks=pytest.mark.slow)])
 trained = pytest.mark.parametrize("name", [name for name in ENTRIES if name != "frozen"])
 
 
@@ -137,6 +137,7 @@ def test_a_step_does_not_touch_gradients(name: str) -> None:
         assert all(torch.equal(found.trainable()[n].grad, grad) for n, grad in grads.items())
 
 
+@pytest.mark.slow
 @trained
 def test_two_runs_are_equal_to_the_bit(name: str) -> None:
     runs = [case(name, "tiny") for _ in range(2)]
@@ -145,6 +146,7 @@ def test_two_runs_are_equal_to_the_bit(name: str) -> None:
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
+@pytest.mark.slow
 @trained
 def test_a_resumed_run_is_the_uninterrupted_one(name: str) -> None:
     whole, first = case(name, "tiny"), case(name, "tiny")
@@ -252,7 +254,7 @@ def test_merged_answers_as_unmerged(name: str, model: str) -> None:
     assert torch.allclose(found.logits(merged), answer, atol=rounding, rtol=1e-4)
 
 
-@pytest.mark.parametrize("model", ["tiny", "stories260k"])
+@both
 @every
 def test_flops_are_counted_from_shapes(name: str, model: str) -> None:
     found = flops(request_of(name, model, "flops"))

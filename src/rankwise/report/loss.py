@@ -1,5 +1,7 @@
 """Figure: loss on the selection slice by epoch, the mean over seeds in a band from the lowest to the highest seed."""
 
+from typing import NamedTuple
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,6 +11,16 @@ from rankwise.report import placing, style
 
 DASHES = ("-", (0, (6, 1.2)), (0, (3, 1.2)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (1, 2.5)))  # from the highest rank down
 DIRECT = 8  # curves that a panel still shows well
+REFERENCES = 4  # methods without a rank that every panel repeats
+
+
+class Part(NamedTuple):
+    """One panel: what its title adds, the method that the title names, history, runs."""
+
+    title: str
+    method: str
+    rows: pd.DataFrame
+    runs: pd.DataFrame
 
 
 @style.styled
@@ -23,27 +35,38 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     missing = pd.concat([history.iloc[:0], *(rows for key, rows in runs.items() if key not in found)])
     if not found or len(missing):
         raise ValueError(f"loss: no history for the cells of train: {style.cells(missing) or 'there are none'}")
-    drawn = [(key, *part) for key, rows in found.items() for part in _parts(rows, runs[key])]
-    figure, panels = style.panels([key for key, *_ in drawn], width=4.6 if len(drawn) == 1 else 3.5, height=2.6, columns=2)
+    drawn = [(key, part) for key, rows in found.items() for part in _parts(rows, runs[key], labels)]
+    figure, panels = style.panels([key for key, _ in drawn], width=4.6 if len(drawn) == 1 else 3.5, height=2.6, columns=2)
     dashes, ends = _dashes(history), []
-    for axes, (key, method, rows, tried) in zip(panels, drawn, strict=True):
-        ends.append(_panel(axes, rows, {**labels, method: ""}, dashes))
-        axes.set_title(" / ".join([*key, *([labels[method]] if method else [])]))
+    for axes, (key, part) in zip(panels, drawn, strict=True):
+        ends.append(_panel(axes, part.rows, {**labels, part.method: ""}, dashes))
+        axes.set_title(" / ".join([*key, *([part.title] if part.title else [])]))
         axes.set_ylim(*_limits(found[key]))
-        axes.set_xlabel("\n".join(["epoch", *_failed(tried, labels)]))
+        axes.set_xlabel("\n".join(["epoch", *_failed(part.runs, labels)]))
     _name_ends(figure, panels, ends)
     return figure
 
 
-def _parts(rows: pd.DataFrame, runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """The panels of one model and dataset: method, history, runs.
+def _parts(rows: pd.DataFrame, runs: pd.DataFrame, labels: dict[str, str]) -> list[Part]:
+    """The panels of one model and dataset.
 
-    One panel without a method; with too many curves, one for each method that has ranks, beside those that have none.
+    One; with too many curves, one for each method that has ranks, beside those that have none; with too many of those as
+    well, as many as it takes, in the order of the methods.
     """
     ranked = list(dict.fromkeys(runs.loc[runs["rank"] > 0, "method"]))
-    if len(ranked) < 2 or len(rows.groupby(["method", "rank"])) <= DIRECT:
-        return [("", rows, runs)]
-    return [(method, *(f[(f["rank"] == 0) | (f["method"] == method)] for f in (rows, runs))) for method in ranked]
+    alone = list(dict.fromkeys(runs.loc[runs["rank"] == 0, "method"]))
+    curves = rows.groupby("method", sort=False)["rank"].nunique()
+    if curves.sum() <= DIRECT or (len(ranked) < 2 and len(alone) <= DIRECT):
+        return [Part("", "", rows, runs)]
+    if len(alone) <= REFERENCES:
+        chosen = [(f["rank"] == 0) | (f["method"] == method) for method in ranked for f in (rows, runs)]
+        pairs = zip(ranked, chosen[::2], chosen[1::2], strict=True)
+        return [Part(labels[method], method, rows[mine], runs[tried]) for method, mine, tried in pairs]
+    number = curves.reindex(list(dict.fromkeys(runs["method"])), fill_value=1).cumsum().sub(1).floordiv(DIRECT)
+    pages = [number[number == page].index for page in number.unique()]
+    titles = [f"{page} of {len(pages)}" for page in range(1, len(pages) + 1)]
+    every = zip(titles, pages, strict=True)
+    return [Part(title, "", rows[rows["method"].isin(some)], runs[runs["method"].isin(some)]) for title, some in every]
 
 
 def _limits(rows: pd.DataFrame) -> tuple[float, float]:
@@ -96,7 +119,7 @@ def _name_ends(figure: Figure, panels: list[Axes], ends: list[list[tuple]]) -> N
     for axes, lines, found in zip(panels, ends, texts, strict=True):
         points = 72 / figure.dpi
         wanted = [axes.transData.transform((0, y))[1] * points for y, _, _ in lines]
-        positions = placing.spread(wanted, 9.5, axes.bbox.y0 * points + 3, axes.bbox.y1 * points)
+        positions = placing.spread(wanted, 9.5, axes.bbox.y0 * points + 3, axes.bbox.y1 * points - 4)
         for text, old, new in zip(found, wanted, positions, strict=True):
             text.set_position((8, new - old))
             _leader(axes, text.xy[1], new - old, text.get_color())

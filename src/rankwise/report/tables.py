@@ -49,14 +49,19 @@ def summary(runs: pd.DataFrame, memory: pd.DataFrame | None, labels: dict[str, s
         table["trainable_parameters"] = found["trainable_parameters"].first().astype("Int64")
     if memory is not None:
         table["optimizer_state_mib"] = memory.set_index(CURVE)["optimizer_state_bytes"].reindex(table.index) / 2**20
-    table["status"] = found["status"].agg(_statuses)
+    table["status"] = found[[name for name in ("status", "reason") if name in runs]].apply(_statuses)
     return _labelled(table.reset_index(), labels or {})
 
 
-def _statuses(status: pd.Series) -> str:
-    """`ok`, or what befell the others: `diverged (1 of 3)`."""
-    bad = status[status != "ok"].str.replace("_", " ").value_counts(sort=False)
-    return ", ".join(f"{word} ({n} of {len(status)})" for word, n in bad.items()) or "ok"
+def _statuses(tried: pd.DataFrame) -> str:
+    """`ok`, or what befell the others and why: `unsupported (1 of 3): the model has no biases`."""
+    bad = tried[tried["status"] != "ok"].fillna({"reason": ""})
+    counts = bad.value_counts(sort=False)
+    words = [(status.replace("_", " "), *reason, number) for (status, *reason), number in counts.items()]
+    return (
+        ", ".join(f"{word[0]} ({word[-1]} of {len(tried)}){': ' * any(word[1:-1])}{''.join(word[1:-1])}" for word in words)
+        or "ok"
+    )
 
 
 def _labelled(table: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
