@@ -11,10 +11,10 @@ demo: .venv/ready ## the demo study: offline, CPU, minutes
 	@echo "Open results/index.html"
 
 test: .venv/ready ## the fast tests
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -n auto -m "not slow"
 
 test-all: .venv/ready ## the slow ones too
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n auto
 
 lint: .venv/ready ## style, import contracts, workflow
 	$(BIN)/ruff check .

@@ -159,8 +159,8 @@ def test_a_generated_split_is_the_same_everywhere_and_no_other() -> None:
 @pytest.mark.data
 @pytest.mark.skipif("RANKWISE_DATA" not in os.environ, reason="RANKWISE_DATA is not set")
 @pytest.mark.parametrize(("name", "split", "count", "positive"), [
-    ("sst2_files", "validation", 872, 444), ("sst2_files", "train", 67349, 37569), ("imdb_files", "test", 25000, 12500),
-    ("wikitext2_files", "validation", 3760, None),
+    ("sst2_files", "validation", 872, 444), ("sst2_files", "train", 67349, 37569),
+    pytest.param("imdb_files", "test", 25000, 12500, marks=pytest.mark.slow), ("wikitext2_files", "validation", 3760, None),
 ])  # fmt: skip
 def test_real_files(name: str, split: str, count: int, positive: int | None, plan) -> None:
     found = list(datasets.rows(plan.library["datasets"][name], split))

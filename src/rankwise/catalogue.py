@@ -10,7 +10,7 @@ from pathlib import Path
 from torch.optim import Optimizer
 
 from rankwise.config import ConfigError
-from rankwise.entries import PACKAGE_DIR, module_options, takes_rank
+from rankwise.entries import PACKAGE_DIR, module_options, resolve_method, takes_rank
 from rankwise.measure.memory import predict
 from rankwise.method import Unsupported, method_class, optimizer_class
 from rankwise.plan import Plan
@@ -52,29 +52,26 @@ def catalogue(root: Path, model: str, dataset: str, rank: int) -> list[Row]:
     Raises:
         ConfigError: no such model or dataset, or the model cannot do the dataset's task.
     """
-    entries = Plan({"name": "methods", "question": "?", "device": "cpu"}, root).library["methods"]
-    _plan(root, model, dataset, "frozen", rank)  # what is wrong with the model or the dataset is said once
-    return [_row(root, model, dataset, name, entry, rank) for name, entry in entries.items()]
+    grid = {"models": [model], "datasets": [dataset], "methods": ["frozen"], "measurements": ["memory"]}
+    study = {"name": "methods", "question": "?", "device": "cpu", "profile": [grid]}
+    plan = Plan(study, root, "rankwise methods")  # says what is wrong with the model or the dataset
+    shapes = plan.request("memory", plan.cells("memory")[0])
+    return [_row(name, entry, shapes, rank) for name, entry in plan.library["methods"].items()]
 
 
-def _plan(root: Path, model: str, dataset: str, name: str, rank: int) -> Plan:
-    grid = {"models": [model], "datasets": [dataset], "methods": [name], "ranks": [rank], "measurements": ["memory"]}
-    return Plan({"name": "methods", "question": "?", "device": "cpu", "profile": [grid]}, root, "rankwise methods")
-
-
-def _row(root: Path, model: str, dataset: str, name: str, entry: dict, rank: int) -> Row:
+def _row(name: str, entry: dict, shapes: dict, rank: int) -> Row:
+    """`shapes` is the request of a profile, whose method is left out of account."""
     trains, stored, steps = entry["module"], entry["weights"], entry["optimizer"]["module"]
     said: dict = {"entry": name, "trains": trains, "stored": stored, "steps": steps, "source": entry.get("source", "")}
     said["rank"] = rank if takes_rank(entry, name) else 0
     try:
-        plan = _plan(root, model, dataset, name, rank)
-        found = predict(plan.request("memory", plan.cells("memory")[0]))
+        method = resolve_method(name, entry, shapes["model"], rank, "rankwise methods: --rank")
+        found = predict({**shapes, "method": method})
     except (ConfigError, Unsupported) as error:
         return Row(**said, trainable_parameters=None, optimizer_state_bytes=None, reason=str(error))
     counts = {key: found[key] for key in ("trainable_parameters", "optimizer_state_bytes")}
-    optimizer = optimizer_class(steps)
-    options = plan.method("memory", plan.cells("memory")[0])["optimizer"]
-    return Row(**said, **counts, state=optimizer.formula(**{k: v for k, v in options.items() if k != "module"}))
+    options = {key: value for key, value in method["optimizer"].items() if key != "module"}
+    return Row(**said, **counts, state=optimizer_class(steps).formula(**options))
 
 
 def table(rows: list[Row], columns: list[str], link: bool = False) -> str:
