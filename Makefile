@@ -14,7 +14,8 @@ test: .venv/ready ## the fast tests
 	$(BIN)/pytest -q -n auto -m "not slow"
 
 test-all: .venv/ready ## the slow ones too
-	$(BIN)/pytest -q -n auto
+	$(BIN)/pytest -q -n auto -m "not slow"
+	$(BIN)/pytest -q -n auto --dist loadfile -m slow
 
 lint: .venv/ready ## style, import contracts, workflow
 	$(BIN)/ruff check .

@@ -2,8 +2,8 @@
 
     python benchmarks/optimizers.py [--device cuda]
 
-Needs galore-torch (in envs/dev.lock). Medians of interleaved repeats, so that what else the machine does hits both alike; only the
-ratios mean anything, and nothing asserts them.
+Needs galore-torch (in envs/dev.lock). Medians of interleaved repeats, so that what else the machine does hits both alike;
+only the ratios mean anything, and nothing asserts them.
 """
 
 import argparse
@@ -47,18 +47,20 @@ def matrices(device: str, shapes: list[tuple[int, int]] = SHAPES) -> list[Tensor
 
 def refresh(device: str) -> list[tuple[str, float, float]]:
     """New bases by rsvd against full SVDs: for one attention matrix, and for all of DistilBERT's blocks."""
-    rows = []
-    for what, shapes, repeats in (("one 768 x 768", SHAPES[:1], 9), ("DistilBERT's blocks", SHAPES, 3)):
-        grads = matrices(device, shapes)
-        by_shape = [[g for g in grads if g.shape == shape] for shape in dict.fromkeys(g.shape for g in grads)]
-        times = medians(
-            device,
-            repeats,
-            rsvd=lambda: [rsvd(alike, RANK, 4, 1) for alike in by_shape],
-            svd=lambda: [svd([g if g.shape[0] <= g.shape[1] else g.mT for g in alike], RANK) for alike in by_shape],
-        )
-        rows.append((f"refresh at rank {RANK} by rsvd / by full SVDs, {what}", times["rsvd"], times["svd"]))
-    return rows
+    return [_refresh(device, "one 768 x 768", SHAPES[:1], 9), _refresh(device, "DistilBERT's blocks", SHAPES, 3)]
+
+
+def _refresh(device: str, what: str, shapes: list[tuple[int, int]], repeats: int) -> tuple[str, float, float]:
+    grads = matrices(device, shapes)
+    by_shape = [[g for g in grads if g.shape == shape] for shape in dict.fromkeys(shapes)]
+    short = [[g if g.shape[0] <= g.shape[1] else g.mT for g in alike] for alike in by_shape]
+    times = medians(
+        device,
+        repeats,
+        rsvd=lambda: [rsvd(alike, RANK, 4, 1) for alike in by_shape],
+        svd=lambda: [svd(alike, RANK) for alike in short],
+    )
+    return f"refresh at rank {RANK} by rsvd / by full SVDs, {what}", times["rsvd"], times["svd"]
 
 
 def step(device: str) -> list[tuple[str, float, float]]:

@@ -16,7 +16,8 @@ from rankwise.measure.memory import memory
 from rankwise.method import Unsupported, adapt, build_optimizer, optimizer_class, unreleased
 from rankwise.plan import Plan
 
-ENTRIES = list(yaml.safe_load((ROOT / "config/methods.yaml").read_text()))
+METHODS = yaml.safe_load((ROOT / "config/methods.yaml").read_text())
+ENTRIES = list(METHODS)
 SMOKE = yaml.safe_load((ROOT / "config/methods_smoke.yaml").read_text())
 TASKS = {"tiny": ("generated_reviews", "classification", 2), "stories260k": ("wikitext2_files", "language_modelling", 0)}
 RANK, LENGTH, BATCH = 4, 12, 6
@@ -173,6 +174,16 @@ def test_state_and_weights_are_predicted_to_the_byte(name: str, model: str) -> N
     assert found["metrics"]["measured_optimizer_state_bytes"] == found["metrics"]["optimizer_state_bytes"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ENTRIES if METHODS[name].get("weights", "fp32") == "fp32"])
+def test_bf16_is_predicted_to_the_byte(name: str) -> None:
+    request = request_of(name, "tiny")
+    found = memory({**request, "method": {**request["method"], "weights": "bf16"}})
+    assert (
+        found.get("status") == "unsupported" or found["metrics"]["measured_weights_bytes"] == found["metrics"]["weights_bytes"]
+    )
+
+
 @trained
 def test_state_is_its_formula(name: str) -> None:
     """The numbers of docs/methods.md: the optimizer's formula summed over what trains."""
@@ -262,6 +273,6 @@ def test_flops_are_counted_from_shapes(name: str, model: str) -> None:
 
 
 def test_every_method_file_has_an_entry() -> None:
-    modules = {entry["module"] for entry in yaml.safe_load((ROOT / "config/methods.yaml").read_text()).values()}
+    modules = {entry["module"] for entry in METHODS.values()}
     files = {path.stem for path in Path(ROOT / "src/rankwise/methods").glob("*.py")} - {"__init__"}
     assert files == modules

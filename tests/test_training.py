@@ -94,6 +94,16 @@ def test_a_tiny_batch_is_learnt(method: str, prepared, monkeypatch: pytest.Monke
     assert losses[-1] < 0.5 * losses[0]
 
 
+def test_an_adaptive_rank_is_reported(run, prepared) -> None:
+    """What the energy rule kept, in each row of the history after the first."""
+    cell = next(c for c in prepared[1].cells("train") if c.method == "rsvd")
+    settings = prepared[1].request("train", cell)["method"]["optimizer"]
+    rows = run("rsvd", optimizer={**settings, "rank": 16, "rank_rule": "energy", "energy": 0.5})["history"]
+    assert "effective_rank" not in rows[0]
+    assert all(1 <= row["effective_rank"] < 16 for row in rows[1:])
+    assert all("effective_rank" not in row for row in run("rsvd")["history"])
+
+
 def test_every_method_starts_alike(run) -> None:
     """The head is drawn before the method is applied, so all start at one loss."""
     first = {name: run(name)["history"][0]["selection_loss_nats"] for name in ("frozen", "full", "head_only", "rsvd", "lora")}

@@ -8,8 +8,9 @@ STATUSES = ("ok", "out_of_memory", "diverged", "unsupported")
 UNITS = ("_bytes", "_s", "_nats", "_fraction", "_flops", "_tokens", "_per_s")
 # Quantities whose name is their unit: counts, ratios of losses, norms.
 COUNTS = frozenset({
-    "batch_size", "best_epoch", "effective_batch_size", "epoch", "gradient_norm", "learning_rate", "perplexity", "repeats",
-    "samples", "selection_perplexity", "tokens", "total_parameters", "trainable_parameters", "update", "updates",
+    "batch_size", "best_epoch", "effective_batch_size", "effective_rank", "epoch", "gradient_norm", "learning_rate",
+    "perplexity", "repeats", "samples", "selection_perplexity", "tokens", "total_parameters", "trainable_parameters",
+    "update", "updates",
 })  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -101,6 +102,7 @@ class Loop:
         self.accelerator.init_trackers("rankwise", config=tracking)
         self.model = self.accelerator.prepare_model(model)
         self.history: list[dict] = []
+        self.effective_rank: Callable[[], float | None] | None = None
         self.best: tuple[float, dict] = (math.inf, {})
 
     def run(self, optimizer: torch.optim.Optimizer | None, seed: int) -> dict:
@@ -127,6 +129,9 @@ class Loop:
         per_epoch = math.ceil(len(loader) / accumulate)
         total = self.schedule["updates"] or per_epoch * self.schedule["epochs"]
         every = self.schedule["evaluate_every_updates"] or min(per_epoch, total)
+        if getattr(optimizer, "released", False) and self.accelerator.num_processes > 1:
+            raise Unsupported("released gradients are averaged by the optimizer, but here the model is wrapped to do that")
+        self.effective_rank = getattr(optimizer, "effective_rank", None)
         optimizer, loader = self.accelerator.prepare(optimizer, loader)
         warmup = round(total * self.schedule["warmup_fraction"])
         scheduler = get_scheduler(self.schedule["scheduler"], optimizer, warmup, total)
@@ -180,6 +185,8 @@ class Loop:
         means = progress.means(update) if update else {}
         found = self._measure(self.data.selection)
         row = {f"selection_{name.removeprefix('eval_')}": value for name, value in found.items()}
+        if update and self.effective_rank and (rank := self.effective_rank()) is not None:
+            means["effective_rank"] = rank
         self.history.append({"epoch": epoch, "update": update, "learning_rate": rate, **means, **row})
         self.accelerator.log({**means, **row}, step=update)
         print(", ".join(f"{k} {v:.6g}" for k, v in self.history[-1].items()), file=sys.stderr, flush=True)
