@@ -96,16 +96,18 @@ PROMISES = {
     "architecture": (replace(MODELS, "n_heads: 4, dim: 64", "n_heads: 2, dim: 64"), {"model tiny"} | TRAIN | PROFILES),
     "a claim": (replace("config/claims.yaml", "published: 3060664", "published: 3060665"), {"table claims"}),
     # Sources
-    "one method": (replace(f"{SRC}/methods/lora.py", "or None,", "or [],"), {"train lora"} | {f"{m} lora" for m in ("memory", "flops", "forward")}),
+    "one method": (replace(f"{SRC}/methods/lora.py", "lora_alpha=self.alpha", "lora_alpha=1 * self.alpha"), {"train lora"} | {f"{m} lora" for m in ("memory", "flops", "forward")}),
     "a shared projector": (
-        replace(f"{SRC}/optim/projectors.py", "(q @ u[:, :rank])", "(q @ u[:, :rank] + 0)"),
+        replace(f"{SRC}/optim/projectors.py", "q @ u[..., :rank], s", "q @ u[..., :rank] + 0, s"),
         {"train rsvd", "memory rsvd"},
     ),
     "default of an option": (replace(f"{SRC}/optim/projected_adam.py", "eps: float = 1e-8", "eps: float = 1e-7"), {"train rsvd", "memory rsvd"}),
     "the loop": (replace(f"{SRC}/training.py", "max(self.batches, 1)", "max(1, self.batches)"), {"model tiny"} | TRAIN),
     "a task": (replace(f"{SRC}/tasks/classification.py", "correct / count}", "1 * correct / count}"), {"model tiny"} | TRAIN),
     "another task": (replace(f"{SRC}/tasks/language_modelling.py", "loss / count)", "1 * loss / count)"), set()),
-    "a method that is not in the study": (replace(f"{SRC}/methods/frozen.py", "return None", "return None or None"), set()),
+    "a method that is not in the study": (replace(f"{SRC}/methods/frozen.py", "requires_grad_(False)", "requires_grad_(not True)"), set()),
+    "an optimizer that is not in the study": (replace(f"{SRC}/optim/fira.py", "1e-8)", "2e-8)"), set()),
+    "storage that is not in the study": (replace(f"{SRC}/quantized.py", "NF4_BLOCK, SCALE_BLOCK, OUTLIER = 64", "NF4_BLOCK, SCALE_BLOCK, OUTLIER = 32"), set()),
     "one measurement": (replace(f"{SRC}/measure/flops.py", "sum(parts.values())", "sum([*parts.values()])"), {"flops lora"}),
     "a comment": (replace(f"{SRC}/training.py", "import math", "# the loop of all loops\nimport math"), set()),
     "a docstring": (replace(f"{SRC}/training.py", "The one training loop, on accelerate.", "The loop, on accelerate."), set()),
@@ -124,7 +126,7 @@ PROMISES = {
     # Time stamps
     "touch": (touch(f"{SRC}/training.py", METHODS, STUDY, "Snakefile", "workflow_scripts/train.py"), set()),
     "older time stamp, new content": (
-        older(replace(f"{SRC}/methods/lora.py", "or None,", "or [],"), f"{SRC}/methods/lora.py"),
+        older(replace(f"{SRC}/methods/lora.py", "lora_alpha=self.alpha", "lora_alpha=1 * self.alpha"), f"{SRC}/methods/lora.py"),
         {"train lora"} | {f"{m} lora" for m in ("memory", "flops", "forward")},
     ),
     "new line in a rule's docstring": (replace("rules/train.smk", "Fine-tune one cell.", "Fine-tune a cell."), set()),
