@@ -66,12 +66,13 @@ def _row(name: str, entry: dict, shapes: dict, rank: int) -> Row:
     said["rank"] = rank if takes_rank(entry, name) else 0
     try:
         method = resolve_method(name, entry, shapes["model"], rank, "rankwise methods: --rank")
+        options = {key: value for key, value in method["optimizer"].items() if key != "module"}
+        said["state"] = optimizer_class(steps).formula(**options)
         found = predict({**shapes, "method": method})
     except (ConfigError, Unsupported) as error:
         return Row(**said, trainable_parameters=None, optimizer_state_bytes=None, reason=str(error))
     counts = {key: found[key] for key in ("trainable_parameters", "optimizer_state_bytes")}
-    options = {key: value for key, value in method["optimizer"].items() if key != "module"}
-    return Row(**said, **counts, state=optimizer_class(steps).formula(**options))
+    return Row(**said, **counts)
 
 
 def table(rows: list[Row], columns: list[str], link: bool = False) -> str:

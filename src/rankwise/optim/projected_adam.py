@@ -1,6 +1,7 @@
 """Adam inside a low-rank subspace of the gradient: G (s, L) -> R = P'G (r, L) -> Adam -> P D.
 
 Sources: GaLore (Zhao et al. 2024, 2403.03507, Algorithm 1) and its kin, by options:
+
     rSVDAdam of published system A   projector rsvd, side left, rank_rule proportional, interval 500, scale 1
     its "SVT", which truncates       the same, rank_rule fixed or percent, sketch_factor 2
     singular value thresholding      projector rsvd, rank_rule svt (soft) or energy

@@ -6,6 +6,7 @@ fused (AdamW, SGD, Adafactor, Fira, APOLLO, Flora, LDAdam, TopR, LOMO, AdaLomo):
 can be accumulated (a second backward before `step()` is an error), and the global norm is known only afterwards, by
 `gradient_norm`, so nothing is clipped; a study that asks for either is refused while planning. Without both, every step is
 bitwise the one without release.
+
 gathered (ProjectedAdam, ProjFactor): the gradient is projected and added to a small buffer, and `step()` steps. Micro-batches
 accumulate in the subspace, exactly, for the basis stays the same within a step; a refresh looks at the first micro-batch.
 `clip_grad_norm_` clips in the subspace. Gradients that are not projected (vectors, dense groups) stay until the step.
