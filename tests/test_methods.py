@@ -276,3 +276,19 @@ def test_every_method_file_has_an_entry() -> None:
     modules = {entry["module"] for entry in METHODS.values()}
     files = {path.stem for path in Path(ROOT / "src/rankwise/methods").glob("*.py")} - {"__init__"}
     assert files == modules
+
+
+@pytest.mark.parametrize(("module", "options", "gibibytes"), [
+    ("projected_adam", {"rank": 128}, 1.95), ("apollo", {"rank": 128}, 1.51), ("apollo", {"rank": 1, "scaling": "tensor"}, 0.012),
+    ("projfactor", {"rank": 1, "granularity": 256}, 1.52), ("projfactor", {"rank": 64, "granularity": 4}, 1.52),
+    ("flora", {"rank": 128}, 0.76), ("adalomo", {}, 0.009),
+])  # fmt: skip
+def test_state_of_llama_2_7b_is_the_papers(module: str, options: dict, gibibytes: float) -> None:
+    """What its linear layers keep, from shapes: 32 blocks of four square matrices and three of the feed-forward layer."""
+    shapes = [(4096, 4096)] * 4 + [(11008, 4096)] * 2 + [(4096, 11008)]
+    params = [nn.Parameter(torch.empty(shape, device="meta")) for shape in shapes * 32]
+    optimizer = optimizer_class(module)(params, lr=1e-3, **options)
+    optimizer.allocate()
+    kept = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    size = sum(value.numel() * value.element_size() for value in kept) / 2**30
+    assert size == pytest.approx(gibibytes, abs=0.5 * 10 ** -len(str(gibibytes).partition(".")[2]))
