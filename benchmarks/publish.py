@@ -6,13 +6,27 @@ A block stands between `<!-- begin FILE -->` and `<!-- end FILE -->`; nothing in
 """
 
 import argparse
+import csv
 import json
 import re
 import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES = ("summary.md", "summary.csv", "runs.csv", "memory.csv", "flops.csv")
+TABLES = (
+    "summary.md",
+    "summary.csv",
+    "runs.csv",
+    "memory.csv",
+    "flops.csv",
+    "ledger.csv",
+    "throughput.csv",
+    "forward.csv",
+    "fits.csv",
+)
+
+WORST = 5  # rows that the README shows
+PEAKS = ("peak_bytes", "tracked_peak_bytes", "measured_peak_bytes")
 
 
 def publish(name: str, results: Path) -> None:
@@ -22,9 +36,30 @@ def publish(name: str, results: Path) -> None:
     for file in (*(results / "tables" / table for table in TABLES), *sorted((results / "figures").glob("*.png"))):
         if file.is_file():
             shutil.copyfile(file, folder / file.name)
-    found = [json.loads(file.read_text(encoding="utf-8"))["environment"] for file in sorted(results.glob("runs/**/train.json"))]
+    if (folder / "ledger.csv").is_file():
+        table = closing(results)
+        (folder / "ledger.md").write_text(table, encoding="utf-8")
+        (folder / "worst.md").write_text("".join(table.splitlines(keepends=True)[: 2 + WORST]), encoding="utf-8")
+    measured = [*sorted(results.glob("runs/**/train.json")), *sorted(results.glob("profiles/**/*.json"))]
+    found = [json.loads(file.read_text(encoding="utf-8"))["environment"] for file in measured]
     distinct = [env for number, env in enumerate(found) if env not in found[:number]]
     (folder / "environment.json").write_text(json.dumps(distinct, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def closing(results: Path) -> str:
+    """A Markdown table of predicted, tracked and measured peaks, the furthest off first, from a study's ledgers."""
+    with (results / "tables" / "ledger.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("measured_peak_bytes")]
+    rows.sort(key=lambda row: -abs(float(row["residual_fraction"])))
+    lines = [
+        ["model", "method", "rank", "predicted (B)", "tracked (B)", "measured (B)", "residual (%)"],
+        ["---", "---", *["---:"] * 5],
+    ]
+    for row in rows:
+        sizes = [f"{float(row[kind]):,.0f}" if row.get(kind) else "" for kind in PEAKS]
+        rank = "" if row["rank"] == "0" else row["rank"]
+        lines.append([row["model"], row["method"], rank, *sizes, f"{100 * float(row['residual_fraction']):.3f}"])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def fill(text: str) -> str:

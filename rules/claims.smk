@@ -2,9 +2,9 @@
 
 
 rule claims:
-    """Compare every claim with the table that decides it."""
+    """Compare every claim with the table that decides it, if the study has that."""
     input:
-        "results/tables/memory.csv",
+        [f"results/tables/{name}.csv" for name in outputs.claim_tables(PLAN)],
     output:
         csv="results/tables/claims.csv",
         md="results/tables/claims.md",

@@ -17,7 +17,7 @@ try:
 except ConfigError as error:
     sys.exit(str(error))
 
-preflight.set_environment(ROOT, PLAN)
+preflight.set_environment(ROOT, PLAN, warm=workflow.is_main_process)
 PRETRAINED = [name for name, entry in PLAN.library["models"].items() if "pretrain" in entry.get("weights", {})]
 
 
@@ -45,6 +45,11 @@ def cell_of(wildcards):
 def request_of(measurement):
     """A function from wildcards to the request of one cell, as the string that decides whether its job reruns."""
     return lambda wildcards: dumps(PLAN.request(measurement, cell_of(wildcards)))
+
+
+def gpus_of(measurement):
+    """A function from wildcards to the number of GPUs that a profile takes."""
+    return lambda wildcards: int(PLAN.needs_gpu(measurement, cell_of(wildcards)))
 
 
 def input_request(kind, wildcard):

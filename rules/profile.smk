@@ -1,4 +1,4 @@
-"""Profiles: one measured quantity, one rule, one process. Memory and FLOPs need only shapes; nothing is downloaded."""
+"""Profiles: one measured quantity, one rule, one process. All but times need only shapes; nothing is downloaded."""
 
 
 rule memory:
@@ -12,7 +12,7 @@ rule memory:
     params:
         request=request_of("memory"),
     shell:
-        "python workflow_scripts/memory.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "python -m rankwise.warm workflow_scripts/memory.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule flops:
@@ -26,7 +26,7 @@ rule flops:
     params:
         request=request_of("flops"),
     shell:
-        "python workflow_scripts/flops.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "python -m rankwise.warm workflow_scripts/flops.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule forward:
@@ -38,7 +38,56 @@ rule forward:
     conda:
         "../envs/environment.yaml"
     threads: PLAN.study["cpu_threads"]
+    resources:
+        gpu=gpus_of("forward"),
     params:
         request=request_of("forward"),
     shell:
-        "python workflow_scripts/forward.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "python -m rankwise.warm workflow_scripts/forward.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule ledger:
+    """Bytes of a training step by phase and kind: predicted, and measured."""
+    output:
+        "results/profiles/{model}/{dataset}/{method}/r{rank}/ledger.json",
+    log:
+        "logs/ledger/{model}/{dataset}/{method}/r{rank}.log",
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        gpu=gpus_of("ledger"),
+    params:
+        request=request_of("ledger"),
+    shell:
+        "python -m rankwise.warm workflow_scripts/ledger.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule fits:
+    """The largest batch that memory of a size holds, by length."""
+    output:
+        "results/profiles/{model}/{dataset}/{method}/r{rank}/fits.json",
+    log:
+        "logs/fits/{model}/{dataset}/{method}/r{rank}.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        request=request_of("fits"),
+    shell:
+        "python -m rankwise.warm workflow_scripts/fits.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule throughput:
+    """Times of a training step, samples and tokens a second, energy."""
+    output:
+        "results/profiles/{model}/{dataset}/{method}/r{rank}/throughput.json",
+    log:
+        "logs/throughput/{model}/{dataset}/{method}/r{rank}.log",
+    conda:
+        "../envs/environment.yaml"
+    threads: PLAN.study["cpu_threads"]
+    resources:
+        gpu=gpus_of("throughput"),
+    params:
+        request=request_of("throughput"),
+    shell:
+        "python -m rankwise.warm workflow_scripts/throughput.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"

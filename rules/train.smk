@@ -18,4 +18,4 @@ rule train:
     params:
         request=request_of("train"),
     shell:
-        "python workflow_scripts/train.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "python -m rankwise.warm workflow_scripts/train.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"

@@ -19,15 +19,24 @@ def jobs(rule: str, names: set[str]) -> set[str]:
 
 
 TRAIN, MEMORY = jobs("train", ALL), jobs("memory", ALL)
-PROFILES = MEMORY | {"flops lora", "forward lora"}
+LORA = {f"{kind} lora" for kind in ("memory", "flops", "forward", "ledger")}
+PROFILES = MEMORY | LORA
 INPUTS = {"dataset generated_reviews", "dataset generated_text", "model tiny"}
-TABLES = {f"table {name}" for name in ("runs", "history", "memory", "flops", "forward", "summary", "claims")}
-FIGURES = {f"figure {name}" for name in ("memory", "loss", "accuracy_memory")}
+TABLES = {
+    f"table {name}"
+    for name in ("runs", "history", "memory", "flops", "forward", "ledger", "timeline", "state", "summary", "claims")
+}
+FIGURES = {
+    f"figure {name}" for name in ("memory", "loss", "accuracy_memory", "flops", "latency", "ledger", "predicted", "timeline")
+}
 REPORT = TABLES | FIGURES | {"page"}
 NEEDS = {
     "table runs": ("train",), "table history": ("train",), "table memory": ("memory",), "table flops": ("flops",),
-    "table forward": ("forward",), "table summary": ("table runs", "table memory"), "table claims": ("table memory",), "figure memory": ("table memory",),
-    "figure loss": ("table history", "table runs"), "figure accuracy_memory": ("table runs", "table memory"),
+    "table forward": ("forward",), "table ledger": ("ledger",), "table timeline": ("ledger",), "table state": ("ledger",),
+    "table summary": ("table runs", "table memory"), "table claims": ("table memory", "table flops", "table ledger"),
+    "figure memory": ("table memory",), "figure loss": ("table history", "table runs"), "figure flops": ("table flops",),
+    "figure accuracy_memory": ("table runs", "table memory"), "figure latency": ("table forward",),
+    "figure ledger": ("table ledger",), "figure predicted": ("table ledger",), "figure timeline": ("table timeline",),
 }  # fmt: skip
 
 
@@ -96,7 +105,7 @@ PROMISES = {
     "architecture": (replace(MODELS, "n_heads: 4, dim: 64", "n_heads: 2, dim: 64"), {"model tiny"} | TRAIN | PROFILES),
     "a claim": (replace("config/claims.yaml", "published: 3060664", "published: 3060665"), {"table claims"}),
     # Sources
-    "one method": (replace(f"{SRC}/methods/lora.py", "lora_alpha=self.alpha", "lora_alpha=1 * self.alpha"), {"train lora"} | {f"{m} lora" for m in ("memory", "flops", "forward")}),
+    "one method": (replace(f"{SRC}/methods/lora.py", "lora_alpha=self.alpha", "lora_alpha=1 * self.alpha"), {"train lora"} | LORA),
     "a shared projector": (
         replace(f"{SRC}/optim/projectors.py", "q @ u[..., :rank], s", "q @ u[..., :rank] + 0, s"),
         {"train rsvd", "memory rsvd"},
@@ -108,7 +117,8 @@ PROMISES = {
     "a method that is not in the study": (replace(f"{SRC}/methods/frozen.py", "requires_grad_(False)", "requires_grad_(not True)"), set()),
     "an optimizer that is not in the study": (replace(f"{SRC}/optim/fira.py", "1e-8)", "2e-8)"), set()),
     "storage that is not in the study": (replace(f"{SRC}/quantized.py", "NF4_BLOCK, SCALE_BLOCK, OUTLIER = 64", "NF4_BLOCK, SCALE_BLOCK, OUTLIER = 32"), set()),
-    "one measurement": (replace(f"{SRC}/measure/flops.py", "sum(parts.values())", "sum([*parts.values()])"), {"flops lora"}),
+    "what tracks memory": (replace(f"{SRC}/measure/tracker.py", "True if args", "bool(1) if args"), {"ledger lora"}),
+    "one measurement": (replace(f"{SRC}/measure/flops.py", "micro_batch + amortised,", "amortised + micro_batch,"), {"flops lora"}),
     "a comment": (replace(f"{SRC}/training.py", "import math", "# the loop of all loops\nimport math"), set()),
     "a docstring": (replace(f"{SRC}/training.py", "The one training loop, on accelerate.", "The loop, on accelerate."), set()),
     "layout": (replace(f"{SRC}/training.py", "import math\n", "import math\n\n\n"), set()),
@@ -117,7 +127,7 @@ PROMISES = {
     "a figure": (replace(f"{SRC}/report/memory.py", "import ", "import math  # noqa\nimport "), {"figure memory"}),
     "plotting style": (replace(f"{SRC}/report/style.py", "import ", "import math  # noqa\nimport "), FIGURES),
     "bookkeeping": (replace(f"{SRC}/provenance.py", "[:16]", "[0:16]"), set()),
-    "the plan": (replace(f"{SRC}/plan.py", "return {**base, **both}", "return base | both"), TABLES - {"table summary", "table claims"}),
+    "the plan": (replace(f"{SRC}/config.py", "return {**base, **both}", "return base | both"), TABLES - {"table summary", "table claims"}),
     # Locks
     "lock of the jobs": (replace("envs/cpu.lock", "numpy==", "numpy==0"), INPUTS | TRAIN | PROFILES),
     "comment in a lock": (replace("envs/cpu.lock", "numpy==", "# pinned\nnumpy=="), set()),
@@ -127,7 +137,7 @@ PROMISES = {
     "touch": (touch(f"{SRC}/training.py", METHODS, STUDY, "Snakefile", "workflow_scripts/train.py"), set()),
     "older time stamp, new content": (
         older(replace(f"{SRC}/methods/lora.py", "lora_alpha=self.alpha", "lora_alpha=1 * self.alpha"), f"{SRC}/methods/lora.py"),
-        {"train lora"} | {f"{m} lora" for m in ("memory", "flops", "forward")},
+        {"train lora"} | LORA,
     ),
     "new line in a rule's docstring": (replace("rules/train.smk", "Fine-tune one cell.", "Fine-tune a cell."), set()),
 }  # fmt: skip

@@ -87,7 +87,7 @@ def test_figures_are_the_same_bytes_every_time_and_name_their_runs(runs, tmp_pat
               metrics={"weights_bytes": 4000, "quantization_bytes": 0, "gradients_bytes": size, "optimizer_state_bytes": 2 * size})
         for method, rank, size in (("full", 0, 4000), ("lora", 4, 400), ("rsvd", 4, 4000))
     ]  # fmt: skip
-    data = {"runs": collect.collect(runs), "history": collect.history(runs), "memory": collect.collect(profile)}
+    data = {"runs": collect.collect(runs), "history": collect.listed(runs, "history"), "memory": collect.collect(profile)}
     for module in (memory, loss, accuracy_memory):
         name = module.__name__.rpartition(".")[2]
         for folder in ("a", "b"):
@@ -127,7 +127,7 @@ def test_what_the_demo_writes_is_what_the_readme_says(plan) -> None:
 def test_a_claim_is_decided_by_the_table_alone(plan) -> None:
     from rankwise.report.claims import judge
 
-    claims = {name: dict(entry) for name, entry in plan.library["claims"].items() if "rsvd" in name}
+    claims = {name: dict(entry) for name, entry in plan.library["claims"].items() if "memory_rsvd" in name}
     cell = {"model": "distilbert", "dataset": "sst2", "method": "rsvd", "status": "ok"}
     frame = pd.DataFrame(
         [{**cell, "rank": 4, "optimizer_state_bytes": 3060664}, {**cell, "rank": 8, "optimizer_state_bytes": 5625689}]

@@ -208,3 +208,11 @@ def test_a_tracker_is_fed(run, prepared, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("RANKWISE_TRACKER", "tensorboard")
     run("full")
     assert list((prepared[0] / "logs/tracking").rglob("events.out.*"))
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_activation_checkpointing_changes_no_result(method: str, run) -> None:
+    """Dropout included: what is computed again is drawn again. The base is frozen under LoRA, and its layers still learn."""
+    plain, spared = run(method), run(method, schedule={"checkpointing": True})
+    assert plain["metrics"] == spared["metrics"]
+    assert plain["history"][-1] == spared["history"][-1] != spared["history"][0]

@@ -1,36 +1,82 @@
-"""`rankwise methods`: what every method entry trains and keeps on a model of your choice, from shapes alone."""
+"""From shapes alone. `rankwise methods`: what every method trains and keeps on a model; `rankwise fits`: what memory holds."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
+from rankwise.config import first_dataset, library
+
 COLUMNS = ["entry", "trains", "stored", "steps", "rank", "trainable_parameters", "optimizer_state_bytes", "source"]
+GIB = {"": 1, "gib": 1, "gb": 1e9 / 2**30, "mib": 1 / 2**10, "tib": 2**10}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command `rankwise`; run it in a clone, whose config/ it reads."""
-    parser = argparse.ArgumentParser(prog="rankwise", description="Compares efficient fine-tuning methods.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    methods = commands.add_parser("methods", help="list every method: what trains, how it is stored, how it steps, counts")
-    methods.add_argument("--model", default="distilbert", help="a name in config/models.yaml (default: distilbert)")
-    methods.add_argument("--dataset", default="sst2", help="a name in config/datasets.yaml, for its task (default: sst2)")
-    methods.add_argument("--rank", type=int, default=8, help="where an entry leaves it open (default: 8)")
-    methods.add_argument("--page", action="store_true", help="print docs/methods.md instead of the table")
-    given = parser.parse_args(arguments)
+    given = _parser().parse_args(arguments)
     try:
-        print(_methods(given))
+        if not Path("config/methods.yaml").is_file():
+            raise ValueError(f"no config/methods.yaml in {Path.cwd()}: run this in a clone of Rankwise")
+        print({"methods": _methods, "fits": _fits}[given.command](given))
     except ValueError as error:
         print(f"rankwise: {error}", file=sys.stderr)
         return 1
     return 0
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rankwise", description="Compares efficient fine-tuning methods.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    methods = commands.add_parser("methods", help="list every method: what trains, how it is stored, how it steps, counts")
+    fits = commands.add_parser("fits", help="the largest micro-batch that memory of a size holds, by method")
+    for command in (methods, fits):
+        command.add_argument("--model", default="distilbert", help="a name in config/models.yaml (default: distilbert)")
+        command.add_argument("--dataset", help="a name in config/datasets.yaml, for its task (default: the model's first)")
+        command.add_argument("--rank", type=int, default=8, help="where an entry leaves it open (default: 8)")
+    methods.add_argument("--page", action="store_true", help="print docs/methods.md instead of the table")
+    fits.add_argument("--memory", required=True, nargs="+", type=_gib, help="sizes, as in 24GiB or 80GiB")
+    fits.add_argument(
+        "--methods", nargs="+", default=["full", "lora", "qlora", "galore", "vlorp"], help="names in config/methods.yaml"
+    )
+    fits.add_argument("--length", nargs="+", type=int, help="sequence lengths in tokens (default: the dataset's)")
+    fits.add_argument("--weights", choices=["fp32", "bf16"], help="how a dense base is stored (default: as the entries say)")
+    fits.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="whose kernels and allocator (default: cuda)")
+    fits.add_argument("--checkpointing", action="store_true", help="compute activations again in backward")
+    return parser
+
+
+def _gib(text: str) -> float:
+    found = re.fullmatch(r"([0-9.]+)\s*([a-z]*)", text.lower())
+    if not found or found[2] not in GIB:
+        raise argparse.ArgumentTypeError(f"got {text!r}, allowed: a size such as 24GiB, 24GB, 512MiB")
+    return float(found[1]) * GIB[found[2]]
+
+
+def _fits(given: argparse.Namespace) -> str:
+    from rankwise.measure.fits import table  # noqa: PLC0415 - torch takes seconds, --help should not
+    from rankwise.plan import Plan  # noqa: PLC0415
+
+    entries = library(Path.cwd())
+    dataset = given.dataset or first_dataset(entries, given.model)
+    dense = [name for name in given.methods if entries["methods"].get(name, {}).get("weights") in ("fp32", "bf16")]
+    grid = {
+        "models": [given.model],
+        "datasets": [dataset],
+        "methods": given.methods,
+        "ranks": [given.rank],
+        "measurements": ["fits"],
+    }
+    grid |= {"memory_gib": given.memory, "device": given.device, "checkpointing": given.checkpointing}
+    grid |= {"override": {name: {"weights": given.weights} for name in dense}} if given.weights else {}
+    grid |= {"lengths_tokens": given.length} if given.length else {}
+    plan = Plan({"name": "fits", "question": "?", "device": "cpu", "profile": [grid]}, Path.cwd(), "rankwise fits")
+    return _aligned(table([plan.request("fits", cell) for cell in plan.cells("fits")]))
+
+
 def _methods(given: argparse.Namespace) -> str:
-    if not Path("config/methods.yaml").is_file():
-        raise ValueError(f"no config/methods.yaml in {Path.cwd()}: run this in a clone of Rankwise")
     from rankwise.catalogue import catalogue, page, table  # noqa: PLC0415 - torch takes seconds, --help should not
 
-    arguments = (Path.cwd(), given.model, given.dataset, given.rank)
+    arguments = (Path.cwd(), given.model, given.dataset or "sst2", given.rank)
     return page(*arguments).rstrip() if given.page else _aligned(table(catalogue(*arguments), COLUMNS))
 
 

@@ -134,3 +134,27 @@ def pick(entries: dict, name: str, file: str, key: str) -> dict:
     if name not in entries:
         raise ConfigError(file, key, name, entries)
     return entries[name]
+
+
+def merge(base: dict, over: dict) -> dict:
+    """`base` with `over` laid on top, mapping by mapping."""
+    both = {k: merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in over.items()}
+    return {**base, **both}
+
+
+def without(entry: dict, keys: tuple[str, ...]) -> dict:
+    """`entry` less the keys that only people read."""
+    return {key: value for key, value in entry.items() if key not in keys}
+
+
+def first_dataset(entries: dict[str, dict], model: str) -> str:
+    """The first dataset whose task a model has a head for, and whose length it has positions for.
+
+    Raises:
+        ConfigError: there is no such model, or no such dataset.
+    """
+    entry = pick(entries["models"], model, "config/models.yaml", "model")
+    for name, dataset in entries["datasets"].items():
+        if dataset["task"] in entry["head"] and dataset["max_length_tokens"] <= entry["max_positions_tokens"]:
+            return name
+    raise ConfigError("config/models.yaml", f"{model}.head", list(entry["head"]), "a task that some dataset has")

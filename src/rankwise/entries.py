@@ -85,7 +85,7 @@ def check_release(name: str, optimizer: dict, schedule: dict, where: tuple[str, 
     for key, needed in (("accumulation_steps", 1), ("max_gradient_norm", None)):
         if schedule[key] != needed:
             words = f"{'null' if needed is None else needed} with {name}, which steps inside backward (release)"
-            raise ConfigError(where[0], f"{where[1]}.schedule.{key}", schedule[key], words)
+            raise ConfigError(where[0], f"{where[1]}.{key}", schedule[key], words)
 
 
 def _fill(key: str, folder: str, module: str, given: dict, model: dict, rank: int) -> dict:

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import psutil
 import torch
 import transformers
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
+GIB = 2**30
 AUTO_CLASSES = {
     "classification": "AutoModelForSequenceClassification",
     "language_modelling": "AutoModelForCausalLM",
@@ -37,6 +39,27 @@ def from_snapshot(folder: Path, task: str, classes: int) -> nn.Module:
     if model.config.pad_token_id is None:
         model.config.pad_token_id = pad_token_id(tokenizer(folder))
     return model
+
+
+def check_room(entry: dict, task: str, classes: int, device: str) -> None:
+    """Whether the fp32 weights of an entry have room on a device at all.
+
+    Raises:
+        ValueError: they have not; says how much there is.
+    """
+    needed = sum(p.numel() * 4 for p in from_shapes(entry, task, classes, "meta").parameters())
+    free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
+    if needed > free:
+        raise ValueError(
+            f"config/models.yaml: {entry['family']} with {needed / 4e9:.1f} billion parameters: fp32 weights of "
+            f"{needed / GIB:.1f} GiB, allowed: at most the {free / GIB:.1f} GiB that are free on {device}"
+        )
+
+
+def checkpoint(model: nn.Module) -> None:
+    """Keep each layer's input only, and compute its activations again in backward (Chen et al. 2016, arXiv 1604.06174)."""
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    model.config.use_cache = False
 
 
 def tokenizer(folder: Path) -> PreTrainedTokenizerBase:

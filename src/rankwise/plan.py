@@ -10,14 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rankwise import provenance
-from rankwise.config import ConfigError, check, library, pick
+from rankwise import profiles, provenance
+from rankwise.config import ConfigError, check, library, merge, pick, without
 from rankwise.entries import DENSE, check_length, check_pair, check_release, check_sources, resolve_method, takes_rank
 
 RESULTS = "results"
-MEASUREMENTS = ("memory", "flops", "forward")
-# What only people read: no part of a request.
-COSMETIC = {"methods": ("label", "source", "note"), "models": ("note", "licence"), "datasets": ("note", "licence")}
+MEASUREMENTS = profiles.MEASUREMENTS
+# What only people and the FLOPs of an epoch read: no part of other requests.
+COSMETIC = {
+    "methods": ("label", "source", "note"),
+    "models": ("note", "licence"),
+    "datasets": ("note", "licence", "train_samples"),
+}
 
 
 class Cell(NamedTuple):
@@ -56,16 +60,19 @@ class Plan:
     # Cells ------------------------------------------------------------------------------------------------------------
 
     def cells(self, measurement: str) -> list[Cell]:
-        """The cells in which `measurement` (train, memory, flops or forward) is taken, in the study's order."""
+        """The cells in which `measurement` (train, or a profile's) is taken, in the study's order."""
         return list(self._grids[measurement])
 
     def _add(self, kind: str, key: str, grid: dict) -> None:
         self._check_names(kind, key, grid)
         for cell in self._expand(grid):
             method, where = self._method(cell, grid, key), (self.file, key)
-            check_length(cell.method, method, self.library["models"][cell.model], self._tokens(cell.dataset, grid), where)
+            longest = max(profiles.lengths(grid, self._tokens(cell.dataset, grid)))
+            check_length(cell.method, method, self.library["models"][cell.model], longest, where)
             if kind == "train":
-                check_release(cell.method, method["optimizer"], self._schedule(grid), where)
+                check_release(cell.method, method["optimizer"], self._schedule(grid), (self.file, f"{key}.schedule"))
+            elif "throughput" in grid["measurements"]:
+                check_release(cell.method, method["optimizer"], {**grid, "max_gradient_norm": None}, where)
             for measurement in ["train"] if kind == "train" else grid["measurements"]:
                 if self._grids[measurement].setdefault(cell, grid) != grid:
                     raise ConfigError(self.file, key, cell.folder, f"{measurement} of a cell in one grid only")
@@ -80,6 +87,7 @@ class Plan:
                 raise ConfigError(self.file, f"{key}.models", name, f"models with weights: {', '.join(ready)}")
         for model, dataset in itertools.product(grid["models"], grid["datasets"]):
             check_pair(self.library, model, dataset, self._tokens(dataset, grid), (self.file, key))
+            profiles.check_lengths(grid, model, self.library["models"][model]["max_positions_tokens"], (self.file, key))
 
     def _tokens(self, dataset: str, grid: dict) -> int:
         return grid.get("sequence_length_tokens", self.library["datasets"][dataset]["max_length_tokens"])
@@ -135,12 +143,18 @@ class Plan:
     @functools.cache  # noqa: B019 - one plan lives as long as the process
     def request(self, measurement: str, cell: Cell) -> dict:
         """Everything that decides the result of one cell, and nothing else."""
+        own = measurement == "train" or self.needs_gpu(measurement, cell)  # every other profile runs in the CPU's environment
         shared = {
             "measurement": measurement,
             "cell": {name: value for name, value in cell._asdict().items() if value is not None},
-            "environment": self.environment(self.study["environment"] if measurement == "train" else "cpu"),
+            "environment": self.environment(self.study["environment"] if own else "cpu"),
         }
         return {**shared, **(self._training(cell) if measurement == "train" else self._profiling(measurement, cell))}
+
+    def needs_gpu(self, measurement: str, cell: Cell) -> bool:
+        """Whether a job takes a GPU."""
+        trains = measurement == "train"
+        return self.study["device"] == "cuda" if trains else profiles.on_gpu(measurement, self._grids[measurement][cell])
 
     def _training(self, cell: Cell) -> dict:
         method, task = self.method("train", cell), self.library["datasets"][cell.dataset]["task"]
@@ -168,13 +182,12 @@ class Plan:
             "batch_size": grid["batch_size"],
             "sequence_length_tokens": self._tokens(cell.dataset, grid),
         }
-        own = {"memory": {"measured": grid["measured"]}, "forward": {"cpu_threads": self.study["cpu_threads"]}}
         return {
             "model": without(self._model(cell.model), ("weights",)),
             "method": method,
             "shapes": shapes,
             "code": self._code(measurement, method),
-            **own.get(measurement, {}),
+            **profiles.settings(measurement, grid, self.study, dataset, shapes["sequence_length_tokens"]),
         }
 
     def input_request(self, kind: str, name: str) -> dict:
@@ -230,17 +243,6 @@ class Plan:
         loaded = (f"rankwise.methods.{method['module']}", f"rankwise.optim.{method['optimizer']['module']}")
         bits = () if method["weights"] in DENSE else ("rankwise.quantized",)
         return self.digests(script, *loaded, *bits, *others)
-
-
-def merge(base: dict, over: dict) -> dict:
-    """`base` with `over` laid on top, mapping by mapping."""
-    both = {k: merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in over.items()}
-    return {**base, **both}
-
-
-def without(entry: dict, keys: tuple[str, ...]) -> dict:
-    """`entry` less the keys that only people read."""
-    return {key: value for key, value in entry.items() if key not in keys}
 
 
 def dumps(request: dict) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rankwise import outputs, provenance
 from rankwise.config import ConfigError
-from rankwise.plan import RESULTS, Plan
+from rankwise.plan import MEASUREMENTS, RESULTS, Cell, Plan
 
 GIB = 2**30
 HUB_TIMEOUT_S = 10
@@ -32,13 +32,14 @@ def study_file(given: Iterable[object], root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
 
 
-def set_environment(root: Path, plan: Plan) -> None:
+def set_environment(root: Path, plan: Plan, warm: bool) -> None:
     """What jobs inherit, here and on a cluster node (where the Snakefile is read again): this clone's sources, this
     interpreter, and the tracker, which is no part of a request because it changes no result.
     """
     os.environ["PYTHONPATH"] = str(root / "src")
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     os.environ["RANKWISE_TRACKER"] = plan.study["tracker"]
+    os.environ.setdefault("RANKWISE_WARM", "1" if warm else "0")  # a node that runs one job of many keeps no server for more
 
 
 def check_targets(arguments: list[str], plan: Plan) -> None:
@@ -71,10 +72,24 @@ def _disk(plan: Plan) -> list[str]:
 
 
 def _gpu(jobs: list[Job], plan: Plan) -> list[str]:
-    wanted = plan.study["device"] == "cuda" and any(rule == "train" for rule, _ in jobs)
-    if not wanted or Path("/proc/driver/nvidia/gpus").is_dir() or shutil.which("nvidia-smi"):
+    """One line for each kind of job that needs a GPU where there is none."""
+    if Path("/proc/driver/nvidia/gpus").is_dir() or shutil.which("nvidia-smi"):
         return []
-    return [f"{plan.file}: device: got cuda, but this machine shows no NVIDIA GPU; allowed here: cpu, or profiles alone"]
+    kinds = dict.fromkeys(
+        rule for rule, wildcards in jobs if rule in ("train", *MEASUREMENTS) and _on_gpu(rule, wildcards, plan)
+    )
+    keys = {"train": "device", "ledger": "profile.device of ledger with measured: true"}
+    return [
+        f"{plan.file}: {keys.get(kind, f'profile.device of {kind}')}: got cuda, but this machine shows no NVIDIA GPU; "
+        "allowed here: cpu, or what needs only shapes"
+        for kind in kinds
+    ]
+
+
+def _on_gpu(rule: str, wildcards: dict[str, str], plan: Plan) -> bool:
+    seed = {"seed": int(wildcards["seed"])} if "seed" in wildcards else {}
+    names = (wildcards[name] for name in ("model", "dataset", "method"))
+    return plan.needs_gpu(rule, Cell(*names, int(wildcards["rank"]), **seed))
 
 
 def _input(kind: str, name: str, plan: Plan) -> list[str]:

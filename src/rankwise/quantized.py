@@ -63,6 +63,7 @@ class Int8Linear(bnb.nn.Linear8bitLt):
 
     def forward(self, x: Tensor) -> Tensor:
         self.state.is_training, self.state.CB, self.state.SCB = self.training, self.weight.data, self.scale
+        self.state.threshold = 0.0 if x.is_meta else OUTLIER  # how many columns are above it, only values tell
         return _add(bnb.matmul(x.to(self.compute_dtype), self.weight, state=self.state), self.bias).to(x.dtype)
 
     def constants(self) -> list[Tensor]:

@@ -5,13 +5,17 @@ import os
 from pathlib import Path
 
 STATUSES = ("ok", "out_of_memory", "diverged", "unsupported")
-UNITS = ("_bytes", "_s", "_nats", "_fraction", "_flops", "_tokens", "_per_s")
+UNITS = ("_bytes", "_s", "_nats", "_fraction", "_flops", "_tokens", "_per_s", "_per_second", "_joules", "_watts", "_gib")
 # Quantities whose name is their unit: counts, ratios of losses, norms.
 COUNTS = frozenset({
-    "batch_size", "best_epoch", "effective_batch_size", "effective_rank", "epoch", "gradient_norm", "learning_rate",
-    "perplexity", "repeats", "samples", "selection_perplexity", "tokens", "total_parameters", "trainable_parameters",
-    "update", "updates",
+    "accumulation_steps", "batch_size", "best_epoch", "effective_batch_size", "effective_rank", "epoch", "event",
+    "gradient_norm", "largest_batch_size", "learning_rate", "method_update_interval_steps", "perplexity", "processes",
+    "refresh_interval_steps", "repeats", "samples", "selection_perplexity", "tokens", "total_parameters",
+    "trainable_parameters", "update", "updates",
 })  # fmt: skip
+
+
+LISTS = ("history", "rows", "timeline", "state", "groups")  # of rows
 
 
 def check_units(columns: dict) -> None:
@@ -45,7 +49,8 @@ def write(path: Path, request: dict, result: dict, environment: dict) -> None:
     """Write the result of a job: `status`, `metrics` (reproducible), `cost` (times, never compared), `history` by epoch."""
     if result.get("status", "ok") not in STATUSES:
         raise ValueError(f"status {result['status']!r}, allowed: {', '.join(STATUSES)}")
-    for columns in (result.get("metrics", {}), result.get("cost", {}), *result.get("history", [])):
+    rows = [row for name in LISTS for row in result.get(name, [])]
+    for columns in (result.get("metrics", {}), result.get("cost", {}), *rows):
         check_units(columns)
     write_json(path, {"status": "ok", **result, "request": request, "environment": environment})
 

@@ -67,12 +67,15 @@ def train(request: dict) -> dict:
 def _train(request: dict) -> dict:
     cell, task, seed = request["cell"], request["dataset"]["task"], request["cell"]["seed"]
     folder = model_folder(request)
+    models.check_room(request["model"], task, len(request["dataset"].get("classes", [])), "cpu")
     set_seed(seed)  # before the model, so that a new head starts alike under every method
     model = models.from_snapshot(folder, task, len(request["dataset"].get("classes", [])))
     total = sum(p.numel() for p in model.parameters())
     names = models.names(request["model"], task)
     model = storage.store(model, request["method"]["weights"], names, COMPUTE[request["schedule"]["precision"]])
     method, model = adapt(request["method"], model, names)
+    if request["schedule"]["checkpointing"]:
+        models.checkpoint(model)
     data = load_data(request, models.tokenizer(folder), seed)
     set_seed(seed)  # again, so that dropout does not depend on what the method drew
     loop = Loop(model, method, data, request["schedule"], request["device"], tracking=cell)

@@ -1,59 +1,154 @@
-"""Latency and FLOPs of a forward pass without gradients, by batch: warmed up, synchronised, the median of repeats."""
+"""Latency and FLOPs of a forward pass without gradients: by batch size and length, un-merged and merged.
 
-import statistics
-import time
+The model has random weights, which change neither time nor FLOPs. A batch is warmed up and then timed in rounds that go through
+all batches, so that a drift of the machine meets each of them. FLOPs are of that very batch, counted on the meta device with
+eager attention, whose products the counter sees (2 a multiply-add; matrix products and attention only).
+
+Where merging changes no module (full fine-tuning, a head alone) there is one model, and its rows are the un-merged ones. A
+quantized base becomes dense in fp32 when something is merged into it, so its merged rows are those of a dense model.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import product
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rankwise import models, storage
+from rankwise import models
 from rankwise.measure.batch import meta_batch
-from rankwise.method import Unsupported, adapt
+from rankwise.measure.meters import Watch, device_name
+from rankwise.measure.step import adapted
+from rankwise.measure.timing import PROCESSES, Clock, in_processes, out_of_memory, ready, repeats, spread
+from rankwise.method import Method, Unsupported, adapt
 
-WARMUP, REPEATS = 3, 11
-
-
-def forward(request: dict) -> dict:
-    """Median and quartiles of the latency; the model has random weights, which change neither time nor FLOPs."""
-    torch.set_num_threads(request["cpu_threads"])
-    torch.manual_seed(0)
-    shapes = request["shapes"]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = models.from_shapes(request["model"], shapes["task"], shapes["classes"], device)
-    try:
-        with torch.device(device):
-            names = models.names(request["model"], shapes["task"])
-            model = adapt(request["method"], storage.store(model, request["method"]["weights"], names), names)[1].eval()
-    except Unsupported as error:
-        return {"status": "unsupported", "reason": str(error)}
-    ids = torch.randint(model.config.vocab_size, (shapes["batch_size"], shapes["sequence_length_tokens"]), device=device)
-    return {"metrics": {"forward_flops": _flops(request, shapes)}, "cost": _latency(model, ids), "device": device}
+WARMUP, ROUNDS, REPEATS = 3, 3, 12  # passes before a round, rounds, passes of a round at most
+ROUND_S = 0.5  # what a batch's warm-up, and its passes, of a round aim at; a slower pass is taken once
+Batch = tuple[int, int]  # samples, tokens a sample
 
 
-def _flops(request: dict, shapes: dict) -> int:
+def forward(request: dict, processes: int = PROCESSES) -> dict:
+    """A row for each batch size, length and state: median and quartiles over all processes.
+
+    Raises:
+        RuntimeError: the device is not there.
+    """
+    device = ready(request)
+    found = in_processes(rehearse, _measured, request, processes)
+    if failed := next((one for one in found if "status" in one), None):
+        return {**failed, "device": device}
+    cost = {"taint": "; ".join(dict.fromkeys(reason for one in found for reason in one["taint"]))}
+    rows = [_row(key, [one["rows"][key] for one in found], found[0]["flops"][key]) for key in found[0]["rows"]]
+    cost["device_name"] = device_name(device)
+    return {"rows": rows, "metrics": {"processes": processes}, "cost": cost, "device": device}
+
+
+def _row(key: tuple[bool, Batch], samples: list[list[float] | dict], flops: int) -> dict:
+    merged, (size, length) = key
+    row = {"batch_size": size, "sequence_length_tokens": length, "merged": merged, "forward_flops": flops}
+    if failed := next((one for one in samples if isinstance(one, dict)), None):
+        return {**row, **failed}
+    seconds = [second for one in samples for second in one]
+    times = spread("forward_latency", seconds)
+    rate = size / times["forward_latency_s"]
+    rates = {"throughput_samples_per_s": rate, "throughput_tokens_per_s": rate * length}
+    return {**row, **times, **rates, "repeats": len(seconds)}
+
+
+def twin(request: dict) -> tuple[Method, nn.Module]:
+    """The method, settled, and its model on the meta device, whose products a FLOP counter sees; the base is dense.
+
+    Raises:
+        Unsupported: the method cannot do this model, with the reason.
+    """
     with torch.device("meta"):
-        twin = models.from_shapes(request["model"], shapes["task"], shapes["classes"], "meta", attention="eager")
-        twin = adapt(request["method"], twin, models.names(request["model"], shapes["task"]))[1].eval()
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            twin(**meta_batch(shapes))
-    return counter.get_total_flops()
+        names = models.names(request["model"], request["shapes"]["task"])
+        method, model = adapt(request["method"], base_twin(request), names)
+    method.settle(model)
+    return method, model
+
+
+def rehearse(request: dict) -> None:
+    """Load all that measuring needs, but no weights."""
+    with suppress(Unsupported):  # measuring says so
+        twin(request)
+
+
+def base_twin(request: dict) -> nn.Module:
+    """The base model on the meta device, with eager attention."""
+    shapes = request["shapes"]
+    return models.from_shapes(request["model"], shapes["task"], shapes["classes"], "meta", attention="eager")
+
+
+def _states(method: Method, model: nn.Module) -> Iterator[tuple[bool, nn.Module]]:
+    """(merged, model): as adapted, and where merging changes a module, merged. Merging uses the model up."""
+    yield False, model.eval()
+    before = _modules(model)
+    merged = method.merge(model)
+    if merged is not None and _modules(merged) != before:
+        yield True, merged.eval()
+
+
+def _modules(model: nn.Module) -> list[tuple[str, type]]:
+    return [(name, type(module)) for name, module in model.named_modules()]
+
+
+def _batches(request: dict) -> list[Batch]:
+    return list(product(request["batch_sizes"], request["lengths_tokens"]))
 
 
 @torch.no_grad()
-def _latency(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, float]:
-    seconds = []
-    for repeat in range(WARMUP + REPEATS):
-        _synchronise()
-        start = time.perf_counter()
+def _counted(request: dict) -> dict[tuple[bool, Batch], int]:
+    """FLOPs by state and batch; a merged model has the base's own modules, so its products are the base's."""
+    states, found = ((False, twin(request)[1]), (True, base_twin(request))), {}
+    for merged, model in states:
+        for size, length in _batches(request):
+            with FlopCounterMode(display=False) as counter:
+                model.eval()(**meta_batch({"batch_size": size, "sequence_length_tokens": length}))
+            found[merged, (size, length)] = counter.get_total_flops()
+    return found
+
+
+@torch.no_grad()
+def _measured(request: dict) -> dict:
+    """Seconds of each pass, by state and batch, or why a batch has none; FLOPs likewise; and what tainted the times."""
+    device, rows = ready(request), {}
+    try:
+        method, model, _ = adapted(request, device)
+        method.settle(model)
+        with Watch(device) as watch:
+            for merged, state in _states(method, model):
+                seconds = _rounds(state, request, device, watch)
+                rows |= {(merged, batch): found for batch, found in seconds.items()}
+    except Unsupported as error:
+        return {"status": "unsupported", "reason": str(error)}
+    except torch.OutOfMemoryError as error:
+        return out_of_memory(error)
+    return {"rows": rows, "flops": _counted(request), "taint": watch.taint()}
+
+
+def _rounds(model: nn.Module, request: dict, device: str, watch: Watch) -> dict[Batch, list[float] | dict]:
+    found: dict[Batch, list[float] | dict] = {batch: [] for batch in _batches(request)}
+    for batch in [batch for _ in range(ROUNDS) for batch in found]:
+        if isinstance(found[batch], dict):
+            continue
+        try:
+            found[batch] += _round(model, batch, device)
+        except torch.OutOfMemoryError as error:
+            found[batch] = out_of_memory(error)
+        watch.look()
+    return found
+
+
+def _round(model: nn.Module, batch: Batch, device: str) -> list[float]:
+    """Seconds of some passes, after some that are not counted."""
+    ids, clock, warm = torch.randint(model.config.vocab_size, batch, device=device), Clock(device), []
+    while len(warm) < WARMUP and sum(warm) < ROUND_S:
         model(input_ids=ids)
-        _synchronise()
-        if repeat >= WARMUP:
-            seconds.append(time.perf_counter() - start)
-    low, median, high = statistics.quantiles(seconds, n=4)
-    spread = {"forward_latency_q1_s": low, "forward_latency_s": median, "forward_latency_q3_s": high}
-    return {**spread, "throughput_samples_per_s": len(ids) / median, "repeats": REPEATS}
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+        warm.append(clock.lap())
+    seconds = []
+    for _ in range(repeats(warm[-1], ROUND_S, 1, REPEATS)):
+        model(input_ids=ids)
+        seconds.append(clock.lap())
+    return seconds

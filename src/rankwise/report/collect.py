@@ -1,4 +1,4 @@
-"""Results become tidy tables: one row a result, or one row an evaluation. A result that was not planned is refused."""
+"""Results become tidy tables: one row a result, or a row for each item of a list in it. What was not planned is refused."""
 
 import json
 from collections.abc import Iterable
@@ -23,24 +23,32 @@ class StaleResult(ValueError):
 def collect(paths_and_requests: Planned) -> pd.DataFrame:
     """One row a result: cell, status, settings, then metrics and cost by name; what a result lacks is empty.
 
+    A result with `rows` (a forward pass by batch size) has a row for each.
+
     Raises:
         StaleResult: says how many results are stale and where the first one differs.
     """
     found = _read(paths_and_requests)
-    rows = [{**_head(one), **one.get("metrics", {}), **one.get("cost", {})} for one in found]
+    rows = [{**_head(one), **one.get("metrics", {}), **one.get("cost", {}), **row} for one in found for row in _rows(one)]
     settings = ("learning_rate", "effective_batch_size", "split", "device")
     metrics, cost = (sorted({name for one in found for name in one.get(part, {})}) for part in ("metrics", "cost"))
-    return _frame(rows, (*CELL, "status", "reason", "request_digest", *settings, *metrics, *cost))
+    own = dict.fromkeys(name for one in found for row in _rows(one) for name in row)
+    order = dict.fromkeys((*CELL, "status", "reason", "request_digest", *settings, *own, *metrics, *cost))
+    return _frame(rows, order)
 
 
-def history(paths_and_requests: Planned) -> pd.DataFrame:
-    """One row a cell and evaluation: cell, epoch, update, then the other quantities by name.
+def _rows(one: dict) -> list[dict]:
+    return one.get("rows") or [{}]
+
+
+def listed(paths_and_requests: Planned, name: str) -> pd.DataFrame:
+    """One row an item of the results' list `name`, such as history: cell, epoch, update, then the other quantities by name.
 
     Raises:
         StaleResult: as in `collect`.
     """
     found = _read(paths_and_requests)
-    rows = [{**one["request"]["cell"], **row} for one in found for row in one.get("history", [])]
+    rows = [{**one["request"]["cell"], **row} for one in found for row in one.get(name, [])]
     others = sorted({name for row in rows for name in row} - {*CELL, *HISTORY})
     return _frame(rows, (*CELL, *HISTORY, *others))
 

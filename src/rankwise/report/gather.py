@@ -19,8 +19,8 @@ def gather(request: dict, output: Path) -> None:
     if plan.digest(measurement) != request["planned"]:
         raise ValueError("config/ or a source changed since the workflow was planned; run snakemake again")
     planned = [(Path(plan.path(measurement, cell)), plan.request(measurement, cell)) for cell in plan.cells(measurement)]
-    make = collect.history if request["table"] == "history" else collect.collect
-    tables.write(make(planned), output.with_suffix(""))
+    frame = collect.listed(planned, request["table"]) if request["listed"] else collect.collect(planned)
+    tables.write(frame, output.with_suffix(""))
 
 
 def summarise(request: dict, output: Path) -> None:

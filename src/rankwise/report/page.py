@@ -15,11 +15,24 @@ TITLES = {
     ),
     "loss": ("Loss on the selection slice", "Mean over seeds, band from lowest to highest; the slice is held out of train."),
     "accuracy_memory": ("Quality against memory", "Quality on the reported split against the bytes kept between steps."),
+    "ledger": (
+        "What a training step holds at its peak",
+        "Bytes by kind, predicted from shapes; the line is the measured peak. The rest is workspace inside of kernels.",
+    ),
+    "predicted": ("Predicted and measured peaks", "Each dot is a cell; on the diagonal the prediction is exact."),
+    "timeline": ("Memory over a step", "Live bytes by kind through two steps: the first makes the optimizer's state."),
+    "fits": ("What fits", "The largest micro-batch that memory of a size holds, by sequence length. Predicted from shapes."),
+    "flops": ("FLOPs of an update", "Products of forward, backward and optimizer; refreshes are spread over their interval."),
+    "latency": ("Forward pass", "Median latency by batch size and length; bars are quartiles."),
+    "throughput": ("A training step's time", "Median seconds of forward, backward and optimizer; whiskers are quartiles."),
 }
 TABLES = {
     "summary": "Results",
     "claims": "Published numbers",
-    "memory": "Memory from shapes",
+    "memory": "Memory kept between steps",
+    "ledger": "Memory of a step",
+    "fits": "What fits",
+    "throughput": "Training throughput",
     "flops": "FLOPs of a step",
     "forward": "Forward pass",
 }
@@ -35,7 +48,7 @@ def page(request: dict, output: Path) -> None:
     counts = request["counts"]
     facts = {
         "Runs": counts["train"],
-        "Profiles": sum(counts[name] for name in ("memory", "flops", "forward")),
+        "Profiles": sum(counts.values()) - counts["train"],
         "Environment": f"{request['lock']['lock']}, digest {request['lock']['digest']}",
         "Command": f"snakemake --cores all --configfile {request['study']}",
     }

@@ -1,0 +1,192 @@
+"""Run a job's script in a process that has its libraries loaded already: `python -m rankwise.warm SCRIPT ARGUMENTS`.
+
+Most jobs are short, and importing torch and transformers takes longer than they do. So the first job starts a server, which
+imports those libraries, and nothing of this project, and waits at a Unix socket. Each job is a fork of it that runs the script
+as `python SCRIPT` would, with the caller's arguments, environment, folder and standard streams. If a caller dies, its job is
+killed; what goes wrong before a job has started is no harm, for then the script runs here. The server leaves after IDLE_S
+seconds without work. RANKWISE_WARM=0 switches it off, and so does a system without pidfd (Linux has it). Standard library only.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import traceback
+from pathlib import Path
+
+IDLE_S, PATIENCE_S = 10, 60
+LIBRARIES = ("torch", "transformers.modeling_utils", "transformers.masking_utils", "peft", "accelerate")
+BITS = "bitsandbytes"
+SRC = Path(__file__).resolve().parents[1]
+PASSING = ("_", "PWD", "OLDPWD", "SHLVL", "PYTEST_CURRENT_TEST")  # variables that say nothing about how libraries load
+
+
+def main(arguments: list[str]) -> int:
+    """The exit status of the script."""
+    bits = asks_for_bits(arguments)
+    if os.environ.get("RANKWISE_WARM", "1") == "0" or not hasattr(os, "pidfd_open"):
+        return run(arguments, bits)
+    status = ask(arguments, bits)
+    return run(arguments, bits) if status is None else status
+
+
+def asks_for_bits(arguments: list[str]) -> bool:
+    """Whether a source of the job imports bitsandbytes; where none does, peft shall not spend seconds on it."""
+    request = json.loads(arguments[arguments.index("--request") + 1])
+    files = [SRC / f"{name.replace('.', '/')}.py" for name in request["code"]]
+    return any(f"import {BITS}" in path.read_text(encoding="utf-8") for path in files if path.is_file())
+
+
+def run(arguments: list[str], bits: bool) -> int:
+    """Run the script in this process, as Python would."""
+    if not bits:
+        sys.modules.setdefault(BITS, None)
+    for name in [name for name in sys.modules if name.split(".")[0] == "rankwise"]:
+        del sys.modules[name]  # what the script imports it shall read itself
+    script = Path(arguments[0]).resolve()  # processes that the script spawns look for it from where the server stands
+    sys.argv, sys.path[0] = arguments, str(script.parent)
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+# The caller -----------------------------------------------------------------------------------------------------------
+
+
+def ask(arguments: list[str], bits: bool) -> int | None:
+    """The exit status of the script, run by the server; None if it has not started there."""
+    try:
+        link = connect(bits)
+        task = {"arguments": arguments, "environment": dict(os.environ), "folder": str(Path.cwd())}
+        socket.send_fds(link, [b"."], [0, 1, 2])
+        link.sendall(json.dumps(task).encode() + b"\n")
+        answers = link.makefile("r", encoding="utf-8")
+        if answers.readline() != "started\n":
+            return None
+    except OSError:
+        return None
+    return int(answers.readline() or 1)  # nothing: the server was killed, and the job with it
+
+
+def connect(bits: bool) -> socket.socket:
+    """A link to the server, which is started if there is none."""
+    place = address(bits)
+    with Path(f"{place}.lock").open("w", encoding="utf-8") as lock:  # two callers start one server
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        link = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(OSError):
+            link.connect(place)
+            return link
+        Path(place).unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(place)
+        listener.listen(1024)
+        command = [sys.executable, "-m", "rankwise.warm", "--serve", str(listener.fileno()), str(int(bits)), place]
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.Popen(command, pass_fds=[listener.fileno()], start_new_session=True, cwd="/", **quiet)
+        link.connect(place)
+        return link
+
+
+def address(bits: bool) -> str:
+    """The socket for this interpreter, these packages and this environment, in a folder of this user's alone."""
+    folder = Path(tempfile.gettempdir()) / f"rankwise-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to another user")
+    packages = Path(sysconfig.get_path("purelib"))
+    shared = {name: value for name, value in os.environ.items() if name not in PASSING}
+    known = [sys.executable, packages.stat().st_mtime_ns, bits, sorted(shared.items())]
+    return str(folder / hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16])
+
+
+# The server -----------------------------------------------------------------------------------------------------------
+
+
+def serve(listener: socket.socket, bits: bool, place: str) -> None:
+    """Import the libraries, then fork a job for each caller until there has been nothing to do for a while."""
+    if not bits:
+        sys.modules[BITS] = None
+    for name in (*LIBRARIES, *([BITS] if bits else [])):
+        importlib.import_module(name)
+    jobs: dict[int, tuple[int, socket.socket]] = {}  # pidfd -> pid, caller
+    while True:
+        links = {caller.fileno(): fd for fd, (_, caller) in jobs.items()}
+        ready, _, _ = select.select([listener, *jobs, *links], [], [], None if jobs else IDLE_S)
+        if not ready:
+            Path(place).unlink(missing_ok=True)
+            return
+        for one in ready:
+            if one is listener:
+                start(listener, jobs, bits)
+            elif one in jobs:
+                finish(*jobs.pop(one), one)
+            elif links.get(one) in jobs:  # the caller is gone
+                os.killpg(jobs[links[one]][0], signal.SIGKILL)
+                finish(*jobs.pop(links[one]), links[one])
+
+
+def start(listener: socket.socket, jobs: dict[int, tuple[int, socket.socket]], bits: bool) -> None:
+    """Fork the job of the next caller."""
+    caller, _ = listener.accept()
+    try:
+        caller.settimeout(PATIENCE_S)
+        _, streams, _, _ = socket.recv_fds(caller, 1, 3)
+        task = json.loads(caller.makefile("r", encoding="utf-8").readline())
+    except (OSError, ValueError):
+        caller.close()
+        return
+    if (pid := os.fork()) == 0:
+        work(task, streams, bits)
+    for stream in streams:
+        os.close(stream)
+    with contextlib.suppress(OSError):
+        caller.sendall(b"started\n")
+    jobs[os.pidfd_open(pid)] = pid, caller
+
+
+def work(task: dict, streams: list[int], bits: bool) -> None:
+    """In the fork: become the caller's process, run the script, and leave."""
+    os.setsid()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    os.closerange(3, 1024)
+    os.chdir(task["folder"])
+    os.environ.clear()
+    os.environ.update(task["environment"])
+    status = run(task["arguments"], bits)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
+
+
+def finish(pid: int, caller: socket.socket, pidfd: int) -> None:
+    """Tell the caller how its job ended; one that a signal has killed ends with 128 and the signal, as in a shell."""
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with contextlib.suppress(OSError):
+        caller.sendall(f"{code if code >= 0 else 128 - code}\n".encode())
+    caller.close()
+    os.close(pidfd)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--serve":
+        serve(socket.socket(fileno=int(sys.argv[2])), sys.argv[3] == "1", sys.argv[4])
+    else:
+        sys.exit(main(sys.argv[1:]))

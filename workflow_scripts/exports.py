@@ -1,0 +1,7 @@
+"""Write the files that users of published systems know."""
+
+from rankwise.job import produce
+from rankwise.report.exports import exports
+
+if __name__ == "__main__":
+    produce(exports)
