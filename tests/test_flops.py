@@ -331,7 +331,7 @@ def test_a_claim_without_its_table_row_or_number_is_not_yet_run_and_a_failure_is
 
 
 def test_claims_ask_for_the_tables_that_the_study_has(plan: Plan) -> None:
-    assert outputs.claim_tables(plan) == ["memory", "flops"]
+    assert outputs.claim_tables(plan) == ["memory", "flops", "ledger"]
     cells = {"models": ["tiny"], "datasets": ["generated_reviews"], "methods": ["full"]}
     alone = {"name": "t", "question": "?", "device": "cpu", "profile": [{**cells, "measurements": ["flops"]}]}
     assert outputs.claims_request(Plan(alone, ROOT))["tables"] == ["flops"]

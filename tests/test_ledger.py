@@ -15,7 +15,7 @@ from rankwise import models
 from rankwise.config import ConfigError
 from rankwise.measure import account
 from rankwise.measure.allocator import MIB, Allocator, OutOfMemory
-from rankwise.measure.fits import fits, largest
+from rankwise.measure.fits import CONTEXT, fits, largest
 from rankwise.measure.ledger import LIMIT, ledger, track
 from rankwise.measure.memory import predict
 from rankwise.measure.phases import STEPS
@@ -255,6 +255,34 @@ def test_a_large_model_needs_no_large_machine(method: str) -> None:
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 * 2**20  # KiB
 
 
+# On a GPU -------------------------------------------------------------------------------------------------------------
+
+ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@ON_GPU
+@pytest.mark.parametrize("method", ["full", "lora", "qlora", "rsvd", "galore", "vlorp"])
+def test_the_prediction_holds_on_a_gpu(method: str) -> None:
+    found = ledger(request("distilbert", method, rank=16, batch_size=32, sequence_length_tokens=128, device="cuda"))["metrics"]
+    assert found["measured_peak_bytes"] == pytest.approx(found["peak_allocated_bytes"], rel=0.03)
+
+
+@ON_GPU
+def test_the_boundary_on_a_gpu_is_the_predicted_one() -> None:
+    """The allocator is given what `fits` leaves it; within 5 % below the boundary a step fits, and 5 % above it does not."""
+    asked = request("distilbert", "full", "fits", memory_gib=[6], lengths_tokens=[128], device="cuda")
+    batch = fits(asked)["rows"][0]["largest_batch_size"]
+    room = 6 * 2**30 - CONTEXT["cuda"]
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.mem_get_info()[1])
+    try:
+        for share, fitting in ((0.95, True), (1.05, False)):
+            shapes = {**asked["shapes"], "batch_size": round(share * batch), "sequence_length_tokens": 128}
+            found = ledger({**asked, "shapes": shapes, "measured": True, "measurement": "ledger"})
+            assert (found.get("status", "ok") == "ok") == fitting
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
 # Bad input ------------------------------------------------------------------------------------------------------------
 
 
@@ -272,11 +300,6 @@ def test_virtual_tokens_count_in_every_length() -> None:
 def test_a_grid_with_nonsense_is_refused(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"profile.0.{key}"):
         request("tiny", "full", "fits", **{key: value})
-
-
-def test_released_steps_are_not_accumulated() -> None:
-    with pytest.raises(ConfigError, match="accumulation_steps: got 2, allowed: 1 with full_released"):
-        request("tiny", "full_released", "throughput", rank=0, accumulation_steps=2)
 
 
 def test_a_model_too_large_is_refused_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:

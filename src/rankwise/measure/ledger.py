@@ -3,8 +3,8 @@
 The prediction runs the step on the meta device, with the kernels of the device asked for; nothing is allocated. Its parts add
 up to its peak. The measurement is independent of it: on a CPU the peak that torch's allocator reports, workspace inside of
 kernels included, and the same storages tracked on real tensors; on CUDA the allocator's own peaks, what it reserved, and what
-the device says is in use. `residual_bytes` is the measured peak less the predicted one; above LIMIT of the peak the result says
-so.
+the device says is in use. `residual_bytes` is the measured peak less the predicted one (on CUDA with
+the allocator's rounding); above LIMIT of the peak the result says so.
 
 Not predicted: workspace inside of kernels, cuBLAS's (a few MiB a handle) and the CUDA context.
 """
@@ -43,7 +43,7 @@ def _measured(request: dict, found: dict) -> dict:
     except torch.cuda.OutOfMemoryError as error:
         return {**found, "status": "out_of_memory", "reason": str(error).splitlines()[0], "device": device}
     highest = max(columns[key] for name in phases.STEPS if (key := f"measured_{name}_peak_bytes") in columns)
-    residual = highest - metrics["peak_bytes"]
+    residual = highest - metrics.get("peak_allocated_bytes", metrics["peak_bytes"])
     share = residual / highest
     closing = {"measured_peak_bytes": highest, "residual_bytes": residual, "residual_fraction": share}
     warning = {"reason": f"residual {100 * share:.1f} % of the peak, above {100 * LIMIT:.0f} %"} if abs(share) > LIMIT else {}
