@@ -17,9 +17,9 @@ TITLES = {
     "accuracy_memory": ("Quality against memory", "Quality on the reported split against the bytes kept between steps."),
     "ledger": (
         "What a training step holds at its peak",
-        "Bytes by kind, predicted from shapes; the line is the measured peak. The rest is workspace inside of kernels.",
+        "Bytes by kind, predicted from shapes; the line is the measured peak, where the device was there.",
     ),
-    "predicted": ("Predicted and measured peaks", "Each dot is a cell; on the diagonal the prediction is exact."),
+    "predicted": ("Predicted and measured peaks", "How far each measured peak is from the predicted one."),
     "timeline": ("Memory over a step", "Live bytes by kind through two steps: the first makes the optimizer's state."),
     "fits": ("What fits", "The largest micro-batch that memory of a size holds, by sequence length. Predicted from shapes."),
     "flops": ("FLOPs of an update", "Products of forward, backward and optimizer; refreshes are spread over their interval."),
