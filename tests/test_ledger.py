@@ -234,6 +234,18 @@ def test_the_boundary_on_a_cpu_is_the_tracked_one() -> None:
     assert row["peak_bytes"] <= gib * 2**30 < row["next_peak_bytes"]
 
 
+def test_the_longest_text() -> None:
+    """Of stories260k, with its 512 positions: all of them with much memory, and the predicted boundary with less."""
+    asked = request("stories260k", "full", "fits", dataset="wikitext2", memory_gib=[0.01, 4], lengths_tokens=[64])
+    few, many = (row["largest_length_tokens"] for row in fits(asked)["rows"])
+    assert many == 512
+    assert 0 < few < 512
+    for tokens, fitting in ((few, True), (few + 64, False)):
+        shapes = {**asked["shapes"], "batch_size": 1, "sequence_length_tokens": tokens}
+        peak = ledger({**asked, "shapes": shapes, "measured": False})["metrics"]["peak_bytes"]
+        assert (peak <= 0.01 * 2**30) == fitting
+
+
 def test_less_memory_than_the_weights_holds_nothing() -> None:
     row = fits(request("distilbert", "full", "fits", memory_gib=[0.7], device="cuda"))["rows"][0]
     assert row["largest_batch_size"] == 0

@@ -30,7 +30,12 @@ def _parser() -> argparse.ArgumentParser:
     methods = commands.add_parser("methods", help="list every method: what trains, how it is stored, how it steps, counts")
     fits = commands.add_parser("fits", help="the largest micro-batch that memory of a size holds, by method")
     for command in (methods, fits):
-        command.add_argument("--model", default="distilbert", help="a name in config/models.yaml (default: distilbert)")
+        command.add_argument(
+            "--model",
+            default="distilbert",
+            type=lambda text: text.replace("-", "_"),
+            help="a name in config/models.yaml (default: distilbert)",
+        )
         command.add_argument("--dataset", help="a name in config/datasets.yaml, for its task (default: the model's first)")
         command.add_argument("--rank", type=int, default=8, help="where an entry leaves it open (default: 8)")
     methods.add_argument("--page", action="store_true", help="print docs/methods.md instead of the table")
@@ -70,7 +75,8 @@ def _fits(given: argparse.Namespace) -> str:
     grid |= {"override": {name: {"weights": given.weights} for name in dense}} if given.weights else {}
     grid |= {"lengths_tokens": given.length} if given.length else {}
     plan = Plan({"name": "fits", "question": "?", "device": "cpu", "profile": [grid]}, Path.cwd(), "rankwise fits")
-    return _aligned(table([plan.request("fits", cell) for cell in plan.cells("fits")]))
+    requests = [plan.request("fits", cell) for cell in plan.cells("fits")]
+    return _aligned(table(requests, lambda name: print(f"{name} ...", file=sys.stderr, flush=True)))
 
 
 def _methods(given: argparse.Namespace) -> str:
