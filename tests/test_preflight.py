@@ -101,6 +101,14 @@ def test_no_gpu_for_a_study_that_needs_one(local) -> None:
     assert "config/local.yaml: device: got cuda, but this machine shows no NVIDIA GPU" in local_refusal(local)
 
 
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
+def test_no_gpu_for_profiles_that_are_measured_on_one(local) -> None:
+    said = refusal(local[0], "--configfile", "config/gpu.yaml")
+    for kind in ("ledger with measured: true", "forward", "throughput"):
+        assert f"config/gpu.yaml: profile.device of {kind}: got cuda, but this machine shows no NVIDIA GPU" in said
+    assert "of fits" not in said
+
+
 def test_an_unreachable_hub(local) -> None:
     said = refusal(local[0], "--forcerun", "prepare_dataset", "--", "results/inputs/datasets/sst2/dataset.json",
                    HF_ENDPOINT="http://127.0.0.1:9")  # fmt: skip
