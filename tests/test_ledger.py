@@ -21,6 +21,7 @@ from rankwise.measure.memory import predict
 from rankwise.measure.phases import STEPS
 from rankwise.measure.step import adapted
 from rankwise.measure.tracker import KINDS, Tracker
+from rankwise.optim import projectors
 from rankwise.plan import Cell, Plan
 
 SMOKE = yaml.safe_load((ROOT / "config/methods_smoke.yaml").read_text(encoding="utf-8"))["override"]
@@ -129,6 +130,18 @@ def test_activations_of_a_chain_are_the_closed_form() -> None:
     assert found["weights"] == 4 * sum(p.numel() for p in model.parameters())
     assert found["inputs"] == 4 * 32 * 8
     assert found["activations"] == 4 * (32 * 16 * 2) + 4  # and the loss
+
+
+def test_a_refresh_by_full_svds_holds_one_chunk_at_a_time() -> None:
+    """Whatever the number of matrices; their leading vectors apart."""
+
+    def peak(count: int) -> int:
+        grads, tracker = [torch.empty(2048, 2048, device="meta") for _ in range(count)], Tracker()
+        with tracker, tracker.phase("update"):
+            projectors.svd(grads, rank=4)
+        return account.peaks(tracker)["update"].total
+
+    assert peak(64) < 1.1 * peak(8)
 
 
 def test_the_first_update_makes_the_state() -> None:

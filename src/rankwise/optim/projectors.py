@@ -19,9 +19,14 @@ def svd(
 ) -> tuple[Tensor, Tensor]:  # (B, m, r), (B, min(m, n))
     """Leading left singular vectors and all singular values, by full SVDs (GaLore: Zhao et al. 2024, Algorithm 1)."""
     size = max(1, CHUNK_NUMBERS // grads[0].numel())
-    chunks = [torch.stack([wide(g) for g in grads[i : i + size]]) for i in range(0, len(grads), size)]
-    found = [torch.linalg.svd(chunk, full_matrices=False) for chunk in chunks]
-    return torch.cat([f.U[..., :rank] for f in found]), torch.cat([f.S for f in found])
+    found = [_leading(grads[i : i + size], rank) for i in range(0, len(grads), size)]
+    return torch.cat([vectors for vectors, _ in found]), torch.cat([values for _, values in found])
+
+
+def _leading(grads: list[Tensor], rank: int) -> tuple[Tensor, Tensor]:
+    """Of one chunk; the other vectors, as large as the gradients, are let go before the next chunk."""
+    u, s, _ = torch.linalg.svd(torch.stack([wide(g) for g in grads]), full_matrices=False)
+    return u[..., :rank].contiguous(), s
 
 
 def rsvd(
