@@ -23,8 +23,7 @@ LORA = {f"{kind} lora" for kind in ("memory", "flops", "forward", "ledger")}
 PROFILES = MEMORY | LORA
 INPUTS = {"dataset generated_reviews", "dataset generated_text", "model tiny"}
 TABLES = {
-    f"table {name}"
-    for name in ("runs", "history", "memory", "flops", "forward", "ledger", "timeline", "state", "summary", "claims")
+    f"table {name}" for name in ("runs", "history", "memory", "flops", "forward", "ledger", "timeline", "summary", "claims")
 }
 FIGURES = {
     f"figure {name}" for name in ("memory", "loss", "accuracy_memory", "flops", "latency", "ledger", "predicted", "timeline")
@@ -32,7 +31,7 @@ FIGURES = {
 REPORT = TABLES | FIGURES | {"page"}
 NEEDS = {
     "table runs": ("train",), "table history": ("train",), "table memory": ("memory",), "table flops": ("flops",),
-    "table forward": ("forward",), "table ledger": ("ledger",), "table timeline": ("ledger",), "table state": ("ledger",),
+    "table forward": ("forward",), "table ledger": ("ledger",), "table timeline": ("ledger",),
     "table summary": ("table runs", "table memory"), "table claims": ("table memory", "table flops", "table ledger"),
     "figure memory": ("table memory",), "figure loss": ("table history", "table runs"), "figure flops": ("table flops",),
     "figure accuracy_memory": ("table runs", "table memory"), "figure latency": ("table forward",),
