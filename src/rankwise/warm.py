@@ -34,10 +34,19 @@ PASSING = ("_", "PWD", "OLDPWD", "SHLVL", "PYTEST_CURRENT_TEST")  # variables th
 def main(arguments: list[str]) -> int:
     """The exit status of the script."""
     bits = asks_for_bits(arguments)
-    if os.environ.get("RANKWISE_WARM", "1") == "0" or not hasattr(os, "pidfd_open"):
+    if os.environ.get("RANKWISE_WARM", "1") == "0" or not has_pidfd():
         return run(arguments, bits)
     status = ask(arguments, bits)
     return run(arguments, bits) if status is None else status
+
+
+def has_pidfd() -> bool:
+    """Whether this system tells by a file when a process has ended; some sandboxes' kernels do not."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def asks_for_bits(arguments: list[str]) -> bool:
