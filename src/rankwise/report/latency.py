@@ -47,7 +47,7 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     figure, panels = style.panels([(part.title,) for part in parts], 4.6 if len(parts) == 1 else 3.5, 2.6, columns=2)
     ends = [_curves(axes, part, labels) for axes, part in zip(panels, parts, strict=True)]
     _legend(figure, tables["forward"], [Line2D([], [], color="black", ls=dash, lw=1.2) for dash in ("-", "--")])
-    _name_ends(figure, panels, ends)
+    placing.name_ends(figure, panels, ends)
     return figure
 
 
@@ -162,25 +162,6 @@ def add_legend(figure: Figure, rows: pd.DataFrame, shown: list[tuple[object, str
     if shown or title["title"]:
         looks, names = [look for look, _ in shown], [name for _, name in shown]
         figure.legend(looks, names, loc="outside lower left", ncols=columns, handletextpad=0.4, **title)
-
-
-def _name_ends(figure: Figure, panels: list[Axes], ends: list[list[tuple]]) -> None:
-    """Each curve's name right of its end, moved apart where they would overlap."""
-    texts = [
-        [axes.annotate(text, (1, y), (8, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points", color=colour,
-                       va="center", annotation_clip=False) for y, text, colour in lines]
-        for axes, lines in zip(panels, ends, strict=True)
-    ]  # fmt: skip
-    figure.draw_without_rendering()
-    for axes, lines, found in zip(panels, ends, texts, strict=True):
-        points = 72 / figure.dpi
-        wanted = [axes.transData.transform((1, y))[1] * points for y, _, _ in lines]
-        positions = placing.spread(wanted, 9.5, axes.bbox.y0 * points + 3, axes.bbox.y1 * points - 4)
-        for text, old, new in zip(found, wanted, positions, strict=True):
-            text.set_position((8, new - old))
-            arrow = {"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
-            where = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "annotation_clip": False}
-            axes.annotate("", (1, text.xy[1]), (7, new - old), arrowprops=arrow, **where)
 
 
 def _dots(found: dict[tuple[str, str], pd.DataFrame], labels: dict[str, str]) -> Figure:

@@ -43,7 +43,7 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
         axes.set_title(" / ".join([*key, *([part.title] if part.title else [])]))
         axes.set_ylim(*_limits(found[key]))
         axes.set_xlabel("\n".join(["epoch", *_failed(part.runs, labels)]))
-    _name_ends(figure, panels, ends)
+    placing.name_ends(figure, panels, ends)
     return figure
 
 
@@ -107,25 +107,3 @@ def _failed(runs: pd.DataFrame, labels: dict[str, str]) -> list[str]:
     bad = runs[runs["status"] != "ok"] if "status" in runs else runs.iloc[:0]
     seeds = bad.groupby(["method", "rank", "status"], sort=False)["seed"].agg(lambda seed: ", ".join(f"{s:.0f}" for s in seed))
     return [f"{style.name(m, rank, labels)}: {why.replace('_', ' ')}, seed {some}" for (m, rank, why), some in seeds.items()]
-
-
-def _name_ends(figure: Figure, panels: list[Axes], ends: list[list[tuple]]) -> None:
-    texts = [
-        [axes.annotate(text, (1, y), (8, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points", color=colour,
-                       va="center", annotation_clip=False) for y, text, colour in lines]
-        for axes, lines in zip(panels, ends, strict=True)
-    ]  # fmt: skip
-    figure.draw_without_rendering()
-    for axes, lines, found in zip(panels, ends, texts, strict=True):
-        points = 72 / figure.dpi
-        wanted = [axes.transData.transform((0, y))[1] * points for y, _, _ in lines]
-        positions = placing.spread(wanted, 9.5, axes.bbox.y0 * points + 3, axes.bbox.y1 * points - 4)
-        for text, old, new in zip(found, wanted, positions, strict=True):
-            text.set_position((8, new - old))
-            _leader(axes, text.xy[1], new - old, text.get_color())
-
-
-def _leader(axes: Axes, y: float, shift: float, colour: object) -> None:
-    where = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "annotation_clip": False}
-    arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
-    axes.annotate("", (1, y), (7, shift), arrowprops=arrow, **where)

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
@@ -91,3 +92,22 @@ def _cost(
         + 60 * hits.sum()
         + 200 * box.padded(1.5 * scale).count_overlaps(others)
     )
+
+
+def name_ends(figure: Figure, panels: list[Axes], ends: list[list[tuple]]) -> None:
+    """Each curve's name right of its panel at the height (y, name, colour) of its end, moved apart where they would overlap."""
+    texts = [
+        [axes.annotate(text, (1, y), (8, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points", color=colour,
+                       va="center", annotation_clip=False) for y, text, colour in lines]
+        for axes, lines in zip(panels, ends, strict=True)
+    ]  # fmt: skip
+    figure.draw_without_rendering()
+    for axes, lines, found in zip(panels, ends, texts, strict=True):
+        points = 72 / figure.dpi
+        wanted = [axes.transData.transform((1, y))[1] * points for y, _, _ in lines]
+        positions = spread(wanted, 9.5, axes.bbox.y0 * points + 3, axes.bbox.y1 * points - 4)
+        for text, old, new in zip(found, wanted, positions, strict=True):
+            text.set_position((8, new - old))
+            arrow = {"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
+            where = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "annotation_clip": False}
+            axes.annotate("", (1, text.xy[1]), (7, new - old), arrowprops=arrow, **where)
