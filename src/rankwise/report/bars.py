@@ -7,14 +7,16 @@ from matplotlib.patches import Patch
 
 from rankwise.report import style
 
-WIDTH, ROW, AROUND, LEGEND = 4.6, 0.17, 0.66, 0.2  # inches: figure, one row, a panel's title and axis, a line of the legend
+WIDTH, ROW, AROUND = 4.6, 0.17, 0.66  # inches: figure, one row, a panel's title and axis
 Parts = dict[str, tuple[str, str]]  # column -> its name and colour
 
 
-def panels(found: dict[tuple[str, str], pd.DataFrame], legend_lines: int) -> tuple[Figure, list[Axes]]:
-    """A figure with one titled panel a key, as high as its rows."""
-    heights = [len(rows) + 0.2 for rows in found.values()]
-    figure = style.canvas(WIDTH, sum(heights) * ROW + len(found) * AROUND + legend_lines * LEGEND + 0.1)
+def panels(
+    found: dict[tuple[str, ...], pd.DataFrame], foot: float, width: float = WIDTH, around: float = AROUND
+) -> tuple[Figure, list[Axes]]:
+    """A figure with one titled panel a key, as high as its rows; `foot` inches are for what stands below them."""
+    heights = [len(rows) + 0.2 for rows in found.values()]  # in rows, as each panel's limits are
+    figure = style.canvas(width, sum(heights) * ROW + len(found) * around + foot)
     grid = list(figure.subplots(len(found), squeeze=False, height_ratios=heights)[:, 0])
     for axes, key in zip(grid, found, strict=True):
         axes.set_title(" / ".join(key))

@@ -27,7 +27,7 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
         for tokens, rows in group.groupby("sequence_length_tokens")
     }
     compact = {key: rows.drop_duplicates(["method", "rank"]).reset_index(drop=True) for key, rows in found.items()}
-    figure, grid = bars.panels(compact, legend_lines=1)
+    figure, grid = bars.panels(compact, foot=0.3)
     for axes, key in zip(grid, found, strict=True):
         _panel(axes, found[key], compact[key], colours, labels)
     dots = [Line2D([], [], color=colour, marker="o", ms=4.5, ls="", label=f"{size:g} GiB") for size, colour in colours.items()]

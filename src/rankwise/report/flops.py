@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from rankwise.report import style
+from rankwise.report import bars, style
 
-WIDTH, ROW, AROUND = 4.6, 0.17, 0.78  # inches: figure, one row, a panel's title, heading and axis
 TOTAL, SHARE = 36, 82  # points right of the panel where the two columns of text end
 PHASES = {
     "forward": style.COLOURS[3],
@@ -32,9 +31,7 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     found = style.groups(tables["flops"], labels)
     if not found:
         raise ValueError("flops: no FLOPs profile: no cell of profile has the measurement flops")
-    heights = [len(rows) + 0.2 for rows in found.values()]  # in rows, as each panel's limits are
-    figure = style.canvas(WIDTH, sum(heights) * ROW + len(found) * AROUND + 0.3)
-    grid = figure.subplots(len(found), squeeze=False, height_ratios=heights)[:, 0]
+    figure, grid = bars.panels(found, foot=0.3, around=0.78)
     for axes, (key, rows) in zip(grid, found.items(), strict=True):
         axes.set_title(" / ".join(key), pad=15)
         _panel(axes, rows.reset_index(drop=True), labels)

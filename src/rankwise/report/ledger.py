@@ -33,7 +33,7 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     found = {key: rows.reset_index(drop=True) for key, rows in style.groups(table, labels).items()}
     if not found:
         raise ValueError("ledger: no memory ledger: no cell of profile has the measurement ledger")
-    figure, grid = bars.panels(found, legend_lines=4)
+    figure, grid = bars.panels(found, foot=0.9)
     for axes, rows in zip(grid, found.values(), strict=True):
         _panel(axes, rows, labels)
     measured = "measured_peak_bytes" in table and table["measured_peak_bytes"].notna().any()

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from rankwise.report import style
+from rankwise.report import bars, style
 
-WIDTH, ROW, AROUND = 4.6, 0.17, 0.66  # inches: figure, one row, a panel's title and axis
 SIZE, SAVING = 52, 98  # points right of the panel where the two columns of numbers end
 
 
@@ -27,11 +26,8 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     found = style.groups(tables["memory"], labels)
     if not found:
         raise ValueError("memory: no memory profile: no cell of profile has the measurement memory")
-    heights = [len(rows) + 0.2 for rows in found.values()]  # in rows, as each panel's limits are
-    figure = style.canvas(WIDTH, sum(heights) * ROW + len(found) * AROUND + 0.25)
-    grid = figure.subplots(len(found), squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (key, rows) in zip(grid, found.items(), strict=True):
-        axes.set_title(" / ".join(key))
+    figure, grid = bars.panels(found, foot=0.25)
+    for axes, rows in zip(grid, found.values(), strict=True):
         _panel(axes, rows.reset_index(drop=True), labels)
     _legend(figure, pd.concat(found.values()))
     return figure
@@ -56,7 +52,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
             _beside(axes, place, _saving(sizes[place] / full.iloc[0]), SAVING)
     if len(full):
         _beside(axes, -1, f"vs {labels['full']}", SAVING)
-    axes.set_yticks(range(len(rows)), _names(rows, labels))
+    axes.set_yticks(range(len(rows)), bars.names(rows, labels))
     axes.set_ylim(len(rows) - 0.4, -0.6)
 
 
@@ -103,15 +99,6 @@ def _saving(share: float) -> str:
     digits = 0 if share == 0 else 1 if abs(percent) < 99.95 or share > 1 else 3
     sign = style.MINUS if percent < 0 else "+"
     return f"{sign}{abs(percent):.{digits}f} %"
-
-
-def _names(rows: pd.DataFrame, labels: dict[str, str]) -> list[str]:
-    """A method's name at its first row only; then the ranks alone."""
-    repeated = rows["method"].eq(rows["method"].shift())
-    return [
-        style.rank_name(row.rank) if again else style.name(row.method, row.rank, labels)
-        for row, again in zip(rows.itertuples(), repeated, strict=True)
-    ]
 
 
 def _legend(figure: Figure, rows: pd.DataFrame) -> None:

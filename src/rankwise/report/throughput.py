@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from rankwise.report import style
+from rankwise.report import bars, style
 from rankwise.report.latency import DAGGER, add_legend, tainted, time_unit
 
-WIDTH, ROW, AROUND = 4.9, 0.17, 0.66  # inches: figure, one row, a panel's title and axis
 PARTS = {"forward": style.COLOURS[6], "backward": style.COLOURS[3], "optimizer": style.COLOURS[2]}
 RATE = 46  # points right of the panel where the column of rates ends
 
@@ -28,11 +27,8 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     found = style.groups(tables["throughput"], labels)
     if not found:
         raise ValueError("throughput: no training step was timed: no cell of profile has the measurement throughput")
-    heights = [len(rows) + 0.2 for rows in found.values()]  # in rows, as each panel's limits are
-    figure = style.canvas(WIDTH, sum(heights) * ROW + len(found) * AROUND + 0.3)
-    grid = figure.subplots(len(found), squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (key, rows) in zip(grid, found.items(), strict=True):
-        axes.set_title(" / ".join(key))
+    figure, grid = bars.panels(found, foot=0.3, width=4.9)
+    for axes, rows in zip(grid, found.values(), strict=True):
         _panel(axes, rows.reset_index(drop=True), labels)
     _legend(figure, pd.concat(found.values()))
     return figure
