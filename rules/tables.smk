@@ -10,6 +10,7 @@ rule summary:
         csv="results/tables/summary.csv",
         md="results/tables/summary.md",
         tex="results/tables/summary.tex",
+        parquet="results/tables/summary.parquet",
     log:
         "logs/summary.log",
     conda:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,14 @@ def test_activation_checkpointing_changes_no_result(method: str, run) -> None:
     plain, spared = run(method), run(method, schedule={"checkpointing": True})
     assert plain["metrics"] == spared["metrics"]
     assert plain["history"][-1] == spared["history"][-1] != spared["history"][0]
+
+
+def test_metrics_are_the_means_of_the_examples(run) -> None:
+    """Every example of the reported split, in order; the same for every method, so runs can be paired."""
+    for method in ("full", "lora"):
+        found = run(method)
+        losses, right = (found["examples"][name] for name in ("loss_nats", "correct_fraction"))
+        assert set(right) <= {0.0, 1.0}
+        assert found["metrics"]["accuracy_fraction"] == sum(right) / len(right)
+        assert math.isclose(found["metrics"]["eval_loss_nats"], sum(losses) / len(losses), rel_tol=1e-12)
+    assert any("product_effective_rank" in row for row in found["history"])

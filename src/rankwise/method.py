@@ -37,6 +37,10 @@ class Method:
     def resume(self, model: nn.Module, step: int) -> None:
         """Where a run goes on after `step`: bring back shapes and modes, which no state dict holds, before that is loaded."""
 
+    def observe(self, model: nn.Module) -> dict[str, float]:
+        """What changes while the method trains, for the history: `sparsity_fraction`, `product_effective_rank`."""
+        return {}
+
     def settle(self, model: nn.Module) -> None:
         """Bring the model to the state that most of its training is in: FLOPs are counted there."""
 

@@ -8,6 +8,7 @@ TABLE_SOURCES = {"runs": "train", **{name: name for name in MEASUREMENTS}}
 # Table -> the same, for lists that lie in a result beside its numbers.
 LISTS = {"history": "train", "timeline": "ledger", "state": "ledger", "groups": "throughput"}
 TABLE_SOURCES |= LISTS
+EXAMPLES = f"{RESULTS}/tables/examples.parquet"  # a row an example and run
 # Figure -> the tables that it is drawn from.
 FIGURE_TABLES = {
     "loss": ("history", "runs"),
@@ -54,9 +55,10 @@ def targets(plan: Plan) -> list[str]:
     results = [plan.path(measurement, cell) for measurement in ("train", *MEASUREMENTS) for cell in plan.cells(measurement)]
     inputs = [plan.input_path(kind, name) for kind, name in plan.inputs()]
     written = dict.fromkeys([*page_tables(plan), *tables(plan)])
-    tabled = [f"{RESULTS}/tables/{name}.{end}" for name in written for end in ("csv", "md", "tex")]
+    tabled = [f"{RESULTS}/tables/{name}.{end}" for name in written for end in ("csv", "md", "tex", "parquet")]
     drawn = [f"{RESULTS}/figures/{name}.{end}" for name in figures(plan) for end in ("png", "svg")]
-    return [f"{RESULTS}/index.html", EXPORTS, *drawn, *tabled, *inputs, *results]
+    examples = [EXAMPLES] if plan.cells("train") else []
+    return [f"{RESULTS}/index.html", EXPORTS, *examples, *drawn, *tabled, *inputs, *results]
 
 
 def labels(plan: Plan) -> list[list[str]]:
@@ -82,7 +84,7 @@ def _relevant_study(plan: Plan, measurement: str) -> dict:
 
 def table_request(plan: Plan, table: str) -> dict:
     """A tidy table: the study's part that decides its rows, and the digest of every planned request."""
-    measurement = TABLE_SOURCES[table]
+    measurement = TABLE_SOURCES.get(table, "train")
     settings = {"table": table, "listed": table in LISTS, "measurement": measurement, "planned": plan.digest(measurement)}
     return _request(plan, "collect", **settings, study=_relevant_study(plan, measurement))
 

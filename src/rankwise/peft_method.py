@@ -7,11 +7,13 @@ import inspect
 
 import torch
 from peft import PeftConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import ModelOutput
 
 from rankwise.method import Method
+from rankwise.spectra import effective_rank
 from rankwise.storage import dequantize
 
 TASK_TYPES = {"classification": "SEQ_CLS", "language_modelling": "CAUSAL_LM"}
@@ -31,6 +33,19 @@ def modules_of(model: nn.Module, roles: tuple[str, ...], names: dict) -> dict[st
         if fitting and role_of[max(fitting, key=len)] in roles:
             found[name] = module
     return found
+
+
+def pairs(model: nn.Module) -> list[tuple[nn.Linear, nn.Linear]]:
+    """LoRA's A and B of every adapted layer."""
+    layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+    return [(layer.lora_A[name], layer.lora_B[name]) for layer in layers for name in layer.lora_A]
+
+
+@torch.no_grad()
+def product_rank(model: nn.Module) -> dict[str, float]:
+    """The effective rank of B A, the mean over adapted layers."""
+    ranks = [effective_rank(b.weight, a.weight) for a, b in pairs(model)]
+    return {"product_effective_rank": sum(ranks) / len(ranks)} if ranks else {}
 
 
 class PeftMethod(Method):

@@ -9,7 +9,8 @@ UNITS = ("_bytes", "_s", "_nats", "_fraction", "_flops", "_tokens", "_per_s", "_
 # Quantities whose name is their unit: counts, ratios of losses, norms.
 COUNTS = frozenset({
     "accumulation_steps", "batch_size", "best_epoch", "effective_batch_size", "effective_rank", "epoch", "event",
-    "gradient_norm", "largest_batch_size", "learning_rate", "method_update_interval_steps", "perplexity", "processes",
+    "gradient_norm", "largest_batch_size", "learning_rate", "method_update_interval_steps", "perplexity", "predictions",
+    "processes", "product_effective_rank",
     "refresh_interval_steps", "repeats", "samples", "selection_perplexity", "tokens", "total_parameters",
     "trainable_parameters", "update", "updates",
 })  # fmt: skip
@@ -46,11 +47,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write(path: Path, request: dict, result: dict, environment: dict) -> None:
-    """Write the result of a job: `status`, `metrics` (reproducible), `cost` (times, never compared), `history` by epoch."""
+    """Write the result of a job: `status`, `metrics` (reproducible), `cost` (times, never compared), `history` by epoch.
+
+    `examples` has a list for each quantity: a value an example of the reported split.
+    """
     if result.get("status", "ok") not in STATUSES:
         raise ValueError(f"status {result['status']!r}, allowed: {', '.join(STATUSES)}")
     rows = [row for name in LISTS for row in result.get(name, [])]
-    for columns in (result.get("metrics", {}), result.get("cost", {}), *rows):
+    first = {name: values[0] for name, values in result.get("examples", {}).items()}
+    for columns in (result.get("metrics", {}), result.get("cost", {}), first, *rows):
         check_units(columns)
     write_json(path, {"status": "ok", **result, "request": request, "environment": environment})
 

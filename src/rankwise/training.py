@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import get_scheduler
 
-from rankwise import models, storage
+from rankwise import evaluation, models, storage
 from rankwise.inputs import Data, load_data, model_folder
 from rankwise.method import Method, Unsupported, adapt, build_optimizer
 
@@ -88,6 +88,11 @@ def _trainable(model: nn.Module) -> list[nn.Parameter]:
     return [param for param in model.parameters() if param.requires_grad]
 
 
+def _check_finite(metrics: dict[str, float], where: str) -> None:
+    if not all(math.isfinite(value) for value in metrics.values()):
+        raise Diverged(f"{where}: {', '.join(f'{name} {value}' for name, value in metrics.items())}")
+
+
 class Loop:
     """Train `model`, evaluating on the selection slice, then once on the reported split."""
 
@@ -120,9 +125,12 @@ class Loop:
             counts["tokens"] = int(counts["tokens"])
         seconds = time.perf_counter() - start - evaluating
         self._restore_best()
-        final = self._measure(self.data.report)
+        examples = self._scores(self.data.report)
+        metrics = evaluation.metrics(examples)
+        _check_finite(metrics, "reported split")
         self.accelerator.end_training()
-        return {"metrics": {**final, **counts}, "history": self.history, "cost": self._cost(seconds, evaluating, counts)}
+        found = {"metrics": {**metrics, **counts}, "history": self.history, "examples": examples}
+        return {**found, "cost": self._cost(seconds, evaluating, counts)}
 
     def _updates(self, optimizer: torch.optim.Optimizer, seed: int, counts: dict) -> float:
         """Every optimizer update; returns the seconds spent on evaluation."""
@@ -186,15 +194,15 @@ class Loop:
         """Record one row of history; keep the state if it is the best so far. Returns the seconds it took."""
         start = time.perf_counter()
         means = progress.means(update) if update else {}
-        found = self._measure(self.data.selection)
+        found = evaluation.metrics(self._scores(self.data.selection))
         row = {f"selection_{name.removeprefix('eval_')}": value for name, value in found.items()}
         if update and self.effective_rank and (rank := self.effective_rank()) is not None:
             means["effective_rank"] = rank
+        means |= self.method.observe(self.model)
         self.history.append({"epoch": epoch, "update": update, "learning_rate": rate, **means, **row})
         self.accelerator.log({**means, **row}, step=update)
         print(", ".join(f"{k} {v:.6g}" for k, v in self.history[-1].items()), file=sys.stderr, flush=True)
-        if not math.isfinite(found["eval_loss_nats"]):
-            raise Diverged(f"selection loss {found['eval_loss_nats']} at update {update}")
+        _check_finite(found, f"selection slice at update {update}")
         if self.schedule["select"] == "best" and found["eval_loss_nats"] < self.best[0]:
             state = {name: p.detach().cpu().clone() for name, p in self.model.named_parameters() if p.requires_grad}
             self.best = (found["eval_loss_nats"], state)
@@ -206,13 +214,14 @@ class Loop:
                 if name in self.best[1]:
                     param.data = self.best[1][name].to(param.device)  # a method may have changed its shape since
 
-    def _measure(self, examples: list[dict]) -> dict[str, float]:
-        """The task's metrics; masks and other draws of an evaluation are the same every time."""
+    def _scores(self, examples: list[dict]) -> evaluation.Scores:
+        """A score an example; masks and other draws of an evaluation are the same every time."""
         collate = type(self.data.collate)(self.data.tokenizer, seed=0)
         loader = DataLoader(examples, self.schedule["eval_batch_size"], collate_fn=collate)
         self.model.eval()
         device = self.accelerator.device
-        found = self.data.task.evaluate(self.model, ({k: v.to(device) for k, v in b.items()} for b in loader))
+        moved = ({name: value.to(device) for name, value in batch.items()} for batch in loader)
+        found = evaluation.evaluate(self.data.task, self.model, moved)
         self.model.train()
         return found
 

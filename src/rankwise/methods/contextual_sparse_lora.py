@@ -33,7 +33,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from rankwise.channels import Attention, ChannelLinear, FeedForward, Mode, linear_columns, linear_rows
-from rankwise.peft_method import IGNORED, PeftMethod
+from rankwise.peft_method import IGNORED, PeftMethod, product_rank
 
 # Names inside one layer of the model, by family. Query, and gate or up, are the first of their block to be called.
 LAYOUTS = {
@@ -108,6 +108,9 @@ class ContextualSparseLora(PeftMethod):
     def resume(self, model: nn.Module, step: int) -> None:
         if step >= self.start_step:
             self.settle(model)
+
+    def observe(self, model: nn.Module) -> dict[str, float]:
+        return product_rank(model)
 
     def settle(self, model: nn.Module) -> None:
         for _, linear in _channel_linears(model):

@@ -26,7 +26,7 @@ from typing import Literal
 from peft import LoraConfig
 from torch import nn
 
-from rankwise.peft_method import PeftMethod, modules_of
+from rankwise.peft_method import PeftMethod, modules_of, product_rank
 
 VECTORS = (".bias", ".lora_magnitude_vector.default.weight")
 
@@ -69,6 +69,9 @@ class Lora(PeftMethod):
         if self.init == "olora" and self.has_conv1d(model, names):
             return "peft starts olora for nn.Linear; the targets of this model are Conv1D"
         return None
+
+    def observe(self, model: nn.Module) -> dict[str, float]:
+        return product_rank(model)
 
     def rate(self, name: str) -> float:
         return self.plus_ratio if ".lora_B." in name or name.endswith(VECTORS) else 1.0

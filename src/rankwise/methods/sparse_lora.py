@@ -22,17 +22,15 @@ smaller r. The product is denser than its factors: of B A, 1 - (1 - (1 - s)^2)^r
 s = 0.9, r = 16.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from rankwise.masks import component_norms, cubic_sparsity, keep_largest, soft_threshold
-from rankwise.peft_method import PeftMethod
+from rankwise.peft_method import PeftMethod, pairs, product_rank
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class SparseLora(PeftMethod):
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         adapted = super().prepare(model, names)
         if self.kind != "proximal_l1" and self.hold:
-            for factor in (factor for pair in _pairs(adapted) for factor in pair):
+            for factor in (factor for pair in pairs(adapted) for factor in pair):
                 factor.register_buffer("mask", torch.ones_like(factor.weight, dtype=torch.bool))
         return adapted
 
@@ -79,12 +77,18 @@ class SparseLora(PeftMethod):
                 self._shrink(model, optimizer)
             return
         due = step >= self.begin_step and (step - self.begin_step) % self.every_steps == 0
-        for a, b in _pairs(model):
+        for a, b in pairs(model):
             if due:
                 self._prune(a, b, self.target(step))
             elif self.hold:
                 _zero(a, a.mask)
                 _zero(b, b.mask)
+
+    def observe(self, model: nn.Module) -> dict[str, float]:
+        """`sparsity_fraction`: the share of zeros among all entries of A and B."""
+        factors = [factor.weight for pair in pairs(model) for factor in pair]
+        zeros = sum(int((weight == 0).sum()) for weight in factors)
+        return {"sparsity_fraction": zeros / sum(weight.numel() for weight in factors), **product_rank(model)}
 
     def target(self, step: int) -> float:
         """The sparsity that a pruning at `step` aims at."""
@@ -105,15 +109,8 @@ class SparseLora(PeftMethod):
 
     def _shrink(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         rates = {id(param): group["lr"] for group in optimizer.param_groups for param in group["params"]}
-        for factor in (factor for pair in _pairs(model) for factor in pair):
+        for factor in (factor for pair in pairs(model) for factor in pair):
             factor.weight.copy_(soft_threshold(factor.weight, rates[id(factor.weight)] * self.l1))
-
-
-def _pairs(model: nn.Module) -> Iterator[tuple[nn.Linear, nn.Linear]]:
-    """A and B of every adapted layer."""
-    for layer in model.modules():
-        if isinstance(layer, LoraLayer):
-            yield from ((layer.lora_A[name], layer.lora_B[name]) for name in layer.lora_A)
 
 
 def _kept(factor: nn.Linear) -> torch.Tensor:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from rankwise.low_rank_linear import Factors, LowRankLinear, transport, truncate
 from rankwise.method import Method, train_only
 from rankwise.peft_method import modules_of
+from rankwise.spectra import effective_rank
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class WeightReduction(Method):
     def settle(self, model: nn.Module) -> None:
         for _, layer in _low_rank(model) if self.svt == "shrink" else ():
             layer.replace(truncate(Factors(*(p.detach() for p in layer.factors)), max(1, int(self.svt_keep * self.rank))))
+
+    @torch.no_grad()
+    def observe(self, model: nn.Module) -> dict[str, float]:
+        ranks = [effective_rank(layer.factors.a * layer.factors.c, layer.factors.b) for _, layer in _low_rank(model)]
+        return {"product_effective_rank": sum(ranks) / len(ranks)}
 
     def merge(self, model: nn.Module) -> nn.Module | None:
         for name, layer in _low_rank(model):

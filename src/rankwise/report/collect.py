@@ -53,6 +53,25 @@ def listed(paths_and_requests: Planned, name: str) -> pd.DataFrame:
     return _frame(rows, (*CELL, *HISTORY, *others))
 
 
+def examples(paths_and_requests: Planned) -> pd.DataFrame:
+    """One row an example of the reported split and run that ended well: cell, request_digest, example, then its scores.
+
+    Raises:
+        StaleResult: as in `collect`.
+    """
+    found = [one for one in _read(paths_and_requests) if one.get("examples")]
+    names = list(dict.fromkeys(name for one in found for name in one["examples"]))
+    head = (*CELL, "request_digest", "example")
+    parts = [pd.DataFrame({**dict.fromkeys(head), **one["examples"]}).assign(**_who(one)) for one in found]
+    frame = pd.concat([part.assign(example=range(len(part))) for part in parts]) if parts else pd.DataFrame(columns=[*head])
+    text = [name for name in (*CELL, "request_digest") if name not in ("rank", "seed")]
+    return frame[[*head, *names]].astype(dict.fromkeys(text, "category")).reset_index(drop=True)
+
+
+def _who(one: dict) -> dict:
+    return {**one["request"]["cell"], "request_digest": provenance.digest(one["request"])}
+
+
 def _head(one: dict) -> dict:
     request = one["request"]
     kept = {name: one[name] for name in ("reason", "split", "device") if name in one}

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def gather(request: dict, output: Path) -> None:
-    """Write the table called `request["table"]`, as CSV, Markdown and LaTeX.
+    """Write the table called `request["table"]`; that of examples, which is long, as Parquet only.
 
     Raises:
         ValueError: the configuration or a source changed since the workflow was planned.
@@ -19,8 +19,10 @@ def gather(request: dict, output: Path) -> None:
     if plan.digest(measurement) != request["planned"]:
         raise ValueError("config/ or a source changed since the workflow was planned; run snakemake again")
     planned = [(Path(plan.path(measurement, cell)), plan.request(measurement, cell)) for cell in plan.cells(measurement)]
+    if request["table"] == "examples":
+        return tables.write_parquet(collect.examples(planned), output)
     frame = collect.listed(planned, request["table"]) if request["listed"] else collect.collect(planned)
-    tables.write(frame, output.with_suffix(""))
+    return tables.write(frame, output.with_suffix(""))
 
 
 def summarise(request: dict, output: Path) -> None:

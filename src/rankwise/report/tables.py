@@ -1,5 +1,6 @@
 """A table as CSV for machines, Markdown and LaTeX (booktabs) for papers; and the paper's summary of runs."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,9 +23,17 @@ LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\t
 
 
 def write(frame: pd.DataFrame, stem: Path) -> None:
-    """Write `stem`.csv, .md and .tex, each whole or not at all."""
+    """Write `stem`.csv, .md, .tex and .parquet, each whole or not at all."""
     for suffix, text in ((".csv", frame.to_csv(index=False)), (".md", markdown(frame)), (".tex", latex(frame))):
         result.write_text(stem.with_name(stem.name + suffix), text)
+    write_parquet(frame, stem.with_name(stem.name + ".parquet"))
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table with its types, whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    frame.to_parquet(part, index=False, compression="zstd")
+    part.replace(path)
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -1,6 +1,4 @@
-"""Causal language modelling: the text as one stream, cut into blocks; loss in nats a predicted token, perplexity its exp."""
-
-import math
+"""Causal language modelling: the text as one stream, cut into blocks; loss in nats a predicted token."""
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +25,9 @@ class Collate:
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
 
 
-@torch.no_grad()
-def evaluate(model: nn.Module, batches: list[dict[str, Tensor]]) -> dict[str, float]:
-    """Mean over predicted tokens: every block predicts all of its tokens but the first."""
-    loss = count = 0.0
-    for batch in batches:
-        ids = batch["input_ids"]
-        logits = model(input_ids=ids, attention_mask=batch["attention_mask"]).logits.float()
-        loss += nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="sum").item()
-        count += ids[:, 1:].numel()
-    return {"eval_loss_nats": loss / count, "perplexity": math.exp(loss / count)}
+def scores(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # each (examples,)
+    """Mean loss of a block, which predicts all of its tokens but the first."""
+    ids = batch["input_ids"]
+    logits = model(input_ids=ids, attention_mask=batch["attention_mask"]).logits.float()
+    loss = nn.functional.cross_entropy(logits[:, :-1].mT, ids[:, 1:], reduction="none")
+    return {"loss_nats": loss.mean(1), "predictions": torch.full_like(ids[:, 0], ids.shape[1] - 1)}

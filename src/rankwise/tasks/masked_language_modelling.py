@@ -39,14 +39,10 @@ class Collate:
         return torch.rand(ids.shape, generator=self.generator)
 
 
-@torch.no_grad()
-def evaluate(model: nn.Module, batches: list[dict[str, Tensor]]) -> dict[str, float]:
-    """Mean over predicted tokens."""
-    loss = correct = count = 0.0
-    for batch in batches:
-        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()
-        flat, labels = logits.flatten(0, 1), batch["labels"].flatten()
-        loss += nn.functional.cross_entropy(flat, labels, ignore_index=IGNORED, reduction="sum").item()
-        correct += ((flat.argmax(-1) == labels) & (labels != IGNORED)).sum().item()
-        count += (labels != IGNORED).sum().item()
-    return {"eval_loss_nats": loss / max(count, 1), "accuracy_fraction": correct / max(count, 1)}
+def scores(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # each (examples,)
+    """Means over the tokens of a text that are predicted; zeros where none is."""
+    logits, labels = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float(), batch["labels"]
+    loss = nn.functional.cross_entropy(logits.mT, labels, ignore_index=IGNORED, reduction="none")
+    right, predicted = logits.argmax(-1) == labels, (labels != IGNORED).sum(1)
+    count = predicted.clamp_min(1)
+    return {"loss_nats": loss.sum(1) / count, "correct_fraction": right.sum(1) / count, "predictions": predicted}
