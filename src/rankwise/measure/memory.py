@@ -40,6 +40,7 @@ def predict(request: dict) -> dict[str, int]:
     trainable = [p for p in model.parameters() if p.requires_grad]
     return {
         **_parts(request, method, model, names),
+        "buffers_bytes": _bytes(model.buffers()),
         "gradients_bytes": _gradients(request, method, model, names, trainable),
         "trainable_parameters": sum(p.numel() for p in trainable),
         "total_parameters": sum(storage.numel(p) for p in model.parameters()),
