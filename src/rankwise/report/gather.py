@@ -1,9 +1,10 @@
-"""From a study's results to one tidy table, and from tidy tables to the paper's."""
+"""From a study's results to one tidy table."""
 
 from pathlib import Path
 
 from rankwise.plan import Plan
 from rankwise.report import collect, tables
+from rankwise.report.scores import mixed
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -21,12 +22,8 @@ def gather(request: dict, output: Path) -> None:
     planned = [(Path(plan.path(measurement, cell)), plan.request(measurement, cell)) for cell in plan.cells(measurement)]
     if request["table"] == "examples":
         return tables.write_parquet(collect.examples(planned), output)
+    if request["table"] == "search":
+        return tables.write(collect.trials(planned), output.with_suffix(""))
     frame = collect.listed(planned, request["table"]) if request["listed"] else collect.collect(planned)
-    return tables.write(frame, output.with_suffix(""))
-
-
-def summarise(request: dict, output: Path) -> None:
-    """Write the paper's table from the tidy ones beside it."""
-    frames = [tables.read(output.with_name(f"{name}.csv")) for name in request["tables"]]
-    runs, memory = (*frames, None)[:2]
-    tables.write(tables.summary(runs, memory, dict(request["labels"])), output.with_suffix(""))
+    warnings = mixed(frame).values() if request["table"] == "runs" else ()
+    return tables.write(frame, output.with_suffix(""), [f"Warning: {text}." for text in warnings])

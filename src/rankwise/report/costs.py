@@ -1,0 +1,69 @@
+"""What each curve of a study costs, from whichever tables the study has."""
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from rankwise.report.scores import CURVE, GROUP, check_devices
+
+CELL = [*GROUP, *CURVE]
+PARTS = ["weights_bytes", "quantization_bytes", "gradients_bytes", "optimizer_state_bytes"]
+# Cost -> the table that has it.
+SOURCES = {
+    "trainable_parameters": "runs",
+    "kept_bytes": "memory",  # the sum of PARTS
+    "optimizer_state_bytes": "memory",
+    "peak_bytes": "ledger",
+    "measured_peak_bytes": "ledger",
+    "step_flops": "flops",
+    "update_time_s": "throughput",
+    "step_time_s": "runs",
+    "energy_joules": "throughput",
+}
+SETTINGS = ("batch_size", "accumulation_steps", "sequence_length_tokens")  # of profiles; their costs grow with them
+
+
+class Costs(NamedTuple):
+    """A row a curve and a column a cost; (model, dataset) -> why some are left out."""
+
+    table: pd.DataFrame
+    notes: dict[tuple[str, str], str]
+
+
+def costs(frames: dict[str, pd.DataFrame]) -> Costs:
+    """Costs of the curves in `frames["runs"]`, in their order; empty where not measured, no column where nowhere measured.
+
+    Those of a model and dataset that were profiled with several batches or lengths are left out.
+
+    Raises:
+        ValueError: a model and dataset were profiled on several devices; names them.
+    """
+    runs, notes, columns = frames["runs"], {}, {}
+    curves = pd.MultiIndex.from_frame(runs[CELL].drop_duplicates())
+    for cost, table in SOURCES.items():
+        if table not in frames:
+            continue
+        check_devices(frames[table], table)
+        rows = _with_sum(frames[table])
+        if cost in rows:
+            unequal = _unequal(rows) if table != "memory" else {}
+            kept = rows[[key not in unequal for key in zip(rows["model"], rows["dataset"], strict=True)]]
+            sound = kept[kept["status"] == "ok"] if "status" in kept else kept
+            columns[cost] = sound.groupby(CELL, sort=False)[cost].mean().reindex(curves).astype(float)
+            notes |= {key: f"{table} of {'/'.join(key)} was profiled with several {why}" for key, why in unequal.items()}
+    return Costs(pd.DataFrame(columns, index=curves).dropna(axis="columns", how="all"), notes)
+
+
+def _with_sum(rows: pd.DataFrame) -> pd.DataFrame:
+    parts = [name for name in PARTS if name in rows]
+    return rows.assign(kept_bytes=rows[parts].astype(float).sum(axis=1, skipna=False)) if parts else rows
+
+
+def _unequal(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """(model, dataset) -> the setting that its profiles do not share, and its values."""
+    found = {}
+    for setting in (name for name in SETTINGS if name in rows):
+        for key, some in rows.groupby(GROUP, sort=False)[setting]:
+            if some.nunique() > 1:
+                found[key] = f"{setting}: {', '.join(f'{value:.0f}' for value in sorted(some.dropna().unique()))}"
+    return found
