@@ -1,13 +1,21 @@
-"""Figures, each from the tidy tables that it needs and no others; PNG and SVG."""
+"""Figures, each from the tidy tables that it needs and no others; PNG, SVG and PDF, with captions for Snakemake's report."""
+
+from rankwise.report.captions import CAPTIONS
 
 
 rule figure:
-    """Draw results/figures/{figure}.png and .svg."""
+    """Draw results/figures/{figure}.png, .svg and .pdf."""
     input:
         lambda wildcards: [f"results/tables/{table}.csv" for table in outputs.FIGURE_TABLES[wildcards.figure]],
     output:
-        png="results/figures/{figure}.png",
+        png=report(
+            "results/figures/{figure}.png",
+            caption="caption.rst",
+            category=lambda wildcards: CAPTIONS[wildcards.figure].category,
+            labels=lambda wildcards: {"figure": CAPTIONS[wildcards.figure].title},
+        ),
         svg="results/figures/{figure}.svg",
+        pdf="results/figures/{figure}.pdf",
     log:
         "logs/figure/{figure}.log",
     wildcard_constraints:

@@ -1,4 +1,4 @@
-"""Figure: the final metric against the bytes that training keeps between steps."""
+"""Figure: the final metric against the bytes that training keeps between steps, with the front of the two."""
 
 import numpy as np
 import pandas as pd
@@ -6,12 +6,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from rankwise import stats
 from rankwise.report import placing, style
 
 CURVE = ["method", "rank"]
 CELL = ["model", "dataset", *CURVE]
 PARTS = ["weights_bytes", "quantization_bytes", "gradients_bytes", "optimizer_state_bytes"]
 BOTTOM = 0.04  # height of a failed run's cross, as a share of the panel
+FRONT = "grey: front of the means (less memory, better)"
 DIRECT = 8  # dots that can all be named; beyond, a legend names the methods and a dot at an end of a line its rank
 
 
@@ -19,13 +21,15 @@ DIRECT = 8  # dots that can all be named; beyond, a legend names the methods and
 def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     """One panel a model and dataset of `tables["runs"]` that `tables["memory"]` profiles too: means, and faintly each seed.
 
+    A curve with a failed run is never on the front: the mean of the seeds that survived flatters it.
+
     Raises:
         ValueError: a run of a panel has no memory profile, or no panel is left; names the cells.
     """
     found = _panels(tables["runs"], tables["memory"], labels)
     curves = {key: _means(rows) for key, rows in found.items()}
     direct = max(len(points) for points in curves.values()) <= DIRECT
-    figure, panels = style.panels(found, width=4.6 if len(found) == 1 else 3.5, height=3.2, columns=2)
+    figure, panels = style.panels(found, style.COLUMN, height=3.2, columns=2)
     marks = [
         _panel(axes, found[key], points, labels, direct) for axes, (key, points) in zip(panels, curves.items(), strict=True)
     ]
@@ -77,6 +81,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, points: pd.DataFrame, labels: dict[st
     """Draw the dots; returns what to label: transform, x, y, text, colour."""
     one, unit = style.unit(rows["kept_bytes"].max())
     marks = []
+    _front(axes, points.assign(size=points["kept_bytes"] / one), -1 if rows["accuracy"].iloc[0] else 1)
     for method, part in points.groupby("method", sort=False):
         seeds, curve = rows[rows["method"] == method], part.assign(size=part["kept_bytes"] / one)
         colour, marker = style.look(method, labels)
@@ -92,8 +97,17 @@ def _panel(axes: Axes, rows: pd.DataFrame, points: pd.DataFrame, labels: dict[st
     _axes(axes, rows, unit, points)
     unseen = points[(points["failed"] != "") & points["kept_bytes"].isna()]
     lines = [f"{style.name(p.method, p.rank, labels)}: {p.failed}, no memory profile" for p in unseen.itertuples()]
-    axes.set_xlabel("\n".join([axes.get_xlabel(), *lines]))
+    axes.set_xlabel("\n".join([axes.get_xlabel(), FRONT, *lines]))
     return marks
+
+
+def _front(axes: Axes, points: pd.DataFrame, sign: int) -> None:
+    """Steps through the points that no other dominates; `sign` is 1 where less is better."""
+    sound = points[(points["failed"] == "") & points["size"].notna() & points["value"].notna()]
+    if len(sound):
+        best = sound[stats.pareto(sound["size"], -sign * sound["value"])].sort_values(["size", "value"])
+        x, y = [*best["size"], points["size"].max()], [*best["value"], best["value"].iloc[-1]]
+        axes.plot(x, y, drawstyle="steps-post", color=style.FRONT, lw=3.5, solid_capstyle="round", zorder=1)
 
 
 def _along(line: Line2D) -> np.ndarray:
@@ -111,8 +125,8 @@ def _text(point: tuple, labels: dict[str, str], direct: bool) -> str:
 
 def _axes(axes: Axes, rows: pd.DataFrame, unit: str, points: pd.DataFrame) -> None:
     split = "" if rows["split"].dropna().empty else f" on {rows['split'].dropna().iloc[0]}"
-    axes.set_ylabel(f"accuracy{split} (%)" if rows["accuracy"].iloc[0] else f"perplexity{split} (lower is better)")
-    axes.set_xlabel(f"weights + gradients + optimizer state ({unit}),\nkept between steps, activations not included")
+    axes.set_ylabel(f"accuracy{split} (%)" if rows["accuracy"].iloc[0] else f"perplexity{split}\n(lower is better)")
+    axes.set_xlabel(f"weights + gradients + optimizer state ({unit}),\nkept between steps, without activations")
     axes.set_xlim(0, axes.get_xlim()[1] * 1.1)
     low, high = axes.get_ylim()
     axes.set_ylim(low - (0.14 if (points["failed"] != "").any() else 0.03) * (high - low), high + 0.05 * (high - low))
