@@ -1,0 +1,7 @@
+"""Write the reproducibility checklist and the artifact appendix."""
+
+from rankwise.job import produce
+from rankwise.report.artifact import artifact
+
+if __name__ == "__main__":
+    produce(artifact)

@@ -1,0 +1,7 @@
+"""Write the summary's numbers for use in a text."""
+
+from rankwise.job import produce
+from rankwise.report.numbers import numbers
+
+if __name__ == "__main__":
+    produce(numbers)
