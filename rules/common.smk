@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 
-from rankwise import outputs, preflight
+from rankwise import outputs, preflight, texts
 from rankwise.config import ConfigError
 from rankwise.plan import MEASUREMENTS, Cell, Plan, dumps
 
@@ -28,11 +28,13 @@ wildcard_constraints:
     pretrained="|".join(PRETRAINED) or "none",
     rank=r"\d+",
     seed=r"\d+",
+    trial=r"lr[^/]+",
     measurement="|".join(MEASUREMENTS),
 
 
 def cell_of(wildcards):
     seed = {"seed": int(wildcards.seed)} if hasattr(wildcards, "seed") else {}
+    seed |= {"trial": wildcards.trial} if hasattr(wildcards, "trial") else {}
     return Cell(
         wildcards.model,
         wildcards.dataset,

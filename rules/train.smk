@@ -6,6 +6,7 @@ rule train:
     input:
         dataset="results/inputs/datasets/{dataset}/dataset.json",
         model="results/inputs/models/{model}/model.json",
+        search=lambda wildcards: outputs.selected(PLAN, cell_of(wildcards)),
     output:
         "results/runs/{model}/{dataset}/{method}/r{rank}/seed{seed}/train.json",
     log:

@@ -30,7 +30,7 @@ class _StrictLoader(yaml.SafeLoader):
     """YAML in which a key may stand only once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
@@ -127,6 +127,13 @@ def library(root: Path) -> dict[str, dict]:
         )
         for kind in LIBRARY
     }
+
+
+def included(study: dict, root: Path) -> dict:
+    """The checked study, with the profiles of those that it includes behind its own."""
+    schema = root / "config" / "schema" / "study.schema.yaml"
+    others = [check(read_yaml(root / file, file), schema, file)["profile"] for file in study["include"]]
+    return {**study, "profile": [grid for grids in (study["profile"], *others) for grid in grids]}
 
 
 def pick(entries: dict, name: str, file: str, key: str) -> dict:

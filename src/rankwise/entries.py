@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from rankwise.config import ConfigError, pick
+from rankwise import claims
+from rankwise.config import ConfigError
 from rankwise.limits import FILE, check_granularity, check_rank
-from rankwise.signature import REQUIRED, Option, constant, options
+from rankwise.signature import REQUIRED, Option, constant, defines, options
 
 PACKAGE_DIR = Path(__file__).resolve().parent
 DENSE = ("fp32", "bf16")  # the others are rankwise.quantized
@@ -20,6 +21,11 @@ def module_options(folder: str, module: str, key: str) -> dict[str, Option]:
         return options(path)
     except ValueError:
         raise ConfigError(FILE, key, module, "a module with settings of its own") from None
+
+
+def observes(module: str) -> bool:
+    """Whether the method of methods/<module>.py has quantities for the history."""
+    return defines(PACKAGE_DIR / "methods" / f"{module}.py", "observe")
 
 
 def _says(folder: str, module: str, name: str, default: object) -> object:
@@ -118,11 +124,9 @@ def check_sources(library: dict[str, dict]) -> None:
 
     Raises:
         ConfigError: an entry has no or several sources, a source lacks its check, a dataset lacks its splits or
-            classes, or a claim names an entry that is not there.
+            classes, or a claim cannot be decided as it stands.
     """
-    for name, entry in library["claims"].items():
-        for kind in ("model", "dataset", "method"):
-            pick(library[f"{kind}s"], entry["cell"][kind], "config/claims.yaml", f"{name}.cell.{kind}")
+    claims.check(library)
     for name, entry in library["datasets"].items():
         _one_of(entry, ("hub", "files", "generated"), "config/datasets.yaml", name)
         _check_dataset(name, entry)

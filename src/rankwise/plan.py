@@ -4,39 +4,23 @@ A cell is model x dataset x method x rank (x seed). Standard library, yaml and j
 """
 
 import functools
-import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-from rankwise import profiles, provenance
-from rankwise.config import ConfigError, check, library, merge, pick, without
-from rankwise.entries import DENSE, check_length, check_pair, check_release, check_sources, resolve_method, takes_rank
+from rankwise import grids, profiles, provenance, search
+from rankwise.config import ConfigError, check, included, library, merge, pick, without
+from rankwise.entries import DENSE, check_length, check_release, check_sources, resolve_method
+from rankwise.grids import Cell
 
 RESULTS = "results"
 MEASUREMENTS = profiles.MEASUREMENTS
+FOLDERS = {"train": "runs", "trial": "search"}  # of results; every other measurement is a profile
 # What only people and the FLOPs of an epoch read: no part of other requests.
 COSMETIC = {
     "methods": ("label", "source", "note"),
     "models": ("note", "licence"),
     "datasets": ("note", "licence", "train_samples"),
 }
-
-
-class Cell(NamedTuple):
-    """One run: names of config entries; rank 0 where the method has no rank; seed None in a profile."""
-
-    model: str
-    dataset: str
-    method: str
-    rank: int
-    seed: int | None = None
-
-    @property
-    def folder(self) -> str:
-        seed = "" if self.seed is None else f"/seed{self.seed}"
-        return f"{self.model}/{self.dataset}/{self.method}/r{self.rank}{seed}"
 
 
 class Plan:
@@ -48,11 +32,13 @@ class Plan:
 
     def __init__(self, study: dict, root: Path, file: str = "study"):
         self.root, self.file = root, file
-        self.study = check(study, root / "config" / "schema" / "study.schema.yaml", file)
+        self.study = included(check(study, root / "config" / "schema" / "study.schema.yaml", file), root)
         self.library = library(root)
         check_sources(self.library)
         self._resolved: dict[tuple, dict] = {}
-        self._grids: dict[str, dict[Cell, dict]] = {name: {} for name in ("train", *MEASUREMENTS)}
+        self._grids: dict[str, dict[Cell, dict]] = {name: {} for name in (*FOLDERS, *MEASUREMENTS)}
+        self._first: dict[Cell, dict] = {}  # curve -> the grid that trains it, the first if there are several
+        self._trials: dict[Cell, dict[str, dict]] = {}  # curve -> trial -> what it changes in the method's entry
         for kind in ("train", "profile"):
             for number, grid in enumerate(self.study[kind]):
                 self._add(kind, f"{kind}.{number}", grid)
@@ -60,14 +46,14 @@ class Plan:
     # Cells ------------------------------------------------------------------------------------------------------------
 
     def cells(self, measurement: str) -> list[Cell]:
-        """The cells in which `measurement` (train, or a profile's) is taken, in the study's order."""
+        """The cells in which `measurement` (train, trial, or a profile's) is taken, in the study's order."""
         return list(self._grids[measurement])
 
     def _add(self, kind: str, key: str, grid: dict) -> None:
-        self._check_names(kind, key, grid)
-        for cell in self._expand(grid):
+        grids.check_names(self.library, grid, kind, (self.file, key))
+        for cell in grids.cells(self.library, grid):
             method, where = self._method(cell, grid, key), (self.file, key)
-            longest = max(profiles.lengths(grid, self._tokens(cell.dataset, grid)))
+            longest = max(profiles.lengths(grid, grids.tokens(self.library, grid, cell.dataset)))
             check_length(cell.method, method, self.library["models"][cell.model], longest, where)
             if kind == "train":
                 check_release(cell.method, method["optimizer"], self._schedule(grid), (self.file, f"{key}.schedule"))
@@ -76,35 +62,30 @@ class Plan:
             for measurement in ["train"] if kind == "train" else grid["measurements"]:
                 if self._grids[measurement].setdefault(cell, grid) != grid:
                     raise ConfigError(self.file, key, cell.folder, f"{measurement} of a cell in one grid only")
+            first = self._first.setdefault(cell.curve, grid) if kind == "train" else grid
+            if first is not grid and "search" in {**first, **grid}:
+                raise ConfigError(self.file, key, cell.curve.folder, "a curve with a search in one grid only")
+        if "search" in grid:
+            self._add_trials(grid, (self.file, f"{key}.search"))
 
-    def _check_names(self, kind: str, key: str, grid: dict) -> None:
-        for entries in ("models", "datasets", "methods"):
-            for name in grid[entries]:
-                pick(self.library[entries], name, self.file, f"{key}.{entries}")
-        ready = {name: entry for name, entry in self.library["models"].items() if kind == "profile" or "weights" in entry}
-        for name in grid["models"]:
-            if name not in ready:
-                raise ConfigError(self.file, f"{key}.models", name, f"models with weights: {', '.join(ready)}")
-        for model, dataset in itertools.product(grid["models"], grid["datasets"]):
-            check_pair(self.library, model, dataset, self._tokens(dataset, grid), (self.file, key))
-            profiles.check_lengths(grid, model, self.library["models"][model]["max_positions_tokens"], (self.file, key))
-
-    def _tokens(self, dataset: str, grid: dict) -> int:
-        return grid.get("sequence_length_tokens", self.library["datasets"][dataset]["max_length_tokens"])
-
-    def _expand(self, grid: dict) -> Iterator[Cell]:
-        for model, dataset, method in itertools.product(grid["models"], grid["datasets"], grid["methods"]):
-            ranks = grid["ranks"] if takes_rank(self.library["methods"][method], method) else [0]
-            for rank, seed in itertools.product(ranks, grid.get("seeds", [None])):
-                yield Cell(model, dataset, method, rank, seed)
+    def _add_trials(self, grid: dict, where: tuple[str, str]) -> None:
+        methods, given, schedule = {}, grid["search"], {**self._schedule(grid), **grid["search"]["schedule"]}
+        entries = {curve: self._method(curve, grid, where[1]) for curve, first in self._first.items() if first is grid}
+        for curve in (curve for curve, entry in entries.items() if entry["learning_rate"]):  # where it is 0, nothing is trained
+            self._trials[curve] = search.trials(given, curve.method, entries[curve], where)
+            cells = {name: curve._replace(trial=name) for name in self._trials[curve]}
+            methods[curve] = {name: self._method(cell, grid, where[1]) for name, cell in cells.items()}
+            for name, method in methods[curve].items():
+                check_release(curve.method, method["optimizer"], schedule, (where[0], f"{where[1]}.schedule"))
+                self._grids["trial"] |= {cells[name]._replace(seed=seed): grid for seed in given["seeds"]}
+        search.check_budget(given, methods, where)
 
     # Paths ------------------------------------------------------------------------------------------------------------
 
     @staticmethod
     def path(measurement: str, cell: Cell) -> str:
         """Where the result of one cell lies, relative to the root."""
-        folder = "runs" if measurement == "train" else "profiles"
-        return f"{RESULTS}/{folder}/{cell.folder}/{measurement}.json"
+        return f"{RESULTS}/{FOLDERS.get(measurement, 'profiles')}/{cell.folder}/{measurement}.json"
 
     @staticmethod
     def input_path(kind: str, name: str) -> str:
@@ -126,12 +107,13 @@ class Plan:
         return self._method(cell, self._grids[measurement][cell], "cell")
 
     def _method(self, cell: Cell, grid: dict, key: str) -> dict:
-        case = (cell.method, cell.model, cell.rank, id(grid))
+        case = (cell.method, cell.model, cell.rank, cell.trial, id(grid))
         if case not in self._resolved:
             override = {**self.study["override"], **grid["override"]}
             for name in override:
                 pick(self.library["methods"], name, self.file, "override")
             entry = merge(self.library["methods"][cell.method], override.get(cell.method, {}))
+            entry = merge(entry, self._trials[cell.curve][cell.trial] if cell.trial else {})
             model, where = self.library["models"][cell.model], f"{self.file}: {key}.ranks"
             resolved = resolve_method(cell.method, entry, model, cell.rank, where)
             self._resolved[case] = without(resolved, COSMETIC["methods"])
@@ -143,33 +125,51 @@ class Plan:
     @functools.cache  # noqa: B019 - one plan lives as long as the process
     def request(self, measurement: str, cell: Cell) -> dict:
         """Everything that decides the result of one cell, and nothing else."""
-        own = measurement == "train" or self.needs_gpu(measurement, cell)  # every other profile runs in the CPU's environment
+        own = measurement in FOLDERS or self.needs_gpu(measurement, cell)  # every other profile runs in the CPU's environment
         shared = {
             "measurement": measurement,
             "cell": {name: value for name, value in cell._asdict().items() if value is not None},
             "environment": self.environment(self.study["environment"] if own else "cpu"),
         }
-        return {**shared, **(self._training(cell) if measurement == "train" else self._profiling(measurement, cell))}
+        return {**shared, **(self._training if measurement in FOLDERS else self._profiling)(measurement, cell)}
 
     def needs_gpu(self, measurement: str, cell: Cell) -> bool:
         """Whether a job takes a GPU."""
-        trains = measurement == "train"
+        trains = measurement in FOLDERS
         return self.study["device"] == "cuda" if trains else profiles.on_gpu(measurement, self._grids[measurement][cell])
 
-    def _training(self, cell: Cell) -> dict:
-        method, task = self.method("train", cell), self.library["datasets"][cell.dataset]["task"]
-        return {
+    def _training(self, measurement: str, cell: Cell) -> dict:
+        grid, method = self._grids[measurement][cell], self.method(measurement, cell)
+        task, after = self.library["datasets"][cell.dataset]["task"], measurement == "train" and cell.curve in self._trials
+        found = {
             "model": self._model(cell.model),
             "method": method,
             "dataset": self._dataset(cell.dataset),
-            "schedule": self._schedule(self._grids["train"][cell]),
+            "schedule": self._schedule(grid),
             "inputs": {
                 "dataset": self._input_digest("dataset", cell.dataset),
                 "model": self._input_digest("model", cell.model),
             },
             "device": self.study["device"],
             "cpu_threads": self.study["cpu_threads"],
-            "code": self._code("train", method, f"rankwise.tasks.{task}"),
+            "code": self._code(measurement, method, f"rankwise.tasks.{task}", *[search.SETTLED] * after),
+        }
+        if measurement == "trial":
+            return search.trial_request(found, grid["search"]["schedule"], self._trials[cell.curve][cell.trial])
+        return search.open_request(found, self._trials[cell.curve], self.choice(cell.curve)) if after else found
+
+    @functools.cache  # noqa: B019 - one plan lives as long as the process
+    def choice(self, curve: Cell) -> dict:
+        """The request of the choice among the trials of a curve, whatever their order in the study."""
+        seeds = self._first[curve]["search"]["seeds"]
+        cells = [curve._replace(trial=name, seed=seed) for name in sorted(self._trials[curve]) for seed in sorted(seeds)]
+        runs = [(cell.trial, self.path("trial", cell), provenance.digest(self.request("trial", cell))) for cell in cells]
+        return {
+            "measurement": "choose",
+            "cell": {name: value for name, value in curve._asdict().items() if value is not None},
+            "environment": self.environment(self.study["environment"]),
+            "trials": [{"trial": name, "result": path, "digest": digest} for name, path, digest in runs],
+            "code": self.digests("choose"),
         }
 
     def _profiling(self, measurement: str, cell: Cell) -> dict:
@@ -180,7 +180,7 @@ class Plan:
             "task": dataset["task"],
             "classes": len(dataset.get("classes", [])),
             "batch_size": grid["batch_size"],
-            "sequence_length_tokens": self._tokens(cell.dataset, grid),
+            "sequence_length_tokens": grids.tokens(self.library, grid, cell.dataset),
         }
         return {
             "model": without(self._model(cell.model), ("weights",)),

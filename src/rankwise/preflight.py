@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rankwise import outputs, provenance
 from rankwise.config import ConfigError
-from rankwise.plan import MEASUREMENTS, RESULTS, Cell, Plan
+from rankwise.plan import FOLDERS, MEASUREMENTS, RESULTS, Cell, Plan
 
 GIB = 2**30
 HUB_TIMEOUT_S = 10
@@ -51,9 +51,22 @@ def check_targets(arguments: list[str], plan: Plan) -> None:
     targets = [argument for argument in arguments if argument.startswith(f"{RESULTS}/")]
     known = outputs.targets(plan) if targets else []
     for target in targets:
+        if target not in known and (kinds := _lacking(plan, target)):
+            raise ConfigError(plan.file, "target", target, f"what the study has cells for; it has none of {', '.join(kinds)}")
         if target not in known:
             near = difflib.get_close_matches(target, known, n=3, cutoff=0.5)
             raise ConfigError(plan.file, "target", target, f"files that the study plans, nearest: {', '.join(near) or 'none'}")
+
+
+def _lacking(plan: Plan, target: str) -> list[str]:
+    """Measurements that a table or figure by this path is made of, and of which the study has no cell."""
+    folder, _, file = target.removeprefix(f"{RESULTS}/").partition("/")
+    name = file.partition(".")[0]
+    needed = outputs.FIGURE_TABLES.get(name, ()) if folder == "figures" else [name] if folder == "tables" else []
+    made_of = [
+        outputs.TABLE_SOURCES.get(table, "train" if table in (*outputs.DERIVED, "examples") else None) for table in needed
+    ]
+    return [kind for kind in dict.fromkeys(made_of) if kind and not plan.cells(kind)]
 
 
 def problems(jobs: list[Job], plan: Plan, local: bool) -> list[str]:
@@ -76,9 +89,9 @@ def _gpu(jobs: list[Job], plan: Plan) -> list[str]:
     if Path("/proc/driver/nvidia/gpus").is_dir() or shutil.which("nvidia-smi"):
         return []
     kinds = dict.fromkeys(
-        rule for rule, wildcards in jobs if rule in ("train", *MEASUREMENTS) and _on_gpu(rule, wildcards, plan)
+        rule for rule, wildcards in jobs if rule in (*FOLDERS, *MEASUREMENTS) and _on_gpu(rule, wildcards, plan)
     )
-    keys = {"train": "device", "ledger": "profile.device of ledger with measured: true"}
+    keys = {"train": "device", "trial": "device", "ledger": "profile.device of ledger with measured: true"}
     return [
         f"{plan.file}: {keys.get(kind, f'profile.device of {kind}')}: got cuda, but this machine shows no NVIDIA GPU; "
         "allowed here: cpu, or what needs only shapes"
@@ -89,7 +102,7 @@ def _gpu(jobs: list[Job], plan: Plan) -> list[str]:
 def _on_gpu(rule: str, wildcards: dict[str, str], plan: Plan) -> bool:
     seed = {"seed": int(wildcards["seed"])} if "seed" in wildcards else {}
     names = (wildcards[name] for name in ("model", "dataset", "method"))
-    return plan.needs_gpu(rule, Cell(*names, int(wildcards["rank"]), **seed))
+    return plan.needs_gpu(rule, Cell(*names, int(wildcards["rank"]), **seed, trial=wildcards.get("trial")))
 
 
 def _input(kind: str, name: str, plan: Plan) -> list[str]:

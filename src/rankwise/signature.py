@@ -82,6 +82,12 @@ def constant(path: Path, name: str, default: object) -> object:
     return ast.literal_eval(said[0]) if said else default
 
 
+@functools.cache
+def defines(path: Path, name: str) -> bool:
+    """Whether the class at `path` has a method `name` of its own."""
+    return any(isinstance(n, ast.FunctionDef) and n.name == name for n in _body(path))
+
+
 def _body(path: Path) -> list[ast.stmt]:
     """The body of the class named like the file."""
     wanted = path.stem.replace("_", "")

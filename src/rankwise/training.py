@@ -1,5 +1,6 @@
 """The one training loop, on accelerate. It knows no method and no task by name."""
 
+import importlib
 import math
 import os
 import sys
@@ -51,8 +52,21 @@ class Progress:
 def train(request: dict) -> dict:
     """Fine-tune one cell; the result's metrics are those of the selected state on the reported split.
 
-    Out of memory, a diverged loss and an unsupported method are results, with a reason.
+    After a search it has the settings that the search chose: `selected` in the result. Out of memory, a diverged loss and an
+    unsupported method are results, with a reason.
     """
+    if "search" not in request["inputs"]:
+        return _outcome(request)
+    settled, says = importlib.import_module("rankwise.settled").settle(request)  # by name: an edit of it reruns no other runs
+    return says if "status" in says else {**_outcome(settled), **says}
+
+
+def trial(request: dict) -> dict:
+    """Fine-tune one trial of a search: its request's reported split is the selection slice, and no example's score is kept."""
+    return {name: part for name, part in _outcome(request).items() if name != "examples"}
+
+
+def _outcome(request: dict) -> dict:
     torch.set_num_threads(request["cpu_threads"])
     try:
         return _train(request)

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from rankwise import provenance, result
+from rankwise import provenance, result, settled
 
 CELL = ("model", "dataset", "method", "rank", "seed")
+CURVE = CELL[:-1]
+SELECTION = {
+    "eval_loss_nats": "selection_loss_nats",
+    "accuracy_fraction": "selection_accuracy_fraction",
+    "perplexity": "selection_perplexity",
+}  # what a trial's metrics are of
 HISTORY = ("epoch", "update", "learning_rate", "train_loss_nats")
 ABSENT = object()
 
@@ -30,7 +36,7 @@ def collect(paths_and_requests: Planned) -> pd.DataFrame:
     """
     found = _read(paths_and_requests)
     rows = [{**_head(one), **one.get("metrics", {}), **one.get("cost", {}), **row} for one in found for row in _rows(one)]
-    settings = ("learning_rate", "effective_batch_size", "split", "device")
+    settings = ("learning_rate", "effective_batch_size", "split", "device", "device_name")
     metrics, cost = (sorted({name for one in found for name in one.get(part, {})}) for part in ("metrics", "cost"))
     own = dict.fromkeys(name for one in found for row in _rows(one) for name in row)
     order = dict.fromkeys((*CELL, "status", "reason", "request_digest", *settings, *own, *metrics, *cost))
@@ -51,6 +57,28 @@ def listed(paths_and_requests: Planned, name: str) -> pd.DataFrame:
     rows = [{**one["request"]["cell"], **row} for one in found for row in one.get(name, [])]
     others = sorted({name for row in rows for name in row} - {*CELL, *HISTORY})
     return _frame(rows, (*CELL, *HISTORY, *others))
+
+
+def trials(paths_and_requests: Planned) -> pd.DataFrame:
+    """One row a run of a search: cell, trial, status, settings tried, selection_loss_nats, whether the trial was `selected`.
+
+    Raises:
+        StaleResult: as in `collect`.
+    """
+    planned = list(paths_and_requests)
+    found, frame = _read(planned), collect(planned).rename(columns=SELECTION)
+    curves = [tuple(one["request"]["cell"][name] for name in CURVE) for one in found]
+    tried = [(one["request"]["cell"]["trial"], one["request"]["trial"]["learning_rate"], settled.loss(one)) for one in found]
+    best = {curve: settled.best([t for t, c in zip(tried, curves, strict=True) if c == curve]) for curve in set(curves)}
+    tries = [one["request"]["trial"] for one in found]
+    own = [{f"{part}_{name}": value for part in settled.PARTS for name, value in some[part].items()} for some in tries]
+    frame.insert(len(CELL), "trial", [name for name, *_ in tried])
+    place = frame.columns.get_loc("learning_rate") + 1
+    for name in reversed(dict.fromkeys(name for row in own for name in row)):
+        values = pd.Series([row.get(name) for row in own], dtype=object)
+        frame.insert(place, name, values.astype(_dtype(values)))
+    frame["selected"] = [trial == best[curve] for (trial, *_), curve in zip(tried, curves, strict=True)]
+    return frame
 
 
 def examples(paths_and_requests: Planned) -> pd.DataFrame:
@@ -75,12 +103,14 @@ def _who(one: dict) -> dict:
 def _head(one: dict) -> dict:
     request = one["request"]
     kept = {name: one[name] for name in ("reason", "split", "device") if name in one}
+    kept |= {name: one["environment"][name] for name in ("device_name",) if name in one["environment"]}
     row = {**request["cell"], "status": one["status"], **kept, "request_digest": provenance.digest(request)}
     if "schedule" not in request:
         return row
     schedule = request["schedule"]
     batch = schedule["batch_size"] * schedule["accumulation_steps"]
-    return {**row, "learning_rate": request["method"]["learning_rate"], "effective_batch_size": batch}
+    ran = {"learning_rate": settled.method(one)["learning_rate"], "effective_batch_size": batch}
+    return {**row, **ran, "device": request.get("device")}
 
 
 def _frame(rows: list[dict], order: Iterable[str]) -> pd.DataFrame:

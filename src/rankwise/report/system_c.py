@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rankwise import provenance, result
+from rankwise import provenance, result, settled
 from rankwise.plan import Cell
 
 MIB = 2**20
@@ -84,7 +84,7 @@ def summary(run_id: str, one: dict) -> dict:
         "epochs": _epochs(one),
         "train_batch_size": schedule["batch_size"],
         "eval_batch_size": schedule["eval_batch_size"],
-        "lr": request["method"]["learning_rate"],
+        "lr": settled.method(one)["learning_rate"],
         "eval_accuracy": found.get("accuracy_fraction"),
         "final_eval_loss": found.get("eval_loss_nats"),
         "trainable_params": found.get("trainable_parameters"),
@@ -122,7 +122,7 @@ def environment(one: dict) -> dict:
         "python": place["python"],
         "cuda_available": True if request["device"] == "cuda" else None,  # on a CPU nobody looked
         "seed": request["cell"]["seed"],
-        "argv": _arguments(request),
+        "argv": _arguments(request, settled.method(one)),
     }
     ours = {
         "platform": place["platform"], "status": one["status"], "reason": one.get("reason"),
@@ -131,7 +131,7 @@ def environment(one: dict) -> dict:
     return {**{name: known.get(name) for name in ENVIRONMENT}, **ours}
 
 
-def _arguments(request: dict) -> dict:
+def _arguments(request: dict, method: dict) -> dict:
     schedule, cell = request["schedule"], request["cell"]
     return {
         "model": cell["model"],
@@ -142,8 +142,8 @@ def _arguments(request: dict) -> dict:
         "train_bs": schedule["batch_size"],
         "eval_bs": schedule["eval_batch_size"],
         "grad_accum": schedule["accumulation_steps"],
-        "lr": request["method"]["learning_rate"],
-        "weight_decay": request["method"]["optimizer"].get("weight_decay"),
+        "lr": method["learning_rate"],
+        "weight_decay": method["optimizer"].get("weight_decay"),
         "max_length": request["dataset"]["max_length_tokens"],
         "warmup_ratio": schedule["warmup_fraction"],
         "bf16": schedule["precision"] == "bf16",
