@@ -8,7 +8,7 @@ LOCKS := envs/cpu.lock envs/report.lock envs/dev.lock
 
 demo: .venv/ready ## the demo study: offline, CPU, minutes
 	$(BIN)/snakemake --configfile config/demo.yaml --cores all
-	@echo "Open results/index.html"
+	@echo "Open results/report.html"
 
 test: .venv/ready ## the fast tests
 	$(BIN)/pytest -q -n auto -m "not slow"

@@ -11,6 +11,7 @@ if "question" not in config:  # no --configfile: the paper study
 
 include: "rules/common.smk"
 include: "rules/prepare.smk"
+include: "rules/search.smk"
 include: "rules/train.smk"
 include: "rules/profile.smk"
 include: "rules/collect.smk"
@@ -19,12 +20,13 @@ include: "rules/claims.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
 include: "rules/exports.smk"
+include: "rules/records.smk"
 
 
 rule all:
     default_target: True
     input:
-        "results/index.html",
+        outputs.REPORT,
 
 
 onstart:

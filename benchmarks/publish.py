@@ -10,12 +10,17 @@ import csv
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = (
     "summary.md",
     "summary.csv",
+    "estimates.csv",
+    "comparisons.csv",
+    "comparisons.md",
+    "search.csv",
     "runs.csv",
     "memory.csv",
     "flops.csv",
@@ -25,6 +30,8 @@ TABLES = (
     "fits.csv",
 )
 
+CLAIMS = ("claims.csv", "claims.md", "claims.png")
+VERDICTS = ("reproduced", "not reproduced", "not comparable", "not yet run")
 WORST = 5  # rows that the README shows
 PEAKS = ("peak_bytes", "tracked_peak_bytes", "measured_peak_bytes")
 
@@ -33,9 +40,12 @@ def publish(name: str, results: Path) -> None:
     """Copy what there is; the environment is that of the first result."""
     folder = ROOT / "benchmarks" / name
     folder.mkdir(exist_ok=True)
-    for file in (*(results / "tables" / table for table in TABLES), *sorted((results / "figures").glob("*.png"))):
+    tables = [results / "tables" / table for table in TABLES]
+    for file in (*tables, *(results / claim for claim in CLAIMS), *sorted((results / "figures").glob("*.png"))):
         if file.is_file():
             shutil.copyfile(file, folder / file.name)
+    if (folder / "claims.csv").is_file():
+        (folder / "verdicts.md").write_text(verdicts(folder / "claims.csv"), encoding="utf-8")
     if (folder / "ledger.csv").is_file():
         table = closing(results)
         (folder / "ledger.md").write_text(table, encoding="utf-8")
@@ -44,6 +54,17 @@ def publish(name: str, results: Path) -> None:
     found = [json.loads(file.read_text(encoding="utf-8"))["environment"] for file in measured]
     distinct = [env for number, env in enumerate(found) if env not in found[:number]]
     (folder / "environment.json").write_text(json.dumps(distinct, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def verdicts(claims: Path) -> str:
+    """A Markdown table of how many published numbers of each system got which verdict."""
+    with claims.open(encoding="utf-8") as file:
+        counts = Counter((row["system"], row["verdict"]) for row in csv.DictReader(file))
+    systems = sorted({system for system, _ in counts}, key=lambda name: (len(name) > 1, name))
+    rows = [[name, *(counts[name, verdict] for verdict in VERDICTS)] for name in systems]
+    total = ["all", *(sum(row[1:][place] for row in rows) for place in range(len(VERDICTS)))]
+    lines = [["system", *VERDICTS], ["---", *["---:"] * len(VERDICTS)], *rows, total]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def closing(results: Path) -> str:

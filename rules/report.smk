@@ -1,18 +1,20 @@
-"""The page that shows a study: every figure and table that it has, in one file."""
+"""The page that shows a study: every figure, table and run that it has, in one file."""
 
 
-rule index:
-    """Write results/index.html, which opens offline."""
+rule report:
+    """Write results/report.html, which opens offline."""
     input:
-        figures=[f"results/figures/{name}.svg" for name in outputs.figures(PLAN)],
-        tables=[f"results/tables/{name}.csv" for name in outputs.page_tables(PLAN)],
+        figures=[f"{outputs.figure_stem(name)}.svg" for name in outputs.page_figures(PLAN)],
+        shown=[f"{outputs.table_stem(name)}.csv" for name in outputs.page_tables(PLAN)],
+        drawn=[f"{outputs.table_stem(name)}.csv" for name in outputs.page_data(PLAN)],
+        results=[results_of(name) for name in outputs.page_data(PLAN) if name in outputs.TABLE_SOURCES],
     output:
-        "results/index.html",
+        outputs.REPORT,
     log:
-        "logs/index.log",
+        "logs/report.log",
     conda:
         "../envs/environment.yaml"
     params:
         request=dumps(outputs.page_request(PLAN)),
     shell:
-        "python workflow_scripts/index.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "python workflow_scripts/report.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"

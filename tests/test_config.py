@@ -16,10 +16,10 @@ METHODS, MODELS, DATASETS, DEMO = (f"config/{name}.yaml" for name in ("methods",
 
 def overridden(method: str, over: str) -> tuple[str, str]:
     """An edit of the demo's training: one method, with something of its entry overridden."""
-    given = "methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds: [0, 1]\n    override:\n"
+    given = "methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds: [0, 1, 2]\n    override:\n"
     return (
         given,
-        f"methods: [{method}, full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds: [0, 1]\n    override:\n      {method}: {{{over}}}\n",
+        f"methods: [{method}, full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds: [0, 1, 2]\n    override:\n      {method}: {{{over}}}\n",
     )
 
 
@@ -77,7 +77,7 @@ WRONG = {
                               ["train.0: got 'language_modelling'", "tiny"]),
     "longer than the model's positions": (DATASETS, "max_length_tokens: 32\n  selection_rows: 400\n\ngenerated_text", "max_length_tokens: 65\n  selection_rows: 400\n\ngenerated_text",
                                           ["generated_reviews.max_length_tokens: got 65", "64"]),
-    "claim on no method": ("config/claims.yaml", "method: rsvd, rank: 4}", "method: rsdv, rank: 4}",
+    "claim on no method": ("config/claims.yaml", "dataset: sst2, method: rsvd}", "dataset: sst2, method: rsdv}",
                            ["config/claims.yaml: a_optimizer_memory_rsvd_r4.cell.method: got 'rsdv'", "nearest: 'rsvd'"]),
     "two sources": (DATASETS, "  generated: {kind: reviews", "  files: {folder: x, format: tsv}\n  generated: {kind: reviews",
                     ["config/datasets.yaml: generated_reviews: got 'files, generated'", "exactly one of hub, files, generated"]),
@@ -103,13 +103,13 @@ def test_one_sentence(what: str, clone) -> None:
 def test_the_workflow_says_it_and_touches_nothing(what: str, clone) -> None:
     file, right, wrong, wanted = WRONG[what]
     (clone / "results").mkdir()
-    (clone / "results/index.html").write_text("the last good one")
+    (clone / "results/report.html").write_text("the last good one")
     edit(clone / file, right, wrong)
     done = run_snakemake(clone, "--configfile", DEMO, "--cores", "1")
     assert done.returncode != 0
     assert all(part in done.stderr for part in wanted), done.stderr
     assert "Traceback" not in done.stderr
-    assert (clone / "results/index.html").read_text() == "the last good one"
+    assert (clone / "results/report.html").read_text() == "the last good one"
 
 
 def test_a_mistyped_target_names_the_nearest(clone) -> None:

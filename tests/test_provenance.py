@@ -99,7 +99,8 @@ def test_a_job_refuses_a_source_that_changed_or_was_not_declared(plan) -> None:
     loaded = {
         name: provenance.code_digest_now(Path(m.__file__)) for name, m in sys.modules.items() if name.startswith("rankwise")
     }
-    declared = {**loaded, "workflow_scripts/train.py": code["workflow_scripts/train.py"]}
+    data = {key: provenance.code_digest_now(file) for name in loaded for key, file in provenance.data_files(name).items()}
+    declared = {**loaded, **data, "workflow_scripts/train.py": code["workflow_scripts/train.py"]}
     provenance.verify(declared, script)
     with pytest.raises(provenance.SourceChanged, match=r"config\.py: changed since the workflow was planned"):
         provenance.verify({**declared, "rankwise.config": "0" * 16}, script)

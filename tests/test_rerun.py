@@ -23,19 +23,58 @@ LORA = {f"{kind} lora" for kind in ("memory", "flops", "forward", "ledger")}
 PROFILES = MEMORY | LORA
 INPUTS = {"dataset generated_reviews", "dataset generated_text", "model tiny"}
 TABLES = {
-    f"table {name}" for name in ("runs", "history", "memory", "flops", "forward", "ledger", "timeline", "summary", "claims")
+    f"table {name}"
+    for name in (
+        "runs",
+        "history",
+        "memory",
+        "flops",
+        "forward",
+        "ledger",
+        "timeline",
+        "state",
+        "estimates",
+        "comparisons",
+        "summary",
+        "fronts",
+        "views",
+        "claims",
+    )
 }
 FIGURES = {
-    f"figure {name}" for name in ("memory", "loss", "accuracy_memory", "flops", "latency", "ledger", "predicted", "timeline")
+    f"figure {name}"
+    for name in (
+        "memory",
+        "loss",
+        "accuracy_memory",
+        "flops",
+        "latency",
+        "ledger",
+        "predicted",
+        "timeline",
+        "metric_by_rank",
+        "heatmap",
+        "critical_difference",
+        "gradient_norms",
+        "spectra",
+    )
 }
+EVIDENCE = {"table estimates", "table comparisons", "table fronts", "table views"}
 REPORT = TABLES | FIGURES | {"page"}
 NEEDS = {
     "table runs": ("train",), "table history": ("train",), "table memory": ("memory",), "table flops": ("flops",),
     "table forward": ("forward",), "table ledger": ("ledger",), "table timeline": ("ledger",),
-    "table summary": ("table runs", "table memory"), "table claims": ("table memory", "table flops", "table ledger"),
+    "table estimates": ("table runs",), "table comparisons": ("table runs",),
+    "table summary": ("table estimates", "table memory", "table ledger"),
+    "table fronts": ("table estimates", "table memory", "table ledger", "table flops"),
+    "table views": ("table estimates", "table memory", "table ledger", "table flops"), "table state": ("ledger",),
+    "table claims": ("table memory", "table flops", "table ledger", "table state", "table runs"),
     "figure memory": ("table memory",), "figure loss": ("table history", "table runs"), "figure flops": ("table flops",),
     "figure accuracy_memory": ("table runs", "table memory"), "figure latency": ("table forward",),
-    "figure ledger": ("table ledger",), "figure predicted": ("table ledger",), "figure timeline": ("table timeline",),
+    "figure ledger": ("table ledger",), "figure predicted": ("table ledger",), "figure timeline": ("table timeline", "table ledger"),
+    "figure metric_by_rank": ("table estimates", "table runs"), "figure heatmap": ("table comparisons", "table estimates", "table runs"),
+    "figure critical_difference": ("table comparisons", "table estimates", "table runs"),
+    "figure gradient_norms": ("table history", "table runs"), "figure spectra": ("table history", "table runs"),
 }  # fmt: skip
 
 
@@ -84,7 +123,7 @@ PROMISES = {
     "reordered keys": (replace(METHODS, "alpha: rank, dropout: 0.1", "dropout: 0.1, alpha: rank"), set()),
     "another spelling of a default": (replace(METHODS, "{module: full, learning", "{module: full, options: {}, learning"), set()),
     "label of a method": (replace(METHODS, "label: LoRA\n", "label: LoRA 2021\n"), {"table summary", *FIGURES, "page"}),
-    "source of a method": (replace(METHODS, "arXiv 2106.09685", "arXiv:2106.09685"), set()),
+    "source of a method": (replace(METHODS, "arXiv 2106.09685", "arXiv:2106.09685"), {"page"}),
     "new method, not in the study": (
         replace(METHODS, "lora_qkv:\n", "newcomer: {module: full, learning_rate: 1.0e-3}\nlora_qkv:\n"),
         {"table summary", *FIGURES, "page"},
@@ -102,7 +141,7 @@ PROMISES = {
     "pre-training": (replace(MODELS, "learning_rate: 3.0e-3", "learning_rate: 2.0e-3"), {"model tiny"} | TRAIN),
     "note of a model": (replace(MODELS, "note: pre-trained by", "note: trained by"), set()),
     "architecture": (replace(MODELS, "n_heads: 4, dim: 64", "n_heads: 2, dim: 64"), {"model tiny"} | TRAIN | PROFILES),
-    "a claim": (replace("config/claims.yaml", "published: 3060664", "published: 3060665"), {"table claims"}),
+    "a claim": (replace("config/claims.yaml", "4: 3060664", "4: 3060665"), {"table claims"}),
     # Sources
     "one method": (replace(f"{SRC}/methods/lora.py", "lora_alpha=self.alpha", "lora_alpha=1 * self.alpha"), {"train lora"} | LORA),
     "a shared projector": (
@@ -126,7 +165,9 @@ PROMISES = {
     "a figure": (replace(f"{SRC}/report/memory.py", "import ", "import math  # noqa\nimport "), {"figure memory"}),
     "plotting style": (replace(f"{SRC}/report/style.py", "import ", "import math  # noqa\nimport "), FIGURES),
     "bookkeeping": (replace(f"{SRC}/provenance.py", "[:16]", "[0:16]"), set()),
-    "the plan": (replace(f"{SRC}/config.py", "return {**base, **both}", "return base | both"), TABLES - {"table summary", "table claims"}),
+    "the plan": (replace(f"{SRC}/config.py", "return {**base, **both}", "return base | both"), TABLES - EVIDENCE - {"table summary", "table claims"}),
+    "docstring of a method": (replace(f"{SRC}/methods/lora.py", "LoRA and its variants by flag", "LoRA, with variants by flag"), {"page"}),
+    "style of the page": (replace(f"{SRC}/report/html/page.css", "margin: 0;", "margin: 0 ;"), {"page"}),
     # Locks
     "lock of the jobs": (replace("envs/cpu.lock", "numpy==", "numpy==0"), INPUTS | TRAIN | PROFILES),
     "comment in a lock": (replace("envs/cpu.lock", "numpy==", "# pinned\nnumpy=="), set()),
@@ -148,10 +189,12 @@ def name_of(path: str) -> str | None:
     if parts[1] in ("runs", "profiles"):
         rest = [part for part in parts[5:-1] if part not in ("r0", "r2", "seed0")]
         return " ".join([Path(path).stem, parts[4], *rest])
+    if parts[1].startswith("claims"):
+        return "table claims" if parts[1] == "claims.csv" else None
     kinds = {"tables": "table", "figures": "figure"}
     if parts[1] in kinds:
         return f"{kinds[parts[1]]} {Path(path).stem}" if path.endswith((".csv", ".png")) else None
-    return "page" if parts[1] == "index.html" else f"{Path(path).stem} {parts[3]}"
+    return "page" if parts[1] == "report.html" else f"{Path(path).stem} {parts[3]}"
 
 
 def pending(root: Path) -> set[str]:

@@ -1,6 +1,11 @@
-"""From shapes alone. `rankwise methods`: what every method trains and keeps on a model; `rankwise fits`: what memory holds."""
+"""From shapes alone. `rankwise methods`: what every method trains and keeps on a model; `rankwise fits`: what memory holds.
+
+From files: `rankwise trace`: the runs behind a figure, a table, a cell of one, a claim or the report.
+"""
 
 import argparse
+import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -17,10 +22,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not Path("config/methods.yaml").is_file():
             raise ValueError(f"no config/methods.yaml in {Path.cwd()}: run this in a clone of Rankwise")
-        print({"methods": _methods, "fits": _fits}[given.command](given))
+        print({"methods": _methods, "fits": _fits, "trace": _trace}[given.command](given), flush=True)
     except ValueError as error:
         print(f"rankwise: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -47,7 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     fits.add_argument("--weights", choices=["fp32", "bf16"], help="how a dense base is stored (default: as the entries say)")
     fits.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="whose kernels and allocator (default: cuda)")
     fits.add_argument("--checkpointing", action="store_true", help="compute activations again in backward")
+    _add_trace(commands)
     return parser
+
+
+def _add_trace(commands: argparse._SubParsersAction) -> None:
+    trace = commands.add_parser("trace", help="the runs behind a figure, a table, a cell of one, a claim or the report")
+    trace.add_argument("target", help="FILE, FILE:LINE, FILE:COLUMN=VALUE,...[:COLUMN] or results/claims.csv:CLAIM")
+    trace.add_argument("--study", help="as in config/demo.yaml (default: the one whose results lie there)")
+    trace.add_argument("--json", action="store_true", help="for programs")
 
 
 def _gib(text: str) -> float:
@@ -77,6 +92,14 @@ def _fits(given: argparse.Namespace) -> str:
     plan = Plan({"name": "fits", "question": "?", "device": "cpu", "profile": [grid]}, Path.cwd(), "rankwise fits")
     requests = [plan.request("fits", cell) for cell in plan.cells("fits")]
     return _aligned(table(requests, lambda name: print(f"{name} ...", file=sys.stderr, flush=True)))
+
+
+def _trace(given: argparse.Namespace) -> str:
+    from rankwise.trace import trace  # noqa: PLC0415 - --help should not wait for the plan
+    from rankwise.trace_text import text  # noqa: PLC0415
+
+    found = trace(given.target, Path.cwd(), given.study)
+    return json.dumps(found, indent=1) if given.json else text(found)
 
 
 def _methods(given: argparse.Namespace) -> str:

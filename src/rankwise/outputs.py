@@ -1,31 +1,71 @@
 """What a study writes from its results: the names of its tables, figures and page, what each needs, and their requests."""
 
-from rankwise.plan import MEASUREMENTS, RESULTS, Plan
+from rankwise import provenance
+from rankwise.about import about
+from rankwise.config import without
+from rankwise.entries import observes
+from rankwise.plan import FOLDERS, MEASUREMENTS, RESULTS, Cell, Plan
 from rankwise.profiles import TIMED
+from rankwise.report.captions import TITLES
 
 # Table -> the measurement whose results it gathers.
-TABLE_SOURCES = {"runs": "train", **{name: name for name in MEASUREMENTS}}
+TABLE_SOURCES = {"runs": "train", "search": "trial", **{name: name for name in MEASUREMENTS}}
 # Table -> the same, for lists that lie in a result beside its numbers.
 LISTS = {"history": "train", "timeline": "ledger", "state": "ledger", "groups": "throughput"}
 TABLE_SOURCES |= LISTS
+ADAPTIVE = ("energy", "svt")  # rank rules of projected_adam that tell how many basis vectors are in use
 EXAMPLES = f"{RESULTS}/tables/examples.parquet"  # a row an example and run
 # Figure -> the tables that it is drawn from.
 FIGURE_TABLES = {
-    "loss": ("history", "runs"),
+    "metric_by_rank": ("estimates", "runs"),
+    "heatmap": ("estimates", "comparisons", "runs"),
+    "critical_difference": ("estimates", "comparisons", "runs"),
     "accuracy_memory": ("runs", "memory"),
+    "loss": ("history", "runs"),
+    "gradient_norms": ("history", "runs"),
+    "spectra": ("history", "runs"),
     "memory": ("memory",),
     "ledger": ("ledger",),
     "predicted": ("ledger",),
-    "timeline": ("timeline",),
+    "timeline": ("timeline", "ledger"),
     "fits": ("fits",),
     "flops": ("flops",),
     "latency": ("forward",),
     "throughput": ("throughput",),
+    "sensitivity": ("search",),
 }
-PAGE_TABLES = ("summary", "claims", "memory", "ledger", "fits", "flops", "forward", "throughput")
+# Table made from other tables -> those that it is made from, where the study can fill them; examples come from the same runs.
+DERIVED = {
+    "estimates": ("runs",),
+    "comparisons": ("runs",),
+    "summary": ("runs", "estimates", "comparisons", "memory", "ledger", "throughput"),
+    "fronts": ("runs", "estimates", "comparisons", "memory", "ledger", "flops", "throughput"),
+}
+DERIVED["views"] = DERIVED["fronts"]
+PAGE_TABLES = (
+    "summary",
+    "comparisons",
+    "fronts",
+    "views",
+    "search",
+    "claims",
+    "memory",
+    "ledger",
+    "fits",
+    "flops",
+    "forward",
+    "throughput",
+)
+# Tables that the page draws from, whether it shows them or not.
+PAGE_DATA = ("runs", "history", "estimates", "comparisons", *MEASUREMENTS)
+REPORT = f"{RESULTS}/report.html"
+DRAWN = ("png", "svg", "pdf")  # what a figure is written as
 # Tables that hold what the layouts of published systems ask for.
 EXPORT_TABLES = ("runs", "history", "memory", "flops", "forward", "ledger", "state")
 EXPORTS = f"{RESULTS}/exports/README.md"  # stands for the files beside it
+CLAIMS = f"{RESULTS}/claims"  # the stem of the verdicts' table and figure
+ARTIFACT = f"{RESULTS}/artifact.md"
+NUMBERS = (f"{RESULTS}/numbers.json", f"{RESULTS}/numbers.tex")
 
 
 def tables(plan: Plan) -> list[str]:
@@ -33,32 +73,72 @@ def tables(plan: Plan) -> list[str]:
     return [name for name, measurement in TABLE_SOURCES.items() if plan.cells(measurement)]
 
 
+def derived(plan: Plan) -> list[str]:
+    """Names of the tables that are made from tables of runs."""
+    return list(DERIVED) if plan.cells("train") else []
+
+
+def made_from(plan: Plan, table: str) -> list[str]:
+    """Names of the tables that one of `DERIVED` is made from."""
+    return [name for name in DERIVED[table] if name in DERIVED or name == "runs" or name in tables(plan)]
+
+
 def figures(plan: Plan) -> list[str]:
     """Names of the figures that the study has the data for."""
-    have = tables(plan)
+    have = [*tables(plan), *derived(plan)]
     groups = [{(cell.model, cell.dataset) for cell in plan.cells(kind)} for kind in ("train", "memory")]
     ready = [name for name, needed in FIGURE_TABLES.items() if set(needed) <= set(have)]
     measured = any(plan.request("ledger", cell)["measured"] for cell in plan.cells("ledger"))
-    lacking = {"accuracy_memory": not groups[0] & groups[1], "predicted": not measured}
+    lacking = {
+        "accuracy_memory": not groups[0] & groups[1],
+        "predicted": not measured,
+        "critical_difference": len({cell.curve for cell in plan.cells("train")}) < 2,
+        "gradient_norms": not any(plan.library["methods"][cell.method]["learning_rate"] for cell in plan.cells("train")),
+        "spectra": not any(_has_spectrum(plan, cell) for cell in plan.cells("train")),
+    }
     return [name for name in ready if not lacking.get(name)]
+
+
+def _has_spectrum(plan: Plan, cell: Cell) -> bool:
+    """Whether a run's history tells sparsity or effective ranks: its method observes them, or its optimizer chooses ranks."""
+    entry = plan.method("train", cell)
+    return observes(entry["module"]) or entry["optimizer"].get("rank_rule") in ADAPTIVE
 
 
 def page_tables(plan: Plan) -> list[str]:
     """Names of the tables on the page."""
-    derived = {"summary": plan.cells("train"), "claims": claim_tables(plan)}
-    have = [*tables(plan), *(name for name, needed in derived.items() if needed)]
+    have = [*tables(plan), *derived(plan), *(["claims"] if claim_tables(plan) else [])]
     return [name for name in PAGE_TABLES if name in have]
+
+
+def page_data(plan: Plan) -> list[str]:
+    """Names of the tables that the page draws, compares and links from."""
+    return [name for name in [*tables(plan), *derived(plan)] if name in PAGE_DATA]
+
+
+def table_stem(name: str) -> str:
+    """The path of a table, without its ending."""
+    return CLAIMS if name == "claims" else f"{RESULTS}/tables/{name}"
 
 
 def targets(plan: Plan) -> list[str]:
     """Every file that can be asked for by name."""
-    results = [plan.path(measurement, cell) for measurement in ("train", *MEASUREMENTS) for cell in plan.cells(measurement)]
+    results = [plan.path(measurement, cell) for measurement in (*FOLDERS, *MEASUREMENTS) for cell in plan.cells(measurement)]
+    results += dict.fromkeys(file for cell in plan.cells("train") for file in selected(plan, cell))
     inputs = [plan.input_path(kind, name) for kind, name in plan.inputs()]
-    written = dict.fromkeys([*page_tables(plan), *tables(plan)])
-    tabled = [f"{RESULTS}/tables/{name}.{end}" for name in written for end in ("csv", "md", "tex", "parquet")]
-    drawn = [f"{RESULTS}/figures/{name}.{end}" for name in figures(plan) for end in ("png", "svg")]
+    stems = dict.fromkeys(table_stem(name) for name in [*page_tables(plan), *tables(plan), *derived(plan)])
+    tabled = [f"{stem}.{end}" for stem in stems for end in ("csv", "md", "tex", "parquet")]
+    pictures = [*(f"{RESULTS}/figures/{name}" for name in figures(plan)), *([CLAIMS] if claim_tables(plan) else [])]
+    drawn = [f"{stem}.{end}" for stem in pictures for end in DRAWN]
     examples = [EXAMPLES] if plan.cells("train") else []
-    return [f"{RESULTS}/index.html", EXPORTS, *examples, *drawn, *tabled, *inputs, *results]
+    texts = [ARTIFACT, *(NUMBERS if plan.cells("train") else [])]
+    return [REPORT, EXPORTS, *texts, *examples, *drawn, *tabled, *inputs, *results]
+
+
+def selected(plan: Plan, cell: Cell) -> list[str]:
+    """What a training reads of its search, if its grid has one."""
+    searched = "search" in plan.request("train", cell)["inputs"]
+    return [f"{RESULTS}/{FOLDERS['trial']}/{cell.curve.folder}/selected.json"] if searched else []
 
 
 def labels(plan: Plan) -> list[list[str]]:
@@ -72,9 +152,10 @@ def _request(plan: Plan, script: str, *modules: str, **settings: object) -> dict
 
 def _relevant_study(plan: Plan, measurement: str) -> dict:
     """The part of the study that decides the cells and requests of one measurement."""
-    kind = "train" if measurement == "train" else "profile"
+    kind = "train" if measurement in FOLDERS else "profile"
     keys = ("device", "environment", "cpu_threads", "schedule", "override") if kind == "train" else ("device", "override")
-    grids = [grid for grid in plan.study[kind] if measurement in ("train", *grid.get("measurements", []))]
+    own = {"train": lambda _: True, "trial": lambda grid: "search" in grid}
+    grids = [*filter(own.get(measurement, lambda grid: measurement in grid["measurements"]), plan.study[kind])]
     if measurement in TIMED:
         keys += ("cpu_threads", "environment")
     if measurement == "ledger":
@@ -89,20 +170,42 @@ def table_request(plan: Plan, table: str) -> dict:
     return _request(plan, "collect", **settings, study=_relevant_study(plan, measurement))
 
 
+def evidence_request(plan: Plan) -> dict:
+    """Estimates and comparisons."""
+    return _request(plan, "evidence", equivalence=plan.study["equivalence"])
+
+
 def summary_request(plan: Plan) -> dict:
     """The paper's table."""
-    return _request(plan, "summary", labels=labels(plan), tables=["runs", *(["memory"] if plan.cells("memory") else [])])
+    settings = {"labels": labels(plan), "tables": made_from(plan, "summary"), "equivalence": plan.study["equivalence"]}
+    return _request(plan, "summary", **settings)
+
+
+def views_request(plan: Plan) -> dict:
+    """Fronts, and what is best at equal cost."""
+    return _request(plan, "views", tables=made_from(plan, "views"))
 
 
 def claim_tables(plan: Plan) -> list[str]:
     """Names of the tables that decide some claim and that the study can fill."""
-    named = {claim["table"] for claim in plan.library["claims"].values()}
+    named = {family["table"] for family in plan.library["claims"].values() if "table" in family}
     return [name for name in tables(plan) if name in named]
+
+
+def claim_inputs(plan: Plan) -> list[str]:
+    """Names of the tables that verdicts are made from: those that decide, and the intervals of runs."""
+    found = claim_tables(plan)
+    return [*found, *(["estimates"] if "runs" in found else [])]
 
 
 def claims_request(plan: Plan) -> dict:
     """The verdicts on published numbers."""
-    return _request(plan, "claims", claims=plan.library["claims"], tables=claim_tables(plan))
+    return _request(plan, "claims", families=list(plan.library["claims"].items()), tables=claim_inputs(plan))
+
+
+def claims_figure_request(plan: Plan) -> dict:
+    """The figure of the verdicts; the tables give it the runs' ids."""
+    return _request(plan, "claims_figure", tables=claim_tables(plan))
 
 
 def export_tables(plan: Plan) -> list[str]:
@@ -123,9 +226,20 @@ def figure_request(plan: Plan, figure: str) -> dict:
     return _request(plan, "figure", f"rankwise.report.{figure}", **settings)
 
 
+def page_figures(plan: Plan) -> dict[str, list[str]]:
+    """Figures on the page: name -> title and caption."""
+    drawn = [*figures(plan), *(["claims"] if claim_tables(plan) else [])]
+    return {name: list(TITLES.get(name, (name.replace("_", " ").capitalize(), ""))) for name in drawn}
+
+
+def figure_stem(name: str) -> str:
+    """The path of a figure, without its ending."""
+    return CLAIMS if name == "claims" else f"{RESULTS}/figures/{name}"
+
+
 def page_request(plan: Plan) -> dict:
-    """The page that shows the study."""
-    settings = {"name": plan.study["name"], "question": plan.study["question"], "study": plan.file, "labels": labels(plan)}
-    counts = {kind: len(plan.cells(kind)) for kind in ("train", *MEASUREMENTS)}
-    parts = {"figures": figures(plan), "tables": page_tables(plan), "counts": counts}
-    return _request(plan, "index", **settings, **parts, lock=plan.environment(plan.study["environment"]))
+    """The page that shows the study; what its methods section says is in the request as a digest."""
+    settings = {"study": without(plan.study, ("tracker",)), "file": plan.file, "labels": labels(plan)}
+    planned = {name: plan.digest(name) for name in ("train", *MEASUREMENTS) if plan.cells(name)}
+    shown = {"figures": page_figures(plan), "tables": page_tables(plan), "data": page_data(plan)}
+    return _request(plan, "report", **settings, **shown, planned=planned, about=provenance.digest(about(plan)))

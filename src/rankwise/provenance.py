@@ -1,7 +1,8 @@
 """Which source files decide a job's result, a digest of each, and whether a process really ran them.
 
 A digest covers the syntax tree without docstrings, so a comment, a docstring or layout changes nothing, and it is the same
-on every supported Python. Standard library only: the Snakefile imports this module.
+on every supported Python. Pages, styles and scripts beside a package's `__init__.py` are its sources too, to the letter.
+Standard library only: the Snakefile imports this module.
 """
 
 import ast
@@ -20,6 +21,7 @@ PACKAGE_DIR = Path(__file__).resolve().parent
 SCRIPT_DIR = "workflow_scripts"
 # Bookkeeping that cannot change a number: never part of a job's sources.
 EXEMPT = frozenset({f"{PACKAGE}.provenance"})
+DATA = (".css", ".html", ".js")
 
 
 class SourceChanged(RuntimeError):
@@ -100,7 +102,19 @@ def code_digests(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:
     roots = {*_imports(script, ""), *modules}
     found = sorted(set().union(*(source_closure(root) for root in roots)))
     files = {name: code_digest(_module_file(name)) for name in found}
-    return {**files, f"{SCRIPT_DIR}/{script.name}": code_digest(script)}
+    data = {name: digest(_text(file)) for module in found for name, file in data_files(module).items()}
+    return {**files, **data, f"{SCRIPT_DIR}/{script.name}": code_digest(script)}
+
+
+def data_files(module: str) -> dict[str, Path]:
+    """Files of a package that are no modules, by name: `rankwise.report.html/page.css`."""
+    file = _module_file(module)
+    beside = sorted(file.parent.iterdir()) if file and file.name == "__init__.py" else []
+    return {f"{module}/{path.name}": path for path in beside if path.suffix in DATA}
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def lock_digest(path: Path) -> str:
@@ -117,6 +131,7 @@ def verify(code: dict[str, str], script: Path) -> None:
     """
     loaded = {name: module for name, module in sys.modules.items() if name.split(".")[0] == PACKAGE}
     files = {name: Path(module.__file__) for name, module in loaded.items() if name not in EXEMPT}
+    files |= {name: file for module in loaded for name, file in data_files(module).items()}
     for name, file in {**files, f"{SCRIPT_DIR}/{script.name}": script}.items():
         if name not in code:
             raise SourceChanged(f"{file}: loaded, but not declared as a source of this job ({name})")
@@ -125,8 +140,8 @@ def verify(code: dict[str, str], script: Path) -> None:
 
 
 def code_digest_now(path: Path) -> str:
-    """As `code_digest`, read afresh from the disk."""
-    return digest(_normalised(ast.parse(path.read_text(encoding="utf-8"))))
+    """As `code_digest` (data: of its text), read afresh from the disk."""
+    return digest(_text(path)) if path.suffix in DATA else digest(_normalised(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def locked_versions(path: Path) -> dict[str, str]:
@@ -147,7 +162,18 @@ def environment(lock: Path) -> dict[str, object]:
         "platform": platform.platform(),
         "packages": {name: installed[name] for name in ("torch", "transformers", "peft") if name in installed},
         "differs_from_lock": differs,
+        **_card(),
     }
+
+
+def _card() -> dict[str, str]:
+    """The GPU that this process has used, and its driver."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    version = Path("/proc/driver/nvidia/version")
+    driver = re.search(r"[\d.]{5,}", version.read_text(encoding="utf-8")) if version.is_file() else None
+    return {"device_name": torch.cuda.get_device_name(), **({"driver": driver[0]} if driver else {})}
 
 
 def _installed() -> Iterator[tuple[str, str]]:

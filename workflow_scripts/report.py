@@ -1,7 +1,7 @@
 """Write the page that shows the study."""
 
 from rankwise.job import produce
-from rankwise.report.page import page
+from rankwise.report.html.build import page
 
 if __name__ == "__main__":
     produce(page)

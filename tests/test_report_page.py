@@ -1,0 +1,460 @@
+"""The report in a real browser, made by the real rule from real runs: it opens, sorts, filters, hovers and follows; and its parts."""
+
+import html
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import vl_convert
+import yaml
+from conftest import CLEAN, ROOT, copy_repository, edit, run_snakemake
+
+from rankwise import flow
+from rankwise.plan import Plan
+from rankwise.report.html import answer, graph, libraries, losses, marks, quality, sheets
+from rankwise.report.html import runs as page_runs
+
+STUDY = "tests/studies/report.yaml"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+VIEWS = [(scheme, width) for scheme in ("light", "dark") for width in (390, 1440)]
+LARGEST = 6_000_000  # bytes of the page of a small study
+# Every text that is seen: its colour's contrast to the paper behind it (WCAG 2, 1.4.3), the lowest first.
+CONTRASTS = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (text) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data]; };
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (node) => { for (let one = node; one; one = one.parentElement) {
+    const found = rgba(getComputedStyle(one).backgroundColor); if (found[3] === 255) return found; } return [255, 255, 255, 255]; };
+  const found = new Map();
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const node = walk.currentNode.parentElement;
+    if (!walk.currentNode.data.trim() || node.closest("script, style, noscript, title") || !node.checkVisibility()) continue;
+    const style = getComputedStyle(node), paper = behind(node);
+    const drawn = node instanceof SVGElement ? style.fill : style.color;
+    if (drawn === "none") continue;
+    let alpha = 1;
+    for (let one = node; one; one = one.parentElement) alpha *= Number(getComputedStyle(one).opacity);
+    const ink = rgba(drawn).map((v, i) => v * alpha + paper[i] * (1 - alpha));
+    const [low, high] = [light(ink), light(paper)].sort((a, b) => a - b);
+    const ratio = (high + 0.05) / (low + 0.05), key = `${drawn} on ${paper}`;
+    if (!(found.get(key)?.ratio <= ratio)) found.set(key, { ratio, key, text: walk.currentNode.data.trim().slice(0, 40) });
+  }
+  return [...found.values()].sort((a, b) => a.ratio - b.ratio);
+}"""
+
+
+def browser_path() -> str:
+    """A Chromium; its absence is an error in CI and a skip elsewhere."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None and os.environ.get("CI"):
+        pytest.fail(f"no browser: none of {', '.join(NAMES)}")
+    return found or pytest.skip(f"no browser: none of {', '.join(NAMES)}")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone in which the study's page has been built by its rule; the tiny model is pre-trained for two updates."""
+    root = copy_repository(tmp_path_factory.mktemp("report") / "clone")
+    edit(root / "config/models.yaml", "schedule: {updates: 900", "schedule: {updates: 2")
+    edit(root / "config/datasets.yaml", "rows: {train: 12000", "rows: {train: 1200")
+    done = run_snakemake(root, "--configfile", STUDY, "--cores", "2", "results/report.html")
+    assert done.returncode == 0, done.stderr[-5000:]
+    return root
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    from playwright.sync_api import sync_playwright
+
+    path = browser_path()
+    with sync_playwright() as played:
+        opened = played.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(params=VIEWS, ids=lambda view: f"{view[0]}-{view[1]}")
+def view(request, browser, study: Path) -> Iterator:
+    """The report in one colour scheme and width; whatever the browser complains about fails the test."""
+    scheme, width = request.param
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+    page, said = context.new_page(), []
+    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: said.append(f"error: {error}"))
+    page.on("requestfailed", lambda one: said.append(f"failed: {one.url[:200]}"))
+    page.on(
+        "request", lambda one: said.append(f"loaded: {one.url[:200]}") if not one.url.startswith(("file:", "data:")) else None
+    )
+    page.goto((study / "results/report.html").as_uri())
+    page.wait_for_selector("html[data-ready]")
+    yield page
+    context.close()
+    assert said == []
+
+
+def scroll_through(page) -> None:
+    """Down the whole page, so that every chart is drawn."""
+    for chart in page.query_selector_all(".drawing"):
+        chart.scroll_into_view_if_needed()
+        page.wait_for_function("one => one.dataset.drawn", arg=chart)
+
+
+def column(page, table: str, name: str) -> list[str]:
+    """The texts of a column in the order in which they stand."""
+    place = page.eval_on_selector_all(
+        f"{table} thead th", "(heads, name) => heads.findIndex(h => h.dataset.name === name)", name
+    )
+    return [one.strip() for one in page.locator(f"{table} tbody tr > :nth-child({place + 1})").all_text_contents()]
+
+
+# In the browser ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_it_reads_well(view, study: Path) -> None:
+    """No sideways scrolling, contrast of every text, headings in order, every figure described."""
+    scroll_through(view)
+    width = view.viewport_size["width"]
+    assert view.evaluate("document.documentElement.scrollWidth") <= width
+    assert view.locator("h1").inner_text() == yaml.safe_load((study / STUDY).read_text())["question"]
+    lowest = view.evaluate(CONTRASTS)
+    assert len(lowest) > 4
+    assert lowest[0]["ratio"] >= 4.5, lowest[:3]
+    levels = view.eval_on_selector_all(
+        "h1, h2, h3, h4", "all => all.filter(h => h.checkVisibility()).map(h => Number(h.tagName[1]))"
+    )
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    figures = view.locator("#report img")
+    assert figures.count() >= 5
+    assert all(len(text) > 20 for text in figures.evaluate_all("all => all.map(one => one.alt)"))
+    drawings = view.locator(".drawing svg")
+    assert drawings.count() >= 5
+    assert all(
+        drawings.evaluate_all(
+            "all => all.map(one => one.getAttribute('aria-label') ?? one.parentElement.getAttribute('aria-label'))"
+        )
+    )
+
+
+@pytest.mark.slow
+def test_a_table_sorts_by_keyboard_and_filters(view, study: Path) -> None:
+    runs = pd.read_csv(study / "results/tables/runs.csv")
+    head = view.locator("#sheet-runs th[data-name=eval_loss_nats]")
+    head.locator("[role=button]").focus()
+    view.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    losses = [float(text) for text in column(view, "#sheet-runs", "eval_loss_nats")]
+    assert len(losses) == len(runs)
+    assert losses == sorted(losses)
+    view.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    assert [float(text) for text in column(view, "#sheet-runs", "eval_loss_nats")] == losses[::-1]
+    view.locator("#runs input[type=search]").fill("full")
+    assert set(column(view, "#sheet-runs", "method")) == {"Full AdamW"}
+    assert view.locator("#runs .dt-foot").inner_text() == f"{(runs['method'] == 'full').sum()} of {len(runs)} rows"
+    more = view.locator("#runs button.columns")
+    more.click()
+    assert view.locator("#sheet-runs th[data-name=total_parameters]").is_visible()
+    chip = view.locator("#claims .chips button").first
+    chip.click()
+    assert {text.lstrip("✓✗○ ") for text in column(view, "#sheet-claims", "verdict")} == {chip.get_attribute("data-value")}
+
+
+@pytest.mark.slow
+def test_hovering_says_which_run_and_clicking_follows_it(view, study: Path) -> None:
+    runs = pd.read_csv(study / "results/tables/runs.csv", dtype={"request_digest": str}).set_index("request_digest")
+    drawing = view.locator("#chart-loss .drawing")
+    drawing.scroll_into_view_if_needed()
+    view.wait_for_function("one => one.dataset.drawn", arg=drawing.element_handle())
+    drawing.locator(".mark-symbol path").last.hover(force=True)
+    tip = view.locator("#vg-tooltip-element.visible")
+    said = dict(zip(*(tip.locator(f"td.{kind}").all_text_contents() for kind in ("key", "value")), strict=True))
+    run = said["run"]
+    assert run in runs.index
+    assert int(said["seed"]) == runs.loc[run, "seed"]
+    assert f"r{runs.loc[run, 'rank']}/seed{runs.loc[run, 'seed']}/train.json" in said["command"]
+    drawing.locator(".mark-symbol path").last.click(force=True)
+    view.wait_for_selector("#run:not([hidden])")
+    assert view.evaluate("location.hash") == f"#run/{run}"
+    assert view.evaluate("document.activeElement.id") == "run"
+    text = view.locator("#run").inner_text()
+    assert f"--request @results/runs/tiny/generated_reviews/{runs.loc[run, 'method']}/" in text
+    assert all(
+        part in text for part in (run, "Loss by epoch", "Where it ran", "torch", "What it was asked", "method.learning_rate")
+    )
+    view.wait_for_selector("#run .drawing[data-drawn]")
+    assert view.evaluate("document.documentElement.scrollWidth") <= view.viewport_size["width"]
+    lowest = view.evaluate(CONTRASTS)[0]
+    assert lowest["ratio"] >= 4.5, lowest
+    view.go_back()
+    view.wait_for_selector("#report:not([hidden])")
+    assert view.locator("#run").is_hidden()
+
+
+@pytest.mark.slow
+def test_a_run_is_a_link_and_shows_its_ledger(view, study: Path) -> None:
+    run = view.locator("#sheet-ledger tbody a").first.get_attribute("href").removeprefix("#run/")
+    view.goto(f"{view.url.partition('#')[0]}#run/{run}")
+    view.wait_for_selector("#run:not([hidden])")
+    found = json.loads((study / "results/profiles/tiny/generated_reviews/lora/r2/ledger.json").read_text())["metrics"]
+    assert f"{found['peak_bytes']:,} in all" in view.locator("#run").inner_text()
+    sizes = [int(text.replace(",", "")) for text in view.locator("#run .bars td.number").all_inner_texts()]
+    assert sum(sizes) == found["peak_bytes"]
+    view.locator("#run .back a").click()
+    view.wait_for_selector("#report:not([hidden])")
+    assert view.locator("#runs").is_visible()
+
+
+@pytest.mark.slow
+def test_the_command_of_a_run_makes_it_again(study: Path) -> None:
+    text = (study / "results/report.html").read_text()
+    runs = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1])["runs"]
+    run = next(one for one in runs.values() if one["measurement"] == "train")
+    environment = {**CLEAN, "PYTHONPATH": str(study / "src")}
+    command = [sys.executable, *run["command"].split()[1:]]
+    done = subprocess.run(command, cwd=study, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    again, first = (json.loads((study / path).read_text()) for path in (command[-1], run["path"]))
+    assert again["metrics"] == first["metrics"] == run["metrics"]
+
+
+@pytest.mark.slow
+def test_colours_are_chosen_and_kept(view) -> None:
+    """The toggle wins over the system, redraws the charts, and is there after a reload; a legend singles out; data are a table."""
+    scroll_through(view)
+    paper = "getComputedStyle(document.body).backgroundColor"
+    first = view.evaluate(paper)
+    other = "light" if view.locator(".drawing").first.get_attribute("data-drawn") == "dark" else "dark"
+    view.locator(f".themes [data-theme={other}]").click()
+    assert view.evaluate(paper) != first
+    view.wait_for_function(f"[...document.querySelectorAll('#report .drawing')].every(one => one.dataset.drawn === '{other}')")
+    view.reload()
+    view.wait_for_selector("html[data-ready]")
+    assert view.locator(f".themes [data-theme={other}]").get_attribute("aria-pressed") == "true"
+    scroll_through(view)
+    lowest = view.evaluate(CONTRASTS)[0]
+    assert lowest["ratio"] >= 4.5, lowest
+    button = view.locator("#chart-loss .legend button").first
+    button.press("Enter")
+    assert button.get_attribute("aria-pressed") == "true"
+    faint = "#chart-loss .mark-symbol path[opacity='0.07']"
+    assert view.locator(faint).count() > 0
+    view.locator("#chart-loss details.data summary").press("Enter")
+    rows = view.locator("#chart-loss details.data tbody tr")
+    rows.first.wait_for()
+    assert rows.count() == view.locator("#chart-loss .mark-symbol path").count()
+    assert rows.first.locator("a[href^='#run/']").count() == 1
+
+
+@pytest.mark.slow
+def test_one_file_that_reads_without_scripts(study: Path, browser) -> None:
+    """Nothing is loaded from anywhere, scripts run by their digests only, and without them the tables are there."""
+    text = (study / "results/report.html").read_text()
+    assert len(text.encode()) < LARGEST
+    markup = re.sub(r"(<(script|style)[^>]*>).*?</\2>", r"\1", text, flags=re.DOTALL)
+    assert not re.search(r"""<(?:script|img|iframe|link|source|video|audio)[^>]*\s(?:src|href)=["']?(?!["']?data:)""", markup)
+    assert "default-src 'none'" in html.unescape(markup)
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((study / "results/report.html").as_uri())
+    rows = page.locator("#sheet-runs tbody tr").count()
+    assert rows == len(pd.read_csv(study / "results/tables/runs.csv"))
+    assert page.locator("#sheet-runs caption").is_visible()
+    assert page.locator("#chart-loss").is_hidden()
+    context.close()
+
+
+@pytest.mark.slow
+def test_the_charts_are_sound_vega_lite(study: Path) -> None:
+    """Every specification compiles, and draws, with the rows that the page carries."""
+    frames = {
+        name: pd.read_csv(study / f"results/tables/{name}.csv", dtype={"request_digest": str})
+        for name in ("runs", "history", "memory")
+    }
+    made = [chart for part in (quality, losses) for chart in part.charts(frames, {"full": "Full AdamW", "lora": "LoRA"})]
+    assert [chart.key for chart in made] == ["against-memory", "by-rank", "loss"]
+    for chart in made:
+        for panel in chart.panels:
+            drawn = vl_convert.vegalite_to_svg({**panel.spec, "width": 400})
+            assert drawn.count("mark-symbol") >= 1, chart.key
+
+
+# The workflow -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["config/demo.yaml", "config/search_demo.yaml"])
+def test_the_drawn_workflow_is_snakemakes(file: str, clone: Path) -> None:
+    drawn = run_snakemake(clone, "results/report.html", "--configfile", file, "-n", "-F", "--rulegraph").stdout
+    names = dict(re.findall(r'(\d+)\[label = "(\w+)"', drawn))
+    edges = {(names[one], names[other]) for one, other in re.findall(r"(\d+) -> (\d+)", drawn)}
+    counted = run_snakemake(clone, "results/report.html", "--configfile", file, "-n", "-F", "--quiet", "rules")
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", counted.stdout + counted.stderr, re.MULTILINE))
+    plan = Plan(yaml.safe_load((ROOT / file).read_text()), ROOT, file)
+    assert {name: str(count) for name, count in flow.jobs(plan).items()} == {k: v for k, v in jobs.items() if k != "total"}
+    assert set(flow.edges(plan)) == edges
+
+
+def test_a_picture_leaves_out_what_a_longer_way_says() -> None:
+    edges = [("a", "b"), ("b", "c"), ("a", "c"), ("d", "c")]
+    assert graph.reduced(edges) == [("a", "b"), ("b", "c"), ("d", "c")]
+    assert graph.layers(["a", "b", "c", "d"], edges) == {"a": 0, "b": 1, "c": 2, "d": 1}
+    assert graph.picture({"a": 1, "b": 2, "c": 3, "d": 1}, edges).count('class="edge"') == 3
+    around = [("a", "b"), ("b", "c"), ("a", "d"), ("d", "e"), ("c", "e"), ("a", "e")]
+    columns, steps = graph.lanes([("a", "d")], {"a": 0, "d": 2})
+    assert (columns, steps) == ({"a": 0, "d": 2, "*a*1": 1}, [("a", "*a*1"), ("*a*1", "d")])
+    assert graph.reduced(around) == around[:-1]
+
+
+def test_an_edit_of_the_page_is_an_edit_of_its_sources(tmp_path: Path) -> None:
+    """Style, script and template count as sources of the page's job, and of no other."""
+    root = copy_repository(tmp_path / "clone")
+    code = (
+        "import json; from pathlib import Path; from rankwise.provenance import code_digests\n"
+        "print(json.dumps([code_digests(Path(f'workflow_scripts/{name}.py')) for name in ('report', 'summary')]))"
+    )
+
+    def digests() -> list[dict]:
+        environment = {**CLEAN, "PYTHONPATH": "src"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, check=True
+        )
+        return json.loads(done.stdout)
+
+    before = digests()
+    for name in ("page.css", "page.js", "run.js", "page.html"):
+        file = root / "src/rankwise/report/html" / name
+        file.write_text(file.read_text() + "\n")
+    after = digests()
+    changed = {name for name, digest in after[0].items() if before[0][name] != digest}
+    assert changed == {f"rankwise.report.html/{name}" for name in ("page.css", "page.js", "run.js", "page.html")}
+    assert after[1] == before[1]
+
+
+def test_libraries_are_whole_scripts_and_the_policy_names_them() -> None:
+    scripts = libraries.scripts()
+    assert all("</script" not in text.lower() and "<!--" not in text for text in scripts)
+    policy = libraries.policy(scripts)
+    assert policy.count("'sha256-") == len(scripts)
+    assert "unsafe-eval" not in policy
+    assert "script-src 'unsafe-inline'" not in policy
+
+
+# What it says -----------------------------------------------------------------------------------------------------------
+
+LABELS = {"full": "Full AdamW", "lora": "LoRA", "rsvd": "rSVD"}
+
+
+def runs(seeds: int) -> pd.DataFrame:
+    rows = [
+        {"model": "m", "dataset": "d", "method": method, "rank": rank, "seed": seed, "status": "ok", "split": "validation",
+         "request_digest": f"{method}{rank}{seed}", "accuracy_fraction": value}
+        for method, rank, value in (("full", 0, 0.9), ("lora", 8, 0.88), ("rsvd", 8, 0.7)) for seed in range(seeds)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def memory() -> pd.DataFrame:
+    rows = [("full", 0, 2048), ("lora", 8, 512), ("rsvd", 8, 1024)]
+    return pd.DataFrame([
+        {"model": "m", "dataset": "d", "method": method, "rank": rank, "status": "ok", "request_digest": f"{method}m",
+         **dict.fromkeys(marks.KEPT, 0), "optimizer_state_bytes": size}
+        for method, rank, size in rows
+    ])  # fmt: skip
+
+
+def compared() -> pd.DataFrame:
+    common = {"model": "m", "dataset": "d", "metric": "accuracy_fraction", "seeds": 3, "examples": 99, "margin": 0.01}
+    pairs = [
+        ("full", 0, "lora", 8, 0.004, "tied"),
+        ("full", 0, "rsvd", 8, 0.2, "a better"),
+        ("lora", 8, "rsvd", 8, 0.18, "a better"),
+    ]
+    rows = [
+        {**common, "method_a": a, "rank_a": i, "method_b": b, "rank_b": j, "difference": gap, "low": gap - 0.003, "high": gap + 0.003,
+         "verdict": verdict}
+        for a, i, b, j, gap, verdict in pairs
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_the_answer_says_what_the_tables_support_and_no_more() -> None:
+    frames = {"runs": runs(3), "memory": memory(), "comparisons": compared()}
+    said = " ".join(answer.answer(quality.groups(frames, LABELS), frames, LABELS)[0][1])
+    assert "Full AdamW has the highest accuracy: 90.0 % (3 seeds)." in said
+    assert "Tied with it, the difference within the margin: LoRA r=8 (\N{MINUS SIGN}0.4 points)." in said
+    assert "Worse: rSVD r=8 (\N{MINUS SIGN}20.0 points)." in said
+    assert "Of these, LoRA r=8 keeps the least: 512 B of optimizer state, 75 % less than Full AdamW." in said
+
+
+def test_one_seed_is_no_evidence() -> None:
+    frames = {"runs": runs(1), "memory": memory(), "comparisons": compared().assign(verdict="undecided", low=None, high=None)}
+    said = " ".join(answer.answer(quality.groups(frames, LABELS), frames, LABELS)[0][1])
+    assert "one seed: there are no intervals" in said
+    assert not re.search("Tied|Worse|Better", said)
+
+
+def test_a_comparison_is_told_from_the_side_of_the_other_curve() -> None:
+    frames = {"runs": runs(3), "comparisons": compared()}
+    group = quality.groups(frames, LABELS)["m", "d"]
+    from rankwise.report.html.costs import against_best
+
+    pairs = against_best(compared(), ("m", "d"), group).set_index("method")
+    assert pairs["verdict"].to_dict() == {"lora": "tied", "rsvd": "worse"}
+    assert pairs.loc["rsvd", "difference"] == -0.2
+    assert pairs.loc["rsvd", "low"] < pairs.loc["rsvd", "difference"] < pairs.loc["rsvd", "high"]
+
+
+def test_a_table_shows_few_columns_in_units_that_fit() -> None:
+    frame = memory().assign(optimizer_state_bytes=[2**21, 2**20, 2**19], measured_weights_bytes=5, learning_rate=1e-3)
+    sheet = sheets.sheet("memory", frame, LABELS, "tables/memory")
+    shown = {column.name: column for column in sheet.columns}
+    assert (shown["optimizer_state_bytes"].heading, shown["optimizer_state_bytes"].unit) == ("optimizer state", "MiB")
+    assert not shown["measured_weights_bytes"].shown
+    assert sheet.caption == "m, d"
+    place = list(shown).index("optimizer_state_bytes")
+    assert [row[place] for row in sheet.rows] == [
+        ("2.000", "2097152", "2,097,152"),
+        ("1.000", "1048576", "1,048,576"),
+        ("0.5000", "524288", "524,288"),
+    ]
+    assert [row[0][0] for row in sheet.rows] == ["Full AdamW", "LoRA", "rSVD"]
+    assert sheet.rows[0][list(shown).index("request_digest")][0] == '<a href="#run/fullm">fullm</a>'
+
+
+def test_histories_are_thinned_evenly_and_keep_their_ends() -> None:
+    rows = pd.DataFrame({"run": ["a"] * 100 + ["b"] * 3, "update": [*range(100), *range(3)]})
+    kept = rows[losses.thinned(rows, 10)]
+    assert kept[kept["run"] == "a"]["update"].tolist() == [*range(0, 100, 10), 99]
+    assert kept[kept["run"] == "b"]["update"].tolist() == [0, 1, 2]
+
+
+def test_hundreds_of_runs_stay_affordable() -> None:
+    """What requests have in common is kept once, histories are thinned: 400 long runs take less than 2 MB."""
+    code = {f"rankwise.module_{i}": "0" * 16 for i in range(40)} | {"workflow_scripts/train.py": "1" * 16}
+    history = [{"epoch": i / 100, "update": i, "selection_loss_nats": 0.123456789 / (i + 1)} for i in range(1000)]
+    results = [
+        {"measurement": "train", "path": f"results/runs/m/d/lora/r8/seed{seed}/train.json", "status": "ok", "history": history,
+         "environment": {"python": "3.11"}, "metrics": {"accuracy_fraction": 0.5},
+         "request": {"cell": {"model": "m", "dataset": "d", "method": "lora", "rank": 8, "seed": seed}, "code": code}}
+        for seed in range(400)
+    ]  # fmt: skip
+    kept = page_runs.collected(results, LABELS)
+    assert len(json.dumps(kept)) < 2_000_000
+    assert len(kept["runs"]) == 400
+    assert len(kept["parts"]) == 2  # the sources, the environment
+    for one in kept["runs"].values():
+        assert [one["history"]["rows"][i][1] for i in (0, -1)] == [0, 999]
+        assert one["history"]["of"] == 1000
