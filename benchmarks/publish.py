@@ -41,10 +41,11 @@ def publish(name: str, results: Path) -> None:
     folder = ROOT / "benchmarks" / name
     folder.mkdir(exist_ok=True)
     tables = [results / "tables" / table for table in TABLES]
-    for file in (*tables, *(results / claim for claim in CLAIMS), *sorted((results / "figures").glob("*.png"))):
+    claims = [results / claim for claim in CLAIMS] if decided(results / "claims.csv") else []
+    for file in (*tables, *claims, *sorted((results / "figures").glob("*.png"))):
         if file.is_file():
             shutil.copyfile(file, folder / file.name)
-    if (folder / "claims.csv").is_file():
+    if claims:
         (folder / "verdicts.md").write_text(verdicts(folder / "claims.csv"), encoding="utf-8")
     if (folder / "ledger.csv").is_file():
         table = closing(results)
@@ -56,10 +57,20 @@ def publish(name: str, results: Path) -> None:
     (folder / "environment.json").write_text(json.dumps(distinct, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def decided(claims: Path) -> bool:
+    """Whether most of what a study could decide of published numbers it did, so that its verdicts are worth a page."""
+    counts = Counter(row["verdict"] for row in _rows(claims)) if claims.is_file() else Counter()
+    return counts["reproduced"] > counts["not yet run"]
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    with table.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def verdicts(claims: Path) -> str:
     """A Markdown table of how many published numbers of each system got which verdict."""
-    with claims.open(encoding="utf-8") as file:
-        counts = Counter((row["system"], row["verdict"]) for row in csv.DictReader(file))
+    counts = Counter((row["system"], row["verdict"]) for row in _rows(claims))
     systems = sorted({system for system, _ in counts}, key=lambda name: (len(name) > 1, name))
     rows = [[name, *(counts[name, verdict] for verdict in VERDICTS)] for name in systems]
     total = ["all", *(sum(row[1:][place] for row in rows) for place in range(len(VERDICTS)))]
@@ -69,8 +80,7 @@ def verdicts(claims: Path) -> str:
 
 def closing(results: Path) -> str:
     """A Markdown table of predicted, tracked and measured peaks, the furthest off first, from a study's ledgers."""
-    with (results / "tables" / "ledger.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("measured_peak_bytes")]
+    rows = [row for row in _rows(results / "tables" / "ledger.csv") if row.get("measured_peak_bytes")]
     rows.sort(key=lambda row: -abs(float(row["residual_fraction"])))
     lines = [
         ["model", "method", "rank", "predicted (B)", "tracked (B)", "measured (B)", "residual (%)"],

@@ -134,7 +134,8 @@ def _costs(rows: pd.DataFrame, labels: dict[str, str]) -> list[str]:
         for _, r in rows.iloc[[0, -1]].iterrows()
     ]
     (low, least), (high, most) = ends
-    return [f"Optimizer state runs from {size(least)} ({low}) to {size(most)} ({high}), a factor of {most / least:,.3g}."]
+    factor = style.number(most / least)
+    return [f"Optimizer state runs from {size(least)} ({low}) to {size(most)} ({high}), a factor of {factor}."]
 
 
 def size(value: float) -> str:
