@@ -67,7 +67,8 @@ class Queue:
 
     def jobs(self) -> list[Job]:
         """Every job that is alive, first come first; what the dead have left is removed, if they were this user's."""
-        return [job for path in sorted(self.folder.glob("*.job")) if (job := _alive(path))]
+        names = sorted(name for name in os.listdir(self.folder) if name.endswith(".job"))  # noqa: PTH208 - called often
+        return [job for name in names if (job := _alive(f"{self.folder}/{name}"))]
 
     def pick(self, own: Job, others: dict[str, int], without: frozenset[str] = frozenset()) -> tuple[str, ...] | None:
         """The cards that this job is due now, where others have so many bytes on them; None while it has to wait."""
@@ -122,7 +123,7 @@ def said(need: Need) -> str:
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def _open(path: Path, how: int = os.O_RDWR) -> int:
+def _open(path: Path | str, how: int = os.O_RDWR) -> int:
     """A file that every user may lock, made if it lacks. With O_CREAT the kernel refuses others' files in such a folder."""
     while True:
         with contextlib.suppress(FileNotFoundError):
@@ -158,12 +159,12 @@ def _write(fd: int, job: Job) -> None:
     os.pwrite(fd, json.dumps(job).encode(), 0)
 
 
-def _alive(path: Path) -> Job | None:
+def _alive(path: str) -> Job | None:
     fd = _open(path)
     try:
         if _locked(fd, fcntl.LOCK_EX):
             with contextlib.suppress(PermissionError):  # another user's: it says nothing any more
-                path.unlink()
+                os.unlink(path)  # noqa: PTH108
             return None
         ticket, need, sizes, uuids, *rest = json.loads(os.pread(fd, 1 << 20, 0))
         return Job(ticket, Need(*need), sizes, tuple(uuids), *rest)
