@@ -429,8 +429,8 @@ def test_without_a_card_no_lease_is_taken(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("share", "measurement", "on_gpu", "predicted", "local", "need"),
     [
-        (True, "train", True, {"peak_bytes": GIB}, True, (0, 1.69)),  # 1.1 GiB and 600 MiB
-        (True, "trial", True, {"peak_bytes": 10 * GIB}, True, (0, 11.59)),
+        (True, "train", True, {"peak_bytes": GIB}, True, (0, 1.94)),  # 1.1 GiB, 0.25 GiB and 600 MiB
+        (True, "trial", True, {"peak_bytes": 10 * GIB}, True, (0, 11.84)),
         (True, "train", True, {}, True, (1, 0)),
         (False, "train", True, {"peak_bytes": GIB}, True, (1, 0)),
         (True, "train", True, {"peak_bytes": GIB}, False, (1, 0)),

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CLEAN, ROOT, copy_repository, run_snakemake
+from conftest import CLEAN, ROOT, copy_repository, edit, run_snakemake
 
 from rankwise import provenance
 from rankwise.report import collect
@@ -165,6 +166,38 @@ def test_a_study_on_cards_that_is_given_none_is_refused(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "snakemake: --resources gpu: got 0, allowed: at least 1, for train of config/cards.yaml" in done.stderr
     assert "Execute" not in done.stderr
+
+
+SHARED = """
+name: share
+question: Which part of a card does a training take?
+device: cuda
+share: true
+schedule: {updates: 2, batch_size: 8, eval_batch_size: 64}
+train: [{models: [tiny], datasets: [generated_reviews], methods: [full, lora], ranks: [2], seeds: [0]}]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="the simulated card would hide the real one from trainings")
+def test_a_study_that_shares_gives_each_training_its_predicted_part(tmp_path: Path) -> None:
+    """On a simulated card; where torch finds none, accelerate trains on the CPU. A change of `share` reruns nothing."""
+    root = copy_repository(tmp_path / "clone")
+    edit(root / "config/models.yaml", "schedule: {updates: 900", "schedule: {updates: 2")
+    edit(root / "config/datasets.yaml", "rows: {train: 12000", "rows: {train: 1200")
+    (root / "config/shared.yaml").write_text(SHARED)
+    own = pool(tmp_path, 4)
+    command = ("results/tables/runs.csv", "--configfile", "config/shared.yaml", "--cores", "2")
+    done = run_snakemake(root, *command, **own)
+    assert done.returncode == 0, done.stderr[-5000:]
+    for method in ("full/r0", "lora/r2"):
+        found = json.loads((root / f"results/runs/tiny/generated_reviews/{method}/seed0/train.json").read_text())
+        predicted = json.loads((root / f"results/profiles/tiny/generated_reviews/{method}/predict.json").read_text())["metrics"]
+        share = found["environment"]["card"]["share_bytes"]
+        assert found["environment"]["card"] == {"uuids": ["SIM-0"], "shared": True, "others_bytes": 0, "share_bytes": share}
+        assert 0 <= share - 1.1 * predicted["peak_bytes"] - 2**28 - 600 * 2**20 < 0.011 * 2**30
+    edit(root / "config/shared.yaml", "share: true", "share: false")
+    assert "Nothing to be done" in run_snakemake(root, "-n", *command, **own).stdout
 
 
 # Tables ---------------------------------------------------------------------------------------------------------------

@@ -9,8 +9,11 @@ import math
 from rankwise.profiles import MEASUREMENTS
 
 GIB = 2**30
-MARGIN = 1.1  # of the predicted peak: texts of other lengths, and the workspace of kernels
-CONTEXT_GIB = 600 / 1024  # what CUDA takes in each process beside the allocator; measure/fits.py has it too
+MARGIN, WORKSPACE_GIB = (
+    1.1,
+    0.25,
+)  # beyond the predicted peak, for its error; of the allocator's memory, for cuBLAS and rounding
+CONTEXT_GIB = 600 / 1024  # what CUDA takes in each process beside the allocator; job.py holds a job to the rest
 
 
 def card_need(study: dict, measurement: str, on_gpu: bool, predicted: dict, local: bool) -> tuple[int, float]:
@@ -22,4 +25,4 @@ def card_need(study: dict, measurement: str, on_gpu: bool, predicted: dict, loca
         return 0, 0.0
     if not study["share"] or not local or measurement in MEASUREMENTS or "peak_bytes" not in predicted:
         return 1, 0.0
-    return 0, math.ceil(100 * (MARGIN * predicted["peak_bytes"] / GIB + CONTEXT_GIB)) / 100
+    return 0, math.ceil(100 * (MARGIN * predicted["peak_bytes"] / GIB + WORKSPACE_GIB + CONTEXT_GIB)) / 100

@@ -46,7 +46,7 @@ def artifact_request(plan: Plan) -> dict:
     entries = {kind: {name: plan.library[kind][name] for name in found} for kind, found in names.items()}
     for kind, keys in SHOWN.items():
         entries[kind] = {name: {key: entry[key] for key in keys if key in entry} for name, entry in entries[kind].items()}
-    settings = {"study": without(plan.study, ("tracker",)), "file": plan.file, "project": _project(plan), **entries}
+    settings = {"study": without(plan.study, ("tracker", "share")), "file": plan.file, "project": _project(plan), **entries}
     planned = {name: plan.digest(name) for name in EVERY if plan.cells(name)}
     commands = {"study": command(plan), "page": command(plan, outputs.ARTIFACT)}
     locks = [plan.environment(name) for name in dict.fromkeys((plan.study["environment"], "cpu", "report"))]
