@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 
-from rankwise import outputs, preflight, texts
+from rankwise import budget, outputs, preflight, texts
 from rankwise.config import ConfigError
 from rankwise.plan import MEASUREMENTS, Cell, Plan, dumps
 
@@ -52,6 +52,21 @@ def request_of(measurement):
 def gpus_of(measurement):
     """A function from wildcards to the number of GPUs that a profile takes."""
     return lambda wildcards: int(PLAN.needs_gpu(measurement, cell_of(wildcards)))
+
+
+def training_memory(wildcards):
+    """Host memory (MiB) of a training."""
+    return budget.training_mib(PLAN, cell_of(wildcards))
+
+
+def training_minutes(wildcards):
+    """Minutes that a training may take."""
+    return budget.training_min(PLAN, cell_of(wildcards))
+
+
+def memory_of(measurement):
+    """A function from wildcards to the host memory (MiB) of a profile."""
+    return lambda wildcards: budget.profile_mib(PLAN, measurement, cell_of(wildcards))
 
 
 def input_request(kind, wildcard):

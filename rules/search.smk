@@ -15,6 +15,8 @@ rule trial:
     threads: PLAN.study["cpu_threads"]
     resources:
         gpu=int(PLAN.study["device"] == "cuda"),
+        mem_mb=training_memory,
+        runtime=training_minutes,
     params:
         request=request_of("trial"),
     shell:

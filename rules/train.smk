@@ -16,6 +16,8 @@ rule train:
     threads: PLAN.study["cpu_threads"]
     resources:
         gpu=int(PLAN.study["device"] == "cuda"),
+        mem_mb=training_memory,
+        runtime=training_minutes,
     params:
         request=request_of("train"),
     shell:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,9 +30,11 @@ def run(measure: Callable[..., dict], in_folder: bool = False) -> None:
     """
 
     def make(request: dict, output: Path) -> None:
+        start = time.perf_counter()
         found = measure(request, output.parent) if in_folder else measure(request)
         verify(request)
-        result.write(output, request, found, provenance.environment(ROOT / request["environment"]["lock"]))
+        environment = provenance.environment(ROOT / request["environment"]["lock"])
+        result.write(output, request, found, {**environment, "job_time_s": time.perf_counter() - start})
 
     produce(make)
 
