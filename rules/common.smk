@@ -7,14 +7,30 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 
 from rankwise import budget, outputs, preflight, texts
+from rankwise.cards import CardError
 from rankwise.config import ConfigError
+from rankwise.needs import card_need
 from rankwise.plan import MEASUREMENTS, Cell, Plan, dumps
+
+# Jobs run on this machine, and are started from here: not on a cluster, nor on a node of one.
+LOCAL = workflow.is_main_process and workflow.resource_settings.nodes is None
+
+
+def card_limits():
+    """Snakemake's limit on the resource gpu, and what --set-resources gives each rule of it."""
+    limit = workflow.resource_settings._parsed_resources.get("gpu")
+    own = workflow.resource_settings._parsed_overwrite_resources
+    asked = {rule: found["gpu"].raw for rule, found in own.items() if "gpu" in found}
+    return (limit.value if limit else None), asked
+
 
 try:
     STUDY_FILE = preflight.study_file(workflow.overwrite_configfiles, ROOT)
     PLAN = Plan(config, ROOT, STUDY_FILE)
     preflight.check_targets(sys.argv[1:], PLAN)
-except ConfigError as error:
+    if LOCAL:
+        preflight.check_cards(*card_limits())
+except (ConfigError, CardError) as error:
     sys.exit(str(error))
 
 preflight.set_environment(ROOT, PLAN, warm=workflow.is_main_process)
@@ -49,9 +65,20 @@ def request_of(measurement):
     return lambda wildcards: dumps(PLAN.request(measurement, cell_of(wildcards)))
 
 
-def gpus_of(measurement):
-    """A function from wildcards to the number of GPUs that a profile takes."""
-    return lambda wildcards: int(PLAN.needs_gpu(measurement, cell_of(wildcards)))
+def cards_of(measurement):
+    """A function from wildcards to the number of whole cards that a job takes."""
+    return lambda wildcards: _card_need(measurement, cell_of(wildcards))[0]
+
+
+def card_memory_of(measurement):
+    """A function from wildcards to the GiB that a job takes of a card that it shares; a text, for Snakemake rounds numbers."""
+    return lambda wildcards: f"{_card_need(measurement, cell_of(wildcards))[1]:g}"
+
+
+def _card_need(measurement, cell):
+    on_gpu = PLAN.needs_gpu(measurement, cell)
+    predicted = budget.prediction(PLAN, cell) if on_gpu and PLAN.study["share"] else {}
+    return card_need(PLAN.study, measurement, on_gpu, predicted, LOCAL)
 
 
 def training_memory(wildcards):
@@ -82,6 +109,8 @@ def results_of(table):
 def check_machine():
     """Before the first job: refuse what cannot end well on this machine. A cluster's nodes are not looked at from here."""
     jobs = [(job.rule.name, dict(job.wildcards_dict)) for job in workflow.dag.needrun_jobs()]
-    problems = preflight.problems(jobs, PLAN, local=workflow.local_exec)
+    problems = preflight.problems(jobs, PLAN, workflow.local_exec, card_limits()[0])
     if problems:
         raise WorkflowError("\n".join(problems))
+    for note in preflight.card_notes(jobs, PLAN) if LOCAL else ():
+        print(note, file=sys.stderr)

@@ -45,13 +45,15 @@ rule forward:
         "../envs/environment.yaml"
     threads: PLAN.study["cpu_threads"]
     resources:
-        gpu=gpus_of("forward"),
+        gpu=cards_of("forward"),
+        gpu_memory_gib=card_memory_of("forward"),
         mem_mb=memory_of("forward"),
         runtime=60,
     params:
         request=request_of("forward"),
     shell:
-        "python -m rankwise.warm workflow_scripts/forward.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "python -m rankwise.warm --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
+        "workflow_scripts/forward.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule ledger:
@@ -63,13 +65,15 @@ rule ledger:
     conda:
         "../envs/environment.yaml"
     resources:
-        gpu=gpus_of("ledger"),
+        gpu=cards_of("ledger"),
+        gpu_memory_gib=card_memory_of("ledger"),
         mem_mb=memory_of("ledger"),
         runtime=60,
     params:
         request=request_of("ledger"),
     shell:
-        "python -m rankwise.warm workflow_scripts/ledger.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "python -m rankwise.warm --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
+        "workflow_scripts/ledger.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule fits:
@@ -99,13 +103,15 @@ rule throughput:
         "../envs/environment.yaml"
     threads: PLAN.study["cpu_threads"]
     resources:
-        gpu=gpus_of("throughput"),
+        gpu=cards_of("throughput"),
+        gpu_memory_gib=card_memory_of("throughput"),
         mem_mb=memory_of("throughput"),
         runtime=60,
     params:
         request=request_of("throughput"),
     shell:
-        "python -m rankwise.warm workflow_scripts/throughput.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "python -m rankwise.warm --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
+        "workflow_scripts/throughput.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule predict:

@@ -239,7 +239,7 @@ def figure_stem(name: str) -> str:
 
 def page_request(plan: Plan) -> dict:
     """The page that shows the study; what its methods section says is in the request as a digest."""
-    settings = {"study": without(plan.study, ("tracker",)), "file": plan.file, "labels": labels(plan)}
+    settings = {"study": without(plan.study, ("tracker", "share")), "file": plan.file, "labels": labels(plan)}
     planned = {name: plan.digest(name) for name in ("train", *MEASUREMENTS) if plan.cells(name)}
     shown = {"figures": page_figures(plan), "tables": page_tables(plan), "data": page_data(plan)}
     return _request(plan, "report", **settings, **shown, planned=planned, about=provenance.digest(about(plan)))

@@ -9,6 +9,7 @@ import ast
 import functools
 import hashlib
 import json
+import os
 import platform
 import re
 import sys
@@ -150,7 +151,7 @@ def locked_versions(path: Path) -> dict[str, str]:
 
 
 def environment(lock: Path) -> dict[str, object]:
-    """Where a job ran: interpreter, platform, and each locked package whose installed version is another."""
+    """Where a job ran: interpreter, platform, each locked package whose installed version is another, its card."""
     installed = {name.lower().replace("_", "-"): version for name, version in _installed()}
     differs = {
         name: f"{installed.get(name, 'not installed')}, locked {version}"
@@ -163,6 +164,7 @@ def environment(lock: Path) -> dict[str, object]:
         "packages": {name: installed[name] for name in ("torch", "transformers", "peft") if name in installed},
         "differs_from_lock": differs,
         **_card(),
+        **({"card": json.loads(card)} if (card := os.environ.get("RANKWISE_CARD")) else {}),
     }
 
 
