@@ -67,6 +67,7 @@ def results_of(table):
 def check_machine():
     """Before the first job: refuse what cannot end well on this machine. A cluster's nodes are not looked at from here."""
     jobs = [(job.rule.name, dict(job.wildcards_dict)) for job in workflow.dag.needrun_jobs()]
-    problems = preflight.problems(jobs, PLAN, local=workflow.local_exec)
+    own = bool(workflow.deployment_settings.deployment_method)
+    problems = preflight.problems(jobs, PLAN, local=workflow.local_exec, own=own)
     if problems:
         raise WorkflowError("\n".join(problems))
