@@ -6,14 +6,18 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 
-from rankwise import outputs, preflight, texts
+from rankwise import image, outputs, preflight, texts
 from rankwise.config import ConfigError
 from rankwise.plan import MEASUREMENTS, Cell, Plan, dumps
 
+DEPLOYED = {method.name for method in workflow.deployment_settings.deployment_method}  # --sdm
 try:
     STUDY_FILE = preflight.study_file(workflow.overwrite_configfiles, ROOT)
     PLAN = Plan(config, ROOT, STUDY_FILE)
     preflight.check_targets(sys.argv[1:], PLAN)
+    IMAGE = image.reference(ROOT)
+    if workflow.is_main_process and "APPTAINER" in DEPLOYED:
+        image.check(IMAGE, ROOT)
 except ConfigError as error:
     sys.exit(str(error))
 
@@ -67,7 +71,6 @@ def results_of(table):
 def check_machine():
     """Before the first job: refuse what cannot end well on this machine. A cluster's nodes are not looked at from here."""
     jobs = [(job.rule.name, dict(job.wildcards_dict)) for job in workflow.dag.needrun_jobs()]
-    own = bool(workflow.deployment_settings.deployment_method)
-    problems = preflight.problems(jobs, PLAN, local=workflow.local_exec, own=own)
+    problems = preflight.problems(jobs, PLAN, local=workflow.local_exec, own=bool(DEPLOYED))
     if problems:
         raise WorkflowError("\n".join(problems))
