@@ -1,4 +1,5 @@
-# Sourced by build.sh and test.sh: one way to build an image and to run in it, whatever engine is here. Bash.
+# shellcheck shell=bash
+# Sourced by build.sh and test.sh: one way to build an image and to run in it, whatever engine is here.
 
 # docker or podman, if it answers; else buildah, which needs neither a service nor namespaces of its own.
 engine() {
@@ -29,12 +30,16 @@ target = pathlib.Path(sys.argv[1])
 (target / "certificates.crt").touch()
 if "cert" in found:
     shutil.copy(found["cert"], target / "certificates.crt")
-    found["cert"] = "/build/certificates.crt"
+    found["cert"] = "/run/secrets/certificates"
 (target / "pip.conf").write_text("".join(["[global]\n", *(f"{key} = {' '.join(value.split())}\n" for key, value in found.items())]))
-words = " ".join(found.get(key, "") for key in ("find-links", "index-url", "extra-index-url")).split()
-for path in dict.fromkeys(urllib.parse.urlparse(word).path for word in words if word.startswith(("/", "file:"))):
-    if pathlib.Path(path).is_dir():
-        print(path)
+folders = []
+for key in ("find-links", "index-url", "extra-index-url"):
+    local = [word for word in found.get(key, "").split() if word.startswith(("/", "file:"))]
+    paths = [pathlib.Path(urllib.parse.urlparse(word).path) for word in local]
+    folders += paths if key == "find-links" else [path.parent for path in paths]  # an index has its files beside its pages
+for folder in dict.fromkeys(folders):
+    if folder.is_dir():
+        print(folder)
 PYTHON
 }
 

@@ -16,11 +16,14 @@ pip() {
 hashes=""
 for lock in "$@"; do
   if grep -q -e --hash= "$lock.lock"; then hashes=--require-hashes; fi
+  echo "-r $lock.lock" >>locks.txt
 done
 # Some packages come as source: what builds them is the setuptools of the lock, and no newer one that pip would fetch unseen.
 awk '/^setuptools==/ {on = 1} on {print} on && !/\\$/ {exit}' "$1.lock" >setuptools.txt
+# shellcheck disable=SC2086 # none or one
 pip install --quiet $hashes -r setuptools.txt
-pip install --quiet $hashes --use-pep517 --no-build-isolation $(printf -- '-r %s.lock ' "$@")
+# shellcheck disable=SC2086
+pip install --quiet $hashes --use-pep517 --no-build-isolation -r locks.txt
 pip check
 
 # The label says which lock this is: it has to be true.
