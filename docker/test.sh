@@ -56,7 +56,7 @@ if [ "$ENGINE" = buildah ]; then CONTAINER="$(buildah from --pull-never "$TAG")"
 
 step "entry point" inside snakemake --version
 step "who and where" inside python tests/image/inside.py
-step "rankwise" inside rankwise methods --model tiny --rank 2
+step "rankwise" inside rankwise methods --model distilbert --rank 8
 step "the demo" inside snakemake --configfile config/demo.yaml --cores all
 nothing() { inside snakemake --configfile config/demo.yaml --cores all -n && grep -q "Nothing to be done" "$scratch/log"; }
 step "the demo again" nothing
