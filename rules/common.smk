@@ -6,12 +6,13 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 
-from rankwise import budget, outputs, preflight, texts
+from rankwise import budget, image, outputs, preflight, texts
 from rankwise.cards import CardError
 from rankwise.config import ConfigError
 from rankwise.needs import card_need
 from rankwise.plan import MEASUREMENTS, Cell, Plan, dumps
 
+DEPLOYED = {method.name for method in workflow.deployment_settings.deployment_method}  # --sdm
 # Jobs run on this machine, and are started from here: not on a cluster, nor on a node of one.
 LOCAL = workflow.is_main_process and workflow.resource_settings.nodes is None
 
@@ -30,6 +31,9 @@ try:
     preflight.check_targets(sys.argv[1:], PLAN)
     if LOCAL:
         preflight.check_cards(*card_limits())
+    IMAGE = image.reference(ROOT)
+    if workflow.is_main_process and "APPTAINER" in DEPLOYED:
+        image.check(IMAGE, ROOT)
 except (ConfigError, CardError) as error:
     sys.exit(str(error))
 
@@ -109,7 +113,7 @@ def results_of(table):
 def check_machine():
     """Before the first job: refuse what cannot end well on this machine. A cluster's nodes are not looked at from here."""
     jobs = [(job.rule.name, dict(job.wildcards_dict)) for job in workflow.dag.needrun_jobs()]
-    problems = preflight.problems(jobs, PLAN, workflow.local_exec, card_limits()[0])
+    problems = preflight.problems(jobs, PLAN, workflow.local_exec, own=bool(DEPLOYED), limit=card_limits()[0])
     if problems:
         raise WorkflowError("\n".join(problems))
     for note in preflight.card_notes(jobs, PLAN) if LOCAL else ():

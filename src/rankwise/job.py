@@ -1,4 +1,4 @@
-"""What every job does around its one library call: read the request, verify the sources, write the result."""
+"""What every job does around its one library call: read the request, verify packages and sources, write the result."""
 
 import argparse
 import json
@@ -57,8 +57,12 @@ def stay_within(share: int) -> None:
 
 
 def produce(make: Callable[[dict, Path], None]) -> None:
-    """Let `make(request, output)` write the output, if every source is the planned one at the start and at the end."""
+    """Let `make(request, output)` write the output, if every source is the planned one at the start and at the end.
+
+    The packages are looked at before anything else: a job in another environment does no work.
+    """
     request, output = arguments()
+    provenance.verify_environment(request["environment"], ROOT)
     verify(request)
     output.parent.mkdir(parents=True, exist_ok=True)
     make(request, output)
