@@ -1,18 +1,18 @@
 """From the configuration to cells, paths and requests. No rules; whatever is wrong ends here, in one sentence."""
 
-import json
 import sys
 from pathlib import Path
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 
-from rankwise import outputs, preflight, texts
+from rankwise import budget, image, outputs, preflight, texts
 from rankwise.cards import CardError
 from rankwise.config import ConfigError
 from rankwise.needs import card_need
 from rankwise.plan import MEASUREMENTS, Cell, Plan, dumps
 
+DEPLOYED = {method.name for method in workflow.deployment_settings.deployment_method}  # --sdm
 # Jobs run on this machine, and are started from here: not on a cluster, nor on a node of one.
 LOCAL = workflow.is_main_process and workflow.resource_settings.nodes is None
 
@@ -31,6 +31,9 @@ try:
     preflight.check_targets(sys.argv[1:], PLAN)
     if LOCAL:
         preflight.check_cards(*card_limits())
+    IMAGE = image.reference(ROOT)
+    if workflow.is_main_process and "APPTAINER" in DEPLOYED:
+        image.check(IMAGE, ROOT)
 except (ConfigError, CardError) as error:
     sys.exit(str(error))
 
@@ -68,19 +71,33 @@ def request_of(measurement):
 
 def cards_of(measurement):
     """A function from wildcards to the number of whole cards that a job takes."""
-    return lambda wildcards, input: _card_need(measurement, wildcards, input)[0]
+    return lambda wildcards: _card_need(measurement, cell_of(wildcards))[0]
 
 
 def card_memory_of(measurement):
     """A function from wildcards to the GiB that a job takes of a card that it shares; a text, for Snakemake rounds numbers."""
-    return lambda wildcards, input: f"{_card_need(measurement, wildcards, input)[1]:g}"
+    return lambda wildcards: f"{_card_need(measurement, cell_of(wildcards))[1]:g}"
 
 
-def _card_need(measurement, wildcards, input):
-    on_gpu = PLAN.needs_gpu(measurement, cell_of(wildcards))
-    shares = on_gpu and PLAN.study["share"] and LOCAL and "prediction" in input.keys()
-    predicted = json.loads(Path(input.prediction).read_text()).get("metrics", {}) if shares else {}
+def _card_need(measurement, cell):
+    on_gpu = PLAN.needs_gpu(measurement, cell)
+    predicted = budget.prediction(PLAN, cell) if on_gpu and PLAN.study["share"] else {}
     return card_need(PLAN.study, measurement, on_gpu, predicted, LOCAL)
+
+
+def training_memory(wildcards):
+    """Host memory (MiB) of a training."""
+    return budget.training_mib(PLAN, cell_of(wildcards))
+
+
+def training_minutes(wildcards):
+    """Minutes that a training may take."""
+    return budget.training_min(PLAN, cell_of(wildcards))
+
+
+def memory_of(measurement):
+    """A function from wildcards to the host memory (MiB) of a profile."""
+    return lambda wildcards: budget.profile_mib(PLAN, measurement, cell_of(wildcards))
 
 
 def input_request(kind, wildcard):
@@ -96,7 +113,7 @@ def results_of(table):
 def check_machine():
     """Before the first job: refuse what cannot end well on this machine. A cluster's nodes are not looked at from here."""
     jobs = [(job.rule.name, dict(job.wildcards_dict)) for job in workflow.dag.needrun_jobs()]
-    problems = preflight.problems(jobs, PLAN, workflow.local_exec, card_limits()[0])
+    problems = preflight.problems(jobs, PLAN, workflow.local_exec, own=bool(DEPLOYED), limit=card_limits()[0])
     if problems:
         raise WorkflowError("\n".join(problems))
     for note in preflight.card_notes(jobs, PLAN) if LOCAL else ():

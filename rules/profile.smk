@@ -9,6 +9,9 @@ rule memory:
         "logs/memory/{model}/{dataset}/{method}/r{rank}.log",
     conda:
         "../envs/environment.yaml"
+    resources:
+        mem_mb=memory_of("memory"),
+        runtime=60,
     params:
         request=request_of("memory"),
     shell:
@@ -23,6 +26,9 @@ rule flops:
         "logs/flops/{model}/{dataset}/{method}/r{rank}.log",
     conda:
         "../envs/environment.yaml"
+    resources:
+        mem_mb=memory_of("flops"),
+        runtime=60,
     params:
         request=request_of("flops"),
     shell:
@@ -41,6 +47,8 @@ rule forward:
     resources:
         gpu=cards_of("forward"),
         gpu_memory_gib=card_memory_of("forward"),
+        mem_mb=memory_of("forward"),
+        runtime=60,
     params:
         request=request_of("forward"),
     shell:
@@ -59,6 +67,8 @@ rule ledger:
     resources:
         gpu=cards_of("ledger"),
         gpu_memory_gib=card_memory_of("ledger"),
+        mem_mb=memory_of("ledger"),
+        runtime=60,
     params:
         request=request_of("ledger"),
     shell:
@@ -74,6 +84,9 @@ rule fits:
         "logs/fits/{model}/{dataset}/{method}/r{rank}.log",
     conda:
         "../envs/environment.yaml"
+    resources:
+        mem_mb=memory_of("fits"),
+        runtime=60,
     params:
         request=request_of("fits"),
     shell:
@@ -92,8 +105,33 @@ rule throughput:
     resources:
         gpu=cards_of("throughput"),
         gpu_memory_gib=card_memory_of("throughput"),
+        mem_mb=memory_of("throughput"),
+        runtime=60,
     params:
         request=request_of("throughput"),
     shell:
         "python -m rankwise.warm --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
         "workflow_scripts/throughput.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule predict:
+    """Memory and FLOPs that one cell's training will need. No input of training: to Snakemake 9.27 `ancient` files hide other reasons."""
+    output:
+        "results/profiles/{model}/{dataset}/{method}/r{rank}/predict.json",
+    log:
+        "logs/predict/{model}/{dataset}/{method}/r{rank}.log",
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=memory_of("predict"),
+        runtime=60,
+    params:
+        request=request_of("predict"),
+    shell:
+        "python -m rankwise.warm workflow_scripts/predict.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule predictions:
+    """What every training will need; schedulers are asked for that much once it is there."""
+    input:
+        [PLAN.path("predict", cell) for cell in PLAN.cells("predict")],

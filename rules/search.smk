@@ -16,6 +16,8 @@ rule trial:
     resources:
         gpu=cards_of("trial"),
         gpu_memory_gib=card_memory_of("trial"),
+        mem_mb=training_memory,
+        runtime=training_minutes,
     params:
         request=request_of("trial"),
     shell:

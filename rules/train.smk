@@ -17,6 +17,8 @@ rule train:
     resources:
         gpu=cards_of("train"),
         gpu_memory_gib=card_memory_of("train"),
+        mem_mb=training_memory,
+        runtime=training_minutes,
     params:
         request=request_of("train"),
     shell:

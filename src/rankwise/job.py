@@ -1,9 +1,10 @@
-"""What every job does around its one library call: read the request, verify the sources, write the result."""
+"""What every job does around its one library call: read the request, verify packages and sources, write the result."""
 
 import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def run(measure: Callable[..., dict], in_folder: bool = False) -> None:
     """
 
     def make(request: dict, output: Path) -> None:
+        start = time.perf_counter()
         share = json.loads(os.environ.get("RANKWISE_CARD", "{}")).get("share_bytes")
         if share:
             stay_within(share)
@@ -40,7 +42,8 @@ def run(measure: Callable[..., dict], in_folder: bool = False) -> None:
             print(f"out of memory with {share} bytes of a card, so this job is run again, alone on one", file=sys.stderr)
             sys.exit(ALONE)
         verify(request)
-        result.write(output, request, found, provenance.environment(ROOT / request["environment"]["lock"]))
+        environment = provenance.environment(ROOT / request["environment"]["lock"])
+        result.write(output, request, found, {**environment, "job_time_s": time.perf_counter() - start})
 
     produce(make)
 
@@ -54,8 +57,12 @@ def stay_within(share: int) -> None:
 
 
 def produce(make: Callable[[dict, Path], None]) -> None:
-    """Let `make(request, output)` write the output, if every source is the planned one at the start and at the end."""
+    """Let `make(request, output)` write the output, if every source is the planned one at the start and at the end.
+
+    The packages are looked at before anything else: a job in another environment does no work.
+    """
     request, output = arguments()
+    provenance.verify_environment(request["environment"], ROOT)
     verify(request)
     output.parent.mkdir(parents=True, exist_ok=True)
     make(request, output)

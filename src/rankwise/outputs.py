@@ -5,7 +5,7 @@ from rankwise.about import about
 from rankwise.config import without
 from rankwise.entries import observes
 from rankwise.plan import FOLDERS, MEASUREMENTS, RESULTS, Cell, Plan
-from rankwise.profiles import TIMED
+from rankwise.profiles import PREDICT, TIMED
 from rankwise.report.captions import TITLES
 
 # Table -> the measurement whose results it gathers.
@@ -123,7 +123,7 @@ def table_stem(name: str) -> str:
 
 def targets(plan: Plan) -> list[str]:
     """Every file that can be asked for by name."""
-    results = [plan.path(measurement, cell) for measurement in (*FOLDERS, *MEASUREMENTS) for cell in plan.cells(measurement)]
+    results = [plan.path(name, cell) for name in (*FOLDERS, *MEASUREMENTS, PREDICT) for cell in plan.cells(name)]
     results += dict.fromkeys(file for cell in plan.cells("train") for file in selected(plan, cell))
     inputs = [plan.input_path(kind, name) for kind, name in plan.inputs()]
     stems = dict.fromkeys(table_stem(name) for name in [*page_tables(plan), *tables(plan), *derived(plan)])

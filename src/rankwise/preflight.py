@@ -86,9 +86,12 @@ def check_cards(limit: int | None, asked: dict[str, object]) -> None:
             raise ConfigError("snakemake", f"--set-resources {rule}:gpu", number, f"at most {limit}, as --resources gpu says")
 
 
-def problems(jobs: list[Job], plan: Plan, local: bool, limit: int | None = None) -> list[str]:
-    """Every reason why these jobs could not end well on this machine; `limit` is Snakemake's on the resource gpu."""
-    found = [*_disk(plan), *(_gpu(jobs, plan, limit) if local else [])]
+def problems(jobs: list[Job], plan: Plan, local: bool, own: bool = False, limit: int | None = None) -> list[str]:
+    """Every reason why these jobs could not end well: on this machine if `local`, with the packages installed unless they
+    run in environments of their `own` (an image, or conda); `limit` is Snakemake's on the resource gpu.
+    """
+    here = [*_gpu(jobs, plan, limit), *([] if own else _packages(jobs, plan))] if local else []
+    found = [*_disk(plan), *here]
     for rule, wildcards in jobs:
         if kind := INPUT_RULES.get(rule):
             found += _input(kind, wildcards[kind], plan)
@@ -128,10 +131,21 @@ def _gpu(jobs: list[Job], plan: Plan, limit: int | None) -> list[str]:
     ]
 
 
+def _packages(jobs: list[Job], plan: Plan) -> list[str]:
+    """One line for each lock of these jobs that the installed packages do not follow; every job looks again."""
+    cells = [(rule, _cell(wildcards)) for rule, wildcards in jobs if rule in (*FOLDERS, *MEASUREMENTS)]
+    locks = dict.fromkeys(plan.request(rule, cell)["environment"]["lock"] for rule, cell in cells)
+    return [reason for lock in locks if (reason := provenance.refusal(plan.root / lock))]
+
+
 def _on_gpu(rule: str, wildcards: dict[str, str], plan: Plan) -> bool:
+    return plan.needs_gpu(rule, _cell(wildcards))
+
+
+def _cell(wildcards: dict[str, str]) -> Cell:
     seed = {"seed": int(wildcards["seed"])} if "seed" in wildcards else {}
     names = (wildcards[name] for name in ("model", "dataset", "method"))
-    return plan.needs_gpu(rule, Cell(*names, int(wildcards["rank"]), **seed, trial=wildcards.get("trial")))
+    return Cell(*names, int(wildcards["rank"]), **seed, trial=wildcards.get("trial"))
 
 
 def _input(kind: str, name: str, plan: Plan) -> list[str]:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from rankwise import claims, lineage, lookup, outputs, provenance, quantities, result, stale, texts
 from rankwise.config import ConfigError, read_yaml
 from rankwise.plan import FOLDERS, MEASUREMENTS, RESULTS, Plan
+from rankwise.profiles import PREDICT
 
 TARGET = re.compile(r"(?P<file>[^:]+)(:(?P<row>.+?))?(:(?P<column>\w+))?")
 
@@ -93,7 +94,7 @@ def _share(jobs: list[Job], root: Path) -> float:
 def _jobs(plan: Plan, file: str, row: str | None = None, column: str | None = None) -> list[Job]:
     """The planned results behind a file, or behind some of its rows."""
     if lineage.is_result(file):
-        known = [*(job for name in (*FOLDERS, *MEASUREMENTS) for job in _measured(plan, name)), *_inputs(plan)]
+        known = [*(job for name in (*FOLDERS, *MEASUREMENTS, PREDICT) for job in _measured(plan, name)), *_inputs(plan)]
         below = f"{Path(file).parent}/"  # the choice of a search lies above its trials
         return [job for job in known if job.path == file] or [job for job in known if job.path.startswith(below)]
     tables = lineage.tables(plan, file)
