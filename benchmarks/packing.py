@@ -70,7 +70,7 @@ def measure(root: Path, cores: int, real: int) -> dict[str, tuple[float, dict]]:
         shared = {"share": how == "packed"} if real else {}
         (root / "config/packing.yaml").write_text(yaml.safe_dump({**study, **shared}), encoding="utf-8")
         common = ["--cores", str(cores), "--resources", f"gpu={max(real, 1)}"]
-        snakemake(root, inputs, *common)
+        snakemake(root, [*inputs, "predictions"], *common)
         shutil.rmtree(root / "results/runs", ignore_errors=True)
         seconds = snakemake(root, runs, *common, *more)
         found[how] = seconds, {run: json.loads((root / run).read_text(encoding="utf-8"))["metrics"] for run in runs}

@@ -94,6 +94,15 @@ def test_a_card_is_free_when_the_job_is_gone_and_not_when_its_caller_is(tmp_path
     assert done.stdout.split()[:2] == ["SIM-0", "False"]
 
 
+def test_a_quantized_job_on_a_card_is_no_fork(tmp_path: Path) -> None:
+    """Its caller runs it: bitsandbytes starts CUDA as it is imported, which no server may have done."""
+    text = "import os, sys; print(os.getpid(), 'torch' in sys.modules)"
+    job = command(tmp_path, text, "--gpu", "1", request=json.dumps({"code": {"rankwise.quantized": ""}}))
+    caller = subprocess.Popen(job, env=environment(tmp_path, 8), stdout=subprocess.PIPE, text=True)
+    assert caller.communicate()[0].split() == [str(caller.pid), "False"]
+    assert not (tmp_path / f"rankwise-{os.getuid()}").exists()
+
+
 def test_what_no_card_can_give_ends_the_job_with_a_sentence(tmp_path: Path) -> None:
     done = run(command(tmp_path, SEES, "--gpu", "0", "--gpu-memory-gib", "9"), environment(tmp_path, 8))
     assert (done.returncode, done.stdout) == (1, "")
@@ -113,7 +122,8 @@ if __name__ == "__main__":
 def test_out_of_memory_on_a_shared_card_is_no_result_until_the_job_was_alone(tmp_path: Path) -> None:
     script = tmp_path / "script0.py"
     script.write_text(OUT_OF_MEMORY)
-    request = {"code": provenance.code_digests(script), "environment": {"lock": "envs/cpu.lock"}}
+    lock = {"lock": "envs/cpu.lock", "digest": provenance.lock_digest(ROOT / "envs/cpu.lock")}
+    request = {"code": provenance.code_digests(script), "environment": lock}
     script.unlink()
     job = command(tmp_path, OUT_OF_MEMORY, "--gpu", "0", "--gpu-memory-gib", "2", request=json.dumps(request))
     own = environment(tmp_path, 8, RANKWISE_WARM="0")
@@ -178,6 +188,14 @@ train: [{models: [tiny], datasets: [generated_reviews], methods: [full, lora], r
 """
 
 
+def train(method: str) -> str:
+    return f"results/runs/tiny/generated_reviews/{method}/seed0/train.json"
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="the simulated card would hide the real one from trainings")
 def test_a_study_that_shares_gives_each_training_its_predicted_part(tmp_path: Path) -> None:
@@ -188,11 +206,19 @@ def test_a_study_that_shares_gives_each_training_its_predicted_part(tmp_path: Pa
     (root / "config/shared.yaml").write_text(SHARED)
     own = pool(tmp_path, 4)
     command = ("results/tables/runs.csv", "--configfile", "config/shared.yaml", "--cores", "2")
+    assert run_snakemake(root, "predictions", *command[1:], **own).returncode == 0
+    (root / "results/profiles/tiny/generated_reviews/lora/r2/predict.json").rename(tmp_path / "kept.json")
+    whole = run_snakemake(root, train("lora/r2"), *command[1:], **own)
+    assert "config/shared.yaml: share: 1 of 1 trainings are not predicted, so each takes a whole card" in whole.stderr
+    assert read(root / train("lora/r2"))["environment"]["card"]["shared"] is False
+    (tmp_path / "kept.json").rename(root / "results/profiles/tiny/generated_reviews/lora/r2/predict.json")
+    (root / train("lora/r2")).unlink()
     done = run_snakemake(root, *command, **own)
     assert done.returncode == 0, done.stderr[-5000:]
+    assert "not predicted" not in done.stderr
     for method in ("full/r0", "lora/r2"):
-        found = json.loads((root / f"results/runs/tiny/generated_reviews/{method}/seed0/train.json").read_text())
-        predicted = json.loads((root / f"results/profiles/tiny/generated_reviews/{method}/predict.json").read_text())["metrics"]
+        found = read(root / train(method))
+        predicted = read(root / f"results/profiles/tiny/generated_reviews/{method}/predict.json")["metrics"]
         share = found["environment"]["card"]["share_bytes"]
         assert found["environment"]["card"] == {"uuids": ["SIM-0"], "shared": True, "others_bytes": 0, "share_bytes": share}
         assert 0 <= share - 1.1 * predicted["peak_bytes"] - 2**28 - 600 * 2**20 < 0.011 * 2**30

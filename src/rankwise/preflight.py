@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
-from rankwise import cards, lease, outputs, provenance
+from rankwise import budget, cards, lease, outputs, provenance
 from rankwise.config import ConfigError
 from rankwise.plan import FOLDERS, MEASUREMENTS, RESULTS, Cell, Plan
 
@@ -107,13 +107,21 @@ def _disk(plan: Plan) -> list[str]:
 def card_notes(jobs: list[Job], plan: Plan) -> list[str]:
     """What to know of the cards before these jobs start, a line each; nothing where none of them takes one."""
     there = cards.found() if _kinds(jobs, plan) else []
-    return lease.notes(there) if there else []
+    return [*lease.notes(there), *_unshared(jobs, plan)] if there else []
+
+
+def _unshared(jobs: list[Job], plan: Plan) -> list[str]:
+    """A line where trainings of a study that shares cards will not, for nobody knows what they need."""
+    trainings = [_cell(wildcards) for rule, wildcards in jobs if rule in FOLDERS and plan.study["share"]]
+    unknown = [cell for cell in trainings if "peak_bytes" not in budget.prediction(plan, cell)]
+    what = f"{len(unknown)} of {len(trainings)} trainings are not predicted, so each takes a whole card"
+    return [f"{plan.file}: share: {what}; `snakemake predictions` predicts them"] if unknown else []
 
 
 def _kinds(jobs: list[Job], plan: Plan) -> list[str]:
     """Rules of which a job needs a GPU."""
     measured = (job for job in jobs if job[0] in (*FOLDERS, *MEASUREMENTS))
-    return list(dict.fromkeys(rule for rule, wildcards in measured if _on_gpu(rule, wildcards, plan)))
+    return list(dict.fromkeys(rule for rule, wildcards in measured if plan.needs_gpu(rule, _cell(wildcards))))
 
 
 def _gpu(jobs: list[Job], plan: Plan, limit: int | None) -> list[str]:
@@ -136,10 +144,6 @@ def _packages(jobs: list[Job], plan: Plan) -> list[str]:
     cells = [(rule, _cell(wildcards)) for rule, wildcards in jobs if rule in (*FOLDERS, *MEASUREMENTS)]
     locks = dict.fromkeys(plan.request(rule, cell)["environment"]["lock"] for rule, cell in cells)
     return [reason for lock in locks if (reason := provenance.refusal(plan.root / lock))]
-
-
-def _on_gpu(rule: str, wildcards: dict[str, str], plan: Plan) -> bool:
-    return plan.needs_gpu(rule, _cell(wildcards))
 
 
 def _cell(wildcards: dict[str, str]) -> Cell:

@@ -33,9 +33,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rankwise.lease import Lease
 
-IDLE_S, PATIENCE_S = 10, 60
+IDLE_S, PATIENCE_S, MOST_FILES = 10, 60, 64
+# A fork of a process that has started CUDA has none, and bitsandbytes starts it on import: its jobs on a card run in the caller.
+NO_CUDA, NO_CARD = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}, {"CUDA_VISIBLE_DEVICES": ""}
 CARDS = ("--gpu", "--gpu-memory-gib")
-MOST_FILES = 64  # that come with a task
 ALONE = 75  # a job on a shared card that ends so ran out of its share: it is run again, alone on a card
 LIBRARIES = ("torch", "transformers.modeling_utils", "transformers.masking_utils", "peft", "accelerate")
 BITS = "bitsandbytes"
@@ -77,7 +78,7 @@ def leased(cards: dict[str, float]) -> "Lease | None":
 def attempt(arguments: list[str], lease: "Lease | None") -> int:
     """The exit status of the script, run by the server or here."""
     bits, cards = asks_for_bits(arguments), lease.environment if lease else {}
-    if os.environ.get("RANKWISE_WARM", "1") != "0" and has_pidfd():
+    if os.environ.get("RANKWISE_WARM", "1") != "0" and has_pidfd() and not (lease and bits):
         status = ask(arguments, bits, {**os.environ, **cards}, lease.fds if lease else [])
         if status is not None:
             return status
@@ -152,7 +153,8 @@ def connect(bits: bool) -> socket.socket:
         listener.listen(1024)
         command = [sys.executable, "-m", "rankwise.warm", "--serve", str(listener.fileno()), str(int(bits)), place]
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.Popen(command, pass_fds=[listener.fileno()], start_new_session=True, cwd="/", **quiet)
+        own = {**os.environ, **NO_CUDA, **(NO_CARD if bits else {})}
+        subprocess.Popen(command, pass_fds=[listener.fileno()], start_new_session=True, cwd="/", env=own, **quiet)
         link.connect(place)
         return link
 
