@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rankwise.lease import Lease
 
 IDLE_S, PATIENCE_S, MOST_FILES = 10, 60, 64
-# A fork of a process that has started CUDA has none, and bitsandbytes starts it on import: its jobs on a card run in the caller.
+# A fork of a process with CUDA has none, and bitsandbytes starts it as it is imported: its jobs on a card run in the caller.
 NO_CUDA, NO_CARD = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}, {"CUDA_VISIBLE_DEVICES": ""}
 CARDS = ("--gpu", "--gpu-memory-gib")
 ALONE = 75  # a job on a shared card that ends so ran out of its share: it is run again, alone on a card
