@@ -122,8 +122,10 @@ if __name__ == "__main__":
 def test_out_of_memory_on_a_shared_card_is_no_result_until_the_job_was_alone(tmp_path: Path) -> None:
     script = tmp_path / "script0.py"
     script.write_text(OUT_OF_MEMORY)
-    lock = {"lock": "envs/cpu.lock", "digest": provenance.lock_digest(ROOT / "envs/cpu.lock")}
-    request = {"code": provenance.code_digests(script), "environment": lock}
+    request = {
+        "code": provenance.code_digests(script),
+        "environment": {"lock": "envs/cpu.lock", "digest": provenance.lock_digest(ROOT / "envs/cpu.lock")},
+    }
     script.unlink()
     job = command(tmp_path, OUT_OF_MEMORY, "--gpu", "0", "--gpu-memory-gib", "2", request=json.dumps(request))
     own = environment(tmp_path, 8, RANKWISE_WARM="0")

@@ -127,6 +127,9 @@ def test_it_reads_well(view, study: Path) -> None:
     scroll_through(view)
     width = view.viewport_size["width"]
     assert view.evaluate("document.documentElement.scrollWidth") <= width
+    assert (
+        view.evaluate("(one => one.scrollWidth - one.clientWidth)(document.querySelector('.themes'))") == 0
+    )  # nothing is cut off
     assert view.locator("h1").inner_text() == yaml.safe_load((study / STUDY).read_text())["question"]
     lowest = view.evaluate(CONTRASTS)
     assert len(lowest) > 4

@@ -122,6 +122,17 @@ def data_files(module: str) -> dict[str, Path]:
     return {f"{module}/{path.name}": path for path in beside if path.suffix in DATA}
 
 
+def source_file(name: str) -> str:
+    """`rankwise.optim.adamw` -> `src/rankwise/optim/adamw.py`: where a source lies, by its name in requests."""
+    module, _, data = name.partition("/")
+    if module == SCRIPT_DIR:
+        return name
+    stem = Path("src", *module.split("."))
+    if data:
+        return str(stem / data)
+    return str(stem / "__init__.py" if (PACKAGE_DIR.parents[1] / stem).is_dir() else stem.with_suffix(".py"))
+
+
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 

@@ -159,7 +159,7 @@ def _run(job: Job, plan: Plan, sources: dict[str, dict]) -> dict:
         return {**run, "status": "not there", "command": texts.command(plan, job.path)}
     stored = result.read(path)
     request = stored["request"]
-    code = {_file(name): digest for name, digest in request["code"].items()}
+    code = {provenance.source_file(name): digest for name, digest in request["code"].items()}
     sources[provenance.digest(code)] = code
     script = next(name for name in code if name.startswith(provenance.SCRIPT_DIR))
     run["run"] = provenance.digest(request)
@@ -185,14 +185,6 @@ def _environment(stored: dict) -> dict:
     named = [part.get("device_name") for part in (stored.get("cost", {}), *stored.get("rows", []))]
     name = next(({"device_name": one} for one in named if one), {})
     return {"lock": lock["lock"], "lock_digest": lock["digest"], "device": device, **name, **stored["environment"]}
-
-
-def _file(source: str) -> str:
-    """`rankwise.optim.adamw` -> `src/rankwise/optim/adamw.py`."""
-    if source.startswith(provenance.SCRIPT_DIR):
-        return source
-    stem = Path("src", *source.split("."))
-    return str(stem / "__init__.py" if (provenance.PACKAGE_DIR.parents[1] / stem).is_dir() else stem.with_suffix(".py"))
 
 
 def _now(path: Path) -> str | None:
