@@ -12,6 +12,8 @@ rule claims:
         parquet="results/claims.parquet",
     log:
         "logs/claims.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
     params:
@@ -31,6 +33,8 @@ rule claims_figure:
         pdf="results/claims.pdf",
     log:
         "logs/claims_figure.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
     params:

@@ -14,6 +14,8 @@ rule collect:
         "logs/collect/{table}.log",
     wildcard_constraints:
         table="|".join(outputs.TABLE_SOURCES),
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
     params:
@@ -30,6 +32,8 @@ rule collect_examples:
         outputs.EXAMPLES,
     log:
         "logs/collect/examples.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
     params:

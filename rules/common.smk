@@ -6,18 +6,27 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 
-from rankwise import outputs, preflight, texts
+from rankwise import cluster, outputs, preflight, texts
 from rankwise.config import ConfigError
 from rankwise.plan import MEASUREMENTS, Cell, Plan, dumps
 
 try:
+    CLUSTER = cluster.settings(config.pop("cluster", None), ROOT)
     STUDY_FILE = preflight.study_file(workflow.overwrite_configfiles, ROOT)
     PLAN = Plan(config, ROOT, STUDY_FILE)
     preflight.check_targets(sys.argv[1:], PLAN)
 except ConfigError as error:
     sys.exit(str(error))
 
-preflight.set_environment(ROOT, PLAN, warm=workflow.is_main_process)
+
+def keeps_server():
+    """Whether jobs share a process that has imported torch: here, and those of one submission on a node. None: nodes decide."""
+    if workflow.is_main_process:
+        return None if CLUSTER else True
+    return len(workflow.dag_settings.target_jobs) > 1
+
+
+preflight.set_environment(ROOT, PLAN, warm=keeps_server())
 PRETRAINED = [name for name, entry in PLAN.library["models"].items() if "pretrain" in entry.get("weights", {})]
 
 
@@ -54,6 +63,16 @@ def gpus_of(measurement):
     return lambda wildcards: int(PLAN.needs_gpu(measurement, cell_of(wildcards)))
 
 
+def group_of(measurement):
+    """A function from wildcards to the submission of a profile on a cluster: with the cell's others on the same kind of node."""
+
+    def group(wildcards):
+        node = "gpu" if gpus_of(measurement)(wildcards) else "cpu"
+        return "_".join([node, wildcards.model, wildcards.dataset, wildcards.method, f"r{wildcards.rank}"])
+
+    return group
+
+
 def input_request(kind, wildcard):
     return lambda wildcards: dumps(PLAN.input_request(kind, wildcards[wildcard]))
 
@@ -65,8 +84,23 @@ def results_of(table):
 
 
 def check_machine():
-    """Before the first job: refuse what cannot end well on this machine. A cluster's nodes are not looked at from here."""
+    """Before the first job: refuse what cannot end well on this machine, or on any node of a cluster."""
     jobs = [(job.rule.name, dict(job.wildcards_dict)) for job in workflow.dag.needrun_jobs()]
     problems = preflight.problems(jobs, PLAN, local=workflow.local_exec)
+    if workflow.executor_plugin.name == "slurm":
+        problems += check_cluster()
     if problems:
         raise WorkflowError("\n".join(problems))
+
+
+def check_cluster():
+    """What a SLURM cluster could not run; its nodes' own disks are not looked at from here."""
+    submitted = {workflow.dag.get_job_group(job) or job for job in workflow.dag.needrun_jobs() if not job.is_local}
+    asks = [cluster.ask(one.name, dict(one.resources.items())) for one in submitted]
+    cores, gpus = workflow.resource_settings.cores, workflow.global_resources.get("gpu").value
+    scratch = {str(one.resources.get("tmpdir").raw).strip("'") for one in workflow.rules}  # as given: nodes evaluate it
+    folders = [ROOT / "results", *(Path(folder) for folder in sorted(scratch) if folder.startswith("/"))]
+    return [
+        *cluster.options(CLUSTER, PLAN.file, PLAN.study["cpu_threads"], cores, gpus),
+        *cluster.refusals(asks, PLAN.file, workflow.executor_settings.status_command, folders),
+    ]

@@ -10,6 +10,8 @@ rule exports:
         outputs.EXPORTS,
     log:
         "logs/exports.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
     params:

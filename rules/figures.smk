@@ -20,6 +20,8 @@ rule figure:
         "logs/figure/{figure}.log",
     wildcard_constraints:
         figure="|".join(outputs.FIGURE_TABLES),
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
     params:

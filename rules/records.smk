@@ -10,6 +10,8 @@ rule numbers:
         tex=outputs.NUMBERS[1],
     log:
         "logs/numbers.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
     params:
@@ -27,6 +29,8 @@ rule artifact:
         outputs.ARTIFACT,
     log:
         "logs/artifact.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
     params:

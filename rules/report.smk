@@ -12,6 +12,8 @@ rule report:
         outputs.REPORT,
     log:
         "logs/report.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
     params:

@@ -11,6 +11,8 @@ rule evidence:
         comparisons=multiext("results/tables/comparisons", ".csv", ".md", ".tex", ".parquet"),
     log:
         "logs/evidence.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
     params:
@@ -30,6 +32,8 @@ rule summary:
         parquet="results/tables/summary.parquet",
     log:
         "logs/summary.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
     params:
@@ -48,6 +52,8 @@ rule views:
         views=multiext("results/tables/views", ".csv", ".md", ".tex", ".parquet"),
     log:
         "logs/views.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
     params:

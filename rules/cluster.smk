@@ -1,0 +1,23 @@
+"""What jobs ask of SLURM beside CPUs, memory and time, where a profile says `config: [cluster=...]`. No rules; included last."""
+
+
+def asked(name, gpus):
+    """A resource of jobs that take `gpus` GPUs, in the executor's words."""
+
+    def value(wildcards, input, attempt, threads, rulename, async_run):
+        given = dict(input=input, attempt=attempt, threads=threads, rulename=rulename, async_run=async_run)
+        return cluster.resources(CLUSTER, gpus.evaluate(wildcards, **given).value or 0)[name]
+
+    return value
+
+
+if CLUSTER:
+    for one in workflow.rules:
+        wanted = one.resources.get("gpu")
+        for name in cluster.RESOURCES:
+            if name == "gpu" or name not in one.resources:  # what a rule or a command line names itself stays
+                one.resources[name] = asked(name, wanted)
+        if one.name in MEASUREMENTS:
+            one.resources["turn"] = 1  # profiles of one submission run one after another, and ask for what the largest does
+    workflow.register_resource("turn", 1)
+    workflow.resourcescope(turn="local")
