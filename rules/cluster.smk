@@ -17,7 +17,6 @@ if CLUSTER:
         for name in cluster.RESOURCES:
             if name == "gpu" or name not in one.resources:  # what a rule or a command line names itself stays
                 one.resources[name] = asked(name, wanted)
-        if one.name in MEASUREMENTS:
-            one.resources["turn"] = 1  # profiles of one submission run one after another, and ask for what the largest does
+        one.resources["turn"] = 1  # a submission of several jobs runs one after another: it needs what the largest needs
     workflow.register_resource("turn", 1)
     workflow.resourcescope(turn="local")

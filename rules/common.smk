@@ -18,15 +18,7 @@ try:
 except ConfigError as error:
     sys.exit(str(error))
 
-
-def keeps_server():
-    """Whether jobs share a process that has imported torch: here, and those of one submission on a node. None: nodes decide."""
-    if workflow.is_main_process:
-        return None if CLUSTER else True
-    return len(workflow.dag_settings.target_jobs) > 1
-
-
-preflight.set_environment(ROOT, PLAN, warm=keeps_server())
+preflight.set_environment(ROOT, PLAN, warm=workflow.is_main_process and not CLUSTER)
 PRETRAINED = [name for name, entry in PLAN.library["models"].items() if "pretrain" in entry.get("weights", {})]
 
 
@@ -68,7 +60,9 @@ def group_of(measurement):
 
     def group(wildcards):
         node = "gpu" if gpus_of(measurement)(wildcards) else "cpu"
-        return "_".join([node, wildcards.model, wildcards.dataset, wildcards.method, f"r{wildcards.rank}"])
+        name = "_".join([node, wildcards.model, wildcards.dataset, wildcards.method, f"r{wildcards.rank}"])
+        workflow.parent_groupids[name] = "profile"  # a profile's `group-components` joins what feeds nothing in its group
+        return name
 
     return group
 

@@ -125,8 +125,11 @@ def _answer(*command: str) -> str:
 def _node(line: str) -> Node:
     partition, name, cpus, memory, limit, generic = line.split("|")
     gpus: dict[str, int] = {}
-    for model, count in re.findall(r"(?:^|,)gpu(?::([A-Za-z]\w*))?(?::(\d+))?", generic):
-        gpus[model] = gpus.get(model, 0) + int(count or 1)
+    for one in re.sub(r"\([^)]*\)", "", generic).split(","):  # less sockets, as in gpu:a100:4(S:0-1)
+        kind, *rest = one.split(":")
+        if kind == "gpu":
+            count = rest.pop() if rest and rest[-1].isdigit() else "1"
+            gpus["".join(rest)] = gpus.get("".join(rest), 0) + int(count)
     own, default = partition.removesuffix("*"), partition.endswith("*")
     return Node(own, default, name, int(cpus), int(memory.rstrip("+")), minutes(limit), gpus)
 
@@ -196,10 +199,10 @@ def lacking(one: Ask, there: list[Node], study: str) -> ConfigError | None:
         return ConfigError(FILE, "gpu_partition", ",".join(dict.fromkeys(named)), allowed)
     if one.gpus and one.model and not any(one.model in node.gpus for node in fit):
         return ConfigError(FILE, "gpu_model", one.model, {model or "nothing" for node in fit for model in node.gpus})
-    return _beyond(one, fit, study)
+    return _beyond(one, fit, f"partition {', '.join(dict.fromkeys(named))}", study)
 
 
-def _beyond(one: Ask, fit: list[Node], study: str) -> ConfigError | None:
+def _beyond(one: Ask, fit: list[Node], where: str, study: str) -> ConfigError | None:
     """The first number that is too large for every node left."""
     kinds = {
         "gpu": (
@@ -215,8 +218,7 @@ def _beyond(one: Ask, fit: list[Node], study: str) -> ConfigError | None:
         most = [has(node) for node in fit]
         fit = [node for node, there in zip(fit, most, strict=True) if not wanted or there is None or there >= wanted]
         if not fit:
-            partitions = ", ".join(one.partition.split(",")) if one.partition else "the default partition"
-            return ConfigError(study, f"{key} of {one.name}", wanted, f"at most {max(most)}, {what} in {partitions}")
+            return ConfigError(study, f"{key} of {one.name}", wanted, f"at most {max(most)}, {what} in {where}")
     return None
 
 
