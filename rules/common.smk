@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 
-from rankwise import cluster, outputs, preflight, texts
+from rankwise import cluster, outputs, preflight, slurm, texts
 from rankwise.config import ConfigError
 from rankwise.plan import MEASUREMENTS, Cell, Plan, dumps
 
@@ -90,11 +90,19 @@ def check_machine():
 def check_cluster():
     """What a SLURM cluster could not run; its nodes' own disks are not looked at from here."""
     submitted = {workflow.dag.get_job_group(job) or job for job in workflow.dag.needrun_jobs() if not job.is_local}
-    asks = [cluster.ask(one.name, dict(one.resources.items())) for one in submitted]
-    cores, gpus = workflow.resource_settings.cores, workflow.global_resources.get("gpu").value
+    asks = [cluster.ask(name_of(one), dict(one.resources.items())) for one in submitted]
+    settings, cores = workflow.executor_settings, workflow.resource_settings.cores
     scratch = {str(one.resources.get("tmpdir").raw).strip("'") for one in workflow.rules}  # as given: nodes evaluate it
     folders = [ROOT / "results", *(Path(folder) for folder in sorted(scratch) if folder.startswith("/"))]
     return [
-        *cluster.options(CLUSTER, PLAN.file, PLAN.study["cpu_threads"], cores, gpus),
-        *cluster.refusals(asks, PLAN.file, workflow.executor_settings.status_command, folders),
+        *cluster.options(CLUSTER, PLAN.file, PLAN.study["cpu_threads"], cores, workflow.global_resources.get("gpu").value),
+        *cluster.unlike(asks, settings.array_jobs),
+        *slurm.refusals(asks, PLAN.file, settings.status_command, folders),
     ]
+
+
+def name_of(submission):
+    """A rule, or what all groups of a kind are called."""
+    return (
+        workflow.parent_groupids.get(submission.groupid, submission.groupid) if submission.is_group() else submission.rule.name
+    )
