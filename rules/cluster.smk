@@ -6,7 +6,7 @@ def asked(name, gpus):
 
     def value(wildcards, input, attempt, threads, rulename, async_run):
         given = dict(input=input, attempt=attempt, threads=threads, rulename=rulename, async_run=async_run)
-        return cluster.resources(CLUSTER, gpus.evaluate(wildcards, **given).value or 0)[name]
+        return cluster.resources(CLUSTER, gpus.evaluate(wildcards, **given).value or 0).get(name)
 
     return value
 

@@ -93,7 +93,8 @@ def check_cluster():
     asks = [cluster.ask(name_of(one), dict(one.resources.items())) for one in submitted]
     settings, cores = workflow.executor_settings, workflow.resource_settings.cores
     scratch = {str(one.resources.get("tmpdir").raw).strip("'") for one in workflow.rules}  # as given: nodes evaluate it
-    folders = [ROOT / "results", *(Path(folder) for folder in sorted(scratch) if folder.startswith("/"))]
+    results = ROOT / "results"
+    folders = [results if results.exists() else ROOT, *(Path(folder) for folder in sorted(scratch) if folder.startswith("/"))]
     return [
         *cluster.options(CLUSTER, PLAN.file, PLAN.study["cpu_threads"], cores, workflow.global_resources.get("gpu").value),
         *cluster.unlike(asks, settings.array_jobs),

@@ -71,7 +71,7 @@ def test_a_misspelt_key_is_named(clone: Path) -> None:
 
 
 def test_an_unknown_style_is_named() -> None:
-    with pytest.raises(ConfigError, match="--config cluster: got 'gpu', allowed: gpus, gres"):
+    with pytest.raises(ConfigError, match="--config cluster: got 'gpu', allowed: gpus, gres, kubernetes"):
         cluster.settings("gpu", ROOT)
 
 
@@ -161,7 +161,7 @@ def test_what_would_be_clipped_without_a_word_is_refused() -> None:
     assert cluster.options(given, "s.yaml", 4, 4, None) == []
     assert "s.yaml: cpu_threads: got 8, allowed: at most 4" in cluster.options(given, "s.yaml", 8, 4, None)[0]
     assert "--resources gpu: got 1" in cluster.options(given, "s.yaml", 4, 4, 1)[0]
-    assert "--config cluster: got None, allowed: gpus, gres" in cluster.options(None, "s.yaml", 4, None, None)[0]
+    assert "--config cluster: got None, allowed: gpus, gres, kubernetes" in cluster.options(None, "s.yaml", 4, None, None)[0]
 
 
 def test_arrays_of_unlike_jobs_are_refused() -> None:

@@ -157,7 +157,12 @@ def lose(job: str, node: str) -> None:
     """The node goes down, and comes back."""
     shell("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     time.sleep(1)
-    shell("scontrol", "update", f"nodename={node}", "state=resume")
+    resume(node)
+
+
+def resume(node: str) -> None:
+    """Let a node take jobs again, if it does not yet."""
+    subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True, timeout=30, check=False)
 
 
 def drain(job: str, node: str) -> None:
@@ -180,8 +185,7 @@ def strike(run: Submitted) -> None:
     jobs = running()
     if drained and drained not in [job for job, _, _ in jobs]:
         for node in ("n1", "n2"):
-            with contextlib.suppress(subprocess.CalledProcessError):
-                shell("scontrol", "update", f"nodename={node}", "state=resume")
+            resume(node)
     for name, meant, act in MISFORTUNES:
         if name not in run.done:
             for job, node, comment in jobs:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from rankwise.config import ConfigError, check, read_yaml
 
 FILE = "profiles/cluster.yaml"
-STYLES = ("gpus", "gres")
-RESOURCES = ("slurm_account", "slurm_partition", "slurm_extra", "gpu", "gpu_model", "gres")
+STYLES = ("gpus", "gres", "kubernetes")
+RESOURCES = ("slurm_account", "slurm_partition", "slurm_extra", "gpu", "gpu_model", "gres", "gpu_manufacturer")
 
 
 class Ask(NamedTuple):
@@ -45,17 +45,21 @@ def settings(style: str | None, root: Path) -> dict | None:
 
 
 def resources(given: dict, gpus: int) -> dict[str, str | int | None]:
-    """RESOURCES of a job that takes `gpus` GPUs. The executor passes on both `gpu` and `gres`, so only one is ever there."""
-    gres, model = given["style"] == "gres", given["gpu_model"]
-    kind = f"gpu:{model}" if model else "gpu"
-    return {
+    """Those of RESOURCES that a job with `gpus` GPUs asks for.
+
+    SLURM's executor passes on both `gpu` and `gres`, so only one is ever there; that of Kubernetes fails at `gpu: 0`.
+    """
+    if given["style"] == "kubernetes":
+        return {"gpu": gpus, "gpu_manufacturer": "nvidia"} if gpus else {}
+    shared = {
         "slurm_account": given["account"],
         "slurm_partition": (given["gpu_partition"] if gpus else None) or given["partition"],
         "slurm_extra": given["sbatch_options"],
-        "gpu": None if gres else gpus,
-        "gpu_model": model if gpus and not gres else None,
-        "gres": f"{kind}:{gpus}" if gpus and gres else None,
     }
+    if given["style"] == "gpus":
+        return {**shared, "gpu": gpus, "gpu_model": given["gpu_model"] if gpus else None}
+    kind = f"gpu:{given['gpu_model']}" if given["gpu_model"] else "gpu"
+    return {**shared, "gres": f"{kind}:{gpus}" if gpus else None}
 
 
 def ask(name: str, found: dict) -> Ask:
