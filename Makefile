@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCKS := envs/cpu.lock envs/report.lock envs/dev.lock
 
-.PHONY: demo docs test test-all lint locks
+.PHONY: demo docs image image-check image-test test test-all lint locks
 .DELETE_ON_ERROR:
 
 demo: .venv/ready ## the demo study: offline, CPU, minutes
@@ -27,6 +27,15 @@ lint: .venv/ready ## style, import contracts, workflow
 docs: .venv/ready ## write docs/methods.md anew
 	mkdir -p docs
 	$(BIN)/rankwise methods --page >docs/methods.md
+
+image: ## the image of envs/gpu.lock, by docker, podman or buildah
+	docker/build.sh
+
+image-test: ## the image on Debian with the CPU's locks: the demo and the fast tests inside; writes docker/test.md
+	docker/test.sh
+
+image-check: .venv/ready ## linters of the image and of the forge's workflows; the GPU's lock against the package index
+	docker/check.sh
 
 locks: .venv/ready ## write the lock files anew
 	PATH="$(abspath $(BIN)):$$PATH" envs/lock.sh

@@ -10,6 +10,11 @@ if "question" not in config:  # no --configfile: the paper study
 
 
 include: "rules/common.smk"
+
+
+container: IMAGE
+
+
 include: "rules/prepare.smk"
 include: "rules/search.smk"
 include: "rules/train.smk"

@@ -16,6 +16,8 @@ rule claims:
         "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=dumps(outputs.claims_request(PLAN)),
     shell:
@@ -37,6 +39,8 @@ rule claims_figure:
         "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=dumps(outputs.claims_figure_request(PLAN)),
     shell:

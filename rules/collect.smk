@@ -18,6 +18,8 @@ rule collect:
         "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=lambda wildcards: dumps(outputs.table_request(PLAN, wildcards.table)),
     shell:
@@ -36,6 +38,8 @@ rule collect_examples:
         "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=dumps(outputs.table_request(PLAN, "examples")),
     shell:

@@ -6,16 +6,36 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 
-from rankwise import cluster, outputs, preflight, slurm, texts
+from rankwise import budget, cluster, image, outputs, preflight, slurm, texts
+from rankwise.cards import CardError
 from rankwise.config import ConfigError
+from rankwise.needs import card_need
 from rankwise.plan import MEASUREMENTS, Cell, Plan, dumps
+
+DEPLOYED = {method.name for method in workflow.deployment_settings.deployment_method}  # --sdm
+# Jobs run on this machine, and are started from here: not on a cluster, nor on a node of one.
+LOCAL = workflow.is_main_process and workflow.resource_settings.nodes is None
+
+
+def card_limits():
+    """Snakemake's limit on the resource gpu, and what --set-resources gives each rule of it."""
+    limit = workflow.resource_settings._parsed_resources.get("gpu")
+    own = workflow.resource_settings._parsed_overwrite_resources
+    asked = {rule: found["gpu"].raw for rule, found in own.items() if "gpu" in found}
+    return (limit.value if limit else None), asked
+
 
 try:
     CLUSTER = cluster.settings(config.pop("cluster", None), ROOT)
     STUDY_FILE = preflight.study_file(workflow.overwrite_configfiles, ROOT)
     PLAN = Plan(config, ROOT, STUDY_FILE)
     preflight.check_targets(sys.argv[1:], PLAN)
-except ConfigError as error:
+    if LOCAL:
+        preflight.check_cards(*card_limits())
+    IMAGE = image.reference(ROOT)
+    if workflow.is_main_process and "APPTAINER" in DEPLOYED:
+        image.check(IMAGE, ROOT)
+except (ConfigError, CardError) as error:
     sys.exit(str(error))
 
 preflight.set_environment(ROOT, PLAN, warm=workflow.is_main_process and not CLUSTER)
@@ -50,16 +70,42 @@ def request_of(measurement):
     return lambda wildcards: dumps(PLAN.request(measurement, cell_of(wildcards)))
 
 
-def gpus_of(measurement):
-    """A function from wildcards to the number of GPUs that a profile takes."""
-    return lambda wildcards: int(PLAN.needs_gpu(measurement, cell_of(wildcards)))
+def cards_of(measurement):
+    """A function from wildcards to the number of whole cards that a job takes."""
+    return lambda wildcards: _card_need(measurement, cell_of(wildcards))[0]
+
+
+def card_memory_of(measurement):
+    """A function from wildcards to the GiB that a job takes of a card that it shares; a text, for Snakemake rounds numbers."""
+    return lambda wildcards: f"{_card_need(measurement, cell_of(wildcards))[1]:g}"
+
+
+def _card_need(measurement, cell):
+    on_gpu = PLAN.needs_gpu(measurement, cell)
+    predicted = budget.prediction(PLAN, cell) if on_gpu and PLAN.study["share"] else {}
+    return card_need(PLAN.study, measurement, on_gpu, predicted, LOCAL)
+
+
+def training_memory(wildcards):
+    """Host memory (MiB) of a training."""
+    return budget.training_mib(PLAN, cell_of(wildcards))
+
+
+def training_minutes(wildcards):
+    """Minutes that a training may take."""
+    return budget.training_min(PLAN, cell_of(wildcards))
+
+
+def memory_of(measurement):
+    """A function from wildcards to the host memory (MiB) of a profile."""
+    return lambda wildcards: budget.profile_mib(PLAN, measurement, cell_of(wildcards))
 
 
 def group_of(measurement):
     """A function from wildcards to the submission of a profile on a cluster: with the cell's others on the same kind of node."""
 
     def group(wildcards):
-        node = "gpu" if gpus_of(measurement)(wildcards) else "cpu"
+        node = "gpu" if PLAN.needs_gpu(measurement, cell_of(wildcards)) else "cpu"
         name = "_".join([node, wildcards.model, wildcards.dataset, wildcards.method, f"r{wildcards.rank}"])
         workflow.parent_groupids[name] = "profile"  # a profile's `group-components` joins what feeds nothing in its group
         return name
@@ -80,11 +126,13 @@ def results_of(table):
 def check_machine():
     """Before the first job: refuse what cannot end well on this machine, or on any node of a cluster."""
     jobs = [(job.rule.name, dict(job.wildcards_dict)) for job in workflow.dag.needrun_jobs()]
-    problems = preflight.problems(jobs, PLAN, local=workflow.local_exec)
+    problems = preflight.problems(jobs, PLAN, workflow.local_exec, own=bool(DEPLOYED), limit=card_limits()[0])
     if workflow.executor_plugin.name == "slurm":
         problems += check_cluster()
     if problems:
         raise WorkflowError("\n".join(problems))
+    for note in preflight.card_notes(jobs, PLAN) if LOCAL else ():
+        print(note, file=sys.stderr)
 
 
 def check_cluster():
@@ -96,7 +144,7 @@ def check_cluster():
     results = ROOT / "results"
     folders = [results if results.exists() else ROOT, *(Path(folder) for folder in sorted(scratch) if folder.startswith("/"))]
     return [
-        *cluster.options(CLUSTER, PLAN.file, PLAN.study["cpu_threads"], cores, workflow.global_resources.get("gpu").value),
+        *cluster.options(CLUSTER, PLAN.file, PLAN.study["cpu_threads"], cores, card_limits()[0]),
         *cluster.unlike(asks, settings.array_jobs),
         *slurm.refusals(asks, PLAN.file, settings.status_command, folders),
     ]

@@ -14,6 +14,8 @@ rule exports:
         "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=dumps(outputs.exports_request(PLAN)),
     shell:

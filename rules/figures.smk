@@ -24,6 +24,8 @@ rule figure:
         "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=lambda wildcards: dumps(outputs.figure_request(PLAN, wildcards.figure)),
     shell:

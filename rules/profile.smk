@@ -11,6 +11,9 @@ rule memory:
         group_of("memory")
     conda:
         "../envs/environment.yaml"
+    resources:
+        mem_mb=memory_of("memory"),
+        runtime=60,
     params:
         request=request_of("memory"),
     shell:
@@ -27,6 +30,9 @@ rule flops:
         group_of("flops")
     conda:
         "../envs/environment.yaml"
+    resources:
+        mem_mb=memory_of("flops"),
+        runtime=60,
     params:
         request=request_of("flops"),
     shell:
@@ -45,11 +51,15 @@ rule forward:
         "../envs/environment.yaml"
     threads: PLAN.study["cpu_threads"]
     resources:
-        gpu=gpus_of("forward"),
+        gpu=cards_of("forward"),
+        gpu_memory_gib=card_memory_of("forward"),
+        mem_mb=memory_of("forward"),
+        runtime=60,
     params:
         request=request_of("forward"),
     shell:
-        "python -m rankwise.warm workflow_scripts/forward.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "python -m rankwise.warm --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
+        "workflow_scripts/forward.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule ledger:
@@ -63,11 +73,15 @@ rule ledger:
     conda:
         "../envs/environment.yaml"
     resources:
-        gpu=gpus_of("ledger"),
+        gpu=cards_of("ledger"),
+        gpu_memory_gib=card_memory_of("ledger"),
+        mem_mb=memory_of("ledger"),
+        runtime=60,
     params:
         request=request_of("ledger"),
     shell:
-        "python -m rankwise.warm workflow_scripts/ledger.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "python -m rankwise.warm --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
+        "workflow_scripts/ledger.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule fits:
@@ -80,6 +94,9 @@ rule fits:
         group_of("fits")
     conda:
         "../envs/environment.yaml"
+    resources:
+        mem_mb=memory_of("fits"),
+        runtime=60,
     params:
         request=request_of("fits"),
     shell:
@@ -98,8 +115,37 @@ rule throughput:
         "../envs/environment.yaml"
     threads: PLAN.study["cpu_threads"]
     resources:
-        gpu=gpus_of("throughput"),
+        gpu=cards_of("throughput"),
+        gpu_memory_gib=card_memory_of("throughput"),
+        mem_mb=memory_of("throughput"),
+        runtime=60,
     params:
         request=request_of("throughput"),
     shell:
-        "python -m rankwise.warm workflow_scripts/throughput.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "python -m rankwise.warm --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
+        "workflow_scripts/throughput.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule predict:
+    """Memory and FLOPs that one cell's training will need. No input of training: to Snakemake 9.27 `ancient` files hide other reasons."""
+    output:
+        "results/profiles/{model}/{dataset}/{method}/r{rank}/predict.json",
+    log:
+        "logs/predict/{model}/{dataset}/{method}/r{rank}.log",
+    group:
+        group_of("predict")
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=memory_of("predict"),
+        runtime=60,
+    params:
+        request=request_of("predict"),
+    shell:
+        "python -m rankwise.warm workflow_scripts/predict.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule predictions:
+    """What every training will need; schedulers are asked for that much once it is there."""
+    input:
+        [PLAN.path("predict", cell) for cell in PLAN.cells("predict")],

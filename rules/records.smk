@@ -14,6 +14,8 @@ rule numbers:
         "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=lambda wildcards: dumps(texts.numbers_request(PLAN)),
     shell:
@@ -33,6 +35,8 @@ rule artifact:
         "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=lambda wildcards: dumps(texts.artifact_request(PLAN)),
     shell:

@@ -16,6 +16,8 @@ rule report:
         "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=dumps(outputs.page_request(PLAN)),
     shell:

@@ -14,11 +14,15 @@ rule trial:
         "../envs/environment.yaml"
     threads: PLAN.study["cpu_threads"]
     resources:
-        gpu=int(PLAN.study["device"] == "cuda"),
+        gpu=cards_of("trial"),
+        gpu_memory_gib=card_memory_of("trial"),
+        mem_mb=training_memory,
+        runtime=training_minutes,
     params:
         request=request_of("trial"),
     shell:
-        "python -m rankwise.warm workflow_scripts/trial.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "python -m rankwise.warm --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
+        "workflow_scripts/trial.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule choose:

@@ -15,6 +15,8 @@ rule evidence:
         "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=dumps(outputs.evidence_request(PLAN)),
     shell:
@@ -36,6 +38,8 @@ rule summary:
         "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=dumps(outputs.summary_request(PLAN)),
     shell:
@@ -56,6 +60,8 @@ rule views:
         "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=dumps(outputs.views_request(PLAN)),
     shell:

@@ -15,8 +15,12 @@ rule train:
         "../envs/environment.yaml"
     threads: PLAN.study["cpu_threads"]
     resources:
-        gpu=int(PLAN.study["device"] == "cuda"),
+        gpu=cards_of("train"),
+        gpu_memory_gib=card_memory_of("train"),
+        mem_mb=training_memory,
+        runtime=training_minutes,
     params:
         request=request_of("train"),
     shell:
-        "python -m rankwise.warm workflow_scripts/train.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "python -m rankwise.warm --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
+        "workflow_scripts/train.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"

@@ -14,7 +14,9 @@ import yaml
 from rankwise.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
-LEFT_OUT = shutil.ignore_patterns("results", ".snakemake", ".git", ".venv", "logs", "__pycache__", "*.egg-info", ".*_cache")
+LEFT_OUT = shutil.ignore_patterns(
+    "results", ".snakemake", ".git", ".venv", "logs", "__pycache__", "*.egg-info", ".*_cache", "*.sif"
+)
 # What a user's shell may hold must not decide a test.
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("RANKWISE_", "HF_", "PYTHONPATH", "SNAKEMAKE"))}
 

@@ -57,7 +57,7 @@ def test_gres_stands_for_gpu(clone: Path) -> None:
     printed = dry(clone, "--workflow-profile", "profiles/slurm-gres", "--set-resources", "train:gpu=1")
     for line in resources_of(printed, "train"):
         assert "gres=gpu:h100:1" in line
-        assert "gpu=" not in line
+        assert "gpu=0" in line
         assert "gpu_model" not in line
     assert not any("gres" in line for line in resources_of(printed, "memory"))
 

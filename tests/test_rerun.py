@@ -1,12 +1,16 @@
 """Which edit reruns which job? One line a promise, asked of the real workflow after a real run."""
 
+import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import copy_repository, edit, run_snakemake
+from conftest import CLEAN, copy_repository, edit, run_snakemake
 
 pytestmark = pytest.mark.slow
 
@@ -150,8 +154,8 @@ PROMISES = {
     ),
     "default of an option": (replace(f"{SRC}/optim/projected_adam.py", "eps: float = 1e-8", "eps: float = 1e-7"), {"train rsvd", "memory rsvd"}),
     "the loop": (replace(f"{SRC}/training.py", "max(self.batches, 1)", "max(1, self.batches)"), {"model tiny"} | TRAIN),
-    "a task": (replace(f"{SRC}/tasks/classification.py", "correct / count}", "1 * correct / count}"), {"model tiny"} | TRAIN),
-    "another task": (replace(f"{SRC}/tasks/language_modelling.py", "loss / count)", "1 * loss / count)"), set()),
+    "a task": (replace(f"{SRC}/tasks/classification.py", "right.float()", "1 * right.float()"), {"model tiny"} | TRAIN),
+    "another task": (replace(f"{SRC}/tasks/language_modelling.py", "loss.mean(1)", "1 * loss.mean(1)"), set()),
     "a method that is not in the study": (replace(f"{SRC}/methods/frozen.py", "requires_grad_(False)", "requires_grad_(not True)"), set()),
     "an optimizer that is not in the study": (replace(f"{SRC}/optim/fira.py", "1e-8)", "2e-8)"), set()),
     "storage that is not in the study": (replace(f"{SRC}/quantized.py", "NF4_BLOCK, SCALE_BLOCK, OUTLIER = 64", "NF4_BLOCK, SCALE_BLOCK, OUTLIER = 32"), set()),
@@ -183,6 +187,12 @@ PROMISES = {
 }  # fmt: skip
 
 
+REASON = re.compile(
+    r"(src/rankwise|workflow_scripts)/[\w/]+\.\w+ changed|envs/\w+\.lock changed|(dataset|model) prepared anew"
+    r"|not there yet|[\w.]+: .+ -> .+"
+)
+
+
 def name_of(path: str) -> str | None:
     """`results/runs/tiny/generated_reviews/lora/r2/seed0/train.json` -> `train lora`; other ranks and seeds are named."""
     parts = Path(path).parts
@@ -197,13 +207,16 @@ def name_of(path: str) -> str | None:
     return "page" if parts[1] == "report.html" else f"{Path(path).stem} {parts[3]}"
 
 
-def pending(root: Path) -> set[str]:
-    """What the real Snakemake would run now."""
-    done = run_snakemake(root, "--configfile", STUDY, "--summary")
+def planned(root: Path) -> list[dict]:
+    """What `rankwise plan` says that the real Snakemake would run now, and why."""
+    command = [sys.executable, "-m", "rankwise.cli", "plan", "--study", STUDY, "--json"]
+    done = subprocess.run(command, cwd=root, env={**CLEAN, "PYTHONPATH": str(root / "src")}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    head, *rows = [line.split("\t") for line in done.stdout.splitlines()]
-    plan = head.index("plan")
-    return {name for row in rows if row[plan] != "no update" and (name := name_of(row[0]))}
+    return json.loads(done.stdout)["jobs"]
+
+
+def pending(root: Path) -> set[str]:
+    return {name for job in planned(root) for file in job["files"] if (name := name_of(file))}
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +239,11 @@ def test_an_edit_reruns_exactly(promise: str, finished: Path) -> None:
     }
     try:
         change(finished)
-        assert pending(finished) == with_downstream(expected)
+        found = planned(finished)
+        assert {name for job in found for file in job["files"] if (name := name_of(file))} == with_downstream(expected)
+        for job in found:
+            if job["files"][0].startswith(("results/runs", "results/profiles", "results/inputs")):  # what carries its request
+                assert all(REASON.fullmatch(why) for why in job["why"]), job
     finally:
         for path, (content, stat) in kept.items():
             path.write_bytes(content)
@@ -235,6 +252,43 @@ def test_an_edit_reruns_exactly(promise: str, finished: Path) -> None:
 
 def editable(path: Path, root: Path) -> bool:
     return path.relative_to(root).parts[0] in ("src", "config", "envs", "rules", "tests", "workflow_scripts", "Snakefile")
+
+
+@pytest.mark.parametrize(("change", "job", "why"), [
+    ("one method", "train", ["src/rankwise/methods/lora.py changed"]),
+    ("learning rate of one method", "train", ["method.learning_rate: 0.0002 -> 0.0003"]),
+    ("lock of the jobs", "flops", ["envs/cpu.lock changed"]),
+    ("dataset revision", "train", ["dataset prepared anew"]),
+])  # fmt: skip
+def test_a_plan_says_why(change: str, job: str, why: list[str], finished: Path) -> None:
+    kept = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file() and editable(path, finished)}
+    try:
+        PROMISES[change][0](finished)
+        found = [one for one in planned(finished) if one["job"] == job and "/lora/" in one["name"]]
+        assert [one["why"] for one in found] == [why] or change == "dataset revision"
+        assert all(set(why) <= set(one["why"]) for one in found)
+        assert found
+    finally:
+        for path, content in kept.items():
+            path.write_bytes(content)
+
+
+def test_a_plan_tells_what_it_costs_from_what_it_cost(finished: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(finished, tmp_path / "cost")
+    for seed in (0, 1):
+        (root / f"results/runs/tiny/generated_reviews/lora/r2/seed{seed}/train.json").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "rankwise.cli", "plan", "--study", STUDY, "--json"]
+    environment = {**CLEAN, "PYTHONPATH": str(root / "src")}
+    found = json.loads(subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True).stdout)
+    took = [
+        json.loads((root / f"results/runs/tiny/generated_reviews/{method}/seed0/train.json").read_text())["environment"][
+            "job_time_s"
+        ]
+        for method in ("full/r0", "rsvd/r2")
+    ]
+    assert found["cost"]["hours"] == pytest.approx(sum(took) / 2 / 3600)
+    assert found["cost"]["unknown"] == 0
+    assert found["cost"]["gpu_hours"] == 0
 
 
 def test_a_moved_tree_reruns_nothing(finished: Path, tmp_path: Path) -> None:
@@ -269,10 +323,6 @@ def test_lost_inputs_rerun_nothing_until_a_new_cell_needs_them(finished: Path, t
 
 
 def test_a_result_is_rebuilt_from_its_own_request_to_the_byte(finished: Path, tmp_path: Path) -> None:
-    import json
-    import subprocess
-    import sys
-
     for method in sorted(ALL):
         rank = "r0" if method == "full" else "r2"
         stored = finished / f"results/runs/tiny/generated_reviews/{method}/{rank}/seed0/train.json"

@@ -20,8 +20,9 @@ import pytest
 import yaml
 from conftest import CLEAN, ROOT, copy_repository, edit, run_snakemake
 
+from rankwise import budget, slurm
 from rankwise import cluster as asked
-from rankwise import slurm
+from rankwise.plan import Plan
 
 pytestmark = pytest.mark.slow
 
@@ -83,9 +84,9 @@ def shell(*command: str) -> str:
 
 
 def running() -> list[tuple[str, str, str]]:
-    """(id, node, comment) of every job that runs; the executor's comment names the rule or group."""
-    lines = shell("squeue", "-h", "-t", "RUNNING", "-p", "main", "-o", "%i|%N|%k").splitlines()
-    return [tuple(line.split("|", 2)) for line in lines]
+    """(id, node, comment) of every job that has run for some seconds; the executor's comment names the rule or group."""
+    lines = shell("squeue", "-h", "-t", "RUNNING", "-p", "main", "-o", "%M|%i|%N|%k").splitlines()
+    return [tuple(line.split("|", 3)[1:]) for line in lines if line[:4] not in ("0:00", "0:01", "0:02", "0:03")]
 
 
 # The study, here and there --------------------------------------------------------------------------------------------
@@ -254,15 +255,14 @@ def accounts(*options: str) -> list[dict[str, str]]:
 
 def test_accounting_shows_gpus_memory_and_time(submitted: Submitted) -> None:
     trains = [job for job in accounts() if "rule_train" in job["Comment"]]
+    plan = Plan(yaml.safe_load((submitted.root / STUDY).read_text()), submitted.root, STUDY)
+    asked_for = {(budget.training_mib(plan, cell), budget.training_min(plan, cell)) for cell in plan.cells("train")}
     assert len(trains) >= 6
-    profile = yaml.safe_load((submitted.root / "profiles/slurm/profile.yaml").read_text())
-    wanted = dict(entry.split("=") for entry in profile["default-resources"])
     for job in trains:
         for kind in ("ReqTRES", "AllocTRES"):
             assert "gres/gpu=1" in job[kind]
-            assert f"mem={wanted['mem_mb']}M" in job[kind]
             assert "cpu=1" in job[kind]
-        assert job["TimelimitRaw"] == wanted["runtime"]
+            assert (int(re.search(r"mem=(\d+)M", job[kind])[1]), int(job["TimelimitRaw"])) in asked_for
         assert job["Account"] == "lab"
     assert not any("gpu" in job["AllocTRES"] for job in accounts() if "rule_cpu_" in job["Comment"])
 

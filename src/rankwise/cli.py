@@ -1,6 +1,7 @@
 """From shapes alone. `rankwise methods`: what every method trains and keeps on a model; `rankwise fits`: what memory holds.
 
-From files: `rankwise trace`: the runs behind a figure, a table, a cell of one, a claim or the report.
+From files: `rankwise trace`: the runs behind a figure, a table, a cell of one, a claim or the report; `rankwise plan`: what
+Snakemake would run now, why, and what it will cost.
 """
 
 import argparse
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not Path("config/methods.yaml").is_file():
             raise ValueError(f"no config/methods.yaml in {Path.cwd()}: run this in a clone of Rankwise")
-        print({"methods": _methods, "fits": _fits, "trace": _trace}[given.command](given), flush=True)
+        print({"methods": _methods, "fits": _fits, "trace": _trace, "plan": _plan}[given.command](given), flush=True)
     except ValueError as error:
         print(f"rankwise: {error}", file=sys.stderr)
         return 1
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     fits.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="whose kernels and allocator (default: cuda)")
     fits.add_argument("--checkpointing", action="store_true", help="compute activations again in backward")
     _add_trace(commands)
+    _add_plan(commands)
     return parser
 
 
@@ -63,6 +65,12 @@ def _add_trace(commands: argparse._SubParsersAction) -> None:
     trace.add_argument("target", help="FILE, FILE:LINE, FILE:COLUMN=VALUE,...[:COLUMN] or results/claims.csv:CLAIM")
     trace.add_argument("--study", help="as in config/demo.yaml (default: the one whose results lie there)")
     trace.add_argument("--json", action="store_true", help="for programs")
+
+
+def _add_plan(commands: argparse._SubParsersAction) -> None:
+    plan = commands.add_parser("plan", help="which jobs would run now, why, and their cost in hours and memory")
+    plan.add_argument("--study", help="as in config/demo.yaml (default: config/config.yaml)")
+    plan.add_argument("--json", action="store_true", help="for programs")
 
 
 def _gib(text: str) -> float:
@@ -100,6 +108,13 @@ def _trace(given: argparse.Namespace) -> str:
 
     found = trace(given.target, Path.cwd(), given.study)
     return json.dumps(found, indent=1) if given.json else text(found)
+
+
+def _plan(given: argparse.Namespace) -> str:
+    from rankwise import reruns  # noqa: PLC0415 - --help should not wait for the plan
+
+    found = reruns.plan(Path.cwd(), given.study)
+    return json.dumps(found, indent=1) if given.json else reruns.text(found)
 
 
 def _methods(given: argparse.Namespace) -> str:

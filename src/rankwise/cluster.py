@@ -47,10 +47,11 @@ def settings(style: str | None, root: Path) -> dict | None:
 def resources(given: dict, gpus: int) -> dict[str, str | int | None]:
     """Those of RESOURCES that a job with `gpus` GPUs asks for.
 
-    SLURM's executor passes on both `gpu` and `gres`, so only one is ever there; that of Kubernetes fails at `gpu: 0`.
+    SLURM's executor passes on both `gpu` and `gres`, so one of them is always 0 or nothing; that of Kubernetes fails at
+    `gpu: 0` without a manufacturer.
     """
     if given["style"] == "kubernetes":
-        return {"gpu": gpus, "gpu_manufacturer": "nvidia"} if gpus else {}
+        return {"gpu": gpus, "gpu_manufacturer": "nvidia"}
     shared = {
         "slurm_account": given["account"],
         "slurm_partition": (given["gpu_partition"] if gpus else None) or given["partition"],
@@ -59,7 +60,7 @@ def resources(given: dict, gpus: int) -> dict[str, str | int | None]:
     if given["style"] == "gpus":
         return {**shared, "gpu": gpus, "gpu_model": given["gpu_model"] if gpus else None}
     kind = f"gpu:{given['gpu_model']}" if given["gpu_model"] else "gpu"
-    return {**shared, "gres": f"{kind}:{gpus}" if gpus else None}
+    return {**shared, "gpu": 0, "gres": f"{kind}:{gpus}" if gpus else None}
 
 
 def ask(name: str, found: dict) -> Ask:

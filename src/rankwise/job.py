@@ -1,14 +1,18 @@
-"""What every job does around its one library call: read the request, verify the sources, write the result."""
+"""What every job does around its one library call: read the request, verify packages and sources, write the result."""
 
 import argparse
 import json
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from rankwise import provenance, result
 
 ROOT = Path(__file__).resolve().parents[2]
+ALONE = 75  # tells warm.py to run the job again, alone on a card
+CONTEXT_BYTES = 600 * 2**20  # of a share, what CUDA itself takes, beside the allocator
 
 
 def arguments() -> tuple[dict, Path]:
@@ -29,16 +33,36 @@ def run(measure: Callable[..., dict], in_folder: bool = False) -> None:
     """
 
     def make(request: dict, output: Path) -> None:
+        start = time.perf_counter()
+        share = json.loads(os.environ.get("RANKWISE_CARD", "{}")).get("share_bytes")
+        if share:
+            stay_within(share)
         found = measure(request, output.parent) if in_folder else measure(request)
+        if share and found.get("status") == "out_of_memory":
+            print(f"out of memory with {share} bytes of a card, so this job is run again, alone on one", file=sys.stderr)
+            sys.exit(ALONE)
         verify(request)
-        result.write(output, request, found, provenance.environment(ROOT / request["environment"]["lock"]))
+        environment = provenance.environment(ROOT / request["environment"]["lock"])
+        result.write(output, request, found, {**environment, "job_time_s": time.perf_counter() - start})
 
     produce(make)
 
 
+def stay_within(share: int) -> None:
+    """Let this process fail before it takes memory of a card (bytes) that others were promised."""
+    cuda = sys.modules["torch"].cuda
+    if cuda.is_available():
+        total = cuda.get_device_properties(0).total_memory
+        cuda.set_per_process_memory_fraction(min(1.0, max(0, share - CONTEXT_BYTES) / total))
+
+
 def produce(make: Callable[[dict, Path], None]) -> None:
-    """Let `make(request, output)` write the output, if every source is the planned one at the start and at the end."""
+    """Let `make(request, output)` write the output, if every source is the planned one at the start and at the end.
+
+    The packages are looked at before anything else: a job in another environment does no work.
+    """
     request, output = arguments()
+    provenance.verify_environment(request["environment"], ROOT)
     verify(request)
     output.parent.mkdir(parents=True, exist_ok=True)
     make(request, output)

@@ -5,7 +5,7 @@ from rankwise.about import about
 from rankwise.config import without
 from rankwise.entries import observes
 from rankwise.plan import FOLDERS, MEASUREMENTS, RESULTS, Cell, Plan
-from rankwise.profiles import TIMED
+from rankwise.profiles import PREDICT, TIMED
 from rankwise.report.captions import TITLES
 
 # Table -> the measurement whose results it gathers.
@@ -123,7 +123,7 @@ def table_stem(name: str) -> str:
 
 def targets(plan: Plan) -> list[str]:
     """Every file that can be asked for by name."""
-    results = [plan.path(measurement, cell) for measurement in (*FOLDERS, *MEASUREMENTS) for cell in plan.cells(measurement)]
+    results = [plan.path(name, cell) for name in (*FOLDERS, *MEASUREMENTS, PREDICT) for cell in plan.cells(name)]
     results += dict.fromkeys(file for cell in plan.cells("train") for file in selected(plan, cell))
     inputs = [plan.input_path(kind, name) for kind, name in plan.inputs()]
     stems = dict.fromkeys(table_stem(name) for name in [*page_tables(plan), *tables(plan), *derived(plan)])
@@ -239,7 +239,7 @@ def figure_stem(name: str) -> str:
 
 def page_request(plan: Plan) -> dict:
     """The page that shows the study; what its methods section says is in the request as a digest."""
-    settings = {"study": without(plan.study, ("tracker",)), "file": plan.file, "labels": labels(plan)}
+    settings = {"study": without(plan.study, ("tracker", "share")), "file": plan.file, "labels": labels(plan)}
     planned = {name: plan.digest(name) for name in ("train", *MEASUREMENTS) if plan.cells(name)}
     shown = {"figures": page_figures(plan), "tables": page_tables(plan), "data": page_data(plan)}
     return _request(plan, "report", **settings, **shown, planned=planned, about=provenance.digest(about(plan)))

@@ -36,8 +36,8 @@ class Plan:
         self.library = library(root)
         check_sources(self.library)
         self._resolved: dict[tuple, dict] = {}
-        self._grids: dict[str, dict[Cell, dict]] = {name: {} for name in (*FOLDERS, *MEASUREMENTS)}
-        self._first: dict[Cell, dict] = {}  # curve -> the grid that trains it, the first if there are several
+        self._grids: dict[str, dict[Cell, dict]] = {name: {} for name in (*FOLDERS, *MEASUREMENTS, profiles.PREDICT)}
+        self._first = self._grids[profiles.PREDICT]  # curve -> the grid that trains it, the first if there are several
         self._trials: dict[Cell, dict[str, dict]] = {}  # curve -> trial -> what it changes in the method's entry
         for kind in ("train", "profile"):
             for number, grid in enumerate(self.study[kind]):
@@ -175,6 +175,7 @@ class Plan:
     def _profiling(self, measurement: str, cell: Cell) -> dict:
         """Only what a profile depends on: shapes, so that new weights, data or learning rates rerun none."""
         grid, dataset = self._grids[measurement][cell], self.library["datasets"][cell.dataset]
+        grid = {**grid, **self._schedule(grid)} if measurement == profiles.PREDICT else grid
         method = without(self.method(measurement, cell), ("learning_rate",))
         shapes = {
             "task": dataset["task"],
@@ -194,10 +195,8 @@ class Plan:
         """The request of a prepared dataset or model."""
         entry = self._dataset(name) if kind == "dataset" else self._model(name)
         request = {kind: entry, "name": name, "environment": self.environment("cpu")}
-        if kind == "dataset":
-            return {**request, "code": self.digests("prepare_dataset")}
-        if "pretrain" not in entry["weights"]:
-            return {**request, "code": self.digests("prepare_model")}
+        if kind == "dataset" or "pretrain" not in entry["weights"]:
+            return {**request, "code": self.digests(f"prepare_{kind}")}
         corpus = entry["weights"]["pretrain"]["dataset"]
         dataset = pick(self.library["datasets"], corpus, "config/models.yaml", f"{name}.weights.pretrain.dataset")
         return {

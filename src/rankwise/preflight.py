@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
-from rankwise import outputs, provenance
+from rankwise import cards, lease, outputs, provenance
 from rankwise.config import ConfigError
 from rankwise.plan import FOLDERS, MEASUREMENTS, RESULTS, Cell, Plan
 
@@ -70,9 +70,29 @@ def _lacking(plan: Plan, target: str) -> list[str]:
     return [kind for kind in dict.fromkeys(made_of) if kind and not plan.cells(kind)]
 
 
-def problems(jobs: list[Job], plan: Plan, local: bool) -> list[str]:
-    """Every reason why these jobs could not end well on this machine."""
-    found = [*_disk(plan), *(_gpu(jobs, plan) if local else [])]
+def check_cards(limit: int | None, asked: dict[str, object]) -> None:
+    """Refuse what Snakemake would clip without a word: `limit` is `--resources gpu`, `asked` a rule's own `gpu` by name.
+
+    Raises:
+        ConfigError: more cards than there are, or than the limit.
+    """
+    if limit is None:
+        return
+    there = cards.found() if limit > 1 else []
+    if limit > max(len(there), 1):
+        has = f"it has {', '.join(map(str, there))}" if there else "it shows no NVIDIA GPU"
+        raise ConfigError("snakemake", "--resources gpu", limit, f"at most {len(there)} on this machine, for {has}")
+    for rule, number in asked.items():
+        if isinstance(number, int) and number > limit:
+            raise ConfigError("snakemake", f"--set-resources {rule}:gpu", number, f"at most {limit}, as --resources gpu says")
+
+
+def problems(jobs: list[Job], plan: Plan, local: bool, own: bool = False, limit: int | None = None) -> list[str]:
+    """Every reason why these jobs could not end well: on this machine if `local`, with the packages installed unless they
+    run in environments of their `own` (an image, or conda); `limit` is Snakemake's on the resource gpu.
+    """
+    here = [*_gpu(jobs, plan, limit), *([] if own else _packages(jobs, plan))] if local else []
+    found = [*_disk(plan), *here]
     for rule, wildcards in jobs:
         if kind := INPUT_RULES.get(rule):
             found += _input(kind, wildcards[kind], plan)
@@ -85,13 +105,25 @@ def _disk(plan: Plan) -> list[str]:
     return [f"{plan.file}: disk_gib: {free:.1f} GiB are free, the study needs {needed}"] if free < needed else []
 
 
-def _gpu(jobs: list[Job], plan: Plan) -> list[str]:
-    """One line for each kind of job that needs a GPU where there is none."""
-    if Path("/proc/driver/nvidia/gpus").is_dir() or shutil.which("nvidia-smi"):
+def card_notes(jobs: list[Job], plan: Plan) -> list[str]:
+    """What to know of the cards before these jobs start, a line each; nothing where none of them takes one."""
+    there = cards.found() if _kinds(jobs, plan) else []
+    return lease.notes(there) if there else []
+
+
+def _kinds(jobs: list[Job], plan: Plan) -> list[str]:
+    """Rules of which a job needs a GPU."""
+    measured = (job for job in jobs if job[0] in (*FOLDERS, *MEASUREMENTS))
+    return list(dict.fromkeys(rule for rule, wildcards in measured if _on_gpu(rule, wildcards, plan)))
+
+
+def _gpu(jobs: list[Job], plan: Plan, limit: int | None) -> list[str]:
+    """One line for each kind of job that needs a GPU where there is none, or none is allowed."""
+    kinds = _kinds(jobs, plan)
+    if kinds and limit == 0:
+        return [f"snakemake: --resources gpu: got 0, allowed: at least 1, for {', '.join(kinds)} of {plan.file}"]
+    if not kinds or cards.found():
         return []
-    kinds = dict.fromkeys(
-        rule for rule, wildcards in jobs if rule in (*FOLDERS, *MEASUREMENTS) and _on_gpu(rule, wildcards, plan)
-    )
     keys = {"train": "device", "trial": "device", "ledger": "profile.device of ledger with measured: true"}
     return [
         f"{plan.file}: {keys.get(kind, f'profile.device of {kind}')}: got cuda, but this machine shows no NVIDIA GPU; "
@@ -100,10 +132,21 @@ def _gpu(jobs: list[Job], plan: Plan) -> list[str]:
     ]
 
 
+def _packages(jobs: list[Job], plan: Plan) -> list[str]:
+    """One line for each lock of these jobs that the installed packages do not follow; every job looks again."""
+    cells = [(rule, _cell(wildcards)) for rule, wildcards in jobs if rule in (*FOLDERS, *MEASUREMENTS)]
+    locks = dict.fromkeys(plan.request(rule, cell)["environment"]["lock"] for rule, cell in cells)
+    return [reason for lock in locks if (reason := provenance.refusal(plan.root / lock))]
+
+
 def _on_gpu(rule: str, wildcards: dict[str, str], plan: Plan) -> bool:
+    return plan.needs_gpu(rule, _cell(wildcards))
+
+
+def _cell(wildcards: dict[str, str]) -> Cell:
     seed = {"seed": int(wildcards["seed"])} if "seed" in wildcards else {}
     names = (wildcards[name] for name in ("model", "dataset", "method"))
-    return plan.needs_gpu(rule, Cell(*names, int(wildcards["rank"]), **seed, trial=wildcards.get("trial")))
+    return Cell(*names, int(wildcards["rank"]), **seed, trial=wildcards.get("trial"))
 
 
 def _input(kind: str, name: str, plan: Plan) -> list[str]:

@@ -3,11 +3,14 @@
 from rankwise.config import ConfigError
 
 MEASUREMENTS = ("memory", "flops", "forward", "ledger", "fits", "throughput")
+PREDICT = "predict"  # a profile of every training, whether a study asks for it or not: what its job will need
 TIMED = ("forward", "throughput")  # what they measure is the machine: in a study's own environment, and not from shapes
 
 
 def settings(measurement: str, grid: dict, study: dict, dataset: dict, tokens: int) -> dict:
     """The settings of one measurement, and no others: what a request does not hold cannot rerun it."""
+    if measurement == PREDICT:
+        return _training(grid, study["device"], dataset)
     where = {"device": grid["device"]}
     threads = {"cpu_threads": study["cpu_threads"]}
     accumulates = {"accumulation_steps": grid["accumulation_steps"]}
@@ -22,9 +25,19 @@ def settings(measurement: str, grid: dict, study: dict, dataset: dict, tokens: i
     }[measurement]
 
 
+def _training(schedule: dict, device: str, dataset: dict) -> dict:
+    """The settings of a training's prediction; `updates` is None where the rows of the train split are not known."""
+    rows = dataset.get("train_samples") or dataset.get("generated", {}).get("rows", {}).get("train")
+    batch = schedule["batch_size"] * schedule["accumulation_steps"]
+    epochs = rows and schedule["epochs"] * -(-(rows - dataset["selection_rows"]) // batch)
+    kept = {name: schedule[name] for name in ("accumulation_steps", "checkpointing", "eval_batch_size")}
+    return {**kept, "device": device, "updates": schedule["updates"] or epochs}
+
+
 def on_gpu(measurement: str, grid: dict) -> bool:
     """Whether a profile needs a GPU: what is measured on one; predictions of what one would do need none."""
-    return grid["device"] == "cuda" and (measurement in TIMED or (measurement == "ledger" and grid["measured"]))
+    measured = measurement in TIMED or (measurement == "ledger" and grid["measured"])
+    return measured and grid["device"] == "cuda"
 
 
 def lengths(grid: dict, tokens: int) -> list[int]:

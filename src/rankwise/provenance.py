@@ -9,6 +9,7 @@ import ast
 import functools
 import hashlib
 import json
+import os
 import platform
 import re
 import sys
@@ -24,8 +25,16 @@ EXEMPT = frozenset({f"{PACKAGE}.provenance"})
 DATA = (".css", ".html", ".js")
 
 
+OWN = "RANKWISE_ENVIRONMENT"  # set to RECORDED where the environment is a machine's own
+RECORDED = "recorded"
+
+
 class SourceChanged(RuntimeError):
     """A loaded source is not the one that the workflow was planned with."""
+
+
+class EnvironmentDiffers(RuntimeError):
+    """A package is not installed in the version that the job's lock has."""
 
 
 def _module_file(module: str) -> Path | None:
@@ -113,6 +122,17 @@ def data_files(module: str) -> dict[str, Path]:
     return {f"{module}/{path.name}": path for path in beside if path.suffix in DATA}
 
 
+def source_file(name: str) -> str:
+    """`rankwise.optim.adamw` -> `src/rankwise/optim/adamw.py`: where a source lies, by its name in requests."""
+    module, _, data = name.partition("/")
+    if module == SCRIPT_DIR:
+        return name
+    stem = Path("src", *module.split("."))
+    if data:
+        return str(stem / data)
+    return str(stem / "__init__.py" if (PACKAGE_DIR.parents[1] / stem).is_dir() else stem.with_suffix(".py"))
+
+
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
@@ -149,20 +169,56 @@ def locked_versions(path: Path) -> dict[str, str]:
     return dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s\\;]+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE))
 
 
-def environment(lock: Path) -> dict[str, object]:
-    """Where a job ran: interpreter, platform, and each locked package whose installed version is another."""
-    installed = {name.lower().replace("_", "-"): version for name, version in _installed()}
-    differs = {
-        name: f"{installed.get(name, 'not installed')}, locked {version}"
+def differences(lock: Path) -> dict[str, str]:
+    """Each package of a lock that is not installed, or in another version; a build's name (+cpu, +cu130) does not count."""
+    installed = {name: _installed(name) for name in locked_versions(lock)}
+    return {
+        name: f"{installed[name] or 'not installed'}, locked {version}"
         for name, version in locked_versions(lock).items()
-        if installed.get(name, "").split("+")[0] != version
+        if (installed[name] or "").split("+")[0] != version
     }
+
+
+def refusal(lock: Path) -> str | None:
+    """Why this environment may not do a job of this lock, in a sentence; None if it may.
+
+    RANKWISE_ENVIRONMENT=recorded lets any environment: results record what differs.
+    """
+    if (own := os.environ.get(OWN, "")) not in ("", RECORDED):
+        return f"{OWN}: got {own!r}, allowed: {RECORDED}, or not set"
+    found = [] if own else [f"{name} {how}" for name, how in differences(lock).items()]
+    file = f"{lock.parent.name}/{lock.name}"
+    return (
+        f"{file}: {len(found)} installed otherwise than locked: {'; '.join(found[:3])}{'; ...' if found[3:] else ''}; "
+        f"allowed: what the lock has (pip install -r {file}), or {OWN}={RECORDED}, and results record what differs"
+        if found
+        else None
+    )
+
+
+def verify_environment(planned: dict[str, str], root: Path) -> None:
+    """Refuse to work when the lock is not the `planned` one, or when its packages are not what is installed.
+
+    Raises:
+        SourceChanged: the lock file has changed.
+        EnvironmentDiffers: names the packages, the versions installed and those locked.
+    """
+    lock = root / planned["lock"]
+    if lock_digest(lock) != planned["digest"]:
+        raise SourceChanged(f"{lock}: changed since the workflow was planned; run snakemake again")
+    if reason := refusal(lock):
+        raise EnvironmentDiffers(reason)
+
+
+def environment(lock: Path) -> dict[str, object]:
+    """Where a job ran: interpreter, platform, each locked package whose installed version is another, its card."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: installed[name] for name in ("torch", "transformers", "peft") if name in installed},
-        "differs_from_lock": differs,
+        "packages": {name: found for name in ("torch", "transformers", "peft") if (found := _installed(name))},
+        "differs_from_lock": differences(lock),
         **_card(),
+        **({"card": json.loads(card)} if (card := os.environ.get("RANKWISE_CARD")) else {}),
     }
 
 
@@ -176,5 +232,8 @@ def _card() -> dict[str, str]:
     return {"device_name": torch.cuda.get_device_name(), **({"driver": driver[0]} if driver else {})}
 
 
-def _installed() -> Iterator[tuple[str, str]]:
-    return ((dist.metadata["Name"], dist.version) for dist in metadata.distributions() if dist.metadata["Name"])
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from rankwise import claims, lineage, lookup, outputs, provenance, quantities, result, stale, texts
 from rankwise.config import ConfigError, read_yaml
 from rankwise.plan import FOLDERS, MEASUREMENTS, RESULTS, Plan
+from rankwise.profiles import PREDICT
 
 TARGET = re.compile(r"(?P<file>[^:]+)(:(?P<row>.+?))?(:(?P<column>\w+))?")
 
@@ -93,7 +94,7 @@ def _share(jobs: list[Job], root: Path) -> float:
 def _jobs(plan: Plan, file: str, row: str | None = None, column: str | None = None) -> list[Job]:
     """The planned results behind a file, or behind some of its rows."""
     if lineage.is_result(file):
-        known = [*(job for name in (*FOLDERS, *MEASUREMENTS) for job in _measured(plan, name)), *_inputs(plan)]
+        known = [*(job for name in (*FOLDERS, *MEASUREMENTS, PREDICT) for job in _measured(plan, name)), *_inputs(plan)]
         below = f"{Path(file).parent}/"  # the choice of a search lies above its trials
         return [job for job in known if job.path == file] or [job for job in known if job.path.startswith(below)]
     tables = lineage.tables(plan, file)
@@ -158,7 +159,7 @@ def _run(job: Job, plan: Plan, sources: dict[str, dict]) -> dict:
         return {**run, "status": "not there", "command": texts.command(plan, job.path)}
     stored = result.read(path)
     request = stored["request"]
-    code = {_file(name): digest for name, digest in request["code"].items()}
+    code = {provenance.source_file(name): digest for name, digest in request["code"].items()}
     sources[provenance.digest(code)] = code
     script = next(name for name in code if name.startswith(provenance.SCRIPT_DIR))
     run["run"] = provenance.digest(request)
@@ -184,14 +185,6 @@ def _environment(stored: dict) -> dict:
     named = [part.get("device_name") for part in (stored.get("cost", {}), *stored.get("rows", []))]
     name = next(({"device_name": one} for one in named if one), {})
     return {"lock": lock["lock"], "lock_digest": lock["digest"], "device": device, **name, **stored["environment"]}
-
-
-def _file(source: str) -> str:
-    """`rankwise.optim.adamw` -> `src/rankwise/optim/adamw.py`."""
-    if source.startswith(provenance.SCRIPT_DIR):
-        return source
-    stem = Path("src", *source.split("."))
-    return str(stem / "__init__.py" if (provenance.PACKAGE_DIR.parents[1] / stem).is_dir() else stem.with_suffix(".py"))
 
 
 def _now(path: Path) -> str | None:

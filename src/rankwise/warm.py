@@ -5,12 +5,17 @@ imports those libraries, and nothing of this project, and waits at a Unix socket
 as `python SCRIPT` would, with the caller's arguments, environment, folder and standard streams. If a caller dies, its job is
 killed; what goes wrong before a job has started is no harm, for then the script runs here. The server leaves after IDLE_S
 seconds without work. RANKWISE_WARM=0 switches it off, and so does a system without pidfd (Linux has it). Standard library only.
+
+With `--gpu N --gpu-memory-gib X` the job has N whole cards (lease.py), or if N is 0 so much memory of one, before it starts. It
+gets the locks too, so that a card is free when the job is gone, not when its caller is. The variables that name the card are
+the job's alone: the server belongs to no card and never initializes one.
 """
 
 import contextlib
 import fcntl
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import runpy
@@ -23,8 +28,15 @@ import sysconfig
 import tempfile
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rankwise.lease import Lease
 
 IDLE_S, PATIENCE_S = 10, 60
+CARDS = ("--gpu", "--gpu-memory-gib")
+MOST_FILES = 64  # that come with a task
+ALONE = 75  # a job on a shared card that ends so ran out of its share: it is run again, alone on a card
 LIBRARIES = ("torch", "transformers.modeling_utils", "transformers.masking_utils", "peft", "accelerate")
 BITS = "bitsandbytes"
 SRC = Path(__file__).resolve().parents[1]
@@ -33,11 +45,44 @@ PASSING = ("_", "PWD", "OLDPWD", "SHLVL", "PYTEST_CURRENT_TEST")  # variables th
 
 def main(arguments: list[str]) -> int:
     """The exit status of the script."""
-    bits = asks_for_bits(arguments)
-    if os.environ.get("RANKWISE_WARM", "1") == "0" or not has_pidfd():
-        return run(arguments, bits)
-    status = ask(arguments, bits)
-    return run(arguments, bits) if status is None else status
+    cards: dict[str, float] = {}
+    while arguments[0] in CARDS:
+        name, value, *arguments = arguments
+        cards[name] = float(value)
+    lease = leased(cards) if any(cards.values()) else None
+    status = attempt(arguments, lease)
+    if lease:
+        lease.release()
+    if lease and lease.shared and status == ALONE:
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-m", "rankwise.warm", "--gpu", "1", *arguments])
+    return status
+
+
+def leased(cards: dict[str, float]) -> "Lease | None":
+    """A lease, waited for.
+
+    Raises:
+        SystemExit: this machine cannot give it; the sentence that says why.
+    """
+    from rankwise.lease import take  # noqa: PLC0415 - most jobs take no card
+
+    whole, memory_gib = (cards.get(name, 0) for name in CARDS)
+    try:
+        return take(int(whole), memory_gib)
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+def attempt(arguments: list[str], lease: "Lease | None") -> int:
+    """The exit status of the script, run by the server or here."""
+    bits, cards = asks_for_bits(arguments), lease.environment if lease else {}
+    if os.environ.get("RANKWISE_WARM", "1") != "0" and has_pidfd():
+        status = ask(arguments, bits, {**os.environ, **cards}, lease.fds if lease else [])
+        if status is not None:
+            return status
+    os.environ.update(cards)
+    return run(arguments, bits)
 
 
 def has_pidfd() -> bool:
@@ -77,12 +122,12 @@ def run(arguments: list[str], bits: bool) -> int:
 # The caller -----------------------------------------------------------------------------------------------------------
 
 
-def ask(arguments: list[str], bits: bool) -> int | None:
-    """The exit status of the script, run by the server; None if it has not started there."""
+def ask(arguments: list[str], bits: bool, environment: dict[str, str], locks: list[int]) -> int | None:
+    """The exit status of the script, run by the server with these locks; None if it has not started there."""
     try:
         link = connect(bits)
-        task = {"arguments": arguments, "environment": dict(os.environ), "folder": str(Path.cwd())}
-        socket.send_fds(link, [b"."], [0, 1, 2])
+        task = {"arguments": arguments, "environment": environment, "folder": str(Path.cwd())}
+        socket.send_fds(link, [b"."], [0, 1, 2, *locks])
         link.sendall(json.dumps(task).encode() + b"\n")
         answers = link.makefile("r", encoding="utf-8")
         if answers.readline() != "started\n":
@@ -155,26 +200,28 @@ def start(listener: socket.socket, jobs: dict[int, tuple[int, socket.socket]], b
     caller, _ = listener.accept()
     try:
         caller.settimeout(PATIENCE_S)
-        _, streams, _, _ = socket.recv_fds(caller, 1, 3)
+        _, files, _, _ = socket.recv_fds(caller, 1, MOST_FILES)
         task = json.loads(caller.makefile("r", encoding="utf-8").readline())
     except (OSError, ValueError):
         caller.close()
         return
     if (pid := os.fork()) == 0:
-        work(task, streams, bits)
-    for stream in streams:
-        os.close(stream)
+        work(task, files, bits)
+    for file in files:
+        os.close(file)
     with contextlib.suppress(OSError):
         caller.sendall(b"started\n")
     jobs[os.pidfd_open(pid)] = pid, caller
 
 
-def work(task: dict, streams: list[int], bits: bool) -> None:
-    """In the fork: become the caller's process, run the script, and leave."""
+def work(task: dict, files: list[int], bits: bool) -> None:
+    """In the fork: become the caller's process, run the script, and leave. The first three files are its streams."""
     os.setsid()
-    for number, stream in enumerate(streams):
+    for number, stream in enumerate(files[:3]):
         os.dup2(stream, number)
-    os.closerange(3, 1024)
+    kept = [2, *sorted(files[3:]), 1024]  # locks, held for as long as the job lives
+    for low, high in itertools.pairwise(kept):
+        os.closerange(low + 1, high)
     os.chdir(task["folder"])
     os.environ.clear()
     os.environ.update(task["environment"])

@@ -93,6 +93,15 @@ def flops(request: dict) -> dict:
     return {"metrics": {**metrics, **shapes, "accumulation_steps": request["accumulation_steps"]}}
 
 
+def update_flops(request: dict) -> int:
+    """FLOPs of one optimizer update, by torch's counter alone.
+
+    Raises:
+        Unsupported: the method cannot do the model, with the reason.
+    """
+    return totals(_forward_and_backward(Subject.of(request, "eager")), {**request, "train_samples": None})["update_flops"]
+
+
 def totals(parts: dict, request: dict) -> dict[str, int]:
     """What the phases come to, from a request's batch size, `accumulation_steps` and `train_samples`."""
     batch, steps, samples = request["shapes"]["batch_size"], request["accumulation_steps"], request["train_samples"]

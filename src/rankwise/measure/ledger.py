@@ -9,6 +9,9 @@ the allocator's rounding); above LIMIT of the peak the result says so.
 Not predicted: workspace inside of kernels, cuBLAS's (a few MiB a handle) and the CUDA context.
 """
 
+import contextlib
+import importlib
+
 import torch
 
 from rankwise.measure import account, peaks, phases
@@ -60,6 +63,8 @@ def track(request: dict, device: str) -> tuple[Tracker, list[dict]]:
     Raises:
         Unsupported: the method cannot do this model, with the reason.
     """
+    with contextlib.suppress(ImportError):  # peft loads it when it adapts a model, and its tables would count as the model's
+        importlib.import_module("bitsandbytes")
     tracker = Prediction(request["device"]) if device == "meta" else Tracker()
     torch.manual_seed(0)
     with kernels(request["device"] if device == "meta" else None), tracker:

@@ -17,6 +17,7 @@ SELECTION = {
     "perplexity": "selection_perplexity",
 }  # what a trial's metrics are of
 HISTORY = ("epoch", "update", "learning_rate", "train_loss_nats")
+SHARED, BUSY = "other jobs on the card", "other processes on the card"  # what taints a run's times
 ABSENT = object()
 
 Planned = Iterable[tuple[Path, dict]]
@@ -36,7 +37,7 @@ def collect(paths_and_requests: Planned) -> pd.DataFrame:
     """
     found = _read(paths_and_requests)
     rows = [{**_head(one), **one.get("metrics", {}), **one.get("cost", {}), **row} for one in found for row in _rows(one)]
-    settings = ("learning_rate", "effective_batch_size", "split", "device", "device_name")
+    settings = ("learning_rate", "effective_batch_size", "split", "device", "device_name", "taint")
     metrics, cost = (sorted({name for one in found for name in one.get(part, {})}) for part in ("metrics", "cost"))
     own = dict.fromkeys(name for one in found for row in _rows(one) for name in row)
     order = dict.fromkeys((*CELL, "status", "reason", "request_digest", *settings, *own, *metrics, *cost))
@@ -110,7 +111,9 @@ def _head(one: dict) -> dict:
     schedule = request["schedule"]
     batch = schedule["batch_size"] * schedule["accumulation_steps"]
     ran = {"learning_rate": settled.method(one)["learning_rate"], "effective_batch_size": batch}
-    return {**row, **ran, "device": request.get("device")}
+    card = one["environment"].get("card", {})
+    reasons = [SHARED] * card.get("shared", False) + [BUSY] * (card.get("others_bytes", 0) > 0)
+    return {**row, **ran, "device": request.get("device"), **({"taint": "; ".join(reasons)} if reasons else {})}
 
 
 def _frame(rows: list[dict], order: Iterable[str]) -> pd.DataFrame:

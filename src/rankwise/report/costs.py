@@ -49,6 +49,8 @@ def costs(frames: dict[str, pd.DataFrame]) -> Costs:
             unequal = _unequal(rows) if table != "memory" else {}
             kept = rows[[key not in unequal for key in zip(rows["model"], rows["dataset"], strict=True)]]
             sound = kept[kept["status"] == "ok"] if "status" in kept else kept
+            if cost == "step_time_s" and "taint" in sound:  # with others on its card, a run's time says nothing of its method
+                sound = sound[sound["taint"].fillna("") == ""]
             columns[cost] = sound.groupby(CELL, sort=False)[cost].mean().reindex(curves).astype(float)
             notes |= {key: f"{table} of {'/'.join(key)} was profiled with several {why}" for key, why in unequal.items()}
     return Costs(pd.DataFrame(columns, index=curves).dropna(axis="columns", how="all"), notes)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from rankwise import result
+from rankwise.config import without
 from rankwise.plan import FOLDERS, MEASUREMENTS, Plan
 from rankwise.report.collect import StaleResult
 
@@ -64,7 +65,7 @@ def environments(results: list[dict]) -> list[tuple[dict, int]]:
     """Each environment that results were made in, with its lock, and how many were."""
     found: list[tuple[dict, int]] = []
     for one in results:
-        place = {**one["request"]["environment"], **one["environment"]}
+        place = {**one["request"]["environment"], **without(one["environment"], ("card", "job_time_s"))}
         number = next((i for i, (known, _) in enumerate(found) if known == place), None)
         if number is None:
             found.append((place, 1))

@@ -1,0 +1,74 @@
+"""What a training needs, predicted before it runs: its peak, its FLOPs, and what a scheduler is asked for."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from rankwise import budget
+from rankwise.config import library
+from rankwise.grids import Cell
+from rankwise.measure.flops import flops
+from rankwise.measure.ledger import ledger
+from rankwise.measure.predict import predict
+from rankwise.plan import Plan
+
+GRID = {"models": ["tiny"], "datasets": ["generated_reviews"], "methods": ["full", "lora"], "ranks": [8]}
+LORA = Cell("tiny", "generated_reviews", "lora", 8)
+
+
+def plan_of(**schedule: object) -> Plan:
+    given = {"epochs": 4, "batch_size": 32, "eval_batch_size": 8, "accumulation_steps": 2, **schedule}
+    profile = {**GRID, "batch_size": given["batch_size"], "accumulation_steps": 2, "measurements": ["ledger", "flops"]}
+    study = {"name": "predict", "question": "?", "device": "cpu", "schedule": given, "profile": [profile]}
+    return Plan({**study, "train": [{**GRID, "seeds": [0, 1]}]}, ROOT)
+
+
+def test_a_prediction_is_the_ledgers_peak_and_the_flops_of_an_update() -> None:
+    plan = plan_of()
+    for cell in plan.cells("predict"):
+        found = predict(plan.request("predict", cell))["metrics"]
+        measured = ledger(plan.request("ledger", cell))["metrics"]
+        assert found["peak_bytes"] == measured["peak_bytes"]
+        assert abs(found["peak_bytes"] / measured["measured_peak_bytes"] - 1) < 0.02
+        assert found["update_flops"] == flops(plan.request("flops", cell))["metrics"]["update_flops"]
+        assert found["updates"] == 4 * -(-(2400 - 400) // 64)
+
+
+def test_one_prediction_serves_all_seeds_and_knows_large_evaluations() -> None:
+    small, large = plan_of(), plan_of(eval_batch_size=2000)
+    assert small.cells("predict") == [Cell("tiny", "generated_reviews", "full", 0), LORA]
+    peaks = [predict(plan.request("predict", LORA))["metrics"]["peak_bytes"] for plan in (small, large)]
+    assert peaks[1] > 5 * peaks[0]
+
+
+def test_what_training_reads_but_shapes_do_not_know_predicts_nothing_anew() -> None:
+    slower = plan_of(scheduler="linear", warmup_fraction=0.5, max_gradient_norm=None)
+    assert slower.request("predict", LORA) == plan_of().request("predict", LORA)
+    assert slower.request("train", LORA._replace(seed=0)) != plan_of().request("train", LORA._replace(seed=0))
+
+
+def test_a_scheduler_is_asked_for_more_than_is_predicted(tmp_path: Path) -> None:
+    plan = plan_of()
+    request, plan.root = plan.request("predict", LORA), tmp_path
+    path = tmp_path / plan.path("predict", LORA)
+    path.parent.mkdir(parents=True)
+    asked = []
+    for peak, updates in ((1 << 30, 10), (8 << 30, 10**6)):
+        metrics = {"peak_bytes": peak, "update_flops": 10**10, "updates": updates}
+        path.write_text(json.dumps({"metrics": metrics, "request": request}))
+        asked.append((budget.training_mib(plan, LORA), budget.training_min(plan, LORA)))
+        assert asked[-1][0] > peak / 2**20
+    assert asked[1][0] > asked[0][0] + 7000
+    assert asked[1][1] > asked[0][1] >= budget.START_MIN
+    path.write_text(json.dumps({"metrics": metrics, "request": {**request, "device": "cuda"}}))  # another study's
+    others = budget.training_mib(plan, LORA), budget.training_min(plan, LORA)
+    path.unlink()
+    assert others == (budget.training_mib(plan, LORA), budget.UNKNOWN_MIN)
+    assert others[0] >= budget.LIBRARIES_MIB["cpu"]
+
+
+@pytest.mark.parametrize(("model", "parameters"), [("distilbert", 66e6), ("gpt2", 124e6), ("llama_2_7b", 6.7e9)])
+def test_the_size_of_a_model_from_its_shapes(model: str, parameters: float) -> None:
+    assert abs(budget.parameters(library(ROOT)["models"][model]) / parameters - 1) < 0.05
