@@ -26,6 +26,7 @@ include: "rules/figures.smk"
 include: "rules/report.smk"
 include: "rules/exports.smk"
 include: "rules/records.smk"
+include: "rules/cluster.smk"
 
 
 rule all:

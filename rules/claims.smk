@@ -12,8 +12,12 @@ rule claims:
         parquet="results/claims.parquet",
     log:
         "logs/claims.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=dumps(outputs.claims_request(PLAN)),
     shell:
@@ -31,8 +35,12 @@ rule claims_figure:
         pdf="results/claims.pdf",
     log:
         "logs/claims_figure.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=dumps(outputs.claims_figure_request(PLAN)),
     shell:

@@ -14,8 +14,12 @@ rule collect:
         "logs/collect/{table}.log",
     wildcard_constraints:
         table="|".join(outputs.TABLE_SOURCES),
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=lambda wildcards: dumps(outputs.table_request(PLAN, wildcards.table)),
     shell:
@@ -30,8 +34,12 @@ rule collect_examples:
         outputs.EXAMPLES,
     log:
         "logs/collect/examples.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=dumps(outputs.table_request(PLAN, "examples")),
     shell:

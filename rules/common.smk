@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 
-from rankwise import budget, image, outputs, preflight, texts
+from rankwise import budget, cluster, image, outputs, preflight, slurm, texts
 from rankwise.cards import CardError
 from rankwise.config import ConfigError
 from rankwise.needs import card_need
@@ -26,6 +26,7 @@ def card_limits():
 
 
 try:
+    CLUSTER = cluster.settings(config.pop("cluster", None), ROOT)
     STUDY_FILE = preflight.study_file(workflow.overwrite_configfiles, ROOT)
     PLAN = Plan(config, ROOT, STUDY_FILE)
     preflight.check_targets(sys.argv[1:], PLAN)
@@ -37,7 +38,7 @@ try:
 except (ConfigError, CardError) as error:
     sys.exit(str(error))
 
-preflight.set_environment(ROOT, PLAN, warm=workflow.is_main_process)
+preflight.set_environment(ROOT, PLAN, warm=workflow.is_main_process and not CLUSTER)
 PRETRAINED = [name for name, entry in PLAN.library["models"].items() if "pretrain" in entry.get("weights", {})]
 
 
@@ -100,6 +101,18 @@ def memory_of(measurement):
     return lambda wildcards: budget.profile_mib(PLAN, measurement, cell_of(wildcards))
 
 
+def group_of(measurement):
+    """A function from wildcards to the submission of a profile on a cluster: with the cell's others on the same kind of node."""
+
+    def group(wildcards):
+        node = "gpu" if PLAN.needs_gpu(measurement, cell_of(wildcards)) else "cpu"
+        name = "_".join([node, wildcards.model, wildcards.dataset, wildcards.method, f"r{wildcards.rank}"])
+        workflow.parent_groupids[name] = "profile"  # a profile's `group-components` joins what feeds nothing in its group
+        return name
+
+    return group
+
+
 def input_request(kind, wildcard):
     return lambda wildcards: dumps(PLAN.input_request(kind, wildcards[wildcard]))
 
@@ -111,10 +124,34 @@ def results_of(table):
 
 
 def check_machine():
-    """Before the first job: refuse what cannot end well on this machine. A cluster's nodes are not looked at from here."""
+    """Before the first job: refuse what cannot end well on this machine, or on any node of a cluster."""
     jobs = [(job.rule.name, dict(job.wildcards_dict)) for job in workflow.dag.needrun_jobs()]
     problems = preflight.problems(jobs, PLAN, workflow.local_exec, own=bool(DEPLOYED), limit=card_limits()[0])
+    if workflow.executor_plugin.name == "slurm":
+        problems += check_cluster()
     if problems:
         raise WorkflowError("\n".join(problems))
     for note in preflight.card_notes(jobs, PLAN) if LOCAL else ():
         print(note, file=sys.stderr)
+
+
+def check_cluster():
+    """What a SLURM cluster could not run; its nodes' own disks are not looked at from here."""
+    submitted = {workflow.dag.get_job_group(job) or job for job in workflow.dag.needrun_jobs() if not job.is_local}
+    asks = [cluster.ask(name_of(one), dict(one.resources.items())) for one in submitted]
+    settings, cores = workflow.executor_settings, workflow.resource_settings.cores
+    scratch = {str(one.resources.get("tmpdir").raw).strip("'") for one in workflow.rules}  # as given: nodes evaluate it
+    results = ROOT / "results"
+    folders = [results if results.exists() else ROOT, *(Path(folder) for folder in sorted(scratch) if folder.startswith("/"))]
+    return [
+        *cluster.options(CLUSTER, PLAN.file, PLAN.study["cpu_threads"], cores, card_limits()[0]),
+        *cluster.unlike(asks, settings.array_jobs),
+        *slurm.refusals(asks, PLAN.file, settings.status_command, folders),
+    ]
+
+
+def name_of(submission):
+    """A rule, or what all groups of a kind are called."""
+    return (
+        workflow.parent_groupids.get(submission.groupid, submission.groupid) if submission.is_group() else submission.rule.name
+    )

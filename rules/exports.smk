@@ -10,8 +10,12 @@ rule exports:
         outputs.EXPORTS,
     log:
         "logs/exports.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=dumps(outputs.exports_request(PLAN)),
     shell:

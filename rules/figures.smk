@@ -20,8 +20,12 @@ rule figure:
         "logs/figure/{figure}.log",
     wildcard_constraints:
         figure="|".join(outputs.FIGURE_TABLES),
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=lambda wildcards: dumps(outputs.figure_request(PLAN, wildcards.figure)),
     shell:

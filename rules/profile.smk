@@ -7,6 +7,8 @@ rule memory:
         "results/profiles/{model}/{dataset}/{method}/r{rank}/memory.json",
     log:
         "logs/memory/{model}/{dataset}/{method}/r{rank}.log",
+    group:
+        group_of("memory")
     conda:
         "../envs/environment.yaml"
     resources:
@@ -24,6 +26,8 @@ rule flops:
         "results/profiles/{model}/{dataset}/{method}/r{rank}/flops.json",
     log:
         "logs/flops/{model}/{dataset}/{method}/r{rank}.log",
+    group:
+        group_of("flops")
     conda:
         "../envs/environment.yaml"
     resources:
@@ -41,6 +45,8 @@ rule forward:
         "results/profiles/{model}/{dataset}/{method}/r{rank}/forward.json",
     log:
         "logs/forward/{model}/{dataset}/{method}/r{rank}.log",
+    group:
+        group_of("forward")
     conda:
         "../envs/environment.yaml"
     threads: PLAN.study["cpu_threads"]
@@ -62,6 +68,8 @@ rule ledger:
         "results/profiles/{model}/{dataset}/{method}/r{rank}/ledger.json",
     log:
         "logs/ledger/{model}/{dataset}/{method}/r{rank}.log",
+    group:
+        group_of("ledger")
     conda:
         "../envs/environment.yaml"
     resources:
@@ -82,6 +90,8 @@ rule fits:
         "results/profiles/{model}/{dataset}/{method}/r{rank}/fits.json",
     log:
         "logs/fits/{model}/{dataset}/{method}/r{rank}.log",
+    group:
+        group_of("fits")
     conda:
         "../envs/environment.yaml"
     resources:
@@ -99,6 +109,8 @@ rule throughput:
         "results/profiles/{model}/{dataset}/{method}/r{rank}/throughput.json",
     log:
         "logs/throughput/{model}/{dataset}/{method}/r{rank}.log",
+    group:
+        group_of("throughput")
     conda:
         "../envs/environment.yaml"
     threads: PLAN.study["cpu_threads"]
@@ -120,6 +132,8 @@ rule predict:
         "results/profiles/{model}/{dataset}/{method}/r{rank}/predict.json",
     log:
         "logs/predict/{model}/{dataset}/{method}/r{rank}.log",
+    group:
+        group_of("predict")
     conda:
         "../envs/environment.yaml"
     resources:

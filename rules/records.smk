@@ -10,8 +10,12 @@ rule numbers:
         tex=outputs.NUMBERS[1],
     log:
         "logs/numbers.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=lambda wildcards: dumps(texts.numbers_request(PLAN)),
     shell:
@@ -27,8 +31,12 @@ rule artifact:
         outputs.ARTIFACT,
     log:
         "logs/artifact.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=lambda wildcards: dumps(texts.artifact_request(PLAN)),
     shell:

@@ -12,8 +12,12 @@ rule report:
         outputs.REPORT,
     log:
         "logs/report.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=dumps(outputs.page_request(PLAN)),
     shell:

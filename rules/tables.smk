@@ -11,8 +11,12 @@ rule evidence:
         comparisons=multiext("results/tables/comparisons", ".csv", ".md", ".tex", ".parquet"),
     log:
         "logs/evidence.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=dumps(outputs.evidence_request(PLAN)),
     shell:
@@ -30,8 +34,12 @@ rule summary:
         parquet="results/tables/summary.parquet",
     log:
         "logs/summary.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=dumps(outputs.summary_request(PLAN)),
     shell:
@@ -48,8 +56,12 @@ rule views:
         views=multiext("results/tables/views", ".csv", ".md", ".tex", ".parquet"),
     log:
         "logs/views.log",
+    group:
+        "report"
     conda:
         "../envs/environment.yaml"
+    resources:
+        runtime=10,
     params:
         request=dumps(outputs.views_request(PLAN)),
     shell:

@@ -34,12 +34,13 @@ def study_file(given: Iterable[object], root: Path) -> str:
 
 def set_environment(root: Path, plan: Plan, warm: bool) -> None:
     """What jobs inherit, here and on a cluster node (where the Snakefile is read again): this clone's sources, this
-    interpreter, and the tracker, which is no part of a request because it changes no result.
+    interpreter, and the tracker, which is no part of a request because it changes no result. `warm`: whether they share a
+    process that has imported torch. On a cluster none does: a step of SLURM ends with all that it has started.
     """
     os.environ["PYTHONPATH"] = str(root / "src")
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     os.environ["RANKWISE_TRACKER"] = plan.study["tracker"]
-    os.environ.setdefault("RANKWISE_WARM", "1" if warm else "0")  # a node that runs one job of many keeps no server for more
+    os.environ.setdefault("RANKWISE_WARM", "1" if warm else "0")
 
 
 def check_targets(arguments: list[str], plan: Plan) -> None:
