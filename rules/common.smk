@@ -27,6 +27,8 @@ def card_limits():
 
 try:
     CLUSTER = cluster.settings(config.pop("cluster", None), ROOT)
+    if CLUSTER and not any(word.startswith("--res") for word in sys.argv):
+        workflow.global_resources._data.pop("gpu", None)  # profiles/default, which --profile reads too, limits this machine
     STUDY_FILE = preflight.study_file(workflow.overwrite_configfiles, ROOT)
     PLAN = Plan(config, ROOT, STUDY_FILE)
     preflight.check_targets(sys.argv[1:], PLAN)

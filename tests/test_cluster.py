@@ -38,7 +38,7 @@ def resources_of(printed: str, rule: str) -> list[str]:
 
 def test_partition_and_account_come_from_one_file(clone: Path) -> None:
     (clone / "profiles/cluster.yaml").write_text("account: lab\npartition: cpus\ngpu_partition: cards\ngpu_model: h100\n")
-    printed = dry(clone, "--workflow-profile", "profiles/slurm", "--set-resources", "train:gpu=1")
+    printed = dry(clone, "--profile", "profiles/slurm", "--set-resources", "train:gpu=1")
     trains, memories = resources_of(printed, "train"), resources_of(printed, "memory")
     assert len(trains) == 18
     for line in trains:
@@ -54,7 +54,7 @@ def test_partition_and_account_come_from_one_file(clone: Path) -> None:
 
 def test_gres_stands_for_gpu(clone: Path) -> None:
     (clone / "profiles/cluster.yaml").write_text("gpu_model: h100\n")
-    printed = dry(clone, "--workflow-profile", "profiles/slurm-gres", "--set-resources", "train:gpu=1")
+    printed = dry(clone, "--profile", "profiles/slurm-gres", "--set-resources", "train:gpu=1")
     for line in resources_of(printed, "train"):
         assert "gres=gpu:h100:1" in line
         assert "gpu=0" in line
@@ -64,7 +64,7 @@ def test_gres_stands_for_gpu(clone: Path) -> None:
 
 def test_a_misspelt_key_is_named(clone: Path) -> None:
     edit(clone / "profiles/cluster.yaml", "account:", "acount:")
-    done = run_snakemake(clone, "-n", *DEMO, "--workflow-profile", "profiles/slurm")
+    done = run_snakemake(clone, "-n", *DEMO, "--profile", "profiles/slurm")
     assert done.returncode != 0
     assert "profiles/cluster.yaml: top level: got 'acount', allowed: account, " in done.stderr
     assert "(nearest: 'account')" in done.stderr
@@ -89,7 +89,7 @@ def test_the_two_profiles_differ_in_how_gpus_are_asked_for() -> None:
 
 
 def test_planning_at_a_login_node_imports_no_torch() -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "snakemake", "-n", *DEMO, "--workflow-profile", "profiles/slurm"]
+    command = [sys.executable, "-X", "importtime", "-m", "snakemake", "-n", *DEMO, "--profile", "profiles/slurm"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=CLEAN, check=False)
     assert done.returncode == 0
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}

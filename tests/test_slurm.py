@@ -1,7 +1,7 @@
 """The demo through a real SLURM: nodes, accounting, preemption; jobs killed, nodes lost and drained meanwhile; results as here.
 
 The cluster runs on this machine (tests/slurm/up.sh), as root, with Debian's packages, which are installed where they lack. The study is
-the demo with one seed and fewer ranks, and a shorter pre-training: every kind of job is left, and each costs seconds of SLURM's own.
+the demo with one seed and one rank, and a shorter pre-training: every kind of job is left, and each costs seconds of SLURM's own.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ PROGRAMS = ["slurmctld", "slurmd", "sinfo", "slurmdbd", "munged", "mariadbd"]
 STUDY = "config/few.yaml"
 # Two CPUs a node, a shared disk that is no network's, and jobs of seconds.
 HERE = ["--cores", "2", "--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "2"]
-LIMIT_S = 540
+LIMIT_S = 1200
 RUN = "results/runs/tiny/generated_reviews/{}/seed0/train.json"
 
 
@@ -61,6 +61,8 @@ def lacks() -> str | None:
             if done.returncode:
                 return f"{' '.join(command[:2])}: {done.stderr[-500:]}"
     conf = Path("/etc/slurm/slurm.conf")
+    if conf.is_symlink() and subprocess.run(["pgrep", "-x", "slurmctld"], capture_output=True, check=False).returncode:
+        conf.unlink()  # of a test that was stopped at once
     return f"{conf} is there: this machine has a cluster of its own" if conf.exists() else None
 
 
@@ -93,10 +95,15 @@ def running() -> list[tuple[str, str, str]]:
 
 
 def few(demo: dict) -> dict:
-    """The demo with one seed, and one rank of each model's profiles."""
-    train = [{**grid, "seeds": [0]} for grid in demo["train"]]
+    """The demo with one seed and one rank of each model, and `fits` of one method."""
     ranks = {"tiny": [8], "distilbert": [16]}
-    return {**demo, "train": train, "profile": [{**grid, "ranks": ranks[grid["models"][0]]} for grid in demo["profile"]]}
+    train, profile = ([{**grid, "ranks": ranks[grid["models"][0]]} for grid in demo[kind]] for kind in ("train", "profile"))
+    for grid in train:
+        grid["seeds"] = [0]
+    for grid in profile:
+        if "fits" in grid["measurements"]:
+            grid["methods"] = ["lora"]
+    return {**demo, "train": train, "profile": profile}
 
 
 def clone_of(folder: Path) -> Path:
@@ -172,7 +179,7 @@ def drain(job: str, node: str) -> None:
 
 
 MISFORTUNES: list[tuple[str, str, Callable[[str, str], None]]] = [
-    ("drained", "train", drain),
+    ("drained", "cpu_tiny", drain),
     ("cancelled", "train", cancel),
     ("preempted", "train", preempt),
     ("killed", "train", kill_payload),
@@ -202,7 +209,7 @@ def submitted(cluster: Path, tmp_path_factory: pytest.TempPathFactory) -> Submit
     """The same study through SLURM, every training on a (pretended) GPU; misfortunes strike until each has struck once."""
     run = Submitted(clone_of(tmp_path_factory.mktemp("submitted") / "clone"))
     edit(run.root / "profiles/cluster.yaml", "\naccount:  ", "\naccount: lab ")
-    process = run.start(cluster, "--workflow-profile", "profiles/slurm", "--set-resources", "train:gpu=1")
+    process = run.start(cluster, "--profile", "profiles/slurm", "--set-resources", "train:gpu=1")
     end = time.monotonic() + LIMIT_S
     try:
         while process.poll() is None and time.monotonic() < end:
@@ -257,7 +264,7 @@ def test_accounting_shows_gpus_memory_and_time(submitted: Submitted) -> None:
     trains = [job for job in accounts() if "rule_train" in job["Comment"]]
     plan = Plan(yaml.safe_load((submitted.root / STUDY).read_text()), submitted.root, STUDY)
     asked_for = {(budget.training_mib(plan, cell), budget.training_min(plan, cell)) for cell in plan.cells("train")}
-    assert len(trains) >= 6
+    assert len(trains) >= 4
     for job in trains:
         for kind in ("ReqTRES", "AllocTRES"):
             assert "gres/gpu=1" in job[kind]
@@ -305,7 +312,7 @@ def test_an_array_asks_for_gpus_by_gres(cluster: Path, submitted: Submitted) -> 
     runs = [RUN.format(one) for one in ("lora/r8", "full/r0")]
     before = {path: json.loads((again.root / path).read_text()) for path in runs}
     options = ["--slurm-array-jobs", "train", "--set-resources", "train:gpu=1", "--forcerun", "train", "--", *runs]
-    process = again.start(cluster, "--workflow-profile", "profiles/slurm-gres", *options)
+    process = again.start(cluster, "--profile", "profiles/slurm-gres", *options)
     assert process.wait(timeout=180) == 0, again.log.read_text()[-5000:]
     for path, old in before.items():
         new = json.loads((again.root / path).read_text())
@@ -321,7 +328,7 @@ def test_an_array_asks_for_gpus_by_gres(cluster: Path, submitted: Submitted) -> 
 
 def refused(root: Path, *arguments: str) -> str:
     jobs = shell("squeue", "-h", "-t", "all")
-    done = run_snakemake(root, "--configfile", STUDY, "--workflow-profile", "profiles/slurm", *HERE, "--forceall", *arguments)
+    done = run_snakemake(root, "--configfile", STUDY, "--profile", "profiles/slurm", *HERE, "--forceall", *arguments)
     assert done.returncode != 0
     assert shell("squeue", "-h", "-t", "all") == jobs, "a job was submitted"
     return done.stderr

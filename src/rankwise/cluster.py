@@ -84,12 +84,13 @@ def options(given: dict | None, study: str, cpu_threads: int, cores: int | None,
     if given is None:
         found.append(ConfigError("command line", "--config cluster", None, STYLES))
     if cores is not None and cores < cpu_threads:
-        found.append(ConfigError(study, "cpu_threads", cpu_threads, f"at most {cores}, `cores` of the profile"))
-    if gpus == 1:
-        allowed = (
-            "no limit, for SLURM counts GPUs; --workflow-profile, unlike --profile, leaves profiles/default and its limit out"
+        found.append(
+            ConfigError(
+                study, "cpu_threads", cpu_threads, f"at most {cores}, as --cores says (those of this machine with --profile)"
+            )
         )
-        found.append(ConfigError("command line", "--resources gpu", gpus, allowed))
+    if gpus == 1:
+        found.append(ConfigError("command line", "--resources gpu", gpus, "no limit: SLURM counts GPUs"))
     return [str(error) for error in found]
 
 

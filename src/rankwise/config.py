@@ -26,7 +26,7 @@ class ConfigError(ValueError):
         super().__init__(f"{file}: {key}: got {got!r}, allowed: {allowed if not names else ', '.join(names)}{hint}")
 
 
-class _StrictLoader(yaml.SafeLoader):
+class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """YAML in which a key may stand only once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -37,6 +37,10 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _yaml(path: Path) -> object:
+    return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+
+
 def read_yaml(path: Path, name: str) -> dict:
     """The mapping in a YAML file, called `name` in messages.
 
@@ -44,7 +48,7 @@ def read_yaml(path: Path, name: str) -> dict:
         ConfigError: the file is missing, is not YAML, or has a key twice.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader) or {}
+        return _yaml(path) or {}
     except FileNotFoundError:
         raise ConfigError(name, "file", "nothing", "a YAML file") from None
     except yaml.YAMLError as error:
@@ -54,8 +58,7 @@ def read_yaml(path: Path, name: str) -> dict:
 
 @functools.cache
 def _schema(path: Path) -> dict:
-    rules = yaml.safe_load(path.read_text(encoding="utf-8"))
-    shared = yaml.safe_load(path.with_name("schedule.schema.yaml").read_text(encoding="utf-8"))
+    rules, shared = (_yaml(one) for one in (path, path.with_name("schedule.schema.yaml")))
     return {**rules, "$defs": {**rules["$defs"], "schedule": shared}}
 
 

@@ -47,8 +47,13 @@ def _parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
-def _imports(path: Path, package: str) -> Iterator[str]:
+@functools.cache
+def _imports(path: Path, package: str) -> tuple[str, ...]:
     """Every module that the file at `path` imports, also inside functions; `package` resolves relative imports."""
+    return tuple(_imported(path, package))
+
+
+def _imported(path: Path, package: str) -> Iterator[str]:
     for node in ast.walk(_parse(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
