@@ -151,7 +151,7 @@ def kill_payload(job: str, node: str) -> None:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             ours = f"SLURM_JOB_ID={job}".encode() in (process / "environ").read_bytes().split(b"\0")
-            if ours and b"--request" in (process / "cmdline").read_bytes().split(b"\0")[:8]:
+            if ours and b"--request" in (process / "cmdline").read_bytes().split(b"\0"):
                 os.kill(int(process.name), signal.SIGKILL)
                 return
     raise LookupError("it has not come to its script yet")
@@ -361,8 +361,10 @@ def test_unknown_names_are_refused(cluster: Path, local: Path) -> None:
         file.write_text(kept)
 
 
-def test_a_cluster_that_does_not_answer(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_CONF", "/nowhere")
+def test_a_cluster_that_does_not_answer(cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conf = (cluster / "slurm.conf").read_text().replace("SlurmctldPort=16817", "SlurmctldPort=1\nMessageTimeout=2")
+    (tmp_path / "slurm.conf").write_text(conf)
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
     assert "allowed: a machine with a SLURM cluster that answers; sinfo says: " in slurm.refusals([], STUDY, "squeue", [])[0]
 
 
