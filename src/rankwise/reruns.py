@@ -40,12 +40,13 @@ def plan(root: Path, study: str | None = None) -> dict:
     file = root / (study or "config/config.yaml")
     asked = _asked(root, file)  # beside this process, which reads the same study meanwhile
     planned = Plan(config.read_yaml(file, str(study or "config/config.yaml")), root, preflight.study_file([file], root))
-    known = dict(_jobs(planned))
+    known = dict(jobs(planned))
     pending = [_said(files, status, known.get(files[0]), planned) for files, status in _pending(asked)]
     return {"study": planned.file, "planned": len(known), "jobs": pending, "cost": cost(planned, pending, known)}
 
 
-def _jobs(plan: Plan) -> Iterator[tuple[str, Job]]:
+def jobs(plan: Plan) -> Iterator[tuple[str, Job]]:
+    """(path, job) of every planned result, prepared inputs last."""
     for measurement in (*FOLDERS, *MEASUREMENTS):
         for cell in plan.cells(measurement):
             yield plan.path(measurement, cell), Job(measurement, cell.folder, plan.request(measurement, cell), cell)
