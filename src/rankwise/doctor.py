@@ -12,7 +12,7 @@ from rankwise.plan import FOLDERS, Plan
 from rankwise.profiles import TIMED
 from rankwise.reruns import Job
 
-STUDY, REPORT_LOCK = "config/config.yaml", "envs/report.lock"
+STUDY, REPORT_LOCK, PROFILE = "config/config.yaml", "envs/report.lock", "profiles/slurm/profile.yaml"
 
 
 def examine(root: Path, study: str | None = None) -> dict:
@@ -144,7 +144,9 @@ def partitions(plan: Plan, todo: dict[str, Job], facts: dict[str, dict]) -> dict
     asks = [_ask(plan, job, given) for job in todo.values() if job.cell]
     kinds = {"gpu": [one for one in asks if one.gpus], "cpu": [one for one in asks if not one.gpus]}
     found = {kind: _able(own, there, plan.file) if own else None for kind, own in kinds.items()}
-    return {"problems": slurm.problems(asks, there, plan.file), **found}
+    cores = config.read_yaml(plan.root / PROFILE, PROFILE).get("cores")
+    clipped = cluster.options(given, plan.file, plan.study["cpu_threads"], cores, None)
+    return {"problems": [*clipped, *slurm.problems(asks, there, plan.file)], **found}
 
 
 def _able(asks: list[cluster.Ask], there: list[slurm.Node], file: str) -> list[str]:

@@ -3,7 +3,10 @@
 import re
 import textwrap
 
+from rankwise.probe import ABSENT
+
 GIB, WIDTH = 2**30, 12
+KINDS = {"gpu": "jobs with a GPU", "cpu": "jobs without"}  # of submissions
 
 
 def text(found: dict) -> str:
@@ -21,11 +24,7 @@ def text(found: dict) -> str:
 def _lines(rows: dict[str, str | list[str]]) -> list[str]:
     """A line for each value, its name before the first; nothing for a name without values."""
     listed = {name: [values] if isinstance(values, str) else values for name, values in rows.items()}
-    return [
-        f"{name if not number else '':<{WIDTH}}{value}"
-        for name, values in listed.items()
-        for number, value in enumerate(values)
-    ]
+    return [f"{'' if i else name:<{WIDTH}}{value}" for name, values in listed.items() for i, value in enumerate(values)]
 
 
 def _gib(size: float) -> str:
@@ -46,18 +45,21 @@ def _machine(facts: dict[str, dict]) -> list[str]:
         "packages": ("packages", _packages),
         "clone": ("clone", _disk),
         "scratch": ("scratch", _disk),
-        "hub": ("hub", lambda one: f"{one['endpoint']} answers" if one["endpoint"] else "not asked (HF_HUB_OFFLINE is set)"),
+        "hub": ("hub", lambda one: f"{one['endpoint']} answers" if one["endpoint"] else "not asked, for HF_HUB_OFFLINE is set"),
         "containers": ("engines", _engines),
         "image": ("image", lambda one: one["reference"]),
         "SLURM": ("slurm", lambda one: [_partition(node) for node in one["nodes"]]),
         "Kubernetes": ("kubernetes", lambda one: f"kubectl {one['client']}, a cluster of {one['server']} answers"),
     }
-    own = ("cards", "clone", "scratch")  # tell of a trouble beside what is there
-    rows = {}
-    for title, (name, told) in say.items():
-        one = facts[name]
-        rows[title] = told(one) if "trouble" not in one or (name in own and len(one) > 1) else one["trouble"]
+    rows = {title: (_trouble if "trouble" in facts[name] else told)(facts[name]) for title, (name, told) in say.items()}
     return _lines(rows)
+
+
+def _trouble(one: dict) -> list[str]:
+    """What is there all the same, then what is wrong."""
+    told = _cards if "found" in one else _disk if "path" in one else None
+    named = [one[name] for name in ("endpoint", "reference") if one.get(name)]
+    return [*(told(one) if told else named), one["trouble"]]
 
 
 def _processors(one: dict) -> str:
@@ -68,35 +70,31 @@ def _cards(one: dict) -> list[str]:
     driver = f", driver {one['driver']}" if "driver" in one else ""
     sizes = [f", {_gib(card['memory_bytes'])}" if card["memory_bytes"] else "" for card in one["found"]]
     there = [f"{card['name']}{size}, {card['uuid']}{driver}" for card, size in zip(one["found"], sizes, strict=True)]
-    trouble = [one["trouble"]] if "trouble" in one and not there else []
-    return [*(there or [f"no NVIDIA GPU{driver}"]), *filter(None, [one.get("refused")]), *trouble, *one["notes"]]
+    return [*(there or [f"no NVIDIA GPU{driver}"]), *filter(None, [one.get("refused")]), *one["notes"]]
 
 
 def _packages(one: dict[str, dict]) -> list[str]:
-    told = {
-        name: f"{lock['differ']} differ, as {lock['first']}" if lock["differ"] else "as locked" for name, lock in one.items()
-    }
-    return [f"envs/{name:<12}{what}" for name, what in told.items()]
+    differ = {name: lock["differ"] and f"{lock['differ']} differ, as {lock['first']}" for name, lock in one.items()}
+    return [f"envs/{name:<12}{how or 'as locked'}" for name, how in differ.items()]
 
 
 def _disk(one: dict) -> list[str]:
-    free = f"{_gib(one['free_bytes'])} free in {one['path']}" if "free_bytes" in one else f"{one['path']} is not there"
-    return [free, *([one["trouble"]] if "trouble" in one else [])]
+    return [f"{_gib(one['free_bytes'])} free in {one['path']}"] if "free_bytes" in one else []
 
 
 def _engines(one: dict[str, dict]) -> list[str]:
     """Those that are here; the others by name."""
-    there = {name: engine for name, engine in one.items() if engine.get("trouble") != "not found here"}
-    lines = [f"{name} {engine.get('version') or engine['trouble']}" for name, engine in there.items()]
-    absent = [name for name in one if name not in there]
-    return [*lines, *([f"not found here: {', '.join(absent)}"] if absent else [])]
+    absent = [name for name, engine in one.items() if engine.get("trouble") == ABSENT]
+    lines = [f"{name} {engine.get('version') or engine['trouble']}" for name, engine in one.items() if name not in absent]
+    return [*lines, *([f"not here: {', '.join(absent)}"] if absent else [])]
 
 
 def _partition(node: dict) -> str:
     kinds = ", ".join(f"{count} GPU{'s' * (count > 1)} {kind}".strip() for kind, count in node["gpus"].items()) or "no GPU"
-    time = f"{node['minutes'] / 60:g} h at most" if node["minutes"] else "no limit of time"
+    minutes, nodes = node["minutes"], f"{node['count']} node{'s' * (node['count'] > 1)}"
+    time = f"at most {minutes} min" if minutes and minutes < 120 else f"at most {minutes / 60:.4g} h" if minutes else "no limit"
     name = node["partition"] + (" (default)" if node["default"] else "")
-    return f"{name}: {node['count']} of {node['cpus']} CPUs, {node['memory_mib'] / 1024:.1f} GiB, {kinds}; {time}"
+    return f"{name}: {nodes} of {node['cpus']} CPUs, {node['memory_mib'] / 1024:.1f} GiB, {kinds}; {time}"
 
 
 # What the study needs -------------------------------------------------------------------------------------------------
@@ -135,21 +133,24 @@ def _time(needs: dict) -> str:
 
 def _missing(found: dict) -> list[str]:
     """Each problem with what to do about it, the cluster's beside them, and what stops nothing."""
-    alone = found["runs"] == "cluster"
-    lines = [line for one in found["missing"] for line in _problem(one["what"], one["do"], alone)] or ["nothing"]
+    remedies: dict[str, list[str]] = {}
+    for one in found["missing"]:
+        remedies.setdefault(one["do"], []).append(one["what"])
+    lead = "- on this machine alone: " if found["runs"] == "cluster" else "- "
+    lines = [line for do, whats in remedies.items() for line in _problems(lead, whats, do)] or ["nothing"]
     if submitted := found["cluster"]:
-        able = {kind: submitted[kind] for kind in ("gpu", "cpu") if submitted[kind] is not None}
-        words = {"gpu": "jobs with a GPU", "cpu": "jobs without"}
-        lines += [
-            f"- SLURM, {words[kind]}: {'partition ' + ', '.join(names) if names else 'no partition can run them'}"
-            for kind, names in able.items()
-        ]
+        able = {words: submitted[kind] for kind, words in KINDS.items() if submitted[kind] is not None}
+        lines += [f"- SLURM, {words}: {_named(partitions)}" for words, partitions in able.items()]
         lines += [line for what in submitted["problems"] for line in _wrapped("- SLURM: ", what)]
     return [*lines, *(line for note in found["notes"] for line in _wrapped("- note: ", note))]
 
 
-def _problem(what: str, do: str, alone: bool) -> list[str]:
-    return [*_wrapped("- on this machine alone: " if alone else "- ", what), *_wrapped("  do: ", do)]
+def _problems(lead: str, whats: list[str], do: str) -> list[str]:
+    return [*(line for what in whats for line in _wrapped(lead, what)), *_wrapped("  do: ", do)]
+
+
+def _named(partitions: list[str]) -> str:
+    return f"partition {' or '.join(partitions)}" if partitions else "no partition can run them"
 
 
 def _wrapped(lead: str, sentence: str) -> list[str]:

@@ -73,18 +73,18 @@ def _memory() -> dict:
     """What processes here may have in all, and what is free: less than the machine's where a container is held to less."""
     lines = dict(re.findall(r"^(\w+):\s+(\d+) kB$", _read(Path("/proc/meminfo")), re.MULTILINE))
     total = int(lines["MemTotal"]) * 1024 if lines else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    usable = min([total, *_limits()])
+    usable = min([total, *limits(_read(Path("/proc/self/cgroup")))])
     return {"usable_bytes": usable, "available_bytes": min(usable, int(lines.get("MemAvailable", usable // 1024)) * 1024)}
 
 
-def _limits() -> list[int]:
-    """Limits (bytes) of this process's control group and of those around it."""
+def limits(groups: str, mounted: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Limits of memory (bytes) of a process's control groups, as its /proc/PID/cgroup names them, and of those around them."""
     found = []
-    for line in _read(Path("/proc/self/cgroup")).splitlines():
+    for line in groups.splitlines():
         _, kinds, inside = line.split(":", 2)
         if kinds not in ("", "memory"):
             continue
-        top = Path("/sys/fs/cgroup", kinds)
+        top = mounted / kinds
         own = top / inside.lstrip("/")
         folders = [own, *own.parents][: len(own.relative_to(top).parts) + 1]  # a container may see its own as the top
         found += [_read(folder / name) for folder in folders for name in ("memory.max", "memory.limit_in_bytes")]

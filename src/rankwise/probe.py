@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 COMMAND_S, ALL_S = 10, 40
+ABSENT = "is not found here"
 
 
 class Answer(NamedTuple):
@@ -28,7 +29,7 @@ class Answer(NamedTuple):
 def run(*command: str, seconds: float = COMMAND_S) -> Answer:
     """What a command prints; after `seconds` it is killed, with all that it has started."""
     if shutil.which(command[0]) is None:
-        return Answer("", "not found here")
+        return Answer("", ABSENT)
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     try:
         process = subprocess.Popen(command, **quiet, text=True, errors="replace", start_new_session=True)

@@ -11,6 +11,7 @@ from rankwise.cards import GIB, Card
 from rankwise.config import ConfigError
 from rankwise.needs import CONTEXT_GIB
 from rankwise.plan import Plan
+from rankwise.probe import ABSENT
 
 MIB = 2**20
 # CUDA's major version -> the oldest driver and the least compute capability that it works with, by NVIDIA's release notes.
@@ -45,7 +46,8 @@ def _lacking(kind: str, jobs: list[preflight.Job], plan: Plan, there: list[Card]
 def _clone(plan: Plan, jobs: list[preflight.Job], clone: dict) -> list[dict]:
     """A disk that does not answer is not asked again."""
     room = _lacking("disk", jobs, plan) if "free_bytes" in clone else []
-    return [*room, *([_one(clone["trouble"], "make room there, or make it writable")] if "trouble" in clone else [])]
+    said = clone.get("trouble") if "path" in clone else f"{plan.root}: this disk {clone['trouble']}"
+    return [*room, *([_one(said, "make room there, or make it writable")] if said else [])]
 
 
 def _scratch(facts: dict[str, dict]) -> list[dict]:
@@ -72,7 +74,7 @@ def _gpu(plan: Plan, jobs: list[preflight.Job], there: list[Card], facts: dict[s
     if why := cards.get("refused"):
         return [_one(why, "correct that variable")]
     if not there:
-        ill = "trouble" in cards and "not found" not in cards["trouble"]
+        ill = "trouble" in cards and not cards["trouble"].endswith(ABSENT)
         mend = f"mend the driver first, if there is a card: {cards['trouble']}; else " if ill else ""
         return [{**one, "do": mend + one["do"]} for one in _lacking("gpu", jobs, plan, there)]
     return [*_torch(facts, needs), *_driver(plan, there, facts), *_too_small(there, needs)]
