@@ -7,7 +7,7 @@ cluster, too; what only this machine lacks does not, where SLURM answers. Nothin
 from collections import Counter
 from pathlib import Path
 
-from rankwise import budget, cluster, config, machine, origins, preflight, reruns, result, shortfalls, slurm
+from rankwise import budget, cluster, config, machine, origins, preflight, reruns, shortfalls, slurm
 from rankwise.plan import FOLDERS, Plan
 from rankwise.profiles import TIMED
 from rankwise.reruns import Job
@@ -45,19 +45,12 @@ def _command(file: str, runs: str | None) -> str | None:
 
 def waiting(plan: Plan, known: dict[str, Job]) -> dict[str, Job]:
     """The jobs whose results are not there, or answer another request; inputs only where such a training reads them."""
-    todo = {path: job for path, job in known.items() if not _answered(plan.root / path, job)}
+    todo = {path: job for path, job in known.items() if reruns.stored(plan.root / path).get("request") != job.request}
     trained = [job.cell for job in todo.values() if job.measurement in FOLDERS]
     models = {cell.model for cell in trained}
     corpora = {plan.corpus(name) for name in models if plan.input_path("model", name) in todo}
     read = {"model": models, "dataset": {cell.dataset for cell in trained} | corpora}
     return {path: job for path, job in todo.items() if job.cell or job.name in read[job.measurement]}
-
-
-def _answered(path: Path, job: Job) -> bool:
-    try:
-        return path.is_file() and result.read(path).get("request") == job.request
-    except ValueError:  # half a file
-        return False
 
 
 def rules(plan: Plan, todo: dict[str, Job]) -> list[preflight.Job]:

@@ -54,6 +54,14 @@ def jobs(plan: Plan) -> Iterator[tuple[str, Job]]:
         yield plan.input_path(kind, name), Job(kind, name, plan.input_request(kind, name), None)
 
 
+def stored(path: Path) -> dict:
+    """A result as it lies there; nothing where there is none, or half a file."""
+    try:
+        return result.read(path)
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
 def _asked(root: Path, file: Path) -> subprocess.Popen:
     """Snakemake's summary, under way."""
     command = [sys.executable, "-m", "snakemake", "--summary", "--configfile", str(file)]
@@ -84,8 +92,8 @@ def _said(files: list[str], status: str, job: Job | None, plan: Plan) -> dict:
     if job is None:
         kind = path.parent.name.rstrip("s") if path.parent.name in ("tables", "figures") else path.stem
         return {"job": kind, "name": path.stem, "files": files, "why": [word]}
-    stored = plan.root / path
-    why = differences(result.read(stored)["request"], job.request) if stored.is_file() else ["not there yet"]
+    found = stored(plan.root / path)
+    why = differences(found["request"], job.request) if found else ["not there yet"]
     return {"job": job.measurement, "name": job.name, "files": files, "why": why or [word]}
 
 
@@ -136,7 +144,7 @@ def _recorded(plan: Plan, known: dict[str, Job]) -> dict[str, list[tuple[Job, fl
     """Measurement -> the results that lie there, and what each job took (s)."""
     found: dict[str, list[tuple[Job, float]]] = {}
     for path, job in known.items():
-        if (plan.root / path).is_file() and (took := result.read(plan.root / path).get("environment", {}).get("job_time_s")):
+        if took := stored(plan.root / path).get("environment", {}).get("job_time_s"):
             found.setdefault(job.measurement, []).append((job, took))
     return found
 
