@@ -24,12 +24,14 @@ from rankwise.plan import Plan
 DEMO, PAPER = "config/demo.yaml", "config/config.yaml"
 GIB = 2**30
 OFFLINE = {"HF_HUB_OFFLINE": "1", "RANKWISE_ENVIRONMENT": "recorded"}  # leave the hub and the locks out of a case
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}  # where this machine has one
 HANG = "/bin/sleep 300"
 
 
 def run(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "rankwise.cli", "doctor", *arguments]
-    own = {**CLEAN, "PYTHONPATH": str(root / "src"), **environment}
+    clean = {name: value for name, value in CLEAN.items() if name != "CUDA_VISIBLE_DEVICES"}
+    own = {**clean, "PYTHONPATH": str(root / "src"), **environment}
     return subprocess.run(command, cwd=root, env=own, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -122,7 +124,7 @@ def test_needs_are_the_studys(plan: Plan) -> None:
 
 
 def test_the_paper_study_lacks_a_gpu_and_the_hub(tools) -> None:
-    found = facts_of(ROOT, PAPER, 1, PATH=tools(), HF_ENDPOINT="http://127.0.0.1:9", RANKWISE_ENVIRONMENT="recorded")
+    found = facts_of(ROOT, PAPER, 1, PATH=tools(), HF_ENDPOINT="http://127.0.0.1:9", RANKWISE_ENVIRONMENT="recorded", **NO_GPU)
     gpu = next(one for one in found["missing"] if "NVIDIA" in one["what"])
     assert gpu["what"].startswith(f"{PAPER}: device: got cuda, but this machine shows no NVIDIA GPU")
     assert gpu["do"].startswith("run it on a machine with an NVIDIA GPU")
@@ -131,7 +133,9 @@ def test_the_paper_study_lacks_a_gpu_and_the_hub(tools) -> None:
         found
     )
     assert (found["runs"], found["command"], found["cluster"]) == (None, None, None)
-    assert run(ROOT, PATH=tools(), **OFFLINE).stdout.endswith(f"\n{PAPER} cannot run here.\n")  # the default study, as text
+    assert run(ROOT, PATH=tools(), **OFFLINE, **NO_GPU).stdout.endswith(
+        f"\n{PAPER} cannot run here.\n"
+    )  # the default study, as text
 
 
 def test_packages_that_differ_are_named_with_their_lock(clone: Path) -> None:
@@ -255,6 +259,7 @@ def test_a_driver_or_a_card_too_old_for_torchs_cuda(driver, first, sentence, too
     monkeypatch.setenv("PATH", tools(nvidia_smi=SMI.format(driver=driver, first=first)))
     monkeypatch.setenv("RANKWISE_LEASES", str(tmp_path / "leases"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     facts = machine.look(ROOT)
     plan = Plan(yaml.safe_load((ROOT / PAPER).read_text()), ROOT, PAPER)
     needs = doctor.needed(plan, known := dict(doctor.reruns.jobs(plan)), known)
@@ -330,11 +335,11 @@ SINFO = 'echo "main*|n1|64|256000|2-00:00:00|(null)"; echo "main*|n2|64|256000|2
 def test_a_cluster_that_could_run_it_is_named(clone: Path, tools) -> None:
     path = tools(sinfo=SINFO.format(cards="cards|n3|64|512000|2-00:00:00|gpu:h100:4"))
     edit(clone / "profiles/cluster.yaml", "gpu_partition:    #", "gpu_partition: cards    #")
-    found = facts_of(clone, PAPER, 0, PATH=path, **OFFLINE)
+    found = facts_of(clone, PAPER, 0, PATH=path, **OFFLINE, **NO_GPU)
     assert found["cluster"] == {"problems": [], "gpu": ["cards"], "cpu": ["main", "cards"]}
     assert found["command"] == "snakemake --workflow-profile profiles/slurm"
     assert [node["count"] for node in found["machine"]["slurm"]["nodes"]] == [2, 1]
-    text = run(clone, PATH=path, **OFFLINE).stdout
+    text = run(clone, PATH=path, **OFFLINE, **NO_GPU).stdout
     assert "main (default): 2 nodes of 64 CPUs, 250.0 GiB, no GPU; at most 48 h" in text
     assert "- on this machine alone: config/config.yaml: device: got cuda" in text
     assert "- SLURM, jobs with a GPU: partition cards" in text
@@ -343,11 +348,11 @@ def test_a_cluster_that_could_run_it_is_named(clone: Path, tools) -> None:
 
 def test_a_cluster_that_could_not_is_told_why(clone: Path, tools) -> None:
     path = tools(sinfo=SINFO.format(cards="cards|n3|64|2000|2-00:00:00|gpu:h100:4"))
-    found = facts_of(clone, PAPER, 1, PATH=path, **OFFLINE)
+    found = facts_of(clone, PAPER, 1, PATH=path, **OFFLINE, **NO_GPU)
     assert found["cluster"]["gpu"] == []
     assert "profiles/cluster.yaml: gpu_partition: got 'main', allowed: cards" in found["cluster"]["problems"]
     edit(clone / "profiles/cluster.yaml", "gpu_partition:    #", "gpu_partition: cards    #")
-    found = facts_of(clone, PAPER, 1, PATH=path, **OFFLINE)
+    found = facts_of(clone, PAPER, 1, PATH=path, **OFFLINE, **NO_GPU)
     assert found["runs"] is None
     assert "MiB of a node in partition cards" in found["cluster"]["problems"][0]
 
