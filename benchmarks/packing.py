@@ -3,7 +3,8 @@
     python benchmarks/packing.py --cores 16
 
 The same 16 trainings run twice through Snakemake: each with a card of its own, then with `share: true`. Where there is no card
-it is a rehearsal: one simulated card of 8 GiB, of which a job takes 1.5, and trainings on the CPU; it writes no file.
+it is a rehearsal: one simulated card of 8 GiB, of which a job takes 1.5, and trainings on the CPU; it writes no file. Whatever
+torch the machine has may do it, for both times are of the same one, and it is named beside them.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 
 import yaml
@@ -21,7 +23,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from rankwise import cards  # noqa: E402
+from rankwise import cards, provenance  # noqa: E402
 from rankwise.plan import Plan  # noqa: E402
 
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
@@ -83,6 +85,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="jobs at once (default: all cores)")
     given = parser.parse_args()
     there = cards.found()
+    os.environ.setdefault(provenance.OWN, provenance.RECORDED)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "clone"
         shutil.copytree(ROOT, root, ignore=LEFT_OUT)
@@ -90,9 +93,10 @@ def main() -> None:
     (serial, alone), (packed, together) = found["serial"], found["packed"]
     text = "| 16 trainings of the tiny encoder | makespan (s) |\n| --- | ---: |\n"
     text += f"| a card for each | {serial:.1f} |\n| sharing cards | {packed:.1f} |\n"
+    torch = metadata.version("torch")
     where = ", ".join(map(str, there)) or "a rehearsal on a CPU with a simulated card"
     text += f"\nFaster by {serial / packed:.2f}; {sum(alone[run] == together[run] for run in alone)} of {len(alone)} runs"
-    text += f" have the same metrics to the last digit. At most {given.cores} at once; {where}.\n"
+    text += f" have the same metrics to the last digit. At most {given.cores} at once; {where}; torch {torch}.\n"
     if there:
         (ROOT / "benchmarks/packing.md").write_text(text, encoding="utf-8")
     print(text)

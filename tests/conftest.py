@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: one core a test process
@@ -51,3 +52,15 @@ def demo() -> dict:
 @pytest.fixture
 def plan(demo: dict) -> Plan:
     return Plan(demo, ROOT, "config/demo.yaml")
+
+
+@pytest.fixture(params=["ro", "size=64k"])
+def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A disk that is read-only, or too small; mounting needs root."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", request.param, "none", folder]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    yield request.param, folder
+    subprocess.run(["umount", folder], check=True)

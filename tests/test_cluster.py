@@ -1,9 +1,7 @@
 """Profiles for clusters, dry; what sinfo's lines mean; folders that cannot be written. The real SLURM is in test_slurm.py."""
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -183,18 +181,6 @@ def test_arrays_of_unlike_jobs_are_refused() -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert slurm.unwritable([tmp_path, tmp_path]) == []
     assert f"{tmp_path / 'nowhere'}: got a folder that cannot be written" in slurm.unwritable([tmp_path / "nowhere"])[0]
-
-
-@pytest.fixture(params=["ro", "size=64k"])
-def mounted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A disk that is read-only, or too small; mounting needs root."""
-    if (
-        os.geteuid() != 0
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", request.param, "none", tmp_path], check=False).returncode
-    ):
-        pytest.skip("nothing can be mounted here")
-    yield request.param, tmp_path
-    subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_a_disk_that_is_full_or_read_only(mounted: tuple[str, Path]) -> None:

@@ -135,6 +135,13 @@ def test_defaults_come_from_the_schema(demo) -> None:
     assert schedule["epochs"] == demo["schedule"]["epochs"]
 
 
+def test_a_grid_that_says_no_ranks_has_the_schemas(demo) -> None:
+    del demo["train"][0]["ranks"], demo["profile"][0]["ranks"]
+    plan = Plan(demo, ROOT)
+    assert {cell.rank for cell in plan.cells("train") if cell.method == "lora"} == {8}
+    assert {cell.rank for cell in plan.cells("memory") if (cell.method, cell.model) == ("lora", "tiny")} == {8}
+
+
 def test_a_plan_leaves_the_study_as_it_was(demo) -> None:
     before = copy.deepcopy(demo)
     Plan(demo, ROOT).digest("train")

@@ -41,11 +41,11 @@ def training_min(plan: Plan, cell: Cell) -> int:
 
 
 def profile_mib(plan: Plan, measurement: str, cell: Cell) -> int:
-    """Host memory of a profile: that of tensors only where it has real ones."""
+    """Host memory of a profile: that of tensors only where it has real ones, and not of those that are on a card."""
     request = plan.request(measurement, cell)
-    real = request.get("measured", measurement in TIMED)
+    real, device = request.get("measured", measurement in TIMED), request.get("device", "cpu")
     weights = 4 * parameters(plan.library["models"][cell.model])
-    return LIBRARIES_MIB[request.get("device", "cpu")] + math.ceil(real * REAL * weights / MIB)
+    return LIBRARIES_MIB[device] + math.ceil(real * (REAL if device == "cpu" else COPIES) * weights / MIB)
 
 
 def predicted_s(plan: Plan, predicted: dict) -> float | None:

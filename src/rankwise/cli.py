@@ -1,7 +1,7 @@
 """From shapes alone. `rankwise methods`: what every method trains and keeps on a model; `rankwise fits`: what memory holds.
 
 From files: `rankwise trace`: the runs behind a figure, a table, a cell of one, a claim or the report; `rankwise plan`: what
-Snakemake would run now, why, and what it will cost.
+Snakemake would run now, why, and what it will cost. From all of it and this machine: `rankwise doctor`.
 """
 
 import argparse
@@ -23,13 +23,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not Path("config/methods.yaml").is_file():
             raise ValueError(f"no config/methods.yaml in {Path.cwd()}: run this in a clone of Rankwise")
-        print({"methods": _methods, "fits": _fits, "trace": _trace, "plan": _plan}[given.command](given), flush=True)
+        commands = {"methods": _methods, "fits": _fits, "trace": _trace, "plan": _plan, "doctor": _doctor}
+        found = commands[given.command](given)
+        text, code = found if isinstance(found, tuple) else (found, 0)
+        print(text, flush=True)
     except ValueError as error:
         print(f"rankwise: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     fits.add_argument("--checkpointing", action="store_true", help="compute activations again in backward")
     _add_trace(commands)
     _add_plan(commands)
+    doctor = commands.add_parser(
+        "doctor", help="what this machine can run, what a study needs, what is missing; 1 if it cannot run"
+    )
+    doctor.add_argument("--study", help="as in config/demo.yaml (default: config/config.yaml)")
+    doctor.add_argument("--json", action="store_true", help="for programs")
     return parser
 
 
@@ -115,6 +123,13 @@ def _plan(given: argparse.Namespace) -> str:
 
     found = reruns.plan(Path.cwd(), given.study)
     return json.dumps(found, indent=1) if given.json else reruns.text(found)
+
+
+def _doctor(given: argparse.Namespace) -> tuple[str, int]:
+    from rankwise import doctor, doctor_text  # noqa: PLC0415 - --help should not wait for the plan
+
+    found = doctor.examine(Path.cwd(), given.study)
+    return json.dumps(found, indent=1) if given.json else doctor_text.text(found), int(found["runs"] is None)
 
 
 def _methods(given: argparse.Namespace) -> str:

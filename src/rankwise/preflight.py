@@ -3,25 +3,20 @@
 Standard library only. Each problem is one sentence that names the file, the key, what was got and what is allowed.
 """
 
-import csv
 import difflib
-import gzip
-import io
-import json
 import os
 import shutil
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
-from rankwise import budget, cards, lease, outputs, provenance
+from rankwise import budget, cards, lease, origins, outputs, provenance
 from rankwise.config import ConfigError
 from rankwise.plan import FOLDERS, MEASUREMENTS, RESULTS, Cell, Plan
 
 GIB = 2**30
-HUB_TIMEOUT_S = 10
+KINDS = ("disk", "gpu", "packages", "hub", "files")  # of what may be missing
+HERE = ("gpu", "packages")  # of this machine; on a cluster, nodes have them
 INPUT_RULES = {"prepare_dataset": "dataset", "prepare_model": "model"}
 Job = tuple[str, dict[str, str]]  # rule, wildcards
 
@@ -91,12 +86,22 @@ def problems(jobs: list[Job], plan: Plan, local: bool, own: bool = False, limit:
     """Every reason why these jobs could not end well: on this machine if `local`, with the packages installed unless they
     run in environments of their `own` (an image, or conda); `limit` is Snakemake's on the resource gpu.
     """
-    here = [*_gpu(jobs, plan, limit), *([] if own else _packages(jobs, plan))] if local else []
-    found = [*_disk(plan), *here]
-    for rule, wildcards in jobs:
-        if kind := INPUT_RULES.get(rule):
-            found += _input(kind, wildcards[kind], plan)
-    return found
+    left_out = [*(() if local else HERE), *(["packages"] if own else [])]
+    return [line for kind in KINDS if kind not in left_out for line in lacking(kind, jobs, plan, limit=limit)]
+
+
+def lacking(
+    kind: str, jobs: list[Job], plan: Plan, there: list[cards.Card] | None = None, limit: int | None = None
+) -> list[str]:
+    """Those reasons of one of KINDS; `there` are the cards, where they are known already."""
+    if kind == "disk":
+        return _disk(plan)
+    if kind == "gpu":
+        return _gpu(jobs, plan, there, limit)
+    if kind == "packages":
+        return _packages(jobs, plan)
+    inputs = [(INPUT_RULES[rule], wildcards) for rule, wildcards in jobs if rule in INPUT_RULES]
+    return [line for what, wildcards in inputs for line in origins.missing(kind, what, wildcards[what], plan)]
 
 
 def _disk(plan: Plan) -> list[str]:
@@ -125,12 +130,12 @@ def _kinds(jobs: list[Job], plan: Plan) -> list[str]:
     return list(dict.fromkeys(rule for rule, wildcards in measured if plan.needs_gpu(rule, _cell(wildcards))))
 
 
-def _gpu(jobs: list[Job], plan: Plan, limit: int | None) -> list[str]:
+def _gpu(jobs: list[Job], plan: Plan, there: list[cards.Card] | None, limit: int | None) -> list[str]:
     """One line for each kind of job that needs a GPU where there is none, or none is allowed."""
     kinds = _kinds(jobs, plan)
     if kinds and limit == 0:
         return [f"snakemake: --resources gpu: got 0, allowed: at least 1, for {', '.join(kinds)} of {plan.file}"]
-    if not kinds or cards.found():
+    if not kinds or (cards.found() if there is None else there):
         return []
     keys = {"train": "device", "trial": "device", "ledger": "profile.device of ledger with measured: true"}
     return [
@@ -151,75 +156,3 @@ def _cell(wildcards: dict[str, str]) -> Cell:
     seed = {"seed": int(wildcards["seed"])} if "seed" in wildcards else {}
     names = (wildcards[name] for name in ("model", "dataset", "method"))
     return Cell(*names, int(wildcards["rank"]), **seed, trial=wildcards.get("trial"))
-
-
-def _input(kind: str, name: str, plan: Plan) -> list[str]:
-    where = f"config/{kind}s.yaml: {name}"
-    entry = plan.library[f"{kind}s"][name]
-    source = entry["weights"] if kind == "model" else entry
-    if "hub" in source:
-        repo = source["hub"] if kind == "model" else source["hub"]["repo"]
-        return _hub(f"{where}.hub", repo)
-    if "files" in source:
-        return _model_files(where, source) if kind == "model" else _dataset_files(where, entry)
-    return []
-
-
-def _hub(where: str, repo: str) -> list[str]:
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        return []  # the cache is used, and says itself what it lacks
-    try:
-        urllib.request.urlopen(endpoint, timeout=HUB_TIMEOUT_S).close()
-    except urllib.error.HTTPError:
-        return []  # it answers
-    except OSError as error:
-        why = f"{endpoint} is unreachable: {getattr(error, 'reason', error)}"
-        return [f"{where}: {repo} cannot be fetched, {why}; allowed: a reachable hub, or an entry with files"]
-    return []
-
-
-def _folder(where: str, folder: str) -> tuple[Path, list[str]]:
-    path = os.path.expandvars(folder)
-    if "$" in path:
-        return Path(path), [f"{where}: got {folder}, allowed: a folder; set the environment variable in it first"]
-    return Path(path), ([] if Path(path).is_dir() else [f"{where}: got {path}, allowed: a folder that is there"])
-
-
-def _file(where: str, path: Path, sha256: str | None) -> list[str]:
-    if not path.is_file():
-        return [f"{where}: got {path}, allowed: a file that is there"]
-    if sha256 and (found := provenance.file_sha256(path)) != sha256:
-        return [f"{where}: sha256 of {path} is {found}, allowed: {sha256}"]
-    return []
-
-
-def _model_files(where: str, weights: dict) -> list[str]:
-    folder, found = _folder(f"{where}.weights.files", weights["files"])
-    return found or _file(f"{where}.weights.sha256", folder / "model.safetensors", weights["sha256"])
-
-
-def _dataset_files(where: str, entry: dict) -> list[str]:
-    folder, found = _folder(f"{where}.files.folder", entry["files"]["folder"])
-    if found:
-        return found
-    for split, wanted in entry["splits"].items():
-        key = f"{where}.splits.{split}"
-        found += _file(key, folder / wanted["path"], wanted.get("sha256")) or _columns(key, folder / wanted["path"], entry)
-    return found
-
-
-def _columns(where: str, path: Path, entry: dict) -> list[str]:
-    """Text and label columns that the first line of the file has not."""
-    form = entry["files"]["format"]
-    if form not in ("tsv", "csv", "jsonl"):
-        return []
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as stream:
-        first = stream.readline()
-    if form == "jsonl":
-        there = list(json.loads(first))
-    else:
-        there = entry.get("columns") or next(csv.reader(io.StringIO(first), delimiter="\t" if form == "tsv" else ","))
-    text = entry["text"] if isinstance(entry["text"], list) else [entry["text"]]
-    wanted = [*text, *([entry["label"]] if "label" in entry else [])]
-    return [f"{where}: {path} has no column {name!r}, allowed: {', '.join(there)}" for name in wanted if name not in there]

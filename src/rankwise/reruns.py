@@ -40,17 +40,26 @@ def plan(root: Path, study: str | None = None) -> dict:
     file = root / (study or "config/config.yaml")
     asked = _asked(root, file)  # beside this process, which reads the same study meanwhile
     planned = Plan(config.read_yaml(file, str(study or "config/config.yaml")), root, preflight.study_file([file], root))
-    known = dict(_jobs(planned))
+    known = dict(jobs(planned))
     pending = [_said(files, status, known.get(files[0]), planned) for files, status in _pending(asked)]
     return {"study": planned.file, "planned": len(known), "jobs": pending, "cost": cost(planned, pending, known)}
 
 
-def _jobs(plan: Plan) -> Iterator[tuple[str, Job]]:
+def jobs(plan: Plan) -> Iterator[tuple[str, Job]]:
+    """(path, job) of every planned result, prepared inputs last."""
     for measurement in (*FOLDERS, *MEASUREMENTS):
         for cell in plan.cells(measurement):
             yield plan.path(measurement, cell), Job(measurement, cell.folder, plan.request(measurement, cell), cell)
     for kind, name in plan.inputs():
         yield plan.input_path(kind, name), Job(kind, name, plan.input_request(kind, name), None)
+
+
+def stored(path: Path) -> dict:
+    """A result as it lies there; nothing where there is none, or half a file."""
+    try:
+        return result.read(path)
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def _asked(root: Path, file: Path) -> subprocess.Popen:
@@ -83,8 +92,8 @@ def _said(files: list[str], status: str, job: Job | None, plan: Plan) -> dict:
     if job is None:
         kind = path.parent.name.rstrip("s") if path.parent.name in ("tables", "figures") else path.stem
         return {"job": kind, "name": path.stem, "files": files, "why": [word]}
-    stored = plan.root / path
-    why = differences(result.read(stored)["request"], job.request) if stored.is_file() else ["not there yet"]
+    found = stored(plan.root / path)
+    why = differences(found["request"], job.request) if found else ["not there yet"]
     return {"job": job.measurement, "name": job.name, "files": files, "why": why or [word]}
 
 
@@ -135,7 +144,7 @@ def _recorded(plan: Plan, known: dict[str, Job]) -> dict[str, list[tuple[Job, fl
     """Measurement -> the results that lie there, and what each job took (s)."""
     found: dict[str, list[tuple[Job, float]]] = {}
     for path, job in known.items():
-        if (plan.root / path).is_file() and (took := result.read(plan.root / path).get("environment", {}).get("job_time_s")):
+        if took := stored(plan.root / path).get("environment", {}).get("job_time_s"):
             found.setdefault(job.measurement, []).append((job, took))
     return found
 
