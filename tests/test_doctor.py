@@ -337,13 +337,13 @@ def test_a_cluster_that_could_run_it_is_named(clone: Path, tools) -> None:
     edit(clone / "profiles/cluster.yaml", "gpu_partition:    #", "gpu_partition: cards    #")
     found = facts_of(clone, PAPER, 0, PATH=path, **OFFLINE, **NO_GPU)
     assert found["cluster"] == {"problems": [], "gpu": ["cards"], "cpu": ["main", "cards"]}
-    assert found["command"] == "snakemake --workflow-profile profiles/slurm"
+    assert found["command"] == "snakemake --profile profiles/slurm"
     assert [node["count"] for node in found["machine"]["slurm"]["nodes"]] == [2, 1]
     text = run(clone, PATH=path, **OFFLINE, **NO_GPU).stdout
     assert "main (default): 2 nodes of 64 CPUs, 250.0 GiB, no GPU; at most 48 h" in text
     assert "- on this machine alone: config/config.yaml: device: got cuda" in text
     assert "- SLURM, jobs with a GPU: partition cards" in text
-    assert text.endswith("config/config.yaml can run on this cluster: snakemake --workflow-profile profiles/slurm\n")
+    assert text.endswith("config/config.yaml can run on this cluster: snakemake --profile profiles/slurm\n")
 
 
 def test_a_cluster_that_could_not_is_told_why(clone: Path, tools) -> None:

@@ -36,7 +36,7 @@ def examine(root: Path, study: str | None = None) -> dict:
 
 
 def _command(file: str, runs: str | None) -> str | None:
-    options = [*(["--workflow-profile profiles/slurm"] if runs == "cluster" else []), f"--configfile {file}" * (file != STUDY)]
+    options = [*(["--profile profiles/slurm"] if runs == "cluster" else []), f"--configfile {file}" * (file != STUDY)]
     return " ".join(["snakemake", *filter(None, options)]) if runs else None
 
 
