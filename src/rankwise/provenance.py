@@ -23,6 +23,8 @@ SCRIPT_DIR = "workflow_scripts"
 # Bookkeeping that cannot change a number: never part of a job's sources.
 EXEMPT = frozenset({f"{PACKAGE}.provenance"})
 DATA = (".css", ".html", ".js")
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+UNSEEN = ("ctx", "kind")  # fields that follow from others, or say nothing
 
 
 OWN = "RANKWISE_ENVIRONMENT"  # set to RECORDED where the environment is a machine's own
@@ -84,13 +86,13 @@ def _normalised(node: object) -> object:
         return [_normalised(item) for item in node]
     if not isinstance(node, ast.AST):
         return repr(node)
-    fields = dict(ast.iter_fields(node))
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+    fields = {name: getattr(node, name, None) for name in node._fields if name not in UNSEEN}
+    if isinstance(node, DOCUMENTED) and ast.get_docstring(node):
         fields["body"] = fields["body"][1:]
     if isinstance(node, ast.JoinedStr):  # some releases of 3.12 add empty texts
         fields["values"] = [part for part in fields["values"] if not (isinstance(part, ast.Constant) and part.value == "")]
-    kept = {name: value for name, value in fields.items() if value not in (None, []) and name not in ("ctx", "kind")}
-    return [type(node).__name__, *([name, _normalised(value)] for name, value in sorted(kept.items()))]
+    kept = {name: value for name, value in fields.items() if value not in (None, [])}
+    return [type(node).__name__, *([name, _normalised(kept[name])] for name in sorted(kept))]
 
 
 @functools.cache
