@@ -47,25 +47,30 @@ def carry(planned: dict[str, Planned], taken: dict[str, Path], agreed: set[str],
         ValueError: a file that belongs to a result is not there or not the one that it names, or cannot be written.
     """
     stays = {path for path, file in taken.items() if file == root / path}
-    readers: dict[str, list[str]] = {}
-    for path, job in planned.items():
-        for one in job.reads:
-            readers.setdefault(one, []).append(path)
-    now, known = time.time_ns(), Remembered(root)
+    latest, known = _before_readers(planned, stays, root), Remembered(root)
     for path, file in taken.items():
-        earliest = _latest(root, planned[path].reads)
+        earliest = _newest(root, planned[path].reads)
         if path not in stays:
-            kept = [_time(root / reader) for reader in readers.get(path, ()) if reader in stays]
-            _bring(path, file, planned[path], max(earliest, min([now, *kept])), known)
+            _bring(path, file, planned[path], max(earliest, latest[path]), known)
         elif path in agreed and _time(root / path) < earliest:  # as if it had been copied
             os.utime(root / path, ns=(earliest, earliest))
+
+
+def _before_readers(planned: dict[str, Planned], stays: set[str], root: Path) -> dict[str, int]:
+    """The time (ns) of now, or if earlier the one of what stays and reads the path, or reads what reads it."""
+    latest = dict.fromkeys(planned, time.time_ns())
+    for path, job in reversed(planned.items()):
+        own = _time(root / path) if path in stays else latest[path]
+        for read_too in job.reads:
+            latest[read_too] = min(latest[read_too], own)
+    return latest
 
 
 def _time(file: Path) -> int:
     return file.stat().st_mtime_ns
 
 
-def _latest(root: Path, paths: Iterable[str]) -> int:
+def _newest(root: Path, paths: Iterable[str]) -> int:
     """The time (ns) of the newest of these that is there; 0 if none is."""
     return max((_time(root / path) for path in paths if (root / path).is_file()), default=0)
 
