@@ -253,7 +253,7 @@ def test_times_never_agree_so_the_first_place_counts(places, planned) -> None:
     found = bring(here, one, other)
     assert found["timed"] == [TIMES]
     assert (here / TIMES).read_bytes() == (one / TIMES).read_bytes()
-    assert "1 timings lie in several places" in text(found)
+    assert "timings that lie in several places: 1;" in text(found)
     assert bring(here, other)["places"][0]["taken"] == [TIMES]
 
 
@@ -386,6 +386,19 @@ def test_nothing_is_copied_while_snakemake_works_here(places, planned) -> None:
     with pytest.raises(ValueError, match="Snakemake is at work here"):
         bring(here, one)
     assert contents(here) == {}
+
+
+def test_a_clone_that_cannot_be_written_is_named(places, planned) -> None:
+    here, one, _ = places
+    plant(one, planned, MEMORY)
+    (here / ".snakemake").write_text("")
+    with pytest.raises(ValueError, match=rf"{here}/\.snakemake: got File exists, allowed: a folder that can be written"):
+        bring(here, one)
+    (here / ".snakemake").unlink()
+    (here / "results/profiles").write_text("")
+    with pytest.raises(ValueError, match=f"{here / MEMORY}: cannot be read: Not a directory"):
+        bring(here, one)
+    assert [file.name for file in (here / "results").iterdir()] == ["profiles"]
 
 
 def rankwise(root: Path, *arguments: object) -> subprocess.CompletedProcess:

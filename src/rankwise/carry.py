@@ -88,9 +88,12 @@ def _bring(path: str, file: Path, job: Planned, when: int, known: "Remembered") 
 
 def _replace_file(file: Path, target: Path, job: Planned, when: int) -> None:
     part = target.with_name(f".{target.name}{PART}")
-    shutil.copyfile(file, part)
-    _stamp(part, file, job, when)
-    part.replace(target)
+    try:
+        shutil.copyfile(file, part)
+        _stamp(part, file, job, when)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _replace_folder(file: Path, target: Path, job: Planned, when: int) -> None:
@@ -141,7 +144,11 @@ class Remembered:
     def __init__(self, root: Path):
         from snakemake.persistence.file import FilePersistence  # noqa: PLC0415 - takes a second, which --help should not
 
-        self.root, self._files = root, FilePersistence(path=root / ".snakemake")
+        self.root = root
+        try:
+            self._files = FilePersistence(path=root / ".snakemake")
+        except OSError as error:
+            raise ValueError(f"{root}/.snakemake: got {error.strerror}, allowed: a folder that can be written") from None
 
     def forget(self, path: str) -> None:
         """Neither a job that made the file nor one that was interrupted at it."""

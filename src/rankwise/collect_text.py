@@ -18,7 +18,9 @@ def text(found: dict) -> str:
     for place in found["places"]:
         lines += _place(place, place is here)
     if found["timed"]:
-        lines.append(f"{len(found['timed'])} timings lie in several places; times never agree, so the first place's count")
+        lines.append(
+            f"timings that lie in several places: {len(found['timed'])}; times never agree, so the first place's count"
+        )
     return "\n".join([*lines, *(f"note: {note}" for note in found["notes"])])
 
 
