@@ -338,12 +338,24 @@ def test_a_figure_without_its_history_says_which(module: object, large: dict, la
         module.draw(few, labels)
 
 
-@pytest.mark.parametrize(("name", "column"), [("metric_by_rank", "device"), ("loss", "device"), ("loss", "device_name")])
-def test_mixed_devices_are_refused_by_name(name: str, column: str, small: dict, labels: dict, tmp_path: Path) -> None:
-    frames = {**small, "runs": small["runs"].assign(**{column: ["cpu"] * 5 + ["cuda"]})}
-    with pytest.raises(ValueError, match=rf"runs\.csv: {column} of distilbert/sst2 is cpu and cuda"):
+@pytest.mark.parametrize("name", ["metric_by_rank", "loss"])
+def test_mixed_devices_are_refused_by_name(name: str, small: dict, labels: dict, tmp_path: Path) -> None:
+    frames = {**small, "runs": small["runs"].assign(device=["cpu"] * 5 + ["cuda"])}
+    with pytest.raises(ValueError, match=r"runs\.csv: device of distilbert/sst2 is cpu and cuda"):
         drawn(name, frames, labels, tmp_path)
     assert not list((tmp_path / "figures").glob("*"))
+
+
+def test_times_of_two_cards_are_refused_by_name_and_scores_are_not(small: dict, labels: dict, tmp_path: Path) -> None:
+    cards = {"device": "cuda", "device_name": ["card one"] * 5 + ["card two"]}
+    timed = small["runs"][["model", "dataset", "method", "rank", "status"]].assign(**cards, update_time_s=1.0)
+    for name, table in (("throughput", "throughput"), ("latency", "forward")):
+        with pytest.raises(ValueError, match=rf"{table}\.csv: device_name of distilbert/sst2 is card one and card two"):
+            drawn(name, {table: timed}, labels, tmp_path)
+    assert not list((tmp_path / "figures").glob("*"))
+    for name in ("metric_by_rank", "loss"):
+        drawn(name, {**small, "runs": small["runs"].assign(**cards)}, labels, tmp_path)
+        assert (tmp_path / f"figures/{name}.png").is_file()
 
 
 def test_peaks_predicted_for_another_device_mix_with_none(labels: dict, tmp_path: Path) -> None:

@@ -146,3 +146,19 @@ def test_profiles_with_several_batches_or_devices_are_not_compared(tmp_path: Pat
     found["flops"] = cells.assign(device=["cpu", "cuda"], step_flops=[1, 2])
     with pytest.raises(ValueError, match=r"flops\.csv: device of m/d is cpu and cuda"):
         costs(found)
+
+
+def test_times_of_two_machines_are_left_out_and_scores_are_not(tmp_path: Path) -> None:
+    found = frames(tmp_path, {("full", 0): [[1, 0]] * 2, ("lora", 4): [[1, 0]] * 2})
+    found["runs"]["device_name"] = ["one", "one", "one", "other"]
+    cells = pd.DataFrame([{**CELL, "method": "full", "rank": 0}, {**CELL, "method": "lora", "rank": 4}])
+    found["throughput"] = cells.assign(device="cpu", device_name=["one", "other"], update_time_s=[0.5, 0.25])
+    frame, lines, priced = made(found)
+    assert list(frame["accuracy_percent"]) == [50, 50]
+    assert list(frame["device_name"]) == ["one", "one and other"]
+    assert not {"update_time_s", "step_time_s"} & {*frame, *priced.table}
+    assert "trainable_parameters" in priced.table
+    text = tables.markdown(frame, lines)
+    for cost in ("update_time_s", "step_time_s"):
+        assert f"{cost} of m/d is of several devices, one and other" in text
+    assert "m/d compares unequal runs: device name: one, but other for lora r4" in text

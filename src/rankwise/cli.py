@@ -1,7 +1,8 @@
 """From shapes alone. `rankwise methods`: what every method trains and keeps on a model; `rankwise fits`: what memory holds.
 
 From files: `rankwise trace`: the runs behind a figure, a table, a cell of one, a claim or the report; `rankwise plan`: what
-Snakemake would run now, why, and what it will cost. From all of it and this machine: `rankwise doctor`.
+Snakemake would run now, why, and what it will cost; `rankwise collect`: results of other clones brought into this one. From all of
+it and this machine: `rankwise doctor`.
 """
 
 import argparse
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not Path("config/methods.yaml").is_file():
             raise ValueError(f"no config/methods.yaml in {Path.cwd()}: run this in a clone of Rankwise")
-        commands = {"methods": _methods, "fits": _fits, "trace": _trace, "plan": _plan, "doctor": _doctor}
+        commands = {"methods": _methods, "fits": _fits, "trace": _trace, "plan": _plan, "collect": _collect, "doctor": _doctor}
         found = commands[given.command](given)
         text, code = found if isinstance(found, tuple) else (found, 0)
         print(text, flush=True)
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     fits.add_argument("--checkpointing", action="store_true", help="compute activations again in backward")
     _add_trace(commands)
     _add_plan(commands)
+    _add_collect(commands)
     doctor = commands.add_parser(
         "doctor", help="what this machine can run, what a study needs, what is missing; 1 if it cannot run"
     )
@@ -79,6 +81,15 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
     plan = commands.add_parser("plan", help="which jobs would run now, why, and their cost in hours and memory")
     plan.add_argument("--study", help="as in config/demo.yaml (default: config/config.yaml)")
     plan.add_argument("--json", action="store_true", help="for programs")
+
+
+def _add_collect(commands: argparse._SubParsersAction) -> None:
+    collect = commands.add_parser("collect", help="bring the study's results in other clones into this one")
+    collect.add_argument("folders", nargs="+", metavar="DIR", help="another clone, or its results/ folder")
+    collect.add_argument("--study", help="as in config/demo.yaml (default: config/config.yaml)")
+    collect.add_argument("--prefer", metavar="DIR", help="whose result to take where two differ; . is this clone")
+    collect.add_argument("--dry-run", action="store_true", help="copy nothing, say what would be copied")
+    collect.add_argument("--json", action="store_true", help="for programs")
 
 
 def _gib(text: str) -> float:
@@ -123,6 +134,14 @@ def _plan(given: argparse.Namespace) -> str:
 
     found = reruns.plan(Path.cwd(), given.study)
     return json.dumps(found, indent=1) if given.json else reruns.text(found)
+
+
+def _collect(given: argparse.Namespace) -> str:
+    from rankwise.collect import collect  # noqa: PLC0415 - --help should not wait for the plan
+    from rankwise.collect_text import text  # noqa: PLC0415
+
+    found = collect(given.folders, Path.cwd(), given.study, given.prefer, given.dry_run)
+    return json.dumps(found, indent=1) if given.json else text(found)
 
 
 def _doctor(given: argparse.Namespace) -> tuple[str, int]:

@@ -25,6 +25,7 @@ EXEMPT = frozenset({f"{PACKAGE}.provenance"})
 DATA = (".css", ".html", ".js")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 UNSEEN = ("ctx", "kind")  # fields that follow from others, or say nothing
+CPUINFO = Path("/proc/cpuinfo")
 
 
 OWN = "RANKWISE_ENVIRONMENT"  # set to RECORDED where the environment is a machine's own
@@ -218,15 +219,23 @@ def verify_environment(planned: dict[str, str], root: Path) -> None:
 
 
 def environment(lock: Path) -> dict[str, object]:
-    """Where a job ran: interpreter, platform, each locked package whose installed version is another, its card."""
+    """Where a job ran: interpreter, platform, processor, locked packages whose installed version is another, its card."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "processor": processor(),
         "packages": {name: found for name in ("torch", "transformers", "peft") if (found := _installed(name))},
         "differs_from_lock": differences(lock),
         **_card(),
         **({"card": json.loads(card)} if (card := os.environ.get("RANKWISE_CARD")) else {}),
     }
+
+
+def processor() -> str:
+    """What the vendor calls the processor."""
+    lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def _card() -> dict[str, str]:

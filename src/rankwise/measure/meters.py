@@ -12,13 +12,14 @@ NVML is called in the driver's own library, which every machine with a driver ha
 
 import ctypes
 import os
-import platform
 import time
 from pathlib import Path
 
 import torch
 
-POWERCAP, STAT, CPUINFO = Path("/sys/class/powercap"), Path("/proc/stat"), Path("/proc/cpuinfo")
+from rankwise import provenance
+
+POWERCAP, STAT = Path("/sys/class/powercap"), Path("/proc/stat")
 BUSY = 0.2  # share of the cores from which others' work taints
 SHORTEST_S = 0.25  # a window that the kernel's ticks of 10 ms can still tell from noise
 LIBRARY = "libnvidia-ml.so.1"
@@ -28,11 +29,7 @@ THROTTLES = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "temperature", 0x
 
 def device_name(device: str) -> str:
     """What the vendor calls the card or the processor."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    return torch.cuda.get_device_name() if device == "cuda" else provenance.processor()
 
 
 class Card:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from rankwise import settled
+from rankwise import provenance, settled
 from rankwise.plan import FOLDERS
 from rankwise.report.records import (
     UNKNOWN,
@@ -160,14 +160,15 @@ def _machines(found: Records) -> list[str]:
             (
                 f"{place['lock']} ({place['digest']})",
                 place["python"],
-                place["platform"],
+                f"{place['platform']}, {place.get('processor', UNKNOWN)}",
                 packages,
                 differs,
                 place.get("driver", UNKNOWN),
+                provenance.digest(place),
                 count,
             )
         )
-    heads = ("lock", "Python", "platform", "packages", "differs from the lock", "driver", "jobs")
+    heads = ("lock", "Python", "platform", "packages", "differs from the lock", "driver", "environment_digest", "jobs")
     return ["### Hardware and run-time environment", "", f"Devices: {_hardware(found)}.", "", *table(heads, rows)]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from rankwise import provenance, result, settled
+from rankwise.config import without
 
 CELL = ("model", "dataset", "method", "rank", "seed")
 CURVE = CELL[:-1]
@@ -17,6 +18,8 @@ SELECTION = {
     "perplexity": "selection_perplexity",
 }  # what a trial's metrics are of
 HISTORY = ("epoch", "update", "learning_rate", "train_loss_nats")
+MADE = ("device", "environment_digest")  # where an item of a list was made
+PER_JOB = ("card", "job_time_s")  # of an environment, what is of a job and not of a place
 SHARED, BUSY = "other jobs on the card", "other processes on the card"  # what taints a run's times
 ABSENT = object()
 
@@ -37,7 +40,7 @@ def collect(paths_and_requests: Planned) -> pd.DataFrame:
     """
     found = _read(paths_and_requests)
     rows = [{**_head(one), **one.get("metrics", {}), **one.get("cost", {}), **row} for one in found for row in _rows(one)]
-    settings = ("learning_rate", "effective_batch_size", "split", "device", "device_name", "taint")
+    settings = ("learning_rate", "effective_batch_size", "split", "device", "device_name", "environment_digest", "taint")
     metrics, cost = (sorted({name for one in found for name in one.get(part, {})}) for part in ("metrics", "cost"))
     own = dict.fromkeys(name for one in found for row in _rows(one) for name in row)
     order = dict.fromkeys((*CELL, "status", "reason", "request_digest", *settings, *own, *metrics, *cost))
@@ -49,15 +52,15 @@ def _rows(one: dict) -> list[dict]:
 
 
 def listed(paths_and_requests: Planned, name: str) -> pd.DataFrame:
-    """One row an item of the results' list `name`, such as history: cell, epoch, update, then the other quantities by name.
+    """One row an item of the results' list `name`, such as history: cell, where it was made, epoch, update, other quantities.
 
     Raises:
         StaleResult: as in `collect`.
     """
     found = _read(paths_and_requests)
-    rows = [{**one["request"]["cell"], **row} for one in found for row in one.get(name, [])]
-    others = sorted({name for row in rows for name in row} - {*CELL, *HISTORY})
-    return _frame(rows, (*CELL, *HISTORY, *others))
+    rows = [{**one["request"]["cell"], **_made(one), **row} for one in found for row in one.get(name, [])]
+    others = sorted({name for row in rows for name in row} - {*CELL, *MADE, *HISTORY})
+    return _frame(rows, (*CELL, *MADE, *HISTORY, *others))
 
 
 def trials(paths_and_requests: Planned) -> pd.DataFrame:
@@ -101,19 +104,32 @@ def _who(one: dict) -> dict:
     return {**one["request"]["cell"], "request_digest": provenance.digest(one["request"])}
 
 
+def place(one: dict) -> dict:
+    """Where a result was made: its lock, and what its job recorded, less what is of the job alone."""
+    return {**one["request"].get("environment", {}), **without(one["environment"], PER_JOB)}
+
+
+def _made(one: dict) -> dict:
+    """The device that a result names, and the digest of the place; nothing where nothing was recorded."""
+    device = one.get("device") or (one["request"].get("device") if "schedule" in one["request"] else None)
+    known = {"device": device, "environment_digest": provenance.digest(place(one)) if one["environment"] else None}
+    return {name: value for name, value in known.items() if value is not None}
+
+
 def _head(one: dict) -> dict:
-    request = one["request"]
-    kept = {name: one[name] for name in ("reason", "split", "device") if name in one}
-    kept |= {name: one["environment"][name] for name in ("device_name",) if name in one["environment"]}
-    row = {**request["cell"], "status": one["status"], **kept, "request_digest": provenance.digest(request)}
+    request, there = one["request"], one["environment"]
+    kept = {name: one[name] for name in ("reason", "split") if name in one}
+    kept |= {name: there[name] for name in ("device_name",) if name in there}
+    row = {**request["cell"], "status": one["status"], **kept, **_made(one), "request_digest": provenance.digest(request)}
     if "schedule" not in request:
         return row
     schedule = request["schedule"]
     batch = schedule["batch_size"] * schedule["accumulation_steps"]
     ran = {"learning_rate": settled.method(one)["learning_rate"], "effective_batch_size": batch}
-    card = one["environment"].get("card", {})
+    ran |= {"device_name": there["processor"]} if request.get("device") == "cpu" and "processor" in there else {}
+    card = there.get("card", {})
     reasons = [SHARED] * card.get("shared", False) + [BUSY] * (card.get("others_bytes", 0) > 0)
-    return {**row, **ran, "device": request.get("device"), **({"taint": "; ".join(reasons)} if reasons else {})}
+    return {**row, **ran, **({"taint": "; ".join(reasons)} if reasons else {})}
 
 
 def _frame(rows: list[dict], order: Iterable[str]) -> pd.DataFrame:

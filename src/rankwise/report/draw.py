@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from rankwise.report import style
-from rankwise.report.scores import check_devices
+from rankwise.report.scores import DEVICES, KIND, check_devices
 from rankwise.report.tables import read
 
 # Table -> the column that a row has only if it was measured on the device that it names; the others are measured throughout.
@@ -34,4 +34,4 @@ def _check_devices(figure: str, tables: dict[str, pd.DataFrame]) -> None:
             rows = tables[name]
             measured = rows[rows[column].notna()] if column in rows else rows if column is None else rows.iloc[:0]
             where = {"model": "all models", "dataset": "all datasets"} if figure in ONE_PANEL else {}
-            check_devices(measured.assign(**where), name)
+            check_devices(measured.assign(**where), name, KIND if name == "runs" else DEVICES)  # of runs, no times are drawn

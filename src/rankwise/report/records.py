@@ -7,9 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from rankwise import result
-from rankwise.config import without
 from rankwise.plan import FOLDERS, MEASUREMENTS, Plan
-from rankwise.report.collect import StaleResult
+from rankwise.report.collect import StaleResult, place
 
 UNKNOWN = "not recorded"
 TIMES = ("train_time_s", "evaluation_time_s")  # of a run's cost: what adds up to its time
@@ -65,12 +64,12 @@ def environments(results: list[dict]) -> list[tuple[dict, int]]:
     """Each environment that results were made in, with its lock, and how many were."""
     found: list[tuple[dict, int]] = []
     for one in results:
-        place = {**one["request"]["environment"], **without(one["environment"], ("card", "job_time_s"))}
-        number = next((i for i, (known, _) in enumerate(found) if known == place), None)
+        where = place(one)
+        number = next((i for i, (known, _) in enumerate(found) if known == where), None)
         if number is None:
-            found.append((place, 1))
+            found.append((where, 1))
         else:
-            found[number] = (place, found[number][1] + 1)
+            found[number] = (where, found[number][1] + 1)
     return found
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 GROUP = ["model", "dataset"]
 CURVE = ["method", "rank"]
 DEVICES = ("device", "device_name")
+KIND = DEVICES[:1]  # what scores may not mix; cards or processors of several names they may, with a warning
 EQUAL = ("effective_batch_size", "updates", "samples", "tokens", *DEVICES)  # what a fair comparison holds equal
 NAMED = 3  # curves that a warning names one by one
 ONE_SEED = "one seed: no interval"
@@ -63,11 +64,11 @@ def groups(runs: pd.DataFrame, examples: pd.DataFrame) -> list[Group]:
     """One a model and dataset with a run that ended well; `runs` and `examples` are the tables of these names.
 
     Raises:
-        ValueError: runs of a model and dataset on several devices or examples, or a run without examples; names them.
+        ValueError: runs of a model and dataset on several kinds of device or examples, or a run without examples; names them.
     """
     found = []
     for (model, dataset), rows in runs.groupby(GROUP, sort=False):
-        check_devices(rows[rows["status"] == "ok"], "runs")
+        check_devices(rows[rows["status"] == "ok"], "runs", KIND)
         own = examples[(examples["model"] == model) & (examples["dataset"] == dataset)]
         parts = own.groupby([*CURVE, "seed"], observed=True, sort=False).indices
         count = _count(parts, rows, f"{model}/{dataset}")
@@ -121,13 +122,13 @@ def _notes(tried: pd.DataFrame) -> list[str]:
     return [*lost, *([ONE_SEED] if len(tried) - len(bad) == 1 else [])]
 
 
-def check_devices(rows: pd.DataFrame, table: str) -> None:
-    """Refuse rows of one model and dataset from several devices.
+def check_devices(rows: pd.DataFrame, table: str, columns: tuple[str, ...] = DEVICES) -> None:
+    """Refuse rows of one model and dataset from several devices, by any of the `columns`.
 
     Raises:
         ValueError: names the table, the model, the dataset and the devices.
     """
-    for column in DEVICES:
+    for column in columns:
         for (model, dataset), some in rows.groupby(GROUP, sort=False) if column in rows else ():
             devices = sorted(some[column].dropna().unique())
             if len(devices) > 1:

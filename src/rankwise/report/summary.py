@@ -6,7 +6,7 @@ import pandas as pd
 
 from rankwise.report import tables
 from rankwise.report.costs import CELL, Costs, costs
-from rankwise.report.scores import DEVICES, EQUAL, GROUP, METRICS, check_devices, mixed
+from rankwise.report.scores import DEVICES, EQUAL, GROUP, KIND, METRICS, check_devices, mixed
 
 # Metric of the estimates -> its column here, the columns of its interval, and what turns its unit into theirs.
 SHOWN = {
@@ -34,7 +34,7 @@ NOTES = {
 def summarise(request: dict, output: Path) -> None:
     """Write the paper's table from the tables beside it."""
     frames = {name: tables.read(output.with_name(f"{name}.csv")) for name in request["tables"]}
-    check_devices(frames["runs"], "runs")
+    check_devices(frames["runs"], "runs", KIND)
     found = costs(frames)
     frame = summary(frames, found, dict(request["labels"]))
     tables.write(frame, output.with_suffix(""), notes(frame, found, request["equivalence"]))
@@ -55,11 +55,15 @@ def summary(frames: dict[str, pd.DataFrame], found: Costs, labels: dict[str, str
     table = table.join(_priced(found, table))
     sound = runs[runs["status"] == "ok"].groupby(CELL, sort=False)
     for name in (name for name in EQUAL if name in runs):
-        table[name] = (sound[name].first() if name in DEVICES else sound[name].mean()).reindex(table.index)
+        table[name] = (sound[name].agg(_named) if name in DEVICES else sound[name].mean()).reindex(table.index)
     warnings = mixed(runs)
     table["warning"] = [warnings.get(cell[:2]) for cell in table.index]
     table["status"] = table.pop("status")  # stands last of what people read
     return _labelled(table.reset_index(), labels)
+
+
+def _named(values: pd.Series) -> str | None:
+    return " and ".join(sorted(values.dropna().unique())) or None
 
 
 def _statuses(tried: pd.DataFrame) -> str:

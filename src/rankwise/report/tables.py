@@ -48,7 +48,7 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> None:
 
 def read(path: Path) -> pd.DataFrame:
     """A table as it was written; a digest stays text even if its digits look like a number."""
-    return pd.read_csv(path, dtype={"request_digest": str})
+    return pd.read_csv(path, dtype=dict.fromkeys(("request_digest", "environment_digest"), str))
 
 
 def notes_of(path: Path) -> list[str]:

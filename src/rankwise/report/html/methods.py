@@ -4,6 +4,7 @@ from math import exp
 
 import pandas as pd
 
+from rankwise import provenance
 from rankwise.report import records
 
 PROFILES = {
@@ -130,14 +131,15 @@ def statistics(frames: dict[str, pd.DataFrame]) -> list[str]:
 
 
 def machines(results: list[dict]) -> list[dict[str, str]]:
-    """Where results were made: lock, Python, packages, platform, and how many there."""
+    """Where results were made: lock, Python, packages, platform, the digest in tables, and how many there."""
     return [
         {
             "count": f"{count:,}",
             "lock": f"{place['lock']}, digest {place['digest']}",
             "python": place.get("python", records.UNKNOWN),
             "packages": ", ".join(f"{name} {version}" for name, version in place.get("packages", {}).items()),
-            "platform": place.get("platform", records.UNKNOWN),
+            "platform": ", ".join(filter(None, (place.get("platform", records.UNKNOWN), place.get("processor")))),
+            "digest": provenance.digest(place),
             "differs": ", ".join(f"{name} {how}" for name, how in place.get("differs_from_lock", {}).items()),
         }
         for place, count in records.environments(results)
