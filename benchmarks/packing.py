@@ -23,7 +23,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from rankwise import cards, provenance  # noqa: E402
+from rankwise import cards, installed  # noqa: E402
 from rankwise.plan import Plan  # noqa: E402
 
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="jobs at once (default: all cores)")
     given = parser.parse_args()
     there = cards.found()
-    os.environ.setdefault(provenance.OWN, provenance.RECORDED)
+    os.environ.setdefault(installed.OWN, installed.RECORDED)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "clone"
         shutil.copytree(ROOT, root, ignore=LEFT_OUT)

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from conftest import CLEAN, ROOT, edit
 
-from rankwise import doctor, machine, probe, provenance, shortfalls
+from rankwise import doctor, installed, machine, probe, shortfalls
 from rankwise.plan import Plan
 
 DEMO, PAPER = "config/demo.yaml", "config/config.yaml"
@@ -73,7 +73,7 @@ def test_the_demo_can_run_here_and_the_facts_are_this_machines() -> None:
     assert facts["clone"]["path"] == str(ROOT)
     assert 0 < facts["clone"]["free_bytes"] < shutil.disk_usage(ROOT).total
     assert {name: one["differ"] for name, one in facts["packages"].items()} == {
-        lock.name: len(provenance.differences(lock)) for lock in (ROOT / "envs").glob("*.lock")
+        lock.name: len(installed.differences(lock)) for lock in (ROOT / "envs").glob("*.lock")
     }
     assert {name for name, one in facts["engines"].items() if one.get("trouble") != probe.ABSENT} == {
         name for name in machine.ENGINES if shutil.which(name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import CLEAN, edit, run_snakemake
 
-from rankwise import outputs, provenance
+from rankwise import installed, outputs
 from rankwise.plan import Plan, dumps
 
 RESULT = "results/profiles/tiny/generated_reviews/lora/r2/memory.json"
@@ -78,4 +78,4 @@ def test_what_is_missing_differs_and_the_name_of_a_build_does_not(tmp_path: Path
     torch = metadata.version("torch").split("+")[0]
     lock = tmp_path / "some.lock"
     lock.write_text(f"torch=={torch}\nno-such-package==1.0 \\\n    --hash=sha256:00\n")
-    assert provenance.differences(lock) == {"no-such-package": "not installed, locked 1.0"}
+    assert installed.differences(lock) == {"no-such-package": "not installed, locked 1.0"}

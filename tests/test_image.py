@@ -13,7 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT, edit, run_snakemake
 
-from rankwise import image, provenance
+from rankwise import image, installed
 from rankwise.config import ConfigError
 from rankwise.plan import MEASUREMENTS, Plan
 
@@ -56,7 +56,7 @@ def test_the_base_is_pinned_and_the_same_for_both() -> None:
 
 def test_the_lock_of_the_image_holds_those_of_every_job() -> None:
     """Profiles from shapes follow cpu.lock and reports report.lock, in the GPU's image too."""
-    pins = {name: provenance.locked_versions(ROOT / f"envs/{name}.lock") for name in ("cpu", "report", "gpu")}
+    pins = {name: installed.locked_versions(ROOT / f"envs/{name}.lock") for name in ("cpu", "report", "gpu")}
     assert {**pins["cpu"], **pins["report"]}.items() <= pins["gpu"].items()
 
 

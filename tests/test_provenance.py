@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from rankwise import provenance
+from rankwise import installed, provenance
 
 SAMPLE = '''
 """A module."""
@@ -71,7 +71,7 @@ def test_a_function_that_is_only_a_docstring_has_a_digest(tmp_path: Path) -> Non
 def test_the_digest_is_the_same_on_every_python(tmp_path: Path) -> None:
     file = tmp_path / "sample.py"
     file.write_text(SAMPLE)
-    code = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\nfrom pathlib import Path\nfrom rankwise import provenance\n"
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\nfrom pathlib import Path\nfrom rankwise import installed, provenance\n"
     code += f"print(provenance.code_digest_now(Path({str(file)!r})))"
     pythons = [sys.executable, *filter(None, (shutil.which(f"python3.{minor}") for minor in range(11, 16)))]
     for python in pythons:
@@ -118,7 +118,7 @@ def test_a_lock_is_its_pins(tmp_path: Path) -> None:
 
 
 def test_the_locks_agree_with_each_other() -> None:
-    locks = [provenance.locked_versions(ROOT / f"envs/{name}.lock") for name in ("cpu", "report", "dev", "gpu")]
+    locks = [installed.locked_versions(ROOT / f"envs/{name}.lock") for name in ("cpu", "report", "dev", "gpu")]
     for name in set().union(*locks):
         versions = {lock[name] for lock in locks if name in lock}
         assert len(versions) == 1, (name, versions)
@@ -129,5 +129,5 @@ def test_the_locks_agree_with_each_other() -> None:
 def test_the_conda_file_has_the_same_pins() -> None:
     text = (ROOT / "envs/environment.yaml").read_text()
     for lock in ("cpu", "report"):
-        for name, version in provenance.locked_versions(ROOT / f"envs/{lock}.lock").items():
+        for name, version in installed.locked_versions(ROOT / f"envs/{lock}.lock").items():
             assert f"- {name}=={version}\n" in text

@@ -1,8 +1,8 @@
 """From shapes alone. `rankwise methods`: what every method trains and keeps on a model; `rankwise fits`: what memory holds.
 
 From files: `rankwise trace`: the runs behind a figure, a table, a cell of one, a claim or the report; `rankwise plan`: what
-Snakemake would run now, why, and what it will cost; `rankwise collect`: results of other clones brought into this one. From all of
-it and this machine: `rankwise doctor`.
+Snakemake would run now, why, and what it will cost; `rankwise collect`: results of other clones brought into this one. From
+all of it and this machine: `rankwise doctor`.
 """
 
 import argparse

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rankwise import provenance, result
+from rankwise import installed, provenance, result
 
 ROOT = Path(__file__).resolve().parents[2]
 ALONE = 75  # tells warm.py to run the job again, alone on a card
@@ -42,7 +42,7 @@ def run(measure: Callable[..., dict], in_folder: bool = False) -> None:
             print(f"out of memory with {share} bytes of a card, so this job is run again, alone on one", file=sys.stderr)
             sys.exit(ALONE)
         verify(request)
-        environment = provenance.environment(ROOT / request["environment"]["lock"])
+        environment = installed.environment(ROOT / request["environment"]["lock"])
         result.write(output, request, found, {**environment, "job_time_s": time.perf_counter() - start})
 
     produce(make)
@@ -62,7 +62,7 @@ def produce(make: Callable[[dict, Path], None]) -> None:
     The packages are looked at before anything else: a job in another environment does no work.
     """
     request, output = arguments()
-    provenance.verify_environment(request["environment"], ROOT)
+    installed.verify_environment(request["environment"], ROOT)
     verify(request)
     output.parent.mkdir(parents=True, exist_ok=True)
     make(request, output)

@@ -15,7 +15,7 @@ from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
-from rankwise import cards, image, lease, origins, probe, provenance, slurm
+from rankwise import cards, image, installed, lease, origins, probe, slurm
 
 SMI, FORMAT = "nvidia-smi", "--format=csv,noheader"
 ENGINES = {
@@ -138,7 +138,7 @@ def _torch() -> dict:
 
 def _lock(lock: Path) -> dict:
     """How many of a lock's packages are installed otherwise, and the first."""
-    differ = [f"{name} {how}" for name, how in provenance.differences(lock).items()]
+    differ = [f"{name} {how}" for name, how in installed.differences(lock).items()]
     return {"differ": len(differ), "first": differ[0] if differ else None}
 
 

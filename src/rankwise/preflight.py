@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from rankwise import budget, cards, lease, origins, outputs, provenance
+from rankwise import budget, cards, installed, lease, origins, outputs
 from rankwise.config import ConfigError
 from rankwise.plan import FOLDERS, MEASUREMENTS, RESULTS, Cell, Plan
 
@@ -149,7 +149,7 @@ def _packages(jobs: list[Job], plan: Plan) -> list[str]:
     """One line for each lock of these jobs that the installed packages do not follow; every job looks again."""
     cells = [(rule, _cell(wildcards)) for rule, wildcards in jobs if rule in (*FOLDERS, *MEASUREMENTS)]
     locks = dict.fromkeys(plan.request(rule, cell)["environment"]["lock"] for rule, cell in cells)
-    return [reason for lock in locks if (reason := provenance.refusal(plan.root / lock))]
+    return [reason for lock in locks if (reason := installed.refusal(plan.root / lock))]
 
 
 def _cell(wildcards: dict[str, str]) -> Cell:

@@ -6,7 +6,7 @@ From the facts of machine.py and the needs of doctor.py, and from the checks tha
 
 import os
 
-from rankwise import preflight, provenance
+from rankwise import installed, preflight
 from rankwise.cards import GIB, Card
 from rankwise.config import ConfigError
 from rankwise.needs import CONTEXT_GIB
@@ -29,7 +29,7 @@ DO = {
 def missing(plan: Plan, jobs: list[preflight.Job], facts: dict[str, dict], needs: dict) -> list[dict]:
     """`what`, a sentence; what to `do`; whether only `here`, so that a cluster could run the study all the same."""
     there = [Card(**card) for card in facts["cards"].get("found", [])]
-    packages = [_one(why, DO["packages"]) for lock in needs["locks"] if (why := provenance.refusal(plan.root / lock))]
+    packages = [_one(why, DO["packages"]) for lock in needs["locks"] if (why := installed.refusal(plan.root / lock))]
     origins = [*_lacking("hub", jobs, plan), *_lacking("files", jobs, plan)]
     here = [*_scratch(facts), *_memory(plan, facts, needs), *_gpu(plan, jobs, there, facts, needs)]
     return [*_clone(plan, jobs, facts["clone"]), *packages, *origins, *({**one, "here": True} for one in here)]
@@ -90,7 +90,7 @@ def _torch(facts: dict[str, dict], needs: dict) -> list[dict]:
 
 def _driver(plan: Plan, there: list[Card], facts: dict[str, dict]) -> list[dict]:
     """Cards, or a driver, too old for the CUDA of the installed torch, or of the lock where it has none."""
-    cuda = facts["torch"].get("cuda") or provenance.locked_versions(plan.root / GPU_LOCK).get(RUNTIME, "")
+    cuda = facts["torch"].get("cuda") or installed.locked_versions(plan.root / GPU_LOCK).get(RUNTIME, "")
     oldest, least = CUDA_NEEDS.get(int(cuda.partition(".")[0] or 0), (0, 0))
     driver, capabilities = facts["cards"].get("driver"), facts["cards"]["capabilities"]
     found = []
@@ -131,6 +131,6 @@ def notes(facts: dict[str, dict], needs: dict) -> list[str]:
     if needs["memory_mib"] <= memory < jobs * needs["memory_mib"]:
         all_ = f"{jobs} jobs at once may need {jobs * needs['memory_mib'] / 1024:.0f} GiB of memory"
         found.append(f"{all_}; `--resources mem_mb={memory}` starts no more than fit")
-    if os.environ.get(provenance.OWN) == provenance.RECORDED:
-        found.append(f"{provenance.OWN}={provenance.RECORDED}: packages are not held to the locks; results record what differs")
+    if os.environ.get(installed.OWN) == installed.RECORDED:
+        found.append(f"{installed.OWN}={installed.RECORDED}: packages are not held to the locks; results record what differs")
     return found

@@ -6,7 +6,7 @@ import shutil
 import socket
 from pathlib import Path
 
-from rankwise import provenance
+from rankwise import installed
 
 LEFT = ("pip", "pip3", "gcc", "cc", "make", "git", "curl")
 LOCKS = ("cpu", "report", "dev")
@@ -18,7 +18,7 @@ def main() -> None:
     problems += ["this user is root"] if os.getuid() == 0 else []
     problems += ["there is a network"] if connected() else []
     problems += [f"{path} can be written" for path in ("/opt/rankwise", "/usr") if os.access(path, os.W_OK)]
-    differs = {lock: provenance.differences(Path(f"envs/{lock}.lock")) for lock in LOCKS}
+    differs = {lock: installed.differences(Path(f"envs/{lock}.lock")) for lock in LOCKS}
     problems += [f"{lock}.lock: {found}" for lock, found in differs.items() if found]
     if problems:
         raise SystemExit("; ".join(problems))

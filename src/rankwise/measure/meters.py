@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from rankwise import provenance
+from rankwise import installed
 
 POWERCAP, STAT = Path("/sys/class/powercap"), Path("/proc/stat")
 BUSY = 0.2  # share of the cores from which others' work taints
@@ -29,7 +29,7 @@ THROTTLES = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "temperature", 0x
 
 def device_name(device: str) -> str:
     """What the vendor calls the card or the processor."""
-    return torch.cuda.get_device_name() if device == "cuda" else provenance.processor()
+    return torch.cuda.get_device_name() if device == "cuda" else installed.processor()
 
 
 class Card:
