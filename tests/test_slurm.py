@@ -188,16 +188,17 @@ MISFORTUNES: list[tuple[str, str, Callable[[str, str], None]]] = [
 
 
 def strike(run: Submitted) -> None:
-    """One misfortune, if a job that it is meant for runs and was spared until now; a drained node is opened again."""
+    """One misfortune, if a job that it is meant for runs and was spared until now; a drained node is left alone, then opened."""
     drained = run.done.get("drained")
     jobs = running()
-    if drained and drained not in [job for job, _, _ in jobs]:
+    closed = [node for job, node, _ in jobs if job == drained]
+    if drained and not closed:
         for node in ("n1", "n2"):
             resume(node)
     for name, meant, act in MISFORTUNES:
         if name not in run.done:
             for job, node, comment in jobs:
-                if meant in comment and job not in run.done.values():
+                if meant in comment and node not in closed and job not in run.done.values():
                     with contextlib.suppress(LookupError):
                         act(job, node)
                         run.done[name] = job
