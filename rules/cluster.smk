@@ -23,3 +23,6 @@ if CLUSTER:
         one.resources["turn"] = 1  # a submission of several jobs runs one after another: it needs what the largest needs
     workflow.register_resource("turn", 1)
     workflow.resourcescope(turn="local")
+else:
+    for one in workflow.rules:
+        one.group = None  # submissions: here they would only cost, for what Snakemake does for ready groups grows with their square
