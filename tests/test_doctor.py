@@ -91,16 +91,16 @@ def test_torchs_build_is_read_without_importing_it() -> None:
     assert [str(value) for value in json.loads(done.stdout)["machine"]["torch"].values()] == torch
 
 
-def test_the_text_has_the_same_facts_in_three_sections(tools) -> None:
+def test_the_text_has_the_same_facts_in_three_sections(tools, clone: Path) -> None:
     path = {"PATH": tools(docker="echo 29.0.1", podman="echo cannot >&2; exit 1"), "HF_ENDPOINT": "http://127.0.0.1:9"}
-    found, text = facts_of(ROOT, DEMO, 0, **path), run(ROOT, "--study", DEMO, **path).stdout
+    found, text = facts_of(clone, DEMO, 0, **path), run(clone, "--study", DEMO, **path).stdout
     titles = [line for line in text.splitlines() if line and not line.startswith(" ")]
     assert titles == ["This machine", f"What {DEMO} needs", "What is missing", f"{DEMO} can run here: {found['command']}"]
     facts, needs = found["machine"], found["needs"]
     rows = [line for line in text.split("What is missing")[0].splitlines() if line.startswith("  ")]
     assert {re.match(r"  (\S+ ?\S*|) *", line).end() for line in rows if line.startswith("   ")} == {14}  # one column of values
     assert f"  memory      {facts['memory']['usable_bytes'] / GIB:.1f} GiB" in rows[2]
-    for part in (facts["system"]["platform"], facts["torch"]["version"], "docker 29.0.1", "podman says: cannot", str(ROOT)):
+    for part in (facts["system"]["platform"], facts["torch"]["version"], "docker 29.0.1", "podman says: cannot", str(clone)):
         assert part in text
     assert "not here: buildah, apptainer, singularity" in text
     assert f"{needs['results']} planned; to be made: {needs['jobs']['train']} train" in text
