@@ -40,7 +40,7 @@ PROGRAMS = ["slurmctld", "slurmd", "sinfo", "slurmdbd", "munged", "mariadbd"]
 STUDY = "config/few.yaml"
 # Two CPUs a node, a shared disk that is no network's, and jobs of seconds.
 HERE = ["--cores", "2", "--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "2"]
-LIMIT_S = 1200
+LIMIT_S = 1800
 RUN = "results/runs/tiny/generated_reviews/{}/seed0/train.json"
 
 
