@@ -234,13 +234,15 @@ TIMES = ("_s", "_per_second", "_joules", "_watts")
 
 
 def reproducible(value: object) -> object:
-    """A result less times, what follows from them, and the machine."""
+    """A result less times, what follows from them (timings repeat for so many seconds), and the machine."""
     if isinstance(value, list):
         return [reproducible(one) for one in value]
     if not isinstance(value, dict):
         return value
     return {
-        key: reproducible(one) for key, one in value.items() if key not in ("cost", "environment") and not key.endswith(TIMES)
+        key: reproducible(one)
+        for key, one in value.items()
+        if key not in ("cost", "environment", "repeats") and not key.endswith(TIMES)
     }
 
 
