@@ -13,6 +13,9 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+from rankwise.config import without
+from rankwise.report.collect import PER_JOB
+
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = (
     "summary.md",
@@ -37,7 +40,7 @@ PEAKS = ("peak_bytes", "tracked_peak_bytes", "measured_peak_bytes")
 
 
 def publish(name: str, results: Path) -> None:
-    """Copy what there is; the environment is that of the first result."""
+    """Copy what there is, and the environments that its results were made in."""
     folder = ROOT / "benchmarks" / name
     folder.mkdir(exist_ok=True)
     tables = [results / "tables" / table for table in TABLES]
@@ -52,7 +55,7 @@ def publish(name: str, results: Path) -> None:
         (folder / "ledger.md").write_text(table, encoding="utf-8")
         (folder / "worst.md").write_text("".join(table.splitlines(keepends=True)[: 2 + WORST]), encoding="utf-8")
     measured = [*sorted(results.glob("runs/**/train.json")), *sorted(results.glob("profiles/**/*.json"))]
-    found = [json.loads(file.read_text(encoding="utf-8"))["environment"] for file in measured]
+    found = [without(json.loads(file.read_text(encoding="utf-8"))["environment"], PER_JOB) for file in measured]
     distinct = [env for number, env in enumerate(found) if env not in found[:number]]
     (folder / "environment.json").write_text(json.dumps(distinct, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
