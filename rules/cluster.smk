@@ -25,4 +25,6 @@ if CLUSTER:
     workflow.resourcescope(turn="local")
 else:
     for one in workflow.rules:
-        one.group = None  # submissions: here they would only cost, for what Snakemake does for ready groups grows with their square
+        one.group = (
+            None  # submissions: here they would only cost, for what Snakemake does for ready groups grows with their square
+        )
