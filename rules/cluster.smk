@@ -25,6 +25,4 @@ if CLUSTER:
     workflow.resourcescope(turn="local")
 else:
     for one in workflow.rules:
-        one.group = (
-            None  # submissions: here they would only cost, for what Snakemake does for ready groups grows with their square
-        )
+        one.group = None  # a submission; here it would only cost: Snakemake's time grows with the square of ready groups
