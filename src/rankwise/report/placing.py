@@ -6,6 +6,7 @@ import math
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.path import Path
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
@@ -71,18 +72,24 @@ def _option(dot: tuple[float, float], size: Bbox, radius: float, angle: float) -
     return Bbox.from_bounds(left, bottom, size.width, size.height)
 
 
+def _nearest(box: Bbox, dot: tuple[float, float]) -> tuple[float, float]:
+    return min(max(dot[0], box.x0), box.x1), min(max(dot[1], box.y0), box.y1)
+
+
 def _reach(box: Bbox, dot: tuple[float, float]) -> float:
-    return math.hypot(max(box.x0 - dot[0], 0, dot[0] - box.x1), max(box.y0 - dot[1], 0, dot[1] - box.y1))
+    return math.dist(_nearest(box, dot), dot)
 
 
 def _cost(
     box: Bbox, dot: tuple, rivals: list[tuple], others: list[Bbox], dots: np.ndarray, inside: Bbox, scale: float
 ) -> float:
-    """Distance in points, and much more for a label on a label or a dot, outside the axes, or too near a rival dot."""
+    """Points to the dot, and much more for a label (or its line) on a label, on a dot, outside the axes or near a rival."""
     around = box.padded(4 * scale)
     hits = (dots > around.min).all(axis=1) & (dots < around.max).all(axis=1)
     outside = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
     left = 2 * (box.x0 <= dot[0])
+    line = Path([dot, _nearest(box, dot)])
+    crossed = sum(line.intersects_bbox(other) for other in others)
     unclear = any(_reach(box, other) < 2 * _reach(box, dot) for other in rivals)
     return (
         _reach(box, dot) / scale
@@ -91,6 +98,7 @@ def _cost(
         + 300 * outside
         + 60 * hits.sum()
         + 200 * box.padded(1.5 * scale).count_overlaps(others)
+        + 50 * crossed
     )
 
 

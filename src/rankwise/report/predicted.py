@@ -1,5 +1,6 @@
 """Figure: measured peaks of memory against the predicted ones, and by how much they differ."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -41,7 +42,7 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
 
 
 def _name(figure: Figure, axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
-    """Name the cells that are furthest off, if they are off at all."""
+    """Name the cells that are furthest off, if they are off at all, beside marks and the line at zero."""
     worst = rows[rows["share"].abs() > 0.05].sort_values("share", key=abs, ascending=False).head(NAMED)
     figure.draw_without_rendering()
     pixels = [
@@ -52,4 +53,6 @@ def _name(figure: Figure, axes: Axes, rows: pd.DataFrame, labels: dict[str, str]
         )
         for row in worst.itertuples()
     ]
-    placing.place(axes, pixels, [axes.transData.transform((row.x, row.share)) for row in rows.itertuples()])
+    marks = [axes.transData.transform((row.x, row.share)) for row in rows.itertuples()]
+    line = [axes.transData.transform((x, 0)) for x in np.linspace(*axes.get_xlim(), 60)]
+    placing.place(axes, pixels, [*marks, *line])

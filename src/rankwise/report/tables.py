@@ -28,6 +28,7 @@ HEADINGS = {
 }
 NAMES = frozenset({"rank", "rank_a", "rank_b", "seed"})  # whole numbers that name something: no thousands separators
 LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # in its first encoding these are other letters
 LATEX |= {"\N{DAGGER}": r"$^{\dagger}$", "\N{DOUBLE DAGGER}": r"$^{\ddagger}$", "\N{PLUS-MINUS SIGN}": r"$\pm$"}
 
 
@@ -124,4 +125,6 @@ def latex(frame: pd.DataFrame, notes: Sequence[str] = ()) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(LATEX.get(c, c) for c in text)
+    """The text as LaTeX shows it: two hyphens are no dash, and what follows a row's end is no option of it."""
+    escaped = "".join(LATEX.get(c, c) for c in text).replace("--", "-{}-")
+    return f"{{{escaped[0]}}}{escaped[1:]}" if escaped.startswith(("[", "*")) else escaped
