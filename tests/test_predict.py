@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 
 from rankwise import budget
@@ -67,6 +68,16 @@ def test_a_scheduler_is_asked_for_more_than_is_predicted(tmp_path: Path) -> None
     path.unlink()
     assert others == (budget.training_mib(plan, LORA), budget.UNKNOWN_MIN)
     assert others[0] >= budget.LIBRARIES_MIB["cpu"]
+
+
+def test_a_profile_asks_for_host_memory_where_its_tensors_are() -> None:
+    study = yaml.safe_load((ROOT / "config/gpu.yaml").read_text())
+    plan = Plan(study, ROOT, "config/gpu.yaml")
+    large = next(cell for cell in plan.cells("throughput") if cell.model == "llama_2_7b")
+    assert budget.profile_mib(plan, "throughput", large) == budget.LIBRARIES_MIB["cuda"]
+    for grid in study["profile"]:
+        grid["device"] = "cpu"
+    assert budget.profile_mib(Plan(study, ROOT, "config/gpu.yaml"), "throughput", large) > 4 * 6.7e9 / 2**20
 
 
 @pytest.mark.parametrize(("model", "parameters"), [("distilbert", 66e6), ("gpt2", 124e6), ("llama_2_7b", 6.7e9)])

@@ -41,11 +41,11 @@ def training_min(plan: Plan, cell: Cell) -> int:
 
 
 def profile_mib(plan: Plan, measurement: str, cell: Cell) -> int:
-    """Host memory of a profile: that of tensors only where it has real ones, and not of those that are on a card."""
+    """Host memory of a profile: tensors count where they are real and on the CPU; on a card they are made there."""
     request = plan.request(measurement, cell)
     real, device = request.get("measured", measurement in TIMED), request.get("device", "cpu")
-    weights = 4 * parameters(plan.library["models"][cell.model])
-    return LIBRARIES_MIB[device] + math.ceil(real * (REAL if device == "cpu" else COPIES) * weights / MIB)
+    held = REAL * 4 * parameters(plan.library["models"][cell.model]) if real and device == "cpu" else 0
+    return LIBRARIES_MIB[device] + math.ceil(held / MIB)
 
 
 def predicted_s(plan: Plan, predicted: dict) -> float | None:
