@@ -19,7 +19,7 @@ from conftest import CLEAN, ROOT, copy_repository, edit, run_snakemake
 
 from rankwise import flow
 from rankwise.plan import Plan
-from rankwise.report.html import answer, graph, libraries, losses, marks, quality, sheets
+from rankwise.report.html import answer, graph, libraries, losses, marks, quality, sheets, trials
 from rankwise.report.html import runs as page_runs
 
 STUDY = "tests/studies/report.yaml"
@@ -182,20 +182,26 @@ def test_a_table_sorts_by_keyboard_and_filters(view, study: Path) -> None:
     assert {text.lstrip("✓✗○ ") for text in column(view, "#sheet-claims", "verdict")} == {chip.get_attribute("data-value")}
 
 
+def hovered(view, chart: str) -> tuple[object, dict[str, str]]:
+    """The last mark of a chart, and what hovering it says."""
+    drawing = view.locator(f"#chart-{chart} .drawing")
+    drawing.scroll_into_view_if_needed()
+    view.wait_for_function("one => one.dataset.drawn", arg=drawing.element_handle())
+    mark = drawing.locator(".mark-symbol path").last
+    mark.hover(force=True)
+    tip = view.locator("#vg-tooltip-element.visible")
+    return mark, dict(zip(*(tip.locator(f"td.{kind}").all_text_contents() for kind in ("key", "value")), strict=True))
+
+
 @pytest.mark.slow
 def test_hovering_says_which_run_and_clicking_follows_it(view, study: Path) -> None:
     runs = pd.read_csv(study / "results/tables/runs.csv", dtype={"request_digest": str}).set_index("request_digest")
-    drawing = view.locator("#chart-loss .drawing")
-    drawing.scroll_into_view_if_needed()
-    view.wait_for_function("one => one.dataset.drawn", arg=drawing.element_handle())
-    drawing.locator(".mark-symbol path").last.hover(force=True)
-    tip = view.locator("#vg-tooltip-element.visible")
-    said = dict(zip(*(tip.locator(f"td.{kind}").all_text_contents() for kind in ("key", "value")), strict=True))
+    mark, said = hovered(view, "loss")
     run = said["run"]
     assert run in runs.index
     assert int(said["seed"]) == runs.loc[run, "seed"]
     assert f"r{runs.loc[run, 'rank']}/seed{runs.loc[run, 'seed']}/train.json" in said["command"]
-    drawing.locator(".mark-symbol path").last.click(force=True)
+    mark.click(force=True)
     view.wait_for_selector("#run:not([hidden])")
     assert view.evaluate("location.hash") == f"#run/{run}"
     assert view.evaluate("document.activeElement.id") == "run"
@@ -211,6 +217,24 @@ def test_hovering_says_which_run_and_clicking_follows_it(view, study: Path) -> N
     view.go_back()
     view.wait_for_selector("#report:not([hidden])")
     assert view.locator("#run").is_hidden()
+
+
+@pytest.mark.slow
+def test_a_search_is_a_chart_that_rings_what_was_chosen_and_leads_to_trials(view, study: Path) -> None:
+    search = pd.read_csv(study / "results/tables/search.csv", dtype={"request_digest": str}).set_index("request_digest")
+    mark, said = hovered(view, "search")
+    trial = search.loc[said["run"]]
+    assert (said["trial"], float(said["learning rate"])) == (trial["trial"], trial["learning_rate"])
+    drawn = view.locator("#chart-search .drawing .mark-symbol")
+    assert [drawn.nth(i).locator("path").count() for i in range(2)] == [search["selected"].sum(), len(search)]
+    mark.click(force=True)
+    view.wait_for_selector("#run:not([hidden])")
+    text = view.locator("#run").inner_text()
+    assert f"trial of a search · tiny on generated_reviews · {said['run']}" in text
+    assert f"--request @results/search/tiny/generated_reviews/{trial['method']}/" in text
+    view.locator("#run .others a", has_text="seed 1").first.click()
+    view.wait_for_function("document.querySelector('#run .facts').textContent.startsWith('training run')")
+    assert f"{len(search)} trials" in view.evaluate("document.querySelector('#report .facts').textContent")
 
 
 @pytest.mark.slow
@@ -291,10 +315,12 @@ def test_the_charts_are_sound_vega_lite(study: Path) -> None:
     """Every specification compiles, and draws, with the rows that the page carries."""
     frames = {
         name: pd.read_csv(study / f"results/tables/{name}.csv", dtype={"request_digest": str})
-        for name in ("runs", "history", "memory")
+        for name in ("runs", "history", "memory", "search")
     }
-    made = [chart for part in (quality, losses) for chart in part.charts(frames, {"full": "Full AdamW", "lora": "LoRA"})]
-    assert [chart.key for chart in made] == ["against-memory", "by-rank", "loss"]
+    made = [
+        chart for part in (quality, losses, trials) for chart in part.charts(frames, {"full": "Full AdamW", "lora": "LoRA"})
+    ]
+    assert [chart.key for chart in made] == ["against-memory", "by-rank", "loss", "search"]
     for chart in made:
         for panel in chart.panels:
             drawn = vl_convert.vegalite_to_svg({**panel.spec, "width": 400})

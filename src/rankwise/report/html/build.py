@@ -4,6 +4,7 @@ import base64
 import importlib.resources
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import jinja2
@@ -13,7 +14,7 @@ from rankwise import flow, outputs, provenance, result, texts
 from rankwise.about import about
 from rankwise.plan import Plan
 from rankwise.report import records, tables
-from rankwise.report.html import answer, claims, costs, graph, libraries, losses, marks, methods, quality, runs, sheets
+from rankwise.report.html import answer, claims, costs, graph, libraries, losses, marks, methods, quality, runs, sheets, trials
 from rankwise.report.ledger import PARTS
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -57,7 +58,7 @@ def render(plan: Plan, request: dict, results: list[dict], root: Path) -> str:
         *losses.charts(frames, labels),
         *costs.comparisons(found, frames.get("comparisons"), labels),
     ]
-    charts += costs.stacks(frames, labels)
+    charts += [*costs.stacks(frames, labels), *trials.charts(frames, labels)]
     shown = {name: frames[name] for name in request["tables"] if name not in ("claims", "runs")}
     parts = {
         "answer": answer.answer(found, frames, labels),
@@ -116,12 +117,14 @@ def _contents(parts: dict) -> list[tuple[str, str, list]]:
 
 
 def _study(plan: Plan, results: list[dict]) -> dict:
-    trained = sum(one["measurement"] == "train" for one in results)
+    kinds = Counter(one["measurement"] for one in results)
+    profiled = kinds.total() - kinds["train"] - kinds["trial"]
     failed = sum(one["status"] != "ok" for one in results)
     seeds = len({cell.seed for cell in plan.cells("train")})
     facts = [
-        f"{trained:,} training runs" if trained else "",
-        f"{len(results) - trained:,} profiles" if len(results) > trained else "",
+        f"{kinds['train']:,} training runs" if kinds["train"] else "",
+        f"{kinds['trial']:,} trials" if kinds["trial"] else "",
+        f"{profiled:,} profiles" if profiled else "",
     ]
     facts += [f"{seeds} seed{'s' * (seeds > 1)}" if seeds else "", f"{failed} did not end well" if failed else ""]
     facts += [methods.devices(results), plan.file]

@@ -1,5 +1,6 @@
 // One run: a view made from the data that the page carries, at #run/ID.
 const title = document.title;
+const jobs = { train: "training run", trial: "trial of a search" };
 const part = (one) => (one && typeof one === "object" && "part" in one && Object.keys(one).length === 1 ? data.parts[one.part] : one);
 
 function flat(value, key = "") {
@@ -57,7 +58,7 @@ function view(id) {
   const head = [
     h("p", { class: "back" }, h("a", { href: "#runs" }, "\u2190 All runs")),
     h("h1", {}, run.name),
-    h("p", { class: "facts" }, [run.measurement === "train" ? "training run" : `profile: ${run.measurement}`, `${cell.model} on ${cell.dataset}`, id,
+    h("p", { class: "facts" }, [jobs[run.measurement] ?? `profile: ${run.measurement}`, `${cell.model} on ${cell.dataset}`, id,
       run.status === "ok" ? "ended well" : `${run.status.replaceAll("_", " ")}: ${run.reason ?? ""}`].join(" \u00b7 ")),
     h("h2", {}, "Make it again"), h("div", {}, navigator.clipboard ? copy : null, h("pre", {}, h("code", {}, run.command))),
   ];
@@ -75,7 +76,7 @@ function view(id) {
     h("h2", {}, "What it was asked"), pairs(flat(settings), "Request"),
     h("details", { class: "data" }, h("summary", {}, "Digests of the sources that it ran"), pairs(flat(code), "Sources")),
     others.length ? [h("h2", {}, "The same cell"), h("ul", { class: "others" }, others.map(([other, one]) =>
-      h("li", {}, h("a", { href: `#run/${other}` }, one.measurement === "train" ? one.name : one.measurement))))] : [],
+      h("li", {}, h("a", { href: `#run/${other}` }, one.measurement in jobs ? one.name : one.measurement))))] : [],
   ].flat(2);
 }
 

@@ -23,7 +23,7 @@ def _kept(one: dict, labels: dict[str, str], parts: dict, most: int) -> dict:
     kept = {
         "measurement": one["measurement"],
         "cell": cell,
-        "name": ", ".join(filter(None, [style.name(cell["method"], cell["rank"], labels), _seed(cell)])),
+        "name": ", ".join(filter(None, [style.name(cell["method"], cell["rank"], labels), cell.get("trial"), _seed(cell)])),
         "path": one["path"],
         "command": f".venv/bin/python {script} --request @{one['path']} --output again/{name}",
         "request": {key: _shared(value, parts) if key in SHARED else value for key, value in request.items()},

@@ -52,7 +52,6 @@ FLOPS = ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1.0,
 RUN = "request_digest"
 SCORES = ("estimate", "low", "high", "difference", "margin")  # columns in the unit of the metric
 SPOKEN = ("cost", "task")  # columns whose values are names of quantities
-APART = ("search",)  # tables of results that have no page of their own
 
 
 class Column(NamedTuple):
@@ -80,7 +79,6 @@ class Sheet(NamedTuple):
 
 def sheet(key: str, frame: pd.DataFrame, labels: dict[str, str], link: str) -> Sheet:
     """One table. A method is called by its label, a run is a link to it, what all rows share is in the caption."""
-    frame = frame.drop(columns=RUN) if key in APART and RUN in frame else frame
     title = TITLES.get(key, key.replace("_", " ").capitalize())
     frame = frame.dropna(axis="columns", how="all")
     shared = [name for name in ("model", "dataset", "split", "device", "metric") if _constant(frame, name)]
