@@ -172,7 +172,7 @@ def test_hundreds_of_runs_stay_affordable() -> None:
     history = [{"epoch": i / 100, "update": i, "selection_loss_nats": 0.123456789 / (i + 1)} for i in range(1000)]
     results = [
         {"measurement": "train", "path": f"results/runs/m/d/lora/r8/seed{seed}/train.json", "status": "ok", "history": history,
-         "environment": {"python": "3.11"}, "metrics": {"accuracy_fraction": 0.5},
+         "environment": {"python": "3.11", "job_time_s": seed / 7}, "metrics": {"accuracy_fraction": 0.5},
          "request": {"cell": {"model": "m", "dataset": "d", "method": "lora", "rank": 8, "seed": seed}, "code": code}}
         for seed in range(400)
     ]  # fmt: skip
@@ -183,3 +183,4 @@ def test_hundreds_of_runs_stay_affordable() -> None:
     for one in kept["runs"].values():
         assert [one["history"]["rows"][i][1] for i in (0, -1)] == [0, 999]
         assert one["history"]["of"] == 1000
+    assert len({one["job"]["job_time_s"] for one in kept["runs"].values()}) == 400

@@ -205,8 +205,20 @@ def test_hovering_says_which_run_and_clicking_follows_it(view, study: Path) -> N
     text = view.locator("#run").inner_text()
     assert f"--request @results/runs/tiny/generated_reviews/{runs.loc[run, 'method']}/" in text
     assert all(
-        part in text for part in (run, "Loss by epoch", "Where it ran", "torch", "What it was asked", "method.learning_rate")
+        part in text
+        for part in (
+            run,
+            "Loss by epoch",
+            "Where it ran",
+            "torch",
+            "What it was asked",
+            "method.module",
+            "Chosen by its search",
+        )
     )
+    chosen = dict(line.split("\t") for line in text.splitlines() if line.startswith(("learning_rate\t", "trial\t")))
+    assert float(chosen["learning_rate"]) == runs.loc[run, "learning_rate"]
+    assert chosen["trial"] == f"lr{runs.loc[run, 'learning_rate']:g}"
     view.wait_for_selector("#run .drawing[data-drawn]")
     assert view.evaluate("document.documentElement.scrollWidth") <= view.viewport_size["width"]
     lowest = view.evaluate(CONTRASTS)[0]

@@ -72,8 +72,9 @@ function view(id) {
     curve, run.history ? h("details", { class: "data" }, h("summary", {}, "The history as a table"), grid(run.history, "History")) : [],
     run.rows ? [h("h2", {}, "Rows"), grid(run.rows, "Measured rows")] : [],
     memory(id),
-    h("h2", {}, "Where it ran"), pairs([["lock", `${lock.lock}, digest ${lock.digest}`], ...flat(run.environment)], "Environment"),
-    h("h2", {}, "What it was asked"), pairs(flat(settings), "Request"),
+    h("h2", {}, "Where it ran"), pairs([["lock", `${lock.lock}, digest ${lock.digest}`], ...flat(run.environment), ...flat(run.job)], "Environment"),
+    h("h2", {}, "What it was asked"), run.selected ? pairs(flat(run.selected), "Chosen by its search, and left open in the request") : [],
+    pairs(flat(settings), "Request"),
     h("details", { class: "data" }, h("summary", {}, "Digests of the sources that it ran"), pairs(flat(code), "Sources")),
     others.length ? [h("h2", {}, "The same cell"), h("ul", { class: "others" }, others.map(([other, one]) =>
       h("li", {}, h("a", { href: `#run/${other}` }, one.measurement in jobs ? one.name : one.measurement))))] : [],

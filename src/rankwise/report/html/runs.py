@@ -1,7 +1,9 @@
 """What the page keeps of every result: enough to say what it was, what came out, where it ran and how to make it again."""
 
 from rankwise import provenance
+from rankwise.config import without
 from rankwise.report import style
+from rankwise.report.collect import PER_JOB
 
 POINTS = 8_000  # of histories, all runs together
 ROWS = 60  # of a result's own table
@@ -27,8 +29,9 @@ def _kept(one: dict, labels: dict[str, str], parts: dict, most: int) -> dict:
         "path": one["path"],
         "command": f".venv/bin/python {script} --request @{one['path']} --output again/{name}",
         "request": {key: _shared(value, parts) if key in SHARED else value for key, value in request.items()},
-        "environment": _shared(one["environment"], parts),
-        **{key: one[key] for key in ("status", "reason", "split", "metrics", "cost") if one.get(key)},
+        "environment": _shared(without(one["environment"], PER_JOB), parts),
+        "job": {key: _short(one["environment"][key]) for key in PER_JOB if key in one["environment"]},
+        **{key: one[key] for key in ("status", "reason", "split", "metrics", "cost", "selected") if one.get(key)},
     }
     return kept | {key: _columns(one[key], count) for key, count in (("history", most), ("rows", ROWS)) if one.get(key)}
 
