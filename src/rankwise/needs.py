@@ -9,10 +9,8 @@ import math
 from rankwise.profiles import MEASUREMENTS
 
 GIB = 2**30
-MARGIN, WORKSPACE_GIB = (
-    1.1,
-    0.25,
-)  # beyond the predicted peak, for its error; of the allocator's memory, for cuBLAS and rounding
+MARGIN = 1.1  # of the predicted peak, for its error
+WORKSPACE_GIB = 0.25  # beyond it, of the allocator's memory, for cuBLAS and rounding
 CONTEXT_GIB = 600 / 1024  # what CUDA takes in each process beside the allocator; job.py holds a job to the rest
 
 
