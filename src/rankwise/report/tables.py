@@ -119,7 +119,7 @@ def latex(frame: pd.DataFrame, notes: Sequence[str] = ()) -> str:
         rows = [f"\\midrule\n{row}" if i and keys[i] != keys[i - 1] else row for i, row in enumerate(rows)]
     columns = "".join("r" if right else "l" for right in numeric(frame))
     head = ["% needs \\usepackage{booktabs}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    foot = [rf"\par\smallskip{{\footnotesize {_latex(note)}\par}}" for note in notes]
+    foot = [rf"\par\smallskip\noindent{{\footnotesize {_latex(note)}\par}}" for note in notes]
     tail = [r"\bottomrule", r"\end{tabular}", *foot, ""]
     return "\n".join([*head, " & ".join(table.columns) + r" \\", r"\midrule", *rows, *tail])
 
