@@ -99,6 +99,23 @@ def test_double_quantization_is_bitsandbytes() -> None:
     assert torch.equal(bnb.functional.dequantize_4bit(codes, state), layer.dense_weight())
 
 
+@pytest.mark.parametrize("shape", [(96, 160), (64, 96), (128, 32), (10, 48), (5, 16), (64, 172), (10, 130), (768, 768)], ids=str)
+def test_blocks_run_through_the_rows(shape: tuple[int, int]) -> None:
+    """Level times the scale of its block, whatever processor this is and however long a row; in a product too, both ways."""
+    torch.manual_seed(3)
+    layer = quantized.Nf4Linear(linear(torch.randn(*shape)), False, torch.float32)
+    state, codes = layer.weight.quant_state, layer.weight.data.flatten().long()
+    levels = state.code[torch.stack([codes >> 4, codes & 15], 1).flatten()]
+    dense = (levels * state.absmax.repeat_interleave(quantized.NF4_BLOCK)[: levels.numel()]).reshape(shape)
+    assert torch.equal(layer.dense_weight(), dense)
+    x = torch.randn(4, shape[1], requires_grad=True)
+    out = layer(x) - layer.bias
+    out.sum().backward()
+    rounding = {"rtol": 1e-5, "atol": 1e-4}  # of sums of 768
+    torch.testing.assert_close(out, x @ dense.T, **rounding)
+    torch.testing.assert_close(x.grad, dense.sum(0).expand_as(x), **rounding)
+
+
 @pytest.mark.parametrize("double", [False, True])
 def test_quantizing_again_gives_the_same_codes(double: bool) -> None:
     once = quantized.Nf4Linear(linear(matrix("normal")), double, torch.float32)

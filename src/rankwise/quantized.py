@@ -1,6 +1,8 @@
 """Linear layers in 4 and 8 bits, by bitsandbytes; storage.py says what they are. Loaded by name, where they are used only."""
 
 import logging
+import math
+import warnings
 from collections.abc import Iterator
 
 import bitsandbytes as bnb
@@ -14,6 +16,24 @@ NF4_BLOCK, SCALE_BLOCK, OUTLIER = 64, 256, 6.0
 with torch.device("cpu"):  # loaded by name, perhaps under the meta device
     SCALE_LEVELS = bnb.functional.create_dynamic_map()
 logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # int8 says at every call that it casts to fp16
+
+# Blocks run through the rows of a matrix. On processors with AVX-512, bitsandbytes 0.50.2 lets one begin with each row that holds a
+# multiple of 16 weights and none of 64, and reads the scales of others; rows of whole blocks, or one row, it reads right.
+DEQUANTIZE = "dequantize_4bit"
+_kernel, _mended = torch.library.get_kernel(f"bitsandbytes::{DEQUANTIZE}", "CPU"), torch.library.Library("bitsandbytes", "IMPL")
+
+
+def _in_whole_blocks(
+    keys: torch.DispatchKeySet, codes: Tensor, scales: Tensor, block: int, kind: str, shape: list[int], dtype: torch.dtype
+) -> Tensor:
+    numel = math.prod(shape)
+    rows = numel // block if numel % block == 0 else 1
+    flat = shape if shape[-1] % block == 0 else [rows, numel // rows]
+    return _kernel.call_boxed(keys, codes, scales, block, kind, flat, dtype).view(shape)
+
+
+with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch says that there was a kernel
+    _mended.impl(DEQUANTIZE, _in_whole_blocks, "CPU", with_keyset=True, allow_override=True)
 
 
 class Nf4Linear(bnb.nn.Linear4bit):
