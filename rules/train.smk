@@ -1,4 +1,4 @@
-"""Training: one job a cell, one file a job. The request is its only scientific parameter."""
+"""Training: one job a cell, one file a job. The request is its only scientific parameter. `exec`: what stops the shell stops the job."""
 
 
 rule train:
@@ -22,5 +22,5 @@ rule train:
     params:
         request=request_of("train"),
     shell:
-        "python -m rankwise.warm --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
+        "exec python -m rankwise.warm --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
         "workflow_scripts/train.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"

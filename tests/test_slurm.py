@@ -95,11 +95,11 @@ def running() -> list[tuple[str, str, str]]:
 
 
 def few(demo: dict) -> dict:
-    """The demo with one seed, one rank of each model, and of profiles those that its figures need."""
+    """The demo with one seed, one rank of each model, and of profiles those that its figures need; trainings of some seconds."""
     ranks = {"tiny": [8], "distilbert": [16]}
     train, profile = ([{**grid, "ranks": ranks[grid["models"][0]]} for grid in demo[kind]] for kind in ("train", "profile"))
     for grid in train:
-        grid["seeds"] = [0]
+        grid |= {"seeds": [0], "schedule": {"epochs": 12}}
     for grid in profile:
         if grid["measurements"] != ["memory"]:
             grid["methods"] = ["lora"]
@@ -131,6 +131,7 @@ class Submitted:
         self.root = root
         self.log = root / "snakemake.log"
         self.done: dict[str, str] = {}  # what was done -> the job that it was done to
+        self.preempted: Path | None = None  # the log of the training that was
         self.torch_at_login = False
         self.status: int | None = None
 
@@ -142,26 +143,36 @@ class Submitted:
             return subprocess.Popen(command, cwd=self.root, env=environment, stdout=log, stderr=log, start_new_session=True)
 
 
-def cancel(job: str, node: str) -> None:
+def cancel(run: Submitted, job: str, node: str) -> None:
     shell("scancel", job)
 
 
-def kill_payload(job: str, node: str) -> None:
-    """SIGKILL to the Python process that does a job's work, as a machine short of memory sends it."""
+def payload(job: str) -> tuple[int, Path]:
+    """The Python process that does a job's work, and what it is to write."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             ours = f"SLURM_JOB_ID={job}".encode() in (process / "environ").read_bytes().split(b"\0")
-            if ours and b"--request" in (process / "cmdline").read_bytes().split(b"\0"):
-                os.kill(int(process.name), signal.SIGKILL)
-                return
+            words = (process / "cmdline").read_bytes().decode().split("\0")
+            if ours and "--request" in words:
+                return int(process.name), Path(words[words.index("--output") + 1])
     raise LookupError("it has not come to its script yet")
 
 
-def preempt(job: str, node: str) -> None:
+def kill_payload(run: Submitted, job: str, node: str) -> None:
+    """SIGKILL, as a machine short of memory sends it."""
+    os.kill(payload(job)[0], signal.SIGKILL)
+
+
+def preempt(run: Submitted, job: str, node: str) -> None:
+    """Once it has learnt something."""
+    log = run.root / "logs/train" / payload(job)[1].parent.relative_to("results/runs").with_suffix(".log")
+    if not log.is_file() or log.read_text().count("\nepoch") < 2:
+        raise LookupError("it has not been evaluated yet")
     shell("sbatch", "-p", "urgent", "-w", node, "--exclusive", "-t", "1", "-o", "/dev/null", "--wrap", "sleep 2")
+    run.preempted = log
 
 
-def lose(job: str, node: str) -> None:
+def lose(run: Submitted, job: str, node: str) -> None:
     """The node goes down, and comes back."""
     shell("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     time.sleep(1)
@@ -173,17 +184,17 @@ def resume(node: str) -> None:
     subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True, timeout=30, check=False)
 
 
-def drain(job: str, node: str) -> None:
+def drain(run: Submitted, job: str, node: str) -> None:
     """The node takes no more jobs until this one has ended."""
     shell("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
 
 
-MISFORTUNES: list[tuple[str, str, Callable[[str, str], None]]] = [
+MISFORTUNES: list[tuple[str, str, Callable[[Submitted, str, str], None]]] = [
     ("drained", "cpu_tiny", drain),
     ("lost", "cpu_distilbert", lose),
+    ("preempted", "rule_train", preempt),
     ("killed", "rule_train", kill_payload),
     ("cancelled", "rule_train", cancel),
-    ("preempted", "rule_train", preempt),
 ]
 
 
@@ -200,7 +211,7 @@ def strike(run: Submitted) -> None:
             for job, node, comment in jobs:
                 if meant in comment and node not in closed and job not in run.done.values():
                     with contextlib.suppress(LookupError):
-                        act(job, node)
+                        act(run, job, node)
                         run.done[name] = job
                         return
 
@@ -288,6 +299,12 @@ def test_accounting_shows_what_struck(submitted: Submitted) -> None:
         assert states[name][-1] == "COMPLETED"
 
 
+def test_what_was_preempted_goes_on(submitted: Submitted) -> None:
+    """From where it was, on whichever node: its result is compared with the local one above."""
+    assert ": goes on after update " in submitted.preempted.read_text()
+    assert not list((submitted.root / "results/checkpoints").iterdir())
+
+
 def test_all_profiles_of_a_cell_are_one_submission(submitted: Submitted) -> None:
     names = re.findall(r"has been submitted with SLURM jobid \d+ \(log: \S*/(group_cpu_\S+)/", submitted.log.read_text())
     assert sorted(re.sub(r"_r\d+_.*", "", name) for name in set(names)) == [
@@ -302,7 +319,7 @@ def test_the_login_node_imports_no_torch_and_keeps_no_server(submitted: Submitte
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             ours = str(submitted.root).encode() in (process / "environ").read_bytes()
-            assert not (ours and b"--serve" in (process / "cmdline").read_bytes()), process
+            assert not (ours and b"rankwise.forks" in (process / "cmdline").read_bytes()), process
 
 
 def test_the_log_of_a_failed_job_stays(submitted: Submitted) -> None:

@@ -99,7 +99,9 @@ def test_double_quantization_is_bitsandbytes() -> None:
     assert torch.equal(bnb.functional.dequantize_4bit(codes, state), layer.dense_weight())
 
 
-@pytest.mark.parametrize("shape", [(96, 160), (64, 96), (128, 32), (10, 48), (5, 16), (64, 172), (10, 130), (768, 768)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(96, 160), (64, 96), (128, 32), (10, 48), (5, 16), (64, 172), (10, 130), (768, 768)], ids=str
+)
 def test_blocks_run_through_the_rows(shape: tuple[int, int]) -> None:
     """Level times the scale of its block, whatever processor this is and however long a row; in a product too, both ways."""
     torch.manual_seed(3)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from conftest import ROOT
+from prepared import prepare
 
-from rankwise import datasets, models, pretrain, result, training
+from rankwise import models, training
 from rankwise.inputs import load_data
 from rankwise.method import adapt, build_optimizer
 from rankwise.plan import Plan
@@ -27,21 +28,9 @@ STUDY = {
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
-    """Inputs as the workflow lays them, from an eighth of the corpus; the model is pre-trained for 30 updates."""
-    root = tmp_path_factory.mktemp("inputs")
-    plan = Plan(STUDY, ROOT)
-    library = copy.deepcopy(plan.library)
-    library["datasets"]["generated_text"]["generated"]["rows"]["train"] = 1500
-    library["models"]["tiny"]["weights"]["pretrain"]["schedule"] |= {"updates": 30, "evaluate_every_updates": 30}
-    plan.library = library
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        for kind, name in plan.inputs():
-            request, path = plan.input_request(kind, name), root / plan.input_path(kind, name)
-            path.parent.mkdir(parents=True)
-            AcceleratorState._reset_state(reset_partial_state=True)
-            make = datasets.prepare_dataset if kind == "dataset" else pretrain.pretrain
-            result.write(path, request, make(request, path.parent), {})
+    """A folder with the study's inputs."""
+    root, plan = tmp_path_factory.mktemp("inputs"), Plan(STUDY, ROOT)
+    prepare(plan, root)
     return root, plan
 
 
@@ -164,6 +153,12 @@ def test_frozen_parameters_do_not_move_by_a_bit(method: str, prepared, monkeypat
     after = dict(seen["model"].named_parameters())
     assert seen["before"]
     assert all(torch.equal(value, after[name]) for name, value in seen["before"].items())
+
+
+def test_how_often_is_evaluated_changes_no_training(run) -> None:
+    """With dropout: an evaluation takes nothing of what training draws."""
+    often, once = (run("lora", schedule={"evaluate_every_updates": every, "select": "last"}) for every in (1, 6))
+    assert often["metrics"] == once["metrics"]
 
 
 def test_bf16_trains(run) -> None:

@@ -59,7 +59,7 @@ def test_each_job_reads_the_sources_anew(environment: dict[str, str], tmp_path: 
     """The server holds nothing of this project: a source that has changed is the one that runs."""
     package = tmp_path / "sources" / "rankwise"
     package.mkdir(parents=True)
-    for name in ("__init__", "warm"):
+    for name in ("__init__", "warm", "forks"):
         (package / f"{name}.py").write_text((ROOT / f"src/rankwise/{name}.py").read_text())
     found = []
     for value in (1, 22):

@@ -12,11 +12,12 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from rankwise import models
+from rankwise.checkpoint import Checkpoint
 from rankwise.inputs import load_data, read_rows
+from rankwise.loop import Loop
 from rankwise.method import Method
 from rankwise.paths import INPUTS
 from rankwise.snapshots import file_digests
-from rankwise.training import Loop
 
 # A text to classify opens with the mask, where the corpus has its verdict: the model is asked to fill it in.
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "sep_token": "[SEP]", "mask_token": "[MASK]", "cls_token": "[MASK]"}
@@ -44,8 +45,9 @@ def pretrain(request: dict, folder: Path) -> dict:
     data = load_data(request, tokenizer, SEED, settings["dataset"])
     set_seed(SEED)
     model = models.from_shapes(request["model"], request["dataset"]["task"], classes=0, device="cpu")
-    loop = Loop(model, Method(), data, settings["schedule"], "cpu", tracking={"pretrain": request["name"]})
-    found = loop.run(torch.optim.AdamW(model.parameters(), settings["learning_rate"]), SEED)
+    with Checkpoint(request) as checkpoint:
+        loop = Loop(model, Method(), data, settings["schedule"], "cpu", checkpoint, tracking={"pretrain": request["name"]})
+        found = loop.run(torch.optim.AdamW(model.parameters(), settings["learning_rate"]), SEED)
     with tempfile.TemporaryDirectory(dir=folder) as part:
         model.save_pretrained(part, safe_serialization=True)
         tokenizer.save_pretrained(part)

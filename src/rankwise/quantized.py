@@ -17,8 +17,8 @@ with torch.device("cpu"):  # loaded by name, perhaps under the meta device
     SCALE_LEVELS = bnb.functional.create_dynamic_map()
 logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # int8 says at every call that it casts to fp16
 
-# Blocks run through the rows of a matrix. On processors with AVX-512, bitsandbytes 0.50.2 lets one begin with each row that holds a
-# multiple of 16 weights and none of 64, and reads the scales of others; rows of whole blocks, or one row, it reads right.
+# Blocks run through the rows of a matrix. On processors with AVX-512, bitsandbytes 0.50.2 lets one begin with each row that has
+# a multiple of 16 weights and none of 64, and reads the scales of others; rows of whole blocks, or one row, it reads right.
 DEQUANTIZE = "dequantize_4bit"
 _kernel, _mended = torch.library.get_kernel(f"bitsandbytes::{DEQUANTIZE}", "CPU"), torch.library.Library("bitsandbytes", "IMPL")
 

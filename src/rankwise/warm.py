@@ -2,9 +2,10 @@
 
 Most jobs are short, and importing torch and transformers takes longer than they do. So the first job starts a server, which
 imports those libraries, and nothing of this project, and waits at a Unix socket. Each job is a fork of it that runs the script
-as `python SCRIPT` would, with the caller's arguments, environment, folder and standard streams. If a caller dies, its job is
-killed; what goes wrong before a job has started is no harm, for then the script runs here. The server leaves after IDLE_S
-seconds without work. RANKWISE_WARM=0 switches it off, and so does a system without pidfd (Linux has it). Standard library only.
+as `python SCRIPT` would, with the caller's arguments, environment, folder and standard streams (forks.py). A caller that dies,
+or is told to stop, has its job told so too: a training then keeps where it is. What goes wrong before a job has started is no
+harm, for then the script runs here. RANKWISE_WARM=0 switches the server off, and so does a system without pidfd (Linux has it).
+Standard library only.
 
 With `--gpu N --gpu-memory-gib X` the job has N whole cards (lease.py), or if N is 0 so much memory of one, before it starts. It
 gets the locks too, so that a card is free when the job is gone, not when its caller is. The variables that name the card are
@@ -14,12 +15,9 @@ the job's alone: the server belongs to no card and never initializes one.
 import contextlib
 import fcntl
 import hashlib
-import importlib
-import itertools
 import json
 import os
 import runpy
-import select
 import signal
 import socket
 import subprocess
@@ -33,12 +31,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rankwise.lease import Lease
 
-IDLE_S, PATIENCE_S, MOST_FILES = 10, 60, 64
 # A fork of a process with CUDA has none, and bitsandbytes starts it as it is imported: its jobs on a card run in the caller.
 NO_CUDA, NO_CARD = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}, {"CUDA_VISIBLE_DEVICES": ""}
 CARDS = ("--gpu", "--gpu-memory-gib")
 ALONE = 75  # a job on a shared card that ends so ran out of its share: it is run again, alone on a card
-LIBRARIES = ("torch", "transformers.modeling_utils", "transformers.masking_utils", "peft", "accelerate")
 BITS = "bitsandbytes"
 SRC = Path(__file__).resolve().parents[1]
 PASSING = ("_", "PWD", "OLDPWD", "SHLVL", "PYTEST_CURRENT_TEST")  # variables that say nothing about how libraries load
@@ -135,7 +131,15 @@ def ask(arguments: list[str], bits: bool, environment: dict[str, str], locks: li
             return None
     except OSError:
         return None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: hang_up(link))
     return int(answers.readline() or 1)  # nothing: the server was killed, and the job with it
+
+
+def hang_up(link: socket.socket) -> None:
+    """Have the job told to stop; how it ends is still waited for."""
+    with contextlib.suppress(OSError):
+        link.shutdown(socket.SHUT_WR)
 
 
 def connect(bits: bool) -> socket.socket:
@@ -151,7 +155,7 @@ def connect(bits: bool) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(place)
         listener.listen(1024)
-        command = [sys.executable, "-m", "rankwise.warm", "--serve", str(listener.fileno()), str(int(bits)), place]
+        command = [sys.executable, "-m", "rankwise.forks", str(listener.fileno()), str(int(bits)), place]
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         own = {**os.environ, **NO_CUDA, **(NO_CARD if bits else {})}
         subprocess.Popen(command, pass_fds=[listener.fileno()], start_new_session=True, cwd="/", env=own, **quiet)
@@ -171,80 +175,5 @@ def address(bits: bool) -> str:
     return str(folder / hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16])
 
 
-# The server -----------------------------------------------------------------------------------------------------------
-
-
-def serve(listener: socket.socket, bits: bool, place: str) -> None:
-    """Import the libraries, then fork a job for each caller until there has been nothing to do for a while."""
-    if not bits:
-        sys.modules[BITS] = None
-    for name in (*LIBRARIES, *([BITS] if bits else [])):
-        importlib.import_module(name)
-    jobs: dict[int, tuple[int, socket.socket]] = {}  # pidfd -> pid, caller
-    while True:
-        links = {caller.fileno(): fd for fd, (_, caller) in jobs.items()}
-        ready, _, _ = select.select([listener, *jobs, *links], [], [], None if jobs else IDLE_S)
-        if not ready:
-            Path(place).unlink(missing_ok=True)
-            return
-        for one in ready:
-            if one is listener:
-                start(listener, jobs, bits)
-            elif one in jobs:
-                finish(*jobs.pop(one), one)
-            elif links.get(one) in jobs:  # the caller is gone
-                os.killpg(jobs[links[one]][0], signal.SIGKILL)
-                finish(*jobs.pop(links[one]), links[one])
-
-
-def start(listener: socket.socket, jobs: dict[int, tuple[int, socket.socket]], bits: bool) -> None:
-    """Fork the job of the next caller."""
-    caller, _ = listener.accept()
-    try:
-        caller.settimeout(PATIENCE_S)
-        _, files, _, _ = socket.recv_fds(caller, 1, MOST_FILES)
-        task = json.loads(caller.makefile("r", encoding="utf-8").readline())
-    except (OSError, ValueError):
-        caller.close()
-        return
-    if (pid := os.fork()) == 0:
-        work(task, files, bits)
-    for file in files:
-        os.close(file)
-    with contextlib.suppress(OSError):
-        caller.sendall(b"started\n")
-    jobs[os.pidfd_open(pid)] = pid, caller
-
-
-def work(task: dict, files: list[int], bits: bool) -> None:
-    """In the fork: become the caller's process, run the script, and leave. The first three files are its streams."""
-    os.setsid()
-    for number, stream in enumerate(files[:3]):
-        os.dup2(stream, number)
-    kept = [2, *sorted(files[3:]), 1024]  # locks, held for as long as the job lives
-    for low, high in itertools.pairwise(kept):
-        os.closerange(low + 1, high)
-    os.chdir(task["folder"])
-    os.environ.clear()
-    os.environ.update(task["environment"])
-    status = run(task["arguments"], bits)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
-    os._exit(status)
-
-
-def finish(pid: int, caller: socket.socket, pidfd: int) -> None:
-    """Tell the caller how its job ended; one that a signal has killed ends with 128 and the signal, as in a shell."""
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    with contextlib.suppress(OSError):
-        caller.sendall(f"{code if code >= 0 else 128 - code}\n".encode())
-    caller.close()
-    os.close(pidfd)
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "--serve":
-        serve(socket.socket(fileno=int(sys.argv[2])), sys.argv[3] == "1", sys.argv[4])
-    else:
-        sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,27 @@
+"""Inputs of trainings as the workflow lays them, made small and without Snakemake."""
+
+import copy
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState
+
+from rankwise import datasets, pretrain, result
+from rankwise.plan import Plan
+
+
+def prepare(plan: Plan, root: Path, rows: int = 2400) -> None:
+    """Every input of the plan below `root`, from an eighth of the corpus; the model is pre-trained for 30 updates."""
+    library = copy.deepcopy(plan.library)
+    library["datasets"]["generated_text"]["generated"]["rows"]["train"] = 1500
+    library["datasets"]["generated_reviews"]["generated"]["rows"]["train"] = rows
+    library["models"]["tiny"]["weights"]["pretrain"]["schedule"] |= {"updates": 30, "evaluate_every_updates": 30}
+    plan.library = library
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for kind, name in plan.inputs():
+            request, path = plan.input_request(kind, name), root / plan.input_path(kind, name)
+            path.parent.mkdir(parents=True)
+            AcceleratorState._reset_state(reset_partial_state=True)
+            make = datasets.prepare_dataset if kind == "dataset" else pretrain.pretrain
+            result.write(path, request, make(request, path.parent), {})

@@ -1,0 +1,230 @@
+"""A training that was stopped, wherever, and begun again comes out as one that was not: to the bit, and nothing is left of it."""
+
+import contextlib
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.state import AcceleratorState
+from conftest import CLEAN, ROOT, copy_repository, edit, run_snakemake
+from prepared import prepare
+
+from rankwise import agreement, checkpoint, pretrain, training
+from rankwise.checkpoint import FOLDER, STATUS, Checkpoint, Stopped
+from rankwise.plan import Plan
+
+# Every method, with settings that make what happens rarely happen within 20 updates. An epoch ends within a window of accumulation.
+SMOKE = yaml.safe_load((ROOT / "config/methods_smoke.yaml").read_text())
+UNEVEN = {"updates": 20, "batch_size": 16, "accumulation_steps": 2, "eval_batch_size": 200, "evaluate_every_updates": 6}
+ENTRIES = [name for part in SMOKE["train"] for name in part["methods"] if name not in ("frozen", "prefix_tuning")]
+FEW = ["full", "lora", "rsvd", "sparse_lora", "weight_reduction_shrunk", "qlora", "rsvd_released", "vlorp"]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
+    """A folder with inputs, and the plan of a training for each method: 100 examples, 7 micro-batches an epoch."""
+    root = tmp_path_factory.mktemp("inputs")
+    plan = Plan({**SMOKE, "profile": []}, ROOT, "config/methods_smoke.yaml")
+    prepare(plan, root, rows=500)
+    return root, plan
+
+
+@pytest.fixture
+def run(prepared: tuple[Path, Plan], monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
+    """Train one method in this process, from its checkpoint on if there is one."""
+    root, plan = prepared
+    monkeypatch.chdir(root)
+
+    def train(method: str, **changes: object) -> dict:
+        request = copy.deepcopy(plan.request("train", next(cell for cell in plan.cells("train") if cell.method == method)))
+        fused = request["schedule"]["max_gradient_norm"] is None  # steps within backward, which takes no accumulation either
+        request["schedule"] |= {**UNEVEN, "accumulation_steps": 1} if fused else UNEVEN
+        request["method"] |= changes
+        AcceleratorState._reset_state(reset_partial_state=True)
+        return training.train(request)
+
+    return train
+
+
+def stop_after(checks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is told to stop, by a real signal, before the check of this number: they are between batches, evaluated ones too."""
+    check, left = Checkpoint.check, [checks]
+
+    def counted(self: Checkpoint) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        check(self)
+
+    monkeypatch.setattr(Checkpoint, "check", counted)
+
+
+def reproducible(found: dict) -> str:
+    return json.dumps({name: part for name, part in found.items() if name != "cost"}, sort_keys=True)
+
+
+def interrupted(train: Callable[[], dict], stops: list[int]) -> dict:
+    """What a training comes to that is stopped so many checks after each of its beginnings."""
+    for checks in stops:
+        with pytest.MonkeyPatch.context() as patch:
+            stop_after(checks, patch)
+            with pytest.raises(Stopped) as stopped:
+                train()
+        assert stopped.value.code == STATUS == 143
+        assert [path.suffix for path in FOLDER.iterdir()] == [".pt"], "one whole file"
+    return train()
+
+
+@pytest.mark.parametrize("method", [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in ENTRIES if name not in FEW)])
+def test_what_was_stopped_comes_out_as_what_was_not(method: str, run) -> None:
+    """Within the first evaluation, after some updates, within a later evaluation, and within the epoch that follows."""
+    whole = run(method)
+    assert whole.get("status", "ok") == "ok"
+    assert reproducible(interrupted(lambda: run(method), [1, 9, 6, 5])) == reproducible(whole)
+    assert not list(FOLDER.iterdir())
+
+
+def test_a_pre_training_goes_on_too(prepared: tuple[Path, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its masks are drawn batch by batch: those of the batches that were seen are drawn again."""
+    root, plan = prepared
+    monkeypatch.chdir(root)
+    request = plan.input_request("model", "tiny")
+
+    def made(name: str) -> dict:
+        (tmp_path / name).mkdir(exist_ok=True)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        return pretrain.pretrain(request, tmp_path / name)
+
+    assert reproducible(interrupted(lambda: made("stopped"), [12, 7])) == reproducible(made("whole"))
+
+
+def test_what_dies_without_a_word_has_lost_little(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint an update, for the test; the process is gone in the middle of a later one."""
+    whole = run("lora")
+    monkeypatch.setattr(checkpoint, "EVERY_S", 0)
+    saved = []
+    with pytest.MonkeyPatch.context() as patch:
+        save = Checkpoint.save
+
+        def dies(self: Checkpoint, state: dict) -> None:
+            if len(saved) == 7:
+                raise MemoryError
+            saved.append(state["counts"]["updates"])
+            save(self, state)
+
+        patch.setattr(Checkpoint, "save", dies)
+        with pytest.raises(MemoryError):
+            run("lora")
+    again = []
+    monkeypatch.setattr(Checkpoint, "save", lambda self, state: again.append(state["counts"]["updates"]))
+    assert reproducible(run("lora")) == reproducible(whole)
+    assert (saved, again) == (list(range(1, 8)), list(range(8, 21)))
+
+
+def test_times_add_up_over_stops(run) -> None:
+    found = interrupted(lambda: run("full"), [12])
+    assert 0 < found["cost"]["evaluation_time_s"] < found["cost"]["evaluation_time_s"] + found["cost"]["train_time_s"] < 600
+
+
+def test_a_diverged_run_is_a_result_and_leaves_no_checkpoint(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "EVERY_S", 0)
+    assert run("full", learning_rate=1e30)["status"] == "diverged"
+    assert not list(FOLDER.iterdir())
+
+
+# Real jobs ------------------------------------------------------------------------------------------------------------
+
+STUDY = {
+    "name": "stopped", "question": "Does what was stopped go on?", "device": "cpu", "environment": "cpu", "cpu_threads": 1,
+    "schedule": {"updates": 1500, "batch_size": 8, "eval_batch_size": 200, "evaluate_every_updates": 100},
+    "train": [{"models": ["tiny"], "datasets": ["generated_reviews"], "methods": ["lora"], "ranks": [4], "seeds": [0]}],
+}  # fmt: skip
+RESULT = "results/runs/tiny/generated_reviews/lora/r4/seed0/train.json"
+LOG = "logs/train/tiny/generated_reviews/lora/r4/seed0.log"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = copy_repository(tmp_path_factory.mktemp("stopped") / "clone")
+    (root / "config/stopped.yaml").write_text(yaml.safe_dump(STUDY))
+    edit(root / "config/models.yaml", "schedule: {updates: 900", "schedule: {updates: 20")
+    edit(root / "config/datasets.yaml", "rows: {train: 12000", "rows: {train: 1200")
+    done = run_snakemake(root, "--configfile", "config/stopped.yaml", "--cores", "2", "--", RESULT)
+    assert done.returncode == 0, done.stderr[-5000:]
+    (root / RESULT).rename(root / "whole.json")
+    return root
+
+
+def wait(condition: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def trains(root: Path) -> bool:
+    """Whether a training is under way, some evaluations after its beginning."""
+    return (root / LOG).is_file() and (root / LOG).read_text().count("\nepoch") >= 2
+
+
+def jobs(root: Path) -> list[int]:
+    """Processes of trainings in this clone."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").resolve() == root and b"train.py" in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+    return found
+
+
+def ctrl_c(snakemake: subprocess.Popen) -> None:
+    os.killpg(snakemake.pid, signal.SIGINT)
+
+
+def slurm(snakemake: subprocess.Popen) -> None:
+    """As SLURM preempts: SIGTERM for every process of the job, whatever its session."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"STOPPED={snakemake.args[-1]}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGTERM)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("warm", ["1", "0"])
+@pytest.mark.parametrize("stop", [ctrl_c, slurm])
+def test_a_workflow_that_was_stopped_goes_on(stop: Callable[[subprocess.Popen], None], warm: str, clone: Path) -> None:
+    """Snakemake waits for the job to keep where it is; the next run takes it from there, and no process is left between."""
+    (clone / RESULT).unlink(missing_ok=True)
+    (clone / LOG).unlink(missing_ok=True)
+    command = [
+        str(Path(sys.executable).with_name("snakemake")),
+        "--configfile",
+        "config/stopped.yaml",
+        "--cores",
+        "2",
+        "--",
+        RESULT,
+    ]
+    environment = {**CLEAN, "RANKWISE_WARM": warm, "STOPPED": RESULT}
+    first = subprocess.Popen(command, cwd=clone, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait(lambda: trains(clone))
+    stop(first)
+    said = first.communicate(timeout=120)[1]
+    assert first.returncode != 0, said
+    assert not (clone / RESULT).exists()
+    wait(lambda: not jobs(clone), 10)
+    assert ": kept after update " in (clone / LOG).read_text(), said
+    assert len(list((clone / FOLDER).iterdir())) == 1
+    done = run_snakemake(clone, "--configfile", "config/stopped.yaml", "--cores", "2", "--", RESULT, RANKWISE_WARM=warm)
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert ": goes on after update " in (clone / LOG).read_text()
+    assert agreement.gap(json.loads((clone / RESULT).read_text()), json.loads((clone / "whole.json").read_text())) is None
+    assert not list((clone / FOLDER).iterdir())
