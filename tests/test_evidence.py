@@ -154,6 +154,23 @@ def test_more_seeds_are_asked_for_until_the_examples_are_too_few() -> None:
     assert "examples too few" in found["note"][0]
 
 
+def test_trained_models_are_compared_apart_from_methods(tmp_path: Path) -> None:
+    """By McNemar's exact test with one seed, else by exchanges within examples: where seeds differ, models may and methods not."""
+    one, other = np.array([[1, 1, 1, 0] * 50]), np.array([[0, 0, 1, 0] * 50])
+    [row] = comparisons(
+        groups(*gathered(study(tmp_path / "one", {("full", 0): one, ("lora", 4): other}))), MARGINS
+    ).itertuples()
+    assert (row.p_models, row.test_models) == (stats.mcnemar(one[0], other[0]), "McNemar, exact")
+    assert row.verdict == "undecided"
+    apart = np.array([[1.0], [-0.2], [-0.2]]) + np.zeros((3, 200)) + np.linspace(0, 1, 200)
+    level = np.linspace(0, 1, 200) + np.zeros((3, 200))
+    found = groups(*gathered(study(tmp_path / "more", {("full", 0): apart, ("lora", 4): level})))
+    [row] = comparisons(found, MARGINS).itertuples()
+    assert row.p_value > 0.05
+    assert row.p_models == stats.permutation(-found[0].curves[0].scores, -found[0].curves[1].scores, 1999, seed=0) < 0.01
+    assert row.test_models == "permutation, within examples"
+
+
 def test_one_seed_has_no_interval_and_decides_nothing(tmp_path: Path) -> None:
     found = groups(*gathered(study(tmp_path, {("full", 0): [[1, 1, 1, 0] * 50], ("lora", 4): [[0, 0, 1, 0] * 50]})))
     estimated, compared = estimates(found), comparisons(found, MARGINS)

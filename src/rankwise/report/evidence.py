@@ -3,6 +3,7 @@
 Families: the pairs of one model, dataset and metric. Holm adjusts the p-values of their differences, and apart from these the
 ones of their equivalence, so that neither a false "better" nor a false "tied" stands in a family more than once in twenty.
 A pair whose interval lies inside the margin is tied even where it leaves 0 out: a difference too small to matter, shown beside.
+`p_models` is about the trained models alone, on other examples, and decides nothing: with one seed it is all there is to test.
 """
 
 import itertools
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from rankwise import stats
 from rankwise.report import tables
@@ -18,11 +20,13 @@ from rankwise.report.scores import ONE_SEED, Curve, Group, groups, mixed
 
 ALPHA = 0.05
 TEST = "t, paired by seed and example"
+DRAWS = 1999  # exchanges of a permutation test
 TOO_FEW = "examples too few for the margin, whatever the seeds"
 ESTIMATE = ["model", "dataset", "metric", "method", "rank", "seeds", "examples", "estimate", "low", "high", "note"]
 COMPARISON = [
     "model", "dataset", "metric", "method_a", "rank_a", "method_b", "rank_b", "seeds", "examples", "difference", "low", "high",
-    "p_value", "p_holm", "p_equivalence", "p_equivalence_holm", "margin", "verdict", "seeds_needed", "test", "note",
+    "p_value", "p_holm", "p_equivalence", "p_equivalence_holm", "margin", "verdict", "seeds_needed", "test", "p_models",
+    "test_models", "note",
 ]  # fmt: skip
 
 
@@ -104,8 +108,16 @@ def _pair(a: Curve, b: Curve, group: Group, margin: float) -> dict:
         "margin": margin,
         "seeds_needed": None if isinf(needed) or np.isnan(needed) else int(needed),
         "test": TEST if len(seeds) > 1 else "one seed",
+        **_of_models(one, other),
         "note": "; ".join(notes) or None,
     }
+
+
+def _of_models(one: NDArray, other: NDArray) -> dict:
+    """Whether these models, (S, E) scores each, would differ on examples not seen; of other seeds it tells nothing."""
+    if len(one) == 1 and np.isin([one, other], (0, 1)).all():
+        return {"p_models": stats.mcnemar(one[0], other[0]), "test_models": "McNemar, exact"}
+    return {"p_models": stats.permutation(one, other, DRAWS, seed=0), "test_models": "permutation, within examples"}
 
 
 def _verdict(difference: float, p: float, p_equivalence: float) -> str:
