@@ -18,7 +18,8 @@ from conftest import CLEAN, ROOT, copy_repository, edit, run_snakemake
 from prepared import prepare
 
 from rankwise import agreement, checkpoint, pretrain, training
-from rankwise.checkpoint import FOLDER, STATUS, Checkpoint, Stopped
+from rankwise.checkpoint import STATUS, Checkpoint, Stopped
+from rankwise.paths import CHECKPOINTS
 from rankwise.plan import Plan
 
 # Every method, with settings that make what happens rarely happen within 20 updates. An epoch ends within a window of accumulation.
@@ -79,7 +80,7 @@ def interrupted(train: Callable[[], dict], stops: list[int]) -> dict:
             with pytest.raises(Stopped) as stopped:
                 train()
         assert stopped.value.code == STATUS == 143
-        assert [path.suffix for path in FOLDER.iterdir()] == [".pt"], "one whole file"
+        assert [path.suffix for path in CHECKPOINTS.iterdir()] == [".pt"], "one whole file"
     return train()
 
 
@@ -89,7 +90,7 @@ def test_what_was_stopped_comes_out_as_what_was_not(method: str, run) -> None:
     whole = run(method)
     assert whole.get("status", "ok") == "ok"
     assert reproducible(interrupted(lambda: run(method), [1, 9, 6, 5])) == reproducible(whole)
-    assert not list(FOLDER.iterdir())
+    assert not list(CHECKPOINTS.iterdir())
 
 
 def test_a_pre_training_goes_on_too(prepared: tuple[Path, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +138,7 @@ def test_times_add_up_over_stops(run) -> None:
 def test_a_diverged_run_is_a_result_and_leaves_no_checkpoint(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "EVERY_S", 0)
     assert run("full", learning_rate=1e30)["status"] == "diverged"
-    assert not list(FOLDER.iterdir())
+    assert not list(CHECKPOINTS.iterdir())
 
 
 # Real jobs ------------------------------------------------------------------------------------------------------------
@@ -168,6 +169,11 @@ def wait(condition: Callable[[], bool], seconds: float = 120) -> None:
     while not condition():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.02)
+
+
+def rankwise(root: Path, *arguments: str) -> str:
+    command, environment = [sys.executable, "-m", "rankwise.cli", *arguments], {**CLEAN, "PYTHONPATH": str(root / "src")}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def trains(root: Path) -> bool:
@@ -222,9 +228,15 @@ def test_a_workflow_that_was_stopped_goes_on(stop: Callable[[subprocess.Popen], 
     assert not (clone / RESULT).exists()
     wait(lambda: not jobs(clone), 10)
     assert ": kept after update " in (clone / LOG).read_text(), said
-    assert len(list((clone / FOLDER).iterdir())) == 1
+    assert len(list((clone / CHECKPOINTS).iterdir())) == 1
+    [job] = [
+        job
+        for job in json.loads(rankwise(clone, "plan", "--study", "config/stopped.yaml", "--json"))["jobs"]
+        if job["job"] == "train"
+    ]
+    assert job["why"] == ["not there yet", "goes on from its checkpoint"]
     done = run_snakemake(clone, "--configfile", "config/stopped.yaml", "--cores", "2", "--", RESULT, RANKWISE_WARM=warm)
     assert done.returncode == 0, done.stderr[-5000:]
     assert ": goes on after update " in (clone / LOG).read_text()
     assert agreement.gap(json.loads((clone / RESULT).read_text()), json.loads((clone / "whole.json").read_text())) is None
-    assert not list((clone / FOLDER).iterdir())
+    assert not list((clone / CHECKPOINTS).iterdir())

@@ -1,5 +1,7 @@
 """Figures of the forward pass and of training updates: what they show, from few rows and from many."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -7,7 +9,7 @@ from matplotlib.text import Text
 
 from rankwise.outputs import labels as named
 from rankwise.plan import Plan
-from rankwise.report import latency, throughput
+from rankwise.report import latency, tables, throughput
 
 BUSY = "other processes used over 20 % of the cores"
 MANY = ["frozen", "full", "head_only", "bitfit", "lora", "lora_qkv", "dora", "hira", "ia3", "vera", "oft", "miss", "qlora", "rsvd", "galore",
@@ -95,6 +97,16 @@ def test_one_batch_size_runs_along_lengths_and_one_of_both_gives_dots(labels: di
     dots = latency.draw({"forward": forward_rows(MANY, sizes=(4,), lengths=(16,))}, labels)
     assert "batch 4 of 16 tokens" in texts(dots)
     assert [label.get_text() for label in dots.axes[0].get_yticklabels()][:2] == ["Frozen", "Full AdamW"]
+
+
+@pytest.mark.parametrize(("module", "rows"), [(latency, forward_rows), (throughput, update_rows)])
+def test_a_quiet_machines_table_is_drawn_as_it_is_read(module, rows, labels: dict[str, str], tmp_path: Path) -> None:
+    """Where nothing disturbed a measurement, the column that would say so holds nothing."""
+    stem = tmp_path / "table"
+    tables.write(rows(["full", "lora"]), stem)
+    read = tables.read(stem.with_suffix(".csv"))
+    assert read["taint"].isna().all()
+    module.draw(dict.fromkeys(("forward", "throughput"), read), labels)
 
 
 def test_failures_and_taints_are_named_in_both_ways_of_drawing(labels: dict[str, str]) -> None:

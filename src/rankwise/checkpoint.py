@@ -11,14 +11,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from rankwise import provenance, storage
+from rankwise import paths, provenance, storage
 
-FOLDER = Path("results/checkpoints")
 EVERY_S = 600
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STATUS = 128 + signal.SIGTERM  # as a shell tells of a process that SIGTERM ended
@@ -32,7 +30,7 @@ class Checkpoint:
     """The file of one training. Entered, SIGNALS ask for a stop and no longer are one; left with a result, the file is gone."""
 
     def __init__(self, request: dict):
-        self.file = FOLDER / f"{provenance.digest(request)}.pt"
+        self.file = paths.checkpoint(provenance.digest(request))
 
     def __enter__(self) -> "Checkpoint":
         self.asked, self.last = False, time.monotonic()
@@ -65,7 +63,7 @@ class Checkpoint:
 
     def save(self, state: dict) -> None:
         """Replace the file, when the new one is on the disk. `state` holds tensors, numbers, texts, and containers of them."""
-        FOLDER.mkdir(parents=True, exist_ok=True)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         part = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         try:
             with part.open("wb") as stream:

@@ -1,9 +1,15 @@
-"""Where things lie: prepared inputs, and folders that a user names by environment variables."""
+"""Where things lie: prepared inputs, checkpoints, and folders that a user names by environment variables."""
 
 import os
 from pathlib import Path
 
 INPUTS = Path("results/inputs")
+CHECKPOINTS = Path("results/checkpoints")
+
+
+def checkpoint(request_digest: str) -> Path:
+    """Where a training of this request is kept while it has no result."""
+    return CHECKPOINTS / f"{request_digest}.pt"
 
 
 def expand(path: str) -> Path:

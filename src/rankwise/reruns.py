@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from rankwise import budget, config, preflight, provenance, result
+from rankwise import budget, config, paths, preflight, provenance, result
 from rankwise.plan import FOLDERS, MEASUREMENTS, Cell, Plan
 
 ABSENT = object()
 DOWNSTREAM = "made from what runs"
+GOES_ON = "goes on from its checkpoint"
 
 
 class Job(NamedTuple):
@@ -94,7 +95,8 @@ def _said(files: list[str], status: str, job: Job | None, plan: Plan) -> dict:
         return {"job": kind, "name": path.stem, "files": files, "why": [word]}
     found = stored(plan.root / path)
     why = differences(found["request"], job.request) if found else ["not there yet"]
-    return {"job": job.measurement, "name": job.name, "files": files, "why": why or [word]}
+    begun = (plan.root / paths.checkpoint(provenance.digest(job.request))).is_file()
+    return {"job": job.measurement, "name": job.name, "files": files, "why": [*(why or [word]), *[GOES_ON] * begun]}
 
 
 def differences(stored: dict, planned: dict) -> list[str]:

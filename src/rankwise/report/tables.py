@@ -9,6 +9,7 @@ import pandas as pd
 from rankwise import result
 
 GROUP = ["model", "dataset"]
+TEXTS = ("request_digest", "environment_digest", "reason", "note", "taint", "warning", "tied", "undecided", "best")
 # Column -> the columns of its interval, which stand behind it.
 INTERVALS = {
     "accuracy_percent": ("accuracy_low_percent", "accuracy_high_percent"),
@@ -48,8 +49,8 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> None:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """A table as it was written; a digest stays text even if its digits look like a number."""
-    return pd.read_csv(path, dtype=dict.fromkeys(("request_digest", "environment_digest"), str))
+    """A table as it was written; a text stays one even if its digits look like a number, or no row has any."""
+    return pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
 
 
 def notes_of(path: Path) -> list[str]:
