@@ -1,4 +1,4 @@
-"""Training: one job a cell, one file a job. The request is its only scientific parameter. `exec`: what stops the shell stops the job."""
+"""Training: one job a cell, one file a job. The request is its only scientific parameter."""
 
 
 rule train:

@@ -145,10 +145,11 @@ def test_a_diverged_run_is_a_result_and_leaves_no_checkpoint(run, monkeypatch: p
 
 STUDY = {
     "name": "stopped", "question": "Does what was stopped go on?", "device": "cpu", "environment": "cpu", "cpu_threads": 1,
-    "schedule": {"updates": 1500, "batch_size": 8, "eval_batch_size": 200, "evaluate_every_updates": 100},
+    "schedule": {"updates": 900, "batch_size": 8, "eval_batch_size": 200, "evaluate_every_updates": 50},
     "train": [{"models": ["tiny"], "datasets": ["generated_reviews"], "methods": ["lora"], "ranks": [4], "seeds": [0]}],
 }  # fmt: skip
 RESULT = "results/runs/tiny/generated_reviews/lora/r4/seed0/train.json"
+ASKED = ["--configfile", "config/stopped.yaml", "--cores", "2", "--", RESULT]
 LOG = "logs/train/tiny/generated_reviews/lora/r4/seed0.log"
 
 
@@ -158,7 +159,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "config/stopped.yaml").write_text(yaml.safe_dump(STUDY))
     edit(root / "config/models.yaml", "schedule: {updates: 900", "schedule: {updates: 20")
     edit(root / "config/datasets.yaml", "rows: {train: 12000", "rows: {train: 1200")
-    done = run_snakemake(root, "--configfile", "config/stopped.yaml", "--cores", "2", "--", RESULT)
+    done = run_snakemake(root, *ASKED)
     assert done.returncode == 0, done.stderr[-5000:]
     (root / RESULT).rename(root / "whole.json")
     return root
@@ -191,6 +192,14 @@ def jobs(root: Path) -> list[int]:
     return found
 
 
+def kill(snakemake: subprocess.Popen) -> None:
+    """Snakemake alone, by what cannot be caught; who does so opens its lock afterwards."""
+    root = Path(f"/proc/{snakemake.pid}/cwd").resolve()
+    snakemake.kill()
+    snakemake.wait()
+    assert run_snakemake(root, "--configfile", "config/stopped.yaml", "--unlock").returncode == 0
+
+
 def ctrl_c(snakemake: subprocess.Popen) -> None:
     os.killpg(snakemake.pid, signal.SIGINT)
 
@@ -204,38 +213,25 @@ def slurm(snakemake: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("warm", ["1", "0"])
-@pytest.mark.parametrize("stop", [ctrl_c, slurm])
+@pytest.mark.parametrize(("stop", "warm"), [(ctrl_c, "1"), (slurm, "1"), (slurm, "0"), (kill, "1")])
 def test_a_workflow_that_was_stopped_goes_on(stop: Callable[[subprocess.Popen], None], warm: str, clone: Path) -> None:
-    """Snakemake waits for the job to keep where it is; the next run takes it from there, and no process is left between."""
-    (clone / RESULT).unlink(missing_ok=True)
-    (clone / LOG).unlink(missing_ok=True)
-    command = [
-        str(Path(sys.executable).with_name("snakemake")),
-        "--configfile",
-        "config/stopped.yaml",
-        "--cores",
-        "2",
-        "--",
-        RESULT,
-    ]
-    environment = {**CLEAN, "RANKWISE_WARM": warm, "STOPPED": RESULT}
-    first = subprocess.Popen(command, cwd=clone, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    """The job keeps where it is, and no process is left; the next run takes it from there."""
+    for left in (RESULT, LOG):
+        (clone / left).unlink(missing_ok=True)
+    command, environment = [str(Path(sys.executable).with_name("snakemake")), *ASKED], {**CLEAN, "RANKWISE_WARM": warm}
+    first = subprocess.Popen(command, cwd=clone, env={**environment, "STOPPED": RESULT}, stderr=subprocess.PIPE, text=True,
+                             start_new_session=True)  # fmt: skip
     wait(lambda: trains(clone))
     stop(first)
     said = first.communicate(timeout=120)[1]
     assert first.returncode != 0, said
-    assert not (clone / RESULT).exists()
     wait(lambda: not jobs(clone), 10)
     assert ": kept after update " in (clone / LOG).read_text(), said
     assert len(list((clone / CHECKPOINTS).iterdir())) == 1
-    [job] = [
-        job
-        for job in json.loads(rankwise(clone, "plan", "--study", "config/stopped.yaml", "--json"))["jobs"]
-        if job["job"] == "train"
-    ]
-    assert job["why"] == ["not there yet", "goes on from its checkpoint"]
-    done = run_snakemake(clone, "--configfile", "config/stopped.yaml", "--cores", "2", "--", RESULT, RANKWISE_WARM=warm)
+    assert not (clone / RESULT).exists()
+    plan = json.loads(rankwise(clone, "plan", "--study", "config/stopped.yaml", "--json"))
+    assert [job["why"] for job in plan["jobs"] if job["job"] == "train"] == [["not there yet", "goes on from its checkpoint"]]
+    done = run_snakemake(clone, *ASKED, RANKWISE_WARM=warm)
     assert done.returncode == 0, done.stderr[-5000:]
     assert ": goes on after update " in (clone / LOG).read_text()
     assert agreement.gap(json.loads((clone / RESULT).read_text()), json.loads((clone / "whole.json").read_text())) is None

@@ -3,9 +3,9 @@
 Most jobs are short, and importing torch and transformers takes longer than they do. So the first job starts a server, which
 imports those libraries, and nothing of this project, and waits at a Unix socket. Each job is a fork of it that runs the script
 as `python SCRIPT` would, with the caller's arguments, environment, folder and standard streams (forks.py). A caller that dies,
-or is told to stop, has its job told so too: a training then keeps where it is. What goes wrong before a job has started is no
-harm, for then the script runs here. RANKWISE_WARM=0 switches the server off, and so does a system without pidfd (Linux has it).
-Standard library only.
+or is told to stop, has its job told so too: a training then keeps where it is. Snakemake's own end tells the caller, if that is
+its child: `exec` in the rules. What goes wrong before a job has started is no harm, for then the script runs here.
+RANKWISE_WARM=0 switches the server off, and so does a system without pidfd (Linux has it). Standard library only.
 
 With `--gpu N --gpu-memory-gib X` the job has N whole cards (lease.py), or if N is 0 so much memory of one, before it starts. It
 gets the locks too, so that a card is free when the job is gone, not when its caller is. The variables that name the card are
@@ -13,6 +13,7 @@ the job's alone: the server belongs to no card and never initializes one.
 """
 
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -36,12 +37,14 @@ NO_CUDA, NO_CARD = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}, {"CUDA_VISIBLE_DEVICE
 CARDS = ("--gpu", "--gpu-memory-gib")
 ALONE = 75  # a job on a shared card that ends so ran out of its share: it is run again, alone on a card
 BITS = "bitsandbytes"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SRC = Path(__file__).resolve().parents[1]
 PASSING = ("_", "PWD", "OLDPWD", "SHLVL", "PYTEST_CURRENT_TEST")  # variables that say nothing about how libraries load
 
 
 def main(arguments: list[str]) -> int:
     """The exit status of the script."""
+    end_with_parent()
     cards: dict[str, float] = {}
     while arguments[0] in CARDS:
         name, value, *arguments = arguments
@@ -54,6 +57,12 @@ def main(arguments: list[str]) -> int:
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, "-m", "rankwise.warm", "--gpu", "1", *arguments])
     return status
+
+
+def end_with_parent() -> None:
+    """Be told to stop when whoever started this process is gone, however that ended; only Linux does that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def leased(cards: dict[str, float]) -> "Lease | None":
