@@ -17,6 +17,9 @@ import vl_convert
 import yaml
 from conftest import CLEAN, copy_repository, edit, run_snakemake
 
+from rankwise import outputs
+from rankwise.plan import Plan
+from rankwise.report.captions import CAPTIONS
 from rankwise.report.html import losses, quality, trials
 
 STUDY = "tests/studies/report.yaml"
@@ -113,6 +116,25 @@ def column(page, table: str, name: str) -> list[str]:
         f"{table} thead th", "(heads, name) => heads.findIndex(h => h.dataset.name === name)", name
     )
     return [one.strip() for one in page.locator(f"{table} tbody tr > :nth-child({place + 1})").all_text_contents()]
+
+
+# Snakemake's own -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_snakemakes_report_has_every_figure_with_its_caption(study: Path, browser) -> None:
+    done = run_snakemake(study, "--configfile", STUDY, "--report", "workflow.html", "results/report.html")
+    assert done.returncode == 0, done.stderr[-3000:]
+    plan = Plan(yaml.safe_load((study / STUDY).read_text()), study, STUDY)
+    wanted = [CAPTIONS[name] for name in outputs.page_figures(plan)]
+    assert {"Quality", "Memory", "Training", "Claims"} <= {one.category for one in wanted}
+    page = browser.new_page()
+    page.goto((study / "workflow.html").as_uri())
+    folders = {name: page.get_by_text(name, exact=True) for name in {one.category for one in wanted}}
+    assert all(folder.is_visible() for folder in folders.values())
+    text = " ".join((study / "workflow.html").read_text().replace("\\n", " ").split())
+    assert [one.title for one in wanted if f"<strong>{html.escape(one.title, quote=False)}.</strong>" not in text] == []
+    page.close()
 
 
 # In the browser ---------------------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def _forest(key: tuple, pairs: pd.DataFrame, group: Group, labels: dict[str, str
     runs = group.curves[[*CURVE, "run"]]
     rows = rows.merge(runs, on=CURVE, how="left").sort_values("difference", ascending=False, kind="stable")
     margin = float(rows["margin"].dropna().max() * factor) if rows["margin"].notna().any() else 0
-    axis = f"points of accuracy, less those of {best}" if factor == 100 else f"log perplexity of {best}, less the curve's"
+    axis = "points of accuracy" if factor == 100 else "log of the perplexities' ratio"
     x, order = marks.quantity("difference", axis, zero=True), list(rows["curve"])
     y = {"field": "curve", "type": "nominal", "title": None, "sort": order, "axis": {"labelLimit": 150, "ticks": False}}
     entries = [{"name": v, "colour": c, "shape": marks.SHAPES[s]} for v, (c, s) in VERDICTS.items()]

@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import Callable
-from math import sqrt
 from typing import NamedTuple
 
 import pandas as pd
@@ -30,11 +29,11 @@ TITLES = {
 SHOWN = {
     "summary": ("n", "accuracy_percent", "accuracy_low_percent", "accuracy_high_percent", "perplexity", "perplexity_low",
                 "perplexity_high", "best", "trainable_parameters", "optimizer_state_mib", "peak_mib", "step_time_s", "warning"),
-    "fronts": ("cost", "amount", "estimate", "low", "high", "on_front", "front_probability"),
+    "fronts": ("cost", "amount", "on_front", "front_probability", "estimate", "low", "high"),
     "views": ("cost", "budget", "amount", "estimate", "low", "high", "tied", "undecided"),
     "runs": ("accuracy_fraction", "perplexity", "eval_loss_nats", "learning_rate", "effective_batch_size", "updates",
              "tokens", "train_time_s"),
-    "comparisons": ("metric", "method_a", "rank_a", "method_b", "rank_b", "difference", "low", "high", "p_holm", "verdict"),
+    "comparisons": ("method_a", "rank_a", "method_b", "rank_b", "verdict", "difference", "low", "high", "p_holm", "metric"),
     "memory": ("trainable_parameters", "weights_bytes", "gradients_bytes", "optimizer_state_bytes"),
     "ledger": ("peak_bytes", "measured_peak_bytes", "residual_fraction", "peak_phase", "weights_bytes", "gradients_bytes",
                "optimizer_state_bytes", "activations_bytes", "temporary_bytes"),
@@ -137,16 +136,15 @@ def reading(name: str, values: pd.Series) -> tuple[str, str, Callable[[float], s
     """How a column is read: its heading, its unit, and a value's text in that unit."""
     numbers = values.dropna().astype(float).abs() if pd.api.types.is_numeric_dtype(values) else pd.Series(dtype=float)
     stem = name.rpartition("_")[0].replace("_", " ")
-    numbers = numbers[numbers > 0]
-    middle = sqrt(numbers.min() * numbers.max()) if len(numbers) else 1.0  # the unit fits the small and the large
+    largest = numbers.max() if (numbers > 0).any() else 1.0  # so that columns of one kind, side by side, have one unit
     if name.endswith("_per_s") or name.endswith("_per_second"):
         return name.partition("_per_")[0].replace("_", " "), "per s", lambda v: f"{v:,.4g}" if v < 1000 else f"{v:,.0f}"
     if name.endswith("_bytes"):
-        return stem, *_scaled(style.unit(middle))
+        return stem, *_scaled(style.unit(largest))
     if name.endswith("_flops"):
-        return stem, *_scaled(next(both for both in FLOPS if middle >= both[0] or both[0] == 1.0))
+        return stem, *_scaled(next(both for both in FLOPS if largest >= both[0] or both[0] == 1.0))
     if name.endswith("_s"):
-        return stem, *_scaled(next((both for both in TIMES if middle >= both[0]), TIMES[-1]))
+        return stem, *_scaled(next((both for both in TIMES if largest >= both[0]), TIMES[-1]))
     if name.endswith(("_fraction", "_percent")):
         factor = 100 if name.endswith("_fraction") else 1
         return stem, "%", lambda value: f"{value * factor:.2f}".replace("-", style.MINUS)
