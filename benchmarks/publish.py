@@ -36,7 +36,7 @@ TABLES = (
 CLAIMS = ("claims.csv", "claims.md", "claims.png")
 VERDICTS = ("reproduced", "not reproduced", "not comparable", "not yet run")
 WORST = 5  # rows that the README shows
-PEAKS = ("peak_bytes", "tracked_peak_bytes", "measured_peak_bytes")
+PEAKS = ("peak_bytes", "tracked_peak_bytes", "measured_peak_bytes", "workspace_bytes")
 
 
 def publish(name: str, results: Path) -> None:
@@ -86,8 +86,8 @@ def closing(results: Path) -> str:
     rows = [row for row in _rows(results / "tables" / "ledger.csv") if row.get("measured_peak_bytes")]
     rows.sort(key=lambda row: -abs(float(row["residual_fraction"])))
     lines = [
-        ["model", "method", "rank", "predicted (B)", "tracked (B)", "measured (B)", "residual (%)"],
-        ["---", "---", *["---:"] * 5],
+        ["model", "method", "rank", "predicted (B)", "tracked (B)", "measured (B)", "of it workspace (B)", "residual (%)"],
+        ["---", "---", *["---:"] * 6],
     ]
     for row in rows:
         sizes = [f"{float(row[kind]):,.0f}" if row.get(kind) else "" for kind in PEAKS]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from rankwise.report import placing, style
 
 LIMIT = 2  # percent: what a ledger may leave unexplained
-NAMED = 4  # cells furthest off that are named
+FEW, NAMED = 6, 4  # cells that are all named; of more, those furthest off
 
 
 @style.styled
@@ -42,8 +42,9 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
 
 
 def _name(figure: Figure, axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
-    """Name the cells that are furthest off, if they are off at all, beside marks and the line at zero."""
+    """Name the cells, or of many those that are furthest off, if they are off at all, beside marks and the line at zero."""
     worst = rows[rows["share"].abs() > 0.05].sort_values("share", key=abs, ascending=False).head(NAMED)
+    named = rows if len(rows) <= FEW else worst
     figure.draw_without_rendering()
     pixels = [
         (
@@ -51,7 +52,7 @@ def _name(figure: Figure, axes: Axes, rows: pd.DataFrame, labels: dict[str, str]
             style.name(row.method, row.rank, labels),
             style.ink(style.look(row.method, labels)[0]),
         )
-        for row in worst.itertuples()
+        for row in named.itertuples()
     ]
     marks = [axes.transData.transform((row.x, row.share)) for row in rows.itertuples()]
     line = [axes.transData.transform((x, 0)) for x in np.linspace(*axes.get_xlim(), 60)]
