@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from conftest import CLEAN, ROOT, copy_repository, edit, run_snakemake
 from prepared import prepare
 
-from rankwise import agreement, checkpoint, pretrain, training
+from rankwise import agreement, checkpoint, evaluation, pretrain, training
 from rankwise.checkpoint import STATUS, Checkpoint, Stopped
 from rankwise.paths import CHECKPOINTS
 from rankwise.plan import Plan
@@ -128,6 +128,21 @@ def test_what_dies_without_a_word_has_lost_little(run, monkeypatch: pytest.Monke
     monkeypatch.setattr(Checkpoint, "save", lambda self, state: again.append(state["counts"]["updates"]))
     assert reproducible(run("lora")) == reproducible(whole)
     assert (saved, again) == (list(range(1, 8)), list(range(8, 21)))
+
+
+def test_what_has_nothing_left_to_learn_ends(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told to stop while the reported split is evaluated, the last there is to do, a training has its result."""
+    whole, evaluate, calls = run("lora"), evaluation.evaluate, []
+
+    def told(*given: object) -> dict:
+        calls.append(given)
+        if len(calls) == len(whole["history"]) + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*given)
+
+    monkeypatch.setattr(evaluation, "evaluate", told)
+    assert reproducible(run("lora")) == reproducible(whole)
+    assert len(calls) == len(whole["history"]) + 1
 
 
 def test_times_add_up_over_stops(run) -> None:
