@@ -28,6 +28,7 @@ pairs.sort(key=lambda pair: pair[0].startswith(":env:"))  # variables override f
 found = {key.rpartition(".")[2]: ast.literal_eval(value) for key, value in pairs}
 target = pathlib.Path(sys.argv[1])
 (target / "certificates.crt").touch()
+found.pop("constraint", None)  # a file of this machine, and the locks decide every version
 if "cert" in found:
     shutil.copy(found["cert"], target / "certificates.crt")
     found["cert"] = "/run/secrets/certificates"
