@@ -10,12 +10,12 @@ from rankwise import datasets, pretrain, result
 from rankwise.plan import Plan
 
 
-def prepare(plan: Plan, root: Path, rows: int = 2400) -> None:
-    """Every input of the plan below `root`, from an eighth of the corpus; the model is pre-trained for 30 updates."""
+def prepare(plan: Plan, root: Path, corpus: int = 1500, rows: dict | None = None, updates: int = 30) -> None:
+    """Every input of the plan below `root`: a small corpus, reviews of so many `rows` a split, a model pre-trained a little."""
     library = copy.deepcopy(plan.library)
-    library["datasets"]["generated_text"]["generated"]["rows"]["train"] = 1500
-    library["datasets"]["generated_reviews"]["generated"]["rows"]["train"] = rows
-    library["models"]["tiny"]["weights"]["pretrain"]["schedule"] |= {"updates": 30, "evaluate_every_updates": 30}
+    library["datasets"]["generated_text"]["generated"]["rows"]["train"] = corpus
+    library["datasets"]["generated_reviews"]["generated"]["rows"] |= rows or {}
+    library["models"]["tiny"]["weights"]["pretrain"]["schedule"] |= {"updates": updates, "evaluate_every_updates": updates}
     plan.library = library
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)

@@ -34,7 +34,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
     """A folder with inputs, and the plan of a training for each method: 100 examples, 7 micro-batches an epoch."""
     root = tmp_path_factory.mktemp("inputs")
     plan = Plan({**SMOKE, "profile": []}, ROOT, "config/methods_smoke.yaml")
-    prepare(plan, root, rows=500)
+    prepare(plan, root, rows={"train": 500})
     return root, plan
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from prepared import prepare
 from searched import GRID, STUDY, planned
 
 from rankwise import result, settled
@@ -16,24 +17,8 @@ from rankwise.plan import Plan
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
     """Inputs as the workflow lays them, without the reported split; the model is pre-trained for two updates."""
-    from accelerate.state import AcceleratorState
-
-    from rankwise import datasets, pretrain
-
     root, plan = tmp_path_factory.mktemp("inputs"), planned(methods=["full", "lora"], ranks=[2])
-    library = copy.deepcopy(plan.library)
-    library["datasets"]["generated_text"]["generated"]["rows"]["train"] = 600
-    library["datasets"]["generated_reviews"]["generated"]["rows"] = {"train": 600, "validation": 100}
-    library["models"]["tiny"]["weights"]["pretrain"]["schedule"] |= {"updates": 2, "evaluate_every_updates": 2}
-    plan.library = library
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        for kind, name in plan.inputs():
-            request, path = plan.input_request(kind, name), root / plan.input_path(kind, name)
-            path.parent.mkdir(parents=True)
-            AcceleratorState._reset_state(reset_partial_state=True)
-            make = datasets.prepare_dataset if kind == "dataset" else pretrain.pretrain
-            result.write(path, request, make(request, path.parent), {})
+    prepare(plan, root, corpus=600, rows={"train": 600, "validation": 100}, updates=2)
     (root / "results/inputs/datasets/generated_reviews/validation.jsonl").rename(root / "validation.jsonl")
     return root, plan
 
