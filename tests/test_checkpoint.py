@@ -31,10 +31,11 @@ FEW = ["full", "lora", "rsvd", "sparse_lora", "weight_reduction_shrunk", "qlora"
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
-    """A folder with inputs, and the plan of a training for each method: 100 examples, 7 micro-batches an epoch."""
+    """A folder with inputs, and the plan of a training for each method: 100 examples, 7 micro-batches an epoch; a base with dropout."""
     root = tmp_path_factory.mktemp("inputs")
     plan = Plan({**SMOKE, "profile": []}, ROOT, "config/methods_smoke.yaml")
     prepare(plan, root, rows={"train": 500})
+    edit(root / "results/inputs/models/tiny/config.json", '"dropout": 0.0', '"dropout": 0.2')
     return root, plan
 
 

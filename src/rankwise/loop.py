@@ -104,6 +104,7 @@ class Loop:
 
     def _advance(self, course: Course, batches: Batches, optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> None:
         bar = tqdm(total=course.total, initial=self.counts["updates"], desc="updates", disable=not sys.stderr.isatty())
+        self.model.train()  # a model comes to evaluate, and what goes on from a checkpoint may not be evaluated first
         self._between(course)
         while self.counts["updates"] < course.total:
             for batch in batches.epoch():
