@@ -221,10 +221,11 @@ def ctrl_c(snakemake: subprocess.Popen) -> None:
 
 
 def slurm(snakemake: subprocess.Popen) -> None:
-    """As SLURM preempts: SIGTERM for every process of the job, whatever its session."""
+    """As SLURM preempts: SIGTERM for every process of this run, whatever its session."""
+    own = f"STOPPED={Path(f'/proc/{snakemake.pid}/cwd').resolve()}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if f"STOPPED={snakemake.args[-1]}".encode() in (process / "environ").read_bytes().split(b"\0"):
+            if own in (process / "environ").read_bytes().split(b"\0"):
                 os.kill(int(process.name), signal.SIGTERM)
 
 
@@ -235,7 +236,7 @@ def test_a_workflow_that_was_stopped_goes_on(stop: Callable[[subprocess.Popen], 
     for left in (RESULT, LOG):
         (clone / left).unlink(missing_ok=True)
     command, environment = [str(Path(sys.executable).with_name("snakemake")), *ASKED], {**CLEAN, "RANKWISE_WARM": warm}
-    first = subprocess.Popen(command, cwd=clone, env={**environment, "STOPPED": RESULT}, stderr=subprocess.PIPE, text=True,
+    first = subprocess.Popen(command, cwd=clone, env={**environment, "STOPPED": str(clone)}, stderr=subprocess.PIPE, text=True,
                              start_new_session=True)  # fmt: skip
     wait(lambda: trains(clone))
     stop(first)
