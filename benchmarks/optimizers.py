@@ -17,7 +17,7 @@ import transformers
 from torch import Tensor, nn
 
 from rankwise.optim import AdamW, ProjectedAdam, ProjFactor
-from rankwise.optim.projectors import rsvd, svd
+from rankwise.optim.parts.projectors import rsvd, svd
 
 ROOT = Path(__file__).resolve().parents[1]
 RANK = 16
@@ -47,10 +47,15 @@ def matrices(device: str, shapes: list[tuple[int, int]] = SHAPES) -> list[Tensor
 
 def refresh(device: str) -> list[tuple[str, float, float]]:
     """New bases by rsvd against full SVDs: for one attention matrix, and for all of DistilBERT's blocks."""
-    return [_refresh(device, "one 768 x 768", SHAPES[:1], 9), _refresh(device, "DistilBERT's blocks", SHAPES, 3)]
+    return [
+        _refresh(device, "one 768 x 768", SHAPES[:1], 9),
+        _refresh(device, "DistilBERT's blocks", SHAPES, 3),
+    ]
 
 
-def _refresh(device: str, what: str, shapes: list[tuple[int, int]], repeats: int) -> tuple[str, float, float]:
+def _refresh(
+    device: str, what: str, shapes: list[tuple[int, int]], repeats: int
+) -> tuple[str, float, float]:
     grads = matrices(device, shapes)
     by_shape = [[g for g in grads if g.shape == shape] for shape in dict.fromkeys(shapes)]
     short = [[g if g.shape[0] <= g.shape[1] else g.mT for g in alike] for alike in by_shape]
@@ -75,10 +80,18 @@ def step(device: str) -> list[tuple[str, float, float]]:
 
     theirs = {"rank": RANK, "update_proj_gap": 10_000, "scale": 0.25, "proj_type": "std"}
     galore = GaLoreAdamW([{"params": params(), **theirs}], lr=1e-5, weight_decay=0.0)
-    ours = ProjectedAdam(params(), lr=1e-5, rank=RANK, interval_steps=10_000, eps=1e-6, convention="transformers")
-    times = medians(device, 15, ours=ours.step, galore=galore.step, adamw=AdamW(params(), lr=1e-5).step)
+    ours = ProjectedAdam(
+        params(), lr=1e-5, rank=RANK, interval_steps=10_000, eps=1e-6, convention="transformers"
+    )
+    times = medians(
+        device, 15, ours=ours.step, galore=galore.step, adamw=AdamW(params(), lr=1e-5).step
+    )
     return [
-        (f"step of ProjectedAdam / of galore-torch's GaLoreAdamW, rank {RANK}", times["ours"], times["galore"]),
+        (
+            f"step of ProjectedAdam / of galore-torch's GaLoreAdamW, rank {RANK}",
+            times["ours"],
+            times["galore"],
+        ),
         (f"step of ProjectedAdam, rank {RANK} / of torch's AdamW", times["ours"], times["adamw"]),
     ]
 
@@ -94,18 +107,31 @@ def gradients(device: str) -> list[tuple[str, int, int]]:
 
         def look(_: Tensor) -> None:
             nonlocal highest
-            alive = (p.grad.numel() * p.grad.element_size() for p in model.parameters() if p.grad is not None)
+            alive = (
+                p.grad.numel() * p.grad.element_size()
+                for p in model.parameters()
+                if p.grad is not None
+            )
             highest = max(highest, sum(alive))
 
         for param in model.parameters():
-            param.register_post_accumulate_grad_hook(look)  # before the optimizer's, so it sees what that frees
+            param.register_post_accumulate_grad_hook(
+                look
+            )  # before the optimizer's, so it sees what that frees
         ProjFactor(model.parameters(), rank=4, release=release)
         model(
-            input_ids=torch.zeros(1, 8, dtype=torch.long, device=device), labels=torch.zeros(1, dtype=torch.long, device=device)
+            input_ids=torch.zeros(1, 8, dtype=torch.long, device=device),
+            labels=torch.zeros(1, dtype=torch.long, device=device),
         ).loss.backward()
         return highest
 
-    return [("bytes of full gradients alive at once, ProjFactor on DistilBERT: released / not", peak(True), peak(False))]
+    return [
+        (
+            "bytes of full gradients alive at once, ProjFactor on DistilBERT: released / not",
+            peak(True),
+            peak(False),
+        )
+    ]
 
 
 def main() -> None:
@@ -116,7 +142,11 @@ def main() -> None:
     rows = [*refresh(device), *step(device), *gradients(device)]
     text = "| ours / other | ours | other | ratio |\n| --- | ---: | ---: | ---: |\n"
     text += "".join(f"| {what} | {a:,.4g} | {b:,.4g} | {a / b:.3f} |\n" for what, a, b in rows)
-    where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    where = (
+        torch.cuda.get_device_name()
+        if device == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
     text += f"\nSeconds (medians) or bytes. {where}, torch {torch.__version__}.\n"
     name = "optimizers.md" if device == "cpu" else "optimizers_cuda.md"
     (ROOT / "benchmarks" / name).write_text(text, encoding="utf-8")

@@ -23,8 +23,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from rankwise import cards, installed  # noqa: E402
-from rankwise.plan import Plan  # noqa: E402
+from rankwise.core import environment  # noqa: E402
+from rankwise.execution import gpus  # noqa: E402
+from rankwise.study.plan import Plan  # noqa: E402
 
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "results", ".snakemake", "logs")
@@ -47,7 +48,16 @@ STUDY = {
 def snakemake(root: Path, targets: list[str], *arguments: str) -> float:
     """Seconds that it takes."""
     start = time.perf_counter()
-    command = [SNAKEMAKE, *targets, "--quiet", "rules", "progress", "--configfile", "config/packing.yaml", *arguments]
+    command = [
+        SNAKEMAKE,
+        *targets,
+        "--quiet",
+        "rules",
+        "progress",
+        "--configfile",
+        "config/packing.yaml",
+        *arguments,
+    ]
     subprocess.run(command, cwd=root, check=True, stdout=subprocess.DEVNULL, stderr=sys.stderr)
     return time.perf_counter() - start
 
@@ -55,7 +65,10 @@ def snakemake(root: Path, targets: list[str], *arguments: str) -> float:
 def rehearsed(root: Path) -> dict[str, list[str]]:
     """Options that let trainings on a CPU take a simulated card, whole or in part."""
     (root / "cards.json").write_text(json.dumps(SIMULATED), encoding="utf-8")
-    os.environ |= {"RANKWISE_CARDS": str(root / "cards.json"), "RANKWISE_LEASES": str(root / "leases")}
+    os.environ |= {
+        "RANKWISE_CARDS": str(root / "cards.json"),
+        "RANKWISE_LEASES": str(root / "leases"),
+    }
     share = ["train:gpu=0", "train:gpu_memory_gib=1.5"]
     return {"serial": ["--set-resources", "train:gpu=1"], "packed": ["--set-resources", *share]}
 
@@ -70,22 +83,29 @@ def measure(root: Path, cores: int, real: int) -> dict[str, tuple[float, dict]]:
     found = {}
     for how, more in options.items():
         shared = {"share": how == "packed"} if real else {}
-        (root / "config/packing.yaml").write_text(yaml.safe_dump({**study, **shared}), encoding="utf-8")
+        (root / "config/packing.yaml").write_text(
+            yaml.safe_dump({**study, **shared}), encoding="utf-8"
+        )
         common = ["--cores", str(cores), "--resources", f"gpu={max(real, 1)}"]
         snakemake(root, [*inputs, "predictions"], *common)
         shutil.rmtree(root / "results/runs", ignore_errors=True)
         seconds = snakemake(root, runs, *common, *more)
-        found[how] = seconds, {run: json.loads((root / run).read_text(encoding="utf-8"))["metrics"] for run in runs}
+        found[how] = (
+            seconds,
+            {run: json.loads((root / run).read_text(encoding="utf-8"))["metrics"] for run in runs},
+        )
     return found
 
 
 def main() -> None:
     """Measure in a copy of the tree."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="jobs at once (default: all cores)")
+    parser.add_argument(
+        "--cores", type=int, default=os.cpu_count(), help="jobs at once (default: all cores)"
+    )
     given = parser.parse_args()
-    there = cards.found()
-    os.environ.setdefault(installed.OWN, installed.RECORDED)
+    there = gpus.found()
+    os.environ.setdefault(environment.OWN, environment.RECORDED)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "clone"
         shutil.copytree(ROOT, root, ignore=LEFT_OUT)

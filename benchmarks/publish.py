@@ -13,8 +13,8 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from rankwise.config import without
-from rankwise.report.collect import PER_JOB
+from rankwise.analysis.tidy import PER_JOB
+from rankwise.core.config import without
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = (
@@ -53,11 +53,21 @@ def publish(name: str, results: Path) -> None:
     if (folder / "ledger.csv").is_file():
         table = closing(results)
         (folder / "ledger.md").write_text(table, encoding="utf-8")
-        (folder / "worst.md").write_text("".join(table.splitlines(keepends=True)[: 2 + WORST]), encoding="utf-8")
-    measured = [*sorted(results.glob("runs/**/train.json")), *sorted(results.glob("profiles/**/*.json"))]
-    found = [without(json.loads(file.read_text(encoding="utf-8"))["environment"], PER_JOB) for file in measured]
+        (folder / "worst.md").write_text(
+            "".join(table.splitlines(keepends=True)[: 2 + WORST]), encoding="utf-8"
+        )
+    measured = [
+        *sorted(results.glob("runs/**/train.json")),
+        *sorted(results.glob("profiles/**/*.json")),
+    ]
+    found = [
+        without(json.loads(file.read_text(encoding="utf-8"))["environment"], PER_JOB)
+        for file in measured
+    ]
     distinct = [env for number, env in enumerate(found) if env not in found[:number]]
-    (folder / "environment.json").write_text(json.dumps(distinct, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / "environment.json").write_text(
+        json.dumps(distinct, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+    )
 
 
 def decided(claims: Path) -> bool:
@@ -83,30 +93,54 @@ def verdicts(claims: Path) -> str:
 
 def closing(results: Path) -> str:
     """A Markdown table of predicted, tracked and measured peaks, the furthest off first, from a study's ledgers."""
-    rows = [row for row in _rows(results / "tables" / "ledger.csv") if row.get("measured_peak_bytes")]
+    rows = [
+        row for row in _rows(results / "tables" / "ledger.csv") if row.get("measured_peak_bytes")
+    ]
     rows.sort(key=lambda row: -abs(float(row["residual_fraction"])))
     lines = [
-        ["model", "method", "rank", "predicted (B)", "tracked (B)", "measured (B)", "of it workspace (B)", "residual (%)"],
+        [
+            "model",
+            "method",
+            "rank",
+            "predicted (B)",
+            "tracked (B)",
+            "measured (B)",
+            "of it workspace (B)",
+            "residual (%)",
+        ],
         ["---", "---", *["---:"] * 6],
     ]
     for row in rows:
         sizes = [f"{float(row[kind]):,.0f}" if row.get(kind) else "" for kind in PEAKS]
         rank = "" if row["rank"] == "0" else row["rank"]
-        lines.append([row["model"], row["method"], rank, *sizes, f"{100 * float(row['residual_fraction']):.3f}"])
+        lines.append(
+            [
+                row["model"],
+                row["method"],
+                rank,
+                *sizes,
+                f"{100 * float(row['residual_fraction']):.3f}",
+            ]
+        )
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def fill(text: str) -> str:
     """A page with every marked block replaced by the file that it names."""
     block = re.compile(r"(<!-- begin (\S+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
-    return block.sub(lambda found: f"{found[1]}\n{(ROOT / found[2]).read_text(encoding='utf-8')}\n{found[3]}", text)
+    return block.sub(
+        lambda found: f"{found[1]}\n{(ROOT / found[2]).read_text(encoding='utf-8')}\n{found[3]}",
+        text,
+    )
 
 
 def main() -> None:
     """Publish the study named on the command line, if any, then fill the README."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", nargs="?", help="name of the folder below benchmarks/")
-    parser.add_argument("--results", type=Path, default=ROOT / "results", help="where the study was built")
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "results", help="where the study was built"
+    )
     given = parser.parse_args()
     if given.study:
         publish(given.study, given.results)

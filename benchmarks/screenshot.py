@@ -20,7 +20,9 @@ def main() -> None:
     parser.add_argument("page", type=Path)
     parser.add_argument("picture", type=Path)
     given = parser.parse_args()
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None) or sys.exit(f"none of {', '.join(BROWSERS)} is installed")
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None) or sys.exit(
+        f"none of {', '.join(BROWSERS)} is installed"
+    )
     with sync_playwright() as tool:
         window = tool.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         page = window.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")

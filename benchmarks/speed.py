@@ -25,7 +25,13 @@ GRID = {
     "methods": ["full", "head_only", "lora", "lora_qkv", "rsvd"],
     "ranks": [*range(2, 32)],
 }
-BIG = {"name": "big", "question": "?", "device": "cuda", "train": [{**GRID, "seeds": [0, 1, 2, 3, 4, 5, 6]}], "profile": [GRID]}
+BIG = {
+    "name": "big",
+    "question": "?",
+    "device": "cuda",
+    "train": [{**GRID, "seeds": [0, 1, 2, 3, 4, 5, 6]}],
+    "profile": [GRID],
+}
 
 
 def seconds(root: Path, *arguments: str, repeats: int = 3) -> tuple[float, str]:
@@ -33,7 +39,9 @@ def seconds(root: Path, *arguments: str, repeats: int = 3) -> tuple[float, str]:
     found = []
     for _ in range(repeats):
         start = time.perf_counter()
-        done = subprocess.run([SNAKEMAKE, *arguments], cwd=root, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [SNAKEMAKE, *arguments], cwd=root, capture_output=True, text=True, check=True
+        )
         found.append(time.perf_counter() - start)
     return statistics.median(found), done.stdout + done.stderr
 
@@ -57,7 +65,10 @@ def main() -> None:
         }.items():
             median, printed = seconds(root, *arguments)
             rows.append((what, jobs(printed), median))
-    if "Nothing to be done" in seconds(ROOT, "--configfile", "config/demo.yaml", "-n", repeats=1)[1]:
+    if (
+        "Nothing to be done"
+        in seconds(ROOT, "--configfile", "config/demo.yaml", "-n", repeats=1)[1]
+    ):
         median, printed = seconds(ROOT, "--configfile", "config/demo.yaml", "--cores", "1")
         rows.append(("rebuild of the finished demo", jobs(printed), median))
     text = "| command | jobs | median of three (s) |\n| --- | ---: | ---: |\n"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from rankwise.measure.flops import flops
-from rankwise.plan import Cell, Plan
+from rankwise.measure.flops.count import flops
+from rankwise.study.plan import Cell, Plan
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMN = "profiler_step_flops"
@@ -34,7 +34,15 @@ def study(claims: list[dict]) -> Plan:
         ranks.setdefault(claim["cell"]["method"], []).append(claim["cell"]["rank"])
     shared = {"models": ["distilbert"], "datasets": ["sst2"], "measurements": ["flops"]}
     grids = [{**shared, "methods": [method], "ranks": some} for method, some in ranks.items()]
-    return Plan({"name": "system_a", "question": "Do its step FLOPs come out?", "device": "cpu", "profile": grids}, ROOT)
+    return Plan(
+        {
+            "name": "system_a",
+            "question": "Do its step FLOPs come out?",
+            "device": "cpu",
+            "profile": grids,
+        },
+        ROOT,
+    )
 
 
 def row(plan: Plan, claim: dict, label: str) -> tuple:
@@ -50,8 +58,13 @@ def row(plan: Plan, claim: dict, label: str) -> tuple:
     refresh = found["optimizer_amortised_flops"] - found["optimizer_flops"]
     additions = found["profiler_elementwise_flops"]
     if full != ours + attention + refresh - additions:
-        raise ArithmeticError(f"{claim['cell']}: {full} in full is not {ours} + {attention} + {refresh} - {additions}")
-    published, parts = claim["published"], (attention, refresh, additions, found["optimizer_elementwise_flops"])
+        raise ArithmeticError(
+            f"{claim['cell']}: {full} in full is not {ours} + {attention} + {refresh} - {additions}"
+        )
+    published, parts = (
+        claim["published"],
+        (attention, refresh, additions, found["optimizer_elementwise_flops"]),
+    )
     share = 100 * (full / published - 1)
     return label, claim["cell"]["rank"], published, ours, ours == published, full, share, *parts
 
@@ -65,7 +78,13 @@ def text(value: object) -> str:
     """A cell of the table."""
     if isinstance(value, bool):
         return "yes" if value else "**no**"
-    return f"{value:+.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return (
+        f"{value:+.3f}"
+        if isinstance(value, float)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )
 
 
 def main() -> None:
@@ -73,8 +92,15 @@ def main() -> None:
     library = yaml.safe_load((ROOT / "config/claims.yaml").read_text(encoding="utf-8"))
     claims = [claim for claim in library.values() if claim["column"] == COLUMN]
     plan = study(claims)
-    rows = [row(plan, claim, plan.library["methods"][claim["cell"]["method"]]["label"]) for claim in claims]
-    lines = [HEADINGS, ["---", *["---:"] * (len(HEADINGS) - 1)], *([text(value) for value in line] for line in rows)]
+    rows = [
+        row(plan, claim, plan.library["methods"][claim["cell"]["method"]]["label"])
+        for claim in claims
+    ]
+    lines = [
+        HEADINGS,
+        ["---", *["---:"] * (len(HEADINGS) - 1)],
+        *([text(value) for value in line] for line in rows),
+    ]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     note = NOTE.format(equal=sum(line[4] for line in rows), all=len(rows))
     (ROOT / "benchmarks/system_a_flops.md").write_text(table + note, encoding="utf-8")

@@ -43,7 +43,7 @@ fi
 
 # `rankwise`, and whatever else is run here, takes the sources of the clone that is mounted at /work.
 echo /work/src >"$(echo "$root"/lib/python3.*/site-packages)/rankwise.pth"
-printf '#!/bin/sh\nexec %s/bin/python -m rankwise.cli "$@"\n' "$root" >"$root/bin/rankwise"
+printf '#!/bin/sh\nexec %s/bin/python -m rankwise.cli.main "$@"\n' "$root" >"$root/bin/rankwise"
 chmod 755 "$root/bin/rankwise"
 mkdir -p /work /home/rankwise
 chmod 1777 /home/rankwise

@@ -6,11 +6,13 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
 
-from rankwise import budget, cluster, image, outputs, preflight, slurm, texts
-from rankwise.cards import CardError
-from rankwise.config import ConfigError
-from rankwise.needs import card_need
-from rankwise.plan import MEASUREMENTS, Cell, Plan, dumps
+from rankwise.checks import preflight
+from rankwise.execution import container, job_memory, slurm_nodes, slurm_request
+from rankwise.study import outputs, text_outputs
+from rankwise.execution.gpus import CardError
+from rankwise.core.config import ConfigError
+from rankwise.execution.gpu_needs import card_need
+from rankwise.study.plan import MEASUREMENTS, Cell, Plan, dumps, study_file
 
 DEPLOYED = {method.name for method in workflow.deployment_settings.deployment_method}  # --sdm
 # Jobs run on this machine, and are started from here: not on a cluster, nor on a node of one.
@@ -26,17 +28,17 @@ def card_limits():
 
 
 try:
-    CLUSTER = cluster.settings(config.pop("cluster", None), ROOT)
+    CLUSTER = slurm_request.settings(config.pop("cluster", None), ROOT)
     if CLUSTER and not any(word.startswith("--res") for word in sys.argv):
         workflow.global_resources._data.pop("gpu", None)  # profiles/default, which --profile reads too, limits this machine
-    STUDY_FILE = preflight.study_file(workflow.overwrite_configfiles, ROOT)
+    STUDY_FILE = study_file(workflow.overwrite_configfiles, ROOT)
     PLAN = Plan(config, ROOT, STUDY_FILE)
     preflight.check_targets(sys.argv[1:], PLAN)
     if LOCAL:
         preflight.check_cards(*card_limits())
-    IMAGE = image.reference(ROOT)
+    IMAGE = container.reference(ROOT)
     if workflow.is_main_process and "APPTAINER" in DEPLOYED:
-        image.check(IMAGE, ROOT)
+        container.check(IMAGE, ROOT)
 except (ConfigError, CardError) as error:
     sys.exit(str(error))
 
@@ -84,23 +86,23 @@ def card_memory_of(measurement):
 
 def _card_need(measurement, cell):
     on_gpu = PLAN.needs_gpu(measurement, cell)
-    predicted = budget.prediction(PLAN, cell) if on_gpu and PLAN.study["share"] else {}
+    predicted = job_memory.prediction(PLAN, cell) if on_gpu and PLAN.study["share"] else {}
     return card_need(PLAN.study, measurement, on_gpu, predicted, LOCAL)
 
 
 def training_memory(wildcards):
     """Host memory (MiB) of a training."""
-    return budget.training_mib(PLAN, cell_of(wildcards))
+    return job_memory.training_mib(PLAN, cell_of(wildcards))
 
 
 def training_minutes(wildcards):
     """Minutes that a training may take."""
-    return budget.training_min(PLAN, cell_of(wildcards))
+    return job_memory.training_min(PLAN, cell_of(wildcards))
 
 
 def memory_of(measurement):
     """A function from wildcards to the host memory (MiB) of a profile."""
-    return lambda wildcards: budget.profile_mib(PLAN, measurement, cell_of(wildcards))
+    return lambda wildcards: job_memory.profile_mib(PLAN, measurement, cell_of(wildcards))
 
 
 def group_of(measurement):
@@ -140,15 +142,15 @@ def check_machine():
 def check_cluster():
     """What a SLURM cluster could not run; its nodes' own disks are not looked at from here."""
     submitted = {workflow.dag.get_job_group(job) or job for job in workflow.dag.needrun_jobs() if not job.is_local}
-    asks = [cluster.ask(name_of(one), dict(one.resources.items())) for one in submitted]
+    asks = [slurm_request.ask(name_of(one), dict(one.resources.items())) for one in submitted]
     settings, cores = workflow.executor_settings, workflow.resource_settings.cores
     scratch = {str(one.resources.get("tmpdir").raw).strip("'") for one in workflow.rules}  # as given: nodes evaluate it
     results = ROOT / "results"
     folders = [results if results.exists() else ROOT, *(Path(folder) for folder in sorted(scratch) if folder.startswith("/"))]
     return [
-        *cluster.options(CLUSTER, PLAN.file, PLAN.study["cpu_threads"], cores, card_limits()[0]),
-        *cluster.unlike(asks, settings.array_jobs),
-        *slurm.refusals(asks, PLAN.file, settings.status_command, folders),
+        *slurm_request.options(CLUSTER, PLAN.file, PLAN.study["cpu_threads"], cores, card_limits()[0]),
+        *slurm_request.unlike(asks, settings.array_jobs),
+        *slurm_nodes.refusals(asks, PLAN.file, settings.status_command, folders),
     ]
 
 

@@ -1,6 +1,6 @@
 """Figures, each from the tidy tables that it needs and no others; PNG, SVG and PDF, with captions for Snakemake's report."""
 
-from rankwise.report.captions import CAPTIONS
+from rankwise.study.captions import CAPTIONS
 
 
 rule figure:

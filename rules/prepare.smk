@@ -43,7 +43,7 @@ rule pretrain_model:
     params:
         request=input_request("model", "pretrained"),
     shell:
-        "exec python -m rankwise.warm workflow_scripts/pretrain_model.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "exec python -m rankwise.execution.worker_client workflow_scripts/pretrain_model.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 
 ruleorder: pretrain_model > prepare_model

@@ -17,7 +17,7 @@ rule memory:
     params:
         request=request_of("memory"),
     shell:
-        "exec python -m rankwise.warm workflow_scripts/memory.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "exec python -m rankwise.execution.worker_client workflow_scripts/memory.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule flops:
@@ -36,7 +36,7 @@ rule flops:
     params:
         request=request_of("flops"),
     shell:
-        "exec python -m rankwise.warm workflow_scripts/flops.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "exec python -m rankwise.execution.worker_client workflow_scripts/flops.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule forward:
@@ -58,7 +58,7 @@ rule forward:
     params:
         request=request_of("forward"),
     shell:
-        "exec python -m rankwise.warm --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
+        "exec python -m rankwise.execution.worker_client --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
         "workflow_scripts/forward.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 
@@ -80,7 +80,7 @@ rule ledger:
     params:
         request=request_of("ledger"),
     shell:
-        "exec python -m rankwise.warm --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
+        "exec python -m rankwise.execution.worker_client --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
         "workflow_scripts/ledger.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 
@@ -100,7 +100,7 @@ rule fits:
     params:
         request=request_of("fits"),
     shell:
-        "exec python -m rankwise.warm workflow_scripts/fits.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "exec python -m rankwise.execution.worker_client workflow_scripts/fits.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule throughput:
@@ -122,7 +122,7 @@ rule throughput:
     params:
         request=request_of("throughput"),
     shell:
-        "exec python -m rankwise.warm --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
+        "exec python -m rankwise.execution.worker_client --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
         "workflow_scripts/throughput.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 
@@ -142,7 +142,7 @@ rule predict:
     params:
         request=request_of("predict"),
     shell:
-        "exec python -m rankwise.warm workflow_scripts/predict.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        "exec python -m rankwise.execution.worker_client workflow_scripts/predict.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule predictions:

@@ -7,7 +7,9 @@ rule report:
         figures=[f"{outputs.figure_stem(name)}.svg" for name in outputs.page_figures(PLAN)],
         shown=[f"{outputs.table_stem(name)}.csv" for name in outputs.page_tables(PLAN)],
         drawn=[f"{outputs.table_stem(name)}.csv" for name in outputs.page_data(PLAN)],
-        results=[results_of(name) for name in outputs.page_data(PLAN) if name in outputs.TABLE_SOURCES],
+        results=[
+            results_of(name) for name in outputs.page_data(PLAN) if name in outputs.TABLE_SOURCES
+        ],
     output:
         outputs.REPORT,
     log:

@@ -21,7 +21,7 @@ rule trial:
     params:
         request=request_of("trial"),
     shell:
-        "exec python -m rankwise.warm --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
+        "exec python -m rankwise.execution.worker_client --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
         "workflow_scripts/trial.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
 
 

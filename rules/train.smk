@@ -22,5 +22,5 @@ rule train:
     params:
         request=request_of("train"),
     shell:
-        "exec python -m rankwise.warm --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
+        "exec python -m rankwise.execution.worker_client --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
         "workflow_scripts/train.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"

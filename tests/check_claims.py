@@ -12,16 +12,28 @@ def main() -> None:
     """Exit with the claims that are open; print those that do not hold."""
     with (ROOT / "results/claims.csv").open() as file:
         rows = list(csv.DictReader(file))
-    shapes = [row for row in rows if row["command"].endswith("config/shapes.yaml") and row["reason"].split(" ")[0] != "lacks"]
+    shapes = [
+        row
+        for row in rows
+        if row["command"].endswith("config/shapes.yaml") and row["reason"].split(" ")[0] != "lacks"
+    ]
     undecided = [
-        f"{row['claim']}: {row['verdict']}" for row in shapes if row["verdict"] not in ("reproduced", "not reproduced")
+        f"{row['claim']}: {row['verdict']}"
+        for row in shapes
+        if row["verdict"] not in ("reproduced", "not reproduced")
     ]
     if undecided or len(shapes) < LEAST:
-        raise SystemExit(f"{len(shapes)} claims on shapes, at least {LEAST} wanted; undecided: {undecided}")
-    print(f"{len(rows)} claims: {dict(Counter(row['verdict'] for row in rows))}; {len(shapes)} decided from shapes")
+        raise SystemExit(
+            f"{len(shapes)} claims on shapes, at least {LEAST} wanted; undecided: {undecided}"
+        )
+    print(
+        f"{len(rows)} claims: {dict(Counter(row['verdict'] for row in rows))}; {len(shapes)} decided from shapes"
+    )
     for row in shapes:
         if row["verdict"] == "not reproduced":
-            print(f"{row['claim']}: published {row['published']}, ours {row['ours']}; {row['reason']}")
+            print(
+                f"{row['claim']}: published {row['published']}, ours {row['ours']}; {row['reason']}"
+            )
 
 
 if __name__ == "__main__":

@@ -18,12 +18,20 @@ def shown(body: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "text.tex").write_text(f"{PAGE}\n{body}\n\\end{{document}}\n")
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "text"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
-        words = [line for line in done.stdout.splitlines() if line.startswith(("!", "l.", "Missing character"))]
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, errors="replace", check=False
+        )
+        words = [
+            line
+            for line in done.stdout.splitlines()
+            if line.startswith(("!", "l.", "Missing character"))
+        ]
         if done.returncode or words:
             raise ValueError("\n".join(words) or done.stdout[-500:])
         command = ["pdftotext", "-layout", "text.pdf", "-"]
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=True
+        ).stdout
 
 
 def main() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from conftest import CLEAN, ROOT
 
-from rankwise import config, result
-from rankwise.carry import Planned
-from rankwise.collect import collect, jobs
-from rankwise.plan import Plan
+from rankwise.audit.import_results import Planned
+from rankwise.audit.merge_clones import collect, jobs
+from rankwise.core import config, result
+from rankwise.study.plan import Plan
 
 STUDY = "tests/studies/collect_search.yaml"
 CELL = "tiny/generated_reviews/lora/r2"
@@ -19,7 +19,10 @@ TRAIN, MEMORY, TIMES = (
     f"results/profiles/{CELL}/memory.json",
     f"results/profiles/{CELL}/throughput.json",
 )
-MODEL, DATASET = "results/inputs/models/tiny/model.json", "results/inputs/datasets/generated_reviews/dataset.json"
+MODEL, DATASET = (
+    "results/inputs/models/tiny/model.json",
+    "results/inputs/datasets/generated_reviews/dataset.json",
+)
 
 
 def small_clone(root: Path) -> Path:
@@ -41,7 +44,13 @@ def three_places(folder: Path) -> tuple[Path, Path, Path]:
     return here, one, other
 
 
-def plant(root: Path, planned: dict[str, Planned], *paths: str, processor: str = "Processor 1", **found: object) -> None:
+def plant(
+    root: Path,
+    planned: dict[str, Planned],
+    *paths: str,
+    processor: str = "Processor 1",
+    **found: object,
+) -> None:
     """Results that answer the plan, each with the files beside it that it names; all of them where no path is named."""
     for path in paths or planned:
         file, job = root / path, planned[path]
@@ -63,8 +72,15 @@ def plant(root: Path, planned: dict[str, Planned], *paths: str, processor: str =
             if sums
             else {}
         )
-        default = {"metrics": {"accuracy_fraction": 0.5}, "cost": {"train_time_s": 1.0}, "device": "cpu", **parts}
-        result.write(file, job.request, {**default, **found}, {"processor": processor, "job_time_s": 2.0})
+        default = {
+            "metrics": {"accuracy_fraction": 0.5},
+            "cost": {"train_time_s": 1.0},
+            "device": "cpu",
+            **parts,
+        }
+        result.write(
+            file, job.request, {**default, **found}, {"processor": processor, "job_time_s": 2.0}
+        )
 
 
 def change(file: Path, **parts: object) -> None:
@@ -76,7 +92,11 @@ def bring(here: Path, *folders: Path, **options: object) -> dict:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(root)): file.read_bytes() for file in sorted(root.glob("results/**/*")) if file.is_file()}
+    return {
+        str(file.relative_to(root)): file.read_bytes()
+        for file in sorted(root.glob("results/**/*"))
+        if file.is_file()
+    }
 
 
 def consistent(root: Path, planned: dict[str, Planned]) -> bool:
@@ -87,6 +107,9 @@ def consistent(root: Path, planned: dict[str, Planned]) -> bool:
 
 
 def rankwise(root: Path, *arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "rankwise.cli", *map(str, arguments)]
-    environment = {**CLEAN, "PYTHONPATH": str(root / "src" if (root / "src").is_dir() else ROOT / "src")}
+    command = [sys.executable, "-m", "rankwise.cli.main", *map(str, arguments)]
+    environment = {
+        **CLEAN,
+        "PYTHONPATH": str(root / "src" if (root / "src").is_dir() else ROOT / "src"),
+    }
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)

@@ -12,14 +12,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: one c
 import pytest
 import yaml
 
-from rankwise.plan import Plan
+from rankwise.study.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = shutil.ignore_patterns(
-    "results", ".snakemake", ".git", ".venv", "logs", "__pycache__", "*.egg-info", ".*_cache", "*.sif"
+    "results",
+    ".snakemake",
+    ".git",
+    ".venv",
+    "logs",
+    "__pycache__",
+    "*.egg-info",
+    ".*_cache",
+    "*.sif",
 )
 # What a user's shell may hold must not decide a test.
-CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("RANKWISE_", "HF_", "PYTHONPATH", "SNAKEMAKE"))}
+CLEAN = {
+    k: v
+    for k, v in os.environ.items()
+    if not k.startswith(("RANKWISE_", "HF_", "PYTHONPATH", "SNAKEMAKE"))
+}
 
 
 def copy_repository(target: Path) -> Path:
@@ -30,7 +42,9 @@ def copy_repository(target: Path) -> Path:
 def run_snakemake(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """The real thing, in `root`; never raises."""
     command = [str(Path(sys.executable).with_name("snakemake")), *arguments]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, env={**CLEAN, **environment}, check=False)
+    return subprocess.run(
+        command, cwd=root, capture_output=True, text=True, env={**CLEAN, **environment}, check=False
+    )
 
 
 def edit(file: Path, old: str, new: str) -> None:

@@ -17,16 +17,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from rankwise import lease
+from rankwise.execution import gpu_lease
 
 DEADLINE_S = 120
 
 
 def pool(folder: Path, sizes: list[int]) -> dict[str, int]:
     """Simulated cards of these sizes (GiB), and a folder for their leases."""
-    cards = [{"uuid": f"SIM-{number}", "name": "simulated", "memory_gib": size} for number, size in enumerate(sizes)]
+    cards = [
+        {"uuid": f"SIM-{number}", "name": "simulated", "memory_gib": size}
+        for number, size in enumerate(sizes)
+    ]
     (folder / "cards.json").write_text(json.dumps(cards))
-    os.environ |= {"RANKWISE_CARDS": str(folder / "cards.json"), "RANKWISE_LEASES": str(folder / "leases"), "PATH": ""}
+    os.environ |= {
+        "RANKWISE_CARDS": str(folder / "cards.json"),
+        "RANKWISE_LEASES": str(folder / "leases"),
+        "PATH": "",
+    }
     return {card["uuid"]: card["memory_gib"] for card in cards}
 
 
@@ -34,11 +41,19 @@ def note(log: int, **line: object) -> None:
     os.write(log, json.dumps({"pid": os.getpid(), **line}).encode() + b"\n")
 
 
-def job(log: int, chance: random.Random, cards: int, gib: float, start_s: float, work_s: float, dies: bool) -> None:
+def job(
+    log: int,
+    chance: random.Random,
+    cards: int,
+    gib: float,
+    start_s: float,
+    work_s: float,
+    dies: bool,
+) -> None:
     """In a fork: come, wait, have, go, or be killed by the kernel in between."""
     time.sleep(start_s)
     note(log, event="ask", cards=cards, gib=gib)
-    got = lease.take(cards, gib, say=lambda text: None)
+    got = gpu_lease.take(cards, gib, say=lambda text: None)
     note(log, event="enter", uuids=[card.uuid for card in got.cards], cards=cards, gib=gib)
     time.sleep(work_s)
     note(log, event="leave")
@@ -98,7 +113,10 @@ def violations(lines: list[dict], sizes: dict[str, int]) -> tuple[list[str], int
                 found.append(f"{line} has other cards than it asked for")
         for uuid, size in sizes.items():
             on = [one for one in there.values() if uuid in one["uuids"]]
-            whole, shares = [one for one in on if one["cards"]], [one["gib"] for one in on if not one["cards"]]
+            whole, shares = (
+                [one for one in on if one["cards"]],
+                [one["gib"] for one in on if not one["cards"]],
+            )
             most = max(most, len(on))
             if len(whole) > 1 or (whole and shares) or sum(shares) > size:
                 found.append(f"{uuid} of {size} GiB: {on}")
@@ -143,17 +161,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cards", type=int, required=True)
     parser.add_argument(
-        "--schedules", type=int, default=0, help="random schedules; prints a line for each thing that went wrong"
+        "--schedules",
+        type=int,
+        default=0,
+        help="random schedules; prints a line for each thing that went wrong",
     )
-    parser.add_argument("--makespan", type=int, default=0, help="so many jobs, each with a card and packed; prints JSON")
+    parser.add_argument(
+        "--makespan",
+        type=int,
+        default=0,
+        help="so many jobs, each with a card and packed; prints JSON",
+    )
     given = parser.parse_args()
-    lease.FIRST_POLL_S, lease.POLL_S = 0.002, 0.008
+    gpu_lease.FIRST_POLL_S, gpu_lease.POLL_S = 0.002, 0.008
     for seed in range(given.schedules):
         for text in schedule(given.cards, seed):
             print(text)
     if given.makespan:
-        parts = {name: makespan(given.cards, given.makespan, gib, 8, 0.2) for name, gib in (("serial", 0), ("packed", 1.5))}
-        print(json.dumps({name: {"seconds": seconds, "together": most} for name, (seconds, most) in parts.items()}))
+        parts = {
+            name: makespan(given.cards, given.makespan, gib, 8, 0.2)
+            for name, gib in (("serial", 0), ("packed", 1.5))
+        }
+        print(
+            json.dumps(
+                {
+                    name: {"seconds": seconds, "together": most}
+                    for name, (seconds, most) in parts.items()
+                }
+            )
+        )
 
 
 if __name__ == "__main__":

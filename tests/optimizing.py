@@ -18,7 +18,9 @@ def gradients(count: int, *shape: int, seed: int = 7, dtype: torch.dtype = F64) 
     return [torch.randn(*shape, generator=generator, dtype=dtype) for _ in range(count)]
 
 
-def optimize(cls: type, weight: Tensor, grads: list[Tensor], lr: float = 0.1, **options) -> tuple[nn.Parameter, dict]:
+def optimize(
+    cls: type, weight: Tensor, grads: list[Tensor], lr: float = 0.1, **options
+) -> tuple[nn.Parameter, dict]:
     param = nn.Parameter(weight.clone())
     optimizer = cls([param], lr, **options)
     for grad in grads:
@@ -32,7 +34,9 @@ def short(matrix: Tensor) -> Tensor:
     return matrix if matrix.shape[0] < matrix.shape[1] else matrix.mT
 
 
-def adam(m: Tensor, v: Tensor, grad: Tensor, t: int, eps: float, betas: tuple[float, float] = (B1, B2)) -> Tensor:
+def adam(
+    m: Tensor, v: Tensor, grad: Tensor, t: int, eps: float, betas: tuple[float, float] = (B1, B2)
+) -> Tensor:
     """In the convention of the authors' codes: eps before the correction."""
     m.copy_(betas[0] * m + (1 - betas[0]) * grad)
     v.copy_(betas[1] * v + (1 - betas[1]) * grad**2)

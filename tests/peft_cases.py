@@ -7,8 +7,8 @@ import yaml
 from conftest import ROOT
 from torch import nn
 
-from rankwise import models
-from rankwise.method import adapt
+from rankwise.methods.parts.base import adapt
+from rankwise.models import build as models
 
 LIBRARY = yaml.safe_load((ROOT / "config/models.yaml").read_text())
 SMALL_BERT = {
@@ -22,7 +22,11 @@ SMALL_BERT = {
 SMALL_GPT2 = {"vocab_size": 96, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.0, "embd_pdrop": 0.0,
               "attn_pdrop": 0.0, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}  # fmt: skip
 FEED_FORWARD = {
-    "minilm": {"output": "attention.output.dense", "up": "intermediate.dense", "down": "output.dense"},
+    "minilm": {
+        "output": "attention.output.dense",
+        "up": "intermediate.dense",
+        "down": "output.dense",
+    },
     "stories260k": {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"},
     "gpt2": {"output": "attn.c_proj", "down": "mlp.c_proj"},
     "tiny": {},
@@ -54,7 +58,11 @@ CASES = {
 }
 PROMPTS = ("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_mlp")
 ON_BERT = ("lora", "ia3", "bitfit", *PROMPTS)  # those that meet its names, its biases or its sizes
-ON_LLAMA = [case for case in CASES if case not in ("rslora", "gaussian", "pissa_niter_4", "oft_neumann", "mini", "bitfit")]
+ON_LLAMA = [
+    case
+    for case in CASES
+    if case not in ("rslora", "gaussian", "pissa_niter_4", "oft_neumann", "mini", "bitfit")
+]
 PAIRS = [
     *(("tiny", "classification", case) for case in CASES if case != "prefix_tuning"),
     *(("minilm", "classification", case) for case in ON_BERT),
@@ -65,16 +73,26 @@ PAIRS = [
 def entry(name: str) -> dict:
     """A small model's entry with a name for every role."""
     found = copy.deepcopy(LIBRARY[name])
-    found["architecture"] |= {"minilm": SMALL_BERT, "gpt2": SMALL_GPT2, "stories260k": {"num_hidden_layers": 2}}.get(name, {})
+    found["architecture"] |= {
+        "minilm": SMALL_BERT,
+        "gpt2": SMALL_GPT2,
+        "stories260k": {"num_hidden_layers": 2},
+    }.get(name, {})
     width = found["architecture"].get("n_embd") or found["architecture"].get("hidden_size")
     found["hidden_size"] = width or found["hidden_size"]
-    found["modules"] |= {role: {"name": module} for role, module in FEED_FORWARD.get(name, {}).items()}
+    found["modules"] |= {
+        role: {"name": module} for role, module in FEED_FORWARD.get(name, {}).items()
+    }
     return found
 
 
-def build(name: str, task: str, device: str = "cpu", attention: str = "sdpa") -> tuple[nn.Module, dict]:
+def build(
+    name: str, task: str, device: str = "cpu", attention: str = "sdpa"
+) -> tuple[nn.Module, dict]:
     torch.manual_seed(0)
-    model = models.from_shapes(entry(name), task, 2 if task == "classification" else 0, device, attention)
+    model = models.from_shapes(
+        entry(name), task, 2 if task == "classification" else 0, device, attention
+    )
     return model.eval(), models.names(entry(name), task)
 
 
@@ -93,7 +111,9 @@ def batch(task: str) -> dict[str, torch.Tensor]:
     ids = torch.randint(3, 96, (4, 10), generator=torch.Generator().manual_seed(2))
     mask = torch.ones_like(ids)
     ids[2:, 6:], mask[2:, 6:] = 2, 0
-    labels = torch.tensor([0, 1, 1, 0]) if task == "classification" else ids.masked_fill(mask == 0, -100)
+    labels = (
+        torch.tensor([0, 1, 1, 0]) if task == "classification" else ids.masked_fill(mask == 0, -100)
+    )
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 

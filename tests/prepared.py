@@ -6,16 +6,23 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 
-from rankwise import datasets, pretrain, result
-from rankwise.plan import Plan
+from rankwise.core import result
+from rankwise.data import datasets
+from rankwise.study.plan import Plan
+from rankwise.training import pretrain
 
 
-def prepare(plan: Plan, root: Path, corpus: int = 1500, rows: dict | None = None, updates: int = 30) -> None:
+def prepare(
+    plan: Plan, root: Path, corpus: int = 1500, rows: dict | None = None, updates: int = 30
+) -> None:
     """Every input of the plan below `root`: a small corpus, reviews of so many `rows` a split, a model pre-trained a little."""
     library = copy.deepcopy(plan.library)
     library["datasets"]["generated_text"]["generated"]["rows"]["train"] = corpus
     library["datasets"]["generated_reviews"]["generated"]["rows"] |= rows or {}
-    library["models"]["tiny"]["weights"]["pretrain"]["schedule"] |= {"updates": updates, "evaluate_every_updates": updates}
+    library["models"]["tiny"]["weights"]["pretrain"]["schedule"] |= {
+        "updates": updates,
+        "evaluate_every_updates": updates,
+    }
     plan.library = library
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)

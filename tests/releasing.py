@@ -9,14 +9,21 @@ from torch import Tensor, nn
 import rankwise.optim
 
 F64 = torch.float64
-RELEASING = [name for name in dir(rankwise.optim) if "release" in inspect.signature(getattr(rankwise.optim, name)).parameters]
+RELEASING = [
+    name
+    for name in dir(rankwise.optim)
+    if "release" in inspect.signature(getattr(rankwise.optim, name)).parameters
+]
 FUSED = [name for name in RELEASING if getattr(rankwise.optim, name).RELEASE == "fused"]
 GATHERED = [name for name in RELEASING if getattr(rankwise.optim, name).RELEASE == "gathered"]
 DRAWN = [
     ("ProjectedAdam", {"projector": "normal"}),
     ("ProjectedAdam", {"projector": "rademacher", "scheme": "original"}),
     ("ProjectedAdam", {"projector": "orthonormal", "transport": "project"}),
-    ("ProjectedAdam", {"projector": "normal", "rule": "sgd", "granularity": 2.0, "transport": "reset"}),
+    (
+        "ProjectedAdam",
+        {"projector": "normal", "rule": "sgd", "granularity": 2.0, "transport": "reset"},
+    ),
     ("ProjFactor", {}),
     ("ProjFactor", {"granularity": 2.0, "transport": "project"}),
 ]
@@ -40,7 +47,12 @@ class Net(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.embedding = nn.Embedding(12, 8)
-        self.one, self.two, self.norm, self.out = nn.Linear(8, 8), nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 12)
+        self.one, self.two, self.norm, self.out = (
+            nn.Linear(8, 8),
+            nn.Linear(8, 8),
+            nn.LayerNorm(8),
+            nn.Linear(8, 12),
+        )
         self.out.weight = self.embedding.weight
         self.double()
 
@@ -54,21 +66,33 @@ class Net(nn.Module):
 
 def batch(step: int, count: int = 8) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(step)
-    return torch.randint(0, 12, (count,), generator=generator), torch.randint(0, 12, (count,), generator=generator)
+    return torch.randint(0, 12, (count,), generator=generator), torch.randint(
+        0, 12, (count,), generator=generator
+    )
 
 
 def loss_of(model: nn.Module, data: tuple[Tensor, Tensor]) -> Tensor:
     return nn.functional.cross_entropy(model(data[0]), data[1])
 
 
-def make(name: str, model: nn.Module, options: dict, *, release: bool, lr: float = 0.05) -> torch.optim.Optimizer:
+def make(
+    name: str, model: nn.Module, options: dict, *, release: bool, lr: float = 0.05
+) -> torch.optim.Optimizer:
     cls = getattr(rankwise.optim, name)
     arguments = inspect.signature(cls).parameters
     fixed = {"rank": 2, "interval_steps": 2, "weight_decay": 0.1}
-    return cls(model.parameters(), lr, **{k: v for k, v in fixed.items() if k in arguments}, **options, release=release)
+    return cls(
+        model.parameters(),
+        lr,
+        **{k: v for k, v in fixed.items() if k in arguments},
+        **options,
+        release=release,
+    )
 
 
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, start: int = 0, stop: int = 5) -> nn.Module:
+def train(
+    model: nn.Module, optimizer: torch.optim.Optimizer, start: int = 0, stop: int = 5
+) -> nn.Module:
     for step in range(start, stop):
         loss_of(model, batch(step)).backward()
         optimizer.step()

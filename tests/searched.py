@@ -2,7 +2,7 @@
 
 from conftest import ROOT
 
-from rankwise.plan import Plan
+from rankwise.study.plan import Plan
 
 RATES = [1.0e-3, 1.0e-2, 3.0e-3]
 GRID = {

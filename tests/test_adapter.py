@@ -8,9 +8,11 @@ import yaml
 from conftest import ROOT
 from torch import nn
 
-from rankwise import models, storage
+from rankwise.core.errors import Unsupported
 from rankwise.measure.batch import meta_batch
-from rankwise.method import Unsupported, adapt, load_method
+from rankwise.methods.parts.base import adapt, load_method
+from rankwise.models import build as models
+from rankwise.models import storage
 
 LIBRARY = yaml.safe_load((ROOT / "config/models.yaml").read_text())
 SMALL = {
@@ -21,7 +23,11 @@ SMALL = {
 }  # fmt: skip
 WIDTH = {"minilm": 48, "gpt2": 32}
 ROLES = {
-    "minilm": {"output": "attention.output.dense", "up": "intermediate.dense", "down": "output.dense"},
+    "minilm": {
+        "output": "attention.output.dense",
+        "up": "intermediate.dense",
+        "down": "output.dense",
+    },
     "stories260k": {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"},
     "gpt2": {"output": "attn.c_proj", "down": "mlp.c_proj"},
 }
@@ -35,7 +41,10 @@ PLACEMENTS = ("houlsby", "pfeiffer", "parallel")
 EVERYWHERE = [(*model, placement) for model in MODELS for placement in PLACEMENTS]
 # The block's modules whose outputs meet the residual: attention, feed-forward.
 BRANCHES = {
-    "tiny": ("distilbert.transformer.layer.1.attention.out_lin", "distilbert.transformer.layer.1.ffn"),
+    "tiny": (
+        "distilbert.transformer.layer.1.attention.out_lin",
+        "distilbert.transformer.layer.1.ffn",
+    ),
     "minilm": ("bert.encoder.layer.1.attention.output.dense", "bert.encoder.layer.1.output.dense"),
     "stories260k": ("model.layers.1.self_attn.o_proj", "model.layers.1.mlp"),
     "gpt2": ("transformer.h.1.attn.c_proj", "transformer.h.1.mlp"),
@@ -52,11 +61,17 @@ def build(name: str, task: str, device: str = "cpu") -> tuple[nn.Module, dict]:
     return model.eval(), models.names(entry, task)
 
 
-def prepare(name: str, task: str, placement: str, device: str = "cpu", seed: int = 1, **options: object) -> nn.Module:
+def prepare(
+    name: str, task: str, placement: str, device: str = "cpu", seed: int = 1, **options: object
+) -> nn.Module:
     model, names = build(name, task, device)
     torch.manual_seed(seed)
     with torch.device(device):
-        return adapt({"module": "adapter", "options": {"rank": 4, "placement": placement, **options}}, model, names)[1]
+        return adapt(
+            {"module": "adapter", "options": {"rank": 4, "placement": placement, **options}},
+            model,
+            names,
+        )[1]
 
 
 def batch(task: str) -> dict[str, torch.Tensor]:
@@ -84,11 +99,15 @@ def added(model: nn.Module) -> list[nn.Parameter]:
 
 @pytest.mark.parametrize(("name", "task", "placement"), EVERYWHERE)
 def test_the_start_is_the_base_to_the_bit(name: str, task: str, placement: str) -> None:
-    assert torch.equal(logits(prepare(name, task, placement), task), logits(build(name, task)[0], task))
+    assert torch.equal(
+        logits(prepare(name, task, placement), task), logits(build(name, task)[0], task)
+    )
 
 
 @pytest.mark.parametrize(("name", "task", "placement"), EVERYWHERE)
-def test_the_closed_form_counts_the_adapters_and_houlsby_has_two_a_layer(name: str, task: str, placement: str) -> None:
+def test_the_closed_form_counts_the_adapters_and_houlsby_has_two_a_layer(
+    name: str, task: str, placement: str
+) -> None:
     model, names = build(name, task)
     d, k, layers = names["hidden_size"], 4, model.config.num_hidden_layers
     found = sum(param.numel() for param in added(prepare(name, task, placement)))
@@ -98,13 +117,17 @@ def test_the_closed_form_counts_the_adapters_and_houlsby_has_two_a_layer(name: s
 
 
 @pytest.mark.parametrize(("name", "task", "placement"), EVERYWHERE)
-def test_training_moves_the_adapters_and_the_head_and_leaves_the_base_to_the_bit(name: str, task: str, placement: str) -> None:
+def test_training_moves_the_adapters_and_the_head_and_leaves_the_base_to_the_bit(
+    name: str, task: str, placement: str
+) -> None:
     found = prepare(name, task, placement)
     names = build(name, task)[1]
     before = {n: p.detach().clone() for n, p in found.named_parameters()}
     train(found, task)
     moved = {n for n, p in found.named_parameters() if not torch.equal(p, before[n])}
-    assert moved == {n for n in before if ".adapter." in n or set(n.split(".")) & set(names["new_head"])}
+    assert moved == {
+        n for n in before if ".adapter." in n or set(n.split(".")) & set(names["new_head"])
+    }
     assert {n for n, p in found.named_parameters() if p.requires_grad} == moved
     base = dict(build(name, task)[0].named_parameters())
     assert all(torch.equal(before[n], base[n]) for n in base)
@@ -113,7 +136,9 @@ def test_training_moves_the_adapters_and_the_head_and_leaves_the_base_to_the_bit
 @pytest.mark.parametrize(("name", "task", "placement"), EVERYWHERE)
 def test_shapes_are_enough(name: str, task: str, placement: str) -> None:
     found = prepare(name, task, placement, "meta")
-    assert [p.shape for p in added(found)] == [p.shape for p in added(prepare(name, task, placement))]
+    assert [p.shape for p in added(found)] == [
+        p.shape for p in added(prepare(name, task, placement))
+    ]
     found(**meta_batch({"batch_size": 2, "sequence_length_tokens": 8})).logits.sum().backward()
     assert all(param.is_meta and param.grad is not None for param in added(found))
 
@@ -144,7 +169,9 @@ def test_what_is_added_and_where(name: str, task: str, placement: str) -> None:
             module._forward_pre_hooks.clear()
         plain = {branch: module(seen[branch][0]) for branch, module in plain.items()}
         if placement == "parallel":
-            plain["forward"] += expected(inside[0] if inside else entrance.dense.adapter, seen["entrance"])
+            plain["forward"] += expected(
+                inside[0] if inside else entrance.dense.adapter, seen["entrance"]
+            )
         else:
             plain["forward"] += expected(inside[0], plain["forward"])
         if placement == "houlsby":
@@ -166,7 +193,9 @@ def test_adapters_are_fp32_whatever_the_base_is_stored_as(weights: str) -> None:
     model, names = build("tiny", "classification")
     stored = storage.store(model, weights, names)
     start = logits(stored, "classification")
-    found = adapt({"module": "adapter", "options": {"rank": 4}, "weights": weights}, stored, names)[1]
+    found = adapt({"module": "adapter", "options": {"rank": 4}, "weights": weights}, stored, names)[
+        1
+    ]
     assert {param.dtype for param in added(found)} == {torch.float32}
     assert torch.equal(logits(found, "classification"), start)
     train(found, "classification")
@@ -185,7 +214,12 @@ def test_a_seed_decides_every_bit() -> None:
 
 def test_a_model_without_the_roles_is_refused() -> None:
     model, names = build("tiny", "classification", "meta")
-    less = {**names, "modules": {role: module for role, module in names["modules"].items() if role in ("query", "up")}}
+    less = {
+        **names,
+        "modules": {
+            role: module for role, module in names["modules"].items() if role in ("query", "up")
+        },
+    }
     with pytest.raises(Unsupported, match="names no module for output and down"):
         adapt({"module": "adapter", "options": {"rank": 4}}, model, less)
     assert load_method({"module": "adapter", "options": {"rank": 4}}).merge(model) is None

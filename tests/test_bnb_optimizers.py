@@ -10,11 +10,11 @@ import yaml
 from conftest import ROOT
 from torch import nn
 
-from rankwise.config import check
-from rankwise.entries import resolve_method
-from rankwise.measure.memory import memory
+from rankwise.core.config import check
+from rankwise.measure.memory.persistent import memory
 from rankwise.optim.adamw_8bit import AdamW8bit
 from rankwise.optim.paged_adamw import PagedAdamW
+from rankwise.study.resolve import resolve_method
 
 CASES = {
     "adamw_8bit": (AdamW8bit, {}),
@@ -28,7 +28,9 @@ MODELS = yaml.safe_load((ROOT / "config/models.yaml").read_text())
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(80, 90), nn.Tanh(), nn.Linear(90, 4))  # 7,200 numbers, 360, 90, 4
+    return nn.Sequential(
+        nn.Linear(80, 90), nn.Tanh(), nn.Linear(90, 4)
+    )  # 7,200 numbers, 360, 90, 4
 
 
 def advance(model: nn.Module, optimizer: torch.optim.Optimizer, start: int, stop: int) -> None:
@@ -47,7 +49,11 @@ def make(case: str) -> Callable[..., torch.optim.Optimizer]:
 def state(optimizer: torch.optim.Optimizer) -> list[dict]:
     """Shape and dtype of every tensor that each parameter keeps."""
     return [
-        {name: (tuple(v.shape), v.dtype) for name, v in optimizer.state[p].items() if torch.is_tensor(v)}
+        {
+            name: (tuple(v.shape), v.dtype)
+            for name, v in optimizer.state[p].items()
+            if torch.is_tensor(v)
+        }
         for group in optimizer.param_groups
         for p in group["params"]
     ]
@@ -85,7 +91,9 @@ def test_it_learns_and_again_to_the_bit(case: str) -> None:
     advance(first, make(case)(first.parameters()), 0, 30)
     advance(second, make(case)(second.parameters()), 0, 30)
     assert (first(x) - x[:, :4]).square().mean() < 0.8 * before
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)
+    )
 
 
 @each_case
@@ -97,9 +105,13 @@ def test_allocated_state_is_what_a_step_leaves(case: str) -> None:
     optimizers[1].allocate()
     optimizers[2].allocate()
     assert state(optimizers[0]) == state(optimizers[1]) == state(optimizers[2])
-    assert all(v.is_meta for s in optimizers[2].state.values() for v in s.values() if torch.is_tensor(v))
+    assert all(
+        v.is_meta for s in optimizers[2].state.values() for v in s.values() if torch.is_tensor(v)
+    )
     advance(allocated, optimizers[1], 0, 1)
-    assert all(torch.equal(a, b) for a, b in zip(stepped.parameters(), allocated.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(stepped.parameters(), allocated.parameters(), strict=True)
+    )
 
 
 @each_case
@@ -116,7 +128,12 @@ def test_state_is_the_formula(case: str) -> None:
 
 
 def test_small_tensors_keep_fp32_moments() -> None:
-    optimizer = AdamW8bit([nn.Parameter(torch.empty(4095, device="meta")), nn.Parameter(torch.empty(4096, device="meta"))])
+    optimizer = AdamW8bit(
+        [
+            nn.Parameter(torch.empty(4095, device="meta")),
+            nn.Parameter(torch.empty(4096, device="meta")),
+        ]
+    )
     optimizer.allocate()
     small, large = state(optimizer)
     assert small == {"state1": ((4095,), torch.float32), "state2": ((4095,), torch.float32)}
@@ -127,12 +144,21 @@ def test_small_tensors_keep_fp32_moments() -> None:
 @pytest.mark.parametrize(("module", "options", "large", "small"), [
     ("adamw_8bit", {}, 2 * (1 + 4 / 256), 8), ("paged_adamw", {}, 8, 8), ("paged_adamw", {"bits": 8}, 2 * (1 + 4 / 256), 8),
 ])  # fmt: skip
-def test_bytes_are_predicted_and_measured(module: str, options: dict, large: float, small: int) -> None:
+def test_bytes_are_predicted_and_measured(
+    module: str, options: dict, large: float, small: int
+) -> None:
     """Tiny's tensors: from 4,096 numbers (all of them multiples of 256) `large` bytes a number, else `small`; tables once."""
-    methods = {"x": {"module": "full", "learning_rate": 1.0e-3, "optimizer": {"module": module, **options}}}
+    methods = {
+        "x": {"module": "full", "learning_rate": 1.0e-3, "optimizer": {"module": module, **options}}
+    }
     entry = check(methods, ROOT / "config/schema/methods.schema.yaml", "methods")["x"]
     entry = resolve_method("x", entry, MODELS["tiny"], 0, "study: train.0")
-    asked = {"model": MODELS["tiny"], "method": entry, "shapes": {"task": "classification", "classes": 2}, "measured": True}
+    asked = {
+        "model": MODELS["tiny"],
+        "method": entry,
+        "shapes": {"task": "classification", "classes": 2},
+        "measured": True,
+    }
     found = memory(asked)["metrics"]
     sizes = [
         96 * 64,
@@ -147,7 +173,10 @@ def test_bytes_are_predicted_and_measured(module: str, options: dict, large: flo
     ]
     assert sum(sizes) == found["trainable_parameters"]
     tables = 2048 if large < 8 else 0
-    assert found["optimizer_state_bytes"] == sum(n * (large if n >= 4096 else small) for n in sizes) + tables
+    assert (
+        found["optimizer_state_bytes"]
+        == sum(n * (large if n >= 4096 else small) for n in sizes) + tables
+    )
     assert found["measured_optimizer_state_bytes"] == found["optimizer_state_bytes"]
 
 
@@ -165,7 +194,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(case: str) -> None:
     resumed.load_state_dict(loaded["optimizer"])
     assert state(resumed) == state(optimizer)
     advance(second, resumed, 4, 9)
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True)
+    )
 
 
 @each_case
@@ -178,7 +209,10 @@ def test_fp32_moments_of_bf16_weights_survive_a_round_trip(case: str) -> None:
     before = state(optimizer)
     optimizer.load_state_dict(optimizer.state_dict())
     assert state(optimizer) == before
-    assert {kind for tensors in before for _, kind in tensors.values()} <= {torch.float32, torch.uint8}
+    assert {kind for tensors in before for _, kind in tensors.values()} <= {
+        torch.float32,
+        torch.uint8,
+    }
 
 
 def test_groups_keep_their_own_rates_and_keys() -> None:

@@ -17,16 +17,38 @@ from accelerate.state import AcceleratorState
 from conftest import CLEAN, ROOT, copy_repository, edit, run_snakemake
 from prepared import prepare
 
-from rankwise import agreement, checkpoint, evaluation, pretrain, training
-from rankwise.checkpoint import STATUS, Checkpoint, Stopped
-from rankwise.paths import CHECKPOINTS
-from rankwise.plan import Plan
+from rankwise.core import compare
+from rankwise.core.paths import CHECKPOINTS
+from rankwise.study.plan import Plan
+from rankwise.training import checkpoint, evaluation, pretrain
+from rankwise.training import run as training
+from rankwise.training.checkpoint import STATUS, Checkpoint, Stopped
 
 # Every method, with settings that make what happens rarely happen within 20 updates. An epoch ends within a window of accumulation.
 SMOKE = yaml.safe_load((ROOT / "config/methods_smoke.yaml").read_text())
-UNEVEN = {"updates": 20, "batch_size": 16, "accumulation_steps": 2, "eval_batch_size": 200, "evaluate_every_updates": 6}
-ENTRIES = [name for part in SMOKE["train"] for name in part["methods"] if name not in ("frozen", "prefix_tuning")]
-FEW = ["full", "lora", "rsvd", "sparse_lora", "weight_reduction_shrunk", "qlora", "rsvd_released", "vlorp"]
+UNEVEN = {
+    "updates": 20,
+    "batch_size": 16,
+    "accumulation_steps": 2,
+    "eval_batch_size": 200,
+    "evaluate_every_updates": 6,
+}
+ENTRIES = [
+    name
+    for part in SMOKE["train"]
+    for name in part["methods"]
+    if name not in ("frozen", "prefix_tuning")
+]
+FEW = [
+    "full",
+    "lora",
+    "rsvd",
+    "sparse_lora",
+    "weight_reduction_shrunk",
+    "qlora",
+    "rsvd_released",
+    "vlorp",
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +68,14 @@ def run(prepared: tuple[Path, Plan], monkeypatch: pytest.MonkeyPatch) -> Callabl
     monkeypatch.chdir(root)
 
     def train(method: str, **changes: object) -> dict:
-        request = copy.deepcopy(plan.request("train", next(cell for cell in plan.cells("train") if cell.method == method)))
-        fused = request["schedule"]["max_gradient_norm"] is None  # steps within backward, which takes no accumulation either
+        request = copy.deepcopy(
+            plan.request(
+                "train", next(cell for cell in plan.cells("train") if cell.method == method)
+            )
+        )
+        fused = (
+            request["schedule"]["max_gradient_norm"] is None
+        )  # steps within backward, which takes no accumulation either
         request["schedule"] |= {**UNEVEN, "accumulation_steps": 1} if fused else UNEVEN
         request["method"] |= changes
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -70,7 +98,9 @@ def stop_after(checks: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def reproducible(found: dict) -> str:
-    return json.dumps({name: part for name, part in found.items() if name != "cost"}, sort_keys=True)
+    return json.dumps(
+        {name: part for name, part in found.items() if name != "cost"}, sort_keys=True
+    )
 
 
 def interrupted(train: Callable[[], dict], stops: list[int]) -> dict:
@@ -85,7 +115,10 @@ def interrupted(train: Callable[[], dict], stops: list[int]) -> dict:
     return train()
 
 
-@pytest.mark.parametrize("method", [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in ENTRIES if name not in FEW)])
+@pytest.mark.parametrize(
+    "method",
+    [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in ENTRIES if name not in FEW)],
+)
 def test_what_was_stopped_comes_out_as_what_was_not(method: str, run) -> None:
     """Within the first evaluation, after some updates, within a later evaluation, and within the epoch that follows."""
     whole = run(method)
@@ -94,7 +127,9 @@ def test_what_was_stopped_comes_out_as_what_was_not(method: str, run) -> None:
     assert not list(CHECKPOINTS.iterdir())
 
 
-def test_a_pre_training_goes_on_too(prepared: tuple[Path, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pre_training_goes_on_too(
+    prepared: tuple[Path, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its masks are drawn batch by batch: those of the batches that were seen are drawn again."""
     root, plan = prepared
     monkeypatch.chdir(root)
@@ -105,7 +140,9 @@ def test_a_pre_training_goes_on_too(prepared: tuple[Path, Plan], tmp_path: Path,
         AcceleratorState._reset_state(reset_partial_state=True)
         return pretrain.pretrain(request, tmp_path / name)
 
-    assert reproducible(interrupted(lambda: made("stopped"), [12, 7])) == reproducible(made("whole"))
+    assert reproducible(interrupted(lambda: made("stopped"), [12, 7])) == reproducible(
+        made("whole")
+    )
 
 
 def test_what_dies_without_a_word_has_lost_little(run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +163,9 @@ def test_what_dies_without_a_word_has_lost_little(run, monkeypatch: pytest.Monke
         with pytest.raises(MemoryError):
             run("lora")
     again = []
-    monkeypatch.setattr(Checkpoint, "save", lambda self, state: again.append(state["counts"]["updates"]))
+    monkeypatch.setattr(
+        Checkpoint, "save", lambda self, state: again.append(state["counts"]["updates"])
+    )
     assert reproducible(run("lora")) == reproducible(whole)
     assert (saved, again) == (list(range(1, 8)), list(range(8, 21)))
 
@@ -148,10 +187,17 @@ def test_what_has_nothing_left_to_learn_ends(run, monkeypatch: pytest.MonkeyPatc
 
 def test_times_add_up_over_stops(run) -> None:
     found = interrupted(lambda: run("full"), [12])
-    assert 0 < found["cost"]["evaluation_time_s"] < found["cost"]["evaluation_time_s"] + found["cost"]["train_time_s"] < 600
+    assert (
+        0
+        < found["cost"]["evaluation_time_s"]
+        < found["cost"]["evaluation_time_s"] + found["cost"]["train_time_s"]
+        < 600
+    )
 
 
-def test_a_diverged_run_is_a_result_and_leaves_no_checkpoint(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diverged_run_is_a_result_and_leaves_no_checkpoint(
+    run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checkpoint, "EVERY_S", 0)
     assert run("full", learning_rate=1e30)["status"] == "diverged"
     assert not list(CHECKPOINTS.iterdir())
@@ -189,8 +235,13 @@ def wait(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 
 def rankwise(root: Path, *arguments: str) -> str:
-    command, environment = [sys.executable, "-m", "rankwise.cli", *arguments], {**CLEAN, "PYTHONPATH": str(root / "src")}
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True).stdout
+    command, environment = (
+        [sys.executable, "-m", "rankwise.cli.main", *arguments],
+        {**CLEAN, "PYTHONPATH": str(root / "src")},
+    )
+    return subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, check=True
+    ).stdout
 
 
 def trains(root: Path) -> bool:
@@ -203,7 +254,9 @@ def jobs(root: Path) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (process / "cwd").resolve() == root and b"train.py" in (process / "cmdline").read_bytes():
+            if (process / "cwd").resolve() == root and b"train.py" in (
+                process / "cmdline"
+            ).read_bytes():
                 found.append(int(process.name))
     return found
 
@@ -231,11 +284,16 @@ def slurm(snakemake: subprocess.Popen) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stop", "warm"), [(ctrl_c, "1"), (slurm, "1"), (slurm, "0"), (kill, "1")])
-def test_a_workflow_that_was_stopped_goes_on(stop: Callable[[subprocess.Popen], None], warm: str, clone: Path) -> None:
+def test_a_workflow_that_was_stopped_goes_on(
+    stop: Callable[[subprocess.Popen], None], warm: str, clone: Path
+) -> None:
     """The job keeps where it is, and no process is left; the next run takes it from there."""
     for left in (RESULT, LOG):
         (clone / left).unlink(missing_ok=True)
-    command, environment = [str(Path(sys.executable).with_name("snakemake")), *ASKED], {**CLEAN, "RANKWISE_WARM": warm}
+    command, environment = (
+        [str(Path(sys.executable).with_name("snakemake")), *ASKED],
+        {**CLEAN, "RANKWISE_WARM": warm},
+    )
     first = subprocess.Popen(command, cwd=clone, env={**environment, "STOPPED": str(clone)}, stderr=subprocess.PIPE, text=True,
                              start_new_session=True)  # fmt: skip
     wait(lambda: trains(clone))
@@ -247,9 +305,16 @@ def test_a_workflow_that_was_stopped_goes_on(stop: Callable[[subprocess.Popen], 
     assert len(list((clone / CHECKPOINTS).iterdir())) == 1
     assert not (clone / RESULT).exists()
     plan = json.loads(rankwise(clone, "plan", "--study", "config/stopped.yaml", "--json"))
-    assert [job["why"] for job in plan["jobs"] if job["job"] == "train"] == [["not there yet", "goes on from its checkpoint"]]
+    assert [job["why"] for job in plan["jobs"] if job["job"] == "train"] == [
+        ["not there yet", "goes on from its checkpoint"]
+    ]
     done = run_snakemake(clone, *ASKED, RANKWISE_WARM=warm)
     assert done.returncode == 0, done.stderr[-5000:]
     assert ": goes on after update " in (clone / LOG).read_text()
-    assert agreement.gap(json.loads((clone / RESULT).read_text()), json.loads((clone / "whole.json").read_text())) is None
+    assert (
+        compare.gap(
+            json.loads((clone / RESULT).read_text()), json.loads((clone / "whole.json").read_text())
+        )
+        is None
+    )
     assert not list((clone / CHECKPOINTS).iterdir())

@@ -12,10 +12,11 @@ import pytest
 import yaml
 from conftest import ROOT, copy_repository, edit, run_snakemake
 
-from rankwise import claims, config, outputs, result
-from rankwise.plan import Cell, Plan
-from rankwise.report import collect, tables
-from rankwise.report.claims import holds_as_corrected, judge
+from rankwise.analysis import tables, tidy
+from rankwise.analysis.claim_verdicts import holds_as_corrected, judge
+from rankwise.core import config, result
+from rankwise.study import claims, outputs
+from rankwise.study.plan import Cell, Plan
 
 LIBRARY = config.library(ROOT)
 REGISTRY = claims.expand(LIBRARY["claims"])
@@ -42,11 +43,22 @@ def decisive() -> dict[str, dict]:
 
 def test_enough_are_registered_and_old_names_stay() -> None:
     assert len(REGISTRY) >= 60
-    assert {claim["system"] for claim in REGISTRY.values()} >= set("ABCDE") | {"GaLore", "HiRA", "QLoRA"}
+    assert {claim["system"] for claim in REGISTRY.values()} >= set("ABCDE") | {
+        "GaLore",
+        "HiRA",
+        "QLoRA",
+    }
     rsvd = {f"a_optimizer_memory_rsvd_r{rank}" for rank in (4, 8, 16, 64, 128)}
-    peaks = {f"a_peak_allocated_{kind}_r{rank}" for kind in ("lora_qkv", "weight_reduction") for rank in (4, 8, 16, 64, 128)}
+    peaks = {
+        f"a_peak_allocated_{kind}_r{rank}"
+        for kind in ("lora_qkv", "weight_reduction")
+        for rank in (4, 8, 16, 64, 128)
+    }
     assert {"a_optimizer_memory_adamw", *rsvd, *peaks} <= set(REGISTRY)
-    assert sum(name.startswith("a_step_flops") and "mislabelled" not in name for name in REGISTRY) == 30
+    assert (
+        sum(name.startswith("a_step_flops") and "mislabelled" not in name for name in REGISTRY)
+        == 30
+    )
 
 
 @pytest.mark.parametrize("file", STUDIES)
@@ -57,7 +69,9 @@ def test_the_study_of_the_command_has_the_cells_that_decide(file: str) -> None:
         measurement = outputs.TABLE_SOURCES[claim["table"]]
         there = {cell._replace(seed=None) for cell in plan.cells(measurement)}
         cells = [claim["cell"], {**claim["cell"], **claim.get("corrected_cell", {})}]
-        cells += [{**claim["cell"], **claim["against"].get("cell", {})}] if "against" in claim else []
+        cells += (
+            [{**claim["cell"], **claim["against"].get("cell", {})}] if "against" in claim else []
+        )
         if claim["command"].endswith(file):
             lacking += [name for cell in cells if Cell(**cell) not in there]
     assert not lacking
@@ -70,7 +84,11 @@ def test_shapes_need_nothing_else_and_the_paper_study_has_them_too() -> None:
         assert not any(shapes.needs_gpu(measurement, cell) for cell in shapes.cells(measurement))
         for cell in shapes.cells(measurement):
             assert paper.request(measurement, cell) == shapes.request(measurement, cell)
-    needy = [name for name, claim in decisive().items() if claim["command"].endswith(STUDIES[0]) and claim["needs"]]
+    needy = [
+        name
+        for name, claim in decisive().items()
+        if claim["command"].endswith(STUDIES[0]) and claim["needs"]
+    ]
     assert not needy
 
 
@@ -79,21 +97,30 @@ def test_settings_of_runs_are_those_of_the_study_that_runs_them() -> None:
     for name, claim in decisive().items():
         if claim["table"] != "runs":
             continue
-        cell = next(cell for cell in plan.cells("train") if cell._replace(seed=None) == Cell(**claim["cell"]))
+        cell = next(
+            cell
+            for cell in plan.cells("train")
+            if cell._replace(seed=None) == Cell(**claim["cell"])
+        )
         request = plan.request("train", cell)
         schedule, settings = request["schedule"], claim["settings"]
         batch = schedule["batch_size"] * schedule["accumulation_steps"]
-        assert (batch, request["method"]["learning_rate"]) == (settings["effective_batch_size"], settings["learning_rate"]), (
-            name
-        )
-        rows = (25000 if "imdb" in cell.dataset else 67349) - plan.library["datasets"][cell.dataset]["selection_rows"]
+        assert (batch, request["method"]["learning_rate"]) == (
+            settings["effective_batch_size"],
+            settings["learning_rate"],
+        ), name
+        rows = (25000 if "imdb" in cell.dataset else 67349) - plan.library["datasets"][
+            cell.dataset
+        ]["selection_rows"]
         updates = math.ceil(rows / batch) * schedule["epochs"]
         assert abs(updates - settings["updates"]) <= 0.05 * settings["updates"], name
 
 
 def test_targets(plan: Plan) -> None:
     found = outputs.targets(plan)
-    assert {f"results/claims.{end}" for end in ("csv", "md", "tex", "parquet", "png", "svg")} <= set(found)
+    assert {
+        f"results/claims.{end}" for end in ("csv", "md", "tex", "parquet", "png", "svg")
+    } <= set(found)
     assert not any(target.startswith("results/tables/claims") for target in found)
 
 
@@ -110,16 +137,22 @@ def test_a_request_fits_into_one_argument_of_a_command() -> None:
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, pd.DataFrame]]:
     """A folder of results with tables of some cells of the shapes study, and the tables."""
-    from rankwise.measure.flops import flops
-    from rankwise.measure.ledger import ledger
-    from rankwise.measure.memory import memory
+    from rankwise.measure.flops.count import flops
+    from rankwise.measure.memory.ledger import ledger
+    from rankwise.measure.memory.persistent import memory
 
     folder, plan = tmp_path_factory.mktemp("results"), plan_of("config/shapes.yaml")
     distilbert, llama = ("distilbert", "sst2"), ("llama_2_7b", "wikitext2")
     cells = {
         memory: [
-            *(Cell(*distilbert, *rest) for rest in (("lora_alpha16", 8), ("hira_as_lora", 0), ("qlora_single", 8))),
-            *(Cell(*llama, *rest) for rest in (("vlorp_published", 0), ("vlorp", 16), ("galore", 128))),
+            *(
+                Cell(*distilbert, *rest)
+                for rest in (("lora_alpha16", 8), ("hira_as_lora", 0), ("qlora_single", 8))
+            ),
+            *(
+                Cell(*llama, *rest)
+                for rest in (("vlorp_published", 0), ("vlorp", 16), ("galore", 128))
+            ),
             *(Cell("bert_base", "sst2", *rest) for rest in (("lora_alpha16", 8), ("qlora", 8))),
         ],
         flops: [
@@ -135,9 +168,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         planned = [(folder / plan.path(kind, cell), plan.request(kind, cell)) for cell in chosen]
         for path, request in planned:
             result.write(path, request, measure(request), {})
-        frames[kind] = collect.collect(planned)
+        frames[kind] = tidy.collect(planned)
         if kind == "ledger":
-            frames["state"] = collect.listed(planned, "state")
+            frames["state"] = tidy.listed(planned, "state")
     for name, frame in frames.items():
         (folder / "tables").mkdir(exist_ok=True)
         tables.write(frame, folder / "tables" / name)
@@ -168,7 +201,11 @@ EXPECTED = {
 
 def script(folder: Path, families: dict, names: list[str]) -> pd.DataFrame:
     """What the real script writes from the tables in a folder."""
-    request = {**outputs.claims_request(plan_of("config/shapes.yaml")), "families": list(families.items()), "tables": names}
+    request = {
+        **outputs.claims_request(plan_of("config/shapes.yaml")),
+        "families": list(families.items()),
+        "tables": names,
+    }
     command = [
         sys.executable,
         ROOT / "workflow_scripts/claims.py",
@@ -177,7 +214,9 @@ def script(folder: Path, families: dict, names: list[str]) -> pd.DataFrame:
         "--output",
         folder / "claims.csv",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "src")}, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "src")}, check=False
+    )
     assert done.returncode == 0, done.stderr
     return tables.read(folder / "claims.csv").set_index("claim")
 
@@ -189,13 +228,25 @@ def test_verdicts_on_real_results_and_a_wrong_number_is_found(measured) -> None:
     found = script(folder, families, list(frames))
     assert {name: found.loc[name, "verdict"] for name in EXPECTED} == EXPECTED
     corrected = found.index[holds_as_corrected(found)]
-    assert {"b_trainable_hira", "c_trainable_qlora_r8", "a_step_flops_mislabelled_r1"} <= {*corrected}
+    assert {"b_trainable_hira", "c_trainable_qlora_r8", "a_step_flops_mislabelled_r1"} <= {
+        *corrected
+    }
     assert "a_peak_allocated_sst2_rsvd_r16" not in corrected
     assert found.loc["a_optimizer_memory_rsvd_r4", "verdict"] == "not yet run"
-    for family in ("b_model_size", "d_state_formula", "a_step_flops_rsvd_fraction", "a_optimizer_basis_rsvd"):
+    for family in (
+        "b_model_size",
+        "d_state_formula",
+        "a_step_flops_rsvd_fraction",
+        "a_optimizer_basis_rsvd",
+    ):
         wrong(families[family])
     again = script(folder, families, list(frames))
-    shifted = ["b_model_size_lora", "d_state_formula", "a_step_flops_rsvd_fraction_r1", "a_optimizer_basis_rsvd_r16"]
+    shifted = [
+        "b_model_size_lora",
+        "d_state_formula",
+        "a_step_flops_rsvd_fraction_r1",
+        "a_optimizer_basis_rsvd_r16",
+    ]
     assert set(again.loc[shifted, "verdict"]) == {"not reproduced"}
     unchanged = [name for name in EXPECTED if name not in (*shifted, "b_model_size_qlora")]
     assert again.loc[unchanged, "verdict"].tolist() == found.loc[unchanged, "verdict"].tolist()
@@ -206,7 +257,11 @@ def wrong(family: dict) -> None:
     if "published" in family:
         family["published"] += 1
     for key, value in family.get("values", {}).items():
-        family["values"][key] = {**value, "published": value["published"] + 0.02} if isinstance(value, dict) else value + 1
+        family["values"][key] = (
+            {**value, "published": value["published"] + 0.02}
+            if isinstance(value, dict)
+            else value + 1
+        )
 
 
 # The figure ---------------------------------------------------------------------------------------------------------------
@@ -223,10 +278,16 @@ def test_the_figure_has_a_strip_a_quantity_and_every_verdict_in_its_title(measur
     assert all(f"{number} {verdict}" in title for verdict, number in counts.items())
     strips = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert "D  Optimizer memory" in strips and "A  FLOPs of a step, by rank fraction" in strips
-    marks = sum(len(line.get_xdata()) for line in figure.axes[0].get_lines() if line.get_marker() not in ("None", ""))
+    marks = sum(
+        len(line.get_xdata())
+        for line in figure.axes[0].get_lines()
+        if line.get_marker() not in ("None", "")
+    )
     assert marks == frame["ours"].notna().sum()
     looks = [look[:2] for look in claims_figure.LOOKS.values()]
-    assert len({colour for colour, _ in looks}) == len({marker for _, marker in looks}) == len(looks)
+    assert (
+        len({colour for colour, _ in looks}) == len({marker for _, marker in looks}) == len(looks)
+    )
 
 
 def test_the_figure_of_nothing_decided() -> None:
@@ -249,9 +310,26 @@ profile: [{models: [tiny], datasets: [generated_reviews], methods: [lora], ranks
 """
 SHARED = {"system": "A", "title": "t", "definition": "d", "unit": "u", "source": "s", "cell": CELL}
 SMALL = {
-    "trainable": {**SHARED, "table": "memory", "column": "trainable_parameters", "values": {"right": 5314, "wrong": 5315}},
-    "updates": {**SHARED, "table": "runs", "column": "updates", "settings": {"effective_batch_size": 8}, "published": 2},
-    "batch": {**SHARED, "table": "runs", "column": "updates", "settings": {"effective_batch_size": 16}, "published": 2},
+    "trainable": {
+        **SHARED,
+        "table": "memory",
+        "column": "trainable_parameters",
+        "values": {"right": 5314, "wrong": 5315},
+    },
+    "updates": {
+        **SHARED,
+        "table": "runs",
+        "column": "updates",
+        "settings": {"effective_batch_size": 8},
+        "published": 2,
+    },
+    "batch": {
+        **SHARED,
+        "table": "runs",
+        "column": "updates",
+        "settings": {"effective_batch_size": 16},
+        "published": 2,
+    },
     "accuracy": {**SHARED, "table": "runs", "column": "accuracy_fraction", "published": 2.0},
 }
 
@@ -265,7 +343,15 @@ def test_by_the_workflow(tmp_path: Path) -> None:
     values = {key: {"published": number} for key, number in SMALL["trainable"]["values"].items()}
     registry = {**SMALL, "trainable": {**SMALL["trainable"], "values": values}}
     (root / "config/claims.yaml").write_text(yaml.safe_dump(registry))
-    done = run_snakemake(root, "results/claims.csv", "results/claims.png", "--cores", "2", "--configfile", "config/small.yaml")
+    done = run_snakemake(
+        root,
+        "results/claims.csv",
+        "results/claims.png",
+        "--cores",
+        "2",
+        "--configfile",
+        "config/small.yaml",
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found = tables.read(root / "results/claims.csv").set_index("claim")
     verdicts = found["verdict"].to_dict()
@@ -274,10 +360,23 @@ def test_by_the_workflow(tmp_path: Path) -> None:
         "trainable_right": "reproduced", "trainable_wrong": "not reproduced", "updates": "reproduced", "batch": "not yet run",
         "accuracy": "not reproduced",
     }  # fmt: skip
-    assert found.loc["accuracy", "low"] <= found.loc["accuracy", "ours"] <= found.loc["accuracy", "high"]
+    assert (
+        found.loc["accuracy", "low"]
+        <= found.loc["accuracy", "ours"]
+        <= found.loc["accuracy", "high"]
+    )
     assert found.loc["batch", "reason"] == "ours has effective_batch_size 8, the claim 16"
-    assert all((root / f"results/claims.{end}").stat().st_size for end in ("md", "tex", "parquet", "svg"))
+    assert all(
+        (root / f"results/claims.{end}").stat().st_size for end in ("md", "tex", "parquet", "svg")
+    )
     edit(root / "config/claims.yaml", "published: 5314", "published: 5313")
-    again = run_snakemake(root, "results/claims.csv", "--cores", "2", "--configfile", "config/small.yaml")
+    again = run_snakemake(
+        root, "results/claims.csv", "--cores", "2", "--configfile", "config/small.yaml"
+    )
     assert again.returncode == 0, again.stderr[-3000:]
-    assert tables.read(root / "results/claims.csv").set_index("claim").loc["trainable_right", "verdict"] == "not reproduced"
+    assert (
+        tables.read(root / "results/claims.csv")
+        .set_index("claim")
+        .loc["trainable_right", "verdict"]
+        == "not reproduced"
+    )

@@ -8,10 +8,11 @@ import yaml
 from conftest import ROOT
 from test_claims import CELL, LIBRARY, REGISTRY
 
-from rankwise import claims, config
-from rankwise.config import ConfigError
-from rankwise.plan import Plan
-from rankwise.report.claims import judge
+from rankwise.analysis.claim_verdicts import judge
+from rankwise.core import config
+from rankwise.core.config import ConfigError
+from rankwise.study import claims
+from rankwise.study.plan import Plan
 
 SCHEMA = ROOT / "config/schema/claims.schema.yaml"
 
@@ -42,7 +43,14 @@ def runs(*accuracies: float | None, **columns: object) -> dict[str, pd.DataFrame
 
 
 def estimates(low: float, high: float, seeds: int) -> dict[str, pd.DataFrame]:
-    row = {**CELL, "metric": "accuracy_fraction", "seeds": seeds, "estimate": (low + high) / 2, "low": low, "high": high}
+    row = {
+        **CELL,
+        "metric": "accuracy_fraction",
+        "seeds": seeds,
+        "estimate": (low + high) / 2,
+        "low": low,
+        "high": high,
+    }
     return {"estimates": pd.DataFrame([row])}
 
 
@@ -55,22 +63,35 @@ def test_the_mean_over_seeds_and_its_interval_decide() -> None:
     assert "within our interval" in row["reason"]
     assert decide(runs(0.86, 0.90, 0.91) | estimates(0.87, 0.895, 3))["verdict"] == "not reproduced"
     slack = {"value": 0.006, "reason": "rounded"}
-    assert decide(runs(0.86, 0.90, 0.91) | estimates(0.87, 0.895, 3), tolerance=slack)["verdict"] == "reproduced"
-    assert math.isnan(decide(runs(0.86, 0.90, 0.91) | estimates(0.87, 0.91, 2))["low"]), "an interval of other seeds"
+    assert (
+        decide(runs(0.86, 0.90, 0.91) | estimates(0.87, 0.895, 3), tolerance=slack)["verdict"]
+        == "reproduced"
+    )
+    assert math.isnan(decide(runs(0.86, 0.90, 0.91) | estimates(0.87, 0.91, 2))["low"]), (
+        "an interval of other seeds"
+    )
 
 
 def test_one_seed_has_no_interval_and_says_so() -> None:
     row = decide(runs(0.895), tolerance={"value": 0.01, "reason": "one standard error"})
     assert (row["verdict"], row["tolerance"]) == ("reproduced", 0.01)
-    assert "one seed: no interval" in row["reason"] and "tolerance: one standard error" in row["note"]
+    assert (
+        "one seed: no interval" in row["reason"] and "tolerance: one standard error" in row["note"]
+    )
     assert math.isnan(row["low"])
 
 
 def test_other_settings_decide_nothing() -> None:
     row = decide(runs(0.9, learning_rate=1.0e-3))
-    assert (row["verdict"], row["reason"]) == ("not yet run", "ours has learning_rate 0.001, the claim 0.0002")
+    assert (row["verdict"], row["reason"]) == (
+        "not yet run",
+        "ours has learning_rate 0.001, the claim 0.0002",
+    )
     row = decide(runs(0.9, updates=94))
-    assert (row["verdict"], row["reason"]) == ("not yet run", "ours has updates 94, the claim about 100")
+    assert (row["verdict"], row["reason"]) == (
+        "not yet run",
+        "ours has updates 94, the claim about 100",
+    )
     assert decide(runs(0.9))["verdict"] == "reproduced"
     assert decide(runs(0.9), settings={"epochs": 3})["verdict"] == "not yet run"
 
@@ -92,23 +113,54 @@ def test_runs_of_several_devices_are_refused_by_name() -> None:
 def test_several_rows_that_are_no_seeds_are_an_error() -> None:
     frames = runs(0.9, 0.9)
     frames["runs"]["seed"] = 0
-    with pytest.raises(ValueError, match=r"one.settings: got 2 rows, allowed: what leaves one row a seed"):
+    with pytest.raises(
+        ValueError, match=r"one.settings: got 2 rows, allowed: what leaves one row a seed"
+    ):
         decide(frames)
 
 
 def test_ours_is_compared_first() -> None:
-    rows = [{**CELL, "rank": rank, "status": "ok", "a_bytes": size, "b_bytes": 10.0} for rank, size in ((2, 25.0), (4, 100.0))]
+    rows = [
+        {**CELL, "rank": rank, "status": "ok", "a_bytes": size, "b_bytes": 10.0}
+        for rank, size in ((2, 25.0), (4, 100.0))
+    ]
     frames = {"memory": pd.DataFrame(rows)}
     shared = {"table": "memory", "column": "a_bytes", "settings": {}}
     against = {"cell": {"rank": 4}}
-    assert decide(frames, **shared, against=against, compare="ratio", published=0.25)["verdict"] == "reproduced"
-    assert decide(frames, **shared, against=against, compare="saving", per=0.01, published=75)["verdict"] == "reproduced"
-    assert decide(frames, **shared, against=against, compare="difference", published=-75)["verdict"] == "reproduced"
-    assert decide(frames, **shared, against={"column": "b_bytes"}, compare="ratio", published=2.5)["verdict"] == "reproduced"
-    assert decide(frames, **{**shared, "column": ["a_bytes", "b_bytes"]}, per=7, published=5)["verdict"] == "reproduced"
+    assert (
+        decide(frames, **shared, against=against, compare="ratio", published=0.25)["verdict"]
+        == "reproduced"
+    )
+    assert (
+        decide(frames, **shared, against=against, compare="saving", per=0.01, published=75)[
+            "verdict"
+        ]
+        == "reproduced"
+    )
+    assert (
+        decide(frames, **shared, against=against, compare="difference", published=-75)["verdict"]
+        == "reproduced"
+    )
+    assert (
+        decide(frames, **shared, against={"column": "b_bytes"}, compare="ratio", published=2.5)[
+            "verdict"
+        ]
+        == "reproduced"
+    )
+    assert (
+        decide(frames, **{**shared, "column": ["a_bytes", "b_bytes"]}, per=7, published=5)[
+            "verdict"
+        ]
+        == "reproduced"
+    )
     missing = decide(frames, **shared, against={"cell": {"rank": 8}}, compare="ratio", published=1)
     assert missing["verdict"] == "not yet run"
-    assert decide(frames, **shared, published=25, tolerance={"fraction": 0.1, "reason": "r"})["tolerance"] == 2.5
+    assert (
+        decide(frames, **shared, published=25, tolerance={"fraction": 0.1, "reason": "r"})[
+            "tolerance"
+        ]
+        == 2.5
+    )
 
 
 def test_a_corrected_reading_is_judged_beside_the_published_number() -> None:
@@ -127,10 +179,22 @@ def test_what_cannot_be_compared_says_why_and_still_shows_ours() -> None:
     row = decide(runs(0.9), not_comparable="the published run had another split; the same would do")
     assert (row["verdict"], row["ours"], row["command"]) == ("not comparable", 0.9, "")
     assert row["reason"] == "the published run had another split; the same would do"
-    row = decide(table=None, column=None, cell=None, lacks="a dataset entry", needs={"gpu": "80 GB", "hub": True, "hours": 3})
-    assert (row["verdict"], row["reason"], row["needs"]) == ("not yet run", "lacks a dataset entry", "GPU (80 GB), hub, 3 h")
+    row = decide(
+        table=None,
+        column=None,
+        cell=None,
+        lacks="a dataset entry",
+        needs={"gpu": "80 GB", "hub": True, "hours": 3},
+    )
+    assert (row["verdict"], row["reason"], row["needs"]) == (
+        "not yet run",
+        "lacks a dataset entry",
+        "GPU (80 GB), hub, 3 h",
+    )
     for name, claim in REGISTRY.items():
-        assert "table" in claim or len(claim.get("not_comparable", claim.get("lacks", ""))) >= 10, name
+        assert "table" in claim or len(claim.get("not_comparable", claim.get("lacks", ""))) >= 10, (
+            name
+        )
         assert not claim["tolerance"] or "tolerance: " in claim["note"], name
 
 
@@ -170,5 +234,7 @@ def test_one_sentence(what: str) -> None:
 
 def test_an_included_study_that_is_not_there() -> None:
     study = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    with pytest.raises(ConfigError, match=r"config/shape.yaml: file: got 'nothing', allowed: a YAML file"):
+    with pytest.raises(
+        ConfigError, match=r"config/shape.yaml: file: got 'nothing', allowed: a YAML file"
+    ):
         Plan({**study, "include": ["config/shape.yaml"]}, ROOT)

@@ -8,18 +8,41 @@ from conftest import CLEAN, ROOT
 
 
 def rankwise(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "rankwise.cli", *arguments]
+    command = [sys.executable, "-m", "rankwise.cli.main", *arguments]
     return subprocess.run(command, cwd=ROOT, env=CLEAN, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow
 def test_fits_prints_a_row_a_method() -> None:
     done = rankwise(
-        "fits", "--model", "stories260k", "--memory", "16MiB", "--methods", "full", "lora", "--device", "cpu", "--length", "64"
+        "fits",
+        "--model",
+        "stories260k",
+        "--memory",
+        "16MiB",
+        "--methods",
+        "full",
+        "lora",
+        "--device",
+        "cpu",
+        "--length",
+        "64",
     )
     assert done.returncode == 0, done.stderr
     head, *rows = done.stdout.splitlines()
-    assert head.split() == ["method", "rank", "length", "batch", "in", "0.015625", "GiB", "longest", "in", "0.015625", "GiB"]
+    assert head.split() == [
+        "method",
+        "rank",
+        "length",
+        "batch",
+        "in",
+        "0.015625",
+        "GiB",
+        "longest",
+        "in",
+        "0.015625",
+        "GiB",
+    ]
     assert [row.split()[0] for row in rows] == ["full", "lora"]
     batches = [int(row.split()[-2]) for row in rows]
     assert 0 < batches[0] < batches[1]  # full keeps gradients and two moments of every weight

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from conftest import CLEAN, ROOT, edit, run_snakemake
 
-from rankwise import cluster, slurm
-from rankwise.config import ConfigError
+from rankwise.core.config import ConfigError
+from rankwise.execution import slurm_nodes, slurm_request
 
 DEMO = ("--configfile", "config/demo.yaml")
 
@@ -24,7 +24,9 @@ def resources_of(printed: str, rule: str) -> list[str]:
     """The lines of resources of a rule's jobs."""
     found, inside = [], False
     for line in printed.splitlines():
-        inside = line.strip() == f"rule {rule}:" or (inside and not line.strip().startswith("rule "))
+        inside = line.strip() == f"rule {rule}:" or (
+            inside and not line.strip().startswith("rule ")
+        )
         if inside and line.strip().startswith("resources:"):
             found.append(line)
             inside = False
@@ -35,7 +37,9 @@ def resources_of(printed: str, rule: str) -> list[str]:
 
 
 def test_partition_and_account_come_from_one_file(clone: Path) -> None:
-    (clone / "profiles/cluster.yaml").write_text("account: lab\npartition: cpus\ngpu_partition: cards\ngpu_model: h100\n")
+    (clone / "profiles/cluster.yaml").write_text(
+        "account: lab\npartition: cpus\ngpu_partition: cards\ngpu_model: h100\n"
+    )
     printed = dry(clone, "--profile", "profiles/slurm", "--set-resources", "train:gpu=1")
     trains, memories = resources_of(printed, "train"), resources_of(printed, "memory")
     assert len(trains) == 18
@@ -69,8 +73,10 @@ def test_a_misspelt_key_is_named(clone: Path) -> None:
 
 
 def test_an_unknown_style_is_named() -> None:
-    with pytest.raises(ConfigError, match="--config cluster: got 'gpu', allowed: gpus, gres, kubernetes"):
-        cluster.settings("gpu", ROOT)
+    with pytest.raises(
+        ConfigError, match="--config cluster: got 'gpu', allowed: gpus, gres, kubernetes"
+    ):
+        slurm_request.settings("gpu", ROOT)
 
 
 def test_local_runs_know_nothing_of_it(clone: Path) -> None:
@@ -81,16 +87,33 @@ def test_local_runs_know_nothing_of_it(clone: Path) -> None:
 
 
 def test_the_two_profiles_differ_in_how_gpus_are_asked_for() -> None:
-    one, other = (yaml.safe_load((ROOT / f"profiles/{name}/profile.yaml").read_text()) for name in ("slurm", "slurm-gres"))
+    one, other = (
+        yaml.safe_load((ROOT / f"profiles/{name}/profile.yaml").read_text())
+        for name in ("slurm", "slurm-gres")
+    )
     assert {**one, "config": None} == {**other, "config": None}
     assert (one["config"], other["config"]) == (["cluster=gpus"], ["cluster=gres"])
 
 
 def test_planning_at_a_login_node_imports_no_torch() -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "snakemake", "-n", *DEMO, "--profile", "profiles/slurm"]
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "snakemake",
+        "-n",
+        *DEMO,
+        "--profile",
+        "profiles/slurm",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=CLEAN, check=False)
     assert done.returncode == 0
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    imported = {
+        line.rpartition("|")[2].strip()
+        for line in done.stderr.splitlines()
+        if line.startswith("import time:")
+    }
     assert "snakemake" in imported
     assert not imported & {"torch", "transformers", "peft", "accelerate"}
 
@@ -102,16 +125,16 @@ main*|n1|64|512000|2-00:00:00|gpu:a100:4(S:0-1),gpu:1g.10gb:2(S:0,1)
 main*|n2|64|1024000+|2-00:00:00|(null)
 old|n3|8|32000|30:00|gpu:2
 any|n4|8|32000|infinite|gpu,gpu:2080ti:8,nvme:1"""
-THERE = [slurm.read_node(line) for line in LINES.splitlines()]
-JOB = cluster.Ask("train", None, 1, 1000, 60, 0, None)
+THERE = [slurm_nodes.read_node(line) for line in LINES.splitlines()]
+JOB = slurm_request.Ask("train", None, 1, 1000, 60, 0, None)
 
 
 def test_lines_of_sinfo() -> None:
     assert [
-        slurm.Node("main", True, "n1", 64, 512000, 2880, {"a100": 4, "1g.10gb": 2}),
-        slurm.Node("main", True, "n2", 64, 1024000, 2880, {}),
-        slurm.Node("old", False, "n3", 8, 32000, 30, {"": 2}),
-        slurm.Node("any", False, "n4", 8, 32000, None, {"": 1, "2080ti": 8}),
+        slurm_nodes.Node("main", True, "n1", 64, 512000, 2880, {"a100": 4, "1g.10gb": 2}),
+        slurm_nodes.Node("main", True, "n2", 64, 1024000, 2880, {}),
+        slurm_nodes.Node("old", False, "n3", 8, 32000, 30, {"": 2}),
+        slurm_nodes.Node("any", False, "n4", 8, 32000, None, {"": 1, "2080ti": 8}),
     ] == THERE
 
 
@@ -134,7 +157,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_what_no_node_has_is_a_sentence(case: str) -> None:
     change, said = CASES[case]
-    found = slurm.problems([JOB._replace(**change), JOB._replace(**change)], THERE, "s.yaml")
+    found = slurm_nodes.problems([JOB._replace(**change), JOB._replace(**change)], THERE, "s.yaml")
     assert len(found) == (said is not None)
     assert said is None or found[0].startswith(said)
 
@@ -142,35 +165,54 @@ def test_what_no_node_has_is_a_sentence(case: str) -> None:
 def test_a_cluster_without_gpus_or_default() -> None:
     plain = [THERE[1]._replace(default=False)]
     job = JOB._replace(partition="main", gpus=1)
-    assert "gpu_partition: got 'main', allowed: none, for no node" in slurm.problems([job], plain, "s.yaml")[0]
-    assert "partition: got None, allowed: main" in slurm.problems([JOB], plain, "s.yaml")[0]
+    assert (
+        "gpu_partition: got 'main', allowed: none, for no node"
+        in slurm_nodes.problems([job], plain, "s.yaml")[0]
+    )
+    assert "partition: got None, allowed: main" in slurm_nodes.problems([JOB], plain, "s.yaml")[0]
 
 
 def test_an_ask_is_read_from_either_style() -> None:
     shared = {"mem_mb": 10, "runtime": 5, "_cores": 2, "disk_mb": "<TBD>"}
-    wanted = cluster.Ask("train", "main", 2, 10, 5, 2, "a100")
-    assert cluster.ask("train", {**shared, "slurm_partition": "main", "gpu": 2, "gpu_model": "a100"}) == wanted
-    assert cluster.ask("train", {**shared, "slurm_partition": "main", "gres": "gpu:a100:2"}) == wanted
-    assert cluster.ask("train", {"mem_mb": "<TBD>"}) == cluster.Ask("train", None, 1, None, None, 0, None)
+    wanted = slurm_request.Ask("train", "main", 2, 10, 5, 2, "a100")
+    assert (
+        slurm_request.ask(
+            "train", {**shared, "slurm_partition": "main", "gpu": 2, "gpu_model": "a100"}
+        )
+        == wanted
+    )
+    assert (
+        slurm_request.ask("train", {**shared, "slurm_partition": "main", "gres": "gpu:a100:2"})
+        == wanted
+    )
+    assert slurm_request.ask("train", {"mem_mb": "<TBD>"}) == slurm_request.Ask(
+        "train", None, 1, None, None, 0, None
+    )
 
 
 def test_what_would_be_clipped_without_a_word_is_refused() -> None:
-    given = cluster.settings("gpus", ROOT)
-    assert cluster.options(given, "s.yaml", 4, 4, None) == []
-    assert "s.yaml: cpu_threads: got 8, allowed: at most 4" in cluster.options(given, "s.yaml", 8, 4, None)[0]
-    assert "--resources gpu: got 1" in cluster.options(given, "s.yaml", 4, 4, 1)[0]
-    assert "--config cluster: got None, allowed: gpus, gres, kubernetes" in cluster.options(None, "s.yaml", 4, None, None)[0]
+    given = slurm_request.settings("gpus", ROOT)
+    assert slurm_request.options(given, "s.yaml", 4, 4, None) == []
+    assert (
+        "s.yaml: cpu_threads: got 8, allowed: at most 4"
+        in slurm_request.options(given, "s.yaml", 8, 4, None)[0]
+    )
+    assert "--resources gpu: got 1" in slurm_request.options(given, "s.yaml", 4, 4, 1)[0]
+    assert (
+        "--config cluster: got None, allowed: gpus, gres, kubernetes"
+        in slurm_request.options(None, "s.yaml", 4, None, None)[0]
+    )
 
 
 def test_arrays_of_unlike_jobs_are_refused() -> None:
     larger = JOB._replace(memory_mib=3000)
-    said = cluster.unlike([JOB, larger, larger], "memory, train")
+    said = slurm_request.unlike([JOB, larger, larger], "memory, train")
     assert "--slurm-array-jobs: got 'train'" in said[0]
     assert "memory_mib from 1000 to 3000" in said[0]
     assert (
-        cluster.unlike([JOB, JOB], "all")
-        == cluster.unlike([JOB, larger], "memory")
-        == cluster.unlike([JOB, larger], None)
+        slurm_request.unlike([JOB, JOB], "all")
+        == slurm_request.unlike([JOB, larger], "memory")
+        == slurm_request.unlike([JOB, larger], None)
         == []
     )
 
@@ -179,12 +221,15 @@ def test_arrays_of_unlike_jobs_are_refused() -> None:
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    assert slurm.unwritable([tmp_path, tmp_path]) == []
-    assert f"{tmp_path / 'nowhere'}: got a folder that cannot be written" in slurm.unwritable([tmp_path / "nowhere"])[0]
+    assert slurm_nodes.unwritable([tmp_path, tmp_path]) == []
+    assert (
+        f"{tmp_path / 'nowhere'}: got a folder that cannot be written"
+        in slurm_nodes.unwritable([tmp_path / "nowhere"])[0]
+    )
 
 
 def test_a_disk_that_is_full_or_read_only(mounted: tuple[str, Path]) -> None:
     why = {"ro": "Read-only file system", "size=64k": "No space left on device"}[mounted[0]]
-    assert slurm.unwritable([mounted[1]]) == [
+    assert slurm_nodes.unwritable([mounted[1]]) == [
         f"{mounted[1]}: got a folder that cannot be written ({why}), allowed: one with room for files"
     ]

@@ -21,10 +21,10 @@ from collecting import (
     three_places,
 )
 
-from rankwise import result
-from rankwise.agreement import gap
-from rankwise.carry import Planned
-from rankwise.collect_text import text
+from rankwise.audit.import_results import Planned
+from rankwise.cli.collect_text import text
+from rankwise.core import result
+from rankwise.core.compare import gap
 
 SELECTED = f"results/search/{CELL}/selected.json"
 DAY_NS = 86_400 * 10**9
@@ -64,7 +64,10 @@ def test_what_is_planned_comes_once_and_all_else_stays_where_it_is(places, plann
     assert [*of_one["taken"], *of_other["taken"]] == list(planned)
     assert (of_one["unplanned"], len(of_other["same"])) == (1, 2)
     assert found["missing"] == found["notes"] == []
-    assert {**contents(other), **contents(one)} == {**contents(here), extra: (one / extra).read_bytes()}
+    assert {**contents(other), **contents(one)} == {
+        **contents(here),
+        extra: (one / extra).read_bytes(),
+    }
     assert consistent(here, planned)
     before = {file: (here / file).stat().st_mtime_ns for file in contents(here)}
     again = bring(here, one, other)
@@ -88,7 +91,13 @@ def test_a_stale_result_stays_away_and_says_why(places, planned) -> None:
     request = planned[TRAIN].request
     code = {**request["code"], "rankwise.methods.lora": "0" * 16}
     change(one / TRAIN, request={**request, "code": code})
-    change(one / MEMORY, request={**planned[MEMORY].request, "shapes": {**planned[MEMORY].request["shapes"], "batch_size": 99}})
+    change(
+        one / MEMORY,
+        request={
+            **planned[MEMORY].request,
+            "shapes": {**planned[MEMORY].request["shapes"], "batch_size": 99},
+        },
+    )
     found = bring(here, one)
     assert found["places"][1]["stale"] == {
         TRAIN: ["src/rankwise/methods/lora.py changed"],
@@ -145,16 +154,33 @@ def test_what_one_lacks_is_a_gap(lists: tuple[list, list]) -> None:
 
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
-def test_results_that_disagree_are_refused_by_name_and_nothing_is_copied(where: str, places, planned) -> None:
+def test_results_that_disagree_are_refused_by_name_and_nothing_is_copied(
+    where: str, places, planned
+) -> None:
     here, one, other = places
     plant(one, planned)
-    plant(here if where == "here" else other, planned, TRAIN, processor="Processor 2", metrics={"accuracy_fraction": 0.25})
+    plant(
+        here if where == "here" else other,
+        planned,
+        TRAIN,
+        processor="Processor 2",
+        metrics={"accuracy_fraction": 0.25},
+    )
     before = contents(here)
     with pytest.raises(ValueError, match=r"metrics\.accuracy_fraction") as refused:
         bring(here, one, other)
     names = ("this clone", one) if where == "here" else (one, other)
     words = str(refused.value)
-    for part in (TRAIN, *names, "0.5 in", "0.25 in", "cpu, Processor 1", "cpu, Processor 2", "--prefer", "nothing was copied"):
+    for part in (
+        TRAIN,
+        *names,
+        "0.5 in",
+        "0.25 in",
+        "cpu, Processor 1",
+        "cpu, Processor 2",
+        "--prefer",
+        "nothing was copied",
+    ):
         assert str(part) in words
     assert contents(here) == before
 
@@ -166,7 +192,11 @@ def test_a_preferred_place_wins_here_and_elsewhere(places, planned) -> None:
     kept = contents(here)
     assert bring(here, one, other, prefer=str(here))["places"][0]["taken"] == [TRAIN, MEMORY, TIMES]
     assert contents(here) == kept
-    assert bring(here, one, other, prefer=str(other))["places"][2]["taken"] == [TRAIN, MEMORY, TIMES]
+    assert bring(here, one, other, prefer=str(other))["places"][2]["taken"] == [
+        TRAIN,
+        MEMORY,
+        TIMES,
+    ]
     assert contents(here) == contents(other)
     assert bring(here, one, other, prefer=str(other))["places"][2]["taken"] == []
 
@@ -202,7 +232,9 @@ def test_times_never_agree_so_the_first_place_counts(places, planned) -> None:
 
 
 @pytest.mark.parametrize("shift", [-DAY_NS, 0, DAY_NS])
-def test_what_was_copied_is_never_older_than_what_lies_here_and_it_reads(shift: int, places, planned) -> None:
+def test_what_was_copied_is_never_older_than_what_lies_here_and_it_reads(
+    shift: int, places, planned
+) -> None:
     here, one, _ = places
     plant(one, planned)
     for path in planned:

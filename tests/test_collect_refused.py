@@ -5,10 +5,21 @@ import shutil
 from pathlib import Path
 
 import pytest
-from collecting import MEMORY, MODEL, STUDY, TRAIN, bring, contents, planned_jobs, plant, rankwise, three_places
+from collecting import (
+    MEMORY,
+    MODEL,
+    STUDY,
+    TRAIN,
+    bring,
+    contents,
+    planned_jobs,
+    plant,
+    rankwise,
+    three_places,
+)
 
-from rankwise.carry import Planned
-from rankwise.config import ConfigError
+from rankwise.audit.import_results import Planned
+from rankwise.core.config import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +40,16 @@ def test_files_beside_a_result_come_with_it_and_must_be_the_ones_it_names(places
     weights = (one / MODEL).with_name("model.safetensors")
     for broken in (lambda: weights.write_bytes(b"torn"), weights.unlink):
         broken()
-        with pytest.raises(ValueError, match=rf"{weights}: sha256 is .*, allowed: .*, which model\.json names"):
+        with pytest.raises(
+            ValueError, match=rf"{weights}: sha256 is .*, allowed: .*, which model\.json names"
+        ):
             bring(here, one, prefer=str(one))
         kept = {name: content for name, content in contents(here).items() if "models" in name}
         assert kept == before
     weights.write_bytes(b"weights")
-    (here / "results/inputs/models/.tiny.collected").mkdir()  # as a machine leaves it that is stopped while it copies
+    (
+        here / "results/inputs/models/.tiny.collected"
+    ).mkdir()  # as a machine leaves it that is stopped while it copies
     bring(here, one, prefer=str(one))
     assert contents(here) == contents(one)
 
@@ -67,7 +82,8 @@ def test_a_folder_that_is_none_of_results_is_named(places, planned, tmp_path: Pa
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "link").symlink_to(here)
     cases = {
-        tmp_path / "empty": "a clone of Rankwise, or its results/ folder, with inputs, search, runs or profiles in it",
+        tmp_path
+        / "empty": "a clone of Rankwise, or its results/ folder, with inputs, search, runs or profiles in it",
         tmp_path / "absent": "No such file",
         tmp_path / "loop": "loop of links|Too many levels",
         here: "another clone, or its results; this one is",
@@ -76,13 +92,17 @@ def test_a_folder_that_is_none_of_results_is_named(places, planned, tmp_path: Pa
         inside: "another clone, or its results; this one is",
     }
     for folder, message in cases.items():
-        with pytest.raises(ConfigError, match=rf"rankwise collect: DIR: got '{folder}', allowed: .*({message})"):
+        with pytest.raises(
+            ConfigError, match=rf"rankwise collect: DIR: got '{folder}', allowed: .*({message})"
+        ):
             bring(here, folder)
     with pytest.raises(ConfigError, match="each once"):
         bring(here, one, one / "results")
     with pytest.raises(ConfigError, match=f"--prefer: got '{other}', allowed: ., {one}"):
         bring(here, one, prefer=str(other))
-    assert bring(here, other)["places"][1]["taken"] == []  # a clone that has made nothing yet is one
+    assert (
+        bring(here, other)["places"][1]["taken"] == []
+    )  # a clone that has made nothing yet is one
 
 
 def test_results_on_another_disk_are_found_through_links(places, planned, tmp_path: Path) -> None:
@@ -110,7 +130,10 @@ def test_a_clone_that_cannot_be_written_is_named(places, planned) -> None:
     here, one, _ = places
     plant(one, planned, MEMORY)
     (here / ".snakemake").write_text("")
-    with pytest.raises(ValueError, match=rf"{here}/\.snakemake: got File exists, allowed: a folder that can be written"):
+    with pytest.raises(
+        ValueError,
+        match=rf"{here}/\.snakemake: got File exists, allowed: a folder that can be written",
+    ):
         bring(here, one)
     (here / ".snakemake").unlink()
     (here / "results/profiles").write_text("")

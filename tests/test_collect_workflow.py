@@ -8,8 +8,8 @@ import pytest
 from collecting import change, rankwise
 from conftest import copy_repository, edit, run_snakemake
 
-from rankwise import result
-from rankwise.report import tables
+from rankwise.analysis import tables
+from rankwise.core import result
 
 REAL = "tests/studies/collect.yaml"
 RUNS = "results/runs/tiny/generated_reviews/{}/seed0/train.json"
@@ -22,7 +22,11 @@ def pending(root: Path) -> list[dict]:
     assert done.returncode == 0, done.stderr
     jobs = json.loads(done.stdout)["jobs"]
     assert any("results/report.html" in job["files"] for job in jobs)  # downstream of all
-    return [job for job in jobs if job["files"][0].startswith(("results/inputs", "results/runs", "results/profiles"))]
+    return [
+        job
+        for job in jobs
+        if job["files"][0].startswith(("results/inputs", "results/runs", "results/profiles"))
+    ]
 
 
 def build(root: Path, *targets: str) -> None:
@@ -47,7 +51,10 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
         real_clone(folder / "other"),
         RSVD,
         LORA,
-        *(f"results/profiles/tiny/generated_reviews/{name}/r2/memory.json" for name in ("lora", "rsvd")),
+        *(
+            f"results/profiles/tiny/generated_reviews/{name}/r2/memory.json"
+            for name in ("lora", "rsvd")
+        ),
     )
     return folder
 
@@ -69,9 +76,14 @@ def test_two_halves_are_a_study_and_only_tables_are_left_to_make(third: Path) ->
 
 @pytest.mark.slow
 def test_an_edit_after_collecting_reruns_what_it_changes(third: Path) -> None:
-    edit(third / "src/rankwise/methods/lora.py", "lora_alpha=self.alpha", "lora_alpha=1 * self.alpha")
+    edit(
+        third / "src/rankwise/methods/lora.py", "lora_alpha=self.alpha", "lora_alpha=1 * self.alpha"
+    )
     found = pending(third)
-    assert {job["files"][0] for job in found} == {LORA, "results/profiles/tiny/generated_reviews/lora/r2/memory.json"}
+    assert {job["files"][0] for job in found} == {
+        LORA,
+        "results/profiles/tiny/generated_reviews/lora/r2/memory.json",
+    }
     assert {why for job in found for why in job["why"]} == {"src/rankwise/methods/lora.py changed"}
 
 
@@ -81,11 +93,15 @@ def test_a_clone_with_a_copy_of_the_results_is_incremental(third: Path, tmp_path
     shutil.copytree(third / "results", root / "results", dirs_exist_ok=True)
     assert pending(root) == []
     edit(root / REAL, "seeds: [0]", "seeds: [0, 1]")
-    assert {job["files"][0] for job in pending(root)} == {path.replace("seed0", "seed1") for path in (FULL, LORA, RSVD)}
+    assert {job["files"][0] for job in pending(root)} == {
+        path.replace("seed0", "seed1") for path in (FULL, LORA, RSVD)
+    }
 
 
 @pytest.mark.slow
-def test_what_snakemake_remembers_of_a_stale_result_does_not_rerun_the_collected_one(halves: Path, tmp_path: Path) -> None:
+def test_what_snakemake_remembers_of_a_stale_result_does_not_rerun_the_collected_one(
+    halves: Path, tmp_path: Path
+) -> None:
     """And inputs that were prepared here, later than the others trained, rerun nothing."""
     root = real_clone(tmp_path / "clone")
     rate = ("dropout: 0.1}\n  learning_rate: 2.0e-4", "dropout: 0.1}\n  learning_rate: 3.0e-4")
@@ -101,7 +117,9 @@ def test_what_snakemake_remembers_of_a_stale_result_does_not_rerun_the_collected
 
 
 @pytest.mark.slow
-def test_real_results_that_disagree_are_refused_by_name(halves: Path, third: Path, tmp_path: Path) -> None:
+def test_real_results_that_disagree_are_refused_by_name(
+    halves: Path, third: Path, tmp_path: Path
+) -> None:
     other = shutil.copytree(halves / "other", tmp_path / "edited")
     stored = result.read(other / LORA)
     before = stored["metrics"]["accuracy_fraction"]
@@ -123,10 +141,17 @@ def test_real_results_that_disagree_are_refused_by_name(halves: Path, third: Pat
 
 
 @pytest.mark.slow
-def test_tables_of_two_machines_name_them_and_compare_scores_but_no_times(halves: Path, tmp_path: Path) -> None:
-    root, other = real_clone(tmp_path / "third"), shutil.copytree(halves / "other", tmp_path / "machine")
+def test_tables_of_two_machines_name_them_and_compare_scores_but_no_times(
+    halves: Path, tmp_path: Path
+) -> None:
+    root, other = (
+        real_clone(tmp_path / "third"),
+        shutil.copytree(halves / "other", tmp_path / "machine"),
+    )
     for file in other.glob("results/runs/**/train.json"):
-        change(file, environment={**result.read(file)["environment"], "processor": "Another Processor"})
+        change(
+            file, environment={**result.read(file)["environment"], "processor": "Another Processor"}
+        )
     assert rankwise(root, "collect", halves / "one", other, "--study", REAL).returncode == 0
     build(
         root,

@@ -6,10 +6,12 @@ import pytest
 import yaml
 from conftest import ROOT, edit, run_snakemake
 
-from rankwise.config import ConfigError, read_yaml
-from rankwise.plan import Plan
+from rankwise.core.config import ConfigError, read_yaml
+from rankwise.study.plan import Plan
 
-METHODS, MODELS, DATASETS, DEMO = (f"config/{name}.yaml" for name in ("methods", "models", "datasets", "demo"))
+METHODS, MODELS, DATASETS, DEMO = (
+    f"config/{name}.yaml" for name in ("methods", "models", "datasets", "demo")
+)
 
 # What a user might get wrong: file, the right text, the wrong text -> what the sentence must hold.
 
@@ -139,7 +141,9 @@ def test_a_grid_that_says_no_ranks_has_the_schemas(demo) -> None:
     del demo["train"][0]["ranks"], demo["profile"][0]["ranks"]
     plan = Plan(demo, ROOT)
     assert {cell.rank for cell in plan.cells("train") if cell.method == "lora"} == {8}
-    assert {cell.rank for cell in plan.cells("memory") if (cell.method, cell.model) == ("lora", "tiny")} == {8}
+    assert {
+        cell.rank for cell in plan.cells("memory") if (cell.method, cell.model) == ("lora", "tiny")
+    } == {8}
 
 
 def test_a_plan_leaves_the_study_as_it_was(demo) -> None:

@@ -9,10 +9,10 @@ from conftest import ROOT
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rankwise import models
-from rankwise.channels import ChannelLinear, key_scores, partners, strongest
 from rankwise.methods.contextual_sparse_lora import ContextualSparseLora
 from rankwise.methods.lora import Lora
+from rankwise.methods.parts.sparse_channels import ChannelLinear, key_scores, partners, strongest
+from rankwise.models import build
 
 MODELS = yaml.safe_load((ROOT / "config/models.yaml").read_text())
 TASKS = {"tiny": "classification", "minilm": "classification", "stories260k": "language_modelling"}
@@ -24,8 +24,10 @@ NOW = {"start_step": 0, "dense_first": 0, "dense_last": 0}
 def adapted(method: object, name: str, device: str = "cpu") -> nn.Module:
     torch.manual_seed(0)
     task = TASKS[name]
-    model = models.from_shapes(MODELS[name], task, 2 * (task == "classification"), device, attention="eager")
-    prepared = method.prepare(model, models.names(MODELS[name], task))
+    model = build.from_shapes(
+        MODELS[name], task, 2 * (task == "classification"), device, attention="eager"
+    )
+    prepared = method.prepare(model, build.names(MODELS[name], task))
     if device == "cpu":
         generator = torch.Generator().manual_seed(2)
         for param in (p for n, p in prepared.named_parameters() if "lora_B" in n):
@@ -51,7 +53,10 @@ def cut(model: nn.Module) -> list[ChannelLinear]:
 
 def fit(method: object, model: nn.Module, name: str, steps: int) -> list[float]:
     torch.manual_seed(5)
-    optimizer, losses = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-2), []
+    optimizer, losses = (
+        torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-2),
+        [],
+    )
     for step in range(1, steps + 1):
         optimizer.zero_grad()
         loss = model(**batch(name)).loss
@@ -72,24 +77,36 @@ class Masked(nn.Module):
     def __init__(self, linear: ChannelLinear):
         super().__init__()
         rows = linear.cut.__name__ == "linear_rows"
-        keep = torch.zeros(linear.weight.shape[0 if rows else 1], dtype=linear.weight.dtype).index_fill(0, linear.index, 1)
+        keep = torch.zeros(
+            linear.weight.shape[0 if rows else 1], dtype=linear.weight.dtype
+        ).index_fill(0, linear.index, 1)
         weight = linear.weight * (keep[:, None] if rows else keep)
         bias = None if linear.bias is None else linear.bias * (keep if rows else 1)
-        self.masked, self.dense, self.mode = (weight, bias), (linear.weight, linear.bias), copy.copy(linear.mode)
+        self.masked, self.dense, self.mode = (
+            (weight, bias),
+            (linear.weight, linear.bias),
+            copy.copy(linear.mode),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         flat = x.flatten(0, -2)
         out = nn.functional.linear(flat, *self.masked)
         if self.mode.outputs is not None:
-            labelled = torch.zeros(len(flat), 1, dtype=torch.bool).index_fill(0, self.mode.outputs, value=True)
+            labelled = torch.zeros(len(flat), 1, dtype=torch.bool).index_fill(
+                0, self.mode.outputs, value=True
+            )
             out = torch.where(labelled, nn.functional.linear(flat, *self.dense), out)
         return out.unflatten(0, x.shape[:-1])
 
 
 @pytest.mark.parametrize("output_tokens", ["dense", "sparse"])
 @pytest.mark.parametrize("name", TASKS)
-def test_logits_and_gradients_are_those_of_the_masked_dense_model(name: str, output_tokens: str) -> None:
-    method = ContextualSparseLora(**LORA, **NOW, ffn_sparsity=0.75, attention_sparsity=0.5, output_tokens=output_tokens)
+def test_logits_and_gradients_are_those_of_the_masked_dense_model(
+    name: str, output_tokens: str
+) -> None:
+    method = ContextualSparseLora(
+        **LORA, **NOW, ffn_sparsity=0.75, attention_sparsity=0.5, output_tokens=output_tokens
+    )
     model = adapted(method, name).double()
     torch.manual_seed(3)  # the dropout of BERT
     found = model(**batch(name))
@@ -102,12 +119,18 @@ def test_logits_and_gradients_are_those_of_the_masked_dense_model(name: str, out
     torch.manual_seed(3)
     wanted = twin(**batch(name))
     wanted.loss.backward()
-    assert len(cut(model)) == len(twin_masks := [m for m in twin.modules() if isinstance(m, Masked)]) > 0
+    assert (
+        len(cut(model))
+        == len(twin_masks := [m for m in twin.modules() if isinstance(m, Masked)])
+        > 0
+    )
     assert torch.allclose(found.logits, wanted.logits, atol=1e-10)
     for key, grad in gradients(twin).items():
         assert torch.allclose(gradients(model)[key], grad, atol=1e-10), key
     labelled = output_tokens == "dense" and TASKS[name] == "language_modelling"
-    assert {None if m.mode.outputs is None else len(m.mode.outputs) for m in twin_masks} == {13 if labelled else None}
+    assert {None if m.mode.outputs is None else len(m.mode.outputs) for m in twin_masks} == {
+        13 if labelled else None
+    }
     with torch.no_grad():  # and the masks are not idle
         assert not torch.allclose(model.eval()(**batch(name)).logits, found.logits, atol=1e-4)
 
@@ -115,7 +138,9 @@ def test_logits_and_gradients_are_those_of_the_masked_dense_model(name: str, out
 @pytest.mark.parametrize("name", ["tiny", "stories260k"])
 def test_a_gathered_feed_forward_is_the_masked_dense_one(name: str) -> None:
     """In single precision, written out."""
-    method = ContextualSparseLora(**LORA, **NOW, ffn_sparsity=0.75, attention_sparsity=0.0, output_tokens="sparse")
+    method = ContextualSparseLora(
+        **LORA, **NOW, ffn_sparsity=0.75, attention_sparsity=0.0, output_tokens="sparse"
+    )
     model = adapted(method, name)
     block = next(linear.chooser for linear in cut(model) if linear.chooser)
     parent = next(m for m in model.modules() if block.up in m.children())
@@ -125,20 +150,28 @@ def test_a_gathered_feed_forward_is_the_masked_dense_one(name: str) -> None:
     assert keep.sum() == round(0.25 * block.up.out_features)
     with torch.no_grad():
         up = nn.functional.linear(x, block.up.weight, block.up.bias)
-        hidden = block.activation(up) if block.gate is None else block.activation(x @ block.gate.weight.mT) * up
+        hidden = (
+            block.activation(up)
+            if block.gate is None
+            else block.activation(x @ block.gate.weight.mT) * up
+        )
         wanted = nn.functional.linear(hidden * keep, block.down.weight, block.down.bias)
     assert torch.allclose(found, wanted, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_full_rank_estimate_picks_what_the_exact_values_would(name: str) -> None:
-    method = ContextualSparseLora(**LORA, **NOW, estimator_rank=1536, ffn_sparsity=0.6, attention_sparsity=0.5)
+    method = ContextualSparseLora(
+        **LORA, **NOW, estimator_rank=1536, ffn_sparsity=0.6, attention_sparsity=0.5
+    )
     model = adapted(method, name)
     for attention, block in _blocks(model):
         x = torch.randn(11, attention.query.in_features)
         attention.choose(x)
         block.choose(x)
-        query, key, value = (nn.functional.linear(x, part.weight, part.bias) for part in attention.estimated)
+        query, key, value = (
+            nn.functional.linear(x, part.weight, part.bias) for part in attention.estimated
+        )
         width = attention.query.out_features // attention.heads
         assert _same(attention.key.index, strongest(key_scores(query, key, width), 0.5))
         assert _same(attention.value.index, strongest(value.norm(dim=0), 0.5))
@@ -159,7 +192,12 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
 def test_query_channels_are_cut_with_the_key_channel_that_they_meet() -> None:
     """Against the order in which transformers repeats key heads under grouped queries."""
     key_heads, groups, width = 4, 2, 8
-    met = torch.arange(key_heads * width).view(key_heads, width).repeat_interleave(groups, dim=0).flatten()
+    met = (
+        torch.arange(key_heads * width)
+        .view(key_heads, width)
+        .repeat_interleave(groups, dim=0)
+        .flatten()
+    )
     index = torch.tensor([0, 9, 15, 30])
     assert _same(partners(index, groups, width), torch.isin(met, index).nonzero().flatten())
     query, key = torch.randn(5, 64), torch.randn(5, 32)
@@ -192,7 +230,9 @@ def test_it_is_dense_in_evaluation_and_until_its_start(name: str) -> None:
     assert a[3] != b[3]
     active = adapted(ContextualSparseLora(**LORA, **NOW), name).eval()
     with torch.no_grad():
-        assert torch.equal(active(**batch(name)).logits, adapted(lora, name).eval()(**batch(name)).logits)
+        assert torch.equal(
+            active(**batch(name)).logits, adapted(lora, name).eval()(**batch(name)).logits
+        )
 
 
 def test_feed_forward_sparsity_leaves_labelled_tokens_untouched() -> None:
@@ -216,7 +256,11 @@ def test_flops_fall_by_the_sparse_share_and_the_estimate_is_what_it_costs(name: 
     dense, sparse = adapted(Lora(**LORA), name, "meta"), adapted(method, name, "meta")
     tokens, r = 3 * 12, 8
     parts = {
-        role: part for pair in _blocks(sparse) for block in pair for role, part in vars(block).items() if part in cut(sparse)
+        role: part
+        for pair in _blocks(sparse)
+        for block in pair
+        for role, part in vars(block).items()
+        if part in cut(sparse)
     }
     layers = len(_blocks(sparse))
     saved = 0
@@ -225,7 +269,9 @@ def test_flops_fall_by_the_sparse_share_and_the_estimate_is_what_it_costs(name: 
         width = linear.weight.shape[1 if role in ("output", "down") else 0]
         kept = round((1 - sparsity) * width)
         saved += layers * 2 * tokens * linear.weight.numel() * (width - kept) // width
-    cost = sum(2 * tokens * r * (m.in_features + m.out_features) for m in cut(sparse) if hasattr(m, "left"))
+    cost = sum(
+        2 * tokens * r * (m.in_features + m.out_features) for m in cut(sparse) if hasattr(m, "left")
+    )
     forward, backward = zip(*(_flops(model) for model in (dense, sparse)), strict=True)
     assert forward[0] - forward[1] == saved - cost
     assert backward[0] - backward[1] == saved
@@ -234,7 +280,9 @@ def test_flops_fall_by_the_sparse_share_and_the_estimate_is_what_it_costs(name: 
 def _flops(model: nn.Module) -> tuple[int, int]:
     ids = torch.zeros(3, 12, dtype=torch.long, device="meta")
     with FlopCounterMode(display=False) as forward:
-        logits = model(input_ids=ids, attention_mask=torch.zeros(3, 1, 12, 12, device="meta")).logits
+        logits = model(
+            input_ids=ids, attention_mask=torch.zeros(3, 1, 12, 12, device="meta")
+        ).logits
     with FlopCounterMode(display=False) as backward:
         logits.sum().backward()
     return forward.get_total_flops(), backward.get_total_flops()
@@ -242,8 +290,14 @@ def _flops(model: nn.Module) -> tuple[int, int]:
 
 def test_without_gradients_through_the_base_there_are_none() -> None:
     targets = ("query", "value", "output", "up", "down")
-    name, options = "tiny", {**LORA, **NOW, "targets": targets, "ffn_sparsity": 0.5, "attention_sparsity": 0.5}
-    exact, released = (adapted(ContextualSparseLora(**options, gradients=g), name) for g in ("exact", "none_through_base"))
+    name, options = (
+        "tiny",
+        {**LORA, **NOW, "targets": targets, "ffn_sparsity": 0.5, "attention_sparsity": 0.5},
+    )
+    exact, released = (
+        adapted(ContextualSparseLora(**options, gradients=g), name)
+        for g in ("exact", "none_through_base")
+    )
     outputs = []
     for linear in cut(released):
         linear.register_forward_hook(lambda _, inputs, output: outputs.append(output.requires_grad))
@@ -264,7 +318,7 @@ def test_merged_it_is_the_bases_own_modules(name: str) -> None:
         wanted = model(**batch(name)).logits
         merged = method.merge(model)
         assert torch.allclose(merged(**batch(name)).logits, wanted, atol=1e-5)
-    plain = models.from_shapes(MODELS[name], TASKS[name], 2 * (TASKS[name] == "classification"))
+    plain = build.from_shapes(MODELS[name], TASKS[name], 2 * (TASKS[name] == "classification"))
     assert [type(m) for m in merged.modules()] == [type(m) for m in plain.modules()]
     assert merged.state_dict().keys() == plain.state_dict().keys()
 
@@ -278,9 +332,9 @@ def test_training_goes_on_and_two_runs_are_equal_to_the_bit(name: str) -> None:
 
 
 def test_what_it_cannot_do_it_says() -> None:
-    gpt2 = models.from_shapes(MODELS["gpt2"], "language_modelling", 0)
-    tiny = models.from_shapes(MODELS["tiny"], "classification", 2)
-    names = {name: models.names(MODELS[name], "classification") for name in ("gpt2", "tiny")}
+    gpt2 = build.from_shapes(MODELS["gpt2"], "language_modelling", 0)
+    tiny = build.from_shapes(MODELS["tiny"], "classification", 2)
+    names = {name: build.names(MODELS[name], "classification") for name in ("gpt2", "tiny")}
     assert "not of gpt2" in ContextualSparseLora(4, ("attention",)).unsupported(gpt2, names["gpt2"])
     assert "leave no layer" in ContextualSparseLora(**LORA).unsupported(tiny, names["tiny"])
     assert ContextualSparseLora(**LORA, dense_last=0).unsupported(tiny, names["tiny"]) is None

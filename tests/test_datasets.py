@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas
 import pytest
 
-from rankwise import datasets, generate, provenance, snapshots
+from rankwise.core import provenance
+from rankwise.data import datasets, model_files, synthetic
 
 ROWS = [{"text": 'a "quoted" one', "label": 1}, {"text": "plain", "label": 0}]
 
@@ -36,13 +37,22 @@ def test_tsv_keeps_quotes(tmp_path: Path) -> None:
 
 def test_csv_unquotes_joins_columns_and_counts_classes_from_one(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text('"2","a ""quoted""","one"\n"1","plain","text"\n')
-    found = entry(tmp_path, "csv", "d.csv", columns=["label", "title", "body"], text=["title", "body"], first_label=1)
+    found = entry(
+        tmp_path,
+        "csv",
+        "d.csv",
+        columns=["label", "title", "body"],
+        text=["title", "body"],
+        first_label=1,
+    )
     assert read(found) == [ROWS[0], {"text": "plain text", "label": 0}]
 
 
 def test_jsonl_and_class_names(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text(
-        "".join(json.dumps({"text": r["text"], "label": ["no", "yes"][r["label"]]}) + "\n" for r in ROWS)
+        "".join(
+            json.dumps({"text": r["text"], "label": ["no", "yes"][r["label"]]}) + "\n" for r in ROWS
+        )
     )
     assert read(entry(tmp_path, "jsonl", "d.jsonl")) == ROWS
 
@@ -121,8 +131,16 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_hub_at_a_pinned_revision(offline: Path, tmp_path: Path) -> None:
     revision = "8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb"
     parquet = io.BytesIO()
-    pandas.DataFrame([{"idx": 0, "sentence": row["text"], "label": row["label"]} for row in ROWS]).to_parquet(parquet)
-    hub_cache(offline, "stanfordnlp/sst2", "dataset", revision, {"data/train-00000-of-00001.parquet": parquet.getvalue()})
+    pandas.DataFrame(
+        [{"idx": 0, "sentence": row["text"], "label": row["label"]} for row in ROWS]
+    ).to_parquet(parquet)
+    hub_cache(
+        offline,
+        "stanfordnlp/sst2",
+        "dataset",
+        revision,
+        {"data/train-00000-of-00001.parquet": parquet.getvalue()},
+    )
     found = {
         "hub": {"repo": "stanfordnlp/sst2", "revision": revision, "format": "parquet"}, "classes": ["negative", "positive"],
         "splits": {"train": {"path": "data/train-00000-of-00001.parquet"}}, "text": "sentence", "label": "label", "first_label": 0,
@@ -143,13 +161,15 @@ def test_a_model_from_the_hub_brings_no_code_and_no_pickle(offline: Path, tmp_pa
     }
     hub_cache(offline, "distilbert/distilbert-base-uncased", "model", revision, files)
     weights = {"hub": "distilbert/distilbert-base-uncased", "revision": revision}
-    found = snapshots.prepare_model({"model": {"weights": weights}}, tmp_path / "out")
+    found = model_files.prepare_model({"model": {"weights": weights}}, tmp_path / "out")
     assert set(found["files"]) == {"config.json", "model.safetensors", "tokenizer.json"}
 
 
 def test_a_generated_split_is_the_same_everywhere_and_no_other() -> None:
     settings = {"kind": "reviews", "seed": 0, "rows": {"train": 200, "validation": 200}}
-    train, again, validation = (list(generate.rows(settings, split)) for split in ("train", "train", "validation"))
+    train, again, validation = (
+        list(synthetic.rows(settings, split)) for split in ("train", "train", "validation")
+    )
     assert train == again
     assert train != validation
     assert 0.35 < sum(row["label"] for row in train) / len(train) < 0.65

@@ -44,9 +44,15 @@ def test_measured_blocks_are_the_files_that_they_name() -> None:
 
 def test_the_page_of_methods_is_what_the_command_prints() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "rankwise.cli", "methods", "--page"], cwd=ROOT, env=CLEAN, capture_output=True, text=True
+        [sys.executable, "-m", "rankwise.cli.main", "methods", "--page"],
+        cwd=ROOT,
+        env=CLEAN,
+        capture_output=True,
+        text=True,
     )
-    assert done.stdout == (ROOT / "docs/methods.md").read_text(), f"run `make docs`; {done.stderr[-500:]}"
+    assert done.stdout == (ROOT / "docs/methods.md").read_text(), (
+        f"run `make docs`; {done.stderr[-500:]}"
+    )
 
 
 def typed_numbers(page: str) -> list[str]:
@@ -57,12 +63,18 @@ def typed_numbers(page: str) -> list[str]:
     return [found[0] for found in MEASURED.finditer(" ".join(words.split()))]
 
 
-@pytest.mark.parametrize("file", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "file", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+)
 def test_no_measured_number_is_typed_by_hand(file: str) -> None:
     page = (ROOT / file).read_text()
     if file == "docs/methods.md":
-        page = re.sub(r"^\|.*$", "", page, flags=re.MULTILINE)  # its tables are counted from shapes as the page is printed
-    assert set(typed_numbers(page)) == set(TYPED.get(file, {})), "put results into a marked block, see benchmarks/README.md"
+        page = re.sub(
+            r"^\|.*$", "", page, flags=re.MULTILINE
+        )  # its tables are counted from shapes as the page is printed
+    assert set(typed_numbers(page)) == set(TYPED.get(file, {})), (
+        "put results into a marked block, see benchmarks/README.md"
+    )
 
 
 @pytest.mark.parametrize(("sentence", "found"), [
@@ -82,7 +94,9 @@ def test_a_typed_number_would_be_found(sentence: str, found: list[str]) -> None:
 
 
 def test_files_named_are_there() -> None:
-    for name in re.findall(r"\]\(([\w/.]+)\)|`((?:config|benchmarks|tests|envs)/[\w/.]+\.\w+)`", README):
+    for name in re.findall(
+        r"\]\(([\w/.]+)\)|`((?:config|benchmarks|tests|envs)/[\w/.]+\.\w+)`", README
+    ):
         assert (ROOT / (name[0] or name[1])).is_file(), name
 
 
@@ -91,7 +105,7 @@ def test_the_example_of_a_method_works_as_it_stands(clone: Path) -> None:
     source = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
     entry = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1]
     source = "\n".join(line.removeprefix("   ") for line in source.splitlines())
-    head = "from dataclasses import dataclass\n\nfrom torch import nn\n\nfrom rankwise.method import Method, train_only\n\n\n"
+    head = "from dataclasses import dataclass\n\nfrom torch import nn\n\nfrom rankwise.methods.parts.base import Method, train_only\n\n\n"
     (clone / "src/rankwise/methods/norms_only.py").write_text(head + source + "\n")
     methods = clone / "config/methods.yaml"
     methods.write_text(methods.read_text() + entry.strip() + "\n")
@@ -103,13 +117,17 @@ def test_the_example_of_a_method_works_as_it_stands(clone: Path) -> None:
     code = """
 import yaml
 from pathlib import Path
-from rankwise.measure.memory import predict
-from rankwise.plan import Cell, Plan
+from rankwise.measure.memory.persistent import predict
+from rankwise.study.plan import Cell, Plan
 plan = Plan(yaml.safe_load(Path("config/demo.yaml").read_text()), Path.cwd())
 print(predict(plan.request("memory", Cell("distilbert", "sst2", "norms_only", 0)))["trainable_parameters"])
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=clone, env={**CLEAN, "PYTHONPATH": "src"}, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=clone,
+        env={**CLEAN, "PYTHONPATH": "src"},
+        capture_output=True,
+        text=True,
     )
     norms = (1 + 6 * 2) * 2 * 768  # the embeddings' and two a layer, weight and bias each
     assert done.stdout.strip() == str(norms + 592_130), done.stderr

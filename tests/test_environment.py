@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import CLEAN, edit, run_snakemake
 
-from rankwise import installed, outputs
-from rankwise.plan import Plan, dumps
+from rankwise.core import environment as installed
+from rankwise.study import outputs
+from rankwise.study.plan import Plan, dumps
 
 RESULT = "results/profiles/tiny/generated_reviews/lora/r2/memory.json"
 NUMPY = metadata.version("numpy")
@@ -30,9 +31,18 @@ def request_of(root: Path, demo: dict) -> dict:
     return plan.request("memory", cell)
 
 
-def job(root: Path, request: dict, script: str = "memory", **environment: str) -> subprocess.CompletedProcess:
+def job(
+    root: Path, request: dict, script: str = "memory", **environment: str
+) -> subprocess.CompletedProcess:
     """The real job of one request, by hand."""
-    command = [sys.executable, f"workflow_scripts/{script}.py", "--request", dumps(request), "--output", RESULT]
+    command = [
+        sys.executable,
+        f"workflow_scripts/{script}.py",
+        "--request",
+        dumps(request),
+        "--output",
+        RESULT,
+    ]
     own = {**CLEAN, "PYTHONPATH": str(root / "src"), **environment}
     return subprocess.run(command, cwd=root, env=own, capture_output=True, text=True, check=False)
 
@@ -40,7 +50,10 @@ def job(root: Path, request: dict, script: str = "memory", **environment: str) -
 def test_a_job_refuses_another_version_before_it_works(other: Path, demo: dict) -> None:
     done = job(other, request_of(other, demo))
     assert done.returncode != 0
-    assert f"envs/cpu.lock: 1 installed otherwise than locked: {DIFFERS}; allowed: what the lock has" in done.stderr
+    assert (
+        f"envs/cpu.lock: 1 installed otherwise than locked: {DIFFERS}; allowed: what the lock has"
+        in done.stderr
+    )
     assert not (other / RESULT).parent.exists()
 
 
@@ -57,7 +70,10 @@ def test_a_lock_that_changed_after_planning_is_refused(clone: Path, demo: dict) 
     edit(clone / "envs/report.lock", "matplotlib==", "matplotlib==0")
     done = job(clone, request, "figure", RANKWISE_ENVIRONMENT="recorded")
     assert done.returncode != 0
-    assert "envs/report.lock: changed since the workflow was planned; run snakemake again" in done.stderr
+    assert (
+        "envs/report.lock: changed since the workflow was planned; run snakemake again"
+        in done.stderr
+    )
 
 
 def test_the_workflow_refuses_before_the_first_job(other: Path) -> None:

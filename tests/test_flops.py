@@ -11,18 +11,20 @@ from conftest import ROOT
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rankwise import config, models, outputs, result
-from rankwise.claims import expand
-from rankwise.measure import profiler_flops
+from rankwise.analysis.claim_verdicts import judge
+from rankwise.core import config, result
 from rankwise.measure.batch import meta_batch
-from rankwise.measure.flop_formulas import FORMULAS, Elementwise, eigh, qr, svd
-from rankwise.measure.flops import Subject, count_step, flops, second_count, totals
+from rankwise.measure.flops import profiler
+from rankwise.measure.flops.count import Subject, count_step, flops, second_count, totals
+from rankwise.measure.flops.formulas import FORMULAS, Elementwise, eigh, qr, svd
 from rankwise.measure.step import batch
-from rankwise.method import adapt
+from rankwise.methods.parts.base import adapt
+from rankwise.models import build
 from rankwise.optim import AdamW, ProjectedAdam
-from rankwise.plan import Cell, Plan
 from rankwise.report import flops as figure
-from rankwise.report.claims import judge
+from rankwise.study import outputs
+from rankwise.study.claims import expand
+from rankwise.study.plan import Cell, Plan
 
 # DistilBERT, batch 32 x 128: tokens, width, inner width, layers.
 T, D, H, LAYERS = 32 * 128, 768, 3072, 6
@@ -31,17 +33,40 @@ ATTENTION = LAYERS * 2 * 2 * 32 * 128 * 128 * D
 MATRICES = [(30522, D), (512, D), *[(D, D)] * (LAYERS * 4 + 1), *[(H, D), (D, H)] * LAYERS, (2, D)]
 FAMILIES = config.library(ROOT)["claims"]
 STEPS = {
-    name: claim for name, claim in expand(FAMILIES).items() if name.startswith("a_step_flops") and "mislabelled" not in name
+    name: claim
+    for name, claim in expand(FAMILIES).items()
+    if name.startswith("a_step_flops") and "mislabelled" not in name
 }
-FAST = ("lora_r4", "rsvd_r16", "rsvd_truncated_r64", "rsvd_fraction_r5", "weight_reduction_r128", "weight_reduction_svt_r4")
+FAST = (
+    "lora_r4",
+    "rsvd_r16",
+    "rsvd_truncated_r64",
+    "rsvd_fraction_r5",
+    "weight_reduction_r128",
+    "weight_reduction_svt_r4",
+)
 
 
 def request(
-    method: str, rank: int = 0, model: str = "distilbert", dataset: str = "sst2", samples: int | None = None, **grid: object
+    method: str,
+    rank: int = 0,
+    model: str = "distilbert",
+    dataset: str = "sst2",
+    samples: int | None = None,
+    **grid: object,
 ) -> dict:
-    cells = {"models": [model], "datasets": [dataset], "methods": [method], "ranks": [rank or 4], "measurements": ["flops"]}
+    cells = {
+        "models": [model],
+        "datasets": [dataset],
+        "methods": [method],
+        "ranks": [rank or 4],
+        "measurements": ["flops"],
+    }
     study = {"name": "t", "question": "?", "device": "cpu", "profile": [{**cells, **grid}]}
-    return {**Plan(study, ROOT).request("flops", Cell(model, dataset, method, rank)), "train_samples": samples}
+    return {
+        **Plan(study, ROOT).request("flops", Cell(model, dataset, method, rank)),
+        "train_samples": samples,
+    }
 
 
 @functools.cache
@@ -50,7 +75,15 @@ def metrics(method: str, rank: int = 0, **settings: object) -> dict:
 
 
 def tiny(method: str, rank: int = 0, **settings: object) -> dict:
-    return request(method, rank, "tiny", "generated_reviews", batch_size=2, sequence_length_tokens=8, **settings)
+    return request(
+        method,
+        rank,
+        "tiny",
+        "generated_reviews",
+        batch_size=2,
+        sequence_length_tokens=8,
+        **settings,
+    )
 
 
 # Closed forms ---------------------------------------------------------------------------------------------------------
@@ -79,11 +112,19 @@ def test_lora_adds_its_products_and_saves_the_frozen_ones(rank: int) -> None:
     assert found["backward_flops"] < 2 * found["forward_flops"]
 
 
-@pytest.mark.parametrize("name", ["distilbert", "bert_base", "gpt2", "llama_3_2_1b", "minilm", "stories260k", "tiny"])
+@pytest.mark.parametrize(
+    "name", ["distilbert", "bert_base", "gpt2", "llama_3_2_1b", "minilm", "stories260k", "tiny"]
+)
 def test_flops_of_every_model_and_task(name: str, plan: Plan) -> None:
-    datasets = {"classification": "sst2", "language_modelling": "wikitext2", "masked_language_modelling": "generated_text"}
+    datasets = {
+        "classification": "sst2",
+        "language_modelling": "wikitext2",
+        "masked_language_modelling": "generated_text",
+    }
     for task in plan.library["models"][name]["head"]:
-        found = metrics("full", model=name, dataset=datasets[task], sequence_length_tokens=16, batch_size=2)
+        found = metrics(
+            "full", model=name, dataset=datasets[task], sequence_length_tokens=16, batch_size=2
+        )
         assert 1.9 * found["forward_flops"] < found["backward_flops"] <= 2 * found["forward_flops"]
         assert found["fvcore_forward_flops"] == found["forward_flops"]
 
@@ -129,7 +170,9 @@ def optimizer(projector: str, **options: object) -> ProjectedAdam:
     """Over one matrix (4, 6) at rank 1, on the meta device."""
     param = nn.Parameter(torch.empty(4, 6, device="meta"))
     param.grad = torch.empty_like(param)
-    built = ProjectedAdam([param], rank=1, projector=projector, scale=1.0, interval_steps=5, **options)
+    built = ProjectedAdam(
+        [param], rank=1, projector=projector, scale=1.0, interval_steps=5, **options
+    )
     built.allocate()
     return built
 
@@ -143,8 +186,14 @@ def test_a_refresh_is_its_sketch_powers_and_decompositions() -> None:
     assert refreshing - plain == 4 * 96 + 2 * int(tall) + 2 * int(short) + 22 * 8 + 16 == 852
     assert sum(count_step(built, 6)[0].values()) == plain
     svds = optimizer("svd")
-    assert sum(count_step(svds, 5)[0].values()) - plain == svd((4, 6)) == min(14 * 96 + 8 * 64, 6 * 96 + 20 * 64)
-    drifts = optimizer("rsvd", oversample=1, power_iterations=1, drift=0.5)  # whether it is due, values say: it counts as due
+    assert (
+        sum(count_step(svds, 5)[0].values()) - plain
+        == svd((4, 6))
+        == min(14 * 96 + 8 * 64, 6 * 96 + 20 * 64)
+    )
+    drifts = optimizer(
+        "rsvd", oversample=1, power_iterations=1, drift=0.5
+    )  # whether it is due, values say: it counts as due
     assert sum(count_step(drifts, 1)[0].values()) >= refreshing
     draws = optimizer("normal")
     assert sum(count_step(draws, 5)[0].values()) == plain
@@ -198,7 +247,9 @@ def test_sums_count_refreshes_accumulation_and_the_epoch() -> None:
     assert found["step_flops"] == 309
     assert found["update_flops"] == 3 * 300 + 9
     assert found["sample_flops"] == 76  # 909 / 12
-    assert found["epoch_flops"] == 8 * 300 + 3 * 9  # ceil(30 / 4) micro-batches, ceil(8 / 3) updates
+    assert (
+        found["epoch_flops"] == 8 * 300 + 3 * 9
+    )  # ceil(30 / 4) micro-batches, ceil(8 / 3) updates
     assert "epoch_flops" not in totals(parts, {**asked, "train_samples": None})
     both = {**parts, "method_update_flops": 100, "method_update_interval_steps": 50}
     assert totals(both, asked)["optimizer_amortised_flops"] == 11
@@ -226,10 +277,25 @@ def test_nothing_trains_nothing_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["full", "lora", "dora", "oft", "prompt_tuning", "weight_reduction_factored", "adapter_houlsby"]
+    "method",
+    [
+        "full",
+        "lora",
+        "dora",
+        "oft",
+        "prompt_tuning",
+        "weight_reduction_factored",
+        "adapter_houlsby",
+    ],
 )
 def test_two_counters_agree(method: str) -> None:
-    found = metrics(method, 0 if method == "full" else 4, model="stories260k", dataset="wikitext2", sequence_length_tokens=16)
+    found = metrics(
+        method,
+        0 if method == "full" else 4,
+        model="stories260k",
+        dataset="wikitext2",
+        sequence_length_tokens=16,
+    )
     assert found["fvcore_forward_flops"] == found["forward_flops"]
 
 
@@ -262,7 +328,10 @@ def test_system_a_step_flops_come_out_exactly(name: str) -> None:
     found = metrics(cell["method"], cell["rank"])
     assert found["profiler_step_flops"] == published
     unfused = published - found["profiler_elementwise_flops"] + 3 * ATTENTION
-    assert found["step_flops"] == unfused + found["optimizer_amortised_flops"] - found["optimizer_flops"]
+    assert (
+        found["step_flops"]
+        == unfused + found["optimizer_amortised_flops"] - found["optimizer_flops"]
+    )
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -275,9 +344,15 @@ def test_published_steps_are_their_closed_forms(name: str) -> None:
         "rsvd_fraction": lambda short: max(1, r * short // 100),
     }
     if method in ranks:
-        wanted = 3 * DENSE + 19 * T * D + sum(4 * ranks[method](min(m, n)) * m * n for m, n in MATRICES)
+        wanted = (
+            3 * DENSE + 19 * T * D + sum(4 * ranks[method](min(m, n)) * m * n for m, n in MATRICES)
+        )
     else:
-        constant, slope = (681_632_366_592, 660_602_880) if method == "lora_qkv" else (768_435_585_024, 63_742_464)
+        constant, slope = (
+            (681_632_366_592, 660_602_880)
+            if method == "lora_qkv"
+            else (768_435_585_024, 63_742_464)
+        )
         wanted = constant + slope * r
     assert STEPS[name]["published"] == wanted
 
@@ -288,20 +363,25 @@ def test_system_a_forward_flops_come_out_exactly() -> None:
     subject.model.eval()
     ids = {"input_ids": meta_batch(subject.request["shapes"])["input_ids"]}
     with torch.no_grad():
-        assert sum(profiler_flops.forward_and_backward(subject.model, lambda: subject.loss(ids))) == 935_573_760
+        assert (
+            sum(profiler.forward_and_backward(subject.model, lambda: subject.loss(ids)))
+            == 935_573_760
+        )
 
 
-@pytest.mark.parametrize(("method", "rank"), [("full", 0), ("lora_qkv", 4), ("weight_reduction", 4), ("bitfit", 0)])
+@pytest.mark.parametrize(
+    ("method", "rank"), [("full", 0), ("lora_qkv", 4), ("weight_reduction", 4), ("bitfit", 0)]
+)
 def test_the_count_is_the_real_profilers(method: str, rank: int) -> None:
     """Of a real step on the CPU, from shapes with a CPU's kernels."""
     asked = tiny(method, rank)
     subject = Subject.of(asked, "sdpa")
-    real = models.from_shapes(asked["model"], "classification", 2, "cpu")
-    real = adapt(asked["method"], real, models.names(asked["model"], "classification"))[1].train()
+    real = build.from_shapes(asked["model"], "classification", 2, "cpu")
+    real = adapt(asked["method"], real, build.names(asked["model"], "classification"))[1].train()
     with torch.autograd.profiler.profile(with_flops=True, record_shapes=True) as profile:
         real(**batch(asked, "cpu")).loss.backward()
     ids = {"input_ids": meta_batch(asked["shapes"])["input_ids"]}
-    counted = profiler_flops.forward_and_backward(subject.model, lambda: subject.loss(ids), "cpu")
+    counted = profiler.forward_and_backward(subject.model, lambda: subject.loss(ids), "cpu")
     assert sum(counted) == sum(event.flops or 0 for event in profile.function_events)
 
 
@@ -317,23 +397,40 @@ def test_adamw_counts_no_product() -> None:
 def test_a_claim_without_its_table_row_or_number_is_not_yet_run_and_a_failure_is_said() -> None:
     name = "a_step_flops_rsvd_r4"
     claims = {name: STEPS[name]}
-    row = {**STEPS[name]["cell"], **STEPS[name]["settings"], "status": "ok", "profiler_step_flops": STEPS[name]["published"]}
+    row = {
+        **STEPS[name]["cell"],
+        **STEPS[name]["settings"],
+        "status": "ok",
+        "profiler_step_flops": STEPS[name]["published"],
+    }
 
     def verdict(*rows: dict) -> str:
         return judge(claims, {"flops": pd.DataFrame(rows)})["verdict"].item()
 
     assert judge(claims, {})["verdict"].item() == "not yet run"
     assert verdict({**row, "rank": 8}) == "not yet run"
-    assert verdict({key: value for key, value in row.items() if not key.startswith("profiler")}) == "not yet run"
+    assert (
+        verdict({key: value for key, value in row.items() if not key.startswith("profiler")})
+        == "not yet run"
+    )
     assert verdict(row) == "reproduced"
-    assert verdict({**row, "profiler_step_flops": row["profiler_step_flops"] + 1}) == "not reproduced"
-    assert verdict({**row, "status": "out_of_memory", "profiler_step_flops": None}) == "out of memory"
+    assert (
+        verdict({**row, "profiler_step_flops": row["profiler_step_flops"] + 1}) == "not reproduced"
+    )
+    assert (
+        verdict({**row, "status": "out_of_memory", "profiler_step_flops": None}) == "out of memory"
+    )
 
 
 def test_claims_ask_for_the_tables_that_the_study_has(plan: Plan) -> None:
     assert outputs.claim_tables(plan) == ["runs", "memory", "flops", "ledger", "state"]
     cells = {"models": ["tiny"], "datasets": ["generated_reviews"], "methods": ["full"]}
-    alone = {"name": "t", "question": "?", "device": "cpu", "profile": [{**cells, "measurements": ["flops"]}]}
+    alone = {
+        "name": "t",
+        "question": "?",
+        "device": "cpu",
+        "profile": [{**cells, "measurements": ["flops"]}],
+    }
     assert outputs.claims_request(Plan(alone, ROOT))["tables"] == ["flops"]
     assert "claims" in outputs.page_tables(Plan(alone, ROOT))
     timed = {**alone, "profile": [{**cells, "measurements": ["forward"]}]}
@@ -347,7 +444,12 @@ def test_the_paper_study_decides_every_published_step() -> None:
 
 
 def frame(number: int) -> pd.DataFrame:
-    sizes = {"forward_flops": 10, "backward_flops": 20, "optimizer_flops": 3, "optimizer_amortised_flops": 5}
+    sizes = {
+        "forward_flops": 10,
+        "backward_flops": 20,
+        "optimizer_flops": 3,
+        "optimizer_amortised_flops": 5,
+    }
     cell = {"model": "m", "dataset": "d", "status": "ok", "accumulation_steps": 4}
     rows = [{**cell, "method": "full", "rank": 0, **sizes}]
     rows += [{**cell, "method": "lora", "rank": rank, **sizes} for rank in range(1, number - 1)]

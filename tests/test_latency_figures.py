@@ -7,9 +7,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from rankwise.outputs import labels as named
-from rankwise.plan import Plan
-from rankwise.report import latency, tables, throughput
+from rankwise.analysis import tables
+from rankwise.report import latency, throughput
+from rankwise.study.outputs import labels as named
+from rankwise.study.plan import Plan
 
 BUSY = "other processes used over 20 % of the cores"
 MANY = ["frozen", "full", "head_only", "bitfit", "lora", "lora_qkv", "dora", "hira", "ia3", "vera", "oft", "miss", "qlora", "rsvd", "galore",
@@ -36,9 +37,28 @@ def forward_rows(
         ]
         for rank, size, length, merged in grid:
             seconds = 1e-3 * (1 + size * length / 100) * (1 if merged or bare else 1.3)
-            times = {"forward_latency_q1_s": 0.9 * seconds, "forward_latency_s": seconds, "forward_latency_q3_s": 1.2 * seconds}
-            cell = {"model": "tiny", "dataset": "reviews", "method": method, "rank": rank, "status": "ok", "taint": None}
-            rows.append({**cell, "batch_size": size, "sequence_length_tokens": length, "merged": merged, **times})
+            times = {
+                "forward_latency_q1_s": 0.9 * seconds,
+                "forward_latency_s": seconds,
+                "forward_latency_q3_s": 1.2 * seconds,
+            }
+            cell = {
+                "model": "tiny",
+                "dataset": "reviews",
+                "method": method,
+                "rank": rank,
+                "status": "ok",
+                "taint": None,
+            }
+            rows.append(
+                {
+                    **cell,
+                    "batch_size": size,
+                    "sequence_length_tokens": length,
+                    "merged": merged,
+                    **times,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -50,15 +70,36 @@ def update_rows(methods: list[str], ranks: tuple = (2, 8)) -> pd.DataFrame:
             if method == "frozen":
                 parts = {"forward_time_s": 0.01}
             total = sum(parts.values())
-            times = {"update_time_q1_s": 0.9 * total, "update_time_s": total, "update_time_q3_s": 1.1 * total}
-            cell = {"model": "tiny", "dataset": "reviews", "method": method, "rank": rank, "status": "ok", "taint": None}
+            times = {
+                "update_time_q1_s": 0.9 * total,
+                "update_time_s": total,
+                "update_time_q3_s": 1.1 * total,
+            }
+            cell = {
+                "model": "tiny",
+                "dataset": "reviews",
+                "method": method,
+                "rank": rank,
+                "status": "ok",
+                "taint": None,
+            }
             sizes = {"batch_size": 8, "sequence_length_tokens": 32, "accumulation_steps": 2}
             rows.append({**cell, **sizes, **parts, **times, "throughput_samples_per_s": 16 / total})
     return pd.DataFrame(rows)
 
 
 def unsupported(method: str, rank: int) -> pd.DataFrame:
-    return pd.DataFrame([{"model": "tiny", "dataset": "reviews", "method": method, "rank": rank, "status": "unsupported"}])
+    return pd.DataFrame(
+        [
+            {
+                "model": "tiny",
+                "dataset": "reviews",
+                "method": method,
+                "rank": rank,
+                "status": "unsupported",
+            }
+        ]
+    )
 
 
 def texts(figure: Figure) -> str:
@@ -71,7 +112,9 @@ def widths(figure: Figure) -> list[float]:
     return [axes.bbox.width / figure.dpi for axes in figure.axes]
 
 
-def test_latency_is_drawn_at_the_longest_length_un_merged_and_merged(labels: dict[str, str]) -> None:
+def test_latency_is_drawn_at_the_longest_length_un_merged_and_merged(
+    labels: dict[str, str],
+) -> None:
     figure = latency.draw({"forward": forward_rows(["full", "lora"], ranks=(8,))}, labels)
     (axes,) = figure.axes
     curves = [line for line in axes.lines if len(line.get_xdata()) == 3]
@@ -88,19 +131,32 @@ def test_many_methods_take_several_panels_and_none_repeats_a_colour(labels: dict
     shown = texts(figure)
     assert all(labels[method] in shown for method in MANY)
     for axes in figure.axes:
-        solid = [line for line in axes.lines if len(line.get_xdata()) == 3 and line.get_linestyle() == "-"]
+        solid = [
+            line
+            for line in axes.lines
+            if len(line.get_xdata()) == 3 and line.get_linestyle() == "-"
+        ]
         assert len(solid) <= latency.DIRECT
 
 
-def test_one_batch_size_runs_along_lengths_and_one_of_both_gives_dots(labels: dict[str, str]) -> None:
-    assert "tokens (batch size 4)" in texts(latency.draw({"forward": forward_rows(["full", "lora"], sizes=(4,))}, labels))
+def test_one_batch_size_runs_along_lengths_and_one_of_both_gives_dots(
+    labels: dict[str, str],
+) -> None:
+    assert "tokens (batch size 4)" in texts(
+        latency.draw({"forward": forward_rows(["full", "lora"], sizes=(4,))}, labels)
+    )
     dots = latency.draw({"forward": forward_rows(MANY, sizes=(4,), lengths=(16,))}, labels)
     assert "batch 4 of 16 tokens" in texts(dots)
-    assert [label.get_text() for label in dots.axes[0].get_yticklabels()][:2] == ["Frozen", "Full AdamW"]
+    assert [label.get_text() for label in dots.axes[0].get_yticklabels()][:2] == [
+        "Frozen",
+        "Full AdamW",
+    ]
 
 
 @pytest.mark.parametrize(("module", "rows"), [(latency, forward_rows), (throughput, update_rows)])
-def test_a_quiet_machines_table_is_drawn_as_it_is_read(module, rows, labels: dict[str, str], tmp_path: Path) -> None:
+def test_a_quiet_machines_table_is_drawn_as_it_is_read(
+    module, rows, labels: dict[str, str], tmp_path: Path
+) -> None:
     """Where nothing disturbed a measurement, the column that would say so holds nothing."""
     stem = tmp_path / "table"
     tables.write(rows(["full", "lora"]), stem)
@@ -114,7 +170,9 @@ def test_failures_and_taints_are_named_in_both_ways_of_drawing(labels: dict[str,
         rows = forward_rows(["full", "lora"], sizes=sizes, lengths=(16,), ranks=(8,))
         rows.loc[(rows["method"] == "lora") & (rows["batch_size"] == 8), "status"] = "out_of_memory"
         rows.loc[rows["method"] == "full", "taint"] = f"2 threads on 1 core; {BUSY}"
-        shown = texts(latency.draw({"forward": pd.concat([rows, unsupported("prefix_tuning", 8)])}, labels))
+        shown = texts(
+            latency.draw({"forward": pd.concat([rows, unsupported("prefix_tuning", 8)])}, labels)
+        )
         assert "out of memory" in shown
         assert "unsupported" in shown
         assert {"Full AdamW†", "† 2 threads on 1 core", f"† {BUSY}"} <= set(shown.split("\n"))
@@ -123,11 +181,23 @@ def test_failures_and_taints_are_named_in_both_ways_of_drawing(labels: dict[str,
 def test_updates_are_stacked_and_labelled(labels: dict[str, str]) -> None:
     rows = update_rows(["frozen", "full", "lora"])
     rows.loc[rows["method"] == "full", "taint"] = BUSY
-    figure = throughput.draw({"throughput": pd.concat([rows, unsupported("prefix_tuning", 8)])}, labels)
+    figure = throughput.draw(
+        {"throughput": pd.concat([rows, unsupported("prefix_tuning", 8)])}, labels
+    )
     (axes,) = figure.axes
-    bars = [(bar.get_x(), bar.get_width()) for bar in axes.patches if bar.get_y() < 1 < bar.get_y() + bar.get_height()]
-    assert bars == [pytest.approx(pair) for pair in ((0, 10), (10, 20), (30, 5))]  # full fine-tuning, ms
-    assert [label.get_text() for label in axes.get_yticklabels()][:3] == ["Frozen", "Full AdamW†", "LoRA r=2"]
+    bars = [
+        (bar.get_x(), bar.get_width())
+        for bar in axes.patches
+        if bar.get_y() < 1 < bar.get_y() + bar.get_height()
+    ]
+    assert bars == [
+        pytest.approx(pair) for pair in ((0, 10), (10, 20), (30, 5))
+    ]  # full fine-tuning, ms
+    assert [label.get_text() for label in axes.get_yticklabels()][:3] == [
+        "Frozen",
+        "Full AdamW†",
+        "LoRA r=2",
+    ]
     shown = set(texts(figure).split("\n"))
     assert {"samples/s", "457", "1,600", "unsupported", f"† {BUSY}"} <= shown
     assert "a training update (ms) of 2 x 8 x 32 tokens" in shown
@@ -139,11 +209,17 @@ def test_few_and_many_updates_keep_their_panel(labels: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("figure", [latency, throughput])
-def test_only_failures_still_draw_and_nothing_at_all_is_an_error(figure: object, labels: dict[str, str]) -> None:
+def test_only_failures_still_draw_and_nothing_at_all_is_an_error(
+    figure: object, labels: dict[str, str]
+) -> None:
     table = "forward" if figure is latency else "throughput"
     assert "unsupported" in texts(figure.draw({table: unsupported("prefix_tuning", 8)}, labels))
     rows = (forward_rows if figure is latency else update_rows)(["lora"])
-    rows = rows.drop(columns=[name for name in rows if name.endswith("_s")]).assign(status="out_of_memory")
+    rows = rows.drop(columns=[name for name in rows if name.endswith("_s")]).assign(
+        status="out_of_memory"
+    )
     assert "out of memory" in texts(figure.draw({table: rows}, labels))
     with pytest.raises(ValueError, match="no cell of profile"):
-        figure.draw({table: pd.DataFrame(columns=["model", "dataset", "method", "rank", "status"])}, labels)
+        figure.draw(
+            {table: pd.DataFrame(columns=["model", "dataset", "method", "rank", "status"])}, labels
+        )

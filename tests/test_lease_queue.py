@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rankwise import card_queue
-from rankwise.card_queue import PATIENCE, Queue
-from rankwise.packing import Held, Need, Room, Waiting
+from rankwise.execution import lease_queue
+from rankwise.execution.gpu_packing import Held, Need, Room, Waiting
+from rankwise.execution.lease_queue import PATIENCE, Queue
 
 # The rule -------------------------------------------------------------------------------------------------------------
 
@@ -42,13 +42,17 @@ ALL = ("c0", "c1", "c2")
         (room(8, others={"c0": 5}), Need(0, 4), None),
     ],
 )
-def test_a_job_is_due_a_card_that_has_room(free: Room, need: Need, due: tuple[str, ...] | None) -> None:
+def test_a_job_is_due_a_card_that_has_room(
+    free: Room, need: Need, due: tuple[str, ...] | None
+) -> None:
     assert free.pick(need, ALL) == due
 
 
 def test_a_card_that_somebody_waits_for_is_closed_and_the_others_are_not() -> None:
     """A whole card is waited for where fewest jobs are; small ones that come later go on elsewhere."""
-    free = room(8, 8, held=[Held(Need(0, 1), ("c0",)), Held(Need(0, 1), ("c1",)), Held(Need(0, 1), ("c1",))])
+    free = room(
+        8, 8, held=[Held(Need(0, 1), ("c0",)), Held(Need(0, 1), ("c1",)), Held(Need(0, 1), ("c1",))]
+    )
     free.serve(Waiting(Need(1, 0), ALL, impatient=False))
     assert free.pick(Need(0, 1), ALL) == ("c1",)
     assert free.pick(Need(0, 1), ("c0",)) is None
@@ -125,11 +129,17 @@ def test_nobody_is_passed_by_too_many_and_everybody_is_served(number: int, tmp_p
         folder = tmp_path / str(seed)
         folder.mkdir()
         chance = random.Random(f"{number}.{seed}")
-        simulation = Simulation(folder, chance, {f"c{i}": chance.randint(4, 12) for i in range(number)})
+        simulation = Simulation(
+            folder, chance, {f"c{i}": chance.randint(4, 12) for i in range(number)}
+        )
         simulation.sizes = dict(simulation.sizes) if number > 1 else {"c0": 8}
         for _ in range(150):
-            ready = ["come"] * (len(simulation.waiting) < 10) + ["ask"] * 4 * bool(simulation.waiting)
-            ready += ["end"] * bool(simulation.held) + ["die_waiting"] * (len(simulation.waiting) > 8)
+            ready = ["come"] * (len(simulation.waiting) < 10) + ["ask"] * 4 * bool(
+                simulation.waiting
+            )
+            ready += ["end"] * bool(simulation.held) + ["die_waiting"] * (
+                len(simulation.waiting) > 8
+            )
             getattr(simulation, chance.choice(ready))()
             simulation.check()
         for _ in range(2000):  # nobody comes any more
@@ -152,7 +162,7 @@ def test_a_whole_card_is_had_while_small_jobs_keep_coming(tmp_path: Path) -> Non
         with Queue(tmp_path) as queue:
             return queue.enter(need, simulation.sizes)
 
-    def take(fd: int, own: card_queue.Job) -> list[int] | None:
+    def take(fd: int, own: lease_queue.Job) -> list[int] | None:
         with Queue(tmp_path) as queue:
             got = queue.take(fd, own, {})
         return [fd, *got[2]] if got else None

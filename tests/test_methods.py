@@ -10,16 +10,20 @@ import yaml
 from conftest import ROOT
 from torch import nn
 
-from rankwise import models, storage
-from rankwise.measure.flops import flops
-from rankwise.measure.memory import memory
-from rankwise.method import Unsupported, adapt, build_optimizer, optimizer_class, unreleased
-from rankwise.plan import Plan
+from rankwise.core.errors import Unsupported
+from rankwise.measure.flops.count import flops
+from rankwise.measure.memory.persistent import memory
+from rankwise.methods.parts.base import adapt, build_optimizer, optimizer_class, unreleased
+from rankwise.models import build, storage
+from rankwise.study.plan import Plan
 
 METHODS = yaml.safe_load((ROOT / "config/methods.yaml").read_text())
 ENTRIES = list(METHODS)
 SMOKE = yaml.safe_load((ROOT / "config/methods_smoke.yaml").read_text())
-TASKS = {"tiny": ("generated_reviews", "classification", 2), "stories260k": ("wikitext2_files", "language_modelling", 0)}
+TASKS = {
+    "tiny": ("generated_reviews", "classification", 2),
+    "stories260k": ("wikitext2_files", "language_modelling", 0),
+}
 RANK, LENGTH, BATCH = 4, 12, 6
 
 
@@ -37,25 +41,38 @@ def request_of(name: str, model: str, measurement: str = "memory") -> dict:
 class Case:
     """One entry on one small model with random weights, adapted; a batch; an optimizer."""
 
-    def __init__(self, name: str, model: str, learning_rate: float = 5e-3, seed: int = 0, release: bool = True):
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        learning_rate: float = 5e-3,
+        seed: int = 0,
+        release: bool = True,
+    ):
         request, (_, task, classes) = request_of(name, model), TASKS[model]
         entry = request["method"] if release else unreleased(request["method"])
         self.entry = {**entry, "learning_rate": learning_rate}
-        self.names = models.names(request["model"], task)
+        self.names = build.names(request["model"], task)
         torch.manual_seed(seed)
-        base = models.from_shapes(request["model"], task, classes, "cpu")
+        base = build.from_shapes(request["model"], task, classes, "cpu")
         self.base = storage.store(base, self.entry["weights"], self.names)
         self.before = self.logits(self.base)
         self.method, self.model = adapt(self.entry, copy.deepcopy(self.base), self.names)
         self.batch = self._batch(classes)
         self.model.train()
-        self.optimizer = build_optimizer(self.entry, self.method, self.model, self.names, seed) if self.trainable() else None
+        self.optimizer = (
+            build_optimizer(self.entry, self.method, self.model, self.names, seed)
+            if self.trainable()
+            else None
+        )
         self.step = 0
 
     def _batch(self, classes: int) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(1)
         ids = torch.randint(3, 90, (BATCH, LENGTH), generator=generator)
-        labels = torch.randint(0, classes, (BATCH,), generator=generator) if classes else ids.clone()
+        labels = (
+            torch.randint(0, classes, (BATCH,), generator=generator) if classes else ids.clone()
+        )
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -82,7 +99,9 @@ class Case:
 
     def save(self) -> bytes:
         saved = io.BytesIO()
-        torch.save({"model": storage.learnt(self.model), "optimizer": self.optimizer.state_dict()}, saved)
+        torch.save(
+            {"model": storage.learnt(self.model), "optimizer": self.optimizer.state_dict()}, saved
+        )
         return saved.getvalue()
 
 
@@ -95,7 +114,9 @@ def case(name: str, model: str, **settings: object) -> Case:
 
 
 every = pytest.mark.parametrize("name", ENTRIES)
-both = pytest.mark.parametrize("model", ["tiny", pytest.param("stories260k", marks=pytest.mark.slow)])
+both = pytest.mark.parametrize(
+    "model", ["tiny", pytest.param("stories260k", marks=pytest.mark.slow)]
+)
 trained = pytest.mark.parametrize("name", [name for name in ENTRIES if name != "frozen"])
 
 
@@ -117,7 +138,9 @@ def test_it_starts_as_the_model_it_was_made_of(name: str, model: str) -> None:
 def test_training_moves_what_trains_and_nothing_else(name: str, model: str) -> None:
     """The loss of one batch falls; frozen parameters stay bitwise; gradients come out of a step as they went in."""
     found = case(name, model)
-    frozen = {n: p.detach().clone() for n, p in found.model.named_parameters() if not p.requires_grad}
+    frozen = {
+        n: p.detach().clone() for n, p in found.model.named_parameters() if not p.requires_grad
+    }
     start = {n: p.detach().clone() for n, p in found.trainable().items()}
     losses = found.train(25)
     assert min(losses[-3:]) < losses[0], losses
@@ -171,16 +194,22 @@ def test_state_and_weights_are_predicted_to_the_byte(name: str, model: str) -> N
     found = memory(request_of(name, model))
     if found.get("status") == "unsupported":
         pytest.skip(found["reason"])
-    assert found["metrics"]["measured_optimizer_state_bytes"] == found["metrics"]["optimizer_state_bytes"]
+    assert (
+        found["metrics"]["measured_optimizer_state_bytes"]
+        == found["metrics"]["optimizer_state_bytes"]
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in ENTRIES if METHODS[name].get("weights", "fp32") == "fp32"])
+@pytest.mark.parametrize(
+    "name", [name for name in ENTRIES if METHODS[name].get("weights", "fp32") == "fp32"]
+)
 def test_bf16_is_predicted_to_the_byte(name: str) -> None:
     request = request_of(name, "tiny")
     found = memory({**request, "method": {**request["method"], "weights": "bf16"}})
     assert (
-        found.get("status") == "unsupported" or found["metrics"]["measured_weights_bytes"] == found["metrics"]["weights_bytes"]
+        found.get("status") == "unsupported"
+        or found["metrics"]["measured_weights_bytes"] == found["metrics"]["weights_bytes"]
     )
 
 
@@ -198,10 +227,21 @@ def test_state_is_its_formula(name: str) -> None:
     built.step()
     for group in built.param_groups:
         for param in group["params"]:
-            kept = sum(value.numel() for value in built.state[param].values() if torch.is_tensor(value))
+            kept = sum(
+                value.numel() for value in built.state[param].values() if torch.is_tensor(value)
+            )
             matrix = param.ndim >= 2 and not group.get("dense")
-            formula = optimizer.formula(**options) if matrix else optimizer.DENSE if param.ndim >= 2 else optimizer.VECTOR
-            assert kept == eval(formula, {}, {**options, **_sides(built, group, param)}), (param.shape, formula)
+            formula = (
+                optimizer.formula(**options)
+                if matrix
+                else optimizer.DENSE
+                if param.ndim >= 2
+                else optimizer.VECTOR
+            )
+            assert kept == eval(formula, {}, {**options, **_sides(built, group, param)}), (
+                param.shape,
+                formula,
+            )
 
 
 def _sides(optimizer: torch.optim.Optimizer, group: dict, param: nn.Parameter) -> dict[str, int]:
@@ -209,7 +249,11 @@ def _sides(optimizer: torch.optim.Optimizer, group: dict, param: nn.Parameter) -
         rows, columns = (param.shape[0], param[0].numel()) if param.ndim >= 2 else (0, 0)
         return {"k": param.numel(), "m": rows, "n": columns}
     sides = {"m": param.shape[0], "n": param[0].numel()}
-    space = getattr(optimizer.descent(group, param), "space", None) if hasattr(optimizer, "descent") else None
+    space = (
+        getattr(optimizer.descent(group, param), "space", None)
+        if hasattr(optimizer, "descent")
+        else None
+    )
     return {**sides, **(dict(zip("sLr", space.shape(param), strict=True)) if space else {})}
 
 
@@ -231,8 +275,14 @@ def test_declared_parameters_are_counted(name: str, model: str) -> None:
 
 def declared(found: Case) -> int:
     """TRAINABLE over the target matrices of the base, and MODEL once."""
-    options = {**found.entry["options"], "r": found.entry["options"].get("rank", 0), "d": found.names["hidden_size"]}
-    options["h"] = len(next(module for module in found.base.modules() if isinstance(module, nn.ModuleList)))
+    options = {
+        **found.entry["options"],
+        "r": found.entry["options"].get("rank", 0),
+        "d": found.names["hidden_size"],
+    }
+    options["h"] = len(
+        next(module for module in found.base.modules() if isinstance(module, nn.ModuleList))
+    )
     roles = found.entry["options"].get("targets", getattr(found.method, "targets", ()))
     names = {module["name"] for module in found.names["modules"].values()}
     by_name = {found.names["modules"][role]["name"]: role for role in roles}
@@ -256,7 +306,11 @@ def test_merged_answers_as_unmerged(name: str, model: str) -> None:
     found = case(name, model)
     found.train(3)
     found.model.eval()
-    dense = storage.dequantize(found.model) if found.entry["weights"] not in ("fp32", "bf16") else found.model
+    dense = (
+        storage.dequantize(found.model)
+        if found.entry["weights"] not in ("fp32", "bf16")
+        else found.model
+    )
     answer = found.logits(dense)
     merged = found.method.merge(dense)
     if merged is None:
@@ -289,6 +343,11 @@ def test_state_of_llama_2_7b_is_the_papers(module: str, options: dict, gibibytes
     params = [nn.Parameter(torch.empty(shape, device="meta")) for shape in shapes * 32]
     optimizer = optimizer_class(module)(params, lr=1e-3, **options)
     optimizer.allocate()
-    kept = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    kept = [
+        value
+        for state in optimizer.state.values()
+        for value in state.values()
+        if torch.is_tensor(value)
+    ]
     size = sum(value.numel() * value.element_size() for value in kept) / 2**30
     assert size == pytest.approx(gibibytes, abs=0.5 * 10 ** -len(str(gibibytes).partition(".")[2]))

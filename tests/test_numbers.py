@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rankwise.report import tables
+from rankwise.analysis import tables
 from rankwise.report.numbers import latex, numbers, of_claims, text
 
 CURVES = [("full", 0, "Full"), ("lora", 8, "LoRA (q, k, v)")]
@@ -16,13 +16,23 @@ LABELS = [[method, label] for method, _, label in CURVES]
 
 def run(method: str, rank: int, seed: int, status: str, digest: str) -> dict:
     cell = {"model": "m", "dataset": "d", "method": method, "rank": rank, "seed": seed}
-    return {**cell, "status": status, "request_digest": digest, "accuracy_fraction": 0.9, "trainable_parameters": 1234567}
+    return {
+        **cell,
+        "status": status,
+        "request_digest": digest,
+        "accuracy_fraction": 0.9,
+        "trainable_parameters": 1234567,
+    }
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[dict, str]:
     """numbers.json and numbers.tex of two curves: one with an interval, one with a seed that diverged."""
-    runs = [run("full", 0, 0, "ok", "aa"), run("full", 0, 1, "ok", "0012345678901234"), run("lora", 8, 0, "ok", "cc")]
+    runs = [
+        run("full", 0, 0, "ok", "aa"),
+        run("full", 0, 1, "ok", "0012345678901234"),
+        run("lora", 8, 0, "ok", "cc"),
+    ]
     runs += [run("lora", 8, 1, "diverged", "dd")]
     memory = [
         {
@@ -42,13 +52,22 @@ def made(tmp_path: Path) -> tuple[dict, str]:
         "accuracy_high_percent": [92.0, float("nan")], "trainable_parameters": [1234567, 8], "optimizer_state_mib": [0.25, 1e-7],
         "perplexity": [float("nan")] * 2, "status": ["ok", "diverged (1 of 2)"],
     })  # fmt: skip
-    claims = pd.DataFrame({"claim": list("abc"), "verdict": ["reproduced", "reproduced", "out of memory"]})
+    claims = pd.DataFrame(
+        {"claim": list("abc"), "verdict": ["reproduced", "reproduced", "out of memory"]}
+    )
     for name, frame in (("runs", runs), ("memory", memory), ("summary", summary)):
         tables.write(pd.DataFrame(frame), tmp_path / f"results/tables/{name}")
     tables.write(claims, tmp_path / "results/claims")
-    files = ["results/tables/summary.csv", "results/tables/runs.csv", "results/tables/memory.csv", "results/claims.csv"]
+    files = [
+        "results/tables/summary.csv",
+        "results/tables/runs.csv",
+        "results/tables/memory.csv",
+        "results/claims.csv",
+    ]
     numbers({"labels": LABELS, "tables": files}, tmp_path / "results/numbers.json")
-    return json.loads((tmp_path / "results/numbers.json").read_text()), (tmp_path / "results/numbers.tex").read_text()
+    return json.loads((tmp_path / "results/numbers.json").read_text()), (
+        tmp_path / "results/numbers.tex"
+    ).read_text()
 
 
 def test_a_number_has_value_text_unit_interval_and_runs(made) -> None:
@@ -57,11 +76,17 @@ def test_a_number_has_value_text_unit_interval_and_runs(made) -> None:
         "value": 90.0, "text": "90.00", "unit": "%", "low": 88.004, "high": 92.0, "runs": ["0012345678901234", "aa"],
     }  # fmt: skip
     alone = found["m/d/lora/r8/accuracy_percent"]
-    assert (alone["low"], alone["high"], alone["runs"]) == (None, None, ["cc"])  # the seed that diverged is not in the mean
+    assert (alone["low"], alone["high"], alone["runs"]) == (
+        None,
+        None,
+        ["cc"],
+    )  # the seed that diverged is not in the mean
     assert found["m/d/lora/r8/optimizer_state_mib"]["runs"] == ["mlora"]
     assert found["m/d/full/r0/trainable_parameters"]["text"] == "1,234,567"
     assert (found["m/d/full/r0/n"]["value"], found["m/d/full/r0/n"]["unit"]) == (2, "runs")
-    assert not [name for name in found if "perplexity" in name or "_low_" in name]  # no numbers; ends of an interval
+    assert not [
+        name for name in found if "perplexity" in name or "_low_" in name
+    ]  # no numbers; ends of an interval
 
 
 def test_claims_are_counted_by_verdict(made) -> None:
@@ -87,14 +112,21 @@ def macros(tex: str) -> dict[str, str]:
 def test_every_number_is_one_macro_and_nothing_in_it_means_something_else_to_tex(made) -> None:
     found, tex = made
     defined = macros(tex)
-    ends = {f"{name}/{end}" for name, one in found.items() for end in ("low", "high") if one[end] is not None}
+    ends = {
+        f"{name}/{end}"
+        for name, one in found.items()
+        for end in ("low", "high")
+        if one[end] is not None
+    }
     assert set(defined) == set(found) | ends
     assert defined["m/d/full/r0/accuracy_percent/low"] == "88.00"
     assert defined["m/d/lora/r8/optimizer_state_mib"] == r"\ensuremath{1\times10^{-7}}"
     head, *lines = tex.split("\\rankwise@number{m")
     assert head.count("{") == head.count("}")
     assert all(re.fullmatch(r"[\w/.]+", name) for name in defined)
-    assert not re.search(r"[%#&$~_^]", "".join(re.sub(r"\\ensuremath\{.*\}", "", one) for one in defined.values()))
+    assert not re.search(
+        r"[%#&$~_^]", "".join(re.sub(r"\\ensuremath\{.*\}", "", one) for one in defined.values())
+    )
     assert len(lines) == sum(name.startswith("m/") for name in defined)
 
 

@@ -45,13 +45,19 @@ def make(name: str, params, options: dict, lr: float = 0.05) -> torch.optim.Opti
 
 def net(dtype: torch.dtype = torch.float32) -> nn.ParameterList:
     shapes = [(6, 4), (6, 4), (4, 8), (8,), (8,), (2, 6), (4, 2, 4)]
-    return nn.ParameterList(nn.Parameter(w) for i, s in enumerate(shapes) for w in gradients(1, *s, seed=i, dtype=dtype))
+    return nn.ParameterList(
+        nn.Parameter(w) for i, s in enumerate(shapes) for w in gradients(1, *s, seed=i, dtype=dtype)
+    )
 
 
-def advance(params: nn.ParameterList, optimizer: torch.optim.Optimizer, start: int, stop: int) -> None:
+def advance(
+    params: nn.ParameterList, optimizer: torch.optim.Optimizer, start: int, stop: int
+) -> None:
     for step in range(start, stop):
         for index, param in enumerate(params):
-            grad = gradients(1, *param.shape, seed=100 * step + index, dtype=torch.float32)[0].to(param.dtype)
+            grad = gradients(1, *param.shape, seed=100 * step + index, dtype=torch.float32)[0].to(
+                param.dtype
+            )
             param.grad = grad.clone()
             if step == 2 and index == 1:
                 param.grad = None
@@ -82,7 +88,10 @@ def test_parameters_step_as_alone(name: str, options: dict) -> None:
     """In one optimizer, stacked by shape, or each in its own; what has more dimensions is the first by the rest."""
     together, alone = net(F64), net(F64)
     alone[-1] = nn.Parameter(alone[-1].detach().flatten(1))
-    one, others = make(name, together.parameters(), options), [make(name, [p], options) for p in alone]
+    one, others = (
+        make(name, together.parameters(), options),
+        [make(name, [p], options) for p in alone],
+    )
     for step in range(5):
         for index, (param, own) in enumerate(zip(together, alone, strict=True)):
             param.grad = gradients(1, *param.shape, seed=100 * step + index)[0]
@@ -91,7 +100,10 @@ def test_parameters_step_as_alone(name: str, options: dict) -> None:
         for other in others:
             other.step()
     last = -1 if name == "Adafactor" else None  # torch's factors the last two dimensions
-    assert all(close(a.flatten(), b.flatten(), 1e-12) for a, b in list(zip(together, alone, strict=True))[:last])
+    assert all(
+        close(a.flatten(), b.flatten(), 1e-12)
+        for a, b in list(zip(together, alone, strict=True))[:last]
+    )
 
 
 @everyone
@@ -99,12 +111,18 @@ def test_no_gradient_is_modified(name: str, options: dict) -> None:
     params = net()
     optimizer = make(name, params.parameters(), options)
     for step in range(4):
-        grads = [gradients(1, *p.shape, seed=10 * step + i, dtype=torch.float32)[0] for i, p in enumerate(params)]
+        grads = [
+            gradients(1, *p.shape, seed=10 * step + i, dtype=torch.float32)[0]
+            for i, p in enumerate(params)
+        ]
         given = [g.clone() for g in grads]
         for param, grad in zip(params, given, strict=True):
             param.grad = grad
         optimizer.step()
-        assert all(p.grad is g and torch.equal(g, old) for p, g, old in zip(params, given, grads, strict=True))
+        assert all(
+            p.grad is g and torch.equal(g, old)
+            for p, g, old in zip(params, given, grads, strict=True)
+        )
 
 
 @everyone
@@ -126,7 +144,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(name: str, options: dict) -> Non
     advance(first, stopped, 5, 8)  # what was saved was not moved by the run that was made of it
     assert all(torch.equal(a, b) for a, b in zip(straight, first, strict=True))
     first.load_state_dict(loaded["model"])  # and back, in an optimizer that has gone on
-    stopped.load_state_dict(torch.load(io.BytesIO(saved.getvalue()), weights_only=True)["optimizer"])
+    stopped.load_state_dict(
+        torch.load(io.BytesIO(saved.getvalue()), weights_only=True)["optimizer"]
+    )
     advance(first, stopped, 5, 8)
     assert all(torch.equal(a, b) for a, b in zip(straight, first, strict=True))
 
@@ -136,13 +156,20 @@ def test_a_loaded_state_keeps_its_dtypes(name: str, options: dict) -> None:
     params = net(torch.bfloat16)
     optimizer = make(name, params.parameters(), options)
     advance(params, optimizer, 0, 3)
-    kinds = [{k: v.dtype for k, v in optimizer.state[p].items() if torch.is_tensor(v)} for p in params]
-    assert {v for kept in kinds for k, v in kept.items() if k != "step"} <= {torch.bfloat16, torch.int32}
+    kinds = [
+        {k: v.dtype for k, v in optimizer.state[p].items() if torch.is_tensor(v)} for p in params
+    ]
+    assert {v for kept in kinds for k, v in kept.items() if k != "step"} <= {
+        torch.bfloat16,
+        torch.int32,
+    }
     assert all(p.isfinite().all() for p in params)
     other = make(name, params.parameters(), options)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     advance(params, other, 3, 4)
-    assert [{k: v.dtype for k, v in other.state[p].items() if torch.is_tensor(v)} for p in params] == kinds
+    assert [
+        {k: v.dtype for k, v in other.state[p].items() if torch.is_tensor(v)} for p in params
+    ] == kinds
 
 
 @everyone
@@ -169,14 +196,20 @@ def test_a_gradient_of_zeros_is_no_number_to_fear(name: str, options: dict) -> N
         optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(params, before, strict=True))
     advance(params, optimizer, 0, 2)
-    assert all(p.isfinite().all() and not torch.equal(p, b) for p, b in zip(params, before, strict=True))
+    assert all(
+        p.isfinite().all() and not torch.equal(p, b) for p, b in zip(params, before, strict=True)
+    )
 
 
 @everyone
 def test_state_is_the_formula(name: str, options: dict) -> None:
     """Numbers kept, on meta where there is `allocate` and after a step: as `formula` and VECTOR say."""
     cls = getattr(rankwise.optim, name)
-    values = {k: p.default for k, p in inspect.signature(cls).parameters.items() if p.default is not p.empty}
+    values = {
+        k: p.default
+        for k, p in inspect.signature(cls).parameters.items()
+        if p.default is not p.empty
+    }
     values |= {"rank": 2, **options}
     given = {k: v for k, v in values.items() if k not in ("params", "lr", "release")}
     shapes = [(6, 10), (10, 6), (8, 8), (4, 3, 2), (7,)]
@@ -198,9 +231,12 @@ def test_state_is_the_formula(name: str, options: dict) -> None:
             s, large = (n / c, m * c) if m >= n else (m / c, n * c)
             s, large = (max(m, n), min(m, n)) if options.get("side") == "both" else (s, large)
             names = {"m": m, "n": n, "s": s, "L": large, "r": min(2, s, large)}
-        expected = eval(cls.formula(**given) if len(shape) > 1 else cls.VECTOR, {}, {**values, **names})
+        expected = eval(
+            cls.formula(**given) if len(shape) > 1 else cls.VECTOR, {}, {**values, **names}
+        )
         found = [
-            sum(v.numel() for v in o.state[p].values() if torch.is_tensor(v)) for o, p in ((optimizer, param), (planned, meta))
+            sum(v.numel() for v in o.state[p].values() if torch.is_tensor(v))
+            for o, p in ((optimizer, param), (planned, meta))
         ]
         assert found[0] == expected, shape
         if hasattr(planned, "allocate"):

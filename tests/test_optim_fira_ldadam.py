@@ -19,7 +19,9 @@ def test_fira_is_its_equations(shape: tuple[int, int], residual: str) -> None:
     """W <- W - lr [a P N + S], S = phi (G - P R), phi_j = ||N_j|| / ||R_j||, ||S|| <= 1.01 its last; theirs subtracts a P R."""
     alpha, lr, last, expected = 0.25, 0.1, 0.0, torch.ones(shape, dtype=F64)
     param = nn.Parameter(torch.ones(shape, dtype=F64))
-    optimizer = Fira([param], lr, rank=3, scale=alpha, residual=residual, interval_steps=3, weight_decay=0.1)
+    optimizer = Fira(
+        [param], lr, rank=3, scale=alpha, residual=residual, interval_steps=3, weight_decay=0.1
+    )
     m, v, held = torch.zeros(3, 10, dtype=F64), torch.zeros(3, 10, dtype=F64), []
     grads = gradients(6, *shape)
     for t, grad in enumerate([*grads[:2], 5 * grads[2], 5 * grads[3], *grads[4:]], start=1):
@@ -42,11 +44,16 @@ def test_fira_is_its_equations(shape: tuple[int, int], residual: str) -> None:
 
 def test_fira_at_full_rank_is_the_projection() -> None:
     """P P'G + (G - P P'G) = G: nothing is left over, so the step is the projected Adam's. Published, 1 - a of G is."""
-    grads, options = gradients(5, 6, 10), {"rank": 6, "interval_steps": 2, "convention": "transformers", "eps": 1e-6}
+    grads, options = (
+        gradients(5, 6, 10),
+        {"rank": 6, "interval_steps": 2, "convention": "transformers", "eps": 1e-6},
+    )
     ours, _ = optimize(Fira, torch.zeros(6, 10, dtype=F64), grads, scale=1.0, **options)
     plain, _ = optimize(ProjectedAdam, torch.zeros(6, 10, dtype=F64), grads, scale=1.0, **options)
     assert close(ours, plain, 1e-12)
-    kept, _ = optimize(Fira, torch.zeros(6, 10, dtype=F64), grads[:1], scale=0.25, residual="published", **options)
+    kept, _ = optimize(
+        Fira, torch.zeros(6, 10, dtype=F64), grads[:1], scale=0.25, residual="published", **options
+    )
     paper, state = optimize(Fira, torch.zeros(6, 10, dtype=F64), grads[:1], scale=0.25, **options)
     low = state["basis"].mT @ grads[0]
     n = low / (low.abs() + 1e-6 / math.sqrt(1 - B2))
@@ -78,7 +85,12 @@ def test_ldadam_is_its_equations(shape: tuple[int, int], feedback: bool) -> None
     b1, b2, rho, eps = 0.908, 0.99, 0.908, 1e-8
     param, expected = nn.Parameter(torch.ones(shape, dtype=F64)), torch.ones(shape, dtype=F64)
     optimizer = LDAdam([param], 0.1, rank=3, error_feedback=feedback, weight_decay=0.1)
-    m, v, error, old = torch.zeros(3, 10, dtype=F64), torch.zeros(3, 10, dtype=F64), torch.zeros(6, 10, dtype=F64), None
+    m, v, error, old = (
+        torch.zeros(3, 10, dtype=F64),
+        torch.zeros(3, 10, dtype=F64),
+        torch.zeros(6, 10, dtype=F64),
+        None,
+    )
     for t, grad in enumerate(gradients(4, *shape), start=1):
         param.grad = grad.clone()
         optimizer.step()

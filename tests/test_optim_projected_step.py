@@ -8,7 +8,8 @@ from optimizing import B1, B2, F64, close, gradients
 from projected_adam import PLAIN, SIDES, adam, bases, dct_ii, moved, optimize, seen, unseen
 from torch import Tensor, nn
 
-from rankwise.optim import ProjectedAdam, projectors
+from rankwise.optim import ProjectedAdam
+from rankwise.optim.parts import projectors
 
 
 @pytest.mark.parametrize("shape", [(6, 10), (10, 6)])
@@ -17,12 +18,23 @@ from rankwise.optim import ProjectedAdam, projectors
     for case in (("svd", "torch", 0.1), ("rsvd", "transformers", 0.1), ("dct", "torch", 0.0))
     for side in (SIDES[:-1] if case[0] == "dct" else SIDES)
 ])  # fmt: skip
-def test_steps_are_their_equations(projector: str, convention: str, decay: float, side: str, shape: tuple[int, int]) -> None:
+def test_steps_are_their_equations(
+    projector: str, convention: str, decay: float, side: str, shape: tuple[int, int]
+) -> None:
     """R = P'G, moments of R, W <- (1 - lr wd) W - lr alpha P D, over two intervals; the basis found is the leading one."""
     rank, lr, scale, eps, grads = 3, 0.1, 0.5, 1e-3, gradients(5, *shape)
-    options = {"rank": rank, "side": side, "projector": projector, "scale": scale, "interval_steps": 3, "eps": eps}
+    options = {
+        "rank": rank,
+        "side": side,
+        "projector": projector,
+        "scale": scale,
+        "interval_steps": 3,
+        "eps": eps,
+    }
     param = nn.Parameter(gradients(1, *shape, seed=1)[0])
-    optimizer = ProjectedAdam([param], lr, **options, oversample=10, convention=convention, weight_decay=decay)
+    optimizer = ProjectedAdam(
+        [param], lr, **options, oversample=10, convention=convention, weight_decay=decay
+    )
     expected, m, v = param.detach().clone(), None, None
     for t, grad in enumerate(grads, start=1):
         param.grad = grad.clone()
@@ -33,7 +45,9 @@ def test_steps_are_their_equations(projector: str, convention: str, decay: float
             left = torch.linalg.svd(g)
             if projector == "dct":
                 scores = (dct_ii(g.shape[0]).mT @ g).abs().sum(1)
-                assert set(optimizer.state[param]["columns"].tolist()) == set(scores.topk(rank).indices.tolist())
+                assert set(optimizer.state[param]["columns"].tolist()) == set(
+                    scores.topk(rank).indices.tolist()
+                )
             else:
                 assert close(basis @ basis.mT, left.U[:, :rank] @ left.U[:, :rank].mT, atol=1e-9)
             if other is not None:
@@ -51,7 +65,9 @@ def test_steps_are_their_equations(projector: str, convention: str, decay: float
 
 @pytest.mark.parametrize("side", ["short", "long", "left", "right"])
 @pytest.mark.parametrize("projector", ["normal", "rademacher", "orthonormal"])
-def test_steps_with_a_drawn_basis_are_their_equations(projector: str, side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_with_a_drawn_basis_are_their_equations(
+    projector: str, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The basis is drawn again at every use, from a seed: the same within an interval, another in the next; none is kept."""
     drawn, draw = [], projectors.draw
 
@@ -61,7 +77,9 @@ def test_steps_with_a_drawn_basis_are_their_equations(projector: str, side: str,
 
     monkeypatch.setattr(projectors, "draw", spy)
     param, grads = nn.Parameter(torch.zeros(6, 10, dtype=F64)), gradients(5, 6, 10)
-    optimizer = ProjectedAdam([param], 0.1, rank=3, side=side, projector=projector, scale=0.5, interval_steps=2)
+    optimizer = ProjectedAdam(
+        [param], 0.1, rank=3, side=side, projector=projector, scale=0.5, interval_steps=2
+    )
     expected, used, m, v = torch.zeros(6, 10, dtype=F64), [], None, None
     for t, grad in enumerate(grads, start=1):
         drawn.clear()
@@ -81,8 +99,12 @@ def test_steps_with_a_drawn_basis_are_their_equations(projector: str, side: str,
 def test_a_signed_permutation_as_basis_is_adam(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adam is not rotation-equivariant, so full rank is not Adam; with a signed permutation it is, exactly."""
     order = torch.randperm(6, generator=torch.Generator().manual_seed(3))
-    basis = torch.eye(6, dtype=F64)[:, order] * torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0, -1.0], dtype=F64)
-    monkeypatch.setattr(projectors, "svd", lambda grads, rank: (basis[None], torch.ones(1, 6, dtype=F64)))
+    basis = torch.eye(6, dtype=F64)[:, order] * torch.tensor(
+        [1.0, -1.0, 1.0, 1.0, -1.0, -1.0], dtype=F64
+    )
+    monkeypatch.setattr(
+        projectors, "svd", lambda grads, rank: (basis[None], torch.ones(1, 6, dtype=F64))
+    )
     grads, weight = gradients(8, 6, 10), gradients(1, 6, 10, seed=2)[0]
     found, _ = optimize(weight, grads, rank=6, scale=1.0, weight_decay=0.1, interval_steps=3)
     param = nn.Parameter(weight.clone())
@@ -94,17 +116,29 @@ def test_a_signed_permutation_as_basis_is_adam(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("momentum", "transport", "fixed"), [(0.0, "none", False), (0.9, "project", False), (0.9, "none", True)]
+    ("momentum", "transport", "fixed"),
+    [(0.0, "none", False), (0.9, "project", False), (0.9, "none", True)],
 )
 @pytest.mark.parametrize("interval", [1, 3, 100])
 @pytest.mark.parametrize("shape", [(6, 10), (10, 6)])
-def test_full_rank_sgd_is_torchs(shape, interval, momentum, transport, fixed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_rank_sgd_is_torchs(
+    shape, interval, momentum, transport, fixed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if fixed:
         basis = torch.linalg.qr(gradients(1, 6, 6, seed=3)[0])[0]
-        monkeypatch.setattr(projectors, "svd", lambda grads, rank: (basis[None], torch.ones(1, 6, dtype=F64)))
+        monkeypatch.setattr(
+            projectors, "svd", lambda grads, rank: (basis[None], torch.ones(1, 6, dtype=F64))
+        )
     grads, weight = gradients(7, *shape), gradients(1, *shape, seed=2)[0]
     found, _ = optimize(
-        weight, grads, rank=6, rule="sgd", momentum=momentum, transport=transport, scale=1.0, interval_steps=interval
+        weight,
+        grads,
+        rank=6,
+        rule="sgd",
+        momentum=momentum,
+        transport=transport,
+        scale=1.0,
+        interval_steps=interval,
     )
     param = nn.Parameter(weight.clone())
     theirs = torch.optim.SGD([param], 0.1, momentum=momentum)
@@ -129,7 +163,9 @@ def test_the_projection_error_is_the_spectrums_tail() -> None:
 
 @pytest.mark.parametrize("projector", ["svd", "rsvd", "dct", "normal", "rademacher", "orthonormal"])
 @pytest.mark.parametrize("shape", [(16, 24), (24, 16)])
-def test_within_an_interval_the_weight_moves_in_rank_r(projector: str, shape: tuple[int, int]) -> None:
+def test_within_an_interval_the_weight_moves_in_rank_r(
+    projector: str, shape: tuple[int, int]
+) -> None:
     weight, grads = torch.zeros(shape, dtype=F64), gradients(10, *shape)
     options = {"rank": 3, "projector": projector, "interval_steps": 5}
     assert torch.linalg.matrix_rank(optimize(weight, grads[:5], **options)[0]) == 3
@@ -139,9 +175,14 @@ def test_within_an_interval_the_weight_moves_in_rank_r(projector: str, shape: tu
 @pytest.mark.parametrize("convention", ["torch", "transformers"])
 def test_vectors_and_dense_groups_step_by_adam(convention: str) -> None:
     """torch's to rounding; the other convention is Adam with eps divided by sqrt(1 - b2^t)."""
-    vector, matrix = nn.Parameter(torch.ones(7, dtype=F64)), nn.Parameter(torch.ones(4, 5, dtype=F64))
+    vector, matrix = (
+        nn.Parameter(torch.ones(7, dtype=F64)),
+        nn.Parameter(torch.ones(4, 5, dtype=F64)),
+    )
     groups = [{"params": [vector]}, {"params": [matrix], "dense": True}]
-    optimizer = ProjectedAdam(groups, 0.1, rank=2, convention=convention, eps=1e-3, weight_decay=0.1)
+    optimizer = ProjectedAdam(
+        groups, 0.1, rank=2, convention=convention, eps=1e-3, weight_decay=0.1
+    )
     expected = {p: p.detach().clone() for p in (vector, matrix)}
     moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in (vector, matrix)}
     for t, (a, b) in enumerate(zip(gradients(5, 7), gradients(5, 4, 5), strict=True), start=1):
@@ -156,7 +197,9 @@ def test_vectors_and_dense_groups_step_by_adam(convention: str) -> None:
 
 @pytest.mark.parametrize("shape", [(5, 9), (9, 5)])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_it_is_galores(shape: tuple[int, int], decay: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_galores(
+    shape: tuple[int, int], decay: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The authors' optimizer over three refreshes. A tall matrix's basis is theirs by its sign too, which is arbitrary."""
     galore = pytest.importorskip("galore_torch")
 
@@ -166,9 +209,19 @@ def test_it_is_galores(shape: tuple[int, int], decay: float, monkeypatch: pytest
 
     if shape[0] > shape[1]:
         monkeypatch.setattr(projectors, "svd", svd)
-    weight, grads = gradients(1, *shape, seed=2)[0].float(), [g.float() for g in gradients(10, *shape)]
+    weight, grads = (
+        gradients(1, *shape, seed=2)[0].float(),
+        [g.float() for g in gradients(10, *shape)],
+    )
     ours, _ = optimize(
-        weight, grads, rank=2, interval_steps=4, scale=0.25, weight_decay=decay, convention="transformers", eps=1e-6
+        weight,
+        grads,
+        rank=2,
+        interval_steps=4,
+        scale=0.25,
+        weight_decay=decay,
+        convention="transformers",
+        eps=1e-6,
     )
     theirs = nn.Parameter(weight.clone())
     group = {"params": [theirs], "rank": 2, "update_proj_gap": 4, "scale": 0.25, "proj_type": "std"}
@@ -182,7 +235,9 @@ def test_it_is_galores(shape: tuple[int, int], decay: float, monkeypatch: pytest
 def test_factored_rule_is_its_equations() -> None:
     """V = v_r v_c' / sum(v_r) of R^2, bias-corrected as Adam's."""
     grads, eps = gradients(4, 6, 10), 1e-3
-    param, optimizer = optimize(torch.zeros(6, 10, dtype=F64), grads, rank=3, rule="factored", scale=1.0, eps=eps)
+    param, optimizer = optimize(
+        torch.zeros(6, 10, dtype=F64), grads, rank=3, rule="factored", scale=1.0, eps=eps
+    )
     basis = optimizer.state[param]["basis"]
     m, rows, columns, expected = 0, 0, 0, torch.zeros(6, 10, dtype=F64)
     for t, grad in enumerate(grads, start=1):

@@ -8,14 +8,17 @@ import torch
 from optimizing import B1, B2, F64, adam, close, gradients, optimize, short
 from torch import Tensor, nn
 
-from rankwise.optim import Apollo, Flora, ProjectedAdam, ProjFactor, projectors
+from rankwise.optim import Apollo, Flora, ProjectedAdam, ProjFactor
+from rankwise.optim.parts import projectors
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """What was drawn, in order."""
     seen, draw = [], projectors.draw
-    monkeypatch.setattr(projectors, "draw", lambda *arguments: seen.append(draw(*arguments)) or seen[-1])
+    monkeypatch.setattr(
+        projectors, "draw", lambda *arguments: seen.append(draw(*arguments)) or seen[-1]
+    )
     return seen
 
 
@@ -26,9 +29,17 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 @pytest.mark.parametrize("shape", [(6, 10), (10, 6)])
 def test_apollo_is_its_equations(shape: tuple[int, int], scaling: str, drawn: list[Tensor]) -> None:
     """R = P'G, N = Adam(R), U = G ||N_j|| / ||R_j|| limited to 1.01, W <- W - lr sqrt(scale) U; P is drawn, not kept."""
-    lr, scale, rank, last, expected = 0.1, 4.0, 1 if scaling == "tensor" else 3, 0.0, torch.ones(shape, dtype=F64)
+    lr, scale, rank, last, expected = (
+        0.1,
+        4.0,
+        1 if scaling == "tensor" else 3,
+        0.0,
+        torch.ones(shape, dtype=F64),
+    )
     param = nn.Parameter(torch.ones(shape, dtype=F64))
-    optimizer = Apollo([param], lr, rank=rank, scaling=scaling, scale=scale, interval_steps=3, weight_decay=0.1)
+    optimizer = Apollo(
+        [param], lr, rank=rank, scaling=scaling, scale=scale, interval_steps=3, weight_decay=0.1
+    )
     m, v, used = torch.zeros(rank, 10, dtype=F64), torch.zeros(rank, 10, dtype=F64), []
     for t, grad in enumerate(gradients(6, *shape), start=1):
         param.grad = grad.clone()
@@ -38,7 +49,9 @@ def test_apollo_is_its_equations(shape: tuple[int, int], scaling: str, drawn: li
         low = used[-1].mT @ g
         n = adam(m, v, low, t, 1e-6)
         over = 0 if scaling == "channel" else (0, 1)
-        update = g * (torch.linalg.vector_norm(n, dim=over) / torch.linalg.vector_norm(low, dim=over))
+        update = g * (
+            torch.linalg.vector_norm(n, dim=over) / torch.linalg.vector_norm(low, dim=over)
+        )
         update = update * min(1.0, 1.01 * last / update.norm().item()) if t > 1 else update
         last = update.norm().item()
         update = math.sqrt(scale) * (update if shape[0] < shape[1] else update.mT)
@@ -49,9 +62,18 @@ def test_apollo_is_its_equations(shape: tuple[int, int], scaling: str, drawn: li
 
 
 @pytest.mark.parametrize("shape", [(6, 10), (10, 6)])
-def test_apollo_in_the_whole_space_has_adams_channel_norms(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(projectors, "draw", lambda kind, size, rank, generator, like: torch.eye(size, rank, dtype=like.dtype))
-    ours, theirs = nn.Parameter(torch.zeros(shape, dtype=F64)), nn.Parameter(torch.zeros(shape, dtype=F64))
+def test_apollo_in_the_whole_space_has_adams_channel_norms(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        projectors,
+        "draw",
+        lambda kind, size, rank, generator, like: torch.eye(size, rank, dtype=like.dtype),
+    )
+    ours, theirs = (
+        nn.Parameter(torch.zeros(shape, dtype=F64)),
+        nn.Parameter(torch.zeros(shape, dtype=F64)),
+    )
     apollo = Apollo([ours], 0.1, rank=6, limit=math.inf, convention="torch", eps=1e-8)
     adam_ = torch.optim.Adam([theirs], 0.1)
     for grad in gradients(4, *shape):
@@ -59,7 +81,9 @@ def test_apollo_in_the_whole_space_has_adams_channel_norms(shape: tuple[int, int
         ours.grad, theirs.grad = grad.clone(), grad.clone()
         apollo.step()
         adam_.step()
-        moved, expected = (short(p.detach() - b) for p, b in zip((ours, theirs), before, strict=True))
+        moved, expected = (
+            short(p.detach() - b) for p, b in zip((ours, theirs), before, strict=True)
+        )
         assert close(moved.norm(dim=0), expected.norm(dim=0), 1e-7)
         assert close(moved / moved.norm(dim=0), -short(grad) / short(grad).norm(dim=0), 1e-10)
 
@@ -78,7 +102,9 @@ def test_apollo_minis_step_is_along_the_gradient() -> None:
 @pytest.mark.parametrize("cls", [Apollo, Flora, ProjFactor])
 def test_the_seed_decides_the_projection(cls: type) -> None:
     grads = gradients(2, 6, 10)
-    one, same, other = (optimize(cls, torch.zeros(6, 10, dtype=F64), grads, rank=2, seed=s)[0] for s in (1, 1, 2))
+    one, same, other = (
+        optimize(cls, torch.zeros(6, 10, dtype=F64), grads, rank=2, seed=s)[0] for s in (1, 1, 2)
+    )
     assert torch.equal(one, same)
     assert not close(one, other, 1e-3)
 
@@ -89,7 +115,11 @@ def test_the_seed_decides_the_projection(cls: type) -> None:
 @pytest.mark.parametrize("shape", [(6, 10), (10, 6)])
 def test_flora_is_its_equations(shape: tuple[int, int], drawn: list[Tensor]) -> None:
     """U = G / sqrt(v), root mean square at most 1; M <- b M + (1 - b) P'U; carried over by P_new'P when P is drawn anew."""
-    param, expected, used = nn.Parameter(torch.ones(shape, dtype=F64)), torch.ones(shape, dtype=F64), []
+    param, expected, used = (
+        nn.Parameter(torch.ones(shape, dtype=F64)),
+        torch.ones(shape, dtype=F64),
+        [],
+    )
     optimizer = Flora([param], 0.1, rank=3, interval_steps=3, weight_decay=0.1)
     rows, columns, momentum = 0, 0, torch.zeros(3, 10, dtype=F64)
     for t, grad in enumerate(gradients(7, *shape), start=1):
@@ -107,7 +137,14 @@ def test_flora_is_its_equations(shape: tuple[int, int], drawn: list[Tensor]) -> 
         step = used[-1] @ momentum
         expected = (1 - 0.1 * 0.1) * expected - 0.1 * (step if shape[0] < shape[1] else step.mT)
         assert close(param, expected, 1e-12)
-    assert [torch.equal(a, b) for a, b in itertools.pairwise(used)] == [True, True, False, True, True, False]
+    assert [torch.equal(a, b) for a, b in itertools.pairwise(used)] == [
+        True,
+        True,
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 # ProjFactor -----------------------------------------------------------------------------------------------------------
@@ -116,7 +153,11 @@ def test_flora_is_its_equations(shape: tuple[int, int], drawn: list[Tensor]) -> 
 def pieces(matrix: Tensor, c: float) -> Tensor:
     """VLoRP's reshape, as (s, L): rows of a tall matrix are cut in c, c rows of a wide one are joined."""
     m, n = matrix.shape
-    return matrix.reshape(round(m * c), round(n / c)).mT if m >= n else matrix.reshape(round(m / c), round(n * c))
+    return (
+        matrix.reshape(round(m * c), round(n / c)).mT
+        if m >= n
+        else matrix.reshape(round(m / c), round(n * c))
+    )
 
 
 def whole(matrix: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -126,11 +167,19 @@ def whole(matrix: Tensor, shape: tuple[int, int]) -> Tensor:
 @pytest.mark.parametrize("convention", ["torch", "transformers"])
 @pytest.mark.parametrize("transport", ["none", "reset", "project"])
 @pytest.mark.parametrize(("shape", "c"), [((8, 12), 1), ((12, 8), 4), ((8, 12), 2), ((12, 8), 0.5)])
-def test_projfactor_is_its_equations(shape, c: float, transport: str, convention: str, drawn: list[Tensor]) -> None:
+def test_projfactor_is_its_equations(
+    shape, c: float, transport: str, convention: str, drawn: list[Tensor]
+) -> None:
     """M <- b1 M + (1 - b1) P'G, v_r, v_c sums of (P P'G)^2, W <- W - lr sqrt(1 - b2^t) / (1 - b1^t) P M / (sqrt(v) + eps)."""
     eps, used, t_low = 1e-2, [], 0
     param, expected = nn.Parameter(torch.ones(shape, dtype=F64)), torch.ones(shape, dtype=F64)
-    options = {"transport": transport, "convention": convention, "eps": eps, "weight_decay": 0.1, "interval_steps": 3}
+    options = {
+        "transport": transport,
+        "convention": convention,
+        "eps": eps,
+        "weight_decay": 0.1,
+        "interval_steps": 3,
+    }
     optimizer = ProjFactor([param], 0.1, rank=2, granularity=c, **options)
     m, rows, columns = 0, 0, 0
     for t, grad in enumerate(gradients(7, *shape), start=1):
@@ -145,7 +194,10 @@ def test_projfactor_is_its_equations(shape, c: float, transport: str, convention
         low = used[-1].mT @ pieces(grad, c)
         m = B1 * m + (1 - B1) * low
         square = whole(used[-1] @ low, shape) ** 2
-        rows, columns = B2 * rows + (1 - B2) * square.sum(1), B2 * columns + (1 - B2) * square.sum(0)
+        rows, columns = (
+            B2 * rows + (1 - B2) * square.sum(1),
+            B2 * columns + (1 - B2) * square.sum(0),
+        )
         root, second = (torch.outer(rows, columns) / rows.sum()).sqrt(), math.sqrt(1 - B2**t)
         back = whole(used[-1] @ m, shape) / (1 - B1**t_low)
         if convention == "torch":
@@ -156,11 +208,19 @@ def test_projfactor_is_its_equations(shape, c: float, transport: str, convention
 
 
 @pytest.mark.parametrize(("c", "rank"), [(1, 4), (4, 1), (4, 3), (0.5, 8)])
-def test_granular_projections_are_unbiased_and_as_long_as_theorem_1_says(c: float, rank: int) -> None:
+def test_granular_projections_are_unbiased_and_as_long_as_theorem_1_says(
+    c: float, rank: int
+) -> None:
     """G (n, m): E G_o = G and E ||G_o||^2 = (m + c + M) / M ||G||^2, M = c r. 1,000 draws, 5 standard deviations."""
     n, m, count, budget = 16, 16, 1000, c * rank
     grad, param = gradients(1, n, m)[0], nn.Parameter(torch.zeros(n, m, dtype=F64))
-    options = {"rule": "sgd", "scale": 1.0, "projector": "normal", "granularity": c, "interval_steps": 1}
+    options = {
+        "rule": "sgd",
+        "scale": 1.0,
+        "projector": "normal",
+        "granularity": c,
+        "interval_steps": 1,
+    }
     optimizer, found = ProjectedAdam([param], 1.0, rank=rank, **options), []
     for _ in range(count):
         before = param.detach().clone()
@@ -182,16 +242,26 @@ def test_a_budget_costs_the_same_at_every_granularity(shape: tuple[int, int]) ->
         param = nn.Parameter(torch.empty(shape, device="meta"))
         optimizer = ProjFactor([param], rank=rank, granularity=c)
         optimizer.allocate()
-        sizes.append(sum(x.numel() * x.element_size() for x in optimizer.state[param].values() if torch.is_tensor(x)))
+        sizes.append(
+            sum(
+                x.numel() * x.element_size()
+                for x in optimizer.state[param].values()
+                if torch.is_tensor(x)
+            )
+        )
     assert sizes == [4 * (32 * 8 + 16 + 32)] * 4
 
 
 @pytest.mark.parametrize("shape", [(6, 10), (10, 6)])
-def test_projfactor_is_adam_where_factors_are_exact(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_projfactor_is_adam_where_factors_are_exact(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """P orthogonal and fixed, |G_t| = a_t u v': the factored second moment is the whole one."""
     basis = torch.linalg.qr(gradients(1, 6, 6)[0])[0]
     monkeypatch.setattr(projectors, "draw", lambda *_: basis)
-    u, v = (torch.rand(k, generator=torch.Generator().manual_seed(k), dtype=F64) + 0.1 for k in shape)
+    u, v = (
+        torch.rand(k, generator=torch.Generator().manual_seed(k), dtype=F64) + 0.1 for k in shape
+    )
     grads = [(t + 1.5) * torch.outer(u, v) * g.sign() for t, g in enumerate(gradients(6, *shape))]
     found, _ = optimize(ProjFactor, torch.zeros(shape, dtype=F64), grads, rank=6, eps=0.0)
     theirs = nn.Parameter(torch.zeros(shape, dtype=F64))
@@ -202,10 +272,14 @@ def test_projfactor_is_adam_where_factors_are_exact(shape: tuple[int, int], monk
     assert close(found, theirs, 1e-12)
 
 
-@pytest.mark.parametrize(("cls", "options"), [(ProjFactor, {"betas": (0.0, 0.999)}), (Flora, {"momentum": 0.0})])
+@pytest.mark.parametrize(
+    ("cls", "options"), [(ProjFactor, {"betas": (0.0, 0.999)}), (Flora, {"momentum": 0.0})]
+)
 def test_no_momentum_is_the_gradient_of_the_step(cls: type, options: dict) -> None:
     grads = gradients(2, 6, 10)
-    param, _ = optimize(cls, torch.zeros(6, 10, dtype=F64), [grads[0], 0 * grads[1]], rank=3, **options)
+    param, _ = optimize(
+        cls, torch.zeros(6, 10, dtype=F64), [grads[0], 0 * grads[1]], rank=3, **options
+    )
     first, _ = optimize(cls, torch.zeros(6, 10, dtype=F64), grads[:1], rank=3, **options)
     assert torch.equal(param, first)
     assert (first != 0).all()

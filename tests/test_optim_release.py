@@ -5,7 +5,19 @@ import math
 
 import pytest
 import torch
-from releasing import FUSED, GATHERED, RELEASING, Net, batch, equal, every_fused, every_kind, loss_of, make, train
+from releasing import (
+    FUSED,
+    GATHERED,
+    RELEASING,
+    Net,
+    batch,
+    equal,
+    every_fused,
+    every_kind,
+    loss_of,
+    make,
+    train,
+)
 
 import rankwise.optim
 from rankwise.optim import AdamW, Lomo
@@ -36,8 +48,12 @@ def test_gradients_are_gone_after_backward(name: str, options: dict) -> None:
     optimizer = make(name, model, options, release=True)
     for step in range(3):
         loss_of(model, batch(step)).backward()
-        assert all(p.grad is None for p in (model.parameters() if name in FUSED else model.matrices))
-        assert all(p.grad is not None for p in model.parameters() if name in GATHERED and p.ndim == 1)
+        assert all(
+            p.grad is None for p in (model.parameters() if name in FUSED else model.matrices)
+        )
+        assert all(
+            p.grad is not None for p in model.parameters() if name in GATHERED and p.ndim == 1
+        )
         optimizer.step()
         optimizer.zero_grad()
 
@@ -47,7 +63,9 @@ def test_gradients_are_gone_after_backward(name: str, options: dict) -> None:
 def test_one_gradient_is_alive_at_a_time(name: str, options: dict, release: bool) -> None:
     model, alive = Net(), []
     for param in model.parameters():  # before the optimizer's own hook
-        param.register_post_accumulate_grad_hook(lambda _: alive.append(sum(p.grad is not None for p in model.matrices)))
+        param.register_post_accumulate_grad_hook(
+            lambda _: alive.append(sum(p.grad is not None for p in model.matrices))
+        )
     train(model, make(name, model, options, release=release), 0, 2)
     assert max(alive) == (1 if release else len(model.matrices))
 
@@ -72,9 +90,13 @@ def test_release_resumes(name: str, options: dict) -> None:
 @every_kind
 def test_a_scheduler_sets_the_rate_of_released_steps(name: str, options: dict) -> None:
     models = [Net(), Net(), Net()]
-    for model, release, scheduled in zip(models, (True, False, False), (True, True, False), strict=True):
+    for model, release, scheduled in zip(
+        models, (True, False, False), (True, True, False), strict=True
+    ):
         optimizer = make(name, model, options, release=release)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step) if scheduled else 1.0)  # noqa: B023
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: 1 / (1 + step) if scheduled else 1.0
+        )  # noqa: B023
         for step in range(3):
             train(model, optimizer, step, step + 1)
             scheduler.step()
@@ -87,11 +109,18 @@ def test_groups_added_later_are_released_too(name: str) -> None:
     models = [Net(), Net()]
     for model, release in zip(models, (True, False), strict=True):
         cls = getattr(rankwise.optim, name)
-        optimizer = cls([*model.one.parameters()], 0.05, release=release, **({} if name == "AdamW" else {"rank": 2}))
+        optimizer = cls(
+            [*model.one.parameters()],
+            0.05,
+            release=release,
+            **({} if name == "AdamW" else {"rank": 2}),
+        )
         model.two.requires_grad_(False)
         train(model, optimizer, 0, 2)
         model.zero_grad()
-        optimizer.add_param_group({"params": [*model.two.requires_grad_(True).parameters()], "lr": 0.1})
+        optimizer.add_param_group(
+            {"params": [*model.two.requires_grad_(True).parameters()], "lr": 0.1}
+        )
         train(model, optimizer, 2, 4)
     assert equal(*models)
     loss_of(models[0], batch(0)).backward()

@@ -7,10 +7,17 @@ import torch
 from releasing import DRAWN, F64, FOUND, Net, batch, equal, every_drawn, loss_of, make, train
 from torch import Tensor, nn
 
-from rankwise.optim import ProjectedAdam, ProjFactor, projectors
+from rankwise.optim import ProjectedAdam, ProjFactor
+from rankwise.optim.parts import projectors
 
 
-def accumulate(model: nn.Module, optimizer: torch.optim.Optimizer, count: int = 3, start: int = 0, stop: int = 4) -> nn.Module:
+def accumulate(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    count: int = 3,
+    start: int = 0,
+    stop: int = 4,
+) -> nn.Module:
     for step in range(start, stop):
         for micro in range(count):
             (loss_of(model, batch(10 * step + micro)) / count).backward()
@@ -28,10 +35,14 @@ def test_gathered_projections_are_the_projection_of_the_sum(name: str, options: 
 
 
 @every_drawn
-def test_a_draw_holds_for_a_window(name: str, options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_draw_holds_for_a_window(
+    name: str, options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever the micro-batch, and until the next interval: the published code draws again at each."""
     drawn, draw = [], projectors.draw
-    monkeypatch.setattr(projectors, "draw", lambda *arguments: drawn.append(draw(*arguments)) or drawn[-1])
+    monkeypatch.setattr(
+        projectors, "draw", lambda *arguments: drawn.append(draw(*arguments)) or drawn[-1]
+    )
     model = nn.Linear(8, 4, bias=False, dtype=F64)
     optimizer = make(name, model, options, release=True)
     windows = []
@@ -51,8 +62,12 @@ def test_a_draw_holds_for_a_window(name: str, options: dict, monkeypatch: pytest
 def test_a_found_basis_is_the_first_micro_batchs(projector: str) -> None:
     """W <- W - lr P Adam(P'(G1 + G2 + G3)), P the leading left singular vectors of G1: Adam does not see their signs."""
     weight = nn.Parameter(torch.zeros(6, 10, dtype=F64))
-    optimizer = ProjectedAdam([weight], 0.1, rank=2, scale=1.0, eps=0.0, projector=projector, oversample=8, release=True)
-    grads = [torch.randn(6, 10, dtype=F64, generator=torch.Generator().manual_seed(s)) for s in range(3)]
+    optimizer = ProjectedAdam(
+        [weight], 0.1, rank=2, scale=1.0, eps=0.0, projector=projector, oversample=8, release=True
+    )
+    grads = [
+        torch.randn(6, 10, dtype=F64, generator=torch.Generator().manual_seed(s)) for s in range(3)
+    ]
     for grad in grads:
         (weight * grad).sum().backward()
     optimizer.step()
@@ -61,7 +76,9 @@ def test_a_found_basis_is_the_first_micro_batchs(projector: str) -> None:
 
 
 @pytest.mark.parametrize("limit", [1e-3, 1e9])
-@pytest.mark.parametrize(("projector", "release"), [("svd", True), ("normal", True), ("svd", False)])
+@pytest.mark.parametrize(
+    ("projector", "release"), [("svd", True), ("normal", True), ("svd", False)]
+)
 def test_clipping_acts_on_projections(projector: str, release: bool, limit: float) -> None:
     """The norm is that of projections and of the gradients that are not projected; SGD then moves by what is left."""
     options = {"rule": "sgd", "scale": 1.0, "projector": projector, "weight_decay": 0.0}
@@ -74,7 +91,10 @@ def test_clipping_acts_on_projections(projector: str, release: bool, limit: floa
         optimizer.step()
     start, same = Net(), Net()
     loss_of(same, batch(0)).backward()
-    moved = [[a.detach() - b.detach() for a, b in zip(start.parameters(), m.parameters(), strict=True)] for m in models]
+    moved = [
+        [a.detach() - b.detach() for a, b in zip(start.parameters(), m.parameters(), strict=True)]
+        for m in models
+    ]
     squares = [p.grad.square().sum().item() for p in same.parameters()]
     if release and projector == "svd":
         squares = [
@@ -87,7 +107,9 @@ def test_clipping_acts_on_projections(projector: str, release: bool, limit: floa
     else:
         assert norm.item() != pytest.approx(expected, rel=1e-6)
     factor = min(1.0, limit / (norm.item() + 1e-6))
-    assert all(torch.allclose(a, factor * b, rtol=1e-9, atol=1e-15) for a, b in zip(*moved, strict=True))
+    assert all(
+        torch.allclose(a, factor * b, rtol=1e-9, atol=1e-15) for a, b in zip(*moved, strict=True)
+    )
 
 
 @pytest.mark.parametrize(("name", "options"), DRAWN + FOUND, ids=str)
@@ -95,7 +117,10 @@ def test_zero_grad_drops_what_is_gathered(name: str, options: dict) -> None:
     """As if it had never been; only a basis that was found in it, and that moments were carried over to, is kept."""
     kept = (name, options) in FOUND and "transport" in options
     model, same = Net(), Net()
-    optimizer, plain = make(name, model, options, release=True), make(name, same, options, release=True)
+    optimizer, plain = (
+        make(name, model, options, release=True),
+        make(name, same, options, release=True),
+    )
     for step in range(3):
         loss_of(model, batch(step if kept else 100 + step)).backward()
         optimizer.zero_grad()
@@ -150,4 +175,7 @@ def test_a_parameter_that_got_nothing_stays(cls: type) -> None:
     torch.tanh(model.one(torch.ones(3, 8, dtype=F64))).sum().backward()
     optimizer.step()
     assert torch.equal(model.two.weight, before)
-    assert (optimizer.state[model.one.weight]["step"], optimizer.state[model.two.weight]["step"]) == (1, 0)
+    assert (
+        optimizer.state[model.one.weight]["step"],
+        optimizer.state[model.two.weight]["step"],
+    ) == (1, 0)

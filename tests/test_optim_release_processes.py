@@ -10,10 +10,19 @@ from releasing import DRAWN, FOUND, FUSED, Net, batch, loss_of, make
 from torch import Tensor, distributed, multiprocessing, nn
 
 SETTINGS = {"fused": [(name, {}) for name in FUSED], "drawn": DRAWN, "found": FOUND}
-ACCUMULATED = [(name, options, i % 2 == 0) for i, (name, options) in enumerate(DRAWN)]  # every other one clipped
+ACCUMULATED = [
+    (name, options, i % 2 == 0) for i, (name, options) in enumerate(DRAWN)
+]  # every other one clipped
 
 
-def spread(model: nn.Module, optimizer: torch.optim.Optimizer, rank: int, ranks: int, micro: int, clip: bool) -> nn.Module:
+def spread(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rank: int,
+    ranks: int,
+    micro: int,
+    clip: bool,
+) -> nn.Module:
     """Train on this process's share of each batch; the whole of it for one process of one."""
     for step in range(3):
         for part in range(micro):
@@ -43,7 +52,9 @@ def runs(rank: int, ranks: int) -> dict[str, list[Tensor]]:
 
 def work(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
     torch.save(runs(rank, 2), Path(folder) / f"{rank}.pt")
     distributed.destroy_process_group()
 
@@ -66,7 +77,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Tens
     return [*(torch.load(folder / f"{rank}.pt") for rank in (0, 1)), runs(0, 1)]
 
 
-@pytest.mark.parametrize("case", [f"{kind}{i}" for kind, settings in SETTINGS.items() for i in range(len(settings))])
+@pytest.mark.parametrize(
+    "case", [f"{kind}{i}" for kind, settings in SETTINGS.items() for i in range(len(settings))]
+)
 def test_processes_stay_in_lockstep(shared, case: str) -> None:
     first, second, _ = shared
     assert all(torch.equal(a, b) for a, b in zip(first[case], second[case], strict=True))
@@ -81,4 +94,7 @@ def test_two_processes_are_one_on_the_joined_batch(shared, case: str) -> None:
     """Where the basis is drawn; one that is looked for is the first process's, of its share."""
     first, second, one = shared
     assert all(torch.equal(a, b) for a, b in zip(first[case], second[case], strict=True))
-    assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(first[case], one[case], strict=True))
+    assert all(
+        torch.allclose(a, b, rtol=1e-9, atol=1e-9)
+        for a, b in zip(first[case], one[case], strict=True)
+    )

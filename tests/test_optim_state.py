@@ -16,7 +16,10 @@ from rankwise.optim import ProjectedAdam
 STATES = [
     {"projector": p, "side": s, "rule": r, "scheme": k, "momentum": 0.9, "rank": 3}
     for p, s, r, k in itertools.product(
-        ["svd", "rsvd", "dct", "normal"], SIDES, ["adam", "sgd", "factored"], ["subspace", "original"]
+        ["svd", "rsvd", "dct", "normal"],
+        SIDES,
+        ["adam", "sgd", "factored"],
+        ["subspace", "original"],
     )
     if s != "both" or p in ("svd", "rsvd")
 ] + [
@@ -38,7 +41,14 @@ def numbers(state: dict) -> int:
 
 def test_state_is_the_formula() -> None:
     """Predicted on meta, kept after a step, and written in the formula: one number."""
-    defaults = {"projector": "svd", "side": "short", "rule": "adam", "scheme": "subspace", "momentum": 0.0, "drift": 0.0}
+    defaults = {
+        "projector": "svd",
+        "side": "short",
+        "rule": "adam",
+        "scheme": "subspace",
+        "momentum": 0.0,
+        "drift": 0.0,
+    }
     for options, shape in itertools.product(STATES, [(6, 10), (10, 6), (8, 8), (6, 5, 2)]):
         grad = gradients(1, *shape)[0]
         param, optimizer = optimize(torch.zeros_like(grad), [grad], **options)
@@ -46,17 +56,28 @@ def test_state_is_the_formula() -> None:
         m, n = grad.flatten(1).shape
         s, long = seen(grad.flatten(1), side, c).shape
         short = min(s, long)
-        r = {"percent": options["rank"] * short // 100, "proportional": options["rank"] * short // 768}
+        r = {
+            "percent": options["rank"] * short // 100,
+            "proportional": options["rank"] * short // 768,
+        }
         r = min(max(1, r.get(options.get("rank_rule"), options["rank"])), short)
-        expected = eval(ProjectedAdam.formula(**{**defaults, **options}), {}, {"m": m, "n": n, "s": s, "L": long, "r": r})
+        expected = eval(
+            ProjectedAdam.formula(**{**defaults, **options}),
+            {},
+            {"m": m, "n": n, "s": s, "L": long, "r": r},
+        )
         meta = nn.Parameter(torch.empty(shape, device="meta", dtype=F64))
         planned = ProjectedAdam([meta], **options)
         planned.allocate()
-        assert (numbers(planned.state[meta]), numbers(optimizer.state[param])) == (expected, expected), (options, shape)
+        assert (numbers(planned.state[meta]), numbers(optimizer.state[param])) == (
+            expected,
+            expected,
+        ), (options, shape)
 
 
 @pytest.mark.parametrize(
-    ("rule", "momentum", "kept"), [("adam", 0.0, 14), ("factored", 0.0, 14), ("sgd", 0.9, 7), ("sgd", 0.0, 0)]
+    ("rule", "momentum", "kept"),
+    [("adam", 0.0, 14), ("factored", 0.0, 14), ("sgd", 0.9, 7), ("sgd", 0.0, 0)],
 )
 def test_a_vectors_state_is_its_formula(rule: str, momentum: float, kept: int) -> None:
     vector = nn.Parameter(torch.empty(7, device="meta"))
@@ -70,7 +91,11 @@ def test_a_bfloat16_parameter_keeps_bfloat16_state() -> None:
     for options in STATES:
         grad = gradients(1, 6, 10, dtype=torch.bfloat16)[0]
         param, optimizer = optimize(torch.zeros_like(grad), [grad], **options)
-        kept = {key: value.dtype for key, value in optimizer.state[param].items() if torch.is_tensor(value)}
+        kept = {
+            key: value.dtype
+            for key, value in optimizer.state[param].items()
+            if torch.is_tensor(value)
+        }
         assert set(kept.values()) <= {torch.bfloat16, torch.int32}, options
         assert param.isfinite().all()
         assert (param != 0).any()
@@ -81,12 +106,16 @@ def test_a_bfloat16_parameter_keeps_bfloat16_state() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [o for o in STATES if o.get("side", "short") in ("short", "both")] + [{"rank": 2, "transport": "project"}],
+    [o for o in STATES if o.get("side", "short") in ("short", "both")]
+    + [{"rank": 2, "transport": "project"}],
     ids=str,
 )
 def test_matrices_in_one_stack_step_as_alone(options: dict) -> None:
     options = {**options, "interval_steps": 2}
-    weights, grads = gradients(3, 6, 10, seed=1), [gradients(5, 6, 10, seed=10 + i) for i in range(3)]
+    weights, grads = (
+        gradients(3, 6, 10, seed=1),
+        [gradients(5, 6, 10, seed=10 + i) for i in range(3)],
+    )
     together = [nn.Parameter(w.clone()) for w in weights]
     optimizer = ProjectedAdam(together, 0.1, **options)
     for t in range(5):
@@ -98,7 +127,9 @@ def test_matrices_in_one_stack_step_as_alone(options: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"projector": "normal"}, {"projector": "rsvd", "transport": "project"}, {"drift": 0.9}], ids=str
+    "options",
+    [{}, {"projector": "normal"}, {"projector": "rsvd", "transport": "project"}, {"drift": 0.9}],
+    ids=str,
 )
 def test_a_parameter_without_gradient_waits(options: dict) -> None:
     """It neither moves nor counts the step, also when others of its shape do, and is then where it would be alone."""
@@ -120,7 +151,10 @@ def test_a_parameter_without_gradient_waits(options: dict) -> None:
 
 def test_a_parameter_group_added_later_leaves_the_others_state() -> None:
     grads = gradients(4, 6, 10)
-    param, late = nn.Parameter(torch.zeros(6, 10, dtype=F64)), nn.Parameter(torch.zeros(6, 10, dtype=F64))
+    param, late = (
+        nn.Parameter(torch.zeros(6, 10, dtype=F64)),
+        nn.Parameter(torch.zeros(6, 10, dtype=F64)),
+    )
     optimizer = ProjectedAdam([param], 0.1, rank=3)
     for t, grad in enumerate(grads):
         if t == 2:
@@ -128,7 +162,9 @@ def test_a_parameter_group_added_later_leaves_the_others_state() -> None:
         param.grad, late.grad = grad.clone(), grad.clone()
         optimizer.step()
     assert close(param, optimize(torch.zeros(6, 10, dtype=F64), grads, rank=3)[0], atol=1e-13)
-    assert close(late, optimize(torch.zeros(6, 10, dtype=F64), grads[2:], rank=3, lr=0.2)[0], atol=1e-13)
+    assert close(
+        late, optimize(torch.zeros(6, 10, dtype=F64), grads[2:], rank=3, lr=0.2)[0], atol=1e-13
+    )
 
 
 def test_a_copy_goes_its_own_way() -> None:

@@ -19,7 +19,9 @@ def test_topr_of_everything_is_adamw_bitwise() -> None:
         assert torch.equal(found, theirs)
 
 
-@pytest.mark.parametrize(("fraction", "kept"), [(0.1, 6), (0.3, 18), (0.5, 30), (0.99, 59), (0.001, 1)])
+@pytest.mark.parametrize(
+    ("fraction", "kept"), [(0.1, 6), (0.3, 18), (0.5, 30), (0.99, 59), (0.001, 1)]
+)
 def test_topr_keeps_the_largest(fraction: float, kept: int) -> None:
     """Exactly k = max(1, floor(fraction numel)): Adam's first moment after a step is a tenth of what was kept."""
     grad = gradients(1, 6, 10)[0]
@@ -32,21 +34,30 @@ def test_topr_keeps_the_largest(fraction: float, kept: int) -> None:
 
 
 def test_topr_keeps_exactly_k_of_equals() -> None:
-    _, state = optimize(TopR, torch.zeros(6, 10, dtype=F64), [torch.ones(6, 10, dtype=F64)], fraction=0.25)
+    _, state = optimize(
+        TopR, torch.zeros(6, 10, dtype=F64), [torch.ones(6, 10, dtype=F64)], fraction=0.25
+    )
     assert (state["exp_avg"] != 0).sum() == 15
 
 
-@pytest.mark.parametrize(("least", "fraction", "kept"), [(0, 0.1, 0), (0, 0.3, 0), (0, 0.5, 1), (1, 0.1, 1), (2, 0.1, 2)])
+@pytest.mark.parametrize(
+    ("least", "fraction", "kept"), [(0, 0.1, 0), (0, 0.3, 0), (0, 0.5, 1), (1, 0.1, 1), (2, 0.1, 2)]
+)
 def test_topr_as_published_starves_a_tensor_of_two(least: int, fraction: float, kept: int) -> None:
     grad = torch.tensor([0.5, -2.0], dtype=F64)
-    found, state = optimize(TopR, torch.zeros(2, dtype=F64), [grad], fraction=fraction, least=least, weight_decay=0.0)
+    found, state = optimize(
+        TopR, torch.zeros(2, dtype=F64), [grad], fraction=fraction, least=least, weight_decay=0.0
+    )
     assert (state["exp_avg"] != 0).sum() == (found != 0).sum() == kept
 
 
 def test_topr_is_adamw_on_masked_gradients() -> None:
     """Dense moments: entries without a gradient go on by momentum and decay."""
     grads, weight = gradients(6, 6, 10), gradients(1, 6, 10, seed=1)[0]
-    masked = [torch.where(g.abs() >= g.abs().flatten().sort(descending=True).values[11], g, 0.0) for g in grads]
+    masked = [
+        torch.where(g.abs() >= g.abs().flatten().sort(descending=True).values[11], g, 0.0)
+        for g in grads
+    ]
     found, _ = optimize(TopR, weight, grads, fraction=0.2, weight_decay=0.1)
     theirs, _ = optimize(torch.optim.AdamW, weight, masked, weight_decay=0.1)
     assert close(found, theirs, 1e-14)
@@ -54,8 +65,16 @@ def test_topr_is_adamw_on_masked_gradients() -> None:
 
 def test_topr_error_feedback_loses_nothing() -> None:
     """The sum of what was kept and the last error is the sum of the gradients; a step keeps the largest of g + e."""
-    param, error, kept = nn.Parameter(torch.zeros(6, 10, dtype=F64)), torch.zeros(6, 10, dtype=F64), 0
-    optimizer, mean, grads = TopR([param], 0.1, fraction=0.2, error_feedback=True), 0, gradients(8, 6, 10)
+    param, error, kept = (
+        nn.Parameter(torch.zeros(6, 10, dtype=F64)),
+        torch.zeros(6, 10, dtype=F64),
+        0,
+    )
+    optimizer, mean, grads = (
+        TopR([param], 0.1, fraction=0.2, error_feedback=True),
+        0,
+        gradients(8, 6, 10),
+    )
     for grad in grads:
         param.grad = grad.clone()
         optimizer.step()
@@ -72,7 +91,10 @@ def test_topr_lazy_moves_kept_entries_only() -> None:
     param = nn.Parameter(torch.ones(6, 10, dtype=F64))
     optimizer = TopR([param], 0.1, fraction=0.2, lazy=True, weight_decay=0.1)
     for grad in gradients(5, 6, 10):
-        before, kept = param.detach().clone(), grad.abs() >= grad.abs().flatten().sort(descending=True).values[11]
+        before, kept = (
+            param.detach().clone(),
+            grad.abs() >= grad.abs().flatten().sort(descending=True).values[11],
+        )
         param.grad = grad.clone()
         optimizer.step()
         assert torch.equal(param == before, ~kept)
@@ -151,6 +173,9 @@ def test_torchs_are_torchs_bitwise(name: str, options: dict, theirs: dict) -> No
     grads, weight = [g.float() for g in gradients(4, 6, 10)], gradients(1, 6, 10, seed=1)[0].float()
     found, _ = optimize(getattr(rankwise.optim, name), weight, grads, **options)
     same, _ = optimize(
-        getattr(torch.optim, name.replace("Sgd", "SGD")), weight, grads, **{theirs.get(k, k): o for k, o in options.items()}
+        getattr(torch.optim, name.replace("Sgd", "SGD")),
+        weight,
+        grads,
+        **{theirs.get(k, k): o for k, o in options.items()},
     )
     assert torch.equal(found, same)

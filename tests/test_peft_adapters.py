@@ -9,7 +9,7 @@ from peft.tuners.lora import LoraLayer
 from peft_cases import CASES, QKV, QV, build, prepare, train, trainable
 from torch import nn
 
-from rankwise.method import adapt, build_optimizer
+from rankwise.methods.parts.base import adapt, build_optimizer
 
 # LoRA -----------------------------------------------------------------------------------------------------------------
 
@@ -18,9 +18,13 @@ from rankwise.method import adapt, build_optimizer
     (QV, 8, 16, 739_586), (QKV, 4, 4, 702_722), (QKV, 8, 8, 813_314), (QKV, 16, 16, 1_034_498), (QKV, 64, 64, 2_361_602),
     (QKV, 128, 128, 4_131_074), (QV, 32, 64, 1_181_954),
 ])  # fmt: skip
-def test_published_systems_trained_so_many_on_distilbert(targets: tuple, rank: int, alpha: int, published: int) -> None:
+def test_published_systems_trained_so_many_on_distilbert(
+    targets: tuple, rank: int, alpha: int, published: int
+) -> None:
     """Systems A (query, key, value), B and C (query, value); the last is what system B calls HiRA."""
-    adapted = prepare("lora", "distilbert", "classification", "meta", targets=targets, rank=rank, alpha=alpha)[1]
+    adapted = prepare(
+        "lora", "distilbert", "classification", "meta", targets=targets, rank=rank, alpha=alpha
+    )[1]
     assert sum(shape.numel() for shape in trainable(adapted).values()) == published
 
 
@@ -32,7 +36,9 @@ def test_a_masked_language_model_has_no_head_to_train() -> None:
 @pytest.mark.parametrize(("rslora", "gamma"), [(False, 8 / 4), (True, 8 / math.sqrt(4))])
 def test_gamma(rslora: bool, gamma: float) -> None:
     adapted = prepare("lora", "tiny", "classification", rslora=rslora)[1]
-    assert {layer.scaling["default"] for layer in adapted.modules() if isinstance(layer, LoraLayer)} == {gamma}
+    assert {
+        layer.scaling["default"] for layer in adapted.modules() if isinstance(layer, LoraLayer)
+    } == {gamma}
 
 
 def gradients(case: str, **changes: object):
@@ -55,10 +61,16 @@ def test_the_gradients_of_lora_are_those_of_the_dense_matrix() -> None:
 
 
 def test_pissa_leaves_the_residual_frozen() -> None:
-    base = build("tiny", "classification")[0].distilbert.transformer.layer[0].attention.q_lin.weight.detach()
+    base = (
+        build("tiny", "classification")[0]
+        .distilbert.transformer.layer[0]
+        .attention.q_lin.weight.detach()
+    )
     adapted = prepare("pissa", "tiny", "classification")[1]
     layer = adapted.get_submodule("base_model.model.distilbert.transformer.layer.0.attention.q_lin")
-    torch.testing.assert_close(layer.base_layer.weight + layer.get_delta_weight("default"), base, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        layer.base_layer.weight + layer.get_delta_weight("default"), base, atol=1e-6, rtol=0
+    )
     values = torch.linalg.svdvals(layer.base_layer.weight)
     torch.testing.assert_close(values[0], torch.linalg.svdvals(base)[4], atol=1e-6, rtol=1e-5)
 
@@ -66,7 +78,9 @@ def test_pissa_leaves_the_residual_frozen() -> None:
 @pytest.mark.parametrize("dora", [False, True])
 def test_the_groups_of_lora_plus_are_the_authors(dora: bool) -> None:
     method, adapted, names = prepare("lora", "tiny", "classification", plus_ratio=16.0, dora=dora)
-    optimizer = build_optimizer({"optimizer": {"module": "adamw"}, "learning_rate": 1e-3}, method, adapted, names, seed=0)
+    optimizer = build_optimizer(
+        {"optimizer": {"module": "adamw"}, "learning_rate": 1e-3}, method, adapted, names, seed=0
+    )
     theirs = create_loraplus_optimizer(adapted, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16.0)
 
     def rates(groups: list[dict]) -> dict[int, float]:
@@ -90,7 +104,9 @@ def query(model: nn.Module) -> torch.Tensor:
     return model.distilbert.transformer.layer[0].attention.q_lin.weight
 
 
-def merged_query(case: str, sparsify: bool = False, **changes: object) -> tuple[torch.Tensor, torch.Tensor]:
+def merged_query(
+    case: str, sparsify: bool = False, **changes: object
+) -> tuple[torch.Tensor, torch.Tensor]:
     """A query matrix before and after training and merging."""
     model, names = build("tiny", "classification")
     with torch.no_grad():
@@ -129,8 +145,12 @@ def test_an_option_pins_the_places_of_shira() -> None:
     def pinned(global_seed: int) -> torch.Tensor:
         model, names = build("tiny", "classification")
         torch.manual_seed(global_seed)
-        adapted = adapt({"module": "shira", "options": {"rank": 4, "targets": QV, "seed": 7}}, model, names)[1]
-        return next(m.shira_indices["default"] for m in adapted.modules() if hasattr(m, "shira_indices"))
+        adapted = adapt(
+            {"module": "shira", "options": {"rank": 4, "targets": QV, "seed": 7}}, model, names
+        )[1]
+        return next(
+            m.shira_indices["default"] for m in adapted.modules() if hasattr(m, "shira_indices")
+        )
 
     assert torch.equal(pinned(1), pinned(2))
 
@@ -138,15 +158,23 @@ def test_an_option_pins_the_places_of_shira() -> None:
 def test_ia3_scales_keys_and_values_after_and_the_feed_forward_before() -> None:
     found = trainable(prepare("ia3", "minilm", "classification")[1])
     vectors = {
-        name.split("layer.0.")[1].removesuffix(".ia3_l.default"): shape for name, shape in found.items() if "layer.0" in name
+        name.split("layer.0.")[1].removesuffix(".ia3_l.default"): shape
+        for name, shape in found.items()
+        if "layer.0" in name
     }
-    assert vectors == {"attention.self.key": (48, 1), "attention.self.value": (48, 1), "output.dense": (1, 96)}
+    assert vectors == {
+        "attention.self.key": (48, 1),
+        "attention.self.value": (48, 1),
+        "output.dense": (1, 96),
+    }
 
 
 def test_vera_shares_two_frozen_matrices() -> None:
     adapted = prepare("vera", "stories260k", "language_modelling")[1]
     shared = {
-        id(layer.vera_A["default"]) for layer in adapted.modules() if hasattr(layer, "vera_A") and hasattr(layer, "base_layer")
+        id(layer.vera_A["default"])
+        for layer in adapted.modules()
+        if hasattr(layer, "vera_A") and hasattr(layer, "base_layer")
     }
     assert len(shared) == 1
     assert adapted.base_model.vera_A["default"].shape == (8, 64)
@@ -163,7 +191,9 @@ def test_miss_repeats_one_block(case: str, rank: int) -> None:
     before, after = merged_query(case, rank=rank)
     change = after - before
     for start in range(0, 64 - rank, rank):
-        torch.testing.assert_close(change[:, start : start + rank], change[:, :rank], atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            change[:, start : start + rank], change[:, :rank], atol=1e-6, rtol=0
+        )
     assert change.abs().max() > 1e-3
     if case == "mini":
         torch.testing.assert_close(change[:8], change[8:16], atol=1e-6, rtol=0)
@@ -174,6 +204,11 @@ def test_miss_repeats_one_block(case: str, rank: int) -> None:
 
 def test_bitfit_trains_the_biases_and_the_new_head() -> None:
     found = trainable(prepare("bitfit", "distilbert", "classification", "meta")[1])
-    biases = 768 + 6 * (4 * 768 + 3072 + 768 + 2 * 768)  # the embeddings' norm; attention, feed-forward and two norms a layer
+    biases = 768 + 6 * (
+        4 * 768 + 3072 + 768 + 2 * 768
+    )  # the embeddings' norm; attention, feed-forward and two norms a layer
     assert sum(shape.numel() for shape in found.values()) == biases + 592_130
-    assert {name for name, shape in found.items() if len(shape) > 1} == {"pre_classifier.weight", "classifier.weight"}
+    assert {name for name, shape in found.items() if len(shape) > 1} == {
+        "pre_classifier.weight",
+        "classifier.weight",
+    }

@@ -30,11 +30,13 @@ reviews:
 @pytest.fixture
 def local(clone: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A clone with a study on files of ours, and the folder of the files."""
-    from rankwise.provenance import file_sha256
+    from rankwise.core.provenance import file_sha256
 
     data = tmp_path / "data"
     data.mkdir()
-    (data / "train.tsv").write_text("text\tlabel\n" + "".join(f"word{i}\t{i % 2}\n" for i in range(20)))
+    (data / "train.tsv").write_text(
+        "text\tlabel\n" + "".join(f"word{i}\t{i % 2}\n" for i in range(20))
+    )
     (clone / "config/local.yaml").write_text(STUDY)
     entries = clone / "config/datasets.yaml"
     entries.write_text(entries.read_text() + ENTRY.replace("SHA", file_sha256(data / "train.tsv")))
@@ -52,7 +54,12 @@ def refusal(root: Path, *arguments: str, **environment: str) -> str:
 
 
 def local_refusal(local: tuple[Path, Path], **environment: str) -> str:
-    return refusal(local[0], "--configfile", "config/local.yaml", **{"RANKWISE_DATA": str(local[1]), **environment})
+    return refusal(
+        local[0],
+        "--configfile",
+        "config/local.yaml",
+        **{"RANKWISE_DATA": str(local[1]), **environment},
+    )
 
 
 def test_a_variable_that_is_not_set(local) -> None:
@@ -80,12 +87,16 @@ def test_another_file(local) -> None:
     assert "reviews.splits.train: sha256 of" in local_refusal(local)
 
 
-@pytest.mark.parametrize(("right", "wrong"), [("text: text", "text: sentence"), ("label: label", "label: sentiment")])
+@pytest.mark.parametrize(
+    ("right", "wrong"), [("text: text", "text: sentence"), ("label: label", "label: sentiment")]
+)
 def test_a_missing_column(local, right: str, wrong: str) -> None:
     entries = local[0] / "config/datasets.yaml"
     head, tail = entries.read_text().split("\nreviews:")
     entries.write_text(head + "\nreviews:" + tail.replace(f"  {right}\n", f"  {wrong}\n"))
-    assert f"has no column '{wrong.rsplit(maxsplit=1)[-1]}', allowed: text, label" in local_refusal(local)
+    assert f"has no column '{wrong.rsplit(maxsplit=1)[-1]}', allowed: text, label" in local_refusal(
+        local
+    )
 
 
 def test_too_little_disk(local) -> None:
@@ -98,25 +109,36 @@ def test_too_little_disk(local) -> None:
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
 def test_no_gpu_for_a_study_that_needs_one(local) -> None:
     edit(local[0] / "config/local.yaml", "device: cpu", "device: cuda")
-    assert "config/local.yaml: device: got cuda, but this machine shows no NVIDIA GPU" in local_refusal(local)
+    assert (
+        "config/local.yaml: device: got cuda, but this machine shows no NVIDIA GPU"
+        in local_refusal(local)
+    )
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
 def test_no_gpu_for_profiles_that_are_measured_on_one(local) -> None:
     said = refusal(local[0], "--configfile", "config/gpu.yaml")
     for kind in ("ledger with measured: true", "forward", "throughput"):
-        assert f"config/gpu.yaml: profile.device of {kind}: got cuda, but this machine shows no NVIDIA GPU" in said
+        assert (
+            f"config/gpu.yaml: profile.device of {kind}: got cuda, but this machine shows no NVIDIA GPU"
+            in said
+        )
     assert "of fits" not in said
 
 
 def test_an_unreachable_hub(local) -> None:
     said = refusal(local[0], "--forcerun", "prepare_dataset", "--", "results/inputs/datasets/sst2/dataset.json",
                    HF_ENDPOINT="http://127.0.0.1:9")  # fmt: skip
-    assert "config/datasets.yaml: sst2.hub: stanfordnlp/sst2 cannot be fetched, http://127.0.0.1:9 is unreachable" in said
+    assert (
+        "config/datasets.yaml: sst2.hub: stanfordnlp/sst2 cannot be fetched, http://127.0.0.1:9 is unreachable"
+        in said
+    )
 
 
 def test_profiles_of_the_paper_study_need_neither_gpu_nor_hub(clone) -> None:
-    done = run_snakemake(clone, "results/figures/memory.png", "-n", HF_ENDPOINT="http://127.0.0.1:9")
+    done = run_snakemake(
+        clone, "results/figures/memory.png", "-n", HF_ENDPOINT="http://127.0.0.1:9"
+    )
     assert done.returncode == 0, done.stderr
     assert "prepare_" not in done.stderr
     assert yaml.safe_load((clone / "config/config.yaml").read_text())["device"] == "cuda"

@@ -4,12 +4,21 @@ import pytest
 import torch
 from conftest import ROOT
 
-from rankwise import models
-from rankwise.measure.memory import memory, predict
-from rankwise.method import adapt
-from rankwise.plan import Cell, Plan
+from rankwise.measure.memory.persistent import memory, predict
+from rankwise.methods.parts.base import adapt
+from rankwise.models import build
+from rankwise.study.plan import Cell, Plan
 
-MODELS = ("distilbert", "bert_base", "gpt2", "llama_3_2_1b", "llama_2_7b", "minilm", "stories260k", "tiny")
+MODELS = (
+    "distilbert",
+    "bert_base",
+    "gpt2",
+    "llama_3_2_1b",
+    "llama_2_7b",
+    "minilm",
+    "stories260k",
+    "tiny",
+)
 # Published system A (its optimizer_memory_comparison.csv): bytes of optimizer state on DistilBERT.
 SYSTEM_A_BYTES = {4: 3060664, 8: 5625688, 16: 10747544, 64: 41495064, 128: 82494488}
 ADAMW_BYTES = 535640496
@@ -37,7 +46,10 @@ def request(plan: Plan, measurement: str, method: str, rank: int) -> dict:
 
 @pytest.mark.parametrize("rank", SYSTEM_A_BYTES)
 def test_rsvd_keeps_the_published_bytes(profiles: Plan, rank: int) -> None:
-    assert predict(request(profiles, "memory", "rsvd", rank))["optimizer_state_bytes"] == SYSTEM_A_BYTES[rank]
+    assert (
+        predict(request(profiles, "memory", "rsvd", rank))["optimizer_state_bytes"]
+        == SYSTEM_A_BYTES[rank]
+    )
 
 
 def test_full_adamw_keeps_the_published_bytes(profiles: Plan) -> None:
@@ -55,7 +67,9 @@ def test_a_real_step_keeps_what_was_predicted(profiles: Plan, method: str, rank:
     ("lora_qkv", 4, 702_722), ("lora_qkv", 8, 813_314), ("lora_qkv", 16, 1_034_498), ("lora_qkv", 64, 2_361_602),
     ("lora_qkv", 128, 4_131_074), ("frozen", 0, 0),
 ])  # fmt: skip
-def test_trainable_parameters_are_the_published_ones(profiles: Plan, method: str, rank: int, trainable: int) -> None:
+def test_trainable_parameters_are_the_published_ones(
+    profiles: Plan, method: str, rank: int, trainable: int
+) -> None:
     found = predict(request(profiles, "memory", method, rank))
     assert found["trainable_parameters"] == trainable
     assert found["gradients_bytes"] == 4 * trainable
@@ -65,15 +79,24 @@ def test_trainable_parameters_are_the_published_ones(profiles: Plan, method: str
 def test_the_entry_tells_the_truth_about_the_model(name: str, plan: Plan) -> None:
     entry = plan.library["models"][name]
     for task, head in entry["head"].items():
-        model = models.from_shapes(entry, task, classes=2 if task == "classification" else 0)
+        model = build.from_shapes(entry, task, classes=2 if task == "classification" else 0)
         assert set(head) <= {n.rpartition(".")[2] for n, _ in model.named_modules()}
         weights = [
-            (f".{n}", m.weight) for n, m in model.named_modules() if isinstance(getattr(m, "weight", None), torch.Tensor)
+            (f".{n}", m.weight)
+            for n, m in model.named_modules()
+            if isinstance(getattr(m, "weight", None), torch.Tensor)
         ]
-        names = sorted((module["name"] for module in entry["modules"].values()), key=len, reverse=True)
+        names = sorted(
+            (module["name"] for module in entry["modules"].values()), key=len, reverse=True
+        )
         for role, module in entry["modules"].items():
-            longest = ((next((name for name in names if n.endswith(f".{name}")), None), weight) for n, weight in weights)
-            assert {tuple(weight.shape) for name, weight in longest if name == module["name"]} == {tuple(module["shape"])}, role
+            longest = (
+                (next((name for name in names if n.endswith(f".{name}")), None), weight)
+                for n, weight in weights
+            )
+            assert {tuple(weight.shape) for name, weight in longest if name == module["name"]} == {
+                tuple(module["shape"])
+            }, role
         assert model.config.max_position_embeddings == entry["max_positions_tokens"]
         assert model.config.hidden_size == entry["hidden_size"]
 
@@ -90,6 +113,6 @@ def test_a_profile_is_of_shapes_alone(profiles: Plan) -> None:
 def test_adapting_on_the_meta_device_allocates_nothing(profiles: Plan) -> None:
     found = request(profiles, "memory", "lora", 8)
     with torch.device("meta"):
-        model = models.from_shapes(found["model"], "classification", 2)
-        adapted = adapt(found["method"], model, models.names(found["model"], "classification"))[1]
+        model = build.from_shapes(found["model"], "classification", 2)
+        adapted = adapt(found["method"], model, build.names(found["model"], "classification"))[1]
     assert all(p.is_meta for p in adapted.parameters())

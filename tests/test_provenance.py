@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from rankwise import installed, provenance
+from rankwise.core import environment, provenance
 
 SAMPLE = '''
 """A module."""
@@ -49,7 +49,9 @@ def digest_of(text: str, tmp_path: Path) -> str:
     ],
 )
 def test_comments_docstrings_and_layout_do_not_count(other: str, tmp_path: Path) -> None:
-    assert digest_of(other, tmp_path) == digest_of("import os\ndef f():\n    return os.sep\n", tmp_path)
+    assert digest_of(other, tmp_path) == digest_of(
+        "import os\ndef f():\n    return os.sep\n", tmp_path
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,11 +63,15 @@ def test_comments_docstrings_and_layout_do_not_count(other: str, tmp_path: Path)
     ],
 )
 def test_code_counts(other: str, tmp_path: Path) -> None:
-    assert digest_of(other, tmp_path) != digest_of("import os\ndef f():\n    return os.sep\n", tmp_path)
+    assert digest_of(other, tmp_path) != digest_of(
+        "import os\ndef f():\n    return os.sep\n", tmp_path
+    )
 
 
 def test_a_function_that_is_only_a_docstring_has_a_digest(tmp_path: Path) -> None:
-    assert digest_of('def f():\n    """Words."""\n', tmp_path) == digest_of('def f():\n    """Other."""\n', tmp_path)
+    assert digest_of('def f():\n    """Words."""\n', tmp_path) == digest_of(
+        'def f():\n    """Other."""\n', tmp_path
+    )
 
 
 def test_the_digest_is_the_same_on_every_python(tmp_path: Path) -> None:
@@ -73,17 +79,29 @@ def test_the_digest_is_the_same_on_every_python(tmp_path: Path) -> None:
     file.write_text(SAMPLE)
     code = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\nfrom pathlib import Path\nfrom rankwise import installed, provenance\n"
     code += f"print(provenance.code_digest_now(Path({str(file)!r})))"
-    pythons = [sys.executable, *filter(None, (shutil.which(f"python3.{minor}") for minor in range(11, 16)))]
+    pythons = [
+        sys.executable,
+        *filter(None, (shutil.which(f"python3.{minor}") for minor in range(11, 16))),
+    ]
     for python in pythons:
         done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
-        if done.returncode == 0 or python == sys.executable:  # a version manager's stub may lead nowhere
+        if (
+            done.returncode == 0 or python == sys.executable
+        ):  # a version manager's stub may lead nowhere
             assert done.stdout.strip() == SAMPLE_DIGEST, (python, done.stderr)
 
 
 def test_a_closure_holds_what_importing_executes_and_no_more() -> None:
     closure = provenance.source_closure("rankwise.optim.projected_adam")
-    assert {"rankwise", "rankwise.optim", "rankwise.optim.projectors", "rankwise.optim.rules"} < closure
-    assert not any(name.startswith(("rankwise.methods", "rankwise.training")) for name in closure)
+    assert {
+        "rankwise",
+        "rankwise.optim",
+        "rankwise.optim.parts.projectors",
+        "rankwise.optim.parts.rules",
+    } < closure
+    assert not any(
+        name.startswith(("rankwise.methods", "rankwise.training.run")) for name in closure
+    )
 
 
 def test_no_job_depends_on_a_method_that_it_does_not_run(plan) -> None:
@@ -97,14 +115,22 @@ def test_a_job_refuses_a_source_that_changed_or_was_not_declared(plan) -> None:
     script = ROOT / "workflow_scripts/train.py"
     code = plan.request("train", plan.cells("train")[0])["code"]
     loaded = {
-        name: provenance.code_digest_now(Path(m.__file__)) for name, m in sys.modules.items() if name.startswith("rankwise")
+        name: provenance.code_digest_now(Path(m.__file__))
+        for name, m in sys.modules.items()
+        if name.startswith("rankwise")
     }
-    data = {key: provenance.code_digest_now(file) for name in loaded for key, file in provenance.data_files(name).items()}
+    data = {
+        key: provenance.code_digest_now(file)
+        for name in loaded
+        for key, file in provenance.data_files(name).items()
+    }
     declared = {**loaded, **data, "workflow_scripts/train.py": code["workflow_scripts/train.py"]}
     provenance.verify(declared, script)
-    with pytest.raises(provenance.SourceChanged, match=r"config\.py: changed since the workflow was planned"):
-        provenance.verify({**declared, "rankwise.config": "0" * 16}, script)
-    del declared["rankwise.config"]
+    with pytest.raises(
+        provenance.SourceChanged, match=r"config\.py: changed since the workflow was planned"
+    ):
+        provenance.verify({**declared, "rankwise.core.config": "0" * 16}, script)
+    del declared["rankwise.core.config"]
     with pytest.raises(provenance.SourceChanged, match=r"config\.py: loaded, but not declared"):
         provenance.verify(declared, script)
 
@@ -114,11 +140,18 @@ def test_a_lock_is_its_pins(tmp_path: Path) -> None:
     one.write_text("b==2 \\\n    --hash=sha256:1\na==1\n")
     other.write_text("# locked\na==1  # via b\nb==2 --hash=sha256:1\n")
     changed.write_text("a==1\nb==2 --hash=sha256:2\n")
-    assert provenance.lock_digest(one) == provenance.lock_digest(other) != provenance.lock_digest(changed)
+    assert (
+        provenance.lock_digest(one)
+        == provenance.lock_digest(other)
+        != provenance.lock_digest(changed)
+    )
 
 
 def test_the_locks_agree_with_each_other() -> None:
-    locks = [installed.locked_versions(ROOT / f"envs/{name}.lock") for name in ("cpu", "report", "dev", "gpu")]
+    locks = [
+        environment.locked_versions(ROOT / f"envs/{name}.lock")
+        for name in ("cpu", "report", "dev", "gpu")
+    ]
     for name in set().union(*locks):
         versions = {lock[name] for lock in locks if name in lock}
         assert len(versions) == 1, (name, versions)
@@ -129,5 +162,5 @@ def test_the_locks_agree_with_each_other() -> None:
 def test_the_conda_file_has_the_same_pins() -> None:
     text = (ROOT / "envs/environment.yaml").read_text()
     for lock in ("cpu", "report"):
-        for name, version in installed.locked_versions(ROOT / f"envs/{lock}.lock").items():
+        for name, version in environment.locked_versions(ROOT / f"envs/{lock}.lock").items():
             assert f"- {name}=={version}\n" in text

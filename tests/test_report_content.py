@@ -11,10 +11,10 @@ import pytest
 import yaml
 from conftest import CLEAN, ROOT, copy_repository, run_snakemake
 
-from rankwise import flow
-from rankwise.plan import Plan
 from rankwise.report.html import answer, graph, libraries, losses, marks, quality, sheets
 from rankwise.report.html import runs as page_runs
+from rankwise.study import jobs as flow
+from rankwise.study.plan import Plan
 
 # The workflow -----------------------------------------------------------------------------------------------------------
 
@@ -22,13 +22,19 @@ from rankwise.report.html import runs as page_runs
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["config/demo.yaml", "config/search_demo.yaml"])
 def test_the_drawn_workflow_is_snakemakes(file: str, clone: Path) -> None:
-    drawn = run_snakemake(clone, "results/report.html", "--configfile", file, "-n", "-F", "--rulegraph").stdout
+    drawn = run_snakemake(
+        clone, "results/report.html", "--configfile", file, "-n", "-F", "--rulegraph"
+    ).stdout
     names = dict(re.findall(r'(\d+)\[label = "(\w+)"', drawn))
     edges = {(names[one], names[other]) for one, other in re.findall(r"(\d+) -> (\d+)", drawn)}
-    counted = run_snakemake(clone, "results/report.html", "--configfile", file, "-n", "-F", "--quiet", "rules")
+    counted = run_snakemake(
+        clone, "results/report.html", "--configfile", file, "-n", "-F", "--quiet", "rules"
+    )
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", counted.stdout + counted.stderr, re.MULTILINE))
     plan = Plan(yaml.safe_load((ROOT / file).read_text()), ROOT, file)
-    assert {name: str(count) for name, count in flow.jobs(plan).items()} == {k: v for k, v in jobs.items() if k != "total"}
+    assert {name: str(count) for name, count in flow.jobs(plan).items()} == {
+        k: v for k, v in jobs.items() if k != "total"
+    }
     assert set(flow.edges(plan)) == edges
 
 
@@ -47,14 +53,19 @@ def test_an_edit_of_the_page_is_an_edit_of_its_sources(tmp_path: Path) -> None:
     """Style, script and template count as sources of the page's job, and of no other."""
     root = copy_repository(tmp_path / "clone")
     code = (
-        "import json; from pathlib import Path; from rankwise.provenance import code_digests\n"
+        "import json; from pathlib import Path; from rankwise.core.provenance import code_digests\n"
         "print(json.dumps([code_digests(Path(f'workflow_scripts/{name}.py')) for name in ('report', 'summary')]))"
     )
 
     def digests() -> list[dict]:
         environment = {**CLEAN, "PYTHONPATH": "src"}
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return json.loads(done.stdout)
 
@@ -64,7 +75,9 @@ def test_an_edit_of_the_page_is_an_edit_of_its_sources(tmp_path: Path) -> None:
         file.write_text(file.read_text() + "\n")
     after = digests()
     changed = {name for name, digest in after[0].items() if before[0][name] != digest}
-    assert changed == {f"rankwise.report.html/{name}" for name in ("page.css", "page.js", "run.js", "page.html")}
+    assert changed == {
+        f"rankwise.report.html/{name}" for name in ("page.css", "page.js", "run.js", "page.html")
+    }
     assert after[1] == before[1]
 
 
@@ -101,7 +114,14 @@ def memory() -> pd.DataFrame:
 
 
 def compared() -> pd.DataFrame:
-    common = {"model": "m", "dataset": "d", "metric": "accuracy_fraction", "seeds": 3, "examples": 99, "margin": 0.01}
+    common = {
+        "model": "m",
+        "dataset": "d",
+        "metric": "accuracy_fraction",
+        "seeds": 3,
+        "examples": 99,
+        "margin": 0.01,
+    }
     pairs = [
         ("full", 0, "lora", 8, 0.004, "tied"),
         ("full", 0, "rsvd", 8, 0.2, "a better"),
@@ -119,13 +139,23 @@ def test_the_answer_says_what_the_tables_support_and_no_more() -> None:
     frames = {"runs": runs(3), "memory": memory(), "comparisons": compared()}
     said = " ".join(answer.answer(quality.groups(frames, LABELS), frames, LABELS)[0][1])
     assert "Full AdamW has the highest accuracy: 90.0 % (3 seeds)." in said
-    assert "Tied with it, the difference within the margin: LoRA r=8 (\N{MINUS SIGN}0.4 points)." in said
+    assert (
+        "Tied with it, the difference within the margin: LoRA r=8 (\N{MINUS SIGN}0.4 points)."
+        in said
+    )
     assert "Worse: rSVD r=8 (\N{MINUS SIGN}20.0 points)." in said
-    assert "Of these, LoRA r=8 keeps the least: 512 B of optimizer state, 75 % less than Full AdamW." in said
+    assert (
+        "Of these, LoRA r=8 keeps the least: 512 B of optimizer state, 75 % less than Full AdamW."
+        in said
+    )
 
 
 def test_one_seed_is_no_evidence() -> None:
-    frames = {"runs": runs(1), "memory": memory(), "comparisons": compared().assign(verdict="undecided", low=None, high=None)}
+    frames = {
+        "runs": runs(1),
+        "memory": memory(),
+        "comparisons": compared().assign(verdict="undecided", low=None, high=None),
+    }
     said = " ".join(answer.answer(quality.groups(frames, LABELS), frames, LABELS)[0][1])
     assert "one seed: there are no intervals" in said
     assert not re.search("Tied|Worse|Better", said)
@@ -143,10 +173,15 @@ def test_a_comparison_is_told_from_the_side_of_the_other_curve() -> None:
 
 
 def test_a_table_shows_few_columns_in_units_that_fit() -> None:
-    frame = memory().assign(optimizer_state_bytes=[2**21, 2**20, 2**19], measured_weights_bytes=5, learning_rate=1e-3)
+    frame = memory().assign(
+        optimizer_state_bytes=[2**21, 2**20, 2**19], measured_weights_bytes=5, learning_rate=1e-3
+    )
     sheet = sheets.sheet("memory", frame, LABELS, "tables/memory")
     shown = {column.name: column for column in sheet.columns}
-    assert (shown["optimizer_state_bytes"].heading, shown["optimizer_state_bytes"].unit) == ("optimizer state", "MiB")
+    assert (shown["optimizer_state_bytes"].heading, shown["optimizer_state_bytes"].unit) == (
+        "optimizer state",
+        "MiB",
+    )
     assert not shown["measured_weights_bytes"].shown
     assert sheet.caption == "m, d"
     place = list(shown).index("optimizer_state_bytes")
@@ -168,8 +203,13 @@ def test_histories_are_thinned_evenly_and_keep_their_ends() -> None:
 
 def test_hundreds_of_runs_stay_affordable() -> None:
     """What requests have in common is kept once, histories are thinned: 400 long runs take less than 2 MB."""
-    code = {f"rankwise.module_{i}": "0" * 16 for i in range(40)} | {"workflow_scripts/train.py": "1" * 16}
-    history = [{"epoch": i / 100, "update": i, "selection_loss_nats": 0.123456789 / (i + 1)} for i in range(1000)]
+    code = {f"rankwise.module_{i}": "0" * 16 for i in range(40)} | {
+        "workflow_scripts/train.py": "1" * 16
+    }
+    history = [
+        {"epoch": i / 100, "update": i, "selection_loss_nats": 0.123456789 / (i + 1)}
+        for i in range(1000)
+    ]
     results = [
         {"measurement": "train", "path": f"results/runs/m/d/lora/r8/seed{seed}/train.json", "status": "ok", "history": history,
          "environment": {"python": "3.11", "job_time_s": seed / 7}, "metrics": {"accuracy_fraction": 0.5},

@@ -17,10 +17,10 @@ import vl_convert
 import yaml
 from conftest import CLEAN, copy_repository, edit, run_snakemake
 
-from rankwise import outputs
-from rankwise.plan import Plan
-from rankwise.report.captions import CAPTIONS
 from rankwise.report.html import losses, quality, trials
+from rankwise.study import outputs
+from rankwise.study.captions import CAPTIONS
+from rankwise.study.plan import Plan
 
 STUDY = "tests/studies/report.yaml"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -79,7 +79,9 @@ def browser() -> Iterator:
 
     path = browser_path()
     with sync_playwright() as played:
-        opened = played.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        opened = played.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu"]
+        )
         yield opened
         opened.close()
 
@@ -88,13 +90,20 @@ def browser() -> Iterator:
 def view(request, browser, study: Path) -> Iterator:
     """The report in one colour scheme and width; whatever the browser complains about fails the test."""
     scheme, width = request.param
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
     page, said = context.new_page(), []
     page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: said.append(f"error: {error}"))
     page.on("requestfailed", lambda one: said.append(f"failed: {one.url[:200]}"))
     page.on(
-        "request", lambda one: said.append(f"loaded: {one.url[:200]}") if not one.url.startswith(("file:", "data:")) else None
+        "request",
+        lambda one: (
+            said.append(f"loaded: {one.url[:200]}")
+            if not one.url.startswith(("file:", "data:"))
+            else None
+        ),
     )
     page.goto((study / "results/report.html").as_uri())
     page.wait_for_selector("html[data-ready]")
@@ -115,7 +124,10 @@ def column(page, table: str, name: str) -> list[str]:
     place = page.eval_on_selector_all(
         f"{table} thead th", "(heads, name) => heads.findIndex(h => h.dataset.name === name)", name
     )
-    return [one.strip() for one in page.locator(f"{table} tbody tr > :nth-child({place + 1})").all_text_contents()]
+    return [
+        one.strip()
+        for one in page.locator(f"{table} tbody tr > :nth-child({place + 1})").all_text_contents()
+    ]
 
 
 # Snakemake's own -------------------------------------------------------------------------------------------------------
@@ -123,17 +135,25 @@ def column(page, table: str, name: str) -> list[str]:
 
 @pytest.mark.slow
 def test_snakemakes_report_has_every_figure_with_its_caption(study: Path, browser) -> None:
-    done = run_snakemake(study, "--configfile", STUDY, "--report", "workflow.html", "results/report.html")
+    done = run_snakemake(
+        study, "--configfile", STUDY, "--report", "workflow.html", "results/report.html"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     plan = Plan(yaml.safe_load((study / STUDY).read_text()), study, STUDY)
     wanted = [CAPTIONS[name] for name in outputs.page_figures(plan)]
     assert {"Quality", "Memory", "Training", "Claims"} <= {one.category for one in wanted}
     page = browser.new_page()
     page.goto((study / "workflow.html").as_uri())
-    folders = {name: page.get_by_text(name, exact=True) for name in {one.category for one in wanted}}
+    folders = {
+        name: page.get_by_text(name, exact=True) for name in {one.category for one in wanted}
+    }
     assert all(folder.is_visible() for folder in folders.values())
     text = " ".join((study / "workflow.html").read_text().replace("\\n", " ").split())
-    assert [one.title for one in wanted if f"<strong>{html.escape(one.title, quote=False)}.</strong>" not in text] == []
+    assert [
+        one.title
+        for one in wanted
+        if f"<strong>{html.escape(one.title, quote=False)}.</strong>" not in text
+    ] == []
     page.close()
 
 
@@ -147,14 +167,20 @@ def test_it_reads_well(view, study: Path) -> None:
     width = view.viewport_size["width"]
     assert view.evaluate("document.documentElement.scrollWidth") <= width
     assert (
-        view.evaluate("(one => one.scrollWidth - one.clientWidth)(document.querySelector('.themes'))") == 0
+        view.evaluate(
+            "(one => one.scrollWidth - one.clientWidth)(document.querySelector('.themes'))"
+        )
+        == 0
     )  # nothing is cut off
-    assert view.locator("h1").inner_text() == yaml.safe_load((study / STUDY).read_text())["question"]
+    assert (
+        view.locator("h1").inner_text() == yaml.safe_load((study / STUDY).read_text())["question"]
+    )
     lowest = view.evaluate(CONTRASTS)
     assert len(lowest) > 4
     assert lowest[0]["ratio"] >= 4.5, lowest[:3]
     levels = view.eval_on_selector_all(
-        "h1, h2, h3, h4", "all => all.filter(h => h.checkVisibility()).map(h => Number(h.tagName[1]))"
+        "h1, h2, h3, h4",
+        "all => all.filter(h => h.checkVisibility()).map(h => Number(h.tagName[1]))",
     )
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
@@ -192,13 +218,18 @@ def test_a_table_sorts_by_keyboard_and_filters(view, study: Path) -> None:
     assert [float(text) for text in column(view, "#sheet-runs", "eval_loss_nats")] == losses[::-1]
     view.locator("#runs input[type=search]").fill("full")
     assert set(column(view, "#sheet-runs", "method")) == {"Full AdamW"}
-    assert view.locator("#runs .dt-foot").inner_text() == f"{(runs['method'] == 'full').sum()} of {len(runs)} rows"
+    assert (
+        view.locator("#runs .dt-foot").inner_text()
+        == f"{(runs['method'] == 'full').sum()} of {len(runs)} rows"
+    )
     more = view.locator("#runs button.columns")
     more.click()
     assert view.locator("#sheet-runs th[data-name=total_parameters]").is_visible()
     chip = view.locator("#claims .chips button").first
     chip.click()
-    assert {text.lstrip("✓✗○ ") for text in column(view, "#sheet-claims", "verdict")} == {chip.get_attribute("data-value")}
+    assert {text.lstrip("✓✗○ ") for text in column(view, "#sheet-claims", "verdict")} == {
+        chip.get_attribute("data-value")
+    }
 
 
 def hovered(view, chart: str) -> tuple[object, dict[str, str]]:
@@ -209,12 +240,19 @@ def hovered(view, chart: str) -> tuple[object, dict[str, str]]:
     mark = drawing.locator(".mark-symbol path").last
     mark.hover(force=True)
     tip = view.locator("#vg-tooltip-element.visible")
-    return mark, dict(zip(*(tip.locator(f"td.{kind}").all_text_contents() for kind in ("key", "value")), strict=True))
+    return mark, dict(
+        zip(
+            *(tip.locator(f"td.{kind}").all_text_contents() for kind in ("key", "value")),
+            strict=True,
+        )
+    )
 
 
 @pytest.mark.slow
 def test_hovering_says_which_run_and_clicking_follows_it(view, study: Path) -> None:
-    runs = pd.read_csv(study / "results/tables/runs.csv", dtype={"request_digest": str}).set_index("request_digest")
+    runs = pd.read_csv(study / "results/tables/runs.csv", dtype={"request_digest": str}).set_index(
+        "request_digest"
+    )
     mark, said = hovered(view, "loss")
     run = said["run"]
     assert run in runs.index
@@ -238,7 +276,11 @@ def test_hovering_says_which_run_and_clicking_follows_it(view, study: Path) -> N
             "Chosen by its search",
         )
     )
-    chosen = dict(line.split("\t") for line in text.splitlines() if line.startswith(("learning_rate\t", "trial\t")))
+    chosen = dict(
+        line.split("\t")
+        for line in text.splitlines()
+        if line.startswith(("learning_rate\t", "trial\t"))
+    )
     assert float(chosen["learning_rate"]) == runs.loc[run, "learning_rate"]
     assert chosen["trial"] == f"lr{runs.loc[run, 'learning_rate']:g}"
     view.wait_for_selector("#run .drawing[data-drawn]")
@@ -251,21 +293,32 @@ def test_hovering_says_which_run_and_clicking_follows_it(view, study: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_search_is_a_chart_that_rings_what_was_chosen_and_leads_to_trials(view, study: Path) -> None:
-    search = pd.read_csv(study / "results/tables/search.csv", dtype={"request_digest": str}).set_index("request_digest")
+def test_a_search_is_a_chart_that_rings_what_was_chosen_and_leads_to_trials(
+    view, study: Path
+) -> None:
+    search = pd.read_csv(
+        study / "results/tables/search.csv", dtype={"request_digest": str}
+    ).set_index("request_digest")
     mark, said = hovered(view, "search")
     trial = search.loc[said["run"]]
     assert (said["trial"], float(said["learning rate"])) == (trial["trial"], trial["learning_rate"])
     drawn = view.locator("#chart-search .drawing .mark-symbol")
-    assert [drawn.nth(i).locator("path").count() for i in range(2)] == [search["selected"].sum(), len(search)]
+    assert [drawn.nth(i).locator("path").count() for i in range(2)] == [
+        search["selected"].sum(),
+        len(search),
+    ]
     mark.click(force=True)
     view.wait_for_selector("#run:not([hidden])")
     text = view.locator("#run").inner_text()
     assert f"trial of a search · tiny on generated_reviews · {said['run']}" in text
     assert f"--request @results/search/tiny/generated_reviews/{trial['method']}/" in text
     view.locator("#run .others a", has_text="seed 1").first.click()
-    view.wait_for_function("document.querySelector('#run .facts').textContent.startsWith('training run')")
-    assert f"{len(search)} trials" in view.evaluate("document.querySelector('#report .facts').textContent")
+    view.wait_for_function(
+        "document.querySelector('#run .facts').textContent.startsWith('training run')"
+    )
+    assert f"{len(search)} trials" in view.evaluate(
+        "document.querySelector('#report .facts').textContent"
+    )
 
 
 @pytest.mark.slow
@@ -273,9 +326,14 @@ def test_a_run_is_a_link_and_shows_its_ledger(view, study: Path) -> None:
     run = view.locator("#sheet-ledger tbody a").first.get_attribute("href").removeprefix("#run/")
     view.goto(f"{view.url.partition('#')[0]}#run/{run}")
     view.wait_for_selector("#run:not([hidden])")
-    found = json.loads((study / "results/profiles/tiny/generated_reviews/lora/r2/ledger.json").read_text())["metrics"]
+    found = json.loads(
+        (study / "results/profiles/tiny/generated_reviews/lora/r2/ledger.json").read_text()
+    )["metrics"]
     assert f"{found['peak_bytes']:,} in all" in view.locator("#run").inner_text()
-    sizes = [int(text.replace(",", "")) for text in view.locator("#run .bars td.number").all_inner_texts()]
+    sizes = [
+        int(text.replace(",", ""))
+        for text in view.locator("#run .bars td.number").all_inner_texts()
+    ]
     assert sum(sizes) == found["peak_bytes"]
     view.locator("#run .back a").click()
     view.wait_for_selector("#report:not([hidden])")
@@ -285,7 +343,9 @@ def test_a_run_is_a_link_and_shows_its_ledger(view, study: Path) -> None:
 @pytest.mark.slow
 def test_the_command_of_a_run_makes_it_again(study: Path) -> None:
     text = (study / "results/report.html").read_text()
-    runs = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1])["runs"]
+    runs = json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1]
+    )["runs"]
     run = next(one for one in runs.values() if one["measurement"] == "train")
     environment = {**CLEAN, "PYTHONPATH": str(study / "src")}
     command = [sys.executable, *run["command"].split()[1:]]
@@ -301,10 +361,14 @@ def test_colours_are_chosen_and_kept(view) -> None:
     scroll_through(view)
     paper = "getComputedStyle(document.body).backgroundColor"
     first = view.evaluate(paper)
-    other = "light" if view.locator(".drawing").first.get_attribute("data-drawn") == "dark" else "dark"
+    other = (
+        "light" if view.locator(".drawing").first.get_attribute("data-drawn") == "dark" else "dark"
+    )
     view.locator(f".themes [data-theme={other}]").click()
     assert view.evaluate(paper) != first
-    view.wait_for_function(f"[...document.querySelectorAll('#report .drawing')].every(one => one.dataset.drawn === '{other}')")
+    view.wait_for_function(
+        f"[...document.querySelectorAll('#report .drawing')].every(one => one.dataset.drawn === '{other}')"
+    )
     view.reload()
     view.wait_for_selector("html[data-ready]")
     assert view.locator(f".themes [data-theme={other}]").get_attribute("aria-pressed") == "true"
@@ -329,7 +393,10 @@ def test_one_file_that_reads_without_scripts(study: Path, browser) -> None:
     text = (study / "results/report.html").read_text()
     assert len(text.encode()) < LARGEST
     markup = re.sub(r"(<(script|style)[^>]*>).*?</\2>", r"\1", text, flags=re.DOTALL)
-    assert not re.search(r"""<(?:script|img|iframe|link|source|video|audio)[^>]*\s(?:src|href)=["']?(?!["']?data:)""", markup)
+    assert not re.search(
+        r"""<(?:script|img|iframe|link|source|video|audio)[^>]*\s(?:src|href)=["']?(?!["']?data:)""",
+        markup,
+    )
     assert "default-src 'none'" in html.unescape(markup)
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
@@ -349,7 +416,9 @@ def test_the_charts_are_sound_vega_lite(study: Path) -> None:
         for name in ("runs", "history", "memory", "search")
     }
     made = [
-        chart for part in (quality, losses, trials) for chart in part.charts(frames, {"full": "Full AdamW", "lora": "LoRA"})
+        chart
+        for part in (quality, losses, trials)
+        for chart in part.charts(frames, {"full": "Full AdamW", "lora": "LoRA"})
     ]
     assert [chart.key for chart in made] == ["against-memory", "by-rank", "loss", "search"]
     for chart in made:

@@ -89,7 +89,9 @@ def with_downstream(edited: set[str]) -> set[str]:
     for job, needed in NEEDS.items():
         if any(name == need or name.startswith(f"{need} ") for need in needed for name in found):
             found.add(job)
-    return found | ({"page"} if any(name.startswith(("table", "figure")) for name in found) else set())
+    return found | (
+        {"page"} if any(name.startswith(("table", "figure")) for name in found) else set()
+    )
 
 
 def replace(file: str, old: str, new: str) -> Callable[[Path], None]:
@@ -114,7 +116,12 @@ def both(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
     return lambda root: [change(root) for change in changes]
 
 
-SRC, METHODS, DATA, MODELS = "src/rankwise", "config/methods.yaml", "config/datasets.yaml", "config/models.yaml"
+SRC, METHODS, DATA, MODELS = (
+    "src/rankwise",
+    "config/methods.yaml",
+    "config/datasets.yaml",
+    "config/models.yaml",
+)
 PROMISES = {
     # Options and entries
     "swap two option values": (
@@ -211,8 +218,14 @@ def name_of(path: str) -> str | None:
 
 def planned(root: Path, part: str = "jobs") -> list[dict] | dict:
     """What `rankwise plan` says that the real Snakemake would run now, and why."""
-    command = [sys.executable, "-m", "rankwise.cli", "plan", "--study", STUDY, "--json"]
-    done = subprocess.run(command, cwd=root, env={**CLEAN, "PYTHONPATH": str(root / "src")}, capture_output=True, text=True)
+    command = [sys.executable, "-m", "rankwise.cli.main", "plan", "--study", STUDY, "--json"]
+    done = subprocess.run(
+        command,
+        cwd=root,
+        env={**CLEAN, "PYTHONPATH": str(root / "src")},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)[part]
 
@@ -237,14 +250,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_edit_reruns_exactly(promise: str, finished: Path) -> None:
     change, expected = PROMISES[promise]
     kept = {
-        path: (path.read_bytes(), path.stat()) for path in finished.rglob("*") if path.is_file() and editable(path, finished)
+        path: (path.read_bytes(), path.stat())
+        for path in finished.rglob("*")
+        if path.is_file() and editable(path, finished)
     }
     try:
         change(finished)
         found = planned(finished)
-        assert {name for job in found for file in job["files"] if (name := name_of(file))} == with_downstream(expected)
+        assert {
+            name for job in found for file in job["files"] if (name := name_of(file))
+        } == with_downstream(expected)
         for job in found:
-            if job["files"][0].startswith(("results/runs", "results/profiles", "results/inputs")):  # what carries its request
+            if job["files"][0].startswith(
+                ("results/runs", "results/profiles", "results/inputs")
+            ):  # what carries its request
                 assert all(REASON.fullmatch(why) for why in job["why"]), job
     finally:
         for path, (content, stat) in kept.items():
@@ -253,7 +272,15 @@ def test_an_edit_reruns_exactly(promise: str, finished: Path) -> None:
 
 
 def editable(path: Path, root: Path) -> bool:
-    return path.relative_to(root).parts[0] in ("src", "config", "envs", "rules", "tests", "workflow_scripts", "Snakefile")
+    return path.relative_to(root).parts[0] in (
+        "src",
+        "config",
+        "envs",
+        "rules",
+        "tests",
+        "workflow_scripts",
+        "Snakefile",
+    )
 
 
 @pytest.mark.parametrize(("change", "job", "why"), [
@@ -263,7 +290,11 @@ def editable(path: Path, root: Path) -> bool:
     ("dataset revision", "train", ["dataset prepared anew", "dataset.generated.seed: 0 -> 7"]),
 ])  # fmt: skip
 def test_a_plan_says_why(change: str, job: str, why: list[str], finished: Path) -> None:
-    kept = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file() and editable(path, finished)}
+    kept = {
+        path: path.read_bytes()
+        for path in finished.rglob("*")
+        if path.is_file() and editable(path, finished)
+    }
     try:
         PROMISES[change][0](finished)
         found = [one for one in planned(finished) if one["job"] == job and "/lora/" in one["name"]]
@@ -278,10 +309,19 @@ def test_a_plan_says_why(change: str, job: str, why: list[str], finished: Path) 
     ("new seed", lambda took: sum(took.values())),  # what its curve took
     ("new rank", lambda took: 2 * statistics.median(took.values())),  # what trainings take
 ])  # fmt: skip
-def test_a_plan_tells_what_it_costs_from_what_it_cost(change: str, cost: Callable[[dict], float], finished: Path) -> None:
-    stored = {path.parts[-4]: json.loads(path.read_text()) for path in finished.glob("results/runs/*/*/*/*/seed0/train.json")}
+def test_a_plan_tells_what_it_costs_from_what_it_cost(
+    change: str, cost: Callable[[dict], float], finished: Path
+) -> None:
+    stored = {
+        path.parts[-4]: json.loads(path.read_text())
+        for path in finished.glob("results/runs/*/*/*/*/seed0/train.json")
+    }
     took = {method: one["environment"]["job_time_s"] for method, one in stored.items()}
-    kept = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file() and editable(path, finished)}
+    kept = {
+        path: path.read_bytes()
+        for path in finished.rglob("*")
+        if path.is_file() and editable(path, finished)
+    }
     try:
         PROMISES[change][0](finished)
         found = planned(finished, "cost")
@@ -298,7 +338,9 @@ def test_a_moved_tree_reruns_nothing(finished: Path, tmp_path: Path) -> None:
     assert pending(tmp_path / "elsewhere") == set()
 
 
-def test_a_lost_metadata_folder_reruns_nothing_and_hides_nothing(finished: Path, tmp_path: Path) -> None:
+def test_a_lost_metadata_folder_reruns_nothing_and_hides_nothing(
+    finished: Path, tmp_path: Path
+) -> None:
     """Snakemake forgets what made a result; a stale one is then refused where results are gathered, by name."""
     root = shutil.copytree(finished, tmp_path / "lost")
     shutil.rmtree(root / ".snakemake")
@@ -315,16 +357,22 @@ def test_a_lost_metadata_folder_reruns_nothing_and_hides_nothing(finished: Path,
     assert "method.options.dropout: result has 0.1, planned 0.2" in done.stderr
 
 
-def test_lost_inputs_rerun_nothing_until_a_new_cell_needs_them(finished: Path, tmp_path: Path) -> None:
+def test_lost_inputs_rerun_nothing_until_a_new_cell_needs_them(
+    finished: Path, tmp_path: Path
+) -> None:
     """Then they are made again, and with them every cell that reads them: Snakemake cannot know that they are the same."""
     root = shutil.copytree(finished, tmp_path / "inputs")
     shutil.rmtree(root / "results/inputs")
     assert pending(root) == set()
     edit(root / STUDY, "seeds: [0]", "seeds: [0, 1]")
-    assert pending(root) == with_downstream(INPUTS | TRAIN | {f"train {name} seed1" for name in ALL})
+    assert pending(root) == with_downstream(
+        INPUTS | TRAIN | {f"train {name} seed1" for name in ALL}
+    )
 
 
-def test_a_result_is_rebuilt_from_its_own_request_to_the_byte(finished: Path, tmp_path: Path) -> None:
+def test_a_result_is_rebuilt_from_its_own_request_to_the_byte(
+    finished: Path, tmp_path: Path
+) -> None:
     for method in sorted(ALL):
         rank = "r0" if method == "full" else "r2"
         stored = finished / f"results/runs/tiny/generated_reviews/{method}/{rank}/seed0/train.json"
@@ -337,7 +385,9 @@ def test_a_result_is_rebuilt_from_its_own_request_to_the_byte(finished: Path, tm
             str(tmp_path / "again.json"),
         ]
         environment = {**os.environ, "PYTHONPATH": str(finished / "src")}
-        done = subprocess.run(command, cwd=finished, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=finished, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         old, new = (json.loads(path.read_text()) for path in (stored, tmp_path / "again.json"))
         assert json.dumps(new["metrics"]) == json.dumps(old["metrics"])

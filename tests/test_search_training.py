@@ -10,8 +10,9 @@ from conftest import ROOT
 from prepared import prepare
 from searched import GRID, STUDY, planned
 
-from rankwise import result, settled
-from rankwise.plan import Plan
+from rankwise.core import result
+from rankwise.study import search_choice
+from rankwise.study.plan import Plan
 
 
 @pytest.fixture(scope="module")
@@ -19,16 +20,20 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
     """Inputs as the workflow lays them, without the reported split; the model is pre-trained for two updates."""
     root, plan = tmp_path_factory.mktemp("inputs"), planned(methods=["full", "lora"], ranks=[2])
     prepare(plan, root, corpus=600, rows={"train": 600, "validation": 100}, updates=2)
-    (root / "results/inputs/datasets/generated_reviews/validation.jsonl").rename(root / "validation.jsonl")
+    (root / "results/inputs/datasets/generated_reviews/validation.jsonl").rename(
+        root / "validation.jsonl"
+    )
     return root, plan
 
 
 @pytest.fixture
-def run(prepared: tuple[Path, Plan], monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict], dict]:
+def run(
+    prepared: tuple[Path, Plan], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, dict], dict]:
     """Train with a request, where the inputs lie."""
     from accelerate.state import AcceleratorState
 
-    from rankwise import training
+    from rankwise.training import run as training
 
     monkeypatch.chdir(prepared[0])
 
@@ -45,16 +50,20 @@ def test_a_trial_needs_no_reported_split(prepared: tuple[Path, Plan], run) -> No
     found = run("trial", plan.request("trial", plan.cells("trial")[0]))
     assert found["split"] == "selection"
     assert found["metrics"]["updates"] == 3
-    assert found["metrics"]["eval_loss_nats"] == min(row["selection_loss_nats"] for row in found["history"])
+    assert found["metrics"]["eval_loss_nats"] == min(
+        row["selection_loss_nats"] for row in found["history"]
+    )
     assert "examples" not in found
     with pytest.raises(FileNotFoundError, match=r"validation\.jsonl"):
         run("train", {**(request := copy.deepcopy(plan.request("trial", plan.cells("trial")[0]))),
                       "dataset": {**request["dataset"], "report_split": "validation"}})  # fmt: skip
 
 
-def test_a_run_after_a_search_is_the_run_with_those_settings(prepared: tuple[Path, Plan], run) -> None:
+def test_a_run_after_a_search_is_the_run_with_those_settings(
+    prepared: tuple[Path, Plan], run
+) -> None:
     """To the bit; the result and its row in the table say which they were."""
-    from rankwise.report import collect
+    from rankwise.analysis import tidy
 
     root, plan = prepared
     home = root / "results/inputs/datasets/generated_reviews/validation.jsonl"
@@ -64,8 +73,15 @@ def test_a_run_after_a_search_is_the_run_with_those_settings(prepared: tuple[Pat
         request = plan.request("trial", tried)
         found = run("trial", request)
         result.write(root / plan.path("trial", tried), request, found, {})
-        losses.setdefault(request["trial"]["learning_rate"], []).append(found["metrics"]["eval_loss_nats"])
-    result.write(root / f"results/search/{cell.curve.folder}/selected.json", choice, settled.choose(choice), {})
+        losses.setdefault(request["trial"]["learning_rate"], []).append(
+            found["metrics"]["eval_loss_nats"]
+        )
+    result.write(
+        root / f"results/search/{cell.curve.folder}/selected.json",
+        choice,
+        search_choice.choose(choice),
+        {},
+    )
     (root / "validation.jsonl").rename(home)
     try:
         found = run("train", plan.request("train", cell))
@@ -76,10 +92,12 @@ def test_a_run_after_a_search_is_the_run_with_those_settings(prepared: tuple[Pat
         same = run("train", alone.request("train", cell))
     finally:
         home.rename(root / "validation.jsonl")
-    assert json.dumps([found["metrics"], found["history"]]) == json.dumps([same["metrics"], same["history"]])
+    assert json.dumps([found["metrics"], found["history"]]) == json.dumps(
+        [same["metrics"], same["history"]]
+    )
     assert found["split"] == "validation"
     assert found["selected"]["learning_rate"] == min(losses, key=lambda rate: sum(losses[rate]))
     path = root / plan.path("train", cell)
     result.write(path, plan.request("train", cell), found, {})
-    row = collect.collect([(path, plan.request("train", cell))]).iloc[0]
+    row = tidy.collect([(path, plan.request("train", cell))]).iloc[0]
     assert row["learning_rate"] == found["selected"]["learning_rate"]

@@ -24,7 +24,10 @@ train:
     search: {learning_rates: [1.0e-3, 1.0e-2], schedule: {updates: 1}}
   - {models: [tiny], datasets: [generated_reviews], methods: [head_only], seeds: [0]}
 """
-FILE, TARGETS = "config/searched.yaml", ("results/figures/sensitivity.png", "results/tables/runs.csv")
+FILE, TARGETS = (
+    "config/searched.yaml",
+    ("results/figures/sensitivity.png", "results/tables/runs.csv"),
+)
 TABLES = {"table search", "table runs", "figure sensitivity"}
 TRIALS = {name: {f"trial {name} lr0.001", f"trial {name} lr0.01"} for name in ("full", "lora")}
 AFTER = {name: {f"selected {name}", f"train {name}"} for name in ("full", "lora")}
@@ -35,9 +38,9 @@ PROMISES = {
     "a method's own rate, which no trial uses": ("config/methods.yaml", "dropout: 0.1}\n  learning_rate: 2.0e-4", "dropout: 0.1}\n  learning_rate: 3.0e-4", set()),
     "the schedule of the trials": (FILE, "{updates: 1}", "{updates: 2}", {*TRIALS["full"], *TRIALS["lora"], *AFTER["full"], *AFTER["lora"], *TABLES}),
     "a new seed of the runs": (FILE, "ranks: [2]\n    seeds: [0]", "ranks: [2]\n    seeds: [0, 1]", {"train full seed1", "train lora seed1", "table search", "table runs", "figure sensitivity"}),
-    "the choice": ("src/rankwise/settled.py", "return min(sound)[2]", "return sorted(sound)[0][2]", {*AFTER["full"], *AFTER["lora"], *TABLES}),
+    "the choice": ("src/rankwise/study/search_choice.py", "return min(sound)[2]", "return sorted(sound)[0][2]", {*AFTER["full"], *AFTER["lora"], *TABLES}),
     "the lock of the report": ("envs/report.lock", "matplotlib==", "matplotlib==0", TABLES),
-    "a comment": ("src/rankwise/settled.py", "import math", "# chosen here\nimport math", set()),
+    "a comment": ("src/rankwise/study/search_choice.py", "import math", "# chosen here\nimport math", set()),
 }  # fmt: skip
 
 
@@ -45,7 +48,9 @@ def name_of(path: str) -> str | None:
     """`results/search/tiny/generated_reviews/lora/r2/lr0.01/seed0/trial.json` -> `trial lora lr0.01`."""
     parts = Path(path).parts
     if parts[1] in ("runs", "search"):
-        return " ".join([Path(path).stem, parts[4], *(part for part in parts[6:-1] if part != "seed0")])
+        return " ".join(
+            [Path(path).stem, parts[4], *(part for part in parts[6:-1] if part != "seed0")]
+        )
     kinds = {"tables": "table", "figures": "figure"}
     if parts[1] in kinds:
         return f"{kinds[parts[1]]} {Path(path).stem}" if path.endswith((".csv", ".png")) else None
@@ -105,9 +110,18 @@ def test_an_edit_reruns_exactly(promise: str, finished: Path) -> None:
 def test_a_result_is_rebuilt_alone_to_the_byte(kind: str, finished: Path, tmp_path: Path) -> None:
     stored = next(path for path in finished.glob(f"results/*/**/lora/**/{kind}.json"))
     again = tmp_path / "again.json"
-    command = [sys.executable, f"workflow_scripts/{kind}.py", "--request", f"@{stored}", "--output", str(again)]
+    command = [
+        sys.executable,
+        f"workflow_scripts/{kind}.py",
+        "--request",
+        f"@{stored}",
+        "--output",
+        str(again),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(finished / "src")}
-    done = subprocess.run(command, cwd=finished, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=finished, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     old, new = (json.loads(path.read_text()) for path in (stored, again))
     for name in ("metrics", "history", "request", "selected", "examples"):
@@ -118,12 +132,24 @@ def test_a_result_is_rebuilt_alone_to_the_byte(kind: str, finished: Path, tmp_pa
 @pytest.mark.slow
 def test_what_would_run_is_shown(finished: Path) -> None:
     done = run_snakemake(
-        finished, "results/search/tiny/generated_reviews/lora/r2/selected.json", "--configfile", FILE, "-n", "--forceall"
+        finished,
+        "results/search/tiny/generated_reviews/lora/r2/selected.json",
+        "--configfile",
+        FILE,
+        "-n",
+        "--forceall",
     )
     assert done.returncode == 0, done.stderr
     assert "rule choose:" in done.stdout + done.stderr
     assert (done.stdout + done.stderr).count("rule trial:") == 2
     wrong = run_snakemake(
-        finished, "results/search/tiny/generated_reviews/lora/r2/lr0.1/seed0/trial.json", "--configfile", FILE, "-n"
+        finished,
+        "results/search/tiny/generated_reviews/lora/r2/lr0.1/seed0/trial.json",
+        "--configfile",
+        FILE,
+        "-n",
     )
-    assert "nearest: results/search/tiny/generated_reviews/lora/r2/lr0.01/seed0/trial.json" in wrong.stderr
+    assert (
+        "nearest: results/search/tiny/generated_reviews/lora/r2/lr0.01/seed0/trial.json"
+        in wrong.stderr
+    )

@@ -20,9 +20,9 @@ import pytest
 import yaml
 from conftest import CLEAN, ROOT, copy_repository, edit, run_snakemake
 
-from rankwise import budget, slurm
-from rankwise import cluster as asked
-from rankwise.plan import MEASUREMENTS, Plan
+from rankwise.execution import job_memory, slurm_nodes
+from rankwise.execution import slurm_request as asked
+from rankwise.study.plan import MEASUREMENTS, Plan
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,12 @@ def lacks() -> str | None:
             if done.returncode:
                 return f"{' '.join(command[:2])}: {done.stderr[-500:]}"
     conf = Path("/etc/slurm/slurm.conf")
-    if conf.is_symlink() and subprocess.run(["pgrep", "-x", "slurmctld"], capture_output=True, check=False).returncode:
+    if (
+        conf.is_symlink()
+        and subprocess.run(
+            ["pgrep", "-x", "slurmctld"], capture_output=True, check=False
+        ).returncode
+    ):
         conf.unlink()  # of a test that was stopped at once
     return f"{conf} is there: this machine has a cluster of its own" if conf.exists() else None
 
@@ -73,7 +78,13 @@ def cluster() -> Iterator[Path]:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(why)
     folder = Path(tempfile.mkdtemp(prefix="slurm"))  # a short path: sockets lie in it
     try:
-        done = subprocess.run([ROOT / "tests/slurm/up.sh", folder], capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            [ROOT / "tests/slurm/up.sh", folder],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         yield folder
     finally:
@@ -88,7 +99,11 @@ def shell(*command: str) -> str:
 def running() -> list[tuple[str, str, str]]:
     """(id, node, comment) of every job that has run for some seconds; the executor's comment names the rule or group."""
     lines = shell("squeue", "-h", "-t", "RUNNING", "-p", "main", "-o", "%M|%i|%N|%k").splitlines()
-    return [tuple(line.split("|", 3)[1:]) for line in lines if line[:4] not in ("0:00", "0:01", "0:02", "0:03")]
+    return [
+        tuple(line.split("|", 3)[1:])
+        for line in lines
+        if line[:4] not in ("0:00", "0:01", "0:02", "0:03")
+    ]
 
 
 # The study, here and there --------------------------------------------------------------------------------------------
@@ -97,7 +112,10 @@ def running() -> list[tuple[str, str, str]]:
 def few(demo: dict) -> dict:
     """The demo with one seed, one rank of each model, and of profiles those that its figures need; trainings of some seconds."""
     ranks = {"tiny": [8], "distilbert": [16]}
-    train, profile = ([{**grid, "ranks": ranks[grid["models"][0]]} for grid in demo[kind]] for kind in ("train", "profile"))
+    train, profile = (
+        [{**grid, "ranks": ranks[grid["models"][0]]} for grid in demo[kind]]
+        for kind in ("train", "profile")
+    )
     for grid in train:
         grid |= {"seeds": [0], "schedule": {"epochs": 12}}
     for grid in profile:
@@ -137,10 +155,23 @@ class Submitted:
 
     def start(self, cluster: Path, *arguments: str) -> subprocess.Popen:
         """Snakemake at the login node; whatever it starts, wherever, has TEST_CLUSTER in its environment."""
-        command = [str(Path(os.sys.executable).with_name("snakemake")), "--configfile", STUDY, *HERE, *arguments]
+        command = [
+            str(Path(os.sys.executable).with_name("snakemake")),
+            "--configfile",
+            STUDY,
+            *HERE,
+            *arguments,
+        ]
         environment = {**CLEAN, "TEST_CLUSTER": str(cluster)}
         with self.log.open("w") as log:
-            return subprocess.Popen(command, cwd=self.root, env=environment, stdout=log, stderr=log, start_new_session=True)
+            return subprocess.Popen(
+                command,
+                cwd=self.root,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
 
 def cancel(run: Submitted, job: str, node: str) -> None:
@@ -165,10 +196,27 @@ def kill_payload(run: Submitted, job: str, node: str) -> None:
 
 def preempt(run: Submitted, job: str, node: str) -> None:
     """Once it has learnt something."""
-    log = run.root / "logs/train" / payload(job)[1].parent.relative_to("results/runs").with_suffix(".log")
+    log = (
+        run.root
+        / "logs/train"
+        / payload(job)[1].parent.relative_to("results/runs").with_suffix(".log")
+    )
     if not log.is_file() or log.read_text().count("\nepoch") < 2:
         raise LookupError("it has not been evaluated yet")
-    shell("sbatch", "-p", "urgent", "-w", node, "--exclusive", "-t", "1", "-o", "/dev/null", "--wrap", "sleep 2")
+    shell(
+        "sbatch",
+        "-p",
+        "urgent",
+        "-w",
+        node,
+        "--exclusive",
+        "-t",
+        "1",
+        "-o",
+        "/dev/null",
+        "--wrap",
+        "sleep 2",
+    )
     run.preempted = log
 
 
@@ -181,7 +229,12 @@ def lose(run: Submitted, job: str, node: str) -> None:
 
 def resume(node: str) -> None:
     """Let a node take jobs again, if it does not yet."""
-    subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True, timeout=30, check=False)
+    subprocess.run(
+        ["scontrol", "update", f"nodename={node}", "state=resume"],
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
 
 
 def drain(run: Submitted, job: str, node: str) -> None:
@@ -258,19 +311,41 @@ def reproducible(value: object) -> object:
 
 
 def test_every_result_is_the_local_one(submitted: Submitted, local: Path) -> None:
-    files = {path.relative_to(local): json.loads(path.read_text()) for path in (local / "results").rglob("*.json")}
+    files = {
+        path.relative_to(local): json.loads(path.read_text())
+        for path in (local / "results").rglob("*.json")
+    }
     plan = Plan(yaml.safe_load((local / STUDY).read_text()), local, STUDY)
-    assert {Path(plan.path(kind, cell)) for kind in ("train", *MEASUREMENTS) for cell in plan.cells(kind)} <= set(files)
+    assert {
+        Path(plan.path(kind, cell))
+        for kind in ("train", *MEASUREMENTS)
+        for cell in plan.cells(kind)
+    } <= set(files)
     for path, result in files.items():
         other = json.loads((submitted.root / path).read_text())
-        assert json.dumps(reproducible(other), sort_keys=True) == json.dumps(reproducible(result), sort_keys=True), path
-    for path in [path for path in (local / "results").rglob("*.*") if path.suffix in (".png", ".csv", ".html", ".parquet")]:
+        assert json.dumps(reproducible(other), sort_keys=True) == json.dumps(
+            reproducible(result), sort_keys=True
+        ), path
+    for path in [
+        path
+        for path in (local / "results").rglob("*.*")
+        if path.suffix in (".png", ".csv", ".html", ".parquet")
+    ]:
         assert (submitted.root / path.relative_to(local)).stat().st_size
 
 
 def accounts(*options: str) -> list[dict[str, str]]:
     """What accounting says of every job, those that were requeued once for each time."""
-    names = ["JobID", "State", "ReqTRES", "AllocTRES", "TimelimitRaw", "Account", "Partition", "Comment"]
+    names = [
+        "JobID",
+        "State",
+        "ReqTRES",
+        "AllocTRES",
+        "TimelimitRaw",
+        "Account",
+        "Partition",
+        "Comment",
+    ]
     lines = shell("sacct", "-X", "-n", "-P", "-o", ",".join(names), *options).splitlines()
     return [dict(zip(names, line.split("|"), strict=True)) for line in lines]
 
@@ -278,19 +353,28 @@ def accounts(*options: str) -> list[dict[str, str]]:
 def test_accounting_shows_gpus_memory_and_time(submitted: Submitted) -> None:
     trains = [job for job in accounts() if "rule_train" in job["Comment"]]
     plan = Plan(yaml.safe_load((submitted.root / STUDY).read_text()), submitted.root, STUDY)
-    asked_for = {(budget.training_mib(plan, cell), budget.training_min(plan, cell)) for cell in plan.cells("train")}
+    asked_for = {
+        (job_memory.training_mib(plan, cell), job_memory.training_min(plan, cell))
+        for cell in plan.cells("train")
+    }
     assert len(trains) >= 4
     for job in trains:
         for kind in ("ReqTRES", "AllocTRES"):
             assert "gres/gpu=1" in job[kind]
             assert "cpu=1" in job[kind]
-            assert (int(re.search(r"mem=(\d+)M", job[kind])[1]), int(job["TimelimitRaw"])) in asked_for
+            assert (
+                int(re.search(r"mem=(\d+)M", job[kind])[1]),
+                int(job["TimelimitRaw"]),
+            ) in asked_for
         assert job["Account"] == "lab"
     assert not any("gpu" in job["AllocTRES"] for job in accounts() if "rule_cpu_" in job["Comment"])
 
 
 def test_accounting_shows_what_struck(submitted: Submitted) -> None:
-    states = {name: [job["State"] for job in accounts("--duplicates", "-j", one)] for name, one in submitted.done.items()}
+    states = {
+        name: [job["State"] for job in accounts("--duplicates", "-j", one)]
+        for name, one in submitted.done.items()
+    }
     assert states["cancelled"] == ["CANCELLED by 0"]
     assert states["killed"] == ["FAILED"]
     assert states["drained"] == ["COMPLETED"]
@@ -306,10 +390,16 @@ def test_what_was_preempted_goes_on(submitted: Submitted) -> None:
 
 
 def test_all_profiles_of_a_cell_are_one_submission(submitted: Submitted) -> None:
-    names = re.findall(r"has been submitted with SLURM jobid \d+ \(log: \S*/(group_cpu_\S+)/", submitted.log.read_text())
+    names = re.findall(
+        r"has been submitted with SLURM jobid \d+ \(log: \S*/(group_cpu_\S+)/",
+        submitted.log.read_text(),
+    )
     assert sorted(re.sub(r"_r\d+_.*", "", name) for name in set(names)) == [
         *(f"group_cpu_distilbert_sst2_{method}" for method in ("full", "lora", "rsvd")),
-        *(f"group_cpu_tiny_generated_reviews_{method}" for method in ("full", "head_only", "lora", "rsvd")),
+        *(
+            f"group_cpu_tiny_generated_reviews_{method}"
+            for method in ("full", "head_only", "lora", "rsvd")
+        ),
     ]
     assert "_r8_flops_forward_ledger_memory_throughput" in "".join(names)
 
@@ -319,7 +409,9 @@ def test_the_login_node_imports_no_torch_and_keeps_no_server(submitted: Submitte
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             ours = str(submitted.root).encode() in (process / "environ").read_bytes()
-            assert not (ours and b"rankwise.forks" in (process / "cmdline").read_bytes()), process
+            assert not (
+                ours and b"rankwise.execution.worker_server" in (process / "cmdline").read_bytes()
+            ), process
 
 
 def test_the_log_of_a_failed_job_stays(submitted: Submitted) -> None:
@@ -332,7 +424,16 @@ def test_an_array_asks_for_gpus_by_gres(cluster: Path, submitted: Submitted) -> 
     again = Submitted(submitted.root)
     runs = [RUN.format(one) for one in ("lora/r8", "full/r0")]
     before = {path: json.loads((again.root / path).read_text()) for path in runs}
-    options = ["--slurm-array-jobs", "train", "--set-resources", "train:gpu=1", "--forcerun", "train", "--", *runs]
+    options = [
+        "--slurm-array-jobs",
+        "train",
+        "--set-resources",
+        "train:gpu=1",
+        "--forcerun",
+        "train",
+        "--",
+        *runs,
+    ]
     process = again.start(cluster, "--profile", "profiles/slurm-gres", *options)
     assert process.wait(timeout=180) == 0, again.log.read_text()[-5000:]
     for path, old in before.items():
@@ -353,7 +454,9 @@ def job_ids() -> set[str]:
 
 def refused(root: Path, *arguments: str) -> str:
     before = job_ids()
-    done = run_snakemake(root, "--configfile", STUDY, "--profile", "profiles/slurm", *HERE, "--forceall", *arguments)
+    done = run_snakemake(
+        root, "--configfile", STUDY, "--profile", "profiles/slurm", *HERE, "--forceall", *arguments
+    )
     assert done.returncode != 0
     assert job_ids() <= before, "a job was submitted"  # SLURM forgets ended jobs meanwhile
     return done.stderr
@@ -365,10 +468,22 @@ def test_what_no_node_has_is_refused(cluster: Path, local: Path) -> None:
         "memory:mem_mb=20000", "--slurm-array-jobs", "prepare_dataset",
     )  # fmt: skip
     where = f"{STUDY}: "
-    assert where + "mem_mb of train: got 9000, allowed: at most 8000, the MiB of a node in partition main" in said
+    assert (
+        where
+        + "mem_mb of train: got 9000, allowed: at most 8000, the MiB of a node in partition main"
+        in said
+    )
     assert where + "mem_mb of profile: got 20000, allowed: at most 8000" in said
-    assert where + "runtime of prepare_dataset: got 3000, allowed: at most 1440, the minutes that a job may take" in said
-    assert where + "gpu of pretrain_model: got 2, allowed: at most 1, the GPUs of a node in partition main" in said
+    assert (
+        where
+        + "runtime of prepare_dataset: got 3000, allowed: at most 1440, the minutes that a job may take"
+        in said
+    )
+    assert (
+        where
+        + "gpu of pretrain_model: got 2, allowed: at most 1, the GPUs of a node in partition main"
+        in said
+    )
 
 
 def test_unknown_names_are_refused(cluster: Path, local: Path) -> None:
@@ -377,21 +492,40 @@ def test_unknown_names_are_refused(cluster: Path, local: Path) -> None:
     try:
         file.write_text("partition: mian\ngpu_partition: plain\n")
         said = refused(local, "--set-resources", "train:gpu=1")
-        assert "profiles/cluster.yaml: partition: got 'mian', allowed: main, plain, urgent (nearest: 'main')" in said
+        assert (
+            "profiles/cluster.yaml: partition: got 'mian', allowed: main, plain, urgent (nearest: 'main')"
+            in said
+        )
         assert "profiles/cluster.yaml: gpu_partition: got 'plain', allowed: main, urgent" in said
         file.write_text("gpu_model: a100\n")
-        assert "profiles/cluster.yaml: gpu_model: got 'a100', allowed: toy" in refused(local, "--set-resources", "train:gpu=1")
+        assert "profiles/cluster.yaml: gpu_model: got 'a100', allowed: toy" in refused(
+            local, "--set-resources", "train:gpu=1"
+        )
     finally:
         file.write_text(kept)
 
 
-def test_a_cluster_that_does_not_answer(cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    conf = (cluster / "slurm.conf").read_text().replace("SlurmctldPort=16817", "SlurmctldPort=1\nMessageTimeout=2")
+def test_a_cluster_that_does_not_answer(
+    cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = (
+        (cluster / "slurm.conf")
+        .read_text()
+        .replace("SlurmctldPort=16817", "SlurmctldPort=1\nMessageTimeout=2")
+    )
     (tmp_path / "slurm.conf").write_text(conf)
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
-    assert "allowed: a machine with a SLURM cluster that answers; sinfo says: " in slurm.refusals([], STUDY, "squeue", [])[0]
+    assert (
+        "allowed: a machine with a SLURM cluster that answers; sinfo says: "
+        in slurm_nodes.refusals([], STUDY, "squeue", [])[0]
+    )
 
 
 def test_this_cluster_has_nodes(cluster: Path) -> None:
-    assert slurm.Node("main", True, "n1", 2, 8000, 1440, {"toy": 1}) in slurm.nodes()
-    assert slurm.refusals([asked.Ask("train", "plain", 1, 500, 10, 0, None)], STUDY, "squeue", [Path("/tmp")]) == []
+    assert slurm_nodes.Node("main", True, "n1", 2, 8000, 1440, {"toy": 1}) in slurm_nodes.nodes()
+    assert (
+        slurm_nodes.refusals(
+            [asked.Ask("train", "plain", 1, 500, 10, 0, None)], STUDY, "squeue", [Path("/tmp")]
+        )
+        == []
+    )

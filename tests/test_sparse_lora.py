@@ -10,11 +10,11 @@ from conftest import ROOT
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from rankwise import models
-from rankwise.masks import cubic_sparsity, keep_largest, soft_threshold
 from rankwise.methods.lora import Lora
+from rankwise.methods.parts.pruning import cubic_sparsity, keep_largest, soft_threshold
 from rankwise.methods.sparse_lora import SparseLora
-from rankwise.signature import options
+from rankwise.models import build
+from rankwise.study.options import options
 
 MODELS = yaml.safe_load((ROOT / "config/models.yaml").read_text())
 MODELS["minilm"]["architecture"] |= {"num_hidden_layers": 2, "vocab_size": 512}  # less to draw
@@ -24,24 +24,37 @@ TASKS = {
     "stories260k": "language_modelling",
     "gpt2": "language_modelling",
 }
-COMMON = {"rank": 8, "targets": ("query", "value"), "begin_step": 2, "every_steps": 2, "prune_count": 3}
+COMMON = {
+    "rank": 8,
+    "targets": ("query", "value"),
+    "begin_step": 2,
+    "every_steps": 2,
+    "prune_count": 3,
+}
 
 
 def adapted(method: object, name: str = "tiny", device: str = "cpu") -> nn.Module:
     torch.manual_seed(0)
     task = TASKS[name]
-    model = models.from_shapes(MODELS[name], task, 2 * (task == "classification"), device)
-    return method.prepare(model, models.names(MODELS[name], task))
+    model = build.from_shapes(MODELS[name], task, 2 * (task == "classification"), device)
+    return method.prepare(model, build.names(MODELS[name], task))
 
 
 def batch(name: str = "tiny") -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(MODELS[name]["architecture"]["vocab_size"], (4, 12), generator=generator)
-    return {"input_ids": ids, "labels": ids if TASKS[name] == "language_modelling" else torch.tensor([0, 1, 1, 0])}
+    return {
+        "input_ids": ids,
+        "labels": ids if TASKS[name] == "language_modelling" else torch.tensor([0, 1, 1, 0]),
+    }
 
 
 def pairs(model: nn.Module) -> list[tuple[nn.Linear, nn.Linear]]:
-    return [(layer.lora_A["default"], layer.lora_B["default"]) for layer in model.modules() if isinstance(layer, LoraLayer)]
+    return [
+        (layer.lora_A["default"], layer.lora_B["default"])
+        for layer in model.modules()
+        if isinstance(layer, LoraLayer)
+    ]
 
 
 def factors(model: nn.Module) -> list[nn.Linear]:
@@ -52,7 +65,14 @@ def zeros(factor: nn.Linear) -> int:
     return int((factor.weight == 0).sum())
 
 
-def fit(method: object, model: nn.Module, steps: int, name: str = "tiny", lr: float = 1e-2, each=lambda step: None) -> None:
+def fit(
+    method: object,
+    model: nn.Module,
+    steps: int,
+    name: str = "tiny",
+    lr: float = 1e-2,
+    each=lambda step: None,
+) -> None:
     torch.manual_seed(5)
     optimizer = torch.optim.AdamW([p for p in model.train().parameters() if p.requires_grad], lr)
     for step in range(1, steps + 1):
@@ -64,7 +84,8 @@ def fit(method: object, model: nn.Module, steps: int, name: str = "tiny", lr: fl
 
 
 @pytest.mark.parametrize(
-    ("t", "wanted"), [(0, 0), (9, 0), (10, 0), (35, 0.5203), (60, 0.7875), (85, 0.8859), (110, 0.9), (500, 0.9)]
+    ("t", "wanted"),
+    [(0, 0), (9, 0), (10, 0), (35, 0.5203), (60, 0.7875), (85, 0.8859), (110, 0.9), (500, 0.9)],
 )
 def test_the_cubic_schedule(t: int, wanted: float) -> None:
     assert cubic_sparsity(t, 0.0, 0.9, 10, 5, 20) == pytest.approx(wanted, abs=5e-5)
@@ -73,7 +94,10 @@ def test_the_cubic_schedule(t: int, wanted: float) -> None:
 def test_sparsity_never_falls() -> None:
     path = [SparseLora(8, ("query",), begin_step=10, every_steps=5).target(t) for t in range(130)]
     assert all(a <= b for a, b in pairwise(path))
-    assert {SparseLora(8, ("query",), schedule="one_shot", begin_step=10).target(t) for t in (10, 11, 400)} == {0.5}
+    assert {
+        SparseLora(8, ("query",), schedule="one_shot", begin_step=10).target(t)
+        for t in (10, 11, 400)
+    } == {0.5}
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.77])
@@ -117,7 +141,12 @@ def test_masks_only_ever_grow() -> None:
     method = SparseLora(**COMMON, sparsity=0.9)
     model = adapted(method)
     seen = []
-    fit(method, model, 9, each=lambda step: seen.append([factor.mask.clone() for factor in factors(model)]))
+    fit(
+        method,
+        model,
+        9,
+        each=lambda step: seen.append([factor.mask.clone() for factor in factors(model)]),
+    )
     for before, after in pairwise(seen):
         assert not any((new & ~old).any() for old, new in zip(before, after, strict=True))
 
@@ -126,16 +155,24 @@ def test_structured_drops_the_weakest_components_whole_and_for_good() -> None:
     method = SparseLora(**COMMON, kind="structured", schedule="one_shot", sparsity=0.7)
     model, at_pruning = adapted(method), []
     fit(SparseLora(**COMMON, sparsity=0.0), model, 3)
-    strengths = [torch.linalg.vector_norm(a.weight, dim=1) * torch.linalg.vector_norm(b.weight, dim=0) for a, b in pairs(model)]
+    strengths = [
+        torch.linalg.vector_norm(a.weight, dim=1) * torch.linalg.vector_norm(b.weight, dim=0)
+        for a, b in pairs(model)
+    ]
     method.after_step(model, torch.optim.SGD(model.parameters()), 2)
     for (a, b), strength in zip(pairs(model), strengths, strict=True):
         dropped = (a.weight == 0).all(1)
-        assert set(dropped.nonzero().flatten().tolist()) == set(strength.argsort()[:5].tolist())  # floor(0.7 * 8)
+        assert set(dropped.nonzero().flatten().tolist()) == set(
+            strength.argsort()[:5].tolist()
+        )  # floor(0.7 * 8)
         assert torch.equal(dropped, (b.weight == 0).all(0))
         assert a.weight[~dropped].all()
         at_pruning.append(dropped)
     fit(method, model, 8)
-    assert all(torch.equal((a.weight == 0).all(1), dropped) for (a, _), dropped in zip(pairs(model), at_pruning, strict=True))
+    assert all(
+        torch.equal((a.weight == 0).all(1), dropped)
+        for (a, _), dropped in zip(pairs(model), at_pruning, strict=True)
+    )
 
 
 def test_without_hold_it_is_system_b() -> None:
@@ -143,7 +180,12 @@ def test_without_hold_it_is_system_b() -> None:
     method = SparseLora(**COMMON, schedule="one_shot", sparsity=0.5, hold=False)
     model = adapted(method)
     counts = []
-    fit(method, model, 5, each=lambda step: counts.append([zeros(factor) for factor in factors(model)]))
+    fit(
+        method,
+        model,
+        5,
+        each=lambda step: counts.append([zeros(factor) for factor in factors(model)]),
+    )
     half = [factor.weight.numel() // 2 for factor in factors(model)]
     assert counts[1] == counts[3] == half
     assert sum(counts[2]) == sum(counts[4]) == 0
@@ -154,7 +196,10 @@ def test_without_hold_it_is_system_b() -> None:
 @pytest.mark.parametrize("hold", [True, False])
 def test_at_sparsity_0_it_is_lora_to_the_bit(kind: str, hold: bool) -> None:
     shared = {"rank": 8, "targets": ("query", "value"), "dropout": 0.1}
-    lora, sparse = Lora(**shared), SparseLora(**{**COMMON, **shared}, kind=kind, hold=hold, sparsity=0.0)
+    lora, sparse = (
+        Lora(**shared),
+        SparseLora(**{**COMMON, **shared}, kind=kind, hold=hold, sparsity=0.0),
+    )
     found = {}
     for method in (lora, sparse):
         model = adapted(method)
@@ -166,7 +211,10 @@ def test_at_sparsity_0_it_is_lora_to_the_bit(kind: str, hold: bool) -> None:
 
 def test_the_proximal_step_is_the_minimiser_of_its_problem() -> None:
     """Prox of t |.|_1: argmin over y of (y - x)^2 / 2 + t |y|, here against a fine grid."""
-    x, grid = torch.linspace(-2, 2, 41, dtype=torch.float64), torch.linspace(-3, 3, 60_001, dtype=torch.float64)
+    x, grid = (
+        torch.linspace(-2, 2, 41, dtype=torch.float64),
+        torch.linspace(-3, 3, 60_001, dtype=torch.float64),
+    )
     best = grid[((grid[None] - x[:, None]) ** 2 / 2 + 0.3 * grid[None].abs()).argmin(1)]
     assert torch.allclose(soft_threshold(x, 0.3), best, atol=1e-4)
 
@@ -199,7 +247,9 @@ def test_a_saved_state_keeps_the_masks() -> None:
     fit(method, model, 8)
     other = adapted(method)
     other.load_state_dict(copy.deepcopy(model.state_dict()))
-    assert all(torch.equal(a.mask, b.mask) for a, b in zip(factors(model), factors(other), strict=True))
+    assert all(
+        torch.equal(a.mask, b.mask) for a, b in zip(factors(model), factors(other), strict=True)
+    )
     fit(method, other, 1)
     assert not any(factor.weight[~factor.mask].any() for factor in factors(other))
 
@@ -207,4 +257,7 @@ def test_a_saved_state_keeps_the_masks() -> None:
 def test_a_sparsity_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="sparsity: got 1, allowed: 0 or more, below 1"):
         SparseLora(8, ("query",), sparsity=1)
-    assert options(ROOT / "src/rankwise/methods/sparse_lora.py")["kind"].allowed == "magnitude, structured, proximal_l1"
+    assert (
+        options(ROOT / "src/rankwise/methods/sparse_lora.py")["kind"].allowed
+        == "magnitude, structured, proximal_l1"
+    )

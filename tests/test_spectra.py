@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from rankwise.methods.lora import Lora
+from rankwise.methods.parts.effective_rank import effective_rank
 from rankwise.methods.sparse_lora import SparseLora
 from rankwise.methods.weight_reduction import WeightReduction
-from rankwise.spectra import effective_rank
 
 NAMES = {
     "task": "classification", "head": [], "new_head": [], "hidden_size": 6,

@@ -9,13 +9,27 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor, nn
-from transformers import DistilBertConfig, DistilBertForSequenceClassification, Trainer, TrainingArguments
+from transformers import (
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    Trainer,
+    TrainingArguments,
+)
 
 import rankwise.optim
 from rankwise.optim import AdamW, Fira, ProjectedAdam, ProjFactor, TopR
 
-NAMES = [n for n in dir(rankwise.optim) if "release" in inspect.signature(getattr(rankwise.optim, n)).parameters]
-RATES = {"Sgd": 0.3, "Lomo": 0.3, "AdaLomo": 0.1, "Adafactor": 0.1}  # SGD's gradients are small; the others step relatively
+NAMES = [
+    n
+    for n in dir(rankwise.optim)
+    if "release" in inspect.signature(getattr(rankwise.optim, n)).parameters
+]
+RATES = {
+    "Sgd": 0.3,
+    "Lomo": 0.3,
+    "AdaLomo": 0.1,
+    "Adafactor": 0.1,
+}  # SGD's gradients are small; the others step relatively
 RELEASED = [
     (ProjectedAdam, {"projector": "normal"}),
     (ProjectedAdam, {"projector": "rademacher", "transport": "project"}),
@@ -38,7 +52,9 @@ def reset() -> None:
 
 def net() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Embedding(12, 8), nn.Linear(8, 16), nn.Tanh(), nn.LayerNorm(16), nn.Linear(16, 4))
+    return nn.Sequential(
+        nn.Embedding(12, 8), nn.Linear(8, 16), nn.Tanh(), nn.LayerNorm(16), nn.Linear(16, 4)
+    )
 
 
 def loss_of(model: nn.Module, step: int) -> Tensor:
@@ -100,7 +116,9 @@ def test_accelerate_gathers_released_gradients(cls: type, options: dict) -> None
     """Clipped by the optimizer, where projections are all there is of a gradient."""
     model, by_hand = net(), net()
     accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
-    wrapped, optimizer = accelerator.prepare(model, make(cls.__name__, model, release=True, **options))
+    wrapped, optimizer = accelerator.prepare(
+        model, make(cls.__name__, model, release=True, **options)
+    )
     for step in range(8):
         with accelerator.accumulate(wrapped):
             accelerator.backward(loss_of(wrapped, step))
@@ -123,7 +141,9 @@ def test_accelerate_saves_and_resumes(name: str, tmp_path: Path) -> None:
     """Its own checkpoint, in a new process as far as accelerate knows."""
     straight, stopped, resumed = net(), net(), net()
 
-    def train(model: nn.Module, start: int, stop: int, load: bool = False, save: bool = False) -> None:
+    def train(
+        model: nn.Module, start: int, stop: int, load: bool = False, save: bool = False
+    ) -> None:
         accelerator = accelerate.Accelerator(cpu=True)
         wrapped, optimizer = accelerator.prepare(model, make(name, model))
         if load:
@@ -151,13 +171,23 @@ class Sentences(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         words = torch.randint(0, 20, (6,), generator=torch.Generator().manual_seed(index))
-        return {"input_ids": words, "attention_mask": torch.ones_like(words), "labels": words[0] % 2}
+        return {
+            "input_ids": words,
+            "attention_mask": torch.ones_like(words),
+            "labels": words[0] % 2,
+        }
 
 
 def trainer(folder: Path, cls: type, options: dict, **arguments) -> Trainer:
     torch.manual_seed(0)
     config = DistilBertConfig(
-        vocab_size=20, dim=8, n_layers=2, n_heads=2, hidden_dim=16, max_position_embeddings=8, num_labels=2
+        vocab_size=20,
+        dim=8,
+        n_layers=2,
+        n_heads=2,
+        hidden_dim=16,
+        max_position_embeddings=8,
+        num_labels=2,
     )
     settings = {
         "max_steps": 3,
@@ -166,7 +196,13 @@ def trainer(folder: Path, cls: type, options: dict, **arguments) -> Trainer:
         "gradient_accumulation_steps": 2,
         **arguments,
     }
-    settings |= {"report_to": "none", "use_cpu": True, "disable_tqdm": True, "per_device_train_batch_size": 4, "seed": 1}
+    settings |= {
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "per_device_train_batch_size": 4,
+        "seed": 1,
+    }
     return Trainer(
         DistilBertForSequenceClassification(config),
         TrainingArguments(str(folder), **settings),
@@ -190,7 +226,9 @@ def test_the_trainer_resumes_where_it_stopped(cls: type, options: dict, tmp_path
     start = [p.detach().clone() for p in straight.model.parameters()]
     straight.train()
     assert isinstance(straight.optimizer.optimizer, cls)
-    assert not all(torch.equal(a, b) for a, b in zip(start, straight.model.parameters(), strict=True))
+    assert not all(
+        torch.equal(a, b) for a, b in zip(start, straight.model.parameters(), strict=True)
+    )
     resumed = trainer(tmp_path / "resumed", cls, options, save_strategy="no")
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert resumed.state.global_step == 3
@@ -201,7 +239,13 @@ def test_the_trainer_resumes_where_it_stopped(cls: type, options: dict, tmp_path
 def test_the_trainer_gathers_released_gradients(cls: type, options: dict, tmp_path: Path) -> None:
     models = []
     for release in (True, False):
-        one = trainer(tmp_path, cls, {"rank": 2, "release": release, **options}, save_strategy="no", max_grad_norm=0.0)
+        one = trainer(
+            tmp_path,
+            cls,
+            {"rank": 2, "release": release, **options},
+            save_strategy="no",
+            max_grad_norm=0.0,
+        )
         one.train()
         models.append(one.model)
     assert equal(*models, 1e-4)

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 from scipy import stats as scipy_stats
 
-from rankwise import crossed, stats
+from rankwise.analysis import statistics, variance
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import coverage
@@ -30,7 +30,7 @@ def integral(quantile: Callable[[np.ndarray], np.ndarray], seeds: int) -> np.nda
 @pytest.mark.parametrize("seeds", [2, 3, 4, 5, 6, 10, 50])
 def test_coverage_by_integral(seeds: int) -> None:
     """What the head of crossed.py says: 95.0 .. 96.2 %, with two seeds 94.8 .. 98.4 %."""
-    found = integral(lambda share: crossed.quantile(share, seeds, 0.05), seeds)
+    found = integral(lambda share: variance.quantile(share, seeds, 0.05), seeds)
     assert found.min() > (0.016 if seeds == 2 else 0.038)
     assert found.max() < (0.052 if seeds == 2 else 0.0501)
 
@@ -39,7 +39,10 @@ def test_coverage_by_integral(seeds: int) -> None:
 def test_errors_at_stricter_levels_are_as_stated(error: float) -> None:
     """What Holm needs: p-values that hold in their tail."""
     for seeds in (2, 3, 4, 5, 7, 10, 20):
-        assert integral(lambda share, seeds=seeds: crossed.quantile(share, seeds, error), seeds).max() < 1.06 * error
+        assert (
+            integral(lambda share, seeds=seeds: variance.quantile(share, seeds, error), seeds).max()
+            < 1.06 * error
+        )
 
 
 def test_usual_degrees_of_freedom_would_not_do() -> None:
@@ -50,7 +53,9 @@ def test_usual_degrees_of_freedom_would_not_do() -> None:
 
     def banerjee(share: np.ndarray) -> np.ndarray:
         squares = (score.isf(0.025) ** 2 for score in (scipy_stats.norm, scipy_stats.t(2)))
-        return np.sqrt(sum(square * part for square, part in zip(squares, (1 - share, share), strict=True)))
+        return np.sqrt(
+            sum(square * part for square, part in zip(squares, (1 - share, share), strict=True))
+        )
 
     assert integral(lambda share: hillis(share, 0.05), 3).max() == pytest.approx(0.078, abs=0.001)
     assert integral(lambda share: hillis(share, 0.05 / 15), 3).max() > 3 * 0.05 / 15
@@ -61,13 +66,15 @@ def test_usual_degrees_of_freedom_would_not_do() -> None:
 @pytest.mark.parametrize("seeds", [2, 3, 10])
 def test_p_is_the_level_at_which_the_interval_ends(share: float, seeds: int) -> None:
     for error in (0.9, 0.05, 1e-6):
-        edge = crossed.quantile(share, seeds, error)
-        assert crossed.tail([edge, -edge], share, seeds) == pytest.approx([error / 2, 1 - error / 2])
+        edge = variance.quantile(share, seeds, error)
+        assert variance.tail([edge, -edge], share, seeds) == pytest.approx(
+            [error / 2, 1 - error / 2]
+        )
 
 
 def test_p_of_no_example_effect_and_of_no_seed_effect() -> None:
-    assert crossed.tail(2.5, 1.0, 4) == pytest.approx(scipy_stats.t.sf(2.5, 3))
-    assert crossed.tail(2.5, 0.0, 4) == pytest.approx(scipy_stats.norm.sf(2.5))
+    assert variance.tail(2.5, 1.0, 4) == pytest.approx(scipy_stats.t.sf(2.5, 3))
+    assert variance.tail(2.5, 0.0, 4) == pytest.approx(scipy_stats.norm.sf(2.5))
 
 
 def within(found: float, count: int) -> bool:
@@ -82,7 +89,9 @@ def test_coverage_of_three_seeds(setting: coverage.Setting) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [shape for shape in coverage.SIZES if shape[0] > 2 and shape != (3, 200)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [shape for shape in coverage.SIZES if shape[0] > 2 and shape != (3, 200)], ids=str
+)
 @pytest.mark.parametrize("setting", CLAIMED, ids=lambda setting: setting.name)
 def test_coverage_wherever_claimed(setting: coverage.Setting, shape: tuple[int, int]) -> None:
     assert within(coverage.coverage(setting, shape)[0], coverage.TABLES)
@@ -100,16 +109,22 @@ def test_symmetric_interval_of_an_accuracy_near_1_falls_short() -> None:
     """Why log-odds: what the head of stats.py says. Here beside scores of 0, a difference, so symmetric."""
     setting = next(setting for setting in coverage.SETTINGS if "0.97, seeds" in setting.name)
     a, _, truth = coverage.tables(setting, (10, 200), 2000, seed=0)
-    plain = stats.difference(a, np.zeros_like(a))
+    plain = statistics.difference(a, np.zeros_like(a))
     assert np.mean((plain.low <= truth) & (truth <= plain.high)) < 0.935
 
 
-@pytest.mark.parametrize("setting", [s for s in coverage.SETTINGS if "no difference" in s.name], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "setting", [s for s in coverage.SETTINGS if "no difference" in s.name], ids=lambda s: s.name
+)
 @pytest.mark.parametrize("seeds", [2, 3])
-def test_better_is_said_of_equals_in_at_most_5_percent(setting: coverage.Setting, seeds: int) -> None:
+def test_better_is_said_of_equals_in_at_most_5_percent(
+    setting: coverage.Setting, seeds: int
+) -> None:
     """4,000 tables of equal methods: at most 5 % and three standard errors of a rate of 5 %."""
     a, b, _ = coverage.tables(setting, (seeds, 200), 4000, seed=11)
-    assert np.mean(stats.p_value(stats.difference(a, b)) < 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 4000)
+    assert np.mean(statistics.p_value(statistics.difference(a, b)) < 0.05) <= 0.05 + 3 * np.sqrt(
+        0.05 * 0.95 / 4000
+    )
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.1, 0.4])
@@ -119,10 +134,19 @@ def test_better_is_said_in_at_most_5_percent_of_families(spread: float) -> None:
     Holm rejects any where it rejects the smallest, which it takes fifteen times.
     """
     chance = np.random.default_rng(3)
-    methods = [spread * chance.normal(size=(2000, 3, 1)) + chance.normal(size=(2000, 1, 100)) / 2 for _ in range(6)]
+    methods = [
+        spread * chance.normal(size=(2000, 3, 1)) + chance.normal(size=(2000, 1, 100)) / 2
+        for _ in range(6)
+    ]
     methods = [effects + chance.normal(size=(2000, 3, 100)) for effects in methods]
-    p = np.array([stats.p_value(stats.difference(a, b)) for i, a in enumerate(methods) for b in methods[:i]])
-    assert stats.holm(p[:, 0]).min() == pytest.approx(min(1, 15 * p[:, 0].min()))
+    p = np.array(
+        [
+            statistics.p_value(statistics.difference(a, b))
+            for i, a in enumerate(methods)
+            for b in methods[:i]
+        ]
+    )
+    assert statistics.holm(p[:, 0]).min() == pytest.approx(min(1, 15 * p[:, 0].min()))
     assert np.mean(15 * p.min(0) < 0.05) <= 0.05
 
 
@@ -130,5 +154,7 @@ def test_tied_is_said_of_unequals_in_at_most_5_percent() -> None:
     """A true difference at the margin."""
     chance = np.random.default_rng(4)
     gaps = 0.1 + chance.normal(size=(4000, 5, 1)) * 0.03 + chance.normal(size=(4000, 1, 100)) * 0.2
-    p = stats.equivalence(stats.mean(gaps + chance.normal(size=(4000, 5, 100)) * 0.2), 0.1)
+    p = statistics.equivalence(
+        statistics.mean(gaps + chance.normal(size=(4000, 5, 100)) * 0.2), 0.1
+    )
     assert np.mean(p < 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 4000)

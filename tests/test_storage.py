@@ -9,28 +9,43 @@ import yaml
 from conftest import ROOT
 from torch import nn
 
-from rankwise import models, quantized, storage
-from rankwise.config import ConfigError, check
-from rankwise.entries import resolve_method
-from rankwise.measure.memory import memory, predict
-from rankwise.method import Unsupported, adapt
+from rankwise.core.config import ConfigError, check
+from rankwise.core.errors import Unsupported
+from rankwise.measure.memory.persistent import memory, predict
+from rankwise.methods.parts.base import adapt
+from rankwise.models import build as models
+from rankwise.models import quantized, storage
+from rankwise.study.resolve import resolve_method
 
 SCHEMA = ROOT / "config/schema/methods.schema.yaml"
 MODELS = yaml.safe_load((ROOT / "config/models.yaml").read_text())
 SMALL = ("nf4", "nf4_double", "int8")
 HALF_GAP = 0.1520  # half the widest gap of the 16 levels, -1 to -0.6962
-QLORA = {"module": "lora", "options": {"rank": 8, "targets": ["query", "value"]}, "optimizer": {"module": "adamw"}}
+QLORA = {
+    "module": "lora",
+    "options": {"rank": 8, "targets": ["query", "value"]},
+    "optimizer": {"module": "adamw"},
+}
 
 
 def entry(weights: str, module: str = "lora") -> dict:
-    return {**QLORA, "module": module, "options": QLORA["options"] if module == "lora" else {}, "weights": weights}
+    return {
+        **QLORA,
+        "module": module,
+        "options": QLORA["options"] if module == "lora" else {},
+        "weights": weights,
+    }
 
 
-def build(weights: str, name: str = "tiny", module: str = "lora", compute: torch.dtype = torch.float32):
+def build(
+    weights: str, name: str = "tiny", module: str = "lora", compute: torch.dtype = torch.float32
+):
     """(method, adapted model) of a small real model on the CPU."""
     torch.manual_seed(0)
     names = models.names(MODELS[name], task(name))
-    base = models.from_shapes(MODELS[name], task(name), 2 if task(name) == "classification" else 0, "cpu")
+    base = models.from_shapes(
+        MODELS[name], task(name), 2 if task(name) == "classification" else 0, "cpu"
+    )
     return adapt(entry(weights, module), storage.store(base, weights, names, compute), names)
 
 
@@ -46,7 +61,12 @@ def batch(name: str) -> dict[str, torch.Tensor]:
 
 def request(weights: str, name: str, module: str = "lora", measured: bool = False) -> dict:
     shapes = {"task": task(name), "classes": 2 if task(name) == "classification" else 0}
-    return {"model": MODELS[name], "method": entry(weights, module), "shapes": shapes, "measured": measured}
+    return {
+        "model": MODELS[name],
+        "method": entry(weights, module),
+        "shapes": shapes,
+        "measured": measured,
+    }
 
 
 def linear(weight: torch.Tensor) -> nn.Linear:
@@ -73,7 +93,9 @@ def blocks(weight: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["normal", "uniform", "student", "mixed"])
 def test_nf4_is_within_half_a_gap_of_its_blocks_maximum(kind: str) -> None:
     weight = matrix(kind)
-    error = blocks(weight - quantized.Nf4Linear(linear(weight), False, torch.float32).dense_weight()).abs()
+    error = blocks(
+        weight - quantized.Nf4Linear(linear(weight), False, torch.float32).dense_weight()
+    ).abs()
     assert (error <= HALF_GAP * blocks(weight).abs().amax(1, keepdim=True)).all()
     assert error.max() > 0
 
@@ -84,7 +106,9 @@ def test_double_quantization_adds_the_error_of_the_scale(kind: str) -> None:
     weight = matrix(kind)
     layer = quantized.Nf4Linear(linear(weight), True, torch.float32)
     state = layer.weight.quant_state
-    stored = (bnb.functional.dequantize_blockwise(state.absmax, state.state2) + state.offset).unsqueeze(1)
+    stored = (
+        bnb.functional.dequantize_blockwise(state.absmax, state.state2) + state.offset
+    ).unsqueeze(1)
     exact = blocks(weight).abs().amax(1, keepdim=True)
     error = blocks(weight - layer.dense_weight()).abs()
     bound = HALF_GAP * torch.maximum(stored.abs(), exact) + (stored - exact).abs()
@@ -94,13 +118,17 @@ def test_double_quantization_adds_the_error_of_the_scale(kind: str) -> None:
 def test_double_quantization_is_bitsandbytes() -> None:
     weight = matrix("normal")
     layer = quantized.Nf4Linear(linear(weight), True, torch.float32)
-    codes, state = bnb.functional.quantize_4bit(weight, blocksize=64, compress_statistics=True, quant_type="nf4")
+    codes, state = bnb.functional.quantize_4bit(
+        weight, blocksize=64, compress_statistics=True, quant_type="nf4"
+    )
     assert torch.equal(codes, layer.weight.data)
     assert torch.equal(bnb.functional.dequantize_4bit(codes, state), layer.dense_weight())
 
 
 @pytest.mark.parametrize(
-    "shape", [(96, 160), (64, 96), (128, 32), (10, 48), (5, 16), (64, 172), (10, 130), (768, 768)], ids=str
+    "shape",
+    [(96, 160), (64, 96), (128, 32), (10, 48), (5, 16), (64, 172), (10, 130), (768, 768)],
+    ids=str,
 )
 def test_blocks_run_through_the_rows(shape: tuple[int, int]) -> None:
     """Level times the scale of its block, whatever processor this is and however long a row; in a product too, both ways."""
@@ -108,7 +136,9 @@ def test_blocks_run_through_the_rows(shape: tuple[int, int]) -> None:
     layer = quantized.Nf4Linear(linear(torch.randn(*shape)), False, torch.float32)
     state, codes = layer.weight.quant_state, layer.weight.data.flatten().long()
     levels = state.code[torch.stack([codes >> 4, codes & 15], 1).flatten()]
-    dense = (levels * state.absmax.repeat_interleave(quantized.NF4_BLOCK)[: levels.numel()]).reshape(shape)
+    dense = (
+        levels * state.absmax.repeat_interleave(quantized.NF4_BLOCK)[: levels.numel()]
+    ).reshape(shape)
     assert torch.equal(layer.dense_weight(), dense)
     x = torch.randn(4, shape[1], requires_grad=True)
     out = layer(x) - layer.bias
@@ -135,7 +165,9 @@ def test_int8_is_within_half_a_step_of_its_row() -> None:
 @pytest.mark.parametrize(("weights", "bits", "tables"), [
     ("nf4", 4 + 32 / 64, 64), ("nf4_double", 4 + 8 / 64 + 32 / (64 * 256), 64 + 1024 + 4), ("int8", 8 + 32 / 768, 0),
 ])  # fmt: skip
-def test_a_matrix_keeps_its_bits_a_weight_and_its_tables(weights: str, bits: float, tables: int) -> None:
+def test_a_matrix_keeps_its_bits_a_weight_and_its_tables(
+    weights: str, bits: float, tables: int
+) -> None:
     """DistilBERT's (768, 768); `tables` are the levels of the codes, and the mean of the scales."""
     holder = nn.Sequential(nn.Linear(768, 768, device="meta"))
     storage.store(holder, weights, {"head": []})
@@ -153,7 +185,9 @@ def test_measured_bytes_are_the_predicted_ones(name: str, weights: str) -> None:
 
 
 def test_a_wrong_prediction_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "constants", lambda model: [p for p in model.parameters() if p.is_meta])
+    monkeypatch.setattr(
+        storage, "constants", lambda model: [p for p in model.parameters() if p.is_meta]
+    )
     with pytest.raises(ArithmeticError, match="quantization_bytes: predicted"):
         memory(request("nf4", "tiny", measured=True))
 
@@ -179,7 +213,11 @@ def test_qlora_holds_the_published_bytes() -> None:
 def test_the_base_is_frozen_codes_and_the_rest_is_fp32(name: str, weights: str) -> None:
     _, model = build(weights, name)
     packed = {n for n, p in model.named_parameters() if p.dtype in (torch.uint8, torch.int8)}
-    assert len(packed) == len(list(quantized.quantized(model))) == {"tiny": 2 * 6, "stories260k": 5 * 7}[name]
+    assert (
+        len(packed)
+        == len(list(quantized.quantized(model)))
+        == {"tiny": 2 * 6, "stories260k": 5 * 7}[name]
+    )
     assert not any(head in n for n in packed for head in MODELS[name]["head"][task(name)])
     rest = {n: p for n, p in model.named_parameters() if n not in packed}
     assert {p.dtype for p in rest.values()} == {torch.float32}
@@ -219,7 +257,9 @@ def test_storage_changes_no_draw(weights: str) -> None:
     assert all(torch.equal(p, start[n]) for n, p in stored.items())
 
 
-def losses(model: nn.Module, name: str, steps: int = 6, precision: torch.dtype = torch.float32) -> list[float]:
+def losses(
+    model: nn.Module, name: str, steps: int = 6, precision: torch.dtype = torch.float32
+) -> list[float]:
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     found = []
     for _ in range(steps):
@@ -252,7 +292,9 @@ def test_bf16_is_the_bases_and_not_the_adapters() -> None:
     for name, head in (("tiny", ("classifier",)), ("stories260k", ())):
         _, model = build("bf16", name)
         for n, p in model.named_parameters():
-            assert p.dtype == (torch.float32 if "lora_" in n or any(h in n for h in head) else torch.bfloat16), n
+            assert p.dtype == (
+                torch.float32 if "lora_" in n or any(h in n for h in head) else torch.bfloat16
+            ), n
         assert all(b.dtype != torch.bfloat16 for b in model.buffers())
 
 
@@ -261,7 +303,9 @@ def test_full_fine_tuning_in_bf16_trains_bf16() -> None:
     before = copy.deepcopy(model)
     found = losses(model, "stories260k")
     assert found[-1] < found[0]
-    moved = [not torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True)]
+    moved = [
+        not torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True)
+    ]
     assert all(moved)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
@@ -272,7 +316,10 @@ def test_bf16_arithmetic_leaves_the_biases_fp32(weights: str) -> None:
     _, model = build(weights, compute=torch.bfloat16)
     found = losses(model, "tiny", precision=torch.bfloat16)
     assert found[-1] < found[0] - 0.03
-    assert {p.dtype for p in model.parameters()} == {torch.float32, torch.int8 if weights == "int8" else torch.uint8}
+    assert {p.dtype for p in model.parameters()} == {
+        torch.float32,
+        torch.int8 if weights == "int8" else torch.uint8,
+    }
 
 
 @pytest.mark.parametrize("weights", SMALL)
@@ -304,9 +351,13 @@ def resolved(module: str, **keys: str) -> dict:
 
 @pytest.mark.parametrize("weights", SMALL)
 def test_what_needs_dense_weights_says_so(weights: str) -> None:
-    with pytest.raises(Unsupported, match=f"full trains or reads dense matrices, which weights {weights} are not"):
+    with pytest.raises(
+        Unsupported, match=f"full trains or reads dense matrices, which weights {weights} are not"
+    ):
         build(weights, module="full")
-    with pytest.raises(ConfigError, match=f"x.weights: got '{weights}', allowed: fp32 or bf16 under full"):
+    with pytest.raises(
+        ConfigError, match=f"x.weights: got '{weights}', allowed: fp32 or bf16 under full"
+    ):
         resolved("full", weights=weights)
     assert resolved("full", weights="bf16")["weights"] == "bf16"
     assert resolved("head_only", weights=weights)["weights"] == weights
@@ -326,5 +377,7 @@ def test_weights_are_fp32_unless_said() -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="weights: got 'fp8', allowed: fp32, bf16, nf4, nf4_double, int8"):
+    with pytest.raises(
+        ValueError, match="weights: got 'fp8', allowed: fp32, bf16, nf4, nf4_double, int8"
+    ):
         storage.store(nn.Linear(4, 4), "fp8", {"head": []})

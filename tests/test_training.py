@@ -11,10 +11,11 @@ from accelerate.state import AcceleratorState
 from conftest import ROOT
 from prepared import prepare
 
-from rankwise import models, training
-from rankwise.inputs import load_data
-from rankwise.method import adapt, build_optimizer
-from rankwise.plan import Plan
+from rankwise.data.prepared import load_data
+from rankwise.methods.parts.base import adapt, build_optimizer
+from rankwise.models import build
+from rankwise.study.plan import Plan
+from rankwise.training import run as training
 
 STUDY = {
     "name": "loop", "question": "?", "device": "cpu", "schedule": {"updates": 6, "batch_size": 16, "eval_batch_size": 64},
@@ -67,10 +68,10 @@ def test_a_tiny_batch_is_learnt(method: str, prepared, monkeypatch: pytest.Monke
     cell = next(c for c in plan.cells("train") if c.method == method)
     request = plan.request("train", cell)
     torch.manual_seed(0)
-    model = models.from_snapshot(root / "results/inputs/models/tiny", "classification", 2)
-    names = models.names(request["model"], "classification")
+    model = build.from_snapshot(root / "results/inputs/models/tiny", "classification", 2)
+    names = build.names(request["model"], "classification")
     method, model = adapt(request["method"], model, names)
-    data = load_data(request, models.tokenizer(root / "results/inputs/models/tiny"), seed=0)
+    data = load_data(request, build.tokenizer(root / "results/inputs/models/tiny"), seed=0)
     optimizer, batch, losses = (
         build_optimizer({**request["method"], "learning_rate": 0.01}, method, model, names, 0),
         data.collate(data.train[:4]),
@@ -88,7 +89,9 @@ def test_an_adaptive_rank_is_reported(run, prepared) -> None:
     """What the energy rule kept, in each row of the history after the first."""
     cell = next(c for c in prepared[1].cells("train") if c.method == "rsvd")
     settings = prepared[1].request("train", cell)["method"]["optimizer"]
-    rows = run("rsvd", optimizer={**settings, "rank": 16, "rank_rule": "energy", "energy": 0.5})["history"]
+    rows = run("rsvd", optimizer={**settings, "rank": 16, "rank_rule": "energy", "energy": 0.5})[
+        "history"
+    ]
     assert "effective_rank" not in rows[0]
     assert all(1 <= row["effective_rank"] < 16 for row in rows[1:])
     assert all("effective_rank" not in row for row in run("rsvd")["history"])
@@ -96,12 +99,17 @@ def test_an_adaptive_rank_is_reported(run, prepared) -> None:
 
 def test_every_method_starts_alike(run) -> None:
     """The head is drawn before the method is applied, so all start at one loss."""
-    first = {name: run(name)["history"][0]["selection_loss_nats"] for name in ("frozen", "full", "head_only", "rsvd", "lora")}
+    first = {
+        name: run(name)["history"][0]["selection_loss_nats"]
+        for name in ("frozen", "full", "head_only", "rsvd", "lora")
+    }
     assert len({round(loss, 6) for loss in first.values()}) == 1, first
 
 
 def test_counts_are_exact_and_epochs_true(run) -> None:
-    found = run("full", schedule={"epochs": 1, "updates": None, "batch_size": 30, "accumulation_steps": 2})
+    found = run(
+        "full", schedule={"epochs": 1, "updates": None, "batch_size": 30, "accumulation_steps": 2}
+    )
     # 2,000 rows: 67 micro-batches, the last of 20; 34 updates.
     assert (found["metrics"]["samples"], found["metrics"]["updates"]) == (2000, 34)
     assert [(row["epoch"], row["update"]) for row in found["history"]] == [(0.0, 0), (1.0, 34)]
@@ -110,14 +118,23 @@ def test_counts_are_exact_and_epochs_true(run) -> None:
 
 def test_accumulation_is_one_larger_batch(run) -> None:
     whole = run("full", schedule={"batch_size": 32, "max_gradient_norm": None})
-    parts = run("full", schedule={"batch_size": 16, "accumulation_steps": 2, "max_gradient_norm": None})
+    parts = run(
+        "full", schedule={"batch_size": 16, "accumulation_steps": 2, "max_gradient_norm": None}
+    )
     assert whole["metrics"]["samples"] == parts["metrics"]["samples"]
-    assert whole["metrics"]["eval_loss_nats"] == pytest.approx(parts["metrics"]["eval_loss_nats"], abs=2e-4)
+    assert whole["metrics"]["eval_loss_nats"] == pytest.approx(
+        parts["metrics"]["eval_loss_nats"], abs=2e-4
+    )
 
 
 def test_the_selected_state_is_reported(run) -> None:
     """With a rate that spoils the model after the first evaluation, `best` reports the first one's state."""
-    spoilt = {"updates": 40, "evaluate_every_updates": 10, "scheduler": "constant", "warmup_fraction": 0.0}
+    spoilt = {
+        "updates": 40,
+        "evaluate_every_updates": 10,
+        "scheduler": "constant",
+        "warmup_fraction": 0.0,
+    }
     best = run("full", schedule=spoilt, learning_rate=0.3)
     last = run("full", schedule={**spoilt, "select": "last"}, learning_rate=0.3)
     losses = [row["selection_loss_nats"] for row in best["history"]]
@@ -126,7 +143,11 @@ def test_the_selected_state_is_reported(run) -> None:
 
 
 def test_a_diverged_run_is_a_result_with_a_reason(run) -> None:
-    found = run("full", schedule={"updates": 8, "max_gradient_norm": None, "warmup_fraction": 0.0}, learning_rate=1e30)
+    found = run(
+        "full",
+        schedule={"updates": 8, "max_gradient_norm": None, "warmup_fraction": 0.0},
+        learning_rate=1e30,
+    )
     assert found["status"] == "diverged"
     assert "by update" in found["reason"] or "at update" in found["reason"]
 
@@ -138,14 +159,18 @@ def test_a_frozen_model_is_evaluated_once_and_not_trained(run) -> None:
 
 
 @pytest.mark.parametrize("method", ["head_only", "lora"])
-def test_frozen_parameters_do_not_move_by_a_bit(method: str, prepared, monkeypatch: pytest.MonkeyPatch, run) -> None:
+def test_frozen_parameters_do_not_move_by_a_bit(
+    method: str, prepared, monkeypatch: pytest.MonkeyPatch, run
+) -> None:
     _root, _plan = prepared
     seen = {}
 
     def watched(entry: dict, model: torch.nn.Module, names: dict):
         found, adapted = adapt(entry, model, names)
         seen["model"] = adapted
-        seen["before"] = {n: p.detach().clone() for n, p in adapted.named_parameters() if not p.requires_grad}
+        seen["before"] = {
+            n: p.detach().clone() for n, p in adapted.named_parameters() if not p.requires_grad
+        }
         return found, adapted
 
     monkeypatch.setattr(training, "adapt", watched)
@@ -157,7 +182,10 @@ def test_frozen_parameters_do_not_move_by_a_bit(method: str, prepared, monkeypat
 
 def test_how_often_is_evaluated_changes_no_training(run) -> None:
     """With dropout: an evaluation takes nothing of what training draws."""
-    often, once = (run("lora", schedule={"evaluate_every_updates": every, "select": "last"}) for every in (1, 6))
+    often, once = (
+        run("lora", schedule={"evaluate_every_updates": every, "select": "last"})
+        for every in (1, 6)
+    )
     assert often["metrics"] == once["metrics"]
 
 
@@ -165,16 +193,22 @@ def test_bf16_trains(run) -> None:
     assert run("full", schedule={"precision": "bf16"})["metrics"]["eval_loss_nats"] < 1
 
 
-def test_language_modelling_learns_and_reports_perplexity(prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_language_modelling_learns_and_reports_perplexity(
+    prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The loop knows no labels: a small Llama on running text."""
     root, plan = prepared
     monkeypatch.chdir(root)
     entry = copy.deepcopy(plan.library["models"]["stories260k"])
     torch.manual_seed(0)
     folder = tmp_path / "llama"
-    models.from_shapes(entry, "language_modelling", 0, device="cpu").save_pretrained(folder)
-    models.tokenizer(root / "results/inputs/models/tiny").save_pretrained(folder)
-    dataset = {**plan.library["datasets"]["generated_text"], "task": "language_modelling", "max_length_tokens": 32}
+    build.from_shapes(entry, "language_modelling", 0, device="cpu").save_pretrained(folder)
+    build.tokenizer(root / "results/inputs/models/tiny").save_pretrained(folder)
+    dataset = {
+        **plan.library["datasets"]["generated_text"],
+        "task": "language_modelling",
+        "max_length_tokens": 32,
+    }
     cell = next(c for c in plan.cells("train") if c.method == "full" and c.seed == 0)
     request = copy.deepcopy(plan.request("train", cell)) | {"model": entry, "dataset": dataset}
     request["schedule"] |= {"updates": 40, "evaluate_every_updates": 40}
@@ -195,7 +229,9 @@ def test_inputs_of_another_plan_are_refused(prepared, monkeypatch: pytest.Monkey
     monkeypatch.chdir(root)
     request = copy.deepcopy(plan.request("train", plan.cells("train")[0]))
     request["inputs"]["dataset"] = "0" * 16
-    with pytest.raises(ValueError, match=r"dataset\.json: prepared for request .*, this job was planned with 0000"):
+    with pytest.raises(
+        ValueError, match=r"dataset\.json: prepared for request .*, this job was planned with 0000"
+    ):
         training.train(request)
 
 
@@ -221,5 +257,7 @@ def test_metrics_are_the_means_of_the_examples(run) -> None:
         losses, right = (found["examples"][name] for name in ("loss_nats", "correct_fraction"))
         assert set(right) <= {0.0, 1.0}
         assert found["metrics"]["accuracy_fraction"] == sum(right) / len(right)
-        assert math.isclose(found["metrics"]["eval_loss_nats"], sum(losses) / len(losses), rel_tol=1e-12)
+        assert math.isclose(
+            found["metrics"]["eval_loss_nats"], sum(losses) / len(losses), rel_tol=1e-12
+        )
     assert any("product_effective_rank" in row for row in found["history"])

@@ -23,11 +23,22 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def job(folder: Path, text: str) -> list[str]:
     script = folder / "script.py"
     script.write_text(text)
-    return [sys.executable, "-m", "rankwise.warm", str(script), "--request", REQUEST]
+    return [
+        sys.executable,
+        "-m",
+        "rankwise.execution.worker_client",
+        str(script),
+        "--request",
+        REQUEST,
+    ]
 
 
-def run(command: list[str], environment: dict[str, str], **options: object) -> subprocess.CompletedProcess:
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, **options)
+def run(
+    command: list[str], environment: dict[str, str], **options: object
+) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, **options
+    )
 
 
 SEEN = """
@@ -39,16 +50,22 @@ sys.exit(7)
 
 
 @pytest.mark.parametrize("warm", ["1", "0"])
-def test_a_job_sees_what_its_caller_has(warm: str, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_job_sees_what_its_caller_has(
+    warm: str, environment: dict[str, str], tmp_path: Path
+) -> None:
     """Arguments, folder, environment and streams; and its exit status comes back. Only a warm one has torch already."""
     command = job(tmp_path, SEEN)
-    done = run(command, {**environment, "ASKED": "yes", "RANKWISE_WARM": warm}, cwd=tmp_path, input="typed")
+    done = run(
+        command, {**environment, "ASKED": "yes", "RANKWISE_WARM": warm}, cwd=tmp_path, input="typed"
+    )
     assert done.returncode == 7
     assert done.stdout == f"['--request', '{REQUEST}'] {tmp_path} yes {warm == '1'} typed\n"
     assert done.stderr == "to stderr\n"
 
 
-def test_an_exception_is_a_failure_with_its_trace(environment: dict[str, str], tmp_path: Path) -> None:
+def test_an_exception_is_a_failure_with_its_trace(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     done = run(job(tmp_path, "raise ValueError('what went wrong')"), environment)
     assert done.returncode == 1
     assert "ValueError: what went wrong" in done.stderr
@@ -64,14 +81,23 @@ def test_each_job_reads_the_sources_anew(environment: dict[str, str], tmp_path: 
     found = []
     for value in (1, 22):
         (package / "edited.py").write_text(f"value = {value}\n")
-        command = job(tmp_path, "from rankwise.edited import value; import os; print(value, os.getppid())")
-        found.append(run(command, {**environment, "PYTHONPATH": str(package.parent)}).stdout.split())
+        command = job(
+            tmp_path, "from rankwise.edited import value; import os; print(value, os.getppid())"
+        )
+        found.append(
+            run(command, {**environment, "PYTHONPATH": str(package.parent)}).stdout.split()
+        )
     assert [value for value, _ in found] == ["1", "22"]
     assert found[0][1] == found[1][1] != str(os.getpid())  # by one server
 
 
-def test_a_caller_that_is_killed_takes_its_job_along(environment: dict[str, str], tmp_path: Path) -> None:
-    command = job(tmp_path, f"import os, time; open('{tmp_path}/pid', 'w').write(f'{{os.getpid()}} '); time.sleep(600)")
+def test_a_caller_that_is_killed_takes_its_job_along(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = job(
+        tmp_path,
+        f"import os, time; open('{tmp_path}/pid', 'w').write(f'{{os.getpid()}} '); time.sleep(600)",
+    )
     caller = subprocess.Popen(command, env=environment)
     wait(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text().endswith(" "))
     pid = int((tmp_path / "pid").read_text())
@@ -81,8 +107,12 @@ def test_a_caller_that_is_killed_takes_its_job_along(environment: dict[str, str]
     wait(lambda: not Path(f"/proc/{pid}").exists())
 
 
-def test_a_job_that_is_killed_is_told_as_a_shell_does(environment: dict[str, str], tmp_path: Path) -> None:
-    done = run(job(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"), environment)
+def test_a_job_that_is_killed_is_told_as_a_shell_does(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    done = run(
+        job(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"), environment
+    )
     assert done.returncode == 128 + signal.SIGTERM
 
 

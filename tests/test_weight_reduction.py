@@ -11,10 +11,10 @@ from conftest import ROOT
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rankwise import models
-from rankwise.low_rank_linear import Factors, LowRankLinear, transport, truncate
+from rankwise.methods.parts.low_rank_linear import Factors, LowRankLinear, transport, truncate
 from rankwise.methods.weight_reduction import WeightReduction
-from rankwise.training import Loop
+from rankwise.models import build
+from rankwise.training.run import Loop
 
 MODELS = yaml.safe_load((ROOT / "config/models.yaml").read_text())
 MODELS["minilm"]["architecture"] |= {"num_hidden_layers": 2, "vocab_size": 512}  # less to draw
@@ -23,18 +23,25 @@ TASKS = {"tiny": "classification", "minilm": "classification", "stories260k": "l
 
 def base(name: str = "tiny", device: str = "cpu") -> nn.Module:
     torch.manual_seed(0)
-    return models.from_shapes(MODELS[name], TASKS[name], 2 * (TASKS[name] == "classification"), device).eval()
+    return build.from_shapes(
+        MODELS[name], TASKS[name], 2 * (TASKS[name] == "classification"), device
+    ).eval()
 
 
 def adapted(name: str = "tiny", rank: int = 8, device: str = "cpu", **options: object) -> nn.Module:
     method = WeightReduction(rank=rank, **options)
-    return method.prepare(base(name, device), models.names(MODELS[name], TASKS[name]))
+    return method.prepare(base(name, device), build.names(MODELS[name], TASKS[name]))
 
 
 def batch(name: str = "tiny", length: int = 12) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(MODELS[name]["architecture"]["vocab_size"], (4, length), generator=generator)
-    return {"input_ids": ids, "labels": ids if TASKS[name] == "language_modelling" else torch.tensor([0, 1, 1, 0])}
+    ids = torch.randint(
+        MODELS[name]["architecture"]["vocab_size"], (4, length), generator=generator
+    )
+    return {
+        "input_ids": ids,
+        "labels": ids if TASKS[name] == "language_modelling" else torch.tensor([0, 1, 1, 0]),
+    }
 
 
 def layers(model: nn.Module) -> list[LowRankLinear]:
@@ -45,7 +52,9 @@ def adamw(model: nn.Module, lr: float = 2e-3) -> torch.optim.Optimizer:
     return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr)
 
 
-def fit(method: WeightReduction, model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> list[float]:
+def fit(
+    method: WeightReduction, model: nn.Module, optimizer: torch.optim.Optimizer, steps: range
+) -> list[float]:
     losses = []
     for step in steps:
         loss = model(**batch()).loss
@@ -61,13 +70,19 @@ def fit(method: WeightReduction, model: nn.Module, optimizer: torch.optim.Optimi
 @pytest.mark.parametrize("forward", ["rebuilt", "factored"])
 def test_full_rank_is_the_model(name: str, forward: str) -> None:
     rank = min(MODELS[name]["modules"]["key"]["shape"])
-    found = adapted(name, rank, targets=("key", "value"), forward=forward)  # of one shape in every model
+    found = adapted(
+        name, rank, targets=("key", "value"), forward=forward
+    )  # of one shape in every model
     with torch.no_grad():
-        assert torch.allclose(found(**batch(name)).logits, base(name)(**batch(name)).logits, atol=1e-5)
+        assert torch.allclose(
+            found(**batch(name)).logits, base(name)(**batch(name)).logits, atol=1e-5
+        )
 
 
 def test_the_error_is_the_tail_of_the_spectrum() -> None:
-    weight = torch.randn(40, 60, dtype=torch.float64) @ torch.diag(0.7 ** torch.arange(60.0, dtype=torch.float64))
+    weight = torch.randn(40, 60, dtype=torch.float64) @ torch.diag(
+        0.7 ** torch.arange(60.0, dtype=torch.float64)
+    )
     linear = nn.Linear(60, 40)
     linear.weight = nn.Parameter(weight)
     tail = torch.linalg.svdvals(weight)[8:].norm()
@@ -120,12 +135,14 @@ def test_system_as_counts_on_distilbert(rank: int) -> None:
     """Published: 702,794 (r4) ... 4,133,378 (r128) trainable; 56,448,842 ... 59,879,426 in all."""
     method = WeightReduction(rank=rank)
     with torch.device("meta"):
-        model = models.from_shapes(MODELS["distilbert"], "classification", 2)
-        model = method.prepare(model, models.names(MODELS["distilbert"], "classification"))
+        model = build.from_shapes(MODELS["distilbert"], "classification", 2)
+        model = method.prepare(model, build.names(MODELS["distilbert"], "classification"))
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert all(p.is_meta for p in model.parameters())
     assert len(layers(model)) == 18
-    assert trainable == 18 * eval(WeightReduction.TRAINABLE, {"r": rank, "m": 768, "n": 768}) + 592_130
+    assert (
+        trainable == 18 * eval(WeightReduction.TRAINABLE, {"r": rank, "m": 768, "n": 768}) + 592_130
+    )
     assert (trainable, sum(p.numel() for p in model.parameters())) == {
         4: (702_794, 56_448_842), 8: (813_458, 56_559_506), 16: (1_034_786, 56_780_834),
         64: (2_362_754, 58_108_802), 128: (4_133_378, 59_879_426),
@@ -135,7 +152,9 @@ def test_system_as_counts_on_distilbert(rank: int) -> None:
 def trained_factors(m: int = 30, n: int = 20, r: int = 6) -> Factors:
     """Neither orthogonal nor sorted, and with a negative C."""
     generator = torch.Generator().manual_seed(3)
-    return Factors(*(torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((m, r), (r,), (r, n))))
+    return Factors(
+        *(torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((m, r), (r,), (r, n)))
+    )
 
 
 @pytest.mark.parametrize("k", [1, 3, 6])
@@ -165,7 +184,9 @@ def test_first_moments_are_carried_to_the_new_factors_gradients(k: int) -> None:
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    tensors = [value for state in optimizer.state.values() for value in state.values() if value.ndim]
+    tensors = [
+        value for state in optimizer.state.values() for value in state.values() if value.ndim
+    ]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
@@ -176,15 +197,23 @@ def test_shrinking_frees_memory_and_training_goes_on() -> None:
     before = fit(method, model, optimizer, range(1, 5))
     kept, parameters = state_bytes(optimizer), [id(p) for p in model.parameters()]
     fit(method, model, optimizer, range(5, 6))
-    assert state_bytes(optimizer) == kept - 2 * 4 * 6 * 4 * (64 + 64 + 1)  # two moments, 4 B, 6 matrices, 4 of 8 columns
-    assert {tuple(factor.shape for factor in layer.factors) for layer in layers(model)} == {((64, 4), (4,), (4, 64))}
+    assert state_bytes(optimizer) == kept - 2 * 4 * 6 * 4 * (
+        64 + 64 + 1
+    )  # two moments, 4 B, 6 matrices, 4 of 8 columns
+    assert {tuple(factor.shape for factor in layer.factors) for layer in layers(model)} == {
+        ((64, 4), (4,), (4, 64))
+    }
     assert [id(p) for p in model.parameters()] == parameters
     frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
-    after = fit(method, model, optimizer, range(6, 16))  # with two more truncations, which change nothing
+    after = fit(
+        method, model, optimizer, range(6, 16)
+    )  # with two more truncations, which change nothing
     assert before[0] > before[-1] > after[-1]
     assert all(earlier > later for earlier, later in pairwise(after))
     assert {len(layer.c) for layer in layers(model)} == {4}
-    assert all(torch.equal(p, frozen[name]) for name, p in model.named_parameters() if name in frozen)
+    assert all(
+        torch.equal(p, frozen[name]) for name, p in model.named_parameters() if name in frozen
+    )
 
 
 def test_after_a_shrink_that_loses_nothing_the_moments_are_those_of_the_new_gradient() -> None:
@@ -193,7 +222,9 @@ def test_after_a_shrink_that_loses_nothing_the_moments_are_those_of_the_new_grad
     model = adapted(rank=8).double()
     for layer in layers(model):
         layer.c.data[4:] = 0  # what is cut carries nothing
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 0.0, betas=(0.0, 0.0), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], 0.0, betas=(0.0, 0.0), weight_decay=0.0
+    )
     fit(method, model, optimizer, range(1, 2))
     model(**batch()).loss.backward()
     for layer in layers(model):
@@ -270,7 +301,11 @@ def test_only_factors_and_the_head_train_and_two_runs_are_equal() -> None:
         fit(method, model, adamw(model), range(1, 4))
         states.append(model.state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-    moved = {key for key, value in states[0].items() if value.shape != start[key].shape or not torch.equal(value, start[key])}
+    moved = {
+        key
+        for key, value in states[0].items()
+        if value.shape != start[key].shape or not torch.equal(value, start[key])
+    }
     assert {key.rpartition(".")[2] for key in moved if "classifier" not in key} == {"a", "b", "c"}
     assert {key for key in states[0] if "classifier" in key} <= moved
 
@@ -293,8 +328,10 @@ def test_a_best_state_from_before_the_shrink_is_restored() -> None:
 @pytest.mark.parametrize("forward", ["rebuilt", "factored"])
 def test_on_a_bf16_base_the_factors_stay_fp32(forward: str) -> None:
     """As peft keeps its adapters: a step of 1e-5 is lost in bf16."""
-    method = WeightReduction(rank=8, forward=forward, residual="kept", svt="shrink", svt_interval_steps=2)
-    model = method.prepare(base().to(torch.bfloat16), models.names(MODELS["tiny"], "classification"))
+    method = WeightReduction(
+        rank=8, forward=forward, residual="kept", svt="shrink", svt_interval_steps=2
+    )
+    model = method.prepare(base().to(torch.bfloat16), build.names(MODELS["tiny"], "classification"))
     assert {factor.dtype for layer in layers(model) for factor in layer.factors} == {torch.float32}
     losses = fit(method, model, adamw(model), range(1, 5))
     assert losses[-1] < losses[0]
@@ -302,16 +339,27 @@ def test_on_a_bf16_base_the_factors_stay_fp32(forward: str) -> None:
 
 
 def test_what_it_cannot_do_it_says() -> None:
-    gpt2 = models.from_shapes(MODELS["gpt2"], "classification", 2)
-    names = models.names(MODELS["gpt2"], "classification")
+    gpt2 = build.from_shapes(MODELS["gpt2"], "classification", 2)
+    names = build.names(MODELS["gpt2"], "classification")
     assert "Conv1D" in WeightReduction(rank=4, targets=("attention",)).unsupported(gpt2, names)
-    assert WeightReduction(rank=4).unsupported(base(), models.names(MODELS["tiny"], "classification")) is None
+    assert (
+        WeightReduction(rank=4).unsupported(base(), build.names(MODELS["tiny"], "classification"))
+        is None
+    )
     with pytest.raises(ValueError, match="svt_keep: got 0"):
         WeightReduction(rank=4, svt_keep=0)
 
 
 def test_options_are_read_from_the_source() -> None:
-    from rankwise.signature import options
+    from rankwise.study.options import options
 
     found = options(Path(ROOT / "src/rankwise/methods/weight_reduction.py"))
-    assert list(found) == ["rank", "targets", "forward", "residual", "svt", "svt_interval_steps", "svt_keep"]
+    assert list(found) == [
+        "rank",
+        "targets",
+        "forward",
+        "residual",
+        "svt",
+        "svt_interval_steps",
+        "svt_keep",
+    ]

@@ -1,6 +1,6 @@
 """Write the reproducibility checklist and the artifact appendix."""
 
-from rankwise.job import produce
+from rankwise.execution.job import produce
 from rankwise.report.artifact import artifact
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Choose among the trials of one cell's search."""
 
-from rankwise.job import run
-from rankwise.settled import choose
+from rankwise.execution.job import run
+from rankwise.study.search_choice import choose
 
 if __name__ == "__main__":
     run(choose)

@@ -1,7 +1,7 @@
 """Compare published numbers with ours."""
 
-from rankwise.job import produce
-from rankwise.report.claims import claims
+from rankwise.analysis.claim_verdicts import claims
+from rankwise.execution.job import produce
 
 if __name__ == "__main__":
     produce(claims)

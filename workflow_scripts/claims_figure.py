@@ -1,6 +1,6 @@
 """Draw the verdicts on published numbers."""
 
-from rankwise.job import produce
+from rankwise.execution.job import produce
 from rankwise.report.claims_figure import claims_figure
 
 if __name__ == "__main__":

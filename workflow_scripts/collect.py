@@ -1,7 +1,7 @@
 """Gather one measurement's results into a tidy table."""
 
-from rankwise.job import produce
-from rankwise.report.gather import gather
+from rankwise.analysis.gather import gather
+from rankwise.execution.job import produce
 
 if __name__ == "__main__":
     produce(gather)

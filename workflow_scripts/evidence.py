@@ -1,7 +1,7 @@
 """Estimate every curve and compare every pair."""
 
-from rankwise.job import produce
-from rankwise.report.evidence import evidence
+from rankwise.analysis.evidence import evidence
+from rankwise.execution.job import produce
 
 if __name__ == "__main__":
     produce(evidence)

@@ -1,6 +1,6 @@
 """Draw one figure."""
 
-from rankwise.job import produce
+from rankwise.execution.job import produce
 from rankwise.report.draw import draw
 
 if __name__ == "__main__":

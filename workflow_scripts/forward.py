@@ -1,7 +1,7 @@
 """Profile the forward pass of one cell."""
 
-from rankwise.job import run
-from rankwise.measure.forward import forward
+from rankwise.execution.job import run
+from rankwise.measure.speed.latency import forward
 
 if __name__ == "__main__":
     run(forward)

@@ -1,7 +1,7 @@
 """Profile the memory of one cell's training step."""
 
-from rankwise.job import run
-from rankwise.measure.ledger import ledger
+from rankwise.execution.job import run
+from rankwise.measure.memory.ledger import ledger
 
 if __name__ == "__main__":
     run(ledger)

@@ -1,7 +1,7 @@
 """Profile the memory of one cell."""
 
-from rankwise.job import run
-from rankwise.measure.memory import memory
+from rankwise.execution.job import run
+from rankwise.measure.memory.persistent import memory
 
 if __name__ == "__main__":
     run(memory)

@@ -1,6 +1,6 @@
 """Write the summary's numbers for use in a text."""
 
-from rankwise.job import produce
+from rankwise.execution.job import produce
 from rankwise.report.numbers import numbers
 
 if __name__ == "__main__":

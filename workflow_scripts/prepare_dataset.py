@@ -1,7 +1,7 @@
 """Bring one dataset into results/inputs."""
 
-from rankwise.datasets import prepare_dataset
-from rankwise.job import run
+from rankwise.data.datasets import prepare_dataset
+from rankwise.execution.job import run
 
 if __name__ == "__main__":
     run(prepare_dataset, in_folder=True)

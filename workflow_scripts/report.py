@@ -1,6 +1,6 @@
 """Write the page that shows the study."""
 
-from rankwise.job import produce
+from rankwise.execution.job import produce
 from rankwise.report.html.build import page
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Make the paper's table."""
 
-from rankwise.job import produce
-from rankwise.report.summary import summarise
+from rankwise.analysis.summary import summarise
+from rankwise.execution.job import produce
 
 if __name__ == "__main__":
     produce(summarise)

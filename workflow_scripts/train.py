@@ -1,7 +1,7 @@
 """Fine-tune one cell."""
 
-from rankwise.job import run
-from rankwise.training import train
+from rankwise.execution.job import run
+from rankwise.training.run import train
 
 if __name__ == "__main__":
     run(train)

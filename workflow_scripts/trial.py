@@ -1,7 +1,7 @@
 """Fine-tune one trial of a search."""
 
-from rankwise.job import run
-from rankwise.training import trial
+from rankwise.execution.job import run
+from rankwise.training.run import trial
 
 if __name__ == "__main__":
     run(trial)

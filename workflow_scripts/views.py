@@ -1,7 +1,7 @@
 """Find the fronts, and what is best within each budget."""
 
-from rankwise.job import produce
-from rankwise.report.views import views
+from rankwise.analysis.pareto import views
+from rankwise.execution.job import produce
 
 if __name__ == "__main__":
     produce(views)

@@ -6,7 +6,7 @@ import shutil
 import socket
 from pathlib import Path
 
-from rankwise import installed
+from rankwise.core import environment
 
 LEFT = ("pip", "pip3", "gcc", "cc", "make", "git", "curl")
 LOCKS = ("cpu", "report", "dev")
@@ -17,13 +17,17 @@ def main() -> None:
     problems = [f"{name} is there" for name in LEFT if shutil.which(name)]
     problems += ["this user is root"] if os.getuid() == 0 else []
     problems += ["there is a network"] if connected() else []
-    problems += [f"{path} can be written" for path in ("/opt/rankwise", "/usr") if os.access(path, os.W_OK)]
-    differs = {lock: installed.differences(Path(f"envs/{lock}.lock")) for lock in LOCKS}
+    problems += [
+        f"{path} can be written" for path in ("/opt/rankwise", "/usr") if os.access(path, os.W_OK)
+    ]
+    differs = {lock: environment.differences(Path(f"envs/{lock}.lock")) for lock in LOCKS}
     problems += [f"{lock}.lock: {found}" for lock, found in differs.items() if found]
     if problems:
         raise SystemExit("; ".join(problems))
     release = platform.freedesktop_os_release()["PRETTY_NAME"]
-    print(f"{release}, Python {platform.python_version()}, user {os.getuid()}, {os.cpu_count()} cores, packages as locked")
+    print(
+        f"{release}, Python {platform.python_version()}, user {os.getuid()}, {os.cpu_count()} cores, packages as locked"
+    )
 
 
 def connected() -> bool:

@@ -4,7 +4,9 @@ import re
 import sys
 from pathlib import Path
 
-PIN = re.compile(r"^(\S+==\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", flags=re.MULTILINE)
+PIN = re.compile(
+    r"^(\S+==\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", flags=re.MULTILINE
+)
 
 
 def main(lock: Path, resolved: Path) -> None:
@@ -13,8 +15,12 @@ def main(lock: Path, resolved: Path) -> None:
     differ = sorted(set(ours) ^ set(found))
     unknown = [pin for pin in sorted(set(ours) & set(found)) if not ours[pin] <= found[pin]]
     if differ or unknown:
-        raise SystemExit(f"{lock}: pins that are not the index's: {differ}; hashes that the index has not: {unknown}")
-    print(f"{lock}: {len(ours)} pins resolve for their platform, {sum(map(len, ours.values()))} hashes are the index's")
+        raise SystemExit(
+            f"{lock}: pins that are not the index's: {differ}; hashes that the index has not: {unknown}"
+        )
+    print(
+        f"{lock}: {len(ours)} pins resolve for their platform, {sum(map(len, ours.values()))} hashes are the index's"
+    )
 
 
 def pins(lock: Path) -> dict[str, set[str]]:

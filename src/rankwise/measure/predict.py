@@ -5,9 +5,10 @@ too little nor a whole card, and so that a plan can tell hours before there is h
 their length, so shorter texts need less; workspace inside of kernels, the CUDA context and autocast's copies are not in it.
 """
 
-from rankwise.measure import account, flops
-from rankwise.measure.ledger import track
-from rankwise.method import Unsupported
+from rankwise.core.errors import Unsupported
+from rankwise.measure.flops import count
+from rankwise.measure.memory import account
+from rankwise.measure.memory.ledger import track
 
 
 def predict(request: dict) -> dict:
@@ -15,7 +16,7 @@ def predict(request: dict) -> dict:
     try:
         peak, weights = _training(request)
         found = {"peak_bytes": max(peak, _evaluation(request)), "weights_bytes": weights}
-        found |= {"update_flops": flops.update_flops(request)}
+        found |= {"update_flops": count.update_flops(request)}
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
     return {"metrics": {**found, **({"updates": request["updates"]} if request["updates"] else {})}}
@@ -25,7 +26,9 @@ def _training(request: dict) -> tuple[int, int]:
     """Bytes at the peak, and those of weights in it."""
     tracker, _ = track(request, "meta")
     found = account.ledger(tracker)
-    return account.allocated(tracker, request["device"]).get("peak_reserved_bytes", found["peak_bytes"]), found["weights_bytes"]
+    return account.allocated(tracker, request["device"]).get(
+        "peak_reserved_bytes", found["peak_bytes"]
+    ), found["weights_bytes"]
 
 
 def _evaluation(request: dict) -> int:

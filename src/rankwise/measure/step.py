@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rankwise import models, storage
-from rankwise.method import Method, adapt, build_optimizer
+from rankwise.methods.parts.base import Method, adapt, build_optimizer
+from rankwise.models import build, storage
 
 
 @dataclass
@@ -54,23 +54,32 @@ def base(request: dict, device: str) -> nn.Module:
     """
     shapes = request["shapes"]
     if device != "meta":
-        models.check_room(request["model"], shapes["task"], shapes["classes"], device)
-    return models.from_shapes(request["model"], shapes["task"], shapes["classes"], device)
+        build.check_room(request["model"], shapes["task"], shapes["classes"], device)
+    return build.from_shapes(request["model"], shapes["task"], shapes["classes"], device)
 
 
-def adapted(request: dict, device: str, model: nn.Module | None = None) -> tuple[Method, nn.Module, dict]:
+def adapted(
+    request: dict, device: str, model: nn.Module | None = None
+) -> tuple[Method, nn.Module, dict]:
     """The method, the model as it stores and adapts it, and the names.
 
     Raises:
         Unsupported: the method cannot do this model, with the reason.
     """
-    entry, names = request["method"], models.names(request["model"], request["shapes"]["task"])
+    entry, names = request["method"], build.names(request["model"], request["shapes"]["task"])
     with torch.device(device):
-        model = storage.store(base(request, device) if model is None else model, entry["weights"], names)
+        model = storage.store(
+            base(request, device) if model is None else model, entry["weights"], names
+        )
         return *adapt(entry, model, names), names
 
 
-def step(request: dict, device: str, watch: Callable[[nn.Module], None] | None = None, model: nn.Module | None = None) -> Step:
+def step(
+    request: dict,
+    device: str,
+    watch: Callable[[nn.Module], None] | None = None,
+    model: nn.Module | None = None,
+) -> Step:
     """The step of a request with `shapes`, `method`, `model` and `checkpointing`; `watch` sees the model before its optimizer.
 
     Raises:
@@ -79,7 +88,7 @@ def step(request: dict, device: str, watch: Callable[[nn.Module], None] | None =
     method, model, names = adapted(request, device, model)
     model.train()
     if request.get("checkpointing"):
-        models.checkpoint(model)
+        build.checkpoint(model)
     if watch:
         watch(model)
     trains = any(param.requires_grad for param in model.parameters())

@@ -17,8 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from rankwise.method import Method, train_only
-from rankwise.peft_method import modules_of
+from rankwise.methods.parts.base import Method, train_only
+from rankwise.methods.parts.peft_base import modules_of
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 PLACES = {"houlsby": ("output", "down"), "pfeiffer": ("down",), "parallel": ("up", "down")}
@@ -29,7 +29,10 @@ class Bottleneck(nn.Module):
 
     def __init__(self, width: int, rank: int, activation: str, scale: float, device: torch.device):
         super().__init__()
-        self.reduce, self.expand = nn.Linear(width, rank, device=device), nn.Linear(rank, width, device=device)
+        self.reduce, self.expand = (
+            nn.Linear(width, rank, device=device),
+            nn.Linear(rank, width, device=device),
+        )
         self.activation, self.scale, self.input = ACTIVATIONS[activation](), scale, None
         for start in (self.reduce.bias, self.expand.weight, self.expand.bias):
             nn.init.zeros_(start)
@@ -62,7 +65,10 @@ class Adapter(Method):
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         train_only(model, tuple(names["new_head"]))
-        found = {role: list(modules_of(model, (role,), names).values()) for role in PLACES[self.placement]}
+        found = {
+            role: list(modules_of(model, (role,), names).values())
+            for role in PLACES[self.placement]
+        }
         if self.placement == "parallel":
             for up, down in zip(found["up"], found["down"], strict=True):
                 up.adapter = self._attach(down, names["hidden_size"])
@@ -73,7 +79,9 @@ class Adapter(Method):
         return model
 
     def _attach(self, module: nn.Module, width: int) -> Bottleneck:
-        module.adapter = Bottleneck(width, self.rank, self.activation, self.scale, module.weight.device)
+        module.adapter = Bottleneck(
+            width, self.rank, self.activation, self.scale, module.weight.device
+        )
         module.register_forward_hook(_add)
         return module.adapter
 

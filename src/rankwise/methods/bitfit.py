@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from rankwise.method import Method, train_only
+from rankwise.methods.parts.base import Method, train_only
 
 
 @dataclass(frozen=True)
@@ -26,4 +26,8 @@ class BitFit(Method):
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
         biases = (name.split(".") for name, _ in model.named_parameters() if name.endswith(".bias"))
-        return None if any(set(parts).isdisjoint(names["head"]) for parts in biases) else "the model has no biases"
+        return (
+            None
+            if any(set(parts).isdisjoint(names["head"]) for parts in biases)
+            else "the model has no biases"
+        )

@@ -32,13 +32,25 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 
-from rankwise.channels import Attention, ChannelLinear, FeedForward, Mode, linear_columns, linear_rows
-from rankwise.peft_method import IGNORED, PeftMethod, product_rank
+from rankwise.methods.parts.peft_base import IGNORED, PeftMethod, product_rank
+from rankwise.methods.parts.sparse_channels import (
+    Attention,
+    ChannelLinear,
+    FeedForward,
+    Mode,
+    linear_columns,
+    linear_rows,
+)
 
 # Names inside one layer of the model, by family. Query, and gate or up, are the first of their block to be called.
 LAYOUTS = {
     "bert": {
-        "attention": ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
+        "attention": (
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+            "attention.output.dense",
+        ),
         "feed_forward": {"up": "intermediate.dense", "down": "output.dense"},
         "activation": "intermediate.intermediate_act_fn",
     },
@@ -48,7 +60,12 @@ LAYOUTS = {
         "activation": "ffn.activation",
     },
     "llama": {
-        "attention": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+        "attention": (
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.o_proj",
+        ),
         "feed_forward": {"gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj"},
         "activation": "mlp.act_fn",
     },
@@ -86,7 +103,11 @@ class ContextualSparseLora(PeftMethod):
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         mode = Mode(active=self.start_step == 0, exact_gradients=self.gradients == "exact")
         layout, heads = LAYOUTS[model.config.model_type], model.config.num_attention_heads
-        blocks = [block for layer in self._sparse_layers(model) for block in self._blocks(layer, layout, heads, mode)]
+        blocks = [
+            block
+            for layer in self._sparse_layers(model)
+            for block in self._blocks(layer, layout, heads, mode)
+        ]
         adapted = super().prepare(model, names)
         for block in blocks:  # after LoRA's own draws, which are then those of plain LoRA
             for linear in block.estimated:
@@ -126,12 +147,18 @@ class ContextualSparseLora(PeftMethod):
         layers = next(module for module in model.modules() if isinstance(module, nn.ModuleList))
         return layers[self.dense_first : len(layers) - self.dense_last]
 
-    def _blocks(self, layer: nn.Module, layout: dict, heads: int, mode: Mode) -> list[Attention | FeedForward]:
+    def _blocks(
+        self, layer: nn.Module, layout: dict, heads: int, mode: Mode
+    ) -> list[Attention | FeedForward]:
         """Put channel linears in place in one layer of the model; a block of sparsity 0 stays as it is."""
         blocks = []
         if self.attention_sparsity:
             roles = dict(zip(("query", "key", "value", "output"), layout["attention"], strict=True))
-            blocks.append(Attention(**_replace(layer, roles, mode), heads=heads, sparsity=self.attention_sparsity))
+            blocks.append(
+                Attention(
+                    **_replace(layer, roles, mode), heads=heads, sparsity=self.attention_sparsity
+                )
+            )
         if self.ffn_sparsity:
             parts = {"gate": None, **_replace(layer, layout["feed_forward"], mode)}
             activation = layer.get_submodule(layout["activation"])
@@ -149,7 +176,11 @@ def _replace(layer: nn.Module, roles: dict[str, str], mode: Mode) -> dict[str, C
 
 
 def _channel_linears(model: nn.Module) -> list[tuple[str, ChannelLinear]]:
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, ChannelLinear)]
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, ChannelLinear)
+    ]
 
 
 @dataclass
@@ -163,4 +194,7 @@ class _LabelledTokens:
         self.mode.context = self.mode.outputs = None
         if self.mode.active and model.training and labels is not None and labels.ndim == 2:
             labelled = labels.flatten() != IGNORED
-            self.mode.context, self.mode.outputs = (~labelled).nonzero().squeeze(1), labelled.nonzero().squeeze(1)
+            self.mode.context, self.mode.outputs = (
+                (~labelled).nonzero().squeeze(1),
+                labelled.nonzero().squeeze(1),
+            )

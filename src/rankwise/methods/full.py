@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from rankwise.method import Method
+from rankwise.methods.parts.base import Method
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from rankwise.method import Method, train_only
+from rankwise.methods.parts.base import Method, train_only
 
 
 @dataclass(frozen=True)

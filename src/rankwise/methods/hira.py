@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from peft import HiraConfig
 
-from rankwise.peft_method import PeftMethod
+from rankwise.methods.parts.peft_base import PeftMethod
 
 
 @dataclass(frozen=True)

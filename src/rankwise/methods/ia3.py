@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from peft import IA3Config, PeftConfig
 from torch import nn
 
-from rankwise.peft_method import PeftMethod, modules_of
+from rankwise.methods.parts.peft_base import PeftMethod, modules_of
 
 
 @dataclass(frozen=True)

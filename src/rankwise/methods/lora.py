@@ -26,7 +26,7 @@ from typing import Literal
 from peft import LoraConfig
 from torch import nn
 
-from rankwise.peft_method import PeftMethod, modules_of, product_rank
+from rankwise.methods.parts.peft_base import PeftMethod, modules_of, product_rank
 
 VECTORS = (".bias", ".lora_magnitude_vector.default.weight")
 

@@ -12,7 +12,7 @@ from typing import Literal
 from peft import MissConfig
 from torch import nn
 
-from rankwise.peft_method import PeftMethod, modules_of
+from rankwise.methods.parts.peft_base import PeftMethod, modules_of
 
 INITS = {"balance": True, "bat": "bat", "mini": "mini"}
 
@@ -32,7 +32,12 @@ class Miss(PeftMethod):
     dropout: float = 0.0
 
     def config(self, names: dict) -> MissConfig:
-        return MissConfig(r=self.rank, mini_r=self.mini_rank, miss_dropout=self.dropout, init_weights=INITS[self.variant])
+        return MissConfig(
+            r=self.rank,
+            mini_r=self.mini_rank,
+            miss_dropout=self.dropout,
+            init_weights=INITS[self.variant],
+        )
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
         if reason := super().unsupported(model, names):

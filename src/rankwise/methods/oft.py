@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from peft import OFTConfig
 from torch import nn
 
-from rankwise.peft_method import PeftMethod, modules_of
+from rankwise.methods.parts.peft_base import PeftMethod, modules_of
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from peft import PromptEncoderConfig
 
-from rankwise.peft_method import PromptMethod
+from rankwise.methods.parts.peft_base import PromptMethod
 
 LSTM = "8 * hidden * (d + 4 * hidden + 4) + 2 * hidden * (2 * hidden + 1) + (2 * hidden + 1) * d"
 MLP = "(d + 1) * hidden + (hidden + 1) * hidden + (hidden + 1) * d"
@@ -29,5 +29,8 @@ class PTuning(PromptMethod):
     encoder: Literal["lstm", "mlp"] = "lstm"
 
     def config(self, names: dict) -> PromptEncoderConfig:
-        kind = {"encoder_reparameterization_type": self.encoder.upper(), "encoder_hidden_size": self.hidden}
+        kind = {
+            "encoder_reparameterization_type": self.encoder.upper(),
+            "encoder_hidden_size": self.hidden,
+        }
         return PromptEncoderConfig(num_virtual_tokens=self.rank, **kind)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from peft import PrefixTuningConfig
 from torch import nn
 
-from rankwise.peft_method import PromptMethod
+from rankwise.methods.parts.peft_base import PromptMethod
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from peft import PromptTuningConfig
 
-from rankwise.peft_method import PromptMethod
+from rankwise.methods.parts.peft_base import PromptMethod
 
 
 @dataclass(frozen=True)
@@ -28,4 +28,6 @@ class PromptTuning(PromptMethod):
     init: Literal["sample_vocab", "random"] = "sample_vocab"
 
     def config(self, names: dict) -> PromptTuningConfig:
-        return PromptTuningConfig(num_virtual_tokens=self.rank, prompt_tuning_init=self.init.upper())
+        return PromptTuningConfig(
+            num_virtual_tokens=self.rank, prompt_tuning_init=self.init.upper()
+        )

@@ -14,7 +14,7 @@ import torch
 from peft import ShiraConfig
 from torch import Tensor, nn
 
-from rankwise.peft_method import PeftMethod, modules_of
+from rankwise.methods.parts.peft_base import PeftMethod, modules_of
 
 
 def random_places(
@@ -49,9 +49,13 @@ class Shira(PeftMethod):
         for layer in (module for module in adapted.modules() if hasattr(module, "shira_indices")):
             weight, values = layer.base_layer.weight, layer.shira_weight["default"]
             if weight.is_meta:  # no places, and sparse tensors have no backward there
-                layer.get_delta_weight = lambda _, values=values, weight=weight: values.sum() * torch.zeros_like(weight)
+                layer.get_delta_weight = lambda _, values=values, weight=weight: (
+                    values.sum() * torch.zeros_like(weight)
+                )
             else:
-                layer.shira_indices["default"] = random_places(weight, values.numel(), generator).to(weight.device)
+                layer.shira_indices["default"] = random_places(
+                    weight, values.numel(), generator
+                ).to(weight.device)
         return adapted
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:

@@ -29,8 +29,13 @@ import torch
 from peft import LoraConfig
 from torch import nn
 
-from rankwise.masks import component_norms, cubic_sparsity, keep_largest, soft_threshold
-from rankwise.peft_method import PeftMethod, pairs, product_rank
+from rankwise.methods.parts.peft_base import PeftMethod, pairs, product_rank
+from rankwise.methods.parts.pruning import (
+    component_norms,
+    cubic_sparsity,
+    keep_largest,
+    soft_threshold,
+)
 
 
 @dataclass(frozen=True)
@@ -88,27 +93,36 @@ class SparseLora(PeftMethod):
         """`sparsity_fraction`: the share of zeros among all entries of A and B."""
         factors = [factor.weight for pair in pairs(model) for factor in pair]
         zeros = sum(int((weight == 0).sum()) for weight in factors)
-        return {"sparsity_fraction": zeros / sum(weight.numel() for weight in factors), **product_rank(model)}
+        return {
+            "sparsity_fraction": zeros / sum(weight.numel() for weight in factors),
+            **product_rank(model),
+        }
 
     def target(self, step: int) -> float:
         """The sparsity that a pruning at `step` aims at."""
         if self.schedule == "one_shot":
             return self.sparsity if step >= self.begin_step else 0.0
-        return cubic_sparsity(step, 0.0, self.sparsity, self.begin_step, self.every_steps, self.prune_count)
+        return cubic_sparsity(
+            step, 0.0, self.sparsity, self.begin_step, self.every_steps, self.prune_count
+        )
 
     def _prune(self, a: nn.Linear, b: nn.Linear, sparsity: float) -> None:
         if self.kind == "structured":
             components = keep_largest(component_norms(a.weight, b.weight), sparsity, _kept(a)[:, 0])
             masks = components[:, None].expand_as(a.weight), components.expand_as(b.weight)
         else:
-            masks = tuple(keep_largest(factor.weight.abs(), sparsity, _kept(factor)) for factor in (a, b))
+            masks = tuple(
+                keep_largest(factor.weight.abs(), sparsity, _kept(factor)) for factor in (a, b)
+            )
         for factor, mask in zip((a, b), masks, strict=True):
             _zero(factor, mask)
             if self.hold:
                 factor.mask.copy_(mask)
 
     def _shrink(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        rates = {id(param): group["lr"] for group in optimizer.param_groups for param in group["params"]}
+        rates = {
+            id(param): group["lr"] for group in optimizer.param_groups for param in group["params"]
+        }
         for factor in (factor for pair in pairs(model) for factor in pair):
             factor.weight.copy_(soft_threshold(factor.weight, rates[id(factor.weight)] * self.l1))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from peft import VeraConfig
 
-from rankwise.peft_method import PeftMethod
+from rankwise.methods.parts.peft_base import PeftMethod
 
 
 @dataclass(frozen=True)
@@ -26,4 +26,9 @@ class Vera(PeftMethod):
 
     def config(self, names: dict) -> VeraConfig:
         key = int(torch.randint(2**31, (), device="cpu"))
-        return VeraConfig(r=self.rank, vera_dropout=self.dropout, d_initial=self.d_initial, projection_prng_key=key)
+        return VeraConfig(
+            r=self.rank,
+            vera_dropout=self.dropout,
+            d_initial=self.d_initial,
+            projection_prng_key=key,
+        )

@@ -27,10 +27,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from rankwise.low_rank_linear import Factors, LowRankLinear, transport, truncate
-from rankwise.method import Method, train_only
-from rankwise.peft_method import modules_of
-from rankwise.spectra import effective_rank
+from rankwise.methods.parts.base import Method, train_only
+from rankwise.methods.parts.effective_rank import effective_rank
+from rankwise.methods.parts.low_rank_linear import Factors, LowRankLinear, transport, truncate
+from rankwise.methods.parts.peft_base import modules_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class WeightReduction(Method):
         if not 0 < self.svt_keep <= 1:
             raise ValueError(f"svt_keep: got {self.svt_keep}, allowed: above 0, at most 1")
         if self.svt_interval_steps < 1:
-            raise ValueError(f"svt_interval_steps: got {self.svt_interval_steps}, allowed: 1 or more")
+            raise ValueError(
+                f"svt_interval_steps: got {self.svt_interval_steps}, allowed: 1 or more"
+            )
 
     @property
     def IDENTITY(self) -> bool:
@@ -66,8 +68,14 @@ class WeightReduction(Method):
         return model
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
-        others = {type(layer).__name__ for layer in modules_of(model, self.targets, names).values()} - {"Linear"}
-        return f"factorises Linear layers, the targets are {', '.join(sorted(others))}" if others else None
+        others = {
+            type(layer).__name__ for layer in modules_of(model, self.targets, names).values()
+        } - {"Linear"}
+        return (
+            f"factorises Linear layers, the targets are {', '.join(sorted(others))}"
+            if others
+            else None
+        )
 
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         if self.svt == "none" or step % self.svt_interval_steps:
@@ -85,11 +93,19 @@ class WeightReduction(Method):
 
     def settle(self, model: nn.Module) -> None:
         for _, layer in _low_rank(model) if self.svt == "shrink" else ():
-            layer.replace(truncate(Factors(*(p.detach() for p in layer.factors)), max(1, int(self.svt_keep * self.rank))))
+            layer.replace(
+                truncate(
+                    Factors(*(p.detach() for p in layer.factors)),
+                    max(1, int(self.svt_keep * self.rank)),
+                )
+            )
 
     @torch.no_grad()
     def observe(self, model: nn.Module) -> dict[str, float]:
-        ranks = [effective_rank(layer.factors.a * layer.factors.c, layer.factors.b) for _, layer in _low_rank(model)]
+        ranks = [
+            effective_rank(layer.factors.a * layer.factors.c, layer.factors.b)
+            for _, layer in _low_rank(model)
+        ]
         return {"product_effective_rank": sum(ranks) / len(ranks)}
 
     def merge(self, model: nn.Module) -> nn.Module | None:
@@ -99,7 +115,11 @@ class WeightReduction(Method):
 
 
 def _low_rank(model: nn.Module) -> list[tuple[str, LowRankLinear]]:
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, LowRankLinear)]
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, LowRankLinear)
+    ]
 
 
 @torch.no_grad()
@@ -108,7 +128,10 @@ def shrink(layer: LowRankLinear, optimizer: torch.optim.Optimizer, k: int) -> No
     old = Factors(*(param.detach() for param in layer.factors))
     new = truncate(old, k)
     if all(_has_moments(optimizer, param) for param in layer.factors):
-        mean, variance = (Factors(*part) for part in zip(*(_statistics(optimizer, p) for p in layer.factors), strict=True))
+        mean, variance = (
+            Factors(*part)
+            for part in zip(*(_statistics(optimizer, p) for p in layer.factors), strict=True)
+        )
         for param, m, v in zip(layer.factors, *transport(mean, variance, old, new), strict=True):
             _keep_statistics(optimizer, param, m, v)
     else:
@@ -119,12 +142,20 @@ def shrink(layer: LowRankLinear, optimizer: torch.optim.Optimizer, k: int) -> No
 
 def _has_moments(optimizer: torch.optim.Optimizer, param: Tensor) -> bool:
     state = optimizer.state.get(param, {})
-    tensors = {key: value.shape for key, value in state.items() if isinstance(value, Tensor) and key != "step"}
-    return tensors == {"exp_avg": param.shape, "exp_avg_sq": param.shape} and "betas" in _group(optimizer, param)
+    tensors = {
+        key: value.shape
+        for key, value in state.items()
+        if isinstance(value, Tensor) and key != "step"
+    }
+    return tensors == {"exp_avg": param.shape, "exp_avg_sq": param.shape} and "betas" in _group(
+        optimizer, param
+    )
 
 
 def _group(optimizer: torch.optim.Optimizer, param: Tensor) -> dict:
-    return next(group for group in optimizer.param_groups if any(p is param for p in group["params"]))
+    return next(
+        group for group in optimizer.param_groups if any(p is param for p in group["params"])
+    )
 
 
 def _corrections(optimizer: torch.optim.Optimizer, param: Tensor) -> tuple[float, float]:
@@ -141,7 +172,9 @@ def _statistics(optimizer: torch.optim.Optimizer, param: Tensor) -> tuple[Tensor
     return mean, optimizer.state[param]["exp_avg_sq"] / second - mean**2
 
 
-def _keep_statistics(optimizer: torch.optim.Optimizer, param: Tensor, mean: Tensor, variance: Tensor) -> None:
+def _keep_statistics(
+    optimizer: torch.optim.Optimizer, param: Tensor, mean: Tensor, variance: Tensor
+) -> None:
     first, second = _corrections(optimizer, param)
     optimizer.state[param]["exp_avg"] = mean * first
     optimizer.state[param]["exp_avg_sq"] = (variance + mean**2).abs() * second

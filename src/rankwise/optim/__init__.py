@@ -16,7 +16,10 @@ def __getattr__(name: str) -> type:
 
 
 def __dir__() -> list[str]:
-    found = (_class(module.name, module.name.replace("_", "")) for module in pkgutil.iter_modules(__path__))
+    found = (
+        _class(module.name, module.name.replace("_", ""))
+        for module in pkgutil.iter_modules(__path__)
+    )
     return sorted(optimizer.__name__ for optimizer in found if optimizer)
 
 
@@ -24,6 +27,10 @@ def _class(module: str, name: str) -> type | None:
     """The optimizer named like its file, whatever the case."""
     values = vars(importlib.import_module(f"{__name__}.{module}")).items()
     optimizers = (
-        v for k, v in values if k.lower() == name.lower() and isinstance(v, type) and issubclass(v, torch.optim.Optimizer)
+        v
+        for k, v in values
+        if k.lower() == name.lower()
+        and isinstance(v, type)
+        and issubclass(v, torch.optim.Optimizer)
     )
     return next(optimizers, None)

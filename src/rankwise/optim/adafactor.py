@@ -6,7 +6,7 @@ Torch's step is relative: the learning rate is multiplied by the weight's root m
 
 import torch
 
-from rankwise.optim.release import Releasing
+from rankwise.optim.parts.release import Releasing
 
 
 class Adafactor(Releasing, torch.optim.Adafactor):

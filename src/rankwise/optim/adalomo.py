@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rankwise.optim.descent import Batch, Descent, State
-from rankwise.optim.optimizer import DescentOptimizer, settings
-from rankwise.optim.rules import factored_root
+from rankwise.optim.parts.descent import Batch, Descent, State
+from rankwise.optim.parts.rules import factored_root
+from rankwise.optim.parts.stacked import DescentOptimizer, settings
 
 
 class AdaLomo(DescentOptimizer):
@@ -62,4 +62,6 @@ class Grouped:
     def _root(square: Tensor, state: State, decay: float) -> Tensor:
         if "squares" in state:
             return state["squares"].lerp_(square, 1 - decay).sqrt()
-        return factored_root(square.flatten(1), state["row_sums"], state["column_sums"], decay).view_as(square)
+        return factored_root(
+            square.flatten(1), state["row_sums"], state["column_sums"], decay
+        ).view_as(square)

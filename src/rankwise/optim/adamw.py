@@ -2,7 +2,7 @@
 
 import torch
 
-from rankwise.optim.release import Releasing
+from rankwise.optim.parts.release import Releasing
 
 
 class AdamW(Releasing, torch.optim.AdamW):

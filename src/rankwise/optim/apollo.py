@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rankwise.optim.descent import Batch, Descent, State
-from rankwise.optim.optimizer import DescentOptimizer, settings
-from rankwise.optim.rules import Adam, Elementwise, Rule, limit_growth_
-from rankwise.optim.subspace import Subspace, basis_numbers, project
+from rankwise.optim.parts.descent import Batch, Descent, State
+from rankwise.optim.parts.rules import Adam, Elementwise, Rule, limit_growth_
+from rankwise.optim.parts.stacked import DescentOptimizer, settings
+from rankwise.optim.parts.subspace import Subspace, basis_numbers, project
 
 
 class Apollo(DescentOptimizer):
@@ -72,7 +72,9 @@ class Scaled:
         low = project(self.space, batch, self.space.basis(batch))  # (B, r, L)
         step = self.rule.direction(low, batch.state, batch.step)
         over = 1 if self.scaling == "channel" else (1, 2)
-        factor = step.norm(dim=over, keepdim=True) / (low.norm(dim=over, keepdim=True) + 1e-8)  # (B, 1, L or 1)
+        factor = step.norm(dim=over, keepdim=True) / (
+            low.norm(dim=over, keepdim=True) + 1e-8
+        )  # (B, 1, L or 1)
         for index, grad in enumerate(batch.grads):
             whole = grad.clone(memory_format=torch.contiguous_format)
             update = self.space.view(whole)

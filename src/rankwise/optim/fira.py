@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rankwise.optim.descent import Batch, Descent, State
-from rankwise.optim.optimizer import DescentOptimizer, settings
-from rankwise.optim.rules import Adam, Elementwise, Rule, limit_growth_
-from rankwise.optim.subspace import Subspace, each, project
+from rankwise.optim.parts.descent import Batch, Descent, State
+from rankwise.optim.parts.rules import Adam, Elementwise, Rule, limit_growth_
+from rankwise.optim.parts.stacked import DescentOptimizer, settings
+from rankwise.optim.parts.subspace import Subspace, each, project
 
 
 class Fira(DescentOptimizer):

@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rankwise.optim.descent import Batch, Descent, State
-from rankwise.optim.optimizer import DescentOptimizer, settings
-from rankwise.optim.rules import Elementwise, Factored, Sgd, factored_root
-from rankwise.optim.subspace import Subspace, each
+from rankwise.optim.parts.descent import Batch, Descent, State
+from rankwise.optim.parts.rules import Elementwise, Factored, Sgd, factored_root
+from rankwise.optim.parts.stacked import DescentOptimizer, settings
+from rankwise.optim.parts.subspace import Subspace, each
 
 
 class Flora(DescentOptimizer):
@@ -67,9 +67,13 @@ class ProjectedMomentum:
         decay = 1 - batch.step**-0.8
         for index, grad in enumerate(batch.grads):
             state = {key: value[index] for key, value in batch.state.items()}
-            update = factored_root(grad.flatten(1).square() + 1e-30, state["row_sums"], state["column_sums"], decay)
+            update = factored_root(
+                grad.flatten(1).square() + 1e-30, state["row_sums"], state["column_sums"], decay
+            )
             torch.div(grad.flatten(1), update, out=update)
             update.div_((update.square().mean().sqrt() / self.clip).clamp(min=1))
-            momentum = state["momentum"].lerp_(basis[index].mT @ self.space.view(update), 1 - self.momentum)
+            momentum = state["momentum"].lerp_(
+                basis[index].mT @ self.space.view(update), 1 - self.momentum
+            )
             self.space.view(update).addmm_(basis[index], momentum, beta=0)
             yield update.view_as(grad)

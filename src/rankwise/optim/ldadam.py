@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rankwise.optim import projectors
-from rankwise.optim.descent import Batch, Descent, LowRank, State
-from rankwise.optim.optimizer import DescentOptimizer, settings
-from rankwise.optim.rules import Adam, Elementwise
-from rankwise.optim.subspace import Subspace
+from rankwise.optim.parts import projectors
+from rankwise.optim.parts.descent import Batch, Descent, LowRank, State
+from rankwise.optim.parts.rules import Adam, Elementwise
+from rankwise.optim.parts.stacked import DescentOptimizer, settings
+from rankwise.optim.parts.subspace import Subspace
 
 
 class LDAdam(DescentOptimizer):
@@ -49,7 +49,9 @@ class LDAdam(DescentOptimizer):
         rule = Adam(group["betas"], group["eps"])
         if group["dense"] or param.ndim < 2:
             return Elementwise(rule)
-        return Following(Subspace(group["rank"], seed=group["seed"]), rule, group["rho"], group["error_feedback"])
+        return Following(
+            Subspace(group["rank"], seed=group["seed"]), rule, group["rho"], group["error_feedback"]
+        )
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,11 @@ class Following:
 
     def init_state(self, param: Tensor) -> State:
         error = {"error": torch.zeros_like(param)} if self.error_feedback else {}
-        return {**self.space.init_state(param), **self.rule.init_state(self.space.low(param)), **error}
+        return {
+            **self.space.init_state(param),
+            **self.rule.init_state(self.space.low(param)),
+            **error,
+        }
 
     def directions(self, batch: Batch) -> Iterator[LowRank]:
         for index, grad in enumerate(batch.grads):

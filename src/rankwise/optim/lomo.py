@@ -6,9 +6,9 @@ norm (the authors' way to clip is a first backward pass that only gathers norms,
 
 from torch import Tensor
 
-from rankwise.optim.descent import Descent
-from rankwise.optim.optimizer import DescentOptimizer, settings
-from rankwise.optim.rules import Elementwise, Sgd
+from rankwise.optim.parts.descent import Descent
+from rankwise.optim.parts.rules import Elementwise, Sgd
+from rankwise.optim.parts.stacked import DescentOptimizer, settings
 
 
 class Lomo(DescentOptimizer):
@@ -17,7 +17,9 @@ class Lomo(DescentOptimizer):
     STATE = "0"
     VECTOR = "0"
 
-    def __init__(self, params, lr: float = 1e-3, *, weight_decay: float = 0.0, release: bool = True):
+    def __init__(
+        self, params, lr: float = 1e-3, *, weight_decay: float = 0.0, release: bool = True
+    ):
         super().__init__(params, settings(locals()), release)
 
     def descent(self, group: dict, param: Tensor) -> Descent:

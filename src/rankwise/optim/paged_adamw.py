@@ -32,7 +32,9 @@ class PagedAdamW(bitsandbytes.optim.PagedAdamW):
         bits: Literal[8, 32] = 32,
         min_8bit_size: int = 4096,
     ):
-        super().__init__(params, lr, betas, eps, weight_decay, optim_bits=bits, min_8bit_size=min_8bit_size)
+        super().__init__(
+            params, lr, betas, eps, weight_decay, optim_bits=bits, min_8bit_size=min_8bit_size
+        )
 
     allocate = AdamW8bit.allocate
 

@@ -24,10 +24,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rankwise.optim.descent import Batch, Descent, LowRank, State
-from rankwise.optim.optimizer import DescentOptimizer, settings
-from rankwise.optim.rules import Adam, Elementwise, Factored, Rule, Sgd
-from rankwise.optim.subspace import Subspace, basis_numbers, each, project
+from rankwise.optim.parts.descent import Batch, Descent, LowRank, State
+from rankwise.optim.parts.rules import Adam, Elementwise, Factored, Rule, Sgd
+from rankwise.optim.parts.stacked import DescentOptimizer, settings
+from rankwise.optim.parts.subspace import Subspace, basis_numbers, each, project
 
 
 class ProjectedAdam(DescentOptimizer):
@@ -67,11 +67,19 @@ class ProjectedAdam(DescentOptimizer):
     DENSE = "{'adam': 2 * k, 'sgd': (momentum > 0) * k, 'factored': k + m + n}[rule]"
 
     @classmethod
-    def formula(cls, *, rule: str, scheme: str, side: str, momentum: float, **options: object) -> str:
+    def formula(
+        cls, *, rule: str, scheme: str, side: str, momentum: float, **options: object
+    ) -> str:
         """Numbers kept a matrix: the basis, and the rule's for what it sees."""
-        rows, columns = ("m", "n") if scheme == "original" else ("r", "r" if side == "both" else "L")
+        rows, columns = (
+            ("m", "n") if scheme == "original" else ("r", "r" if side == "both" else "L")
+        )
         seen = f"{rows} * {columns}"
-        kept = {"adam": f"2 * {seen}", "sgd": seen if momentum else "0", "factored": f"{seen} + {rows} + {columns}"}
+        kept = {
+            "adam": f"2 * {seen}",
+            "sgd": seen if momentum else "0",
+            "factored": f"{seen} + {rows} + {columns}",
+        }
         return f"{basis_numbers(side=side, **options)}{kept[rule]}"
 
     def __init__(
@@ -109,9 +117,15 @@ class ProjectedAdam(DescentOptimizer):
 
     def effective_rank(self) -> float | None:
         """Mean number of basis vectors in use a matrix, where the rank rule decides on them."""
-        adaptive = [p for g in self.param_groups if g["rank_rule"] in ("energy", "svt") for p in g["params"]]
+        adaptive = [
+            p for g in self.param_groups if g["rank_rule"] in ("energy", "svt") for p in g["params"]
+        ]
         bases = [self.state[p]["basis"] for p in adaptive if "basis" in self.state[p]]
-        return torch.stack([(basis != 0).any(0).sum() for basis in bases]).double().mean().item() if bases else None
+        return (
+            torch.stack([(basis != 0).any(0).sum() for basis in bases]).double().mean().item()
+            if bases
+            else None
+        )
 
     def descent(self, group: dict, param: Tensor) -> Descent:
         rules: dict[str, Rule] = {
@@ -122,7 +136,9 @@ class ProjectedAdam(DescentOptimizer):
         rule = rules[group["rule"]]
         if group["dense"] or param.ndim < 2:
             return Elementwise(rule)
-        return (Projected if group["scheme"] == "subspace" else Original)(Subspace.of(group), rule, group["scale"])
+        return (Projected if group["scheme"] == "subspace" else Original)(
+            Subspace.of(group), rule, group["scale"]
+        )
 
 
 @dataclass(frozen=True)
@@ -172,4 +188,6 @@ class Original(Projected):
             whole = torch.zeros_like(batch.params[index])
             self.space.view(whole).addmm_(left, right)
             state = {key: value[index] for key, value in batch.state.items()}
-            yield self.scale * self.rule.direction(whole.flatten(1), state, batch.step).view_as(whole)
+            yield self.scale * self.rule.direction(whole.flatten(1), state, batch.step).view_as(
+                whole
+            )

@@ -17,10 +17,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rankwise.optim.descent import Batch, Descent, State
-from rankwise.optim.optimizer import DescentOptimizer, settings
-from rankwise.optim.rules import Adam, Elementwise, Sgd, factored_root
-from rankwise.optim.subspace import Subspace, basis_numbers, each, project
+from rankwise.optim.parts.descent import Batch, Descent, State
+from rankwise.optim.parts.rules import Adam, Elementwise, Sgd, factored_root
+from rankwise.optim.parts.stacked import DescentOptimizer, settings
+from rankwise.optim.parts.subspace import Subspace, basis_numbers, each, project
 
 
 class ProjFactor(DescentOptimizer):
@@ -58,7 +58,9 @@ class ProjFactor(DescentOptimizer):
     def descent(self, group: dict, param: Tensor) -> Descent:
         if group["dense"] or param.ndim < 2:
             return Elementwise(Adam(group["betas"], group["eps"], group["convention"]))
-        return FactoredOutside(Subspace.of(group), *group["betas"], group["eps"], group["convention"])
+        return FactoredOutside(
+            Subspace.of(group), *group["betas"], group["eps"], group["convention"]
+        )
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,11 @@ class FactoredOutside:
     def init_state(self, param: Tensor) -> State:
         rows, columns = param.flatten(1).shape
         sums = {"row_sums": param.new_zeros(rows), "column_sums": param.new_zeros(columns)}
-        return {**self.space.init_state(param), "momentum": torch.zeros_like(self.space.low(param)), **sums}
+        return {
+            **self.space.init_state(param),
+            "momentum": torch.zeros_like(self.space.low(param)),
+            **sums,
+        }
 
     @property
     def _momentum(self) -> Sgd:
@@ -90,14 +96,21 @@ class FactoredOutside:
         low = self.gather(batch) if batch.gathered is None else batch.gathered  # (B, r, L)
         momentum = batch.state["momentum"].lerp_(low, 1 - self.b1)
         basis = each(self.space.basis(batch), len(batch.params))
-        first, second = 1 - self.b1 ** self.space.rule_step(batch.step), (1 - self.b2**batch.step) ** 0.5
+        first, second = (
+            1 - self.b1 ** self.space.rule_step(batch.step),
+            (1 - self.b2**batch.step) ** 0.5,
+        )
         for index, param in enumerate(batch.params):
             whole = torch.zeros_like(param)
             view, matrix = self.space.view(whole), whole.flatten(1)
             view.addmm_(basis[index], low[index]).square_()
-            root = factored_root(matrix, batch.state["row_sums"][index], batch.state["column_sums"][index], self.b2)
+            root = factored_root(
+                matrix, batch.state["row_sums"][index], batch.state["column_sums"][index], self.b2
+            )
             if self.convention == "torch":
                 root.div_(second)
             view.addmm_(basis[index], momentum[index], beta=0)
-            matrix.div_(root.add_(self.eps)).mul_((1.0 if self.convention == "torch" else second) / first)
+            matrix.div_(root.add_(self.eps)).mul_(
+                (1.0 if self.convention == "torch" else second) / first
+            )
             yield whole

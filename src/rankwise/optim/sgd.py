@@ -2,7 +2,7 @@
 
 import torch
 
-from rankwise.optim.release import Releasing
+from rankwise.optim.parts.release import Releasing
 
 
 class Sgd(Releasing, torch.optim.SGD):
@@ -11,7 +11,15 @@ class Sgd(Releasing, torch.optim.SGD):
     STATE = "(momentum > 0) * m * n"
     VECTOR = "(momentum > 0) * k"
 
-    def __init__(self, params, lr: float = 1e-3, *, momentum: float = 0.0, weight_decay: float = 0.0, release: bool = False):
+    def __init__(
+        self,
+        params,
+        lr: float = 1e-3,
+        *,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        release: bool = False,
+    ):
         super().__init__(params, lr, momentum=momentum, weight_decay=weight_decay)
         if release:
             self.release()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rankwise.optim.release import Releasing
+from rankwise.optim.parts.release import Releasing
 
 
 class TopR(Releasing, torch.optim.AdamW):
@@ -41,7 +41,12 @@ class TopR(Releasing, torch.optim.AdamW):
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction: got {fraction}, allowed: above 0, at most 1")
         super().__init__(params, lr, tuple(betas), eps, weight_decay)
-        options = {"fraction": fraction, "least": least, "error_feedback": error_feedback, "lazy": lazy}
+        options = {
+            "fraction": fraction,
+            "least": least,
+            "error_feedback": error_feedback,
+            "lazy": lazy,
+        }
         self.defaults.update(options)
         for group in self.param_groups:
             group.update({**options, **group})
@@ -51,7 +56,9 @@ class TopR(Releasing, torch.optim.AdamW):
     @torch.no_grad()
     def _masked_step(self, step: Callable, *arguments: object) -> Tensor | None:
         """Step with masked gradients in the place of the real ones, which come back untouched."""
-        groups = {p: group for group in self.param_groups for p in group["params"] if p.grad is not None}
+        groups = {
+            p: group for group in self.param_groups for p in group["params"] if p.grad is not None
+        }
         given = {p: p.grad for p in groups}
         before = {p: p.clone() for p, group in groups.items() if group["lazy"]}
         errors = {}

@@ -5,12 +5,12 @@ What no record holds is `not recorded`.
 
 from pathlib import Path
 
-from rankwise import result
-from rankwise.plan import Plan
-from rankwise.report import tables
+from rankwise.analysis import tables
+from rankwise.core import result
 from rankwise.report.appendix import appendix
 from rankwise.report.checklist import checklist
 from rankwise.report.records import Records
+from rankwise.study.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[3]
 HEAD = """\
@@ -31,7 +31,9 @@ def artifact(request: dict, output: Path) -> None:
     """
     plan = Plan(request["study"], ROOT, request["file"])
     if {name: plan.digest(name) for name in request["planned"]} != request["planned"]:
-        raise ValueError("config/ or a source changed since the workflow was planned; run snakemake again")
+        raise ValueError(
+            "config/ or a source changed since the workflow was planned; run snakemake again"
+        )
     frames = {Path(name).stem: tables.read(ROOT / name) for name in request["tables"]}
     result.write_text(output, page(Records(request, plan, ROOT, frames)))
 
@@ -39,5 +41,7 @@ def artifact(request: dict, output: Path) -> None:
 def page(found: Records) -> str:
     """The whole text, Markdown."""
     study, command = found.plan.study, found.request["commands"]["page"]
-    head = HEAD.format(name=study["name"], question=study["question"], command=command, file=found.plan.file)
+    head = HEAD.format(
+        name=study["name"], question=study["question"], command=command, file=found.plan.file
+    )
     return "\n".join([head, *checklist(found), *appendix(found)]).rstrip() + "\n"

@@ -12,7 +12,10 @@ Parts = dict[str, tuple[str, str]]  # column -> its name and colour
 
 
 def panels(
-    found: dict[tuple[str, ...], pd.DataFrame], foot: float, width: float = WIDTH, around: float = AROUND
+    found: dict[tuple[str, ...], pd.DataFrame],
+    foot: float,
+    width: float = WIDTH,
+    around: float = AROUND,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with one titled panel a key, as high as its rows; `foot` inches are for what stands below them."""
     heights = [len(rows) + 0.2 for rows in found.values()]  # in rows, as each panel's limits are
@@ -23,7 +26,9 @@ def panels(
     return figure, grid
 
 
-def stack(axes: Axes, rows: pd.DataFrame, parts: Parts, labels: dict[str, str], per: float = 1.0) -> pd.Series:
+def stack(
+    axes: Axes, rows: pd.DataFrame, parts: Parts, labels: dict[str, str], per: float = 1.0
+) -> pd.Series:
     """Draw each row's parts end to end, divided by `per`; write a status that is not ok. Returns the totals."""
     left = pd.Series(0.0, rows.index)
     for column, (_, colour) in parts.items():
@@ -43,7 +48,14 @@ def stack(axes: Axes, rows: pd.DataFrame, parts: Parts, labels: dict[str, str], 
 
 def beside(axes: Axes, place: int, end: float, text: str) -> None:
     """Text right of a bar's end."""
-    axes.annotate(text, (end, place), (3, 0), textcoords="offset points", va="center_baseline", annotation_clip=False)
+    axes.annotate(
+        text,
+        (end, place),
+        (3, 0),
+        textcoords="offset points",
+        va="center_baseline",
+        annotation_clip=False,
+    )
 
 
 def names(rows: pd.DataFrame, labels: dict[str, str]) -> list[str]:
@@ -55,10 +67,20 @@ def names(rows: pd.DataFrame, labels: dict[str, str]) -> list[str]:
     ]
 
 
-def legend(figure: Figure, parts: Parts, frame: pd.DataFrame, others: list | None = None, columns: int = 3) -> None:
+def legend(
+    figure: Figure, parts: Parts, frame: pd.DataFrame, others: list | None = None, columns: int = 3
+) -> None:
     """Below the panels: every part that some row has, and other handles."""
     shown = [
-        (name, colour) for column, (name, colour) in parts.items() if column in frame and frame[column].astype(float).sum()
+        (name, colour)
+        for column, (name, colour) in parts.items()
+        if column in frame and frame[column].astype(float).sum()
     ]
     handles = [Patch(color=colour, label=name) for name, colour in shown] + (others or [])
-    figure.legend(handles=handles, loc="outside lower left", ncols=columns, handlelength=1.1, columnspacing=1.2)
+    figure.legend(
+        handles=handles,
+        loc="outside lower left",
+        ncols=columns,
+        handlelength=1.1,
+        columnspacing=1.2,
+    )

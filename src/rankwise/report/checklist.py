@@ -4,7 +4,16 @@ After the checklists of Pineau et al. 2021 (Improving Reproducibility in Machine
 of NeurIPS. An answer is yes, partly, no or not applicable.
 """
 
-from rankwise.report.records import UNKNOWN, Records, environments, hours, listed, source, statuses, table
+from rankwise.report.records import (
+    UNKNOWN,
+    Records,
+    environments,
+    hours,
+    listed,
+    source,
+    statuses,
+    table,
+)
 
 PROFILES = ("memory", "flops", "ledger", "fits", "forward", "throughput")
 Row = tuple[str, str, str]  # item, answer, where
@@ -52,7 +61,9 @@ def _data(found: Records) -> list[Row]:
     uncounted = [name for name in read if ("dataset", name) not in found.inputs]
     pinned = [name for name, entry in entries.items() if UNKNOWN in source(entry)]
     made = [name for name, entry in entries.items() if "generated" in entry]
-    held = listed((f"{name}: {entries[name]['selection_rows']} rows" for name in read), "nothing is trained")
+    held = listed(
+        (f"{name}: {entries[name]['selection_rows']} rows" for name in read), "nothing is trained"
+    )
     licences = _licences(found)
     return [
         (
@@ -60,12 +71,20 @@ def _data(found: Records) -> list[Row]:
             _yes(uncounted, len(read)) if read else "not applicable",
             "below, Data sets",
         ),
-        ("selection never on the reported split", "yes" if read else "not applicable", f"held out of train: {held}"),
-        ("data can be had again, at a pinned revision or checksum", _yes(pinned, len(entries)), "below, Data sets"),
+        (
+            "selection never on the reported split",
+            "yes" if read else "not applicable",
+            f"held out of train: {held}",
+        ),
+        (
+            "data can be had again, at a pinned revision or checksum",
+            _yes(pinned, len(entries)),
+            "below, Data sets",
+        ),
         (
             "new data described",
             "yes" if made else "not applicable",
-            f"src/rankwise/generate.py: {listed(made)}" if made else "none",
+            f"src/rankwise/data/synthetic.py: {listed(made)}" if made else "none",
         ),
         ("licences of data and weights named", *licences),
     ]
@@ -73,9 +92,15 @@ def _data(found: Records) -> list[Row]:
 
 def _licences(found: Records) -> tuple[str, str]:
     lacking = {kind: found.unlicensed(kind) for kind in ("models", "datasets")}
-    said = [f"config/{kind}.yaml has none for {listed(names)}" for kind, names in lacking.items() if names]
+    said = [
+        f"config/{kind}.yaml has none for {listed(names)}"
+        for kind, names in lacking.items()
+        if names
+    ]
     every = len(found.used("models")) + len(found.used("datasets"))
-    return _yes([name for names in lacking.values() for name in names], every), "; ".join(said) or "below, Models and Data sets"
+    return _yes([name for names in lacking.values() for name in names], every), "; ".join(
+        said
+    ) or "below, Models and Data sets"
 
 
 def _code(found: Records) -> list[Row]:
@@ -85,9 +110,21 @@ def _code(found: Records) -> list[Row]:
     return [
         ("dependencies pinned", "yes", locks),
         ("installed as pinned", _yes(differing, len(places)), "below, Run-time environment"),
-        ("training and evaluation code", "yes", "workflow_scripts/, src/rankwise/; each result has a digest of every source"),
-        ("pretrained models named", "yes" if found.used("models") else "not applicable", "below, Models"),
-        ("commands that reproduce every result", "yes", "below, Experiment workflow; `rankwise trace FILE` for one"),
+        (
+            "training and evaluation code",
+            "yes",
+            "workflow_scripts/, src/rankwise/; each result has a digest of every source",
+        ),
+        (
+            "pretrained models named",
+            "yes" if found.used("models") else "not applicable",
+            "below, Models",
+        ),
+        (
+            "commands that reproduce every result",
+            "yes",
+            "below, Experiment workflow; `rankwise trace FILE` for one",
+        ),
     ]
 
 
@@ -100,7 +137,11 @@ def _experiments(found: Records) -> list[Row]:
         for name, (time, timed, every) in hours(found.results).items()
     )
     rows = [
-        ("number of runs", "yes", f"{sum(count.total() for count in counts.values())}; below, Runs"),
+        (
+            "number of runs",
+            "yes",
+            f"{sum(count.total() for count in counts.values())}; below, Runs",
+        ),
         (
             "failed runs reported",
             "yes",
@@ -111,7 +152,10 @@ def _experiments(found: Records) -> list[Row]:
         ("measures defined", "yes", "results/README.md, Columns"),
     ]
     if not found.runs:
-        return [*rows, ("seeds, variation, hyper-parameters", "not applicable", "the study trains nothing")]
+        return [
+            *rows,
+            ("seeds, variation, hyper-parameters", "not applicable", "the study trains nothing"),
+        ]
     several = len(found.seeds) > 1
     return [
         *rows,
@@ -122,7 +166,11 @@ def _experiments(found: Records) -> list[Row]:
             "yes" if searched else "no",
             "results/tables/search.csv" if searched else "set in config/, no search recorded",
         ),
-        ("variation over seeds", "yes" if several else "no", variation(found) if several else "one seed: no interval"),
+        (
+            "variation over seeds",
+            "yes" if several else "no",
+            variation(found) if several else "one seed: no interval",
+        ),
     ]
 
 
@@ -132,9 +180,14 @@ def variation(found: Records) -> str:
         return "standard deviation over seeds, results/tables/summary.csv"
     compared = found.frames["comparisons"]
     tests = listed(dict.fromkeys(compared["test"].dropna())) if "test" in compared else UNKNOWN
-    verdicts = listed(f"{count} {verdict}" for verdict, count in compared["verdict"].value_counts(sort=False).items())
+    verdicts = listed(
+        f"{count} {verdict}"
+        for verdict, count in compared["verdict"].value_counts(sort=False).items()
+    )
     margins = (
-        listed(f"{margin:g}" for margin in dict.fromkeys(compared["margin"].dropna())) if "margin" in compared else UNKNOWN
+        listed(f"{margin:g}" for margin in dict.fromkeys(compared["margin"].dropna()))
+        if "margin" in compared
+        else UNKNOWN
     )
     how = f"95 % intervals; {len(compared)} pairs tested by {tests}, margin {margins}: {verdicts or 'none'}"
     return f"{how}; results/tables/comparisons.csv"

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from rankwise.report import style, tables
-from rankwise.report.claims import FAILED, HELD, holds_as_corrected
+from rankwise.analysis import tables
+from rankwise.analysis.claim_verdicts import FAILED, HELD, holds_as_corrected
+from rankwise.report import style
 
 # Verdict -> colour (Okabe and Ito), marker, words.
 READING = "corrected"
@@ -27,7 +28,12 @@ def claims_figure(request: dict, output: Path) -> None:
     """Draw the table beside the output; the metadata carry the ids of the runs that decide it."""
     folder = output.parent / "tables"
     frames = [tables.read(folder / f"{name}.csv") for name in request["tables"]]
-    runs = [digest for frame in frames if "request_digest" in frame for digest in frame["request_digest"]]
+    runs = [
+        digest
+        for frame in frames
+        if "request_digest" in frame
+        for digest in frame["request_digest"]
+    ]
     style.save(draw(tables.read(output.with_suffix(".csv"))), output, sorted(set(runs)))
 
 
@@ -45,20 +51,29 @@ def draw(claims: pd.DataFrame) -> Figure:
     if not strips:
         axes.text(0.5, 0.5, "no claim is decided yet", transform=axes.transAxes, ha="center")
     shown = [kind for kind in LOOKS if (found["kind"] == kind).any()]
-    handles = [Line2D([], [], ls="", color=LOOKS[k][0], marker=LOOKS[k][1], ms=5, label=LOOKS[k][2]) for k in shown]
-    figure.legend(handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2, columnspacing=1.2)
+    handles = [
+        Line2D([], [], ls="", color=LOOKS[k][0], marker=LOOKS[k][1], ms=5, label=LOOKS[k][2])
+        for k in shown
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2, columnspacing=1.2
+    )
     return figure
 
 
 def kinds(claims: pd.DataFrame) -> pd.Series:
     """The verdict, with those not reproduced whose corrected reading is set apart."""
-    return claims["verdict"].mask((claims["verdict"] == FAILED) & holds_as_corrected(claims), READING)
+    return claims["verdict"].mask(
+        (claims["verdict"] == FAILED) & holds_as_corrected(claims), READING
+    )
 
 
 def counts(claims: pd.DataFrame) -> str:
     """How many claims there are, and how many of each verdict: `264 claims: 120 reproduced, ...`."""
     found = claims["verdict"].value_counts()
-    return f"{len(claims)} claims: " + ", ".join(f"{number} {verdict}" for verdict, number in found.items())
+    return f"{len(claims)} claims: " + ", ".join(
+        f"{number} {verdict}" for verdict, number in found.items()
+    )
 
 
 def _percent(claims: pd.DataFrame) -> pd.Series:
@@ -78,20 +93,33 @@ def _strip(axes: Axes, place: int, rows: pd.DataFrame) -> None:
     held, judged = (rows["kind"] == HELD).sum(), (rows["kind"] != "not comparable").sum()
     where = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
     text = f"{held} of {judged}" if judged else ""
-    axes.annotate(text, (1, place), (40, 0), ha="right", va="center_baseline", annotation_clip=False, **where)
+    axes.annotate(
+        text, (1, place), (40, 0), ha="right", va="center_baseline", annotation_clip=False, **where
+    )
 
 
 def _axis(axes: Axes, names: list[str]) -> None:
     axes.set_xscale("symlog", linthresh=EXACT, linscale=0.6)
     low, high = axes.get_xlim()
     axes.set_xlim(min(1.3 * low, -12), max(1.3 * high, 12))
-    axes.xaxis.set_major_locator(FixedLocator([tick for tick in TICKS if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]))
+    axes.xaxis.set_major_locator(
+        FixedLocator([tick for tick in TICKS if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]])
+    )
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+,.0f}".replace("-", style.MINUS) if value else "0"))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:+,.0f}".replace("-", style.MINUS) if value else "0")
+    )
     axes.set_xlabel("ours less the published number, % of it (log scale on both sides of 0)")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, pad=6)
     axes.grid(axis="y", visible=False)
     axes.axvline(0, color="#4D4D4D", linewidth=0.6, zorder=1)
-    axes.annotate("hold", (1, -0.6), (40, 4), xycoords=axes.get_yaxis_transform(), textcoords="offset points", ha="right")
+    axes.annotate(
+        "hold",
+        (1, -0.6),
+        (40, 4),
+        xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points",
+        ha="right",
+    )

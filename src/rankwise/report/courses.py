@@ -11,7 +11,9 @@ from rankwise.report import placing, style
 
 DIRECT = 8  # curves that a panel still shows well
 REFERENCES = 4  # methods without a rank that every panel repeats
-DECADE = 8  # from this ratio on, a logarithmic axis has ticks at 1, 3 and 10; below, also at 2 and 5
+DECADE = (
+    8  # from this ratio on, a logarithmic axis has ticks at 1, 3 and 10; below, also at 2 and 5
+)
 
 
 class Quantity(NamedTuple):
@@ -35,7 +37,12 @@ class Part(NamedTuple):
     like: pd.DataFrame
 
 
-def draw(figure: str, tables: dict[str, pd.DataFrame], labels: dict[str, str], quantities: tuple[Quantity, ...]) -> Figure:
+def draw(
+    figure: str,
+    tables: dict[str, pd.DataFrame],
+    labels: dict[str, str],
+    quantities: tuple[Quantity, ...],
+) -> Figure:
     """Panels by model, dataset and quantity, from `tables["history"]`; runs that failed, from `["runs"]`, are named below.
 
     Raises:
@@ -51,22 +58,33 @@ def draw(figure: str, tables: dict[str, pd.DataFrame], labels: dict[str, str], q
     drawn = [(key, part) for key, some in parts.items() for part in some]
     if not drawn:
         asked = " or ".join(quantity.column for quantity in quantities)
-        raise ValueError(f"{figure}: no {asked} in the history of the cells {style.cells(tables['history'])}")
+        raise ValueError(
+            f"{figure}: no {asked} in the history of the cells {style.cells(tables['history'])}"
+        )
     keys = [key[:2] for key, _ in drawn]
     canvas, panels = style.panels(keys, style.COLUMN, height=2.6, columns=2)
     dashes = _dashes(tables["history"])
-    ends = [_panel(axes, key, part, labels, dashes) for axes, (key, part) in zip(panels, drawn, strict=True)]
+    ends = [
+        _panel(axes, key, part, labels, dashes)
+        for axes, (key, part) in zip(panels, drawn, strict=True)
+    ]
     placing.name_ends(canvas, panels, ends)
     return canvas
 
 
-def _found(figure: str, tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> tuple[dict, dict]:
+def _found(
+    figure: str, tables: dict[str, pd.DataFrame], labels: dict[str, str]
+) -> tuple[dict, dict]:
     """History and runs by model and dataset."""
     history = tables["history"]
     found, runs = style.groups(history, labels), style.groups(tables.get("runs", history), labels)
-    missing = pd.concat([history.iloc[:0], *(rows for key, rows in runs.items() if key not in found)])
+    missing = pd.concat(
+        [history.iloc[:0], *(rows for key, rows in runs.items() if key not in found)]
+    )
     if not found or len(missing):
-        raise ValueError(f"{figure}: no history for the cells of train: {style.cells(missing) or 'there are none'}")
+        raise ValueError(
+            f"{figure}: no history for the cells of train: {style.cells(missing) or 'there are none'}"
+        )
     return found, runs
 
 
@@ -74,16 +92,24 @@ def _valued(rows: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
     """The rows that have the quantity, as `value`."""
     if quantity.column not in rows:
         return rows.iloc[:0]
-    return rows.assign(value=rows[quantity.column].astype(float) * quantity.factor).dropna(subset="value")
+    return rows.assign(value=rows[quantity.column].astype(float) * quantity.factor).dropna(
+        subset="value"
+    )
 
 
-def _parts(quantity: Quantity, rows: pd.DataFrame, runs: pd.DataFrame, labels: dict[str, str]) -> list[Part]:
+def _parts(
+    quantity: Quantity, rows: pd.DataFrame, runs: pd.DataFrame, labels: dict[str, str]
+) -> list[Part]:
     """The panels of one model and dataset.
 
     One; with too many curves, one for each method that has ranks, beside those that have none; with too many of those as
     well, as many as it takes, in the order of the methods.
     """
-    failed = set(runs.loc[runs["status"] != "ok", "method"]) if "status" in runs and quantity.common else set()
+    failed = (
+        set(runs.loc[runs["status"] != "ok", "method"])
+        if "status" in runs and quantity.common
+        else set()
+    )
     runs = runs[runs["method"].isin({*rows["method"], *failed})]
     ranked = list(dict.fromkeys(runs.loc[runs["rank"] > 0, "method"]))
     alone = list(dict.fromkeys(runs.loc[runs["rank"] == 0, "method"]))
@@ -91,15 +117,32 @@ def _parts(quantity: Quantity, rows: pd.DataFrame, runs: pd.DataFrame, labels: d
     if curves.sum() <= DIRECT or (len(ranked) < 2 and len(alone) <= DIRECT):
         return [Part(quantity, "", "", rows, runs, rows)]
     if len(alone) <= REFERENCES:
-        chosen = [(f["rank"] == 0) | (f["method"] == method) for method in ranked for f in (rows, runs)]
+        chosen = [
+            (f["rank"] == 0) | (f["method"] == method) for method in ranked for f in (rows, runs)
+        ]
         pairs = zip(ranked, chosen[::2], chosen[1::2], strict=True)
-        return [Part(quantity, labels[method], method, rows[mine], runs[ours], rows) for method, mine, ours in pairs]
-    number = curves.reindex(list(dict.fromkeys(runs["method"])), fill_value=1).cumsum().sub(1).floordiv(DIRECT)
+        return [
+            Part(quantity, labels[method], method, rows[mine], runs[ours], rows)
+            for method, mine, ours in pairs
+        ]
+    number = (
+        curves.reindex(list(dict.fromkeys(runs["method"])), fill_value=1)
+        .cumsum()
+        .sub(1)
+        .floordiv(DIRECT)
+    )
     pages = [number[number == page].index for page in number.unique()]
     titles = [f"{page} of {len(pages)}" for page in range(1, len(pages) + 1)]
     every = zip(titles, pages, strict=True)
     return [
-        Part(quantity, title, "", rows[rows["method"].isin(some)], runs[runs["method"].isin(some)], rows)
+        Part(
+            quantity,
+            title,
+            "",
+            rows[rows["method"].isin(some)],
+            runs[runs["method"].isin(some)],
+            rows,
+        )
         for title, some in every
     ]
 
@@ -110,7 +153,9 @@ def _dashes(history: pd.DataFrame) -> dict[int, object]:
     return {0: "-", **{rank: style.DASHES[i % len(style.DASHES)] for i, rank in enumerate(ranks)}}
 
 
-def _panel(axes: Axes, key: tuple, part: Part, labels: dict[str, str], dashes: dict[int, object]) -> list[tuple]:
+def _panel(
+    axes: Axes, key: tuple, part: Part, labels: dict[str, str], dashes: dict[int, object]
+) -> list[tuple]:
     """Draw the curves; returns each one's last value, name and colour."""
     ends, alone, last = [], [], part.like["epoch"].max()
     own = {**labels, part.method: ""}
@@ -120,8 +165,18 @@ def _panel(axes: Axes, key: tuple, part: Part, labels: dict[str, str], dashes: d
         steps["epoch"] = curve.groupby("update")["epoch"].first()
         if len(steps) == 1:  # nothing was trained: a level, not a curve
             steps = pd.concat([steps, steps.assign(epoch=last)])
-        axes.fill_between(steps["epoch"], steps["min"], steps["max"], color=colour, alpha=0.15, linewidth=0)
-        axes.plot(steps["epoch"], steps["mean"], color=colour, linestyle=dashes[rank], lw=1.2, marker=marker, ms=2.2)
+        axes.fill_between(
+            steps["epoch"], steps["min"], steps["max"], color=colour, alpha=0.15, linewidth=0
+        )
+        axes.plot(
+            steps["epoch"],
+            steps["mean"],
+            color=colour,
+            linestyle=dashes[rank],
+            lw=1.2,
+            marker=marker,
+            ms=2.2,
+        )
         ends.append((steps["mean"].iloc[-1], style.name(method, rank, own), style.ink(colour)))
         alone += [ends[-1][1]] * (curve["seed"].nunique() == 1)
     style.entitle(axes, *key[:2], part.title)
@@ -138,7 +193,9 @@ def _axes(axes: Axes, part: Part, last: float) -> None:
     if part.quantity.log and low > 0:
         axes.set_yscale("log")
         axes.set_ylim(low / 1.15, high * 1.15)
-        axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 3) if high / low > DECADE else (1, 2, 5)))
+        axes.yaxis.set_major_locator(
+            LogLocator(10, subs=(1, 3) if high / low > DECADE else (1, 2, 5))
+        )
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:

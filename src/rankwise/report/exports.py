@@ -7,8 +7,9 @@ file what it is, its unit, and where ours differs.
 import shutil
 from pathlib import Path
 
-from rankwise import result
-from rankwise.report import system_a, system_c, tables
+from rankwise.analysis import tables
+from rankwise.core import result
+from rankwise.report import system_a, system_c
 
 INTRODUCTION = """\
 # Results in the layouts of published systems

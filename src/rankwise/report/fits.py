@@ -18,7 +18,9 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     """
     table = tables["fits"]
     if table.empty or "largest_batch_size" not in table:
-        raise ValueError("fits: no result: no cell of profile has the measurement fits, or none is supported")
+        raise ValueError(
+            "fits: no result: no cell of profile has the measurement fits, or none is supported"
+        )
     sizes = sorted(table["memory_gib"].dropna().unique())
     colours = dict(zip(sizes, [*style.COLOURS[2:], *style.COLOURS[:2]], strict=False))
     found = {
@@ -26,16 +28,30 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
         for key, group in style.groups(table, labels).items()
         for tokens, rows in group.groupby("sequence_length_tokens")
     }
-    compact = {key: rows.drop_duplicates(["method", "rank"]).reset_index(drop=True) for key, rows in found.items()}
+    compact = {
+        key: rows.drop_duplicates(["method", "rank"]).reset_index(drop=True)
+        for key, rows in found.items()
+    }
     figure, grid = bars.panels(compact, foot=0.3)
     for axes, key in zip(grid, found, strict=True):
         _panel(axes, found[key], compact[key], colours, labels)
-    dots = [Line2D([], [], color=colour, marker="o", ms=4.5, ls="", label=f"{size:g} GiB") for size, colour in colours.items()]
-    figure.legend(handles=dots, loc="outside lower left", ncols=len(dots), handletextpad=0.1, columnspacing=1.2)
+    dots = [
+        Line2D([], [], color=colour, marker="o", ms=4.5, ls="", label=f"{size:g} GiB")
+        for size, colour in colours.items()
+    ]
+    figure.legend(
+        handles=dots,
+        loc="outside lower left",
+        ncols=len(dots),
+        handletextpad=0.1,
+        columnspacing=1.2,
+    )
     return figure
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, compact: pd.DataFrame, colours: dict, labels: dict[str, str]) -> None:
+def _panel(
+    axes: Axes, rows: pd.DataFrame, compact: pd.DataFrame, colours: dict, labels: dict[str, str]
+) -> None:
     bars.stack(axes, compact, {}, labels)
     axes.set_xscale("log")
     place = {key: i for i, key in enumerate(zip(compact["method"], compact["rank"], strict=True))}
@@ -46,7 +62,9 @@ def _panel(axes: Axes, rows: pd.DataFrame, compact: pd.DataFrame, colours: dict,
             axes.plot(row.largest_batch_size, y, "o", color=colour, ms=4.5, clip_on=False)
         else:
             x = 0.012 + 0.03 * list(colours).index(row.memory_gib)
-            axes.plot(x, y, "x", color=colour, ms=4, transform=axes.get_yaxis_transform(), clip_on=False)
+            axes.plot(
+                x, y, "x", color=colour, ms=4, transform=axes.get_yaxis_transform(), clip_on=False
+            )
     axes.set_xlim(0.5, largest * 1.6)
     axes.xaxis.set_major_locator(LogLocator(10, subs=(1,) if largest > 300 else (1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())

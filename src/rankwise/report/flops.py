@@ -36,7 +36,14 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
         axes.set_title(" / ".join(key), pad=15)
         _panel(axes, rows.reset_index(drop=True), labels)
     handles = [Patch(color=colour, label=phase) for phase, colour in PHASES.items()]
-    figure.legend(handles=handles, loc="outside lower left", ncols=4, columnspacing=1.0, handlelength=1.0, handletextpad=0.4)
+    figure.legend(
+        handles=handles,
+        loc="outside lower left",
+        ncols=4,
+        columnspacing=1.0,
+        handlelength=1.0,
+        handletextpad=0.4,
+    )
     return figure
 
 
@@ -45,12 +52,25 @@ def phases(rows: pd.DataFrame) -> pd.DataFrame:
 
     Rows that did not end well are empty, whatever they hold.
     """
-    names = ("forward_flops", "backward_flops", "accumulation_steps", "optimizer_flops", "optimizer_amortised_flops")
+    names = (
+        "forward_flops",
+        "backward_flops",
+        "accumulation_steps",
+        "optimizer_flops",
+        "optimizer_amortised_flops",
+    )
     sound = rows["status"] == "ok"
     forward, backward, steps, plain, amortised = (
-        (rows[name] if name in rows else pd.Series(float("nan"), rows.index)).where(sound).astype(float) for name in names
+        (rows[name] if name in rows else pd.Series(float("nan"), rows.index))
+        .where(sound)
+        .astype(float)
+        for name in names
     )
-    return pd.DataFrame(dict(zip(PHASES, (steps * forward, steps * backward, plain, amortised - plain), strict=True)))
+    return pd.DataFrame(
+        dict(
+            zip(PHASES, (steps * forward, steps * backward, plain, amortised - plain), strict=True)
+        )
+    )
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
@@ -59,7 +79,9 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
     one, prefix = _prefix(totals.max())
     start = pd.Series(0.0, rows.index)
     for phase, colour in PHASES.items():
-        axes.barh(rows.index, parts[phase] / one, left=start / one, color=colour, height=0.72, linewidth=0)
+        axes.barh(
+            rows.index, parts[phase] / one, left=start / one, color=colour, height=0.72, linewidth=0
+        )
         start += parts[phase]
     _beside(axes, -0.9, f"{prefix}FLOP", TOTAL)
     _beside(axes, -0.9, "optimizer", SHARE)
@@ -88,7 +110,15 @@ def _axes(axes: Axes, rows: pd.DataFrame, labels: dict[str, str], longest: float
 def _beside(axes: Axes, place: float, text: str, right: float) -> None:
     """Text that ends `right` points right of the panel."""
     where = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
-    axes.annotate(text, (1, place), (right, 0), ha="right", va="center_baseline", annotation_clip=False, **where)
+    axes.annotate(
+        text,
+        (1, place),
+        (right, 0),
+        ha="right",
+        va="center_baseline",
+        annotation_clip=False,
+        **where,
+    )
 
 
 def _prefix(flops: float) -> tuple[float, str]:
@@ -101,7 +131,9 @@ def _percent(share: float) -> str:
     percent = 100 * share
     if not percent:
         return "0 %"
-    return "< 0.01 %" if percent < 0.01 else f"{percent:.2f} %" if percent < 1 else f"{percent:.1f} %"
+    return (
+        "< 0.01 %" if percent < 0.01 else f"{percent:.2f} %" if percent < 1 else f"{percent:.1f} %"
+    )
 
 
 def _names(rows: pd.DataFrame, labels: dict[str, str]) -> list[str]:

@@ -25,7 +25,9 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     found = estimated.groups("heatmap", tables, labels)
     columns = {key: sorted(set(group.curves["rank"])) for key, group in found.items()}
     heights = [group.curves["method"].nunique() for group in found.values()]
-    names = max(len(labels[method]) for group in found.values() for method in group.curves["method"])
+    names = max(
+        len(labels[method]) for group in found.values() for method in group.curves["method"]
+    )
     notes = sum(len(group.notes(labels)) for group in found.values())
     width = max(style.COLUMN, 0.075 * names + CELL * max(map(len, columns.values())) + 0.15)
     figure = style.canvas(width, ROW * sum(heights) + AROUND * len(found) + 0.14 * notes + 0.3)
@@ -36,12 +38,17 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
         own = comparisons[(comparisons["model"] == key[0]) & (comparisons["dataset"] == key[1])]
         axes.set_title(" / ".join(key))
         marks |= _panel(axes, group, verdicts.pairs(own), columns[key], labels)
-    shown = ["darker is better, frame: best", *(text for mark, text in LEGEND.items() if mark in marks)]
+    shown = [
+        "darker is better, frame: best",
+        *(text for mark, text in LEGEND.items() if mark in marks),
+    ]
     figure.supxlabel("    ".join(shown), x=0.02, ha="left", fontsize=7.5)
     return figure
 
 
-def _panel(axes: Axes, group: estimated.Group, pairs: dict, ranks: list[int], labels: dict[str, str]) -> set[str]:
+def _panel(
+    axes: Axes, group: estimated.Group, pairs: dict, ranks: list[int], labels: dict[str, str]
+) -> set[str]:
     """Draw the cells; returns which marks they have."""
     methods = list(dict.fromkeys(group.curves["method"]))
     sound = group.curves[(group.curves["failed"] == "") & group.curves["value"].notna()]
@@ -55,11 +62,16 @@ def _panel(axes: Axes, group: estimated.Group, pairs: dict, ranks: list[int], la
         _cell(axes, x, y, row, shades[i], is_best, verdict)
     axes.set_xlim(0, len(ranks))
     axes.set_ylim(len(methods), 0)
-    axes.set_xticks([i + 0.5 for i in range(len(ranks))], [f"{rank:.0f}" if rank else "no rank" for rank in ranks])
+    axes.set_xticks(
+        [i + 0.5 for i in range(len(ranks))],
+        [f"{rank:.0f}" if rank else "no rank" for rank in ranks],
+    )
     axes.set_yticks([i + 0.5 for i in range(len(methods))], [labels[method] for method in methods])
     for tick, method in zip(axes.get_yticklabels(), methods, strict=True):
         tick.set_color(style.ink(style.look(method, labels)[0]))
-    axes.set_xlabel("\n".join([f"rank; the cells: {group.axis.splitlines()[0]}", *group.notes(labels)]))
+    axes.set_xlabel(
+        "\n".join([f"rank; the cells: {group.axis.splitlines()[0]}", *group.notes(labels)])
+    )
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[["left", "bottom"]].set_visible(False)
@@ -70,25 +82,55 @@ def _shades(group: estimated.Group) -> pd.Series:
     """A colour a curve, darker the better it is; white without a value."""
     worth = group.sign * group.curves["value"]
     low, high = worth.quantile(CLIPPED), worth.max()
-    share = ((worth - low) / (high - low)).clip(0, 1) if high > low else worth.where(worth.isna(), 1.0)
+    share = (
+        ((worth - low) / (high - low)).clip(0, 1) if high > low else worth.where(worth.isna(), 1.0)
+    )
     blues = colormaps["Blues"]
-    return share.map(lambda part: blues(LIGHTEST + (DARKEST - LIGHTEST) * part) if pd.notna(part) else "white")
+    return share.map(
+        lambda part: blues(LIGHTEST + (DARKEST - LIGHTEST) * part) if pd.notna(part) else "white"
+    )
 
 
 def _against(best: pd.Series, row: pd.Series, pairs: dict) -> str:
     """What the comparisons say of a curve and the best."""
-    return pairs.get(frozenset([(best["method"], best["rank"]), (row["method"], row["rank"])]), "undecided")
+    return pairs.get(
+        frozenset([(best["method"], best["rank"]), (row["method"], row["rank"])]), "undecided"
+    )
 
 
-def _cell(axes: Axes, x: int, y: int, row: pd.Series, shade: object, is_best: bool, verdict: str) -> None:
+def _cell(
+    axes: Axes, x: int, y: int, row: pd.Series, shade: object, is_best: bool, verdict: str
+) -> None:
     failed = row["failed"] != ""
-    hatch = {"hatch": "////", "edgecolor": "#B0B0B0", "linewidth": 0} if failed else {"edgecolor": "white", "linewidth": 1.5}
+    hatch = (
+        {"hatch": "////", "edgecolor": "#B0B0B0", "linewidth": 0}
+        if failed
+        else {"edgecolor": "white", "linewidth": 1.5}
+    )
     axes.add_patch(Rectangle((x, y), 1, 1, facecolor=shade, **hatch))
     if is_best:
-        axes.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor="black", linewidth=1.4, zorder=4, clip_on=False))
+        axes.add_patch(
+            Rectangle(
+                (x, y), 1, 1, fill=False, edgecolor="black", linewidth=1.4, zorder=4, clip_on=False
+            )
+        )
     number = "" if pd.isna(row["value"]) else style.number(row["value"])
-    text = number + MARKS[verdict] * (not failed) if number else row["failed"].replace("out of memory", "out of\nmemory")
+    text = (
+        number + MARKS[verdict] * (not failed)
+        if number
+        else row["failed"].replace("out of memory", "out of\nmemory")
+    )
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8} if failed else None
     weight = "bold" if is_best else "normal"
     size = 8 if number else 7
-    axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=size, weight=weight, bbox=box, linespacing=0.95)
+    axes.text(
+        x + 0.5,
+        y + 0.5,
+        text,
+        ha="center",
+        va="center",
+        fontsize=size,
+        weight=weight,
+        bbox=box,
+        linespacing=0.95,
+    )

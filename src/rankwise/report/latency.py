@@ -43,10 +43,20 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     along = {key: _along(rows) for key, rows in found.items()}
     if not any(along.values()):
         return _dots(found, labels)
-    parts = [part for key, rows in found.items() for part in _parts(key, rows, along[key] or SIZE, labels)]
-    figure, panels = style.panels([(part.title,) for part in parts], 4.6 if len(parts) == 1 else 3.5, 2.6, columns=2)
+    parts = [
+        part
+        for key, rows in found.items()
+        for part in _parts(key, rows, along[key] or SIZE, labels)
+    ]
+    figure, panels = style.panels(
+        [(part.title,) for part in parts], 4.6 if len(parts) == 1 else 3.5, 2.6, columns=2
+    )
     ends = [_curves(axes, part, labels) for axes, part in zip(panels, parts, strict=True)]
-    _legend(figure, tables["forward"], [Line2D([], [], color="black", ls=dash, lw=1.2) for dash in ("-", "--")])
+    _legend(
+        figure,
+        tables["forward"],
+        [Line2D([], [], color="black", ls=dash, lw=1.2) for dash in ("-", "--")],
+    )
     placing.name_ends(figure, panels, ends)
     return figure
 
@@ -84,14 +94,18 @@ def failures(rows: pd.DataFrame, labels: dict[str, str]) -> list[str]:
 
 
 def _along(rows: pd.DataFrame) -> str | None:
-    return next((column for column in (SIZE, LENGTH) if column in rows and rows[column].nunique() > 1), None)
+    return next(
+        (column for column in (SIZE, LENGTH) if column in rows and rows[column].nunique() > 1), None
+    )
 
 
 def _merged(rows: pd.DataFrame) -> pd.Series:
     return rows["merged"].eq(True) if "merged" in rows else pd.Series(False, rows.index)
 
 
-def _parts(key: tuple[str, str], rows: pd.DataFrame, along: str, labels: dict[str, str]) -> list[Part]:
+def _parts(
+    key: tuple[str, str], rows: pd.DataFrame, along: str, labels: dict[str, str]
+) -> list[Part]:
     """The panels of one model and dataset: at its longest length, as many as keep each readable, methods together."""
     other = LENGTH if along == SIZE else SIZE
     shown = rows[rows[other].isna() | (rows[other] == rows[other].max())]
@@ -99,7 +113,10 @@ def _parts(key: tuple[str, str], rows: pd.DataFrame, along: str, labels: dict[st
     last = max(pages.values())
     name = " / ".join(key)
     titles = [f"{name}, {page + 1} of {last + 1}" if last else name for page in range(last + 1)]
-    return [Part(title, shown[shown["method"].map(pages) == page], along) for page, title in enumerate(titles)]
+    return [
+        Part(title, shown[shown["method"].map(pages) == page], along)
+        for page, title in enumerate(titles)
+    ]
 
 
 def _pages(curves: pd.Series, labels: dict[str, str]) -> dict[str, int]:
@@ -125,9 +142,20 @@ def _curves(axes: Axes, part: Part, labels: dict[str, str]) -> list[tuple]:
             low, middle, high = (curve[name] / one for name in LATENCY)
             place = ranks.index(rank) / (len(ranks) - 1) if rank and len(ranks) > 1 else 0.5
             width = 0.8 + 0.8 * place  # the higher the rank, the thicker
-            look = {"color": colour, "marker": marker, "ms": 3, "lw": width, "mfc": "white" if merged else colour}
+            look = {
+                "color": colour,
+                "marker": marker,
+                "ms": 3,
+                "lw": width,
+                "mfc": "white" if merged else colour,
+            }
             axes.errorbar(
-                curve[along], middle, [middle - low, high - middle], ls="--" if merged else "-", elinewidth=0.7, **look
+                curve[along],
+                middle,
+                [middle - low, high - middle],
+                ls="--" if merged else "-",
+                elinewidth=0.7,
+                **look,
             )
             if not merged:
                 name = style.name(method, rank, labels) + mark(curve)
@@ -148,20 +176,32 @@ def _axes(axes: Axes, rows: pd.DataFrame, along: str, unit: str) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     fixed = rows[LENGTH if along == SIZE else SIZE].max()
-    axes.set_xlabel(f"batch size (of {fixed:.0f} tokens)" if along == SIZE else f"tokens (batch size {fixed:.0f})")
+    axes.set_xlabel(
+        f"batch size (of {fixed:.0f} tokens)"
+        if along == SIZE
+        else f"tokens (batch size {fixed:.0f})"
+    )
 
 
 def _legend(figure: Figure, rows: pd.DataFrame, looks: list[Line2D]) -> None:
-    shown = [(look, name) for look, name in zip(looks, ("un-merged", "merged"), strict=True) if _merged(rows).any()]
+    shown = [
+        (look, name)
+        for look, name in zip(looks, ("un-merged", "merged"), strict=True)
+        if _merged(rows).any()
+    ]
     add_legend(figure, rows, shown, columns=2)
 
 
-def add_legend(figure: Figure, rows: pd.DataFrame, shown: list[tuple[object, str]], columns: int) -> None:
+def add_legend(
+    figure: Figure, rows: pd.DataFrame, shown: list[tuple[object, str]], columns: int
+) -> None:
     """What the looks mean, below what taints the rows."""
     title = {"title": "\n".join(daggers(rows)), "title_fontsize": 8, "alignment": "left"}
     if shown or title["title"]:
         looks, names = [look for look, _ in shown], [name for _, name in shown]
-        figure.legend(looks, names, loc="outside lower left", ncols=columns, handletextpad=0.4, **title)
+        figure.legend(
+            looks, names, loc="outside lower left", ncols=columns, handletextpad=0.4, **title
+        )
 
 
 def _dots(found: dict[tuple[str, str], pd.DataFrame], labels: dict[str, str]) -> Figure:
@@ -172,7 +212,10 @@ def _dots(found: dict[tuple[str, str], pd.DataFrame], labels: dict[str, str]) ->
     for axes, (key, rows) in zip(grid, found.items(), strict=True):
         axes.set_title(" / ".join(key))
         _panel_of_dots(axes, rows, labels)
-    dots = [Line2D([], [], color="black", marker="o", ms=4.5, ls="", mfc=fill) for fill in ("black", "white")]
+    dots = [
+        Line2D([], [], color="black", marker="o", ms=4.5, ls="", mfc=fill)
+        for fill in ("black", "white")
+    ]
     _legend(figure, pd.concat(found.values()), dots)
     return figure
 
@@ -186,17 +229,30 @@ def _panel_of_dots(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> No
         for row, merged in zip(both.itertuples(), _merged(both), strict=True):
             if row.status != "ok":
                 axes.annotate(
-                    row.status.replace("_", " "), (0.02, place), xycoords=axes.get_yaxis_transform(), va="center_baseline"
+                    row.status.replace("_", " "),
+                    (0.02, place),
+                    xycoords=axes.get_yaxis_transform(),
+                    va="center_baseline",
                 )
                 continue
             low, middle, high = (getattr(row, name) / one for name in LATENCY)
             axes.plot([low, high], [place, place], color=colour, lw=0.9)
-            axes.plot(middle, place, "o", color=colour, mfc="white" if merged else colour, ms=4.5, zorder=3)
+            axes.plot(
+                middle,
+                place,
+                "o",
+                color=colour,
+                mfc="white" if merged else colour,
+                ms=4.5,
+                zorder=3,
+            )
         names.append(style.name(method, rank, labels) + mark(both))
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(left=0)
     axes.tick_params(axis="y", length=0, pad=6)
     axes.grid(axis="y", visible=False)
-    size = f", batch {rows[SIZE].max():.0f} of {rows[LENGTH].max():.0f} tokens" if sound.any() else ""
+    size = (
+        f", batch {rows[SIZE].max():.0f} of {rows[LENGTH].max():.0f} tokens" if sound.any() else ""
+    )
     axes.set_xlabel(f"latency ({unit}){size}")

@@ -43,13 +43,22 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
-    highest = rows["peak_bytes"].max() if "peak_bytes" in rows and rows["peak_bytes"].notna().any() else 1
+    highest = (
+        rows["peak_bytes"].max() if "peak_bytes" in rows and rows["peak_bytes"].notna().any() else 1
+    )
     one, unit = style.unit(highest)
     totals = bars.stack(axes, rows, PARTS, labels, per=one)
     for place, row in rows[rows["status"] == "ok"].iterrows():
-        bars.beside(axes, place, max(totals[place], _measured(row) / one), style.number(totals[place]))
+        bars.beside(
+            axes, place, max(totals[place], _measured(row) / one), style.number(totals[place])
+        )
         if _measured(row):
-            axes.plot([_measured(row) / one] * 2, [place - 0.42, place + 0.42], solid_capstyle="butt", **MEASURED)
+            axes.plot(
+                [_measured(row) / one] * 2,
+                [place - 0.42, place + 0.42],
+                solid_capstyle="butt",
+                **MEASURED,
+            )
     axes.set_xlim(0, highest / one * 1.12)
     axes.set_xlabel(f"bytes at the peak ({unit})")
 

@@ -59,14 +59,24 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
 def _beside(axes: Axes, place: int, text: str, right: float) -> None:
     """Text that ends `right` points right of the panel."""
     where = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
-    axes.annotate(text, (1, place), (right, 0), ha="right", va="center_baseline", annotation_clip=False, **where)
+    axes.annotate(
+        text,
+        (1, place),
+        (right, 0),
+        ha="right",
+        va="center_baseline",
+        annotation_clip=False,
+        **where,
+    )
 
 
 def _axis(axes: Axes, sizes: pd.Series, unit: str) -> None:
     axes.set_xscale("log")
     low, high = (sizes.min(), sizes.max()) if len(sizes) else (1, 1)
     axes.set_xlim(low / 1.6, high * 1.6)
-    axes.xaxis.set_major_locator(LogLocator(10, subs=(1,) if high / low > 100 else (1, 3) if high / low > 8 else (1, 2, 5)))
+    axes.xaxis.set_major_locator(
+        LogLocator(10, subs=(1,) if high / low > 100 else (1, 3) if high / low > 8 else (1, 2, 5))
+    )
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.set_xlabel(f"optimizer state ({unit}, log scale)")
@@ -76,7 +86,13 @@ def _axis(axes: Axes, sizes: pd.Series, unit: str) -> None:
 
 def _dot(axes: Axes, place: int, size: float, colour: str, measured: bool) -> None:
     """A dot at `size`, filled if the bytes were also counted; at 0, which a log axis lacks, an arrow at the edge."""
-    look = {"color": colour, "markerfacecolor": colour if measured else "white", "ms": 4.5, "clip_on": False, "zorder": 3}
+    look = {
+        "color": colour,
+        "markerfacecolor": colour if measured else "white",
+        "ms": 4.5,
+        "clip_on": False,
+        "zorder": 3,
+    }
     if size == 0:
         axes.plot(0, place, "<", transform=axes.get_yaxis_transform(), **look)
     elif size > 0:
@@ -105,5 +121,10 @@ def _legend(figure: Figure, rows: pd.DataFrame) -> None:
     measured = rows[rows["status"] == "ok"].apply(_is_measured, axis=1)
     texts = {True: "predicted, and counted after a real step", False: "predicted from shapes"}
     shown = [kind for kind in texts if (measured == kind).any()]
-    dots = [Line2D([], [], color="black", marker="o", ms=4.5, ls="", mfc="black" if k else "white") for k in shown]
-    figure.legend(dots, [texts[kind] for kind in shown], loc="outside lower left", ncols=2, handletextpad=0.2)
+    dots = [
+        Line2D([], [], color="black", marker="o", ms=4.5, ls="", mfc="black" if k else "white")
+        for k in shown
+    ]
+    figure.legend(
+        dots, [texts[kind] for kind in shown], loc="outside lower left", ncols=2, handletextpad=0.2
+    )

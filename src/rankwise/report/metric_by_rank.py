@@ -40,16 +40,27 @@ def _pages(group: estimated.Group, labels: dict[str, str]) -> list[tuple[str, es
     for method in rest:
         colour = style.look(method, labels)[0]
         room = [page for page in pages if len(page) < math.ceil(len(rest) / number)]
-        min(room, key=lambda page: sum(style.look(other, labels)[0] == colour for other in page)).append(method)
+        min(
+            room, key=lambda page: sum(style.look(other, labels)[0] == colour for other in page)
+        ).append(method)
     parts = []
     for place, page in enumerate(pages, 1):
-        mine, tried = (frame[frame["method"].isin([*shared, *page])] for frame in (curves, group.runs))
-        parts.append((f"{place} of {number}" if number > 1 else "", group._replace(curves=mine, runs=tried)))
+        mine, tried = (
+            frame[frame["method"].isin([*shared, *page])] for frame in (curves, group.runs)
+        )
+        parts.append(
+            (f"{place} of {number}" if number > 1 else "", group._replace(curves=mine, runs=tried))
+        )
     return parts
 
 
 def _panel(
-    axes: Axes, key: tuple[str, str], like: estimated.Group, title: str, group: estimated.Group, labels: dict[str, str]
+    axes: Axes,
+    key: tuple[str, str],
+    like: estimated.Group,
+    title: str,
+    group: estimated.Group,
+    labels: dict[str, str],
 ) -> list[tuple]:
     """Draw the curves; returns each one's last value, name and colour. Limits are those of `like`, all of the group."""
     ends, shown = [], group.curves.dropna(subset="value")
@@ -66,7 +77,9 @@ def _panel(
         ends.append((curve["value"].iloc[-1], labels[method], style.ink(colour)))
     style.entitle(axes, *key, title)
     axes.set_ylabel(group.axis)
-    axes.set_xlabel("\n".join(["rank (log scale)" if ranks else "no method has a rank", *group.notes(labels)]))
+    axes.set_xlabel(
+        "\n".join(["rank (log scale)" if ranks else "no method has a rank", *group.notes(labels)])
+    )
     _axes(axes, ranks, least, like.curves)
     return ends
 
@@ -82,21 +95,51 @@ def _axes(axes: Axes, ranks: list[int], least: float, curves: pd.DataFrame) -> N
     axes.set_ylim(low - margin, high + margin)
 
 
-def _curve(axes: Axes, curve: pd.DataFrame, shift: float, end: float, labels: dict[str, str]) -> None:
+def _curve(
+    axes: Axes, curve: pd.DataFrame, shift: float, end: float, labels: dict[str, str]
+) -> None:
     """A line through the ranks, on to `end`, with a point and its interval at each; hollow where there is none."""
     colour, marker = style.look(curve["method"].iloc[0], labels)
     x = [math.log2(rank) + shift for rank in curve["rank"]]
-    axes.plot(x, curve["value"], ls=style.dash(curve["method"].iloc[0], labels), color=colour, lw=1.0, zorder=2)
+    axes.plot(
+        x,
+        curve["value"],
+        ls=style.dash(curve["method"].iloc[0], labels),
+        color=colour,
+        lw=1.0,
+        zorder=2,
+    )
     axes.plot([x[-1], end], [curve["value"].iloc[-1]] * 2, ":", color=colour, lw=0.6, zorder=1)
     for place, row in zip(x, curve.itertuples(), strict=True):
         has_interval = pd.notna(row.low)
         if has_interval:
-            axes.plot([place, place], [row.low, row.high], color=colour, lw=0.9, solid_capstyle="butt", zorder=2)
-        axes.plot(place, row.value, marker, color=colour, mfc=colour if has_interval else "white", ms=3.6, zorder=3)
+            axes.plot(
+                [place, place],
+                [row.low, row.high],
+                color=colour,
+                lw=0.9,
+                solid_capstyle="butt",
+                zorder=2,
+            )
+        axes.plot(
+            place,
+            row.value,
+            marker,
+            color=colour,
+            mfc=colour if has_interval else "white",
+            ms=3.6,
+            zorder=3,
+        )
 
 
 def _level(axes: Axes, row: pd.Series, colour: str) -> None:
     """A method without a rank: a line across, in the band of its interval if it has one."""
     if pd.notna(row["low"]):
         axes.axhspan(row["low"], row["high"], color=colour, alpha=0.13, linewidth=0)
-    axes.axhline(row["value"], color=colour, lw=1.0, ls="-" if pd.notna(row["low"]) else (0, (4, 2)), zorder=1.5)
+    axes.axhline(
+        row["value"],
+        color=colour,
+        lw=1.0,
+        ls="-" if pd.notna(row["low"]) else (0, (4, 2)),
+        zorder=1.5,
+    )

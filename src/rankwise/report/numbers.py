@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from rankwise import result
-from rankwise.quantities import of_column, unit
-from rankwise.report import tables
+from rankwise.analysis import tables
+from rankwise.core import result
+from rankwise.core.units import of_column, unit
 
 CURVE = ["model", "dataset", "method", "rank"]
 VERDICTS = ("reproduced", "not reproduced", "not comparable", "not yet run")
@@ -29,12 +29,17 @@ def numbers(request: dict, output: Path) -> None:
     """Write numbers.json at `output` and numbers.tex beside it, from the tables below the same folder."""
     files = [Path(name).relative_to("results") for name in request["tables"]]
     frames = {file.stem: tables.read(output.parent / file) for file in files}
-    found = {**of_summary(frames.pop("summary"), frames, dict(request["labels"])), **of_claims(frames.get("claims"))}
+    found = {
+        **of_summary(frames.pop("summary"), frames, dict(request["labels"])),
+        **of_claims(frames.get("claims")),
+    }
     result.write_json(output, found)
     result.write_text(output.with_suffix(".tex"), latex(found))
 
 
-def of_summary(summary: pd.DataFrame, frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> dict[str, dict]:
+def of_summary(
+    summary: pd.DataFrame, frames: dict[str, pd.DataFrame], labels: dict[str, str]
+) -> dict[str, dict]:
     """Name -> value, text, unit, low and high (None without an interval) and the ids of the runs behind it.
 
     `frames` are the tables of results that the summary is made from, `labels` the methods' by name.
@@ -46,8 +51,13 @@ def of_summary(summary: pd.DataFrame, frames: dict[str, pd.DataFrame], labels: d
         key = {name: row[name] for name in CURVE}
         for column in _measured(rows):
             if pd.notna(row[column]):
-                ends = [None if pd.isna(end := row.get(name)) else end for name in tables.INTERVALS.get(column, (None, None))]
-                name = f"{key['model']}/{key['dataset']}/{key['method']}/r{key['rank']:.0f}/{column}"
+                ends = [
+                    None if pd.isna(end := row.get(name)) else end
+                    for name in tables.INTERVALS.get(column, (None, None))
+                ]
+                name = (
+                    f"{key['model']}/{key['dataset']}/{key['method']}/r{key['rank']:.0f}/{column}"
+                )
                 found[name] = _number(row[column], column, *ends, _runs(frames, key, column))
     return found
 
@@ -55,7 +65,11 @@ def of_summary(summary: pd.DataFrame, frames: dict[str, pd.DataFrame], labels: d
 def _measured(frame: pd.DataFrame) -> list[str]:
     """Columns of numbers, less the ends of intervals, which go with their middle."""
     others = {*CURVE, *(end for ends in tables.INTERVALS.values() for end in ends)}
-    return [name for name in frame.columns if name not in others and pd.api.types.is_numeric_dtype(frame[name])]
+    return [
+        name
+        for name in frame.columns
+        if name not in others and pd.api.types.is_numeric_dtype(frame[name])
+    ]
 
 
 def _at(frame: pd.DataFrame, key: dict) -> pd.DataFrame:
@@ -64,12 +78,16 @@ def _at(frame: pd.DataFrame, key: dict) -> pd.DataFrame:
 
 def _runs(frames: dict[str, pd.DataFrame], key: dict, column: str) -> list[str]:
     """Ids of the runs that a number is made of: those that ended well, in the table that has its quantity."""
-    sources = {name: list(frame.columns) for name, frame in frames.items() if "request_digest" in frame}
+    sources = {
+        name: list(frame.columns) for name, frame in frames.items() if "request_digest" in frame
+    }
     rows = _at(frames[of_column(column, sources)], {**key, "status": "ok"})
     return sorted(set(rows["request_digest"]))
 
 
-def _number(value: float, column: str, low: float | None, high: float | None, runs: list[str]) -> dict:
+def _number(
+    value: float, column: str, low: float | None, high: float | None, runs: list[str]
+) -> dict:
     value = int(value) if float(value).is_integer() and unit(column) != "%" else float(value)
     return {
         "value": value,
@@ -92,9 +110,14 @@ def of_claims(claims: pd.DataFrame | None) -> dict[str, dict]:
     """How many claims there are, and of each verdict."""
     if claims is None:
         return {}
-    counts = {**dict.fromkeys(VERDICTS, 0), **claims["verdict"].value_counts().to_dict(), "total": len(claims)}
+    counts = {
+        **dict.fromkeys(VERDICTS, 0),
+        **claims["verdict"].value_counts().to_dict(),
+        "total": len(claims),
+    }
     return {
-        f"claims/{verdict.replace(' ', '_')}": _number(count, "claims", None, None, []) for verdict, count in counts.items()
+        f"claims/{verdict.replace(' ', '_')}": _number(count, "claims", None, None, [])
+        for verdict, count in counts.items()
     }
 
 
@@ -106,7 +129,11 @@ def latex(found: dict[str, dict]) -> str:
 def _macros(found: dict[str, dict]) -> Iterator[str]:
     for name, one in sorted(found.items()):
         column = name.rpartition("/")[2]
-        ends = {f"{name}/{end}": text(one[end], column) for end in ("low", "high") if one[end] is not None}
+        ends = {
+            f"{name}/{end}": text(one[end], column)
+            for end in ("low", "high")
+            if one[end] is not None
+        }
         for key, shown in {name: one["text"], **ends}.items():
             yield f"\\rankwise@number{{{key}}}{{{_tex(shown)}}}\n"
 

@@ -34,7 +34,9 @@ def spread(wanted: list[float], gap: float, low: float, high: float) -> np.ndarr
     return found
 
 
-def place(axes: Axes, marks: list[tuple[float, float, str, object]], avoid: list[tuple[float, float]]) -> None:
+def place(
+    axes: Axes, marks: list[tuple[float, float, str, object]], avoid: list[tuple[float, float]]
+) -> None:
     """Label marks, each (x, y, text, colour) in display pixels, near their dots, inside the axes and off the points `avoid`.
 
     A label that had to move away has a thin line to its dot. Call it when the layout is final.
@@ -44,12 +46,19 @@ def place(axes: Axes, marks: list[tuple[float, float, str, object]], avoid: list
     labels = [_annotation(axes, *mark) for mark in marks]
     obstacles = np.array([*dots, *avoid]).reshape(-1, 2)
     chosen: list[Bbox | None] = [None] * len(marks)
-    for _, i in itertools.product(range(SWEEPS), sorted(range(len(marks)), key=lambda k: (-dots[k][1], dots[k][0]))):
+    for _, i in itertools.product(
+        range(SWEEPS), sorted(range(len(marks)), key=lambda k: (-dots[k][1], dots[k][0]))
+    ):
         size = Text.get_window_extent(labels[i])  # an annotation's own adds its line
-        options = [_option(dots[i], size, radius * scale, angle) for radius in RADII for angle in ANGLES]
+        options = [
+            _option(dots[i], size, radius * scale, angle) for radius in RADII for angle in ANGLES
+        ]
         rivals = dots[:i] + dots[i + 1 :]
         others = [one for k, one in enumerate(chosen) if one and k != i]
-        chosen[i] = min(options, key=lambda one: _cost(one, dots[i], rivals, others, obstacles, axes.bbox, scale))
+        chosen[i] = min(
+            options,
+            key=lambda one: _cost(one, dots[i], rivals, others, obstacles, axes.bbox, scale),
+        )
     for label, box, (x, y) in zip(labels, chosen, dots, strict=True):
         label.set_position(((box.x0 - x) / scale, (box.y0 - y) / scale))
         label.arrow_patch.set_visible(_reach(box, (x, y)) > 8 * scale)
@@ -81,7 +90,13 @@ def _reach(box: Bbox, dot: tuple[float, float]) -> float:
 
 
 def _cost(
-    box: Bbox, dot: tuple, rivals: list[tuple], others: list[Bbox], dots: np.ndarray, inside: Bbox, scale: float
+    box: Bbox,
+    dot: tuple,
+    rivals: list[tuple],
+    others: list[Bbox],
+    dots: np.ndarray,
+    inside: Bbox,
+    scale: float,
 ) -> float:
     """Points to the dot, and much more for a label (or its line) on a label, on a dot, outside the axes or near a rival."""
     around = box.padded(4 * scale)
@@ -116,6 +131,16 @@ def name_ends(figure: Figure, panels: list[Axes], ends: list[list[tuple]]) -> No
         positions = spread(wanted, 9.5, axes.bbox.y0 * points + 3, axes.bbox.y1 * points - 4)
         for text, old, new in zip(found, wanted, positions, strict=True):
             text.set_position((8, new - old))
-            arrow = {"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
-            where = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "annotation_clip": False}
+            arrow = {
+                "arrowstyle": "-",
+                "color": text.get_color(),
+                "linewidth": 0.5,
+                "shrinkA": 0,
+                "shrinkB": 0,
+            }
+            where = {
+                "xycoords": axes.get_yaxis_transform(),
+                "textcoords": "offset points",
+                "annotation_clip": False,
+            }
             axes.annotate("", (1, text.xy[1]), (7, new - old), arrowprops=arrow, **where)

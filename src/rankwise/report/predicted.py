@@ -20,7 +20,9 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     """
     table = tables["ledger"]
     if "measured_peak_bytes" not in table or not table["measured_peak_bytes"].notna().any():
-        raise ValueError("predicted: no ledger was measured; set `measured: true` in a profile grid whose device is there")
+        raise ValueError(
+            "predicted: no ledger was measured; set `measured: true` in a profile grid whose device is there"
+        )
     rows = style.ordered(table[table["measured_peak_bytes"].notna()], labels)
     figure = style.canvas(4.6, 3.0)
     axes = figure.subplots()
@@ -31,19 +33,34 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     for (method, *_), some in rows.groupby(["method"], sort=False):
         colour, marker = style.look(method, labels)
         x = some["measured_peak_bytes"].astype(float) / one
-        axes.plot(x, share[some.index], marker, color=colour, ms=4, ls="", mfc="none" if marker != "o" else colour)
+        axes.plot(
+            x,
+            share[some.index],
+            marker,
+            color=colour,
+            ms=4,
+            ls="",
+            mfc="none" if marker != "o" else colour,
+        )
     axes.set_xlabel(f"measured peak ({unit})")
     axes.set_ylabel("measured less predicted (%)")
     reach = max(2.4, 1.2 * share.abs().max())
     axes.set_ylim(-reach, reach)
     axes.set_title(f"{len(rows)} cells, {(share.abs() <= LIMIT).sum()} within {LIMIT} %")
-    _name(figure, axes, rows.assign(share=share, x=rows["measured_peak_bytes"].astype(float) / one), labels)
+    _name(
+        figure,
+        axes,
+        rows.assign(share=share, x=rows["measured_peak_bytes"].astype(float) / one),
+        labels,
+    )
     return figure
 
 
 def _name(figure: Figure, axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
     """Name the cells, or of many those that are furthest off, if they are off at all, beside marks and the line at zero."""
-    worst = rows[rows["share"].abs() > 0.05].sort_values("share", key=abs, ascending=False).head(NAMED)
+    worst = (
+        rows[rows["share"].abs() > 0.05].sort_values("share", key=abs, ascending=False).head(NAMED)
+    )
     named = rows if len(rows) <= FEW else worst
     figure.draw_without_rendering()
     pixels = [

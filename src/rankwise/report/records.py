@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from rankwise import result
-from rankwise.plan import FOLDERS, MEASUREMENTS, Plan
-from rankwise.report.collect import StaleResult, place
+from rankwise.analysis.tidy import StaleResult, place
+from rankwise.core import result
+from rankwise.study.plan import FOLDERS, MEASUREMENTS, Plan
 
 UNKNOWN = "not recorded"
 TIMES = ("train_time_s", "evaluation_time_s")  # of a run's cost: what adds up to its time
@@ -26,7 +26,9 @@ def read(plan: Plan, root: Path) -> list[dict]:
             path = plan.path(measurement, cell)
             one = result.read(root / path)
             if one["request"] != plan.request(measurement, cell):
-                raise StaleResult(f"{path} answers another request than the planned one; run snakemake again")
+                raise StaleResult(
+                    f"{path} answers another request than the planned one; run snakemake again"
+                )
             found.append({**one, "measurement": measurement, "path": path})
     return found
 
@@ -40,7 +42,10 @@ def inputs(plan: Plan, root: Path) -> dict[tuple[str, str], dict]:
 def statuses(results: list[dict]) -> dict[str, Counter]:
     """Measurement -> how many of its results have each status."""
     names = dict.fromkeys(one["measurement"] for one in results)
-    return {name: Counter(one["status"] for one in results if one["measurement"] == name) for name in names}
+    return {
+        name: Counter(one["status"] for one in results if one["measurement"] == name)
+        for name in names
+    }
 
 
 def device(one: dict) -> str:
@@ -78,7 +83,9 @@ def hours(results: list[dict]) -> dict[str, tuple[float, int, int]]:
     found = {}
     for name in dict.fromkeys(map(device, results)):
         here = [one.get("cost", {}) for one in results if device(one) == name]
-        timed = [sum(cost.get(time, 0) for time in TIMES) for cost in here if "train_time_s" in cost]
+        timed = [
+            sum(cost.get(time, 0) for time in TIMES) for cost in here if "train_time_s" in cost
+        ]
         found[name] = (sum(timed) / 3600, len(timed), len(here))
     return found
 
@@ -86,16 +93,34 @@ def hours(results: list[dict]) -> dict[str, tuple[float, int, int]]:
 def peak_bytes(results: list[dict]) -> float | None:
     """The largest peak that a training run's allocator recorded, if any did."""
     return max(
-        (one["cost"]["peak_allocated_bytes"] for one in results if "peak_allocated_bytes" in one.get("cost", {})), default=None
+        (
+            one["cost"]["peak_allocated_bytes"]
+            for one in results
+            if "peak_allocated_bytes" in one.get("cost", {})
+        ),
+        default=None,
     )
 
 
 def disk_bytes(plan: Plan, root: Path) -> dict[str, int]:
     """What the study's prepared inputs and results take on disk."""
     folders = [(root / plan.input_path(kind, name)).parent for kind, name in plan.inputs()]
-    cells = [root / plan.path(kind, cell) for kind in (*FOLDERS, *MEASUREMENTS) for cell in plan.cells(kind)]
-    there = [file for folder in folders if folder.is_dir() for file in folder.rglob("*") if file.is_file()]
-    return {"inputs": sum(file.stat().st_size for file in there), "results": sum(file.stat().st_size for file in cells)}
+    cells = [
+        root / plan.path(kind, cell)
+        for kind in (*FOLDERS, *MEASUREMENTS)
+        for cell in plan.cells(kind)
+    ]
+    there = [
+        file
+        for folder in folders
+        if folder.is_dir()
+        for file in folder.rglob("*")
+        if file.is_file()
+    ]
+    return {
+        "inputs": sum(file.stat().st_size for file in there),
+        "results": sum(file.stat().st_size for file in cells),
+    }
 
 
 class Records:
@@ -119,23 +144,41 @@ class Records:
     def curves(self) -> dict[tuple, list[dict]]:
         """(model, dataset, method, rank) -> its training runs."""
         cells = [one["request"]["cell"] for one in self.runs]
-        keys = [tuple(cell[name] for name in ("model", "dataset", "method", "rank")) for cell in cells]
-        return {key: [one for one, own in zip(self.runs, keys, strict=True) if own == key] for key in dict.fromkeys(keys)}
+        keys = [
+            tuple(cell[name] for name in ("model", "dataset", "method", "rank")) for cell in cells
+        ]
+        return {
+            key: [one for one, own in zip(self.runs, keys, strict=True) if own == key]
+            for key in dict.fromkeys(keys)
+        }
 
 
 def source(entry: dict) -> str:
     """Where a model or dataset comes from, as its entry says: revision, SHA-256 or seed."""
     where = entry.get("weights", entry)
     if "hub" in where:
-        hub = where["hub"] if isinstance(where["hub"], dict) else {"repo": where["hub"], "revision": where["revision"]}
+        hub = (
+            where["hub"]
+            if isinstance(where["hub"], dict)
+            else {"repo": where["hub"], "revision": where["revision"]}
+        )
         return f"hub, {hub['repo']} at {hub['revision']}"
     if "files" in where:
         folder = where["files"] if isinstance(where["files"], str) else where["files"]["folder"]
-        sums = [where.get("sha256"), *(split.get("sha256") for split in entry.get("splits", {}).values())]
-        return f"files in {folder}, SHA-256 {', '.join(dict.fromkeys(filter(None, sums))) or UNKNOWN}"
+        sums = [
+            where.get("sha256"),
+            *(split.get("sha256") for split in entry.get("splits", {}).values()),
+        ]
+        return (
+            f"files in {folder}, SHA-256 {', '.join(dict.fromkeys(filter(None, sums))) or UNKNOWN}"
+        )
     if "generated" in entry:
         return f"generated, {entry['generated']['kind']}, seed {entry['generated']['seed']}"
-    return f"pre-trained here on {where['pretrain']['dataset']}" if "pretrain" in where else "shapes only, no weights"
+    return (
+        f"pre-trained here on {where['pretrain']['dataset']}"
+        if "pretrain" in where
+        else "shapes only, no weights"
+    )
 
 
 def table(heads: tuple[str, ...], rows: Iterable[tuple]) -> list[str]:

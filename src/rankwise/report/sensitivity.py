@@ -29,7 +29,9 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     parts = [(key, rows, *part) for key, rows in found.items() for part in _parts(rows, labels)]
     if not parts:
         raise ValueError("sensitivity: no trials: the study searches nothing")
-    figure, panels = style.panels([key for key, *_ in parts], 4.6 if len(parts) == 1 else style.COLUMN, height=2.6, columns=2)
+    figure, panels = style.panels(
+        [key for key, *_ in parts], 4.6 if len(parts) == 1 else style.COLUMN, height=2.6, columns=2
+    )
     ranks = sorted(set(tables["search"]["rank"]) - {0}, reverse=True)
     dashes = {0: "-", **{rank: style.DASHES[i % len(style.DASHES)] for i, rank in enumerate(ranks)}}
     ends = []
@@ -45,7 +47,11 @@ def _trials(search: pd.DataFrame) -> pd.DataFrame:
     """A row a trial: mean, lowest and highest loss of its seeds; none of them, if one failed."""
     keys = ["model", "dataset", *CURVE, "trial"]
     some = search.groupby(keys, sort=False)
-    losses = some[LOSS].agg(["mean", "min", "max"]).where(some["status"].agg(lambda status: (status == "ok").all()))
+    losses = (
+        some[LOSS]
+        .agg(["mean", "min", "max"])
+        .where(some["status"].agg(lambda status: (status == "ok").all()))
+    )
     return losses.join(some[["learning_rate", "selected"]].first()).reset_index()
 
 
@@ -55,12 +61,21 @@ def _parts(rows: pd.DataFrame, labels: dict[str, str]) -> list[tuple[str, pd.Dat
         return [("", rows)]
     alone = list(dict.fromkeys(rows.loc[rows["rank"] == 0, "method"]))
     pages = [alone[i : i + DIRECT] for i in range(0, len(alone), DIRECT)]
-    named = [(f"without a rank, {i}" if len(pages) > 1 else "without a rank", page) for i, page in enumerate(pages, 1)]
-    named += [(method, [method]) for method in labels if method in set(rows.loc[rows["rank"] > 0, "method"])]
+    named = [
+        (f"without a rank, {i}" if len(pages) > 1 else "without a rank", page)
+        for i, page in enumerate(pages, 1)
+    ]
+    named += [
+        (method, [method])
+        for method in labels
+        if method in set(rows.loc[rows["rank"] > 0, "method"])
+    ]
     return [(title, rows[rows["method"].isin(page)]) for title, page in named]
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str], dashes: dict[int, object]) -> list[tuple]:
+def _panel(
+    axes: Axes, rows: pd.DataFrame, labels: dict[str, str], dashes: dict[int, object]
+) -> list[tuple]:
     """Draw the curves and the notes below; returns each one's last loss (nats), name and colour."""
     ends, edge, failed = [], [], []
     for (method, rank), trials in rows.groupby(CURVE, sort=False):
@@ -69,12 +84,29 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str], dashes: dict[
         sound, bad = trials.dropna(subset="mean"), trials[trials["mean"].isna()]
         if len(sound):
             last = _curve(axes, sound, colour, marker, dashes[rank]).iloc[-1]
-            axes.plot([last["learning_rate"], _span(rows)[1]], [last["mean"]] * 2, ":", color=colour, lw=0.6)
+            axes.plot(
+                [last["learning_rate"], _span(rows)[1]],
+                [last["mean"]] * 2,
+                ":",
+                color=colour,
+                lw=0.6,
+            )
             ends.append((last["mean"], name, style.ink(colour)))
             edge += [name] * _at_end(trials)
         for rate in dict.fromkeys(bad["learning_rate"]):
-            height = 0.97 - 0.035 * (len(failed) % 4)  # those of other curves at the same rate stay visible
-            axes.plot(rate, height, "x", color=colour, ms=4.5, mew=1.2, transform=axes.get_xaxis_transform(), clip_on=False)
+            height = 0.97 - 0.035 * (
+                len(failed) % 4
+            )  # those of other curves at the same rate stay visible
+            axes.plot(
+                rate,
+                height,
+                "x",
+                color=colour,
+                ms=4.5,
+                mew=1.2,
+                transform=axes.get_xaxis_transform(),
+                clip_on=False,
+            )
         failed += [name] * bool(len(bad))
     notes = {"crosses, trials that failed": failed, "chosen at the end of the rates tried": edge}
     axes.set_xscale("log")
@@ -87,7 +119,9 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str], dashes: dict[
 def _at_end(trials: pd.DataFrame) -> bool:
     """Whether the chosen rate is the lowest or highest of several tried: a better one may lie beyond."""
     rates = trials["learning_rate"]
-    return rates.nunique() > 1 and bool(rates[trials["selected"].astype(bool)].isin([rates.min(), rates.max()]).any())
+    return rates.nunique() > 1 and bool(
+        rates[trials["selected"].astype(bool)].isin([rates.min(), rates.max()]).any()
+    )
 
 
 def _notes(notes: dict[str, list[str]]) -> list[str]:
@@ -99,15 +133,32 @@ def _notes(notes: dict[str, list[str]]) -> list[str]:
     ]
 
 
-def _curve(axes: Axes, sound: pd.DataFrame, colour: str, marker: str, dashes: object) -> pd.DataFrame:
+def _curve(
+    axes: Axes, sound: pd.DataFrame, colour: str, marker: str, dashes: object
+) -> pd.DataFrame:
     """Draw one curve, the lowest loss at each rate; returns its points."""
-    best = sound.sort_values("mean", kind="stable").drop_duplicates("learning_rate").sort_values("learning_rate")
-    axes.fill_between(best["learning_rate"], best["min"], best["max"], color=colour, alpha=0.15, linewidth=0)
+    best = (
+        sound.sort_values("mean", kind="stable")
+        .drop_duplicates("learning_rate")
+        .sort_values("learning_rate")
+    )
+    axes.fill_between(
+        best["learning_rate"], best["min"], best["max"], color=colour, alpha=0.15, linewidth=0
+    )
     axes.plot(best["learning_rate"], best["mean"], marker, ls=dashes, color=colour, lw=1.2, ms=2.4)
     others = sound.drop(index=best.index)
     axes.plot(others["learning_rate"], others["mean"], ".", color=colour, ms=2.4, alpha=0.6)
     chosen = sound[sound["selected"].astype(bool)]
-    axes.plot(chosen["learning_rate"], chosen["mean"], "o", ms=7, mfc="none", mec=style.ink(colour), mew=1.1, zorder=4)
+    axes.plot(
+        chosen["learning_rate"],
+        chosen["mean"],
+        "o",
+        ms=7,
+        mfc="none",
+        mec=style.ink(colour),
+        mew=1.1,
+        zorder=4,
+    )
     return best
 
 

@@ -16,7 +16,14 @@ from matplotlib.figure import Figure
 
 COLOURS = ("#7F7F7F", "#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 MARKERS = "osD^vPX<>ph*"  # the next one each time that the colours are used up
-DASHES = ("-", (0, (6, 1.2)), (0, (3, 1.2)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (1, 2.5)))  # fuller to thinner lines
+DASHES = (
+    "-",
+    (0, (6, 1.2)),
+    (0, (3, 1.2)),
+    (0, (1, 1)),
+    (0, (5, 1.5, 1, 1.5)),
+    (0, (1, 2.5)),
+)  # fuller to thinner lines
 GUIDE = "#D9D9D9"
 FRONT = "#CFCFCF"
 RC = {
@@ -73,32 +80,47 @@ def name(method: str, rank: int, labels: dict[str, str]) -> str:
 def ordered(frame: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
     """Rows by method, in the order of `labels`, then by rank; otherwise as they were."""
     place = frame["method"].map({method: i for i, method in enumerate(labels)})
-    return frame.assign(place=place).sort_values(["place", "rank"], kind="stable").drop(columns="place")
+    return (
+        frame.assign(place=place)
+        .sort_values(["place", "rank"], kind="stable")
+        .drop(columns="place")
+    )
 
 
 def groups(frame: pd.DataFrame, labels: dict[str, str]) -> dict[tuple[str, str], pd.DataFrame]:
     """Rows of each panel, ordered; the panels, (model, dataset), in the order of first appearance."""
-    return {key: ordered(rows, labels) for key, rows in frame.groupby(["model", "dataset"], sort=False)}
+    return {
+        key: ordered(rows, labels) for key, rows in frame.groupby(["model", "dataset"], sort=False)
+    }
 
 
 def cells(frame: pd.DataFrame) -> str:
     """The rows' cells for a message, each once: `tiny/sst2/lora/r2, ...`."""
-    found = (f"{row.model}/{row.dataset}/{row.method}/r{row.rank:.0f}" for row in frame.itertuples())
+    found = (
+        f"{row.model}/{row.dataset}/{row.method}/r{row.rank:.0f}" for row in frame.itertuples()
+    )
     return ", ".join(dict.fromkeys(found))
 
 
 def failed(runs: pd.DataFrame, labels: dict[str, str]) -> list[str]:
     """A line for each curve of which runs are missing, and why: `LoRA r=8: diverged, seed 0, 2`."""
     bad = runs[runs["status"] != "ok"] if "status" in runs else runs.iloc[:0]
-    seeds = bad.groupby(["method", "rank", "status"], sort=False)["seed"].agg(lambda seed: ", ".join(f"{s:.0f}" for s in seed))
-    return [f"{name(m, rank, labels)}: {why.replace('_', ' ')}, seed {some}" for (m, rank, why), some in seeds.items()]
+    seeds = bad.groupby(["method", "rank", "status"], sort=False)["seed"].agg(
+        lambda seed: ", ".join(f"{s:.0f}" for s in seed)
+    )
+    return [
+        f"{name(m, rank, labels)}: {why.replace('_', ' ')}, seed {some}"
+        for (m, rank, why), some in seeds.items()
+    ]
 
 
 def one_seed(names: list[str], curves: int) -> list[str]:
     """A line on those of `curves` curves that have one seed, called `names`, and so no interval; none if all have more."""
     if not names or len(names) == curves:
         return [ONE_SEED] * bool(names)
-    return [f"{', '.join(names) if len(names) <= NAMED else f'{len(names)} of {curves} curves'}, {ONE_SEED}"]
+    return [
+        f"{', '.join(names) if len(names) <= NAMED else f'{len(names)} of {curves} curves'}, {ONE_SEED}"
+    ]
 
 
 def unit(size_bytes: float) -> tuple[int, str]:
@@ -111,7 +133,9 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 
-def panels(keys: Iterable[tuple[str, str]], width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
+def panels(
+    keys: Iterable[tuple[str, str]], width: float, height: float, columns: int
+) -> tuple[Figure, list[Axes]]:
     """A figure with one titled panel of width x height inches a key, at most `columns` side by side."""
     keys = list(keys)
     across = min(columns, len(keys))
@@ -129,7 +153,9 @@ def entitle(axes: Axes, *parts: str) -> None:
     """Title a panel of a column's width with the parts that are not empty, the last on a line of its own if it must be."""
     *others, last = [part for part in parts if part]
     together = " / ".join([*others, last])
-    axes.set_title(together if len(together) <= TITLE or not others else " / ".join(others) + f" /\n{last}")
+    axes.set_title(
+        together if len(together) <= TITLE or not others else " / ".join(others) + f" /\n{last}"
+    )
 
 
 def canvas(width: float, height: float) -> Figure:
@@ -144,9 +170,15 @@ def save(figure: Figure, path: Path, request_digests: list[str]) -> None:
     runs = " ".join(sorted(set(map(str, request_digests))))
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(figure, path.with_suffix(".png"), {"Software": None, "Runs": runs})
-    _write(figure, path.with_suffix(".svg"), {"Creator": None, "Date": None, "Description": f"runs: {runs}"})
+    _write(
+        figure,
+        path.with_suffix(".svg"),
+        {"Creator": None, "Date": None, "Description": f"runs: {runs}"},
+    )
     undated = {"Creator": None, "Producer": None, "CreationDate": None}
-    _write(figure, path.with_suffix(".pdf"), {**undated, "Subject": f"runs: {runs}", "Keywords": runs})
+    _write(
+        figure, path.with_suffix(".pdf"), {**undated, "Subject": f"runs: {runs}", "Keywords": runs}
+    )
 
 
 @styled

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rankwise import result
+from rankwise.core import result
 
 MIB = 2**20
 BASELINE = "full"  # torch's AdamW, which the system calls Adam
@@ -66,8 +66,15 @@ gradients that is kept, although masking saves no product.
 def write(folder: Path, frames: Tables, train_samples: dict[str, int]) -> None:
     """Write every file that the tables have the numbers for; `train_samples` is the size of a dataset's train split."""
     whole = {name: frames.get(name, pd.DataFrame()) for name in COLUMNS}
-    whole = {name: frame.reindex(columns=dict.fromkeys((*CELL, *COLUMNS[name], *frame))) for name, frame in whole.items()}
-    keys = dict.fromkeys(key for frame in whole.values() for key in zip(*(frame[name] for name in CELL[:3]), strict=True))
+    whole = {
+        name: frame.reindex(columns=dict.fromkeys((*CELL, *COLUMNS[name], *frame)))
+        for name, frame in whole.items()
+    }
+    keys = dict.fromkeys(
+        key
+        for frame in whole.values()
+        for key in zip(*(frame[name] for name in CELL[:3]), strict=True)
+    )
     for model, dataset, method in keys:
         own, full = _of(whole, model, dataset, method), _of(whole, model, dataset, BASELINE)
         graph = folder / model / method / dataset
@@ -88,8 +95,13 @@ def epoch_loss(graph: Path, own: Tables) -> None:
     """Losses by epoch, the evaluation's beside the epoch that it followed."""
     trained = own["history"][own["history"]["epoch"] > 0]
     for (rank, seed), rows in trained.groupby(["rank", "seed"]):
-        losses = zip(rows["epoch"], rows["train_loss_nats"], rows["selection_loss_nats"], strict=True)
-        kept = [{"epoch": _whole(epoch), "train_loss": train, "eval_loss": held_out} for epoch, train, held_out in losses]
+        losses = zip(
+            rows["epoch"], rows["train_loss_nats"], rows["selection_loss_nats"], strict=True
+        )
+        kept = [
+            {"epoch": _whole(epoch), "train_loss": train, "eval_loss": held_out}
+            for epoch, train, held_out in losses
+        ]
         _csv(_run(graph, own["runs"], rank, seed) / "epoch_loss.csv", kept)
 
 
@@ -97,7 +109,10 @@ def epoch_peak_memory(graph: Path, own: Tables) -> None:
     """The peak of a whole run, at its last epoch: what training on CUDA measures."""
     last = own["history"].groupby(["rank", "seed"])["epoch"].max()
     for row in own["runs"].dropna(subset="peak_allocated_bytes").itertuples():
-        peak = {"epoch": _whole(last.get((row.rank, row.seed), 0.0)), "peak_memory_bytes": int(row.peak_allocated_bytes)}
+        peak = {
+            "epoch": _whole(last.get((row.rank, row.seed), 0.0)),
+            "peak_memory_bytes": int(row.peak_allocated_bytes),
+        }
         _csv(_run(graph, own["runs"], row.rank, row.seed) / "epoch_peak_memory.csv", [peak])
 
 
@@ -123,7 +138,9 @@ def total_program_memory(graph: Path, ledger: pd.DataFrame) -> None:
     """The most that CUDA's allocator reserved."""
     for row in ledger.dropna(subset="measured_reserved_bytes").itertuples():
         path = graph / f"r{row.rank}" / "total_program_memory.csv"
-        _metrics(path, "value_bytes", {"program_total_peak_memory": int(row.measured_reserved_bytes)})
+        _metrics(
+            path, "value_bytes", {"program_total_peak_memory": int(row.measured_reserved_bytes)}
+        )
 
 
 def forward_flops(graph: Path, forward: pd.DataFrame) -> None:
@@ -141,7 +158,11 @@ def peak_forward_memory(graph: Path, ledger: pd.DataFrame) -> None:
         predicted, measured = row.evaluation_peak_bytes, row.measured_evaluation_peak_bytes
         peak = predicted if pd.isna(measured) else measured
         found = {"peak_memory": int(peak), "predicted_peak_memory": int(predicted)}
-        _metrics(graph / f"r{row.rank}" / "forward_pass" / "peak_forward_memory.csv", "value_bytes", found)
+        _metrics(
+            graph / f"r{row.rank}" / "forward_pass" / "peak_forward_memory.csv",
+            "value_bytes",
+            found,
+        )
 
 
 # Optimizer memory and its companions --------------------------------------------------------------------------------------
@@ -151,10 +172,19 @@ def optimizer_memory(graph: Path, memory: pd.DataFrame, full: pd.DataFrame) -> N
     """Bytes of optimizer state and the saving against full AdamW: one file a rank, and all of them in one table."""
     base = full.dropna(subset="optimizer_state_bytes")["optimizer_state_bytes"]
     adam = [_saving("Adam", None, base.iloc[0], base)] if len(base) else []
-    rows = memory[memory["method"] != BASELINE].dropna(subset="optimizer_state_bytes").sort_values("rank")
-    others = [_saving(row.method, row.rank, row.optimizer_state_bytes, base) for row in rows.itertuples()]
+    rows = (
+        memory[memory["method"] != BASELINE]
+        .dropna(subset="optimizer_state_bytes")
+        .sort_values("rank")
+    )
+    others = [
+        _saving(row.method, row.rank, row.optimizer_state_bytes, base) for row in rows.itertuples()
+    ]
     for row in adam:
-        _csv(graph / "adam_opt" / "optimizer_memory.csv", [{name: value for name, value in row.items() if name != "rank"}])
+        _csv(
+            graph / "adam_opt" / "optimizer_memory.csv",
+            [{name: value for name, value in row.items() if name != "rank"}],
+        )
     for row in others:
         _csv(graph / f"r{row['rank']}_opt" / "optimizer_memory.csv", [row])
     if adam or others:
@@ -177,8 +207,14 @@ def memory_breakdowns(graph: Path, own: Tables, full: Tables) -> None:
     """One file a rank, and full AdamW's, to which the system's plots compare them."""
     for frames in (full, own):
         for row in frames["memory"].dropna(subset="optimizer_state_bytes").itertuples():
-            name = "memory_breakdown.csv" if row.method == BASELINE else f"memory_breakdown_r{row.rank}.csv"
-            ledger, state = (frames[table][frames[table]["rank"] == row.rank] for table in ("ledger", "state"))
+            name = (
+                "memory_breakdown.csv"
+                if row.method == BASELINE
+                else f"memory_breakdown_r{row.rank}.csv"
+            )
+            ledger, state = (
+                frames[table][frames[table]["rank"] == row.rank] for table in ("ledger", "state")
+            )
             _csv(graph / name, breakdown(row, ledger.iloc[0] if len(ledger) else None, state))
 
 
@@ -192,10 +228,19 @@ def breakdown(memory: tuple, ledger: pd.Series | None, state: pd.DataFrame) -> l
     for name, size in parts.items():
         rows.append(_component(f"{name}_total", size))
         if name == "optimizer_states":
-            rows += [_component(f"optimizer_state_{tensor}", held) for tensor, held in _states(size, state).items()]
+            rows += [
+                _component(f"optimizer_state_{tensor}", held)
+                for tensor, held in _states(size, state).items()
+            ]
     rows += _cuda(ledger)
     if "activations" in parts:
-        rows.append(_component("total_components", sum(parts.values()), "Parameters + optimizer + activations + gradients"))
+        rows.append(
+            _component(
+                "total_components",
+                sum(parts.values()),
+                "Parameters + optimizer + activations + gradients",
+            )
+        )
     return [*_sizes(ledger), *rows]
 
 
@@ -209,19 +254,38 @@ def _states(total: float, state: pd.DataFrame) -> dict[str, int]:
 def _cuda(ledger: pd.Series | None) -> list[dict]:
     if ledger is None or ledger["device"] != "cuda":
         return []
-    named = {"cuda_peak_allocated_mb": "measured_peak_bytes", "cuda_peak_reserved_mb": "measured_reserved_bytes"}
-    return [_component(name, ledger[column]) for name, column in named.items() if pd.notna(ledger[column])]
+    named = {
+        "cuda_peak_allocated_mb": "measured_peak_bytes",
+        "cuda_peak_reserved_mb": "measured_reserved_bytes",
+    }
+    return [
+        _component(name, ledger[column])
+        for name, column in named.items()
+        if pd.notna(ledger[column])
+    ]
 
 
 def _sizes(ledger: pd.Series | None) -> list[dict]:
     if ledger is None or pd.isna(ledger["batch_size"]):
         return []
     size = int(ledger["batch_size"])
-    return [{"component": "batch_size", "memory_mb": size, "memory_bytes": size, "details": "Samples of a micro-batch"}]
+    return [
+        {
+            "component": "batch_size",
+            "memory_mb": size,
+            "memory_bytes": size,
+            "details": "Samples of a micro-batch",
+        }
+    ]
 
 
 def _component(name: str, size: float, details: str = "") -> dict:
-    return {"component": name, "memory_mb": size / MIB, "memory_bytes": int(size), "details": details}
+    return {
+        "component": name,
+        "memory_mb": size / MIB,
+        "memory_bytes": int(size),
+        "details": details,
+    }
 
 
 # Files --------------------------------------------------------------------------------------------------------------------
@@ -229,7 +293,8 @@ def _component(name: str, size: float, details: str = "") -> dict:
 
 def _of(frames: Tables, model: str, dataset: str, method: str) -> Tables:
     return {
-        name: frame[(frame[list(CELL[:3])] == [model, dataset, method]).all(axis="columns")] for name, frame in frames.items()
+        name: frame[(frame[list(CELL[:3])] == [model, dataset, method]).all(axis="columns")]
+        for name, frame in frames.items()
     }
 
 

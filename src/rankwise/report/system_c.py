@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from rankwise import provenance, result, settled
-from rankwise.plan import Cell
+from rankwise.core import provenance, result
+from rankwise.study import search_choice
+from rankwise.study.plan import Cell
 
 MIB = 2**20
 FIELDS = (
@@ -60,7 +61,9 @@ def write(folder: Path, runs: pd.DataFrame, results: Path) -> None:
         path = results / "runs" / cell.folder / "train.json"
         one = result.read(path)
         if (digest := provenance.digest(one["request"])) != row.request_digest:
-            raise ValueError(f"{path}: it answers request {digest}, the table of runs has {row.request_digest}")
+            raise ValueError(
+                f"{path}: it answers request {digest}, the table of runs has {row.request_digest}"
+            )
         own = folder / f"{cell.model}-{cell.dataset}-{cell.method}-r{cell.rank}-seed{cell.seed}"
         _summary(own, one)
         result.write_json(own / "env.json", environment(one))
@@ -70,7 +73,10 @@ def write(folder: Path, runs: pd.DataFrame, results: Path) -> None:
 def _summary(folder: Path, one: dict) -> None:
     found = summary(folder.name, one)
     result.write_json(folder / "summary.json", found)
-    result.write_text(folder / "summary.csv", pd.DataFrame([found], columns=list(FIELDS), dtype=object).to_csv(index=False))
+    result.write_text(
+        folder / "summary.csv",
+        pd.DataFrame([found], columns=list(FIELDS), dtype=object).to_csv(index=False),
+    )
 
 
 def summary(run_id: str, one: dict) -> dict:
@@ -84,7 +90,7 @@ def summary(run_id: str, one: dict) -> dict:
         "epochs": _epochs(one),
         "train_batch_size": schedule["batch_size"],
         "eval_batch_size": schedule["eval_batch_size"],
-        "lr": settled.method(one)["learning_rate"],
+        "lr": search_choice.method(one)["learning_rate"],
         "eval_accuracy": found.get("accuracy_fraction"),
         "final_eval_loss": found.get("eval_loss_nats"),
         "trainable_params": found.get("trainable_parameters"),
@@ -103,7 +109,11 @@ def _times(one: dict) -> dict:
     if not epochs:
         return {"wall_clock_s": wall_clock}
     rate = one["metrics"]["samples"] / wall_clock
-    return {"wall_clock_s": wall_clock, "epoch_time_mean_s": cost["train_time_s"] / epochs, "throughput": rate}
+    return {
+        "wall_clock_s": wall_clock,
+        "epoch_time_mean_s": cost["train_time_s"] / epochs,
+        "throughput": rate,
+    }
 
 
 def _epochs(one: dict) -> float | None:
@@ -122,7 +132,7 @@ def environment(one: dict) -> dict:
         "python": place["python"],
         "cuda_available": True if request["device"] == "cuda" else None,  # on a CPU nobody looked
         "seed": request["cell"]["seed"],
-        "argv": _arguments(request, settled.method(one)),
+        "argv": _arguments(request, search_choice.method(one)),
     }
     ours = {
         "platform": place["platform"], "status": one["status"], "reason": one.get("reason"),

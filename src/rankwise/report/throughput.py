@@ -26,7 +26,9 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     """
     found = style.groups(tables["throughput"], labels)
     if not found:
-        raise ValueError("throughput: no training step was timed: no cell of profile has the measurement throughput")
+        raise ValueError(
+            "throughput: no training step was timed: no cell of profile has the measurement throughput"
+        )
     figure, grid = bars.panels(found, foot=0.3, width=4.9)
     for axes, rows in zip(grid, found.values(), strict=True):
         _panel(axes, rows.reset_index(drop=True), labels)
@@ -41,13 +43,21 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
         if row["status"] == "ok":
             _bar(axes, place, row, one)
         else:
-            axes.annotate(row["status"].replace("_", " "), (0.015, place), xycoords=_row(axes), va="center_baseline")
+            axes.annotate(
+                row["status"].replace("_", " "),
+                (0.015, place),
+                xycoords=_row(axes),
+                va="center_baseline",
+            )
         if place and row["method"] != rows["method"][place - 1]:
             axes.axhline(place - 0.5, color=style.GUIDE, linewidth=0.6)
     if len(sound):
         _beside(axes, -1, "samples/s")
     names = [style.name(row.method, row.rank, labels) for row in rows.itertuples()]
-    axes.set_yticks(range(len(rows)), [name + DAGGER * bool(taint) for name, taint in zip(names, tainted(rows), strict=True)])
+    axes.set_yticks(
+        range(len(rows)),
+        [name + DAGGER * bool(taint) for name, taint in zip(names, tainted(rows), strict=True)],
+    )
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, _longest(sound) / one * 1.03 if len(sound) else 1)
     axes.set_xlabel(f"a training update ({unit}){_size(sound)}")
@@ -63,7 +73,9 @@ def _bar(axes: Axes, place: int, row: pd.Series, one: float) -> None:
             axes.barh(place, seconds / one, left=start, height=0.62, color=colour)
             start += seconds / one
     quartiles = [row["update_time_q1_s"] / one, row["update_time_q3_s"] / one]
-    axes.plot(quartiles, [place, place], color="black", lw=0.8, marker="|", ms=3.5, mew=0.8, clip_on=True)
+    axes.plot(
+        quartiles, [place, place], color="black", lw=0.8, marker="|", ms=3.5, mew=0.8, clip_on=True
+    )
     _beside(axes, place, style.number(row["throughput_samples_per_s"]))
 
 
@@ -84,7 +96,9 @@ def _longest(rows: pd.DataFrame) -> float:
 
 def _size(rows: pd.DataFrame) -> str:
     """What an update is made of, where all rows agree."""
-    found = rows.reindex(columns=["accumulation_steps", "batch_size", "sequence_length_tokens"]).drop_duplicates()
+    found = rows.reindex(
+        columns=["accumulation_steps", "batch_size", "sequence_length_tokens"]
+    ).drop_duplicates()
     if len(found) != 1:
         return ""
     steps, size, length = found.iloc[0]

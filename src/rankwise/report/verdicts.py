@@ -26,7 +26,10 @@ def cover(order: list[Curve], joined: set[frozenset[Curve]]) -> list[list[Curve]
 
     Greedy: a group starts from the first pair that none has yet, and grows by the curve that brings the most such pairs.
     """
-    near = {one: {other for other in order if one != other and frozenset([one, other]) in joined} for one in order}
+    near = {
+        one: {other for other in order if one != other and frozenset([one, other]) in joined}
+        for one in order
+    }
     left = {pair for pair in map(frozenset, itertools.combinations(order, 2)) if pair in joined}
     found = []
     for pair in map(frozenset, itertools.combinations(order, 2)):
@@ -37,7 +40,14 @@ def cover(order: list[Curve], joined: set[frozenset[Curve]]) -> list[list[Curve]
     return found
 
 
-def _grown(group: set[Curve], order: list[Curve], near: dict[Curve, set[Curve]], left: set[frozenset[Curve]]) -> set[Curve]:
+def _grown(
+    group: set[Curve],
+    order: list[Curve],
+    near: dict[Curve, set[Curve]],
+    left: set[frozenset[Curve]],
+) -> set[Curve]:
     while fitting := [one for one in order if one not in group and group <= near[one]]:
-        group = group | {max(fitting, key=lambda one: sum(frozenset([one, other]) in left for other in group))}
+        group = group | {
+            max(fitting, key=lambda one: sum(frozenset([one, other]) in left for other in group))
+        }
     return group

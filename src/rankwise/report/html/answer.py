@@ -24,7 +24,9 @@ def answer(
     for key in dict.fromkeys([*found, *profiled]):
         group, rows = found.get(key), profiled.get(key)
         said = [] if group is None else _quality(key, group, frames.get("comparisons"), labels)
-        cheap = [] if group is None else _cheapest(key, group, rows, frames.get("comparisons"), labels)
+        cheap = (
+            [] if group is None else _cheapest(key, group, rows, frames.get("comparisons"), labels)
+        )
         said += cheap or ([] if rows is None else _costs(rows, labels))
         parts.append((" on ".join(key), said))
     claims = _claims(frames.get("claims"))
@@ -34,7 +36,9 @@ def answer(
 # Quality ----------------------------------------------------------------------------------------------------------------
 
 
-def _quality(key: tuple[str, str], group: Group, table: pd.DataFrame | None, labels: dict[str, str]) -> list[str]:
+def _quality(
+    key: tuple[str, str], group: Group, table: pd.DataFrame | None, labels: dict[str, str]
+) -> list[str]:
     best = _best(group)
     name, seeds = style.name(best["method"], best["rank"], labels), int(best["seeds"])
     interval = ""
@@ -45,16 +49,25 @@ def _quality(key: tuple[str, str], group: Group, table: pd.DataFrame | None, lab
     counted = f"{interval}{seeds} seed{'s' * (seeds > 1)}"
     first = f"{name} has the {side} {group.title.partition(' ')[0]}: {value} ({counted})."
     if int(group.curves["seeds"].max()) == 1:
-        return [first, "Every curve has one seed: there are no intervals, and no difference between curves is established."]
+        return [
+            first,
+            "Every curve has one seed: there are no intervals, and no difference between curves is established.",
+        ]
     pairs = pd.DataFrame() if table is None else against_best(table, key, group)
     return [
         first,
-        *(_verdicts(pairs, group, labels) if len(pairs) else ["No table compares the curves: read no ranking into it."]),
+        *(
+            _verdicts(pairs, group, labels)
+            if len(pairs)
+            else ["No table compares the curves: read no ranking into it."]
+        ),
     ]
 
 
 def _best(group: Group) -> pd.Series:
-    return group.curves.sort_values("value", ascending=group.metric == "perplexity", kind="stable").iloc[0]
+    return group.curves.sort_values(
+        "value", ascending=group.metric == "perplexity", kind="stable"
+    ).iloc[0]
 
 
 def number(value: float, group: Group) -> str:
@@ -65,14 +78,19 @@ def number(value: float, group: Group) -> str:
 def _verdicts(pairs: pd.DataFrame, group: Group, labels: dict[str, str]) -> list[str]:
     """Which curves are tied with the best, worse, or neither."""
     pairs = pairs.sort_values("difference", ascending=False, kind="stable")
-    names = {v: [_gap(row, group, labels) for row in rows.itertuples()] for v, rows in pairs.groupby("verdict", sort=False)}
+    names = {
+        v: [_gap(row, group, labels) for row in rows.itertuples()]
+        for v, rows in pairs.groupby("verdict", sort=False)
+    }
     said = []
     if tied := names.get("tied"):
         said.append(f"Tied with it, the difference within the margin: {listed(tied)}.")
     if worse := names.get("worse"):
         said.append(f"Worse: {listed(worse)}.")
     if better := names.get("better"):
-        said.append(f"Better than it, seed by seed, though its own estimate is not: {listed(better)}.")
+        said.append(
+            f"Better than it, seed by seed, though its own estimate is not: {listed(better)}."
+        )
     if open_ := names.get("undecided"):
         few = "These runs decide nothing about" if len(open_) == len(pairs) else "Not decided:"
         said.append(f"{few} {listed(open_)}.")
@@ -99,14 +117,21 @@ def listed(names: list[str]) -> str:
 
 
 def _cheapest(
-    key: tuple[str, str], group: Group, rows: pd.DataFrame | None, table: pd.DataFrame | None, labels: dict[str, str]
+    key: tuple[str, str],
+    group: Group,
+    rows: pd.DataFrame | None,
+    table: pd.DataFrame | None,
+    labels: dict[str, str],
 ) -> list[str]:
     """Of the best and what is tied with it, the curve with the least optimizer state."""
     if rows is None or table is None:
         return []
     pairs, best = against_best(table, key, group), _best(group)
     tied = pairs[pairs["verdict"] == "tied"] if len(pairs) else pairs
-    curves = [(best["method"], best["rank"]), *(zip(tied["method"], tied["rank"], strict=True) if len(tied) else [])]
+    curves = [
+        (best["method"], best["rank"]),
+        *(zip(tied["method"], tied["rank"], strict=True) if len(tied) else []),
+    ]
     sizes = rows.set_index(CURVE)["optimizer_state_bytes"].astype(float)
     sizes = sizes[[curve for curve in curves if curve in sizes.index]]
     if not len(sizes):
@@ -114,7 +139,10 @@ def _cheapest(
     method, rank = sizes.idxmin()
     name = style.name(method, rank, labels)
     least = f"{name} keeps" if len(sizes) == 1 else f"Of these, {name} keeps the least:"
-    return [f"{least} {size(sizes.min())} of optimizer state{_against(rows, sizes.min(), labels)}.", *_costs(rows, labels)]
+    return [
+        f"{least} {size(sizes.min())} of optimizer state{_against(rows, sizes.min(), labels)}.",
+        *_costs(rows, labels),
+    ]
 
 
 def _against(rows: pd.DataFrame, least: float, labels: dict[str, str]) -> str:
@@ -126,7 +154,9 @@ def _against(rows: pd.DataFrame, least: float, labels: dict[str, str]) -> str:
 
 def _costs(rows: pd.DataFrame, labels: dict[str, str]) -> list[str]:
     """The range of optimizer state over the curves."""
-    rows = rows[rows["optimizer_state_bytes"].astype(float) > 0].sort_values("optimizer_state_bytes", kind="stable")
+    rows = rows[rows["optimizer_state_bytes"].astype(float) > 0].sort_values(
+        "optimizer_state_bytes", kind="stable"
+    )
     if len(rows) < 2:
         return []
     ends = [
@@ -135,7 +165,9 @@ def _costs(rows: pd.DataFrame, labels: dict[str, str]) -> list[str]:
     ]
     (low, least), (high, most) = ends
     factor = style.number(most / least)
-    return [f"Optimizer state runs from {size(least)} ({low}) to {size(most)} ({high}), a factor of {factor}."]
+    return [
+        f"Optimizer state runs from {size(least)} ({low}) to {size(most)} ({high}), a factor of {factor}."
+    ]
 
 
 def size(value: float) -> str:

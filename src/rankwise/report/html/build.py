@@ -10,16 +10,34 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from rankwise import flow, outputs, provenance, result, texts
-from rankwise.about import about
-from rankwise.plan import Plan
-from rankwise.report import records, tables
-from rankwise.report.html import answer, claims, costs, graph, libraries, losses, marks, methods, quality, runs, sheets, trials
+from rankwise.analysis import tables
+from rankwise.core import provenance, result
+from rankwise.report import records
+from rankwise.report.html import (
+    answer,
+    claims,
+    costs,
+    graph,
+    libraries,
+    losses,
+    marks,
+    methods,
+    quality,
+    runs,
+    sheets,
+    trials,
+)
 from rankwise.report.ledger import PARTS
+from rankwise.study import jobs as flow
+from rankwise.study import outputs, text_outputs
+from rankwise.study.describe import about
+from rankwise.study.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[4]
 OWN = ("page.js", "charts.js", "tables.js", "run.js")  # one script, in this order
-NARROW = 350  # points: up to this width a figure shrinks to a telephone's screen; a wider one scrolls
+NARROW = (
+    350  # points: up to this width a figure shrinks to a telephone's screen; a wider one scrolls
+)
 NAMES = {
     "answer": "In short",
     "charts": "Charts",
@@ -42,7 +60,9 @@ def page(request: dict, output: Path) -> None:
     """
     plan = Plan(request["study"], ROOT, request["file"])
     if provenance.digest(about(plan)) != request["about"]:
-        raise ValueError("config/ or a source changed since the workflow was planned; run snakemake again")
+        raise ValueError(
+            "config/ or a source changed since the workflow was planned; run snakemake again"
+        )
     found = records.read(plan, ROOT)
     result.write_text(output, render(plan, request, found, ROOT))
 
@@ -50,7 +70,10 @@ def page(request: dict, output: Path) -> None:
 def render(plan: Plan, request: dict, results: list[dict], root: Path) -> str:
     """The page of a study whose tables and figures lie below `root`."""
     labels = dict(request["labels"])
-    files = {name: root / f"{outputs.table_stem(name)}.csv" for name in dict.fromkeys([*request["tables"], *request["data"]])}
+    files = {
+        name: root / f"{outputs.table_stem(name)}.csv"
+        for name in dict.fromkeys([*request["tables"], *request["data"]])
+    }
     frames = {name: tables.read(path) for name, path in files.items()}
     found = quality.groups(frames, labels)
     charts = [
@@ -63,18 +86,30 @@ def render(plan: Plan, request: dict, results: list[dict], root: Path) -> str:
     parts = {
         "answer": answer.answer(found, frames, labels),
         "charts": charts,
-        "figures": [_figure(name, said, root) for name, said in request["figures"].items() if name != "claims"],
-        "verdicts": [_figure("claims", request["figures"]["claims"], root)] if "claims" in request["figures"] else [],
+        "figures": [
+            _figure(name, said, root)
+            for name, said in request["figures"].items()
+            if name != "claims"
+        ],
+        "verdicts": [_figure("claims", request["figures"]["claims"], root)]
+        if "claims" in request["figures"]
+        else [],
         "sheets": [_sheet(name, frame, labels) for name, frame in shown.items()],
-        "claims": claims.sheet(frames["claims"], labels, _link("claims")) if "claims" in frames else None,
+        "claims": claims.sheet(frames["claims"], labels, _link("claims"))
+        if "claims" in frames
+        else None,
         "runs": _sheet("runs", frames["runs"], labels) if "runs" in frames else None,
     }
     said = {**_study(plan, results), **_built(plan), **_methods(plan, frames, results)}
-    return _template().render(**parts, **said, contents=_contents(parts), **_code(charts, runs.collected(results, labels)))
+    return _template().render(
+        **parts, **said, contents=_contents(parts), **_code(charts, runs.collected(results, labels))
+    )
 
 
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
     return environment.from_string(asset("page.html"))
 
 
@@ -98,7 +133,9 @@ def _sheet(name: str, frame: pd.DataFrame, labels: dict[str, str]) -> sheets.She
 def _figure(name: str, said: list[str], root: Path) -> dict[str, object]:
     stem = outputs.figure_stem(name)
     image = (root / f"{stem}.svg").read_bytes()
-    width, height = (float(re.search(rb'%s="([\d.]+)pt"' % side, image)[1]) for side in (b"width", b"height"))
+    width, height = (
+        float(re.search(rb'%s="([\d.]+)pt"' % side, image)[1]) for side in (b"width", b"height")
+    )
     return {
         "key": name, "title": said[0], "caption": said[1], "data": base64.b64encode(image).decode(), "narrow": width <= NARROW,
         "width": round(width * 4 / 3), "height": round(height * 4 / 3), "link": stem.partition("/")[2], "ends": outputs.DRAWN,
@@ -126,15 +163,25 @@ def _study(plan: Plan, results: list[dict]) -> dict:
         f"{kinds['trial']:,} trials" if kinds["trial"] else "",
         f"{profiled:,} profiles" if profiled else "",
     ]
-    facts += [f"{seeds} seed{'s' * (seeds > 1)}" if seeds else "", f"{failed} did not end well" if failed else ""]
+    facts += [
+        f"{seeds} seed{'s' * (seeds > 1)}" if seeds else "",
+        f"{failed} did not end well" if failed else "",
+    ]
     facts += [methods.devices(results), plan.file]
     return {"study": plan.study, "facts": [fact for fact in facts if fact]}
 
 
 def _built(plan: Plan) -> dict:
     jobs, edges = flow.jobs(plan), flow.edges(plan)
-    rules = [(rule, count, [one for one, other in edges if other == rule]) for rule, count in sorted(jobs.items())]
-    return {"graph": graph.picture(jobs, edges), "rules": rules, "command": texts.command(plan)}
+    rules = [
+        (rule, count, [one for one, other in edges if other == rule])
+        for rule, count in sorted(jobs.items())
+    ]
+    return {
+        "graph": graph.picture(jobs, edges),
+        "rules": rules,
+        "command": text_outputs.command(plan),
+    }
 
 
 def _methods(plan: Plan, frames: dict[str, pd.DataFrame], results: list[dict]) -> dict:
@@ -168,18 +215,35 @@ def _code(charts: list[marks.Chart], kept: dict) -> dict:
     }
     text = json.dumps(carried, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     policy = libraries.policy([theme, *scripts])
-    more = {"css": asset("page.css"), "theme": theme, "dark": marks.DARK, "licences": libraries.licences()}
+    more = {
+        "css": asset("page.css"),
+        "theme": theme,
+        "dark": marks.DARK,
+        "licences": libraries.licences(),
+    }
     return {"scripts": scripts, "data": text, "policy": policy, **more}
 
 
 def _compact(chart: marks.Chart) -> dict:
     """A chart with its rows as columns and values."""
-    panels = [{"title": one.title, "spec": {**one.spec, "datasets": _columnar(one.spec["datasets"])}} for one in chart.panels]
-    return {"key": chart.key, "title": chart.title, "panels": panels, "columns": chart.columns, "table": chart.table}
+    panels = [
+        {"title": one.title, "spec": {**one.spec, "datasets": _columnar(one.spec["datasets"])}}
+        for one in chart.panels
+    ]
+    return {
+        "key": chart.key,
+        "title": chart.title,
+        "panels": panels,
+        "columns": chart.columns,
+        "table": chart.table,
+    }
 
 
 def _columnar(datasets: dict[str, list[dict]]) -> dict[str, dict]:
-    names = {key: list(dict.fromkeys(name for row in rows for name in row)) for key, rows in datasets.items()}
+    names = {
+        key: list(dict.fromkeys(name for row in rows for name in row))
+        for key, rows in datasets.items()
+    }
     return {
         key: {"columns": names[key], "rows": [[row.get(n) for n in names[key]] for row in rows]}
         for key, rows in datasets.items()

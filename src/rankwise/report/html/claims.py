@@ -9,8 +9,18 @@ from rankwise.report.html.sheets import Column, Sheet, reading
 
 DETAILS = ("definition", "reason", "note", "needs", "source", "command")
 FAILED = ("out of memory", "diverged", "unsupported")
-DECIDED = ("not reproduced", "reproduced", *FAILED, "not comparable", "not yet run")  # the order of the rows
-READ_AS = {"B": "_bytes", "FLOPs": "_flops", "fraction": "_fraction"}  # unit -> the columns that it is shown as
+DECIDED = (
+    "not reproduced",
+    "reproduced",
+    *FAILED,
+    "not comparable",
+    "not yet run",
+)  # the order of the rows
+READ_AS = {
+    "B": "_bytes",
+    "FLOPs": "_flops",
+    "fraction": "_fraction",
+}  # unit -> the columns that it is shown as
 COLUMNS = [
     Column("verdict", "verdict", "", False, True),
     Column("claim", "claim", "", False, True),
@@ -23,10 +33,15 @@ COLUMNS = [
 
 def sheet(frame: pd.DataFrame, labels: dict[str, str], link: str) -> Sheet:
     """One row a claim, the decided ones first."""
-    place = frame["verdict"].map({verdict: i for i, verdict in enumerate(DECIDED)}).fillna(len(DECIDED))
+    place = (
+        frame["verdict"].map({verdict: i for i, verdict in enumerate(DECIDED)}).fillna(len(DECIDED))
+    )
     frame = frame.assign(place=place).sort_values("place", kind="stable").drop(columns="place")
     rows = [_row(row, labels) for row in frame.to_dict("records")]
-    counts = [(str(verdict), int(count)) for verdict, count in frame["verdict"].value_counts(sort=False).items()]
+    counts = [
+        (str(verdict), int(count))
+        for verdict, count in frame["verdict"].value_counts(sort=False).items()
+    ]
     return Sheet("claims", "Published numbers", "", COLUMNS, rows, (0, counts), link, 0)
 
 
@@ -45,10 +60,18 @@ def _row(row: dict, labels: dict[str, str]) -> list[tuple[str, str, str]]:
 
 def _claim(said: dict, labels: dict[str, str]) -> str:
     """The title and the setting, which open to the details."""
-    facts = "".join(f"<dt>{name}</dt><dd>{escape(str(said[name]))}</dd>" for name in DETAILS if said.get(name))
-    tolerance = f"<dt>tolerance</dt><dd>{_text(said, said['tolerance'])}</dd>" if said.get("tolerance") else ""
+    facts = "".join(
+        f"<dt>{name}</dt><dd>{escape(str(said[name]))}</dd>" for name in DETAILS if said.get(name)
+    )
+    tolerance = (
+        f"<dt>tolerance</dt><dd>{_text(said, said['tolerance'])}</dd>"
+        if said.get("tolerance")
+        else ""
+    )
     if "low" in said and "high" in said:
-        facts += f"<dt>interval</dt><dd>{_text(said, said['low'])} to {_text(said, said['high'])}</dd>"
+        facts += (
+            f"<dt>interval</dt><dd>{_text(said, said['low'])} to {_text(said, said['high'])}</dd>"
+        )
     head, cell = escape(str(said.get("title", said["claim"]))), escape(_cell(said, labels))
     setting = f"<br><small>{cell or escape(str(said['claim']))}</small>"
     name = f"<dt>name</dt><dd><code>{escape(str(said['claim']))}</code></dd>"

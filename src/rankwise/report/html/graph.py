@@ -27,13 +27,21 @@ def reduced(edges: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
     def reach(rule: str) -> set[str]:
         if rule not in after:
-            after[rule] = set().union(*({other} | reach(other) for one, other in edges if one == rule))
+            after[rule] = set().union(
+                *({other} | reach(other) for one, other in edges if one == rule)
+            )
         return after[rule]
 
-    return [(one, other) for one, other in edges if not any(other in reach(middle) for start, middle in edges if start == one)]
+    return [
+        (one, other)
+        for one, other in edges
+        if not any(other in reach(middle) for start, middle in edges if start == one)
+    ]
 
 
-def lanes(edges: list[tuple[str, str]], columns: dict[str, int]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def lanes(
+    edges: list[tuple[str, str]], columns: dict[str, int]
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Columns and edges with a lane (`*rule*2`) in every column that a line passes, so that it crosses no box."""
     columns, steps = dict(columns), {}
     for one, other in edges:
@@ -48,7 +56,9 @@ def picture(jobs: dict[str, int], edges: list[tuple[str, str]]) -> str:
     """An inline SVG; its colours are the page's."""
     columns, steps = lanes(reduced(edges), layers(list(jobs), edges))
     heights = _heights(columns, steps)
-    places = {name: (AROUND + columns[name] * COLUMN, AROUND + heights[name] * ROW) for name in columns}
+    places = {
+        name: (AROUND + columns[name] * COLUMN, AROUND + heights[name] * ROW) for name in columns
+    }
     width = max(columns.values()) * COLUMN + BOX[0] + 2 * AROUND
     height = max(heights.values()) * ROW + BOX[1] + 2 * AROUND
     lines = [_line(places[one], places[other], other.startswith("*")) for one, other in steps]
@@ -64,8 +74,14 @@ def _heights(columns: dict[str, int], steps: list[tuple[str, str]]) -> dict[str,
     tallest = max(list(columns.values()).count(column) for column in columns.values())
     found: dict[str, float] = {}
     for column in sorted(set(columns.values())):
-        before = {name: [found[one] for one, other in steps if other == name] for name in columns if columns[name] == column}
-        mean = {name: sum(rows) / len(rows) if rows else tallest / 2 for name, rows in before.items()}
+        before = {
+            name: [found[one] for one, other in steps if other == name]
+            for name in columns
+            if columns[name] == column
+        }
+        mean = {
+            name: sum(rows) / len(rows) if rows else tallest / 2 for name, rows in before.items()
+        }
         order = sorted(before, key=lambda name: (mean[name], name.startswith("*"), name))
         found |= {name: place + (tallest - len(order)) / 2 for place, name in enumerate(order)}
     return found

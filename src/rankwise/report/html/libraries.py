@@ -7,7 +7,9 @@ from importlib import metadata, resources
 
 import vl_convert
 
-SCRIPT = re.compile(r"</(?=script)|<(?=!--)", re.IGNORECASE)  # what would end an HTML script element, or hide its end
+SCRIPT = re.compile(
+    r"</(?=script)|<(?=!--)", re.IGNORECASE
+)  # what would end an HTML script element, or hide its end
 
 
 def scripts() -> list[str]:
@@ -25,7 +27,9 @@ def _datatables() -> str:
     exports = re.findall(r"export\{([^{}]*)\}", text)
     names = dict(reversed(pair.split(" as ")) for pair in exports[-1].split(",")) if exports else {}
     if "default" not in names:
-        raise ValueError(f"itables {metadata.version('itables')}: dt_bundle.js exports {list(names)}, wanted default")
+        raise ValueError(
+            f"itables {metadata.version('itables')}: dt_bundle.js exports {list(names)}, wanted default"
+        )
     return text.replace(f"export{{{exports[-1]}}}", f"window.DataTable={names['default']}")
 
 
@@ -35,10 +39,11 @@ def _inline(text: str) -> str:
 
 def policy(texts: list[str]) -> str:
     """A content security policy under which these scripts run and no others, and nothing is loaded from anywhere."""
-    sums = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in texts)
-    return (
-        f"default-src 'none'; script-src {sums}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    sums = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+        for text in texts
     )
+    return f"default-src 'none'; script-src {sums}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
 def licences() -> str:

@@ -12,9 +12,19 @@ from rankwise.report import style
 
 CURVE = ["method", "rank"]
 CELL = ["model", "dataset", *CURVE]
-KEPT = ["weights_bytes", "quantization_bytes", "gradients_bytes", "optimizer_state_bytes"]  # between steps
+KEPT = [
+    "weights_bytes",
+    "quantization_bytes",
+    "gradients_bytes",
+    "optimizer_state_bytes",
+]  # between steps
 INK, QUIET = "#1D1F21", "#55595E"  # of marks that belong to no method
-DARK = {"#000000": "#F2F2F2", "#0072B2": "#3A93D8", INK: "#E9EAEC", QUIET: "#A9AFB7"}  # colour on white paper -> on dark
+DARK = {
+    "#000000": "#F2F2F2",
+    "#0072B2": "#3A93D8",
+    INK: "#E9EAEC",
+    QUIET: "#A9AFB7",
+}  # colour on white paper -> on dark
 # Markers of matplotlib as paths in a square from -1 to 1, for Vega and for the legend.
 SHAPES = {
     "o": "M0,-0.9A0.9,0.9,0,1,1,0,0.9A0.9,0.9,0,1,1,0,-0.9Z",
@@ -55,13 +65,19 @@ class Chart(NamedTuple):
 def legend(methods: list[str], labels: dict[str, str]) -> list[dict]:
     """Entries of a legend for methods, in the order of all methods."""
     looks = {name: style.look(name, labels) for name in labels if name in methods}
-    return [{"name": n, "label": labels[n], "colour": colour, "shape": SHAPES[mark]} for n, (colour, mark) in looks.items()]
+    return [
+        {"name": n, "label": labels[n], "colour": colour, "shape": SHAPES[mark]}
+        for n, (colour, mark) in looks.items()
+    ]
 
 
 def parts_legend(parts: dict[str, tuple[str, str]], columns: list[str]) -> list[dict]:
     """Entries of a legend for the parts of stacked bars."""
     shown = [parts[column] for column in columns]
-    return [{"name": name, "label": name, "colour": colour, "shape": SHAPES["s"]} for name, colour in shown]
+    return [
+        {"name": name, "label": name, "colour": colour, "shape": SHAPES["s"]}
+        for name, colour in shown
+    ]
 
 
 def by(field: str, entries: list[dict], channel: str = "colour") -> dict:
@@ -72,7 +88,10 @@ def by(field: str, entries: list[dict], channel: str = "colour") -> dict:
 
 def faded(opacity: float, field: str = "method", faint: float = 0.07) -> dict:
     """An opacity that the legend's focus takes from all others."""
-    return {"condition": {"test": f"focus === '' || datum.{field} === focus", "value": opacity}, "value": faint}
+    return {
+        "condition": {"test": f"focus === '' || datum.{field} === focus", "value": opacity},
+        "value": faint,
+    }
 
 
 def quantity(field: str, title: str, zero: bool = False, **more: object) -> dict:
@@ -91,7 +110,9 @@ def tooltip(columns: list[tuple[str, str]]) -> list[dict]:
     return [{"field": field, "title": title, "type": "nominal"} for field, title in columns]
 
 
-def chart(layers: list[dict], datasets: dict[str, list[dict]], description: str, height: int = 280) -> dict:
+def chart(
+    layers: list[dict], datasets: dict[str, list[dict]], description: str, height: int = 280
+) -> dict:
     """A whole specification, as wide as the page lets it be."""
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
@@ -107,12 +128,18 @@ def chart(layers: list[dict], datasets: dict[str, list[dict]], description: str,
 
 def layer(data: str, mark: dict, **encoding: dict) -> dict:
     """One layer; its data are a dataset of the chart."""
-    return {"data": {"name": data}, "mark": mark, "encoding": {name: value for name, value in encoding.items() if value}}
+    return {
+        "data": {"name": data},
+        "mark": mark,
+        "encoding": {name: value for name, value in encoding.items() if value},
+    }
 
 
 def records(frame: pd.DataFrame) -> list[dict]:
     """Rows as dictionaries of plain values; what is missing is left out."""
-    return [{k: _plain(v) for k, v in row.items() if not pd.isna(v)} for row in frame.to_dict("records")]
+    return [
+        {k: _plain(v) for k, v in row.items() if not pd.isna(v)} for row in frame.to_dict("records")
+    ]
 
 
 def _plain(value: object) -> object:
@@ -122,11 +149,17 @@ def _plain(value: object) -> object:
 
 def named(frame: pd.DataFrame, labels: dict[str, str]) -> pd.Series:
     """Each row's curve, as in `LoRA r=8`."""
-    return pd.Series([style.name(m, r, labels) for m, r in zip(frame["method"], frame["rank"], strict=True)], frame.index)
+    return pd.Series(
+        [style.name(m, r, labels) for m, r in zip(frame["method"], frame["rank"], strict=True)],
+        frame.index,
+    )
 
 
 def failures(runs: pd.DataFrame, labels: dict[str, str]) -> list[str]:
     """A sentence for each curve of which runs did not end well."""
     bad = runs[runs["status"] != "ok"]
     groups = bad.groupby([*CURVE, "status"], sort=False)
-    return [f"{style.name(m, r, labels)}: {why.replace('_', ' ')} ({len(rows)})" for (m, r, why), rows in groups]
+    return [
+        f"{style.name(m, r, labels)}: {why.replace('_', ' ')} ({len(rows)})"
+        for (m, r, why), rows in groups
+    ]

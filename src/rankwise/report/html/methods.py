@@ -4,7 +4,7 @@ from math import exp
 
 import pandas as pd
 
-from rankwise import provenance
+from rankwise.core import provenance
 from rankwise.report import records
 
 PROFILES = {
@@ -42,10 +42,15 @@ def sampled(dataset: dict) -> str:
     if not rows and "train_samples" in dataset:
         rows = {"train": dataset["train_samples"]}
     sizes = " and ".join(
-        f"{count:,} {'rows of ' * (not i)}{'of ' * bool(i)}{split}" for i, (split, count) in enumerate(rows.items())
+        f"{count:,} {'rows of ' * (not i)}{'of ' * bool(i)}{split}"
+        for i, (split, count) in enumerate(rows.items())
     )
     held = dataset.get("selection_rows")
-    said = [sizes, f"{held:,} rows of train are for selection" if held else "", f"reported on {dataset['report_split']}"]
+    said = [
+        sizes,
+        f"{held:,} rows of train are for selection" if held else "",
+        f"reported on {dataset['report_split']}",
+    ]
     return "; ".join(filter(None, said))
 
 
@@ -81,8 +86,14 @@ def methods(entries: list[dict], runs: pd.DataFrame | None) -> list[dict]:
     """Entries with their numbers as text; learning rates are those of the runs, chosen by a search or not."""
     rates = {} if runs is None else runs.groupby("method")["learning_rate"].unique()
     absent = {"source": "", "note": ""}
-    numbers = [{"ranks": _numbers(one["ranks"]), "rates": _numbers(sorted(rates.get(one["name"], [])))} for one in entries]
-    return [{**absent, "label": one["name"], **one, **texts} for one, texts in zip(entries, numbers, strict=True)]
+    numbers = [
+        {"ranks": _numbers(one["ranks"]), "rates": _numbers(sorted(rates.get(one["name"], [])))}
+        for one in entries
+    ]
+    return [
+        {**absent, "label": one["name"], **one, **texts}
+        for one, texts in zip(entries, numbers, strict=True)
+    ]
 
 
 def _numbers(values: list[float]) -> str:
@@ -95,20 +106,33 @@ def schedules(groups: list[dict], search: pd.DataFrame | None) -> list[str]:
     if search is None or not len(search):
         return said
     curves = len(search.groupby(["model", "dataset", "method", "rank"]))
-    return [*said, f"{len(search):,} trials, judged on the selection slice, chose the settings of {curves:,} curves."]
+    return [
+        *said,
+        f"{len(search):,} trials, judged on the selection slice, chose the settings of {curves:,} curves.",
+    ]
 
 
 def _schedule(group: dict) -> str:
     found = group["schedule"]
-    length = f"{found['updates']:,} updates" if found.get("updates") else f"{found['epochs']} epochs"
+    length = (
+        f"{found['updates']:,} updates" if found.get("updates") else f"{found['epochs']} epochs"
+    )
     steps = found["accumulation_steps"]
-    batch = f"batches of {found['batch_size']}" + (f" by {steps} micro-batches an update" if steps > 1 else "")
+    batch = f"batches of {found['batch_size']}" + (
+        f" by {steps} micro-batches an update" if steps > 1 else ""
+    )
     clip = (
-        f"gradients clipped at norm {found['max_gradient_norm']:g}" if found["max_gradient_norm"] else "gradients not clipped"
+        f"gradients clipped at norm {found['max_gradient_norm']:g}"
+        if found["max_gradient_norm"]
+        else "gradients not clipped"
     )
     seeds = group["seeds"]
     many = f"seeds {_numbers(seeds)}" if len(seeds) > 1 else f"one seed, {seeds[0]}"
-    warm = f", warm-up over {100 * found['warmup_fraction']:g} % of updates" if found["warmup_fraction"] else ""
+    warm = (
+        f", warm-up over {100 * found['warmup_fraction']:g} % of updates"
+        if found["warmup_fraction"]
+        else ""
+    )
     return (
         f"{', '.join(group['models'])} on {', '.join(group['datasets'])}: {length}, {batch}, "
         f"{found['scheduler']} schedule{warm}, {clip}, {found['precision']}, the {found['select']} state is reported; {many}."
@@ -137,10 +161,16 @@ def machines(results: list[dict]) -> list[dict[str, str]]:
             "count": f"{count:,}",
             "lock": f"{place['lock']}, digest {place['digest']}",
             "python": place.get("python", records.UNKNOWN),
-            "packages": ", ".join(f"{name} {version}" for name, version in place.get("packages", {}).items()),
-            "platform": ", ".join(filter(None, (place.get("platform", records.UNKNOWN), place.get("processor")))),
+            "packages": ", ".join(
+                f"{name} {version}" for name, version in place.get("packages", {}).items()
+            ),
+            "platform": ", ".join(
+                filter(None, (place.get("platform", records.UNKNOWN), place.get("processor")))
+            ),
             "digest": provenance.digest(place),
-            "differs": ", ".join(f"{name} {how}" for name, how in place.get("differs_from_lock", {}).items()),
+            "differs": ", ".join(
+                f"{name} {how}" for name, how in place.get("differs_from_lock", {}).items()
+            ),
         }
         for place, count in records.environments(results)
     ]
@@ -149,4 +179,6 @@ def machines(results: list[dict]) -> list[dict[str, str]]:
 def devices(results: list[dict]) -> str:
     """`cpu (AMD EPYC)`."""
     named = records.device_names(results)
-    return "; ".join(f"{device} ({', '.join(names)})" if names else device for device, names in named.items())
+    return "; ".join(
+        f"{device} ({', '.join(names)})" if names else device for device, names in named.items()
+    )

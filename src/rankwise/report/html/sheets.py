@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from rankwise.report import style, tables
+from rankwise.analysis import tables
+from rankwise.report import style
 
 MOST = 1000  # rows; the files have them all
 CELL = ("model", "dataset", "method", "rank", "seed")
@@ -45,7 +46,12 @@ SHOWN = {
     "fits": ("memory_gib", "sequence_length_tokens", "largest_batch_size", "largest_length_tokens", "peak_bytes"),
     "search": ("trial", "learning_rate", "selection_loss_nats", "selected", "updates"),
 }  # fmt: skip
-FACETS = ("verdict", "metric", "model", "dataset")  # a table is filtered by the first of these that has several values
+FACETS = (
+    "verdict",
+    "metric",
+    "model",
+    "dataset",
+)  # a table is filtered by the first of these that has several values
 TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 FLOPS = ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1.0, "FLOP"))
 RUN = "request_digest"
@@ -71,7 +77,9 @@ class Sheet(NamedTuple):
     caption: str
     columns: list[Column]
     rows: list[list[tuple[str, str, str]]]
-    facet: tuple[int, list[tuple[str, int]]] | None  # column, and its values with how many rows have each
+    facet: (
+        tuple[int, list[tuple[str, int]]] | None
+    )  # column, and its values with how many rows have each
     link: str
     left: int  # rows that only the files have
 
@@ -80,18 +88,24 @@ def sheet(key: str, frame: pd.DataFrame, labels: dict[str, str], link: str) -> S
     """One table. A method is called by its label, a run is a link to it, what all rows share is in the caption."""
     title = TITLES.get(key, key.replace("_", " ").capitalize())
     frame = frame.dropna(axis="columns", how="all")
-    shared = [name for name in ("model", "dataset", "split", "device", "metric") if _constant(frame, name)]
+    shared = [
+        name for name in ("model", "dataset", "split", "device", "metric") if _constant(frame, name)
+    ]
     caption = ", ".join(str(frame[name].iloc[0]) for name in shared)
     whole, frame = len(frame), frame.drop(columns=shared).head(MOST)
     if "status" in frame and (frame["status"] == "ok").all():
         frame = frame.drop(columns="status")
-    order = [name for name in dict.fromkeys([*CELL, RUN, *SHOWN.get(key, ()), *frame]) if name in frame]
+    order = [
+        name for name in dict.fromkeys([*CELL, RUN, *SHOWN.get(key, ()), *frame]) if name in frame
+    ]
     shown = {*CELL, "status", "reason", RUN, *SHOWN.get(key, order)}
     percent = SCORES if "metric" in shared and caption.endswith("accuracy_fraction") else ()
     parts = [_column(name, frame[name], name in shown, labels, name in percent) for name in order]
     rows = [list(row) for row in zip(*(cells for _, cells in parts), strict=True)]
     columns = [column for column, _ in parts]
-    return Sheet(key, title, caption, columns, rows, _facet(columns, frame), link, whole - len(frame))
+    return Sheet(
+        key, title, caption, columns, rows, _facet(columns, frame), link, whole - len(frame)
+    )
 
 
 def _constant(frame: pd.DataFrame, name: str) -> bool:
@@ -102,7 +116,10 @@ def _facet(columns: list[Column], frame: pd.DataFrame) -> tuple[int, list[tuple[
     for name in FACETS:
         if name in frame and 1 < frame[name].nunique() <= 8:
             place = next(i for i, column in enumerate(columns) if column.name == name)
-            return place, [(str(value), int(count)) for value, count in frame[name].value_counts(sort=False).items()]
+            return place, [
+                (str(value), int(count))
+                for value, count in frame[name].value_counts(sort=False).items()
+            ]
     return None
 
 
@@ -134,11 +151,21 @@ def _link(run: str) -> tuple[str, str, str]:
 
 def reading(name: str, values: pd.Series) -> tuple[str, str, Callable[[float], str]]:
     """How a column is read: its heading, its unit, and a value's text in that unit."""
-    numbers = values.dropna().astype(float).abs() if pd.api.types.is_numeric_dtype(values) else pd.Series(dtype=float)
+    numbers = (
+        values.dropna().astype(float).abs()
+        if pd.api.types.is_numeric_dtype(values)
+        else pd.Series(dtype=float)
+    )
     stem = name.rpartition("_")[0].replace("_", " ")
-    largest = numbers.max() if (numbers > 0).any() else 1.0  # so that columns of one kind, side by side, have one unit
+    largest = (
+        numbers.max() if (numbers > 0).any() else 1.0
+    )  # so that columns of one kind, side by side, have one unit
     if name.endswith("_per_s") or name.endswith("_per_second"):
-        return name.partition("_per_")[0].replace("_", " "), "per s", lambda v: f"{v:,.4g}" if v < 1000 else f"{v:,.0f}"
+        return (
+            name.partition("_per_")[0].replace("_", " "),
+            "per s",
+            lambda v: f"{v:,.4g}" if v < 1000 else f"{v:,.0f}",
+        )
     if name.endswith("_bytes"):
         return stem, *_scaled(style.unit(largest))
     if name.endswith("_flops"):
@@ -152,7 +179,11 @@ def reading(name: str, values: pd.Series) -> tuple[str, str, Callable[[float], s
     unit = next((one[1:] for one in units if name.endswith(one)), "")
     heading = tables.HEADINGS.get(name, "") or (stem if unit else name.replace("_", " "))
     text = "{:g}".format if name == "learning_rate" else whole
-    return heading.partition(" (")[0], {"gib": "GiB", "mib": "MiB", "joules": "J"}.get(unit, unit), text
+    return (
+        heading.partition(" (")[0],
+        {"gib": "GiB", "mib": "MiB", "joules": "J"}.get(unit, unit),
+        text,
+    )
 
 
 def _scaled(scale: tuple[float, str]) -> tuple[str, Callable[[float], str]]:
@@ -164,7 +195,13 @@ def digits(value: float) -> str:
     if value == 0:
         return "0"
     size = abs(value)
-    text = f"{value:,.0f}" if size >= 1000 else f"{value:#.4g}".rstrip(".") if size >= 1e-3 else f"{value:.2g}"
+    text = (
+        f"{value:,.0f}"
+        if size >= 1000
+        else f"{value:#.4g}".rstrip(".")
+        if size >= 1e-3
+        else f"{value:.2g}"
+    )
     return text.replace("-", style.MINUS, 1) if value < 0 else text
 
 
