@@ -1,9 +1,7 @@
-"""Shared fixtures: a clone to edit, the real snakemake, small plans."""
+"""Shared fixtures: a clone to edit, small plans, a disk that is full."""
 
 import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,45 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: one c
 import pytest
 import yaml
 
+from helpers.repository import ROOT, copy_repository
 from rankwise.study.plan import Plan
-
-ROOT = Path(__file__).resolve().parents[1]
-LEFT_OUT = shutil.ignore_patterns(
-    "results",
-    ".snakemake",
-    ".git",
-    ".venv",
-    "logs",
-    "__pycache__",
-    "*.egg-info",
-    ".*_cache",
-    "*.sif",
-)
-# What a user's shell may hold must not decide a test.
-CLEAN = {
-    k: v
-    for k, v in os.environ.items()
-    if not k.startswith(("RANKWISE_", "HF_", "PYTHONPATH", "SNAKEMAKE"))
-}
-
-
-def copy_repository(target: Path) -> Path:
-    shutil.copytree(ROOT, target, ignore=LEFT_OUT)
-    return target
-
-
-def run_snakemake(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """The real thing, in `root`; never raises."""
-    command = [str(Path(sys.executable).with_name("snakemake")), *arguments]
-    return subprocess.run(
-        command, cwd=root, capture_output=True, text=True, env={**CLEAN, **environment}, check=False
-    )
-
-
-def edit(file: Path, old: str, new: str) -> None:
-    text = file.read_text()
-    assert old in text, f"{file} has no {old!r}"
-    file.write_text(text.replace(old, new, 1))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from the normal z^2 to Student's t^2, of S - 1 degrees, with the share s = b / (
 Without its last term that is never too short (Banerjee 1961: the chi-squared distribution function is concave), but covers up
 to 97.7 % with three seeds. The last term is ours, found by the integral that follows. With many examples a is known and b is
 chi-squared, so coverage is an integral over b: for every true share, at 95 %, it is 95.0 .. 96.2 with three seeds or more and
-94.8 .. 98.4 with two; at stricter levels errors are at most 1.06 times as many as stated. tests/test_stats_coverage.py
+94.8 .. 98.4 with two; at stricter levels errors are at most 1.06 times as many as stated. tests/analysis/test_variance_coverage.py
 integrates; benchmarks/coverage.md simulates, few examples and 0/1 scores too. Above 96.5: two seeds; 0/1 scores with fewer than
 ten examples wrong, or in dispute between two runs. Where such scores tie all seeds exactly, MS_residual stands in for MS_seed.
 

@@ -1,0 +1,318 @@
+"""From a figure, a table, a cell of one, a claim or a page back to the runs: ids, sources, environment, commands."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from matplotlib.figure import Figure
+
+from helpers.repository import CLEAN, ROOT, edit, run_snakemake
+from rankwise.analysis import tables, tidy
+from rankwise.analysis.costs import costs
+from rankwise.analysis.evidence import comparisons, estimates
+from rankwise.analysis.scores import groups
+from rankwise.analysis.summary import summary
+from rankwise.audit import lineage, staleness
+from rankwise.audit.trace import trace
+from rankwise.cli.main import main
+from rankwise.core import provenance, result
+from rankwise.core.config import ConfigError
+from rankwise.report import style
+from rankwise.study import claims, outputs
+from rankwise.study.plan import Plan
+
+ENVIRONMENT = {
+    "python": "3.11",
+    "platform": "Linux",
+    "packages": {"torch": "2"},
+    "differs_from_lock": {},
+}
+DEMO = "config/demo.yaml"
+
+
+def fill(root: Path, plan: Plan, measurement: str) -> None:
+    """A result for every cell, that answers its request; the numbers mean nothing."""
+    for cell in plan.cells(measurement):
+        metrics = (
+            {"accuracy_fraction": 0.5} if measurement == "train" else {"optimizer_state_bytes": 8}
+        )
+        scores = (
+            {"examples": {"correct_fraction": [1.0, 0.0], "predictions": [1, 1]}}
+            if measurement == "train"
+            else {}
+        )
+        found = {"metrics": metrics, **scores}
+        result.write(
+            root / plan.path(measurement, cell), plan.request(measurement, cell), found, ENVIRONMENT
+        )
+
+
+def gather(root: Path, plan: Plan, table: str) -> Path:
+    measurement = outputs.TABLE_SOURCES[table]
+    planned = [
+        (root / plan.path(measurement, cell), plan.request(measurement, cell))
+        for cell in plan.cells(measurement)
+    ]
+    tables.write(tidy.collect(planned), root / f"results/tables/{table}")
+    return root / f"results/tables/{table}.csv"
+
+
+def draw(root: Path, figure: str) -> None:
+    frames = [
+        tables.read(root / f"results/tables/{name}.csv") for name in outputs.FIGURE_TABLES[figure]
+    ]
+    ids = [run for frame in frames for run in frame["request_digest"]]
+    style.save(Figure(), root / f"results/figures/{figure}.png", ids)
+
+
+def planned(name: str) -> Plan:
+    return Plan(yaml.safe_load((ROOT / name).read_text()), ROOT, name)
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return planned(DEMO)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, plan: Plan) -> Path:
+    """The demo's training runs and memory profiles, their tables and two figures, in a tree that shares our sources."""
+    root = tmp_path_factory.mktemp("built")
+    for folder in ("config", "envs", "src", "workflow_scripts"):
+        (root / folder).symlink_to(ROOT / folder)
+    for measurement, table in (("train", "runs"), ("memory", "memory")):
+        fill(root, plan, measurement)
+        gather(root, plan, table)
+    frames = {name: tables.read(root / f"results/tables/{name}.csv") for name in ("runs", "memory")}
+    planned = [
+        (root / plan.path("train", cell), plan.request("train", cell))
+        for cell in plan.cells("train")
+    ]
+    found = groups(frames["runs"], tidy.examples(planned))
+    frames |= {
+        "estimates": estimates(found),
+        "comparisons": comparisons(found, plan.study["equivalence"]),
+    }
+    tables.write(
+        summary(frames, costs(frames), dict(outputs.labels(plan))), root / "results/tables/summary"
+    )
+    for figure in ("memory", "accuracy_memory"):
+        draw(root, figure)
+    return root
+
+
+@pytest.fixture
+def mine(built: Path, tmp_path: Path) -> Path:
+    """The same, to change."""
+    return shutil.copytree(built, tmp_path / "mine", symlinks=True)
+
+
+def ids(found: dict) -> set[str]:
+    return {run["run"] for run in found["runs"]}
+
+
+@pytest.mark.parametrize("end", ["png", "svg"])
+def test_a_figure_is_its_runs_with_their_sources_environment_and_commands(
+    built: Path, plan: Plan, end: str
+) -> None:
+    found = trace(f"results/figures/memory.{end}", built)
+    planned = [plan.request("memory", cell) for cell in plan.cells("memory")]
+    assert ids(found) == {provenance.digest(request) for request in planned}
+    assert (found["study"], found["notes"], found["changed"]) == (DEMO, [], [])
+    assert (
+        found["command"]
+        == f".venv/bin/snakemake results/figures/memory.{end} --configfile {DEMO} --cores all"
+    )
+    run = next(run for run in found["runs"] if run["cell"]["method"] == "lora")
+    code = found["sources"][run["sources"]]
+    own = provenance.code_digest(ROOT / "src/rankwise/methods/lora.py")
+    assert code["src/rankwise/methods/lora.py"] == own
+    assert all((ROOT / file).is_file() for file in code)
+    assert run["environment"]["lock_digest"] == provenance.lock_digest(ROOT / "envs/cpu.lock")
+    assert (
+        run["command"]
+        == f".venv/bin/python workflow_scripts/memory.py --request @{run['result']} --output again/memory.json"
+    )
+
+
+def test_a_figure_of_two_tables_is_the_runs_of_both(built: Path, plan: Plan) -> None:
+    found = trace("results/figures/accuracy_memory.svg", built, DEMO)
+    assert len(found["runs"]) == len(plan.cells("train")) + len(plan.cells("memory"))
+    assert found["notes"] == []
+
+
+SEEDS = [f"train lora/r8/seed{seed}" for seed in range(3)]
+
+
+@pytest.mark.parametrize(("target", "expected"), [
+    ("results/tables/runs.csv:3", ["train full/r0/seed1"]),
+    ("results/tables/runs.csv:method=lora,rank=8", [*SEEDS]),
+    ("results/tables/runs.csv:method=lora,rank=8.0,seed=1:accuracy_fraction", ["train lora/r8/seed1"]),
+    ("results/tables/runs.md:method=LoRA,rank=2,seed=0", ["train lora/r2/seed0"]),
+    ("results/tables/summary.csv:method=lora,rank=8:accuracy_percent", [*SEEDS]),
+    ("results/tables/summary.csv:method=lora,rank=8:optimizer_state_mib", ["memory lora/r8"]),
+    ("results/tables/summary.csv:method=Head only", ["memory head_only/r0", *(seed.replace("lora/r8", "head_only/r0") for seed in SEEDS)]),
+    ("results/runs/tiny/generated_reviews/rsvd/r2/seed0/train.json", ["train rsvd/r2/seed0"]),
+])  # fmt: skip
+def test_a_row_or_a_cell_is_its_runs_and_no_others(
+    built: Path, target: str, expected: list[str]
+) -> None:
+    runs = trace(target, built, DEMO)["runs"]
+    prefix = "results/runs/tiny/generated_reviews/", "results/profiles/tiny/generated_reviews/"
+    names = [
+        str(Path(run["result"].removeprefix(prefix[0]).removeprefix(prefix[1])).parent)
+        for run in runs
+    ]
+    assert (
+        sorted(f"{run['measurement']} {name}" for run, name in zip(runs, names, strict=True))
+        == expected
+    )
+
+
+@pytest.mark.parametrize("study", ["demo", "config", "gpu"])
+def test_every_target_of_a_study_comes_from_runs(study: str) -> None:
+    """A file that a study can build and that no run is behind is a hole in the trail."""
+    found = planned(f"config/{study}.yaml")
+    for target in outputs.targets(found):
+        assert lineage.is_result(target) or lineage.tables(found, target), target
+
+
+def test_a_run_that_is_not_there_says_how_to_make_it(mine: Path, plan: Plan) -> None:
+    path = plan.path("memory", plan.cells("memory")[0])
+    (mine / path).unlink()
+    found = trace("results/figures/memory.png", mine, DEMO)
+    assert found["runs"][0]["status"] == "not there"
+    assert (
+        found["runs"][0]["command"] == f".venv/bin/snakemake {path} --configfile {DEMO} --cores all"
+    )
+    assert "results/tables/memory.csv is stale: 1 of its 17 runs" in found["notes"][0]
+
+
+def test_what_is_made_of_other_runs_is_stale(mine: Path, plan: Plan) -> None:
+    """First a result is made anew for another request; then the table is, and the figure is not; then that is, too."""
+    cell = plan.cells("memory")[3]
+    path, request = mine / plan.path("memory", cell), plan.request("memory", cell)
+    other = {**request, "shapes": {**request["shapes"], "batch_size": 7}}
+    result.write(path, other, {"metrics": {}}, ENVIRONMENT)
+    found = trace("results/figures/memory.png", mine, DEMO)
+    assert [run["stale"] for run in found["runs"] if "stale" in run] == [
+        f"{DEMO} now plans {provenance.digest(request)}"
+    ]
+    assert provenance.digest(other) in ids(found)
+    assert [note.split(":")[0] for note in found["notes"]] == ["results/tables/memory.csv is stale"]
+    table = mine / "results/tables/memory.csv"
+    edit(table, provenance.digest(request), provenance.digest(other))
+    for end in ("png", "svg", "pdf"):
+        notes = staleness.notes(plan, f"results/figures/memory.{end}", mine)
+        assert notes == [
+            f"results/figures/memory.{end} is stale: it was made of other runs than the tables that lie there"
+        ]
+    draw(mine, "memory")
+    for end in ("png", "svg", "pdf"):
+        assert staleness.notes(plan, f"results/figures/memory.{end}", mine) == []
+
+
+def test_a_changed_source_is_named(mine: Path, plan: Plan) -> None:
+    cell = next(cell for cell in plan.cells("memory") if cell.method == "lora")
+    request = plan.request("memory", cell)
+    old = {**request, "code": {**request["code"], "rankwise.methods.lora": "0" * 16}}
+    result.write(mine / plan.path("memory", cell), old, {}, ENVIRONMENT)
+    assert trace(plan.path("memory", cell), mine, DEMO)["changed"] == [
+        "src/rankwise/methods/lora.py"
+    ]
+
+
+def test_a_claim_is_the_results_that_decide_it(mine: Path) -> None:
+    known = claims.expand(planned("config/shapes.yaml").library["claims"])
+    compared = next(
+        name
+        for name, claim in known.items()
+        if claim.get("table") == "memory" and "cell" in claim.get("against", {})
+    )
+    undecidable = next(name for name, claim in known.items() if "table" not in claim)
+    cell, other = (
+        known[compared]["cell"],
+        {**known[compared]["cell"], **known[compared]["against"]["cell"]},
+    )
+    rows = [f"{name},1" for name in (compared, undecidable)]
+    (mine / "results/claims.csv").write_text("\n".join(["claim,published", *rows, ""]))
+    found = trace(f"results/claims.csv:{compared}", mine, known[compared]["study"])
+    assert {tuple(sorted(run["cell"].items())) for run in found["runs"]} == {
+        tuple(sorted(one.items())) for one in (cell, other)
+    }
+    assert {run["measurement"] for run in found["runs"]} == {"memory"}
+    found = trace(f"results/claims.csv:{undecidable}", mine, DEMO)
+    assert found["runs"] == []
+    assert f"no run of {DEMO} is behind it" in found["notes"]
+
+
+@pytest.mark.parametrize(("target", "message"), [
+    ("results/figures/memroy.png", "target: got 'results/figures/memroy.png', allowed: files that the study plans, nearest: results/figures/memory.png"),
+    ("results/tables/runs.csv:99", "results/tables/runs.csv: line: got 99, allowed: 2 to 19"),
+    ("results/tables/runs.csv:1", "line: got 1, allowed: 2 to 19"),
+    ("results/tables/runs.csv:metod=lora", "row: got 'metod', allowed: .* \\(nearest: 'method'\\)"),
+    ("results/tables/runs.csv:method=lora,rank=9", "row: got 'method=lora,rank=9', allowed: method=lora,rank=2; method=lora,rank=8; "),
+    ("results/tables/summary.csv:rank=8:acuracy", "column: got 'acuracy', allowed: .*accuracy_percent"),
+    ("results/tables/flops.csv:3", "results/tables/flops.csv: row: got '3', allowed: rows of a table that is there"),
+    ("", "target: got '', allowed: FILE, FILE:ROW or FILE:ROW:COLUMN"),
+])  # fmt: skip
+def test_nonsense_is_one_sentence(built: Path, target: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        trace(target, built, None if "memroy" in target else DEMO)
+
+
+def test_the_command_prints_each_run_once_or_json(
+    built: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(built)
+    target = "results/tables/summary.csv:method=lora,rank=8:accuracy_percent"
+    assert main(["trace", target, "--json", "--study", DEMO]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert main(["trace", target, "--study", DEMO]) == 0
+    printed = capsys.readouterr().out
+    for run in found["runs"]:
+        assert printed.count(run["run"]) == 1
+        assert run["command"] in printed
+    assert printed.count("torch 2") == 1  # both ran in one environment
+    assert printed.count("src/rankwise/methods/lora.py") == 1
+    assert main(["trace", "results/figures/memory.png", "--study", "config/nope.yaml"]) == 1
+    assert "config/nope.yaml: file: got 'nothing'" in capsys.readouterr().err
+
+
+def test_help_loads_neither_the_plan_nor_pandas() -> None:
+    code = "import sys, rankwise.cli.main; print([name for name in ('pandas', 'torch', 'rankwise.audit.trace') if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=CLEAN, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.slow
+def test_the_commands_of_a_real_study_rebuild_its_figure_and_its_run(
+    clone: Path, tmp_path: Path
+) -> None:
+    study = "tests/studies/rerun.yaml"
+    done = run_snakemake(clone, "results/figures/memory.png", "--configfile", study, "--cores", "2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    (clone / ".venv").symlink_to(Path(sys.executable).parents[1])
+    found = trace("results/figures/memory.png", clone, study)
+    assert (len(found["runs"]), found["notes"], found["changed"]) == (3, [], [])
+    run = next(run for run in found["runs"] if run["cell"]["method"] == "rsvd")
+    environment = {**CLEAN, "PYTHONPATH": str(clone / "src")}
+    again = subprocess.run(
+        run["command"].split(), cwd=clone, env=environment, capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    made = result.read(clone / "again/memory.json")
+    stored = result.read(clone / run["result"])
+    assert (made["metrics"], made["request"]) == (stored["metrics"], stored["request"])
+    (clone / "results/figures/memory.png").unlink()
+    rebuilt = subprocess.run(
+        found["command"].split(), cwd=clone, env=CLEAN, capture_output=True, text=True
+    )
+    assert rebuilt.returncode == 0, rebuilt.stderr[-3000:]
+    assert (clone / "results/figures/memory.png").is_file()

@@ -1,0 +1,152 @@
+"""Bad input gets one sentence that names the file, the key, what was got and what is allowed. Before any job starts."""
+
+import copy
+
+import pytest
+import yaml
+
+from helpers.repository import ROOT, edit, run_snakemake
+from rankwise.core.config import ConfigError, read_yaml
+from rankwise.study.plan import Plan
+
+METHODS, MODELS, DATASETS, DEMO = (
+    f"config/{name}.yaml" for name in ("methods", "models", "datasets", "demo")
+)
+
+# What a user might get wrong: file, the right text, the wrong text -> what the sentence must hold.
+
+
+def overridden(method: str, over: str) -> tuple[str, str]:
+    """An edit of the demo's training: one method, with something of its entry overridden."""
+    given = "methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds: [0, 1, 2]\n    override:\n"
+    return (
+        given,
+        f"methods: [{method}, full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds: [0, 1, 2]\n    override:\n      {method}: {{{over}}}\n",
+    )
+
+
+WRONG = {
+    "unknown key": (DEMO, "disk_gib: 1", "disc_gib: 1", ["config/demo.yaml: top level: got 'disc_gib'", "nearest: 'disk_gib'"]),
+    "unknown key inside": (METHODS, "learning_rate: 2.0e-5", "learnin_rate: 2.0e-5", ["config/methods.yaml: full", "learning_rate"]),
+    "wrong type": (DEMO, "cpu_threads: 1", "cpu_threads: one", ["config/demo.yaml: cpu_threads: got 'one', allowed: an integer"]),
+    "a number that YAML reads as text": (METHODS, "2.0e-5", "2e-5", ["full.learning_rate: got '2e-5'", "write 2.0e-4"]),
+    "missing key": (DEMO, "device: cpu\n", "", ["config/demo.yaml: device: got 'nothing'"]),
+    "not one of the allowed": (DEMO, "device: cpu", "device: gpu", ["device: got 'gpu', allowed: cpu, cuda", "nearest: 'cpu'"]),
+    "unknown method": (DEMO, "[full, head_only, lora, rsvd]", "[full, lorra]", ["train.0.methods: got 'lorra'", "nearest: 'lora'"]),
+    "unknown model": (DEMO, "models: [tiny]", "models: [tinny]", ["train.0.models: got 'tinny'", "nearest: 'tiny'"]),
+    "unknown dataset": (DEMO, "datasets: [generated_reviews]", "datasets: [generated]", ["train.0.datasets: got 'generated'"]),
+    "rank 0": (DEMO, "ranks: [2, 8]\n    seeds", "ranks: [0]\n    seeds", ["config/demo.yaml: train.0.ranks: got 0", "from 1 to 64"]),
+    "rank above the matrix": (DEMO, "ranks: [2, 8]\n    seeds", "ranks: [65]\n    seeds", ["train.0.ranks: got 65", "from 1 to 64"]),
+    "method without its options": (METHODS, "  options: {targets: [query, value], alpha: rank, dropout: 0.1}\n", "",
+                                   ["config/methods.yaml: lora.options.targets: got 'nothing', allowed: a list of names"]),
+    "option of another method": (METHODS, "dropout: 0.1}\n  learning_rate: 2.0e-4\n  label: LoRA\n",
+                                 "dropout: 0.1, interval_steps: 5}\n  learning_rate: 2.0e-4\n  label: LoRA\n",
+                                 ["lora.options: got 'interval_steps', allowed: alpha, dora, dropout"]),
+    "rank above the matrix, pinned": (DEMO, *overridden("apollo_mini", "optimizer: {rank: 900}"), ["apollo_mini.optimizer.rank: got 900", "from 1 to 64"]),
+    "odd granularity": (DEMO, *overridden("vlorp", "optimizer: {granularity: 5}"),
+                        ["vlorp.optimizer.granularity: got 5", "divides both sides of query, 64 x 64"]),
+    "no projection to be exempt from": (METHODS, "full: {module: full, ", "full: {module: full, dense: [head], ",
+                                        ["full.dense: got ['head']", "adamw projects no"]),
+    "bits under a method that trains them": (METHODS, "full: {module: full, ", "full: {module: full, weights: nf4, ",
+                                             ["full.weights: got 'nf4', allowed: fp32 or bf16 under full"]),
+    "unknown storage": (METHODS, "weights: int8", "weights: int4", ["lora_int8.weights: got 'int4'", "nearest: 'int8'"]),
+    "accumulation inside backward": (DEMO, "methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds",
+                                     "methods: [lomo]\n    schedule: {accumulation_steps: 2, max_gradient_norm: null}\n    ranks: [2, 8]\n    seeds",
+                                     ["train.0.schedule.accumulation_steps: got 2, allowed: 1 with lomo"]),
+    "clipping inside backward": (DEMO, "methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds",
+                                 "methods: [lomo]\n    ranks: [2, 8]\n    seeds", ["schedule.max_gradient_norm: got 1.0, allowed: null with lomo"]),
+    "more virtual tokens than positions": (DEMO, "methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds",
+                                           "methods: [prompt_tuning]\n    ranks: [33]\n    seeds",
+                                           ["train.0.ranks: got 33, allowed: 1 to 32 virtual tokens"]),
+    "misspelt option": (METHODS, "oversample: 4", "oversampel: 4", ["rsvd.optimizer: got 'oversampel'", "nearest: 'oversample'"]),
+    "option of the wrong type": (METHODS, "dropout: 0.1", "dropout: some", ["lora.options.dropout: got 'some', allowed: a number"]),
+    "option outside its choice": (METHODS, "side: left", "side: top", ["rsvd.optimizer.side: got 'top', allowed: short, long, left, right, both"]),
+    "target that no module has": (METHODS, "targets: [query, value]", "targets: [query, valeu]",
+                                  ["lora.options.targets: got 'valeu'", "nearest: 'value'"]),
+    "unknown module": (METHODS, "{module: head_only", "{module: head_onyl", ["head_only.module: got 'head_onyl'", "'head_only'"]),
+    "short revision": (DATASETS, "8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb", "main", ["sst2.hub.revision: got 'main'", "40 hexadecimal"]),
+    "unknown task": (DATASETS, "task: classification\n  hub", "task: clasification\n  hub", ["nearest: 'classification'"]),
+    "key twice": (METHODS, "label: Frozen", "label: Frozen, label: Ice", ["config/methods.yaml: line 5", "'label' stands twice"]),
+    "not YAML": (MODELS, "family: distilbert", "family: [distilbert", ["config/models.yaml: line "]),
+    "a cell in two grids": (DEMO, "profile:\n", "  - {models: [tiny], datasets: [generated_reviews], methods: [full], seeds: [0]}\nprofile:\n",
+                            ["train.1: got 'tiny/generated_reviews/full/r0/seed0'", "one grid only"]),
+    "override of no method": (DEMO, "      lora: {", "      lroa: {", ["override: got 'lroa'", "nearest: 'lora'"]),
+    "training a model of shapes": (DEMO, "models: [tiny]\n    datasets: [generated_reviews]\n    methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds",
+                                   "models: [bert_base]\n    datasets: [generated_reviews]\n    methods: [full]\n    ranks: [2, 8]\n    seeds",
+                                   ["train.0.models: got 'bert_base'", "weights"]),
+    "head for no such task": (DEMO, "datasets: [generated_reviews]\n    methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds",
+                              "datasets: [wikitext2]\n    methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds",
+                              ["train.0: got 'language_modelling'", "tiny"]),
+    "longer than the model's positions": (DATASETS, "max_length_tokens: 32\n  selection_rows: 400\n\ngenerated_text", "max_length_tokens: 65\n  selection_rows: 400\n\ngenerated_text",
+                                          ["generated_reviews.max_length_tokens: got 65", "64"]),
+    "claim on no method": ("config/claims.yaml", "dataset: sst2, method: rsvd}", "dataset: sst2, method: rsdv}",
+                           ["config/claims.yaml: a_optimizer_memory_rsvd_r4.cell.method: got 'rsdv'", "nearest: 'rsvd'"]),
+    "two sources": (DATASETS, "  generated: {kind: reviews", "  files: {folder: x, format: tsv}\n  generated: {kind: reviews",
+                    ["config/datasets.yaml: generated_reviews: got 'files, generated'", "exactly one of hub, files, generated"]),
+    "labels without classes": (DATASETS, "  classes: [negative, positive]\n  max_length_tokens: 32", "  max_length_tokens: 32",
+                               ["generated_reviews.classes: got 'nothing'"]),
+    "a split that is not there": (DATASETS, "report_split: validation\n  text: sentence", "report_split: test\n  text: sentence",
+                                  ["sst2.report_split: got 'test', allowed: train, validation"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_one_sentence(what: str, clone) -> None:
+    file, right, wrong, wanted = WRONG[what]
+    edit(clone / file, right, wrong)
+    with pytest.raises(ConfigError) as caught:
+        Plan(read_yaml(clone / DEMO, DEMO), clone, DEMO)
+    message = str(caught.value)
+    assert all(part in message for part in wanted), message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("what", ["unknown method", "rank above the matrix", "misspelt option"])
+def test_the_workflow_says_it_and_touches_nothing(what: str, clone) -> None:
+    file, right, wrong, wanted = WRONG[what]
+    (clone / "results").mkdir()
+    (clone / "results/report.html").write_text("the last good one")
+    edit(clone / file, right, wrong)
+    done = run_snakemake(clone, "--configfile", DEMO, "--cores", "1")
+    assert done.returncode != 0
+    assert all(part in done.stderr for part in wanted), done.stderr
+    assert "Traceback" not in done.stderr
+    assert (clone / "results/report.html").read_text() == "the last good one"
+
+
+def test_a_mistyped_target_names_the_nearest(clone) -> None:
+    done = run_snakemake(clone, "--configfile", DEMO, "-n", "results/figures/memroy.png")
+    assert done.returncode != 0
+    assert "target: got 'results/figures/memroy.png'" in done.stderr
+    assert "nearest: results/figures/memory.png" in done.stderr
+
+
+def test_every_study_of_ours_is_right() -> None:
+    for file in sorted((ROOT / "config").glob("*.yaml")):
+        study = yaml.safe_load(file.read_text())
+        if "question" in study:
+            plan = Plan(study, ROOT, f"config/{file.name}")
+            for measurement in ("train", "memory", "flops", "forward"):
+                plan.digest(measurement)
+
+
+def test_defaults_come_from_the_schema(demo) -> None:
+    plan = Plan(demo, ROOT)
+    schedule = plan.request("train", plan.cells("train")[0])["schedule"]
+    assert schedule["max_gradient_norm"] == 1.0
+    assert schedule["epochs"] == demo["schedule"]["epochs"]
+
+
+def test_a_grid_that_says_no_ranks_has_the_schemas(demo) -> None:
+    del demo["train"][0]["ranks"], demo["profile"][0]["ranks"]
+    plan = Plan(demo, ROOT)
+    assert {cell.rank for cell in plan.cells("train") if cell.method == "lora"} == {8}
+    assert {
+        cell.rank for cell in plan.cells("memory") if (cell.method, cell.model) == ("lora", "tiny")
+    } == {8}
+
+
+def test_a_plan_leaves_the_study_as_it_was(demo) -> None:
+    before = copy.deepcopy(demo)
+    Plan(demo, ROOT).digest("train")
+    assert demo == before

@@ -1,0 +1,166 @@
+"""Digests say what a job executes, no more and no less, on every Python."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.repository import ROOT
+from rankwise.core import environment, provenance
+
+SAMPLE = '''
+"""A module."""
+import os  # a comment
+from typing import Literal
+
+@staticmethod
+def f(a: int = 1, *, b: str = "x", **rest) -> str:
+    """Docstring."""
+    match a:
+        case 1 | 2 if (n := a):
+            return f"{n!r:>{10}} {os.sep}"
+        case {"k": v, **others}:
+            yield from [v async for v in others]
+    try:
+        pass
+    except* ValueError:
+        raise
+    with (open("a") as x, open("b") as y):
+        del x, y
+    return lambda *q: {**rest, 1: 2.5, b"x": 3j, ...: None}
+'''
+SAMPLE_DIGEST = "e4066e44811eb504"  # as Python 3.11, 3.12 and 3.13 give it
+
+
+def digest_of(text: str, tmp_path: Path) -> str:
+    file = tmp_path / "module.py"
+    file.write_text(text)
+    return provenance.code_digest_now(file)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        'import os\n\n\n# a comment\ndef f():\n    """Other words."""\n    return os.sep  # why\n',
+        "import os\ndef f():\n    return (os.sep)\n",
+        'import os\ndef f():\n    """Words."""\n\n    return os.sep\n',
+    ],
+)
+def test_comments_docstrings_and_layout_do_not_count(other: str, tmp_path: Path) -> None:
+    assert digest_of(other, tmp_path) == digest_of(
+        "import os\ndef f():\n    return os.sep\n", tmp_path
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "import os\ndef f():\n    return os.altsep\n",
+        "import os\ndef g():\n    return os.sep\n",
+        "def f():\n    return os.sep\n",
+    ],
+)
+def test_code_counts(other: str, tmp_path: Path) -> None:
+    assert digest_of(other, tmp_path) != digest_of(
+        "import os\ndef f():\n    return os.sep\n", tmp_path
+    )
+
+
+def test_a_function_that_is_only_a_docstring_has_a_digest(tmp_path: Path) -> None:
+    assert digest_of('def f():\n    """Words."""\n', tmp_path) == digest_of(
+        'def f():\n    """Other."""\n', tmp_path
+    )
+
+
+def test_the_digest_is_the_same_on_every_python(tmp_path: Path) -> None:
+    file = tmp_path / "sample.py"
+    file.write_text(SAMPLE)
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\nfrom pathlib import Path\nfrom rankwise import installed, provenance\n"
+    code += f"print(provenance.code_digest_now(Path({str(file)!r})))"
+    pythons = [
+        sys.executable,
+        *filter(None, (shutil.which(f"python3.{minor}") for minor in range(11, 16))),
+    ]
+    for python in pythons:
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+        if (
+            done.returncode == 0 or python == sys.executable
+        ):  # a version manager's stub may lead nowhere
+            assert done.stdout.strip() == SAMPLE_DIGEST, (python, done.stderr)
+
+
+def test_a_closure_holds_what_importing_executes_and_no_more() -> None:
+    closure = provenance.source_closure("rankwise.optim.projected_adam")
+    assert {
+        "rankwise",
+        "rankwise.optim",
+        "rankwise.optim.parts.projectors",
+        "rankwise.optim.parts.rules",
+    } < closure
+    assert not any(
+        name.startswith(("rankwise.methods", "rankwise.training.run")) for name in closure
+    )
+
+
+def test_no_job_depends_on_a_method_that_it_does_not_run(plan) -> None:
+    for cell in plan.cells("train"):
+        code = plan.request("train", cell)["code"]
+        methods = {name for name in code if name.startswith("rankwise.methods.")}
+        assert methods == {f"rankwise.methods.{plan.method('train', cell)['module']}"}
+
+
+def test_a_job_refuses_a_source_that_changed_or_was_not_declared(plan) -> None:
+    script = ROOT / "workflow_scripts/train.py"
+    code = plan.request("train", plan.cells("train")[0])["code"]
+    loaded = {
+        name: provenance.code_digest_now(Path(m.__file__))
+        for name, m in sys.modules.items()
+        if name.startswith("rankwise")
+    }
+    data = {
+        key: provenance.code_digest_now(file)
+        for name in loaded
+        for key, file in provenance.data_files(name).items()
+    }
+    declared = {**loaded, **data, "workflow_scripts/train.py": code["workflow_scripts/train.py"]}
+    provenance.verify(declared, script)
+    with pytest.raises(
+        provenance.SourceChanged, match=r"config\.py: changed since the workflow was planned"
+    ):
+        provenance.verify({**declared, "rankwise.core.config": "0" * 16}, script)
+    del declared["rankwise.core.config"]
+    with pytest.raises(provenance.SourceChanged, match=r"config\.py: loaded, but not declared"):
+        provenance.verify(declared, script)
+
+
+def test_a_lock_is_its_pins(tmp_path: Path) -> None:
+    one, other, changed = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    one.write_text("b==2 \\\n    --hash=sha256:1\na==1\n")
+    other.write_text("# locked\na==1  # via b\nb==2 --hash=sha256:1\n")
+    changed.write_text("a==1\nb==2 --hash=sha256:2\n")
+    assert (
+        provenance.lock_digest(one)
+        == provenance.lock_digest(other)
+        != provenance.lock_digest(changed)
+    )
+
+
+def test_the_locks_agree_with_each_other() -> None:
+    locks = [
+        environment.locked_versions(ROOT / f"envs/{name}.lock")
+        for name in ("cpu", "report", "dev", "gpu")
+    ]
+    for name in set().union(*locks):
+        versions = {lock[name] for lock in locks if name in lock}
+        assert len(versions) == 1, (name, versions)
+    assert "--hash=sha256:" in (ROOT / "envs/gpu.lock").read_text()
+    assert locks[0]["torch"] == locks[3]["torch"]
+
+
+def test_the_conda_file_has_the_same_pins() -> None:
+    text = (ROOT / "envs/environment.yaml").read_text()
+    for lock in ("cpu", "report"):
+        for name, version in environment.locked_versions(ROOT / f"envs/{lock}.lock").items():
+            assert f"- {name}=={version}\n" in text

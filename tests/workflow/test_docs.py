@@ -1,0 +1,134 @@
+"""What the pages say is so: numbers come from files, files are there, and the example of a method works as it stands."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.repository import CLEAN, ROOT, edit
+
+README = (ROOT / "README.md").read_text()
+NUMBER = r"\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?"
+UNIT = (
+    r"%|per cent|[KMGT]?i?B\b|bytes?\b|[mun]?s\b|seconds?\b|minutes?\b|hours?\b|h\b|[KMGT]?FLOPs?\b|nats?\b|points?\b|[kM]?[JW]\b"
+    r"|(?:[kMB] )?parameters\b|times\b|x (?:faster|slower|less|more|fewer|smaller|larger)|(?:samples|tokens) (?:a|per) second"
+)
+QUANTITY = r"accuracy|perplexity|loss|ratio|speed-?up|throughput|latency|factor|memory|error"
+MEASURED = re.compile(
+    rf"(?<![\w.,/-]){NUMBER} ?(?:to {NUMBER} ?)?(?:{UNIT})|\b(?:{QUANTITY})(?: (?:of|is|was|by|at|about|falls|rises|to))* {NUMBER}"
+)
+# Numbers with a unit that a person typed, and why each is no result of ours.
+TYPED = {
+    "README.md": {
+        "22.7 M parameters": "the size of the encoder, which names it",
+        "95 %": "the level that intervals are drawn at",
+    },
+    "docs/methods.md": {
+        "5 to 10 %": "the paper's setting",
+        "15 %": "the formula before it, at the s and r named",
+        "4 bytes": "the format of a scale",
+        "64 bytes": "the format of a table of levels",
+        "4 B": "the type of a step count",
+    },
+}
+
+
+def test_measured_blocks_are_the_files_that_they_name() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from publish import fill
+
+    assert fill(README) == README
+    assert re.search(r"<!-- begin benchmarks/laptop/summary.md -->\n\n\| model", README)
+
+
+def test_the_page_of_methods_is_what_the_command_prints() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rankwise.cli.main", "methods", "--page"],
+        cwd=ROOT,
+        env=CLEAN,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == (ROOT / "docs/methods.md").read_text(), (
+        f"run `make docs`; {done.stderr[-500:]}"
+    )
+
+
+def typed_numbers(page: str) -> list[str]:
+    """Numbers with a measured unit in a page's own words: neither in marked blocks nor in code, which files decide."""
+    words = re.sub(r"<!-- begin (\S+) -->.*?<!-- end \1 -->", "", page, flags=re.DOTALL)
+    words = re.sub(r"^( *)```.*?^\1```", "", words, flags=re.DOTALL | re.MULTILINE)
+    words = re.sub(r"`[^`\n]*`", "", words)
+    return [found[0] for found in MEASURED.finditer(" ".join(words.split()))]
+
+
+@pytest.mark.parametrize(
+    "file", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+)
+def test_no_measured_number_is_typed_by_hand(file: str) -> None:
+    page = (ROOT / file).read_text()
+    if file == "docs/methods.md":
+        page = re.sub(
+            r"^\|.*$", "", page, flags=re.MULTILINE
+        )  # its tables are counted from shapes as the page is printed
+    assert set(typed_numbers(page)) == set(TYPED.get(file, {})), (
+        "put results into a marked block, see benchmarks/README.md"
+    )
+
+
+@pytest.mark.parametrize(("sentence", "found"), [
+    ("LoRA keeps 97.1 % of it.", ["97.1 %"]),
+    ("It needs 5,625,688 B, or 5.4 MiB.", ["5,625,688 B", "5.4 MiB"]),
+    ("A step takes 0.16 s, 1.2e12 FLOPs and\n24 minutes in all.", ["0.16 s", "1.2e12 FLOPs", "24 minutes"]),
+    ("It is 3.2 times as fast, 2x faster.", ["3.2 times", "2x faster"]),
+    ("The accuracy is 0.975, at a perplexity of 14.36 and a ratio of 0.7.", ["accuracy is 0.975", "perplexity of 14.36", "ratio of 0.7"]),
+    ("From 5 to 10 % less.", ["5 to 10 %"]),
+    ("| LoRA | 76.9 % |", ["76.9 %"]),
+    ("With torch 2.13, Python 3.11, rank 16, 3 seeds and arXiv 2106.09685 it is `12 MiB`.", []),
+    ("<!-- begin benchmarks/a.md -->\n\n97.1 %\n\n<!-- end benchmarks/a.md --> and 3 s", ["3 s"]),
+    ("Typed:\n```\nfits --memory 24 GiB\n```\n   ```yaml\n   a: 3 s\n   ```\nand 4 GiB", ["4 GiB"]),
+])  # fmt: skip
+def test_a_typed_number_would_be_found(sentence: str, found: list[str]) -> None:
+    assert typed_numbers(sentence) == found
+
+
+def test_files_named_are_there() -> None:
+    for name in re.findall(
+        r"\]\(([\w/.]+)\)|`((?:config|benchmarks|tests|envs)/[\w/.]+\.\w+)`", README
+    ):
+        assert (ROOT / (name[0] or name[1])).is_file(), name
+
+
+def test_the_example_of_a_method_works_as_it_stands(clone: Path) -> None:
+    """Its file and its entry, and nothing else, make a new curve: here its trainable parameters on DistilBERT."""
+    source = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    entry = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1]
+    source = "\n".join(line.removeprefix("   ") for line in source.splitlines())
+    head = "from dataclasses import dataclass\n\nfrom torch import nn\n\nfrom rankwise.methods.parts.base import Method, train_only\n\n\n"
+    (clone / "src/rankwise/methods/norms_only.py").write_text(head + source + "\n")
+    methods = clone / "config/methods.yaml"
+    methods.write_text(methods.read_text() + entry.strip() + "\n")
+    edit(
+        clone / "config/demo.yaml",
+        "methods: [full, lora, rsvd]\n    ranks: [4, 8",
+        "methods: [full, norms_only, rsvd]\n    ranks: [4, 8",
+    )
+    code = """
+import yaml
+from pathlib import Path
+from rankwise.measure.memory.persistent import predict
+from rankwise.study.plan import Cell, Plan
+plan = Plan(yaml.safe_load(Path("config/demo.yaml").read_text()), Path.cwd())
+print(predict(plan.request("memory", Cell("distilbert", "sst2", "norms_only", 0)))["trainable_parameters"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=clone,
+        env={**CLEAN, "PYTHONPATH": "src"},
+        capture_output=True,
+        text=True,
+    )
+    norms = (1 + 6 * 2) * 2 * 768  # the embeddings' and two a layer, weight and bias each
+    assert done.stdout.strip() == str(norms + 592_130), done.stderr

@@ -1,0 +1,396 @@
+"""Which edit reruns which job? One line a promise, asked of the real workflow after a real run."""
+
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from helpers.repository import CLEAN, copy_repository, edit, run_snakemake
+
+pytestmark = pytest.mark.slow
+
+STUDY = "tests/studies/rerun.yaml"
+ALL = {"full", "lora", "rsvd"}
+
+
+def jobs(rule: str, names: set[str]) -> set[str]:
+    return {f"{rule} {name}" for name in names}
+
+
+TRAIN, MEMORY = jobs("train", ALL), jobs("memory", ALL)
+LORA = {f"{kind} lora" for kind in ("memory", "flops", "forward", "ledger")}
+PROFILES = MEMORY | LORA
+INPUTS = {"dataset generated_reviews", "dataset generated_text", "model tiny"}
+TABLES = {
+    f"table {name}"
+    for name in (
+        "runs",
+        "history",
+        "memory",
+        "flops",
+        "forward",
+        "ledger",
+        "timeline",
+        "state",
+        "estimates",
+        "comparisons",
+        "summary",
+        "fronts",
+        "views",
+        "claims",
+    )
+}
+FIGURES = {
+    f"figure {name}"
+    for name in (
+        "memory",
+        "loss",
+        "accuracy_memory",
+        "flops",
+        "latency",
+        "ledger",
+        "predicted",
+        "timeline",
+        "metric_by_rank",
+        "heatmap",
+        "critical_difference",
+        "gradient_norms",
+        "spectra",
+    )
+}
+EVIDENCE = {"table estimates", "table comparisons", "table fronts", "table views"}
+REPORT = TABLES | FIGURES | {"page"}
+NEEDS = {
+    "table runs": ("train",), "table history": ("train",), "table memory": ("memory",), "table flops": ("flops",),
+    "table forward": ("forward",), "table ledger": ("ledger",), "table timeline": ("ledger",),
+    "table estimates": ("table runs",), "table comparisons": ("table runs",),
+    "table summary": ("table estimates", "table memory", "table ledger"),
+    "table fronts": ("table estimates", "table memory", "table ledger", "table flops"),
+    "table views": ("table estimates", "table memory", "table ledger", "table flops"), "table state": ("ledger",),
+    "table claims": ("table memory", "table flops", "table ledger", "table state", "table runs"),
+    "figure memory": ("table memory",), "figure loss": ("table history", "table runs"), "figure flops": ("table flops",),
+    "figure accuracy_memory": ("table runs", "table memory"), "figure latency": ("table forward",),
+    "figure ledger": ("table ledger",), "figure predicted": ("table ledger",), "figure timeline": ("table timeline", "table ledger"),
+    "figure metric_by_rank": ("table estimates", "table runs"), "figure heatmap": ("table comparisons", "table estimates", "table runs"),
+    "figure critical_difference": ("table comparisons", "table estimates", "table runs"),
+    "figure gradient_norms": ("table history", "table runs"), "figure spectra": ("table history", "table runs"),
+}  # fmt: skip
+
+
+def with_downstream(edited: set[str]) -> set[str]:
+    """The jobs, and every table, figure and page that is made from them."""
+    found = set(edited)
+    for job, needed in NEEDS.items():
+        if any(name == need or name.startswith(f"{need} ") for need in needed for name in found):
+            found.add(job)
+    return found | (
+        {"page"} if any(name.startswith(("table", "figure")) for name in found) else set()
+    )
+
+
+def replace(file: str, old: str, new: str) -> Callable[[Path], None]:
+    return lambda root: edit(root / file, old, new)
+
+
+def touch(*files: str) -> Callable[[Path], None]:
+    return lambda root: [(root / file).touch() for file in files]
+
+
+def older(change: Callable[[Path], None], file: str) -> Callable[[Path], None]:
+    """The new content, with a time stamp from before every result: what rsync, tar and image layers do."""
+
+    def apply(root: Path) -> None:
+        change(root)
+        os.utime(root / file, (1_000_000_000, 1_000_000_000))
+
+    return apply
+
+
+def both(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
+    return lambda root: [change(root) for change in changes]
+
+
+SRC, METHODS, DATA, MODELS = (
+    "src/rankwise",
+    "config/methods.yaml",
+    "config/datasets.yaml",
+    "config/models.yaml",
+)
+PROMISES = {
+    # Options and entries
+    "swap two option values": (
+        replace(METHODS, "oversample: 4,\n     power_iterations: 1", "oversample: 1,\n     power_iterations: 4"),
+        jobs("train", {"rsvd"}) | jobs("memory", {"rsvd"}),
+    ),
+    "learning rate of one method": (
+        replace(METHODS, "dropout: 0.1}\n  learning_rate: 2.0e-4", "dropout: 0.1}\n  learning_rate: 3.0e-4"),
+        {"train lora"},
+    ),
+    "reordered keys": (replace(METHODS, "alpha: rank, dropout: 0.1", "dropout: 0.1, alpha: rank"), set()),
+    "another spelling of a default": (replace(METHODS, "{module: full, learning", "{module: full, options: {}, learning"), set()),
+    "label of a method": (replace(METHODS, "label: LoRA\n", "label: LoRA 2021\n"), {"table summary", *FIGURES, "page"}),
+    "source of a method": (replace(METHODS, "arXiv 2106.09685", "arXiv:2106.09685"), {"page"}),
+    "new method, not in the study": (
+        replace(METHODS, "lora_qkv:\n", "newcomer: {module: full, learning_rate: 1.0e-3}\nlora_qkv:\n"),
+        {"table summary", *FIGURES, "page"},
+    ),
+    "new method": (replace(STUDY, "methods: [full, lora, rsvd]", "methods: [full, lora, rsvd, head_only]"), {"train head_only"}),
+    "new rank": (replace(STUDY, "ranks: [2], seeds", "ranks: [2, 4], seeds"), jobs("train", {"lora r4", "rsvd r4"})),
+    "new seed": (replace(STUDY, "seeds: [0]", "seeds: [0, 1]"), {f"train {name} seed1" for name in ALL}),
+    "batch size of the schedule": (replace(STUDY, "batch_size: 8", "batch_size: 4"), TRAIN),
+    "question of the study": (replace(STUDY, "Which edit", "What edit"), {"page"}),
+    "tracker": (replace(STUDY, "device: cpu", "device: cpu\ntracker: tensorboard"), set()),
+    "dataset revision": (
+        replace(DATA, "{kind: reviews, seed: 0", "{kind: reviews, seed: 7"),
+        {"dataset generated_reviews"} | TRAIN,
+    ),
+    "pre-training": (replace(MODELS, "learning_rate: 3.0e-3", "learning_rate: 2.0e-3"), {"model tiny"} | TRAIN),
+    "note of a model": (replace(MODELS, "note: pre-trained by", "note: trained by"), set()),
+    "architecture": (replace(MODELS, "n_heads: 4, dim: 64", "n_heads: 2, dim: 64"), {"model tiny"} | TRAIN | PROFILES),
+    "a claim": (replace("config/claims.yaml", "4: 3060664", "4: 3060665"), {"table claims"}),
+    # Sources
+    "one method": (replace(f"{SRC}/methods/lora.py", "lora_alpha=self.alpha", "lora_alpha=1 * self.alpha"), {"train lora"} | LORA),
+    "a shared projector": (
+        replace(f"{SRC}/optim/projectors.py", "q @ u[..., :rank], s", "q @ u[..., :rank] + 0, s"),
+        {"train rsvd", "memory rsvd"},
+    ),
+    "default of an option": (replace(f"{SRC}/optim/projected_adam.py", "eps: float = 1e-8", "eps: float = 1e-7"), {"train rsvd", "memory rsvd"}),
+    "the loop": (replace(f"{SRC}/progress.py", "max(self.batches, 1)", "max(1, self.batches)"), {"model tiny"} | TRAIN),
+    "from a request to its result": (replace(f"{SRC}/training.py", '"reason": str(error)}', '"reason": f"{error}"}'), TRAIN),
+    "a task": (replace(f"{SRC}/tasks/classification.py", "right.float()", "1 * right.float()"), {"model tiny"} | TRAIN),
+    "another task": (replace(f"{SRC}/tasks/language_modelling.py", "loss.mean(1)", "1 * loss.mean(1)"), set()),
+    "a method that is not in the study": (replace(f"{SRC}/methods/frozen.py", "requires_grad_(False)", "requires_grad_(not True)"), set()),
+    "an optimizer that is not in the study": (replace(f"{SRC}/optim/fira.py", "1e-8)", "2e-8)"), set()),
+    "storage that is not in the study": (replace(f"{SRC}/quantized.py", "NF4_BLOCK, SCALE_BLOCK, OUTLIER = 64", "NF4_BLOCK, SCALE_BLOCK, OUTLIER = 32"), set()),
+    "what tracks memory": (replace(f"{SRC}/measure/tracker.py", "True if args", "bool(1) if args"), {"ledger lora"}),
+    "one measurement": (replace(f"{SRC}/measure/flops.py", "micro_batch + amortised,", "amortised + micro_batch,"), {"flops lora"}),
+    "a comment": (replace(f"{SRC}/loop.py", "import math", "# the loop of all loops\nimport math"), set()),
+    "a docstring": (replace(f"{SRC}/loop.py", "The one training loop, on accelerate.", "The loop, on accelerate."), set()),
+    "layout": (replace(f"{SRC}/loop.py", "import math\n", "import math\n\n\n"), set()),
+    "a script": (replace("workflow_scripts/train.py", "run(train)", "run(measure=train)"), TRAIN),
+    "a script of a report": (replace("workflow_scripts/figure.py", "produce(draw)", "produce(make=draw)"), FIGURES),
+    "a figure": (replace(f"{SRC}/report/memory.py", "import ", "import math  # noqa\nimport "), {"figure memory"}),
+    "plotting style": (replace(f"{SRC}/report/style.py", "import ", "import math  # noqa\nimport "), FIGURES),
+    "bookkeeping": (replace(f"{SRC}/provenance.py", "[:16]", "[0:16]"), set()),
+    "the plan": (replace(f"{SRC}/config.py", "return {**base, **both}", "return base | both"), TABLES - EVIDENCE - {"table summary", "table claims"}),
+    "docstring of a method": (replace(f"{SRC}/methods/lora.py", "LoRA and its variants by flag", "LoRA, with variants by flag"), {"page"}),
+    "style of the page": (replace(f"{SRC}/report/html/page.css", "margin: 0;", "margin: 0 ;"), {"page"}),
+    # Locks
+    "lock of the jobs": (replace("envs/cpu.lock", "numpy==", "numpy==0"), INPUTS | TRAIN | PROFILES),
+    "comment in a lock": (replace("envs/cpu.lock", "numpy==", "# pinned\nnumpy=="), set()),
+    "lock of the report": (replace("envs/report.lock", "matplotlib==", "matplotlib==0"), REPORT),
+    "lock of the container": (replace("envs/gpu.lock", "numpy==", "numpy==0"), set()),
+    # Time stamps
+    "touch": (touch(f"{SRC}/training.py", METHODS, STUDY, "Snakefile", "workflow_scripts/train.py"), set()),
+    "older time stamp, new content": (
+        older(replace(f"{SRC}/methods/lora.py", "lora_alpha=self.alpha", "lora_alpha=1 * self.alpha"), f"{SRC}/methods/lora.py"),
+        {"train lora"} | LORA,
+    ),
+    "new line in a rule's docstring": (replace("rules/train.smk", "Fine-tune one cell.", "Fine-tune a cell."), set()),
+}  # fmt: skip
+
+
+REASON = re.compile(
+    r"(src/rankwise|workflow_scripts)/[\w/]+\.\w+ changed|envs/\w+\.lock changed|(dataset|model) prepared anew"
+    r"|not there yet|[\w.]+: .+ -> .+"
+)
+
+
+def name_of(path: str) -> str | None:
+    """`results/runs/tiny/generated_reviews/lora/r2/seed0/train.json` -> `train lora`; other ranks and seeds are named."""
+    parts = Path(path).parts
+    if parts[1] in ("runs", "profiles"):
+        rest = [part for part in parts[5:-1] if part not in ("r0", "r2", "seed0")]
+        return " ".join([Path(path).stem, parts[4], *rest])
+    if parts[1].startswith("claims"):
+        return "table claims" if parts[1] == "claims.csv" else None
+    kinds = {"tables": "table", "figures": "figure"}
+    if parts[1] in kinds:
+        return f"{kinds[parts[1]]} {Path(path).stem}" if path.endswith((".csv", ".png")) else None
+    return "page" if parts[1] == "report.html" else f"{Path(path).stem} {parts[3]}"
+
+
+def planned(root: Path, part: str = "jobs") -> list[dict] | dict:
+    """What `rankwise plan` says that the real Snakemake would run now, and why."""
+    command = [sys.executable, "-m", "rankwise.cli.main", "plan", "--study", STUDY, "--json"]
+    done = subprocess.run(
+        command,
+        cwd=root,
+        env={**CLEAN, "PYTHONPATH": str(root / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)[part]
+
+
+def pending(root: Path) -> set[str]:
+    return {name for job in planned(root) for file in job["files"] if (name := name_of(file))}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone in which the study has been built; the tiny model is pre-trained for two updates."""
+    root = copy_repository(tmp_path_factory.mktemp("rerun") / "clone")
+    edit(root / MODELS, "schedule: {updates: 900", "schedule: {updates: 2")
+    edit(root / DATA, "rows: {train: 12000", "rows: {train: 1200")
+    done = run_snakemake(root, "--configfile", STUDY, "--cores", "2")
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert pending(root) == set()
+    return root
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_an_edit_reruns_exactly(promise: str, finished: Path) -> None:
+    change, expected = PROMISES[promise]
+    kept = {
+        path: (path.read_bytes(), path.stat())
+        for path in finished.rglob("*")
+        if path.is_file() and editable(path, finished)
+    }
+    try:
+        change(finished)
+        found = planned(finished)
+        assert {
+            name for job in found for file in job["files"] if (name := name_of(file))
+        } == with_downstream(expected)
+        for job in found:
+            if job["files"][0].startswith(
+                ("results/runs", "results/profiles", "results/inputs")
+            ):  # what carries its request
+                assert all(REASON.fullmatch(why) for why in job["why"]), job
+    finally:
+        for path, (content, stat) in kept.items():
+            path.write_bytes(content)
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def editable(path: Path, root: Path) -> bool:
+    return path.relative_to(root).parts[0] in (
+        "src",
+        "config",
+        "envs",
+        "rules",
+        "tests",
+        "workflow_scripts",
+        "Snakefile",
+    )
+
+
+@pytest.mark.parametrize(("change", "job", "why"), [
+    ("one method", "train", ["src/rankwise/methods/lora.py changed"]),
+    ("learning rate of one method", "train", ["method.learning_rate: 0.0002 -> 0.0003"]),
+    ("lock of the jobs", "flops", ["envs/cpu.lock changed"]),
+    ("dataset revision", "train", ["dataset prepared anew", "dataset.generated.seed: 0 -> 7"]),
+])  # fmt: skip
+def test_a_plan_says_why(change: str, job: str, why: list[str], finished: Path) -> None:
+    kept = {
+        path: path.read_bytes()
+        for path in finished.rglob("*")
+        if path.is_file() and editable(path, finished)
+    }
+    try:
+        PROMISES[change][0](finished)
+        found = [one for one in planned(finished) if one["job"] == job and "/lora/" in one["name"]]
+        assert [one["why"] for one in found] == [why]
+    finally:
+        for path, content in kept.items():
+            path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("change", "cost"), [
+    ("learning rate of one method", lambda took: took["lora"]),  # what the cell took before
+    ("new seed", lambda took: sum(took.values())),  # what its curve took
+    ("new rank", lambda took: 2 * statistics.median(took.values())),  # what trainings take
+])  # fmt: skip
+def test_a_plan_tells_what_it_costs_from_what_it_cost(
+    change: str, cost: Callable[[dict], float], finished: Path
+) -> None:
+    stored = {
+        path.parts[-4]: json.loads(path.read_text())
+        for path in finished.glob("results/runs/*/*/*/*/seed0/train.json")
+    }
+    took = {method: one["environment"]["job_time_s"] for method, one in stored.items()}
+    kept = {
+        path: path.read_bytes()
+        for path in finished.rglob("*")
+        if path.is_file() and editable(path, finished)
+    }
+    try:
+        PROMISES[change][0](finished)
+        found = planned(finished, "cost")
+    finally:
+        for path, content in kept.items():
+            path.write_bytes(content)
+    assert set(took) == ALL
+    assert found["hours"] == pytest.approx(cost(took) / 3600)
+    assert (found["unknown"], found["gpu_hours"]) == (0, 0)
+
+
+def test_a_moved_tree_reruns_nothing(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "elsewhere")
+    assert pending(tmp_path / "elsewhere") == set()
+
+
+def test_a_lost_metadata_folder_reruns_nothing_and_hides_nothing(
+    finished: Path, tmp_path: Path
+) -> None:
+    """Snakemake forgets what made a result; a stale one is then refused where results are gathered, by name."""
+    root = shutil.copytree(finished, tmp_path / "lost")
+    shutil.rmtree(root / ".snakemake")
+    assert pending(root) == set()
+    edit(
+        root / METHODS,
+        "alpha: rank, dropout: 0.1}\n  learning_rate: 2.0e-4",
+        "alpha: rank, dropout: 0.2}\n  learning_rate: 2.0e-4",
+    )
+    (root / "results/tables/runs.csv").unlink()
+    done = run_snakemake(root, "--configfile", STUDY, "--cores", "1", "results/tables/runs.csv")
+    assert done.returncode != 0
+    assert "results/runs/tiny/generated_reviews/lora/r2/seed0/train.json" in done.stderr
+    assert "method.options.dropout: result has 0.1, planned 0.2" in done.stderr
+
+
+def test_lost_inputs_rerun_nothing_until_a_new_cell_needs_them(
+    finished: Path, tmp_path: Path
+) -> None:
+    """Then they are made again, and with them every cell that reads them: Snakemake cannot know that they are the same."""
+    root = shutil.copytree(finished, tmp_path / "inputs")
+    shutil.rmtree(root / "results/inputs")
+    assert pending(root) == set()
+    edit(root / STUDY, "seeds: [0]", "seeds: [0, 1]")
+    assert pending(root) == with_downstream(
+        INPUTS | TRAIN | {f"train {name} seed1" for name in ALL}
+    )
+
+
+def test_a_result_is_rebuilt_from_its_own_request_to_the_byte(
+    finished: Path, tmp_path: Path
+) -> None:
+    for method in sorted(ALL):
+        rank = "r0" if method == "full" else "r2"
+        stored = finished / f"results/runs/tiny/generated_reviews/{method}/{rank}/seed0/train.json"
+        command = [
+            sys.executable,
+            "workflow_scripts/train.py",
+            "--request",
+            f"@{stored}",
+            "--output",
+            str(tmp_path / "again.json"),
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(finished / "src")}
+        done = subprocess.run(
+            command, cwd=finished, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        old, new = (json.loads(path.read_text()) for path in (stored, tmp_path / "again.json"))
+        assert json.dumps(new["metrics"]) == json.dumps(old["metrics"])
+        assert json.dumps(new["history"]) == json.dumps(old["history"])
+        assert new["request"] == old["request"]
