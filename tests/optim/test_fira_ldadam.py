@@ -29,7 +29,7 @@ def test_fira_is_its_equations(shape: tuple[int, int], residual: str) -> None:
         optimizer.step()
         g, basis = short(grad), optimizer.state[param]["basis"].clone()
         low = basis.mT @ g
-        n = adam(m, v, low, t, 1e-6)
+        n = adam(m, v, low, t, 1e-6, "transformers")
         phi = n.norm(dim=0) / low.norm(dim=0)
         s = phi * (g - (alpha if residual == "published" else 1.0) * basis @ low)
         held.append(t > 1 and s.norm().item() > 1.01 * last)

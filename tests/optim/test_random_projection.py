@@ -47,7 +47,7 @@ def test_apollo_is_its_equations(shape: tuple[int, int], scaling: str, drawn: li
         used.append(drawn[-1])
         g = short(grad)
         low = used[-1].mT @ g
-        n = adam(m, v, low, t, 1e-6)
+        n = adam(m, v, low, t, 1e-6, "transformers")
         over = 0 if scaling == "channel" else (0, 1)
         update = g * (
             torch.linalg.vector_norm(n, dim=over) / torch.linalg.vector_norm(low, dim=over)

@@ -6,8 +6,8 @@ Where we differ from the authors' code:
 - It keeps P. Here P is redrawn from the seed at each step, so s r numbers less are kept. That is
   the paper's state: 2 L r numbers and the limiter's norm.
 - It limits the growth of the update's norm before bias correction, which is in its step size. Here
-  the norm is limited after bias correction. In the first steps, where the correction falls fast,
-  theirs may limit and ours does not.
+  the norm is limited after it. In the first steps the uncorrected norm of even a constant gradient
+  grows by more than the limit, so theirs is limited there and ours is not.
 """
 
 from collections.abc import Iterator

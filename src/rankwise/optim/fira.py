@@ -7,8 +7,8 @@ Where we differ from the authors' code:
   subspace in the residual. The paper subtracts P R, which is our default; `residual="published"` is
   theirs.
 - It limits the growth of the residual's norm before bias correction, which is in its step size.
-  Here the norm is limited after bias correction. In the first steps, where the correction falls
-  fast, theirs may limit and ours does not.
+  Here the norm is limited after it. In the first steps the uncorrected norm of even a constant
+  gradient grows by more than the limit, so theirs is limited there and ours is not.
 """
 
 from collections.abc import Iterator
@@ -151,5 +151,5 @@ def scale_residual_(
     ratio: Tensor,  # (L,)
     subtracted: float,
 ) -> None:
-    """Set `grad` to phi * (G - subtracted * P R), column by column (Fira, eq. 7)."""
+    """Set `grad` to phi * (G - subtracted * P R), column by column."""
     grad.addmm_(basis, low, alpha=-subtracted).mul_(ratio)

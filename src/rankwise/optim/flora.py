@@ -38,8 +38,8 @@ class Flora(DescentOptimizer):
 
     G is seen as (s, L), s being the shorter side; P (s, r) is drawn with entries N(0, 1/r) and
     never kept. Every `interval_steps` it is drawn anew, and M <- P_new^T P_old M. RMS is the root
-    mean square of a tensor's entries. Vectors step by Adam, and matrices of a group with `"dense":
-    True` by Adam with a factored second moment.
+    mean square of a tensor's entries. Vectors step by Adam, and matrices of a
+    group with `"dense": True` by Adam with a factored second moment.
 
     Args:
         params: parameters, or parameter groups; every option may also be set by group.

@@ -41,8 +41,8 @@ class LDAdam(DescentOptimizer):
         params: parameters, or parameter groups; every option may also be set by group.
         lr: learning rate.
         rank: r, capped at the matrix's shorter side.
-        rho: weight of the momentum, against the gradient, in the search for the next basis, in [0,
-            1].
+        rho: weight of the momentum in the search for the next basis, in [0, 1]; the gradient's is
+            1 - rho.
         error_feedback: keep E; without it what a projection loses is lost.
         betas: decays of Adam's two moments, in [0, 1).
         eps: added to the root of the second moment.

@@ -2,7 +2,9 @@
 
 Source: VLoRP, arXiv 2505.01744. G is reshaped by the granularity c before it is projected: a row is
 cut in c pieces, or 1/c rows are joined, and all pieces share one P. A budget of c r numbers per row
-costs the same memory at every c. Where we differ from the authors' code:
+costs the same memory at every c.
+
+Where we differ from the authors' code:
 
 - One draw holds for all micro-batches of a step. Theirs draws again in every micro-batch of a step
   that refreshes, and projects back with the last draw.

@@ -261,7 +261,7 @@ def limit_growth_(
         limit: largest allowed ratio of the two norms.
 
     References:
-        Chen et al. 2024, Fira, arXiv 2410.01623, eq. 8.
+        Chen et al. 2024, Fira, arXiv 2410.01623 (its norm-growth limiter).
     """
     norm = torch.linalg.vector_norm(update)
     allowed = torch.where(last_norm > 0, torch.minimum(norm, limit * last_norm), norm)
