@@ -9,20 +9,21 @@ from torch import Tensor, nn
 import rankwise.optim
 
 F64 = torch.float64
-RELEASING = [
-    name
-    for name in dir(rankwise.optim)
-    if "release" in inspect.signature(getattr(rankwise.optim, name)).parameters
-]
-FUSED = [name for name in RELEASING if getattr(rankwise.optim, name).RELEASE == "fused"]
-GATHERED = [name for name in RELEASING if getattr(rankwise.optim, name).RELEASE == "gathered"]
+# Written out, because dir(rankwise.optim) would import bitsandbytes in every spawned process.
+FUSED = [
+    "AdaLomo", "Adafactor", "AdamW", "Apollo", "Fira", "Flora", "LDAdam", "Lomo", "Sgd", "TopR",
+]  # fmt: skip
+GATHERED = ["ProjFactor", "ProjectedAdam"]
 
 # Gathering optimizers whose basis is drawn from a seed: it does not depend on micro-batches.
 DRAWN = [
     ("ProjectedAdam", {"projector": "normal"}),
     ("ProjectedAdam", {"projector": "rademacher", "scheme": "original"}),
     ("ProjectedAdam", {"projector": "orthonormal", "transport": "project"}),
-    ("ProjectedAdam", {"projector": "normal", "rule": "sgd", "granularity": 2.0, "transport": "reset"}),
+    (
+        "ProjectedAdam",
+        {"projector": "normal", "rule": "sgd", "granularity": 2.0, "transport": "reset"},
+    ),
     ("ProjFactor", {}),
     ("ProjFactor", {"granularity": 2.0, "transport": "project"}),
 ]

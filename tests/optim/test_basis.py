@@ -201,7 +201,9 @@ def test_transport_is_ldadams_rule(
             )
         old, m, v = basis, m.clone(), v.clone()
         expected = expected - 0.1 * unseen(
-            basis @ adam(m, v, basis.mT @ seen(grad, "short"), t, 1e-8, "torch"), param.shape, "short"
+            basis @ adam(m, v, basis.mT @ seen(grad, "short"), t, 1e-8, "torch"),
+            param.shape,
+            "short",
         )
         assert close(param, expected, atol=1e-11)
 

@@ -52,7 +52,9 @@ def net(dtype: torch.dtype = torch.float32) -> nn.ParameterList:
     return nn.ParameterList(nn.Parameter(weight) for weight in weights)
 
 
-def advance(params: nn.ParameterList, optimizer: torch.optim.Optimizer, start: int, stop: int) -> None:
+def advance(
+    params: nn.ParameterList, optimizer: torch.optim.Optimizer, start: int, stop: int
+) -> None:
     """Step with gradients that depend on the step; one parameter gets none at step 2."""
     for step in range(start, stop):
         for index, param in enumerate(params):

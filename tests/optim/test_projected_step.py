@@ -90,7 +90,9 @@ def test_steps_with_a_drawn_basis_are_their_equations(
         used.append(drawn[0])
         low = used[-1].mT @ seen(grad, side)
         m, v = (torch.zeros_like(low) if kept is None else kept for kept in (m, v))
-        expected -= 0.1 * 0.5 * unseen(used[-1] @ adam(m, v, low, t, 1e-8, "torch"), param.shape, side)
+        expected -= (
+            0.1 * 0.5 * unseen(used[-1] @ adam(m, v, low, t, 1e-8, "torch"), param.shape, side)
+        )
         assert close(param, expected, atol=1e-13)
     same = [torch.equal(a, b) for a, b in itertools.pairwise(used)]
     assert same == [True, False, True, False]

@@ -10,7 +10,6 @@ import rankwise.optim
 from helpers.releasing import (
     FUSED,
     GATHERED,
-    RELEASING,
     Net,
     batch,
     equal,
@@ -27,8 +26,10 @@ from rankwise.optim import AdamW, Lomo
 
 
 def test_all_but_bitsandbytes_release() -> None:
-    assert set(dir(rankwise.optim)) - set(RELEASING) <= {"AdamW8bit", "PagedAdamW"}
-    assert GATHERED == ["ProjFactor", "ProjectedAdam"]
+    optimizers = {name: getattr(rankwise.optim, name) for name in dir(rankwise.optim)}
+    assert set(optimizers) == {*FUSED, *GATHERED, "AdamW8bit", "PagedAdamW"}
+    assert {optimizers[name].RELEASE for name in FUSED} == {"fused"}
+    assert {optimizers[name].RELEASE for name in GATHERED} == {"gathered"}
 
 
 @every_kind
@@ -45,7 +46,9 @@ def test_release_is_the_same_optimizer(name: str, options: dict) -> None:
 def test_one_gradient_is_alive_at_a_time(name: str, options: dict) -> None:
     """After backward none is left where steps are fused, else only those of vectors."""
     model, alive = Net(), []
-    for param in model.parameters():  # hooks run in order: these see gradients before the optimizer's free them
+    for param in (
+        model.parameters()
+    ):  # hooks run in order: these see gradients before the optimizer's free them
         param.register_post_accumulate_grad_hook(
             lambda _: alive.append(sum(p.grad is not None for p in model.matrices))
         )
@@ -153,7 +156,9 @@ def test_fused_release_returns_the_norm_of_what_it_used(name: str) -> None:
         optimizer.gradient_norm()
 
 
-@pytest.mark.parametrize("name", [name for name in FUSED if hasattr(getattr(rankwise.optim, name), "clip_grad_norm_")])
+@pytest.mark.parametrize(
+    "name", [name for name in FUSED if hasattr(getattr(rankwise.optim, name), "clip_grad_norm_")]
+)
 def test_fused_release_refuses_to_clip(name: str) -> None:
     model = Net()
     optimizer = make(name, model, {}, release=True)

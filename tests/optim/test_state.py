@@ -11,9 +11,19 @@ from helpers.projected_adam import SIDES, optimize, seen
 from rankwise.optim import ProjectedAdam
 
 GRID = [
-    {"projector": projector, "side": side, "rule": rule, "scheme": scheme, "momentum": 0.9, "rank": 3}
+    {
+        "projector": projector,
+        "side": side,
+        "rule": rule,
+        "scheme": scheme,
+        "momentum": 0.9,
+        "rank": 3,
+    }
     for projector, side, rule, scheme in itertools.product(
-        ["svd", "rsvd", "dct", "normal"], SIDES, ["adam", "sgd", "factored"], ["subspace", "original"]
+        ["svd", "rsvd", "dct", "normal"],
+        SIDES,
+        ["adam", "sgd", "factored"],
+        ["subspace", "original"],
     )
     if side != "both" or projector in ("svd", "rsvd")
 ]
