@@ -2,9 +2,10 @@
 
     python benchmarks/optimizers.py [--device cuda]
 
-Measured are a refresh of the bases, a step, and the bytes of gradients that are alive at once. Times are
-medians of interleaved repeats, so that other load on the machine affects both sides alike. Only the
-ratios mean anything, and nothing asserts them. Needs galore-torch (in envs/dev.lock).
+Measured are a refresh of the bases, a step, and the bytes of gradients that are alive at once.
+Times are medians of interleaved repeats, so that other load on the machine affects both sides
+alike. Only the ratios mean anything, and nothing asserts them. Needs galore-torch (in
+envs/dev.lock).
 """
 
 import argparse
