@@ -109,8 +109,14 @@ def code_digest(path: Path) -> str:
 
 
 def digest(value: object) -> str:
-    """16 hexadecimal digits of a JSON value, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    """16 hexadecimal digits of a JSON value, whatever the order of its keys.
+
+    The value is brought into the form that it has after it was written to a file and read again:
+    keys that are numbers become texts, and sort as texts.
+    """
+    as_read = json.loads(json.dumps(value))
+    text = json.dumps(as_read, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_sha256(path: Path) -> str:
