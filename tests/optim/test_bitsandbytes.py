@@ -174,7 +174,7 @@ def test_bytes_are_predicted_and_measured(
     """Tensors of tiny from 4,096 numbers, all multiples of 256, have `large` bytes a number, others 8."""
     optimizer = {"module": module, **options}
     methods = {"x": {"module": "full", "learning_rate": 1.0e-3, "optimizer": optimizer}}
-    entry = check(methods, ROOT / "config/schema/methods.schema.yaml", "methods")["x"]
+    entry = check(methods, ROOT / "src/rankwise/core/schema/methods.schema.yaml", "methods")["x"]
     request = {
         "model": MODELS["tiny"],
         "method": resolve_method("x", entry, MODELS["tiny"], 0, "study: train.0"),
