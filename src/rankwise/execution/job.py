@@ -10,10 +10,10 @@ from pathlib import Path
 
 from rankwise.core import environment as installed
 from rankwise.core import provenance, result
+from rankwise.core.units import CUDA_CONTEXT_BYTES
 
 ROOT = Path(__file__).resolve().parents[3]
 ALONE = 75  # tells warm.py to run the job again, alone on a card
-CONTEXT_BYTES = 600 * 2**20  # of a share, what CUDA itself takes, beside the allocator
 
 
 def arguments() -> tuple[dict, Path]:
@@ -67,7 +67,7 @@ def stay_within(share: int) -> None:
     cuda = sys.modules["torch"].cuda
     if cuda.is_available():
         total = cuda.get_device_properties(0).total_memory
-        cuda.set_per_process_memory_fraction(min(1.0, max(0, share - CONTEXT_BYTES) / total))
+        cuda.set_per_process_memory_fraction(min(1.0, max(0, share - CUDA_CONTEXT_BYTES) / total))
 
 
 def produce(make: Callable[[dict, Path], None]) -> None:
