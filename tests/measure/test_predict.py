@@ -11,7 +11,9 @@ from rankwise.study.grids import Cell
 FULL = Cell("tiny", "generated_reviews", "full", 0)
 
 
-@pytest.mark.parametrize("cell", [pytest.param(FULL, marks=pytest.mark.slow), LORA])
+@pytest.mark.parametrize(
+    "cell", [pytest.param(FULL, marks=pytest.mark.slow), LORA], ids=["full", "lora"]
+)
 def test_a_prediction_is_the_ledgers_peak_and_the_flops_of_an_update(cell: Cell) -> None:
     plan = plan_of()
     predicted = predict(plan.request("predict", cell))["metrics"]
