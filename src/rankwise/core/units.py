@@ -1,5 +1,12 @@
 """What a column measures and in which unit, by its name `{quantity}_{unit}`. Standard library only."""
 
+MIB, GIB = 2**20, 2**30  # bytes
+
+# GPU memory that CUDA takes in every process outside torch's caching allocator: the context and the
+# loaded kernels. Source: `measured_context_bytes` of our ledgers on an H100, about 500 MiB. The rest
+# is room for cuBLAS's workspace, by default 32 MiB there (aten/src/ATen/cuda/CublasHandlePool.cpp).
+CUDA_CONTEXT_BYTES = 600 * MIB
+
 UNITS = {
     "_percent": "%", "_fraction": "", "_bytes": "B", "_kib": "KiB", "_mib": "MiB", "_gib": "GiB", "_nats": "nats",
     "_per_s": "/s", "_flops": "FLOPs", "_joules": "J", "_watts": "W", "_tokens": "tokens", "_parameters": "parameters",

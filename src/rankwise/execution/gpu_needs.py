@@ -6,14 +6,13 @@
 
 import math
 
+from rankwise.core.units import CUDA_CONTEXT_BYTES
 from rankwise.study.measurements import MEASUREMENTS
 
 GIB = 2**30
 MARGIN = 1.1  # of the predicted peak, for its error
 WORKSPACE_GIB = 0.25  # beyond it, of the allocator's memory, for cuBLAS and rounding
-CONTEXT_GIB = (
-    600 / 1024
-)  # what CUDA takes in each process beside the allocator; job.py holds a job to the rest
+CONTEXT_GIB = CUDA_CONTEXT_BYTES / GIB  # job.py limits a job's allocator to the rest of its share
 
 
 def card_need(
