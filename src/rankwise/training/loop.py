@@ -8,7 +8,6 @@ a position in the data of its own.
 """
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import get_scheduler
 
+from rankwise.core import settings
 from rankwise.core.errors import Unsupported
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method
@@ -65,7 +65,7 @@ class Loop:
         self.data = data
         self.schedule = schedule
         self.checkpoint = checkpoint
-        tracker = os.environ.get("RANKWISE_TRACKER", "none")
+        tracker = settings.read("RANKWISE_TRACKER")
         self.accelerator = Accelerator(
             cpu=device == "cpu",
             mixed_precision=MIXED_PRECISION[schedule["precision"]],
