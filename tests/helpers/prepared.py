@@ -23,12 +23,12 @@ def prepare(
     """Prepare every dataset and model that the plan needs.
 
     Args:
-        plan: its library is replaced by a copy with the smaller sizes.
-        root: where the folder `results/inputs` is made.
-        corpus_rows: texts to pre-train the tiny model on.
-        review_rows: reviews of each split, the selection rows included in `train`.
-        selection_rows: reviews that are held out of `train`.
-        updates: optimizer updates of the pre-training.
+        plan: Its library is replaced by a copy with the smaller sizes.
+        root: Where the folder `results/inputs` is made.
+        corpus_rows: Texts to pre-train the tiny model on.
+        review_rows: Reviews of each split, the selection rows included in `train`.
+        selection_rows: Reviews that are held out of `train`.
+        updates: Optimizer updates of the pre-training.
     """
     plan.library = copy.deepcopy(plan.library)
     generated = plan.library["datasets"]

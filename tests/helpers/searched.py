@@ -29,9 +29,9 @@ def planned(search: dict | None = None, also: tuple[dict, ...] = (), **changes: 
     """The plan of the study.
 
     Args:
-        search: replaces the grid's `search`.
-        also: further grids, beside the one that searches.
-        **changes: replace other keys of the grid.
+        search: Replaces the grid's `search`.
+        also: Further grids, beside the one that searches.
+        **changes: Replace other keys of the grid.
     """
     grid = {**GRID, **changes}
     if search is not None:

@@ -1,7 +1,7 @@
-"""Read a dataset from a pinned hub revision, from checked files or from a generator, and write its splits.
+"""Read a dataset from a pinned hub revision, from checked files or from a generator.
 
-The selection split is held out of `train` here, once for all runs, so that no run selects its state or
-its settings on the split that it reports.
+The selection split is held out of `train` here, once for all runs, so that no run selects its state
+or its settings on the split that it reports.
 """
 
 import csv
@@ -25,8 +25,8 @@ def prepare_dataset(request: dict, folder: Path) -> dict:
     """Write the splits `train`, `selection` and the reported one as JSON lines.
 
     Args:
-        request: the request of a dataset entry.
-        folder: gets one file `{split}.jsonl` per split.
+        request: The request of a dataset entry.
+        folder: Gets one file `{split}.jsonl` per split.
 
     Returns:
         `splits`: the number of rows and the SHA-256 of each file.
@@ -51,16 +51,16 @@ def prepare_dataset(request: dict, folder: Path) -> dict:
 def hold_out(examples: list[dict], dataset: dict) -> tuple[list[dict], list[dict]]:
     """Split the rows of `train` into (train, selection).
 
-    Labelled rows are drawn at random. Of running text, the end is held out: neighbouring lines belong
-    together, so random lines would leak their context.
+    Labelled rows are drawn at random. Of running text, the end is held out: neighbouring lines
+    belong together, so random lines would leak their context.
 
     Args:
-        examples: the rows of `train`, in the order of the source; the list itself is not changed.
+        examples: The rows of `train`, in the order of the source; the list itself is not changed.
         dataset: `train_rows` (use the first rows only; None: all), `selection_rows` (rows to hold
             out) and whether there is a `label`.
 
     Raises:
-        ValueError: no row would be left to train on.
+        ValueError: No row would be left to train on.
     """
     examples = examples[: dataset["train_rows"]]
     count = dataset["selection_rows"]
@@ -77,15 +77,15 @@ def rows(dataset: dict, split: str) -> Iterator[dict]:
     """The rows of one split, in the order of the source.
 
     Args:
-        dataset: a resolved dataset entry.
-        split: the name of one of its splits.
+        dataset: A resolved dataset entry.
+        split: The name of one of its splits.
 
     Returns:
         `{"text": ..., "label": ...}`, where the label is an index into the dataset's classes; for
         unlabelled datasets, `text` alone.
 
     Raises:
-        ValueError: the file is not the one that the entry names, a column is missing, or a label is
+        ValueError: The file is not the one that the entry names, a column is missing, or a label is
             unknown.
     """
     if "generated" in dataset:
@@ -103,7 +103,7 @@ def split_path(dataset: dict, split: str) -> Path:
     """The file of one split on this machine; it is downloaded if the dataset is on the hub.
 
     Raises:
-        ValueError: the file's SHA-256 is not the one that the entry gives.
+        ValueError: The file's SHA-256 is not the one that the entry gives.
     """
     source = dataset["splits"][split]
     if "hub" in dataset:

@@ -1,4 +1,4 @@
-"""Bring a pretrained model into results/inputs: from the hub at a pinned revision, or from a folder.
+"""Copy a pretrained model into results/inputs: from a pinned revision on the hub, or from a folder.
 
 Weights come as safetensors only, because loading any other format can run code. For the same reason
 no Python file of a repository is taken.
@@ -26,14 +26,14 @@ def prepare_model(request: dict, folder: Path) -> dict:
     """Copy a model and its tokenizer into `folder`, in Hugging Face's layout.
 
     Args:
-        request: the request of a model entry whose weights come from the hub or from files.
-        folder: made if it does not exist.
+        request: The request of a model entry whose weights come from the hub or from files.
+        folder: Made if it does not exist.
 
     Returns:
         `files`: the SHA-256 of each file.
 
     Raises:
-        ValueError: the weights in the source folder are not those that the entry names.
+        ValueError: The weights in the source folder are not those that the entry names.
     """
     weights = request["model"]["weights"]
     source = _download(weights) if "hub" in weights else checked_folder(weights)
@@ -51,7 +51,7 @@ def checked_folder(weights: dict) -> Path:
     """The folder that an entry's `weights.files` names, after a check of its weights.
 
     Raises:
-        ValueError: the SHA-256 of the weights is not the one that the entry gives.
+        ValueError: The SHA-256 of the weights is not the one that the entry gives.
     """
     folder = expand(weights["files"])
     file = folder / "model.safetensors"

@@ -18,12 +18,12 @@ class Data:
     """The encoded examples of one dataset.
 
     Attributes:
-        task: the module of `models/tasks` that encodes and scores the examples.
-        tokenizer: that of the model.
-        collate: turns a list of examples into a batch of tensors.
-        train: examples to train on.
-        selection: examples held out of `train`, to select a state and settings on.
-        report: examples of the reported split.
+        task: The module of `models/tasks` that encodes and scores the examples.
+        tokenizer: That of the model.
+        collate: Turns a list of examples into a batch of tensors.
+        train: Examples to train on.
+        selection: Examples held out of `train`, to select a state and settings on.
+        report: Examples of the reported split.
     """
 
     task: ModuleType
@@ -38,8 +38,8 @@ def model_folder(request: dict) -> Path:
     """The folder with the prepared model of a training request.
 
     Raises:
-        FileNotFoundError: the model is not prepared.
-        ValueError: it was prepared for another request.
+        FileNotFoundError: The model is not prepared.
+        ValueError: It was prepared for another request.
     """
     return _prepared_folder("model", request["cell"]["model"], request["inputs"]["model"])
 
@@ -50,14 +50,14 @@ def load_data(
     """Load and encode the dataset of a training request.
 
     Args:
-        request: gives the dataset entry, and the digest of the prepared data.
-        tokenizer: that of the model.
-        seed: the random seed of a collate function that draws (masked language modelling).
-        name: the dataset's name; that of the request's cell if None. A pre-training has no cell.
+        request: Gives the dataset entry, and the digest of the prepared data.
+        tokenizer: That of the model.
+        seed: The random seed of a collate function that draws (masked language modelling).
+        name: The dataset's name; that of the request's cell if None. A pre-training has no cell.
 
     Raises:
-        FileNotFoundError: the dataset is not prepared.
-        ValueError: it was prepared for another request.
+        FileNotFoundError: The dataset is not prepared.
+        ValueError: It was prepared for another request.
     """
     dataset = request["dataset"]
     name = name or request["cell"]["dataset"]
@@ -84,7 +84,7 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def _prepared_folder(kind: str, name: str, expected: str) -> Path:
-    """The folder of a prepared dataset or model (`kind`), if its request has the digest `expected`."""
+    """The folder of a prepared dataset or model (`kind`), if it was made for request `expected`."""
     folder = INPUTS / f"{kind}s" / name
     file = folder / f"{kind}.json"
     if not file.is_file():

@@ -26,8 +26,8 @@ def repository(kind: str, name: str, plan: Plan) -> dict:
 
     Args:
         kind: "dataset" or "model".
-        name: the entry's name.
-        plan: gives the library of entries.
+        name: The entry's name.
+        plan: Gives the library of entries.
 
     Returns:
         `repo` and `revision`; empty if the entry does not come from the hub.
@@ -46,8 +46,8 @@ def folder(kind: str, name: str, plan: Plan) -> str | None:
 
     Args:
         kind: "dataset" or "model".
-        name: the entry's name.
-        plan: gives the library of entries.
+        name: The entry's name.
+        plan: Gives the library of entries.
     """
     entry = plan.library[f"{kind}s"][name]
     if kind == "dataset":
@@ -59,11 +59,11 @@ def missing(what: str, kind: str, name: str, plan: Plan) -> list[str]:
     """The problems of an entry's source: what of it cannot be had.
 
     Args:
-        what: "hub" asks whether the hub can be reached, "files" whether the files are right. An entry
-            has only one of them, and no problem with the other.
+        what: "hub" asks whether the hub can be reached, "files" whether the files are right. An
+            entry has only one of them, and no problem with the other.
         kind: "dataset" or "model".
-        name: the entry's name.
-        plan: gives the library of entries.
+        name: The entry's name.
+        plan: Gives the library of entries.
 
     Returns:
         One sentence per problem.
@@ -81,7 +81,7 @@ def missing(what: str, kind: str, name: str, plan: Plan) -> list[str]:
 
 
 def hub_endpoint() -> str | None:
-    """The address of the hub; None if jobs read its cache only, and report themselves what it lacks."""
+    """The address of the hub, or None if jobs only read its cache and report what it lacks."""
     is_offline = settings.read("HF_HUB_OFFLINE") not in ("", "0")
     return None if is_offline else settings.read("HF_ENDPOINT")
 

@@ -1,11 +1,11 @@
-"""Generated English: labelled reviews, and unlabelled text to pre-train on, so a demo needs no download.
+"""Generated English for demos without a download: labelled reviews, and text to pre-train on.
 
 The sentiment of a review is that of its last clause, and a negation reverses a clause. Single words
 therefore do not decide the label.
 
-The unlabelled text is plainer and opens with its verdict in one word. A model that has learnt to fill
-in this word knows words and their sentiment before it sees a label, as a real pretrained model does.
-Fine-tuning is left to learn negation and contrast.
+The unlabelled text is plainer and opens with its verdict in one word. A model that has learnt to
+fill in this word knows words and their sentiment before it sees a label, as a real pretrained model
+does. Fine-tuning is left to learn negation and contrast.
 """
 
 import random
@@ -43,8 +43,9 @@ def rows(settings: dict, split: str) -> Iterator[dict]:
     """Generate one split: the same rows on every machine, and other rows for every other split.
 
     Args:
-        settings: `kind` ("reviews" or "text"), `seed`, and `rows`, the number of rows of each split.
-        split: the name of the split.
+        settings: `kind` ("reviews" or "text"), `seed`, and `rows`, which has the number of rows of
+            each split.
+        split: The name of the split.
 
     Returns:
         `{"text": ..., "label": 0 or 1}` for reviews, `{"text": ...}` for text.

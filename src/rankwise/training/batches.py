@@ -11,9 +11,9 @@ class ResumableBatches:
     After a resume, the remaining batches equal those that the interrupted run would have seen.
 
     Args:
-        loader: gives the batches of one epoch each time it is iterated over.
-        generators: every random generator that the loader and its collate function draw from.
-        position: the `position` of an interrupted run, or None to begin with the first epoch.
+        loader: Gives the batches of one epoch each time it is iterated over.
+        generators: Every random generator that the loader and its collate function draw from.
+        position: The `position` of an interrupted run, or None to begin with the first epoch.
 
     Attributes:
         position: `batches`, how many batches of this epoch were handed out, and `generators`, the

@@ -38,7 +38,7 @@ class Checkpoint:
     deleted; when it ends with an exception, the file stays.
 
     Args:
-        request: the run's request; its digest names the file.
+        request: The run's request; its digest names the file.
     """
 
     def __init__(self, request: dict):
@@ -69,7 +69,7 @@ class Checkpoint:
         """Stop the run if a stop signal has arrived. Called between two batches.
 
         Raises:
-            Stopped: a stop signal has arrived.
+            Stopped: A stop signal has arrived.
         """
         if self.stop_requested:
             raise Stopped(STOPPED_EXIT_STATUS)
@@ -82,7 +82,7 @@ class Checkpoint:
         """Replace the file atomically.
 
         Args:
-            contents: tensors, numbers, texts and containers of them, because `load` refuses other
+            contents: Tensors, numbers, texts and containers of them, because `load` refuses other
                 types. `contents["update"]` is the number of finished updates.
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)

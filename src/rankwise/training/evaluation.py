@@ -31,12 +31,12 @@ def evaluate(
     uses. How often a run evaluates therefore does not change what it learns.
 
     Args:
-        model: evaluated on `device`.
-        data: gives the task and the tokenizer.
-        examples: encoded examples of one split.
-        batch_size: examples per batch.
-        device: where the batches go.
-        before_batch: called before each batch; it may raise to stop the evaluation.
+        model: Evaluated on `device`.
+        data: Gives the task and the tokenizer.
+        examples: Encoded examples of one split.
+        batch_size: Examples per batch.
+        device: Where the batches go.
+        before_batch: Called before each batch; it may raise to stop the evaluation.
 
     Returns:
         Lists with one entry per example: `loss_nats`, the mean loss over its predictions;

@@ -42,13 +42,13 @@ class Loop:
     """Train a model, evaluate it and report its scores.
 
     Args:
-        model: already adapted by `method`; its trainable parameters require gradients.
-        method: called after each update, and for what it adds to the history.
-        data: the encoded splits.
-        schedule: the resolved schedule of the run's request.
+        model: Already adapted by `method`; its trainable parameters require gradients.
+        method: Called after each update, and for what it adds to the history.
+        data: The encoded splits.
+        schedule: The resolved schedule of the run's request.
         device: "cpu", or anything else for what accelerate finds.
-        checkpoint: entered by the caller, around the whole run.
-        tracking: the run's settings, for an experiment tracker (named by RANKWISE_TRACKER).
+        checkpoint: Entered by the caller, around the whole run.
+        tracking: The run's settings, for an experiment tracker (named by RANKWISE_TRACKER).
     """
 
     def __init__(
@@ -84,18 +84,18 @@ class Loop:
         """Train, then evaluate the selected state on the reported split.
 
         Args:
-            optimizer: over the trainable parameters, or None if there are none: the model is then
+            optimizer: Over the trainable parameters, or None if there are none: the model is then
                 only evaluated.
-            seed: the random seed of the order of the training examples.
+            seed: The random seed of the order of the training examples.
 
         Returns:
             `metrics` (of the reported split, and counts), `history` (one row per evaluation),
             `examples` (a score per example of the reported split) and `cost` (seconds and bytes).
 
         Raises:
-            Stopped: the process was told to stop; the run's checkpoint is written.
-            Diverged: the loss, the gradient or a metric is no longer finite.
-            Unsupported: the optimizer cannot run on several processes.
+            Stopped: The process was told to stop; the run's checkpoint is written.
+            Diverged: The loss, the gradient or a metric is no longer finite.
+            Unsupported: The optimizer cannot run on several processes.
         """
         self.started = time.perf_counter()
         if self._on_gpu():

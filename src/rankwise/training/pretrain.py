@@ -39,7 +39,7 @@ def word_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     """A tokenizer with one token per word.
 
     Args:
-        texts: every word in them gets a token, in alphabetical order after the special tokens.
+        texts: Every word in them gets a token, in alphabetical order after the special tokens.
     """
     words = set()
     for text in texts:
@@ -60,14 +60,14 @@ def pretrain(request: dict, folder: Path) -> dict:
     """Train a model from random weights and save it with its tokenizer.
 
     Args:
-        request: the request of a model entry with `weights.pretrain`.
-        folder: where the files go, in Hugging Face's layout.
+        request: The request of a model entry with `weights.pretrain`.
+        folder: Where the files go, in Hugging Face's layout.
 
     Returns:
         What `Loop.run` returns without `examples`, and the SHA-256 of each file.
 
     Raises:
-        ValueError: the corpus has more words than the entry's vocabulary.
+        ValueError: The corpus has more words than the entry's vocabulary.
     """
     settings = request["model"]["weights"]["pretrain"]
     torch.set_num_threads(settings["cpu_threads"])

@@ -20,9 +20,9 @@ class UpdatePlan(NamedTuple):
     """How many optimizer updates a run makes, and when it evaluates.
 
     Args:
-        per_epoch: updates in one epoch.
-        total: updates in the whole run.
-        evaluate_every: updates from one evaluation to the next.
+        per_epoch: Updates in one epoch.
+        total: Updates in the whole run.
+        evaluate_every: Updates from one evaluation to the next.
     """
 
     per_epoch: int
@@ -63,10 +63,10 @@ class Sums:
         """Mean loss over micro-batches and mean gradient norm over updates.
 
         Args:
-            update: the last update in the sums, for the error message.
+            update: The last update in the sums, for the error message.
 
         Raises:
-            Diverged: one of them is not finite.
+            Diverged: One of them is not finite.
         """
         loss = float(self.loss) / max(self.micro_batches, 1)
         norm = float(self.gradient_norm) / max(self.updates, 1)
@@ -90,14 +90,14 @@ class TrainingState:
 
     Attributes:
         counts: `updates`, `samples` and `tokens` so far; `tokens` may be a tensor on the device.
-        learning_rate: of the last update.
-        history: one row per evaluation.
-        sums: since the last evaluation.
-        best_loss: the lowest loss on the selection split, in nats.
-        best_parameters: the trainable parameters at `best_loss`, on the CPU.
-        earlier_seconds: run time before the last interruption.
-        evaluation_seconds: time spent in finished evaluations of the selection split.
-        earlier_peak_bytes: peak of allocated GPU memory before the last interruption.
+        learning_rate: Of the last update.
+        history: One row per evaluation.
+        sums: Since the last evaluation.
+        best_loss: The lowest loss on the selection split, in nats.
+        best_parameters: The trainable parameters at `best_loss`, on the CPU.
+        earlier_seconds: Run time before the last interruption.
+        evaluation_seconds: Time spent in finished evaluations of the selection split.
+        earlier_peak_bytes: Peak of allocated GPU memory before the last interruption.
     """
 
     counts: dict[str, int | Tensor] = field(
@@ -143,8 +143,8 @@ class TrainingState:
         """The state as a checkpoint stores it.
 
         Args:
-            seconds: run time until now, over all interruptions.
-            peak_bytes: peak of allocated GPU memory until now, over all interruptions.
+            seconds: Run time until now, over all interruptions.
+            peak_bytes: Peak of allocated GPU memory until now, over all interruptions.
         """
         return {
             "counts": self.whole_counts(),
@@ -168,11 +168,11 @@ def check_finite(metrics: dict[str, float], where: str) -> None:
     """Refuse metrics that are infinite or not a number.
 
     Args:
-        metrics: values by name.
-        where: what was evaluated, for the error message.
+        metrics: Values by name.
+        where: What was evaluated, for the error message.
 
     Raises:
-        Diverged: one of them is not finite.
+        Diverged: One of them is not finite.
     """
     if not all(math.isfinite(value) for value in metrics.values()):
         values = ", ".join(f"{name} {value}" for name, value in metrics.items())

@@ -23,7 +23,7 @@ def train(request: dict) -> dict:
     If the study searches for the cell's settings, the run uses the settings that the search chose.
 
     Args:
-        request: the cell's `train` request.
+        request: The cell's `train` request.
 
     Returns:
         `metrics` of the selected state on the reported split, `history`, `examples`, `cost` and
@@ -47,7 +47,7 @@ def trial(request: dict) -> dict:
     A trial is a training run that reports on the selection split, so it never reads the test split.
 
     Args:
-        request: the cell's `trial` request.
+        request: The cell's `trial` request.
 
     Returns:
         The same as `train`, without `examples`: nothing compares the examples of a trial.
