@@ -26,8 +26,8 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 sys.path.insert(0, str(TESTS.parent / "src"))
 
-from helpers.simulated_gpus import simulate
-from rankwise.execution import gpu_lease
+from helpers.simulated_gpus import simulate  # noqa: E402 - found by the lines above
+from rankwise.execution import gpu_lease  # noqa: E402
 
 DEADLINE_S = 120
 
