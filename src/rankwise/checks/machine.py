@@ -146,13 +146,13 @@ def _cards() -> dict:
     if asked.hangs and not settings.read("RANKWISE_CARDS"):
         return facts
     try:
-        there = gpus.found()
+        there = gpus.available()
         return {
             **facts,
             "found": [card._asdict() for card in there],
             "notes": gpu_lease.notes(there) if there else [],
         }
-    except gpus.CardError as error:
+    except gpus.GpuError as error:
         return {**facts, "refused": str(error)}
 
 

@@ -9,7 +9,7 @@ from rankwise.core import environment, settings
 from rankwise.core.config import ConfigError
 from rankwise.core.probe import ABSENT
 from rankwise.execution.gpu_needs import CONTEXT_GIB
-from rankwise.execution.gpus import GIB, Card
+from rankwise.execution.gpus import GIB, Gpu
 from rankwise.study.plan import Plan
 
 MIB = 2**20
@@ -29,7 +29,7 @@ def missing(
     plan: Plan, jobs: list[preflight.Job], facts: dict[str, dict], needs: dict
 ) -> list[dict]:
     """`what`, a sentence; what to `do`; whether only `here`, so that a cluster could run the study all the same."""
-    there = [Card(**card) for card in facts["cards"].get("found", [])]
+    there = [Gpu(**card) for card in facts["cards"].get("found", [])]
     packages = [
         _one(why, DO["packages"])
         for lock in needs["locks"]
@@ -50,7 +50,7 @@ def _one(what: str | ConfigError, do: str) -> dict:
 
 
 def _lacking(
-    kind: str, jobs: list[preflight.Job], plan: Plan, there: list[Card] | None = None
+    kind: str, jobs: list[preflight.Job], plan: Plan, there: list[Gpu] | None = None
 ) -> list[dict]:
     return [_one(line, DO[kind]) for line in preflight.lacking(kind, jobs, plan, there)]
 
@@ -93,7 +93,7 @@ def _memory(plan: Plan, facts: dict[str, dict], needs: dict) -> list[dict]:
 
 
 def _gpu(
-    plan: Plan, jobs: list[preflight.Job], there: list[Card], facts: dict[str, dict], needs: dict
+    plan: Plan, jobs: list[preflight.Job], there: list[Gpu], facts: dict[str, dict], needs: dict
 ) -> list[dict]:
     cards = facts["cards"]
     if not needs["gpu_jobs"]:
@@ -122,7 +122,7 @@ def _torch(facts: dict[str, dict], needs: dict) -> list[dict]:
     return [_one(error, f"install {GPU_LOCK}, or run in the image (docker/build.sh)")]
 
 
-def _driver(plan: Plan, there: list[Card], facts: dict[str, dict]) -> list[dict]:
+def _driver(plan: Plan, there: list[Gpu], facts: dict[str, dict]) -> list[dict]:
     """Cards, or a driver, too old for the CUDA of the installed torch, or of the lock where it has none."""
     cuda = facts["torch"].get("cuda") or environment.locked_versions(plan.workflow / GPU_LOCK).get(
         RUNTIME, ""
@@ -145,7 +145,7 @@ def _driver(plan: Plan, there: list[Card], facts: dict[str, dict]) -> list[dict]
     return found
 
 
-def _too_small(there: list[Card], needs: dict) -> list[dict]:
+def _too_small(there: list[Gpu], needs: dict) -> list[dict]:
     """Cards on which the training with the largest predicted peak would end for lack of memory."""
     wanted = (needs["peak_bytes"] or 0) + CONTEXT_GIB * GIB * bool(needs["peak_bytes"])
     small = [card for card in there if 0 < card.memory_bytes < wanted]
@@ -158,7 +158,7 @@ def _too_small(there: list[Card], needs: dict) -> list[dict]:
     ]
 
 
-def _other(good: list[Card], else_: str) -> str:
+def _other(good: list[Gpu], else_: str) -> str:
     return (
         f"keep to the others: CUDA_VISIBLE_DEVICES={','.join(card.uuid for card in good)}"
         if good

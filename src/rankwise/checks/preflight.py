@@ -89,7 +89,7 @@ def check_cards(limit: int | None, asked: dict[str, object]) -> None:
     """
     if limit is None:
         return
-    there = gpus.found() if limit > 1 else []
+    there = gpus.available() if limit > 1 else []
     if limit > max(len(there), 1):
         has = f"it has {', '.join(map(str, there))}" if there else "it shows no NVIDIA GPU"
         raise ConfigError(
@@ -127,7 +127,7 @@ def lacking(
     kind: str,
     jobs: list[Job],
     plan: Plan,
-    there: list[gpus.Card] | None = None,
+    there: list[gpus.Gpu] | None = None,
     limit: int | None = None,
 ) -> list[str]:
     """Those reasons of one of KINDS; `there` are the cards, where they are known already."""
@@ -157,7 +157,7 @@ def _disk(plan: Plan) -> list[str]:
 
 def card_notes(jobs: list[Job], plan: Plan) -> list[str]:
     """What to know of the cards before these jobs start, a line each; nothing where none of them takes one."""
-    there = gpus.found() if _kinds(jobs, plan) else []
+    there = gpus.available() if _kinds(jobs, plan) else []
     return [*gpu_lease.notes(there), *_unshared(jobs, plan)] if there else []
 
 
@@ -181,16 +181,14 @@ def _kinds(jobs: list[Job], plan: Plan) -> list[str]:
     )
 
 
-def _gpu(
-    jobs: list[Job], plan: Plan, there: list[gpus.Card] | None, limit: int | None
-) -> list[str]:
+def _gpu(jobs: list[Job], plan: Plan, there: list[gpus.Gpu] | None, limit: int | None) -> list[str]:
     """One line for each kind of job that needs a GPU where there is none, or none is allowed."""
     kinds = _kinds(jobs, plan)
     if kinds and limit == 0:
         return [
             f"snakemake: --resources gpu: got 0, allowed: at least 1, for {', '.join(kinds)} of {plan.file}"
         ]
-    if not kinds or (gpus.found() if there is None else there):
+    if not kinds or (gpus.available() if there is None else there):
         return []
     keys = {
         "train": "device",
