@@ -1,4 +1,4 @@
-"""Figure: the final metric against the bytes kept between steps, with the Pareto front of the two."""
+"""Figure: the final metric against the bytes kept between steps, with their Pareto front."""
 
 import numpy as np
 import pandas as pd
@@ -137,7 +137,7 @@ def _panel(
 def _draw_method(
     axes: Axes, runs: pd.DataFrame, curve: pd.DataFrame, colour: str, marker: str
 ) -> None:
-    """Faint marks for seeds, a line through the means, and a cross at the bottom for failed runs."""
+    """Faint marks for seeds, a line through the means, crosses at the bottom for failed runs."""
     seed_look = {"color": colour, "alpha": 0.35, "ms": 2.5, "mew": 0}
     axes.plot(runs["size"], runs["value"], marker, **seed_look)
     means = curve.dropna(subset=["size", "value"])

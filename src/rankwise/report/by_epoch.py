@@ -211,7 +211,7 @@ def _panel(
 
 
 def _mean_over_seeds(rows: pd.DataFrame, last_epoch: float) -> pd.DataFrame:
-    """`epoch`, and `min`, `mean` and `max` over seeds, for each update at which a value is known."""
+    """`epoch`, and `min`, `mean` and `max` over seeds, for each update that has a value."""
     by_update = rows.groupby("update")
     steps = by_update["value"].agg(["min", "mean", "max"])
     steps["epoch"] = by_update["epoch"].first()

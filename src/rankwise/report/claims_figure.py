@@ -42,7 +42,7 @@ def claims_figure(request: dict, output: Path) -> None:
 
 @style.styled
 def draw(claims: pd.DataFrame) -> Figure:
-    """Draw a strip for each quantity of which we have a number, below the counts of all verdicts."""
+    """Draw a strip for each quantity that we have, below the counts of all verdicts."""
     with_kind = claims.assign(kind=kinds(claims), percent=_percent(claims))
     known = with_kind.dropna(subset=["ours"])
     strips = list(known.groupby(["system", "title"], sort=False))

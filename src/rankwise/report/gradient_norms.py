@@ -1,4 +1,7 @@
-"""Figure: the gradient's norm by epoch, before clipping, averaged over the updates between evaluations."""
+"""Figure: the gradient's norm before clipping by epoch.
+
+Each value is a mean over the updates since the last evaluation.
+"""
 
 import pandas as pd
 from matplotlib.figure import Figure

@@ -1,4 +1,7 @@
-"""Place labels beside what they name, without overlap. Deterministic: there are no random starts."""
+"""Place labels beside what they name, without overlap.
+
+The placement is deterministic: there are no random starts.
+"""
 
 import itertools
 import math

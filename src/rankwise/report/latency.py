@@ -1,4 +1,6 @@
-"""Figure: latency of the forward pass against batch size, medians with quartiles, un-merged and merged.
+"""Figure: latency of the forward pass against batch size, un-merged and merged.
+
+The marks are medians; the bars are quartiles.
 
 Both axes are logarithmic: where a curve rises with slope one, the device is fully used. With a
 single batch size, the sequence lengths take its place. With a single length as well there is no

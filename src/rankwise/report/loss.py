@@ -1,4 +1,4 @@
-"""Figure: loss on the selection slice by epoch, as the mean over seeds with the range of the seeds."""
+"""Figure: loss on the selection slice by epoch, the mean and the range of the seeds."""
 
 import pandas as pd
 from matplotlib.figure import Figure

@@ -21,7 +21,7 @@ APART = 0.07
 
 @style.styled
 def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
-    """Draw panels by model and dataset, from `estimates`; failed runs, from `runs`, are named below.
+    """Draw panels by model and dataset, from `estimates`; failed runs of `runs` are named below.
 
     Raises:
         ValueError: A curve with a run that ended well has no estimate, or there are no runs. The

@@ -1,4 +1,4 @@
-"""What all figures share: colours, markers, names, units, panel grids and the files that are written.
+"""What all figures share: colours, markers, names, units, panel grids and files.
 
 The files of a figure have the same bytes each time that it is drawn from the same tables.
 

@@ -1,4 +1,4 @@
-"""Figure: live bytes by kind through two training steps and an evaluation, one panel for each cell."""
+"""Figure: live bytes by kind through two training steps and an evaluation, a panel per cell."""
 
 import pandas as pd
 from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""What a table of comparisons says of pairs of curves, and the groups of curves that it leaves together."""
+"""What a table of comparisons says of pairs of curves, and the groups that it leaves together."""
 
 import itertools
 

@@ -19,7 +19,7 @@ def answer(
 ) -> list[tuple[str, list[str]]]:
     """(heading, sentences) for each model and dataset that was trained or profiled, then for the published numbers."""
     memory = frames.get("memory")
-    profiled = {} if memory is None else style.groups(memory[memory["status"] == "ok"], labels)
+    profiled = {} if memory is None else style.by_panel(memory[memory["status"] == "ok"], labels)
     parts = []
     for key in dict.fromkeys([*found, *profiled]):
         group, rows = found.get(key), profiled.get(key)
@@ -40,7 +40,7 @@ def _quality(
     key: tuple[str, str], group: Group, table: pd.DataFrame | None, labels: dict[str, str]
 ) -> list[str]:
     best = _best(group)
-    name, seeds = style.name(best["method"], best["rank"], labels), int(best["seeds"])
+    name, seeds = style.curve_name(best["method"], best["rank"], labels), int(best["seeds"])
     interval = ""
     if pd.notna(best.get("low")):
         interval = f"95 % interval {number(best['low'], group)} to {number(best['high'], group)}, "
@@ -98,7 +98,7 @@ def _verdicts(pairs: pd.DataFrame, group: Group, labels: dict[str, str]) -> list
 
 
 def _gap(row: tuple, group: Group, labels: dict[str, str]) -> str:
-    name, gap = style.name(row.method, row.rank, labels), float(row.difference)
+    name, gap = style.curve_name(row.method, row.rank, labels), float(row.difference)
     if group.factor == 100:
         points = f"{gap * 100:+.1f}".replace("-", style.MINUS)
         return f"{name} ({'0.0' if points[1:] == '0.0' else points} points)"
@@ -137,7 +137,7 @@ def _cheapest(
     if not len(sizes):
         return []
     method, rank = sizes.idxmin()
-    name = style.name(method, rank, labels)
+    name = style.curve_name(method, rank, labels)
     least = f"{name} keeps" if len(sizes) == 1 else f"Of these, {name} keeps the least:"
     return [
         f"{least} {size(sizes.min())} of optimizer state{_against(rows, sizes.min(), labels)}.",
@@ -160,7 +160,7 @@ def _costs(rows: pd.DataFrame, labels: dict[str, str]) -> list[str]:
     if len(rows) < 2:
         return []
     ends = [
-        (style.name(r["method"], r["rank"], labels), float(r["optimizer_state_bytes"]))
+        (style.curve_name(r["method"], r["rank"], labels), float(r["optimizer_state_bytes"]))
         for _, r in rows.iloc[[0, -1]].iterrows()
     ]
     (low, least), (high, most) = ends
@@ -172,7 +172,7 @@ def _costs(rows: pd.DataFrame, labels: dict[str, str]) -> list[str]:
 
 def size(value: float) -> str:
     """Bytes in a unit that fits."""
-    one, unit = style.unit(value)
+    one, unit = style.byte_unit(value)
     return f"{style.number(value / one)} {unit}"
 
 

@@ -63,7 +63,7 @@ def page(request: dict, output: Path) -> None:
         raise ValueError(
             "config/ or a source changed since the workflow was planned; run snakemake again"
         )
-    found = records.read(plan, ROOT)
+    found = records.read_results(plan, ROOT)
     result.write_text(output, render(plan, request, found, ROOT))
 
 

@@ -49,7 +49,7 @@ def _stack(name: str, frame: pd.DataFrame, labels: dict[str, str]) -> Chart:
     entries = marks.parts_legend(parts, columns)
     panels = [
         _bars(key, rows, columns, parts, entries, labels, title)
-        for key, rows in style.groups(frame, labels).items()
+        for key, rows in style.by_panel(frame, labels).items()
     ]
     shown = [
         ("curve", "curve"),
@@ -72,7 +72,7 @@ def _bars(
 ) -> Panel:
     rows = rows.assign(curve=marks.named(rows, labels))
     ended = rows[rows["status"] == "ok"]
-    one, unit = style.unit(ended[columns].astype(float).sum(axis=1).max() if len(ended) else 1)
+    one, unit = style.byte_unit(ended[columns].astype(float).sum(axis=1).max() if len(ended) else 1)
     long = ended.melt(["curve", *CURVE, "request_digest"], columns, "column", "bytes").dropna(
         subset=["bytes"]
     )
@@ -207,7 +207,7 @@ def against_best(table: pd.DataFrame, key: tuple[str, str], group: Group) -> pd.
 def _forest(key: tuple, pairs: pd.DataFrame, group: Group, labels: dict[str, str]) -> Panel:
     pairs = style.ordered(pairs, labels)
     factor = 100 if group.metric == "accuracy_fraction" else 1
-    best = style.name(pairs["best_method"].iloc[0], pairs["best_rank"].iloc[0], labels)
+    best = style.curve_name(pairs["best_method"].iloc[0], pairs["best_rank"].iloc[0], labels)
     numbers = {name: pairs[name].astype(float) * factor for name in ("difference", "low", "high")}
     rows = pairs.assign(curve=marks.named(pairs, labels), best=best, **numbers)
     runs = group.curves[[*CURVE, "run"]]

@@ -150,7 +150,7 @@ def _plain(value: object) -> object:
 def named(frame: pd.DataFrame, labels: dict[str, str]) -> pd.Series:
     """Each row's curve, as in `LoRA r=8`."""
     return pd.Series(
-        [style.name(m, r, labels) for m, r in zip(frame["method"], frame["rank"], strict=True)],
+        [style.curve_name(m, r, labels) for m, r in zip(frame["method"], frame["rank"], strict=True)],
         frame.index,
     )
 
@@ -160,6 +160,6 @@ def failures(runs: pd.DataFrame, labels: dict[str, str]) -> list[str]:
     bad = runs[runs["status"] != "ok"]
     groups = bad.groupby([*CURVE, "status"], sort=False)
     return [
-        f"{style.name(m, r, labels)}: {why.replace('_', ' ')} ({len(rows)})"
+        f"{style.curve_name(m, r, labels)}: {why.replace('_', ' ')} ({len(rows)})"
         for (m, r, why), rows in groups
     ]

@@ -47,7 +47,7 @@ def groups(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> dict[tupl
         return {}
     estimates = frames.get("estimates")
     found = {}
-    for key, rows in style.groups(frames["runs"], labels).items():
+    for key, rows in style.by_panel(frames["runs"], labels).items():
         own = (
             None
             if estimates is None
@@ -104,7 +104,7 @@ def _keys(rows: pd.DataFrame, key: tuple[str, str]) -> list[tuple]:
 def _memory_panel(
     key: tuple, group: Group, kept: pd.Series, labels: dict[str, str], entries: list[dict]
 ) -> Panel:
-    one, unit = style.unit(max(kept.get(cell, 0) for cell in _keys(group.curves, key)))
+    one, unit = style.byte_unit(max(kept.get(cell, 0) for cell in _keys(group.curves, key)))
     curves, runs = (
         rows.assign(
             curve=marks.named(rows, labels),

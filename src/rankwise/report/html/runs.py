@@ -35,7 +35,7 @@ def _kept(one: dict, labels: dict[str, str], parts: dict, most: int) -> dict:
         "name": ", ".join(
             filter(
                 None,
-                [style.name(cell["method"], cell["rank"], labels), cell.get("trial"), _seed(cell)],
+                [style.curve_name(cell["method"], cell["rank"], labels), cell.get("trial"), _seed(cell)],
             )
         ),
         "path": one["path"],

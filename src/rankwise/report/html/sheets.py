@@ -167,7 +167,7 @@ def reading(name: str, values: pd.Series) -> tuple[str, str, Callable[[float], s
             lambda v: f"{v:,.4g}" if v < 1000 else f"{v:,.0f}",
         )
     if name.endswith("_bytes"):
-        return stem, *_scaled(style.unit(largest))
+        return stem, *_scaled(style.byte_unit(largest))
     if name.endswith("_flops"):
         return stem, *_scaled(next(both for both in FLOPS if largest >= both[0] or both[0] == 1.0))
     if name.endswith("_s"):

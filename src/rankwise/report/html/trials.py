@@ -24,7 +24,7 @@ def charts(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> list[Char
     if search is None or LOSS not in search:
         return []
     found = {
-        key: rows for key, rows in style.groups(search, labels).items() if rows[LOSS].notna().any()
+        key: rows for key, rows in style.by_panel(search, labels).items() if rows[LOSS].notna().any()
     }
     entries = marks.legend([method for rows in found.values() for method in rows["method"]], labels)
     panels = [_panel(key, rows, labels, entries) for key, rows in found.items()]
