@@ -12,7 +12,6 @@ from rankwise.report.checklist import checklist
 from rankwise.report.records import UNKNOWN, Records
 from rankwise.study.plan import Plan
 
-ROOT = Path(__file__).resolve().parents[3]
 HEAD = """\
 # Artifact of the study {name}
 
@@ -30,14 +29,15 @@ def artifact(request: dict, output: Path) -> None:
         ValueError: The configuration or a source changed since the workflow was planned.
         StaleResult: A result answers another request than the planned one.
     """
-    plan = Plan(request["study"], ROOT, request["file"])
+    root = Path.cwd()  # the folder of the study: configuration and results
+    plan = Plan(request["study"], root, request["file"])
     current = {name: plan.digest(name) for name in request["planned"]}
     if current != request["planned"]:
         raise ValueError(
             "config/ or a source changed since the workflow was planned; run snakemake again"
         )
-    frames = {Path(name).stem: tables.read(ROOT / name) for name in request["tables"]}
-    result.write_text(output, page(Records(request, plan, ROOT, frames)))
+    frames = {Path(name).stem: tables.read(root / name) for name in request["tables"]}
+    result.write_text(output, page(Records(request, plan, root, frames)))
 
 
 def page(records: Records) -> str:
