@@ -29,6 +29,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankwise.core.paths import module_file
+
 if TYPE_CHECKING:
     from rankwise.execution.gpu_lease import Lease
 
@@ -40,7 +42,6 @@ ALONE = (
 )
 BITS = "bitsandbytes"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-SRC = Path(__file__).resolve().parents[2]
 PASSING = (
     "_",
     "PWD",
@@ -114,10 +115,8 @@ def has_pidfd() -> bool:
 def asks_for_bits(arguments: list[str]) -> bool:
     """Whether a source of the job imports bitsandbytes; where none does, peft shall not spend seconds on it."""
     request = json.loads(arguments[arguments.index("--request") + 1])
-    files = [SRC / f"{name.replace('.', '/')}.py" for name in request["code"]]
-    return any(
-        f"import {BITS}" in path.read_text(encoding="utf-8") for path in files if path.is_file()
-    )
+    files = [module_file(name) for name in request["code"]]
+    return any(f"import {BITS}" in path.read_text(encoding="utf-8") for path in files if path)
 
 
 def run(arguments: list[str], bits: bool) -> int:
