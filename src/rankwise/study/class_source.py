@@ -1,10 +1,14 @@
-"""The class of a method or optimizer and its base classes, read from source: importing them would import torch.
+"""The class of a method or optimizer and its base classes, read from source.
 
-A module under methods/ or optim/ holds one class named like the file (`head_only.py` -> `HeadOnly`). Its base classes are
-followed through imports as far as they are classes of `rankwise`, which includes the user's own files beside the packaged
-ones. Base classes from elsewhere (torch.optim.SGD) are not read.
+Importing them would import torch, which takes seconds and may be absent where a study is planned.
 
-Every mistake that the source shows is a ConfigError of one sentence, so that planning a study says it before any job starts.
+A module under methods/ or optim/ holds one class named like the file (`head_only.py` ->
+`HeadOnly`). Its base classes are followed through imports as far as they are classes of `rankwise`,
+which includes the user's own files beside the packaged ones. Base classes from elsewhere
+(torch.optim.SGD) are not read.
+
+Every mistake that the source shows is a ConfigError of one sentence, so that planning a study says
+it before any job starts.
 """
 
 import ast
@@ -45,7 +49,8 @@ def main_class(module: str) -> ClassSource:
     """The class named like its file, whatever the case and without underscores.
 
     Raises:
-        ConfigError: the file is not valid Python, uses or imports a name that does not exist, or has no such class.
+        ConfigError: the file is not valid Python, uses or imports a name that does not exist, or
+        has no such class.
     """
     tree = parse(module)
     wanted = module.rpartition(".")[2].replace("_", "")
@@ -66,9 +71,10 @@ def main_class(module: str) -> ClassSource:
 
 @functools.cache
 def lineage(module: str) -> tuple[ClassSource, ...]:
-    """The main class of `module` and all its base classes within rankwise, nearest first.
+    """The main class of `module` and its base classes within rankwise, nearest first.
 
-    Depth first and left to right; a class that is reached twice keeps its last place, as in Python's own order.
+    Depth first and left to right; a class that is reached twice keeps its last place, as in
+    Python's own order.
 
     Raises:
         ConfigError: a file on the way has a mistake, or a base class does not exist.
@@ -81,12 +87,8 @@ def lineage(module: str) -> tuple[ClassSource, ...]:
 
 
 def has_foreign_base(module: str) -> bool:
-    """Whether some class of the lineage has a base class from outside rankwise, which is not read."""
-    return any(
-        base_class(cls, base) is None
-        for cls in lineage(module)
-        for base in cls.node.bases
-    )
+    """Whether some class of the lineage has a base class from outside rankwise."""
+    return any(base_class(cls, base) is None for cls in lineage(module) for base in cls.node.bases)
 
 
 def _with_bases(cls: ClassSource) -> list[ClassSource]:
@@ -110,9 +112,10 @@ def base_class(cls: ClassSource, base: ast.expr) -> ClassSource | None:
 def _find_class(module: str, name: str, above_line: int | None = None) -> ClassSource | None:
     """The class that `name` (`Lora`, `lora.Lora`) means inside `module`, above a line of it."""
     for statement in parse(module).body:
+        if above_line is not None and statement.lineno >= above_line:
+            break
         if isinstance(statement, ast.ClassDef) and statement.name == name:
-            if above_line is None or statement.lineno < above_line:
-                return ClassSource(module, statement)
+            return ClassSource(module, statement)
     first, _, rest = name.partition(".")
     imported = imports(module).get(first)
     if imported is None:
@@ -133,7 +136,7 @@ def _find_class(module: str, name: str, above_line: int | None = None) -> ClassS
 
 @functools.cache
 def imports(module: str) -> dict[str, str]:
-    """What the names that `module` imports at its top stand for: {"Lora": "rankwise.methods.lora.Lora"}."""
+    """The imports of `module` by local name: {"Lora": "rankwise.methods.lora.Lora"}."""
     names = {}
     for statement in parse(module).body:
         if isinstance(statement, ast.Import):
@@ -155,7 +158,7 @@ def _import_source(module: str, statement: ast.ImportFrom) -> str:
     return ".".join([*parents, *([statement.module] if statement.module else [])])
 
 
-# Mistakes in a file ---------------------------------------------------------------------------------------------------
+# Mistakes in a file -------------------------------------------------------------------------------
 
 
 def parse(module: str) -> ast.Module:
@@ -204,7 +207,9 @@ def _check_names(tree: ast.Module, scopes: symtable.SymbolTable, shown: str) -> 
     for symbol in scopes.get_symbols():
         if symbol.is_assigned() or symbol.is_imported():
             known.add(symbol.get_name())
-    known |= {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
+    known |= {
+        name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names
+    }
     unknown = _global_names(scopes) - known
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in unknown:
@@ -217,7 +222,8 @@ def _global_names(scope: symtable.SymbolTable) -> set[str]:
     """Every name that some scope of the file looks up in the module itself."""
     names = set()
     for symbol in scope.get_symbols():
-        # In a function called `top` symtable takes locals for globals too, as it knows the module's scope by that name.
+        # In a function called `top` symtable takes locals for globals too, as it knows the module's
+        # scope by that name.
         looked_up_in_module = symbol.is_global() and not symbol.is_local()
         if symbol.is_referenced() and (scope.get_type() == "module" or looked_up_in_module):
             names.add(symbol.get_name())
@@ -257,7 +263,8 @@ def _check_import(source: str, name: str | None, line: int, shown: str) -> None:
 def _is_installed(package: str) -> bool:
     """Whether Python finds a package, without importing it.
 
-    Where torch itself is absent (planning on a login node), jobs run in another environment, and nothing is known of that.
+    Where torch itself is absent (planning on a login node), jobs run in another environment, and
+    nothing is known of that.
     """
     if package in sys.modules or importlib.util.find_spec("torch") is None:
         return True
@@ -265,7 +272,10 @@ def _is_installed(package: str) -> bool:
 
 
 def _defined_names(file: Path) -> set[str]:
-    """Names that a module assigns, defines or imports at its top; read apart from `parse`, for imports may be circular."""
+    """Names that a module assigns, defines or imports at its top.
+
+    `parse` would check the imports in turn, and those may be circular.
+    """
     text = file.read_text(encoding="utf-8")
     scopes = symtable.symtable(text, str(file), "exec")
     return {

@@ -8,9 +8,10 @@ FILE = "config/methods.yaml"
 def check_rank(
     name: str, entry: dict, method: dict, optimizer: dict, model: dict, where: str
 ) -> None:
-    """Check that a rank is at least 1 and at most the shorter side of every matrix that it applies to.
+    """Check that a rank is at least 1 and at most the shorter side of its matrices.
 
-    A rank in percent is at most 100. A rank that applies to no matrix of its own is at most the model's width.
+    A rank in percent is at most 100. A rank that applies to no matrix of its own is at most the
+    model's width.
 
     Args:
         name: the entry's name in config/methods.yaml.
@@ -73,7 +74,8 @@ def _is_whole(sides: tuple[float, float]) -> bool:
 def viewed(shape: list[int], options: dict) -> tuple[float, float]:
     """The sides of a matrix as it is projected with granularity c (VLoRP, arXiv 2505.01744).
 
-    Each row is cut into c pieces where the columns are projected; columns are cut where the rows are.
+    Each row is cut into c pieces where the columns are projected; columns are cut where the rows
+    are.
 
     Args:
         shape: rows m and columns n.

@@ -1,8 +1,8 @@
-"""The options of a method or optimizer, their types and defaults, read from source (class_source.py).
+"""The options of a method or optimizer, with types and defaults, read from source.
 
-The options of a method are the fields of its dataclass and of the dataclasses that it inherits from; those of an optimizer
-are the arguments of its `__init__`, which may be inherited. Defaults are the paper's. Modules are named as Python names
-them: `rankwise.methods.lora`.
+The options of a method are the fields of its dataclass and of the dataclasses that it inherits
+from; those of an optimizer are the arguments of its `__init__`, which may be inherited. Defaults
+are the paper's. Modules are named as Python names them: `rankwise.methods.lora`.
 """
 
 import ast
@@ -17,7 +17,8 @@ REQUIRED = object()
 SUPPLIED = ("self", "params", "lr", "seed")  # arguments of an optimizer that the workflow gives
 METHOD_BASE = ("rankwise.methods.parts.base", "Method")
 ALLOWED_ANNOTATIONS = (
-    "int, float, bool, str, Literal[...], X | None, Optional[X], Union[X, Y], tuple[X, ...], list[X]"
+    "int, float, bool, str, Literal[...], X | None, Optional[X], Union[X, Y], "
+    "tuple[X, ...], list[X]"
 )
 ALLOWED_DEFAULTS = "numbers, texts, true, false, None, arithmetic on numbers, or a tuple of these"
 TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str}
@@ -60,7 +61,7 @@ class Option:
 
     @property
     def takes_text(self) -> bool:
-        """Whether a text is a value of its own here, and does not stand for a number of the cell."""
+        """Whether a text is a value here, and not a reference to a number of the cell."""
         return any(
             isinstance(node, ast.Name) and node.id == "str"
             for node in ast.walk(_tree(self.annotation))
@@ -69,10 +70,11 @@ class Option:
 
 @functools.cache
 def options(module: str) -> dict[str, Option]:
-    """The options of a module's class, in the order in which they stand, those of base classes first.
+    """The options of a module's class in their order, those of base classes first.
 
     Raises:
-        ConfigError: the class cannot be read, or an annotation or default is none that options may have.
+        ConfigError: the class cannot be read, or an annotation or default is none that options may
+        have.
     """
     classes = lineage(module)
     for place, cls in enumerate(classes):
@@ -125,7 +127,10 @@ def _refuse_fields_without_dataclass(cls: ClassSource) -> None:
 
 
 def _fields(classes: tuple[ClassSource, ...]) -> dict[str, Option]:
-    """The fields of a dataclass: those of the farthest base first; a field defined again replaces the base's in its place."""
+    """The fields of a dataclass, those of the farthest base first.
+
+    A field that is defined again replaces the base's field in its place.
+    """
     found = {}
     for cls in reversed(classes):
         for field in _own_fields(cls) if _is_dataclass(cls) else ():
@@ -144,7 +149,10 @@ def _fields(classes: tuple[ClassSource, ...]) -> dict[str, Option]:
 def _arguments(
     cls: ClassSource, init: ast.FunctionDef, bases: tuple[ClassSource, ...]
 ) -> dict[str, Option]:
-    """The arguments of `__init__`; with `**options` in it, the arguments of the next base's `__init__` come first."""
+    """The arguments of `__init__`.
+
+    If it has `**options`, the arguments of the next base's `__init__` come first.
+    """
     found = {}
     if init.args.kwarg:
         for place, base in enumerate(bases):
@@ -173,9 +181,7 @@ def _option(
     else:
         text = "nothing" if annotation is None else ast.unparse(annotation)
     if annotation is None or not _is_supported(text):
-        raise ConfigError(
-            cls.file, f"annotation of {cls.name}.{name}", text, ALLOWED_ANNOTATIONS
-        )
+        raise ConfigError(cls.file, f"annotation of {cls.name}.{name}", text, ALLOWED_ANNOTATIONS)
     if default is None:
         return Option(name, text, REQUIRED)
     key = f"default of {cls.name}.{name}"
@@ -210,12 +216,12 @@ def _number(node: ast.expr) -> int | float:
     return value
 
 
-# Class constants ------------------------------------------------------------------------------------------------------
+# Class constants ----------------------------------------------------------------------------------
 
 
 @functools.cache
 def constant(module: str, name: str, default: object) -> object:
-    """The value that a module's class or its nearest base gives to a constant (QUANTIZED, RELEASE), or `default`.
+    """The value of a constant (QUANTIZED, RELEASE) of a module's class or its nearest base.
 
     Raises:
         ConfigError: the value is an expression that only running it would tell.
@@ -252,7 +258,7 @@ def defines(module: str, name: str) -> bool:
     )
 
 
-# Annotations ----------------------------------------------------------------------------------------------------------
+# Annotations --------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -278,7 +284,7 @@ def _supports(node: ast.expr) -> bool:
     kind = _container(node)
     if kind == "Literal":
         return all(isinstance(item, ast.Constant | ast.UnaryOp) for item in _items(node))
-    items, repeated = _element_types(node)
+    items, _ = _element_types(node)
     if kind == "list" and len(_items(node)) != 1:
         return False
     return kind in ("tuple", "list") and bool(items) and all(_supports(item) for item in items)
@@ -289,7 +295,7 @@ def _is_none(node: ast.expr) -> bool:
 
 
 def _container(node: ast.Subscript) -> str:
-    """The name before the brackets: `tuple` of `tuple[int, ...]`, `Optional` of `typing.Optional[int]`."""
+    """The name before the brackets: `tuple` in `tuple[int, ...]`, `Optional` in `Optional[int]`."""
     name = ast.unparse(node.value).rpartition(".")[2]
     return {"Tuple": "tuple", "List": "list"}.get(name, name)
 
@@ -310,7 +316,7 @@ def _union(node: ast.expr) -> list[ast.expr]:
 
 
 def _element_types(node: ast.Subscript) -> tuple[list[ast.expr], bool]:
-    """The types in a tuple or list, and whether the one type stands for any number of elements."""
+    """The types in a tuple or list, and whether one type stands for any number of elements."""
     items = _items(node)
     if _container(node) == "list":
         return items, True

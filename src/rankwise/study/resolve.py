@@ -1,6 +1,7 @@
-"""Resolve a method's entry for one model and rank: fill in defaults and references to the rank, and check every value.
+"""Resolve a method's entry for one model and rank: fill in defaults, and check every value.
 
-Also the rules between keys, and between the entries of methods, models and datasets, that a schema cannot express.
+The module also has the rules between keys, and between the entries of methods, models and datasets,
+that a schema cannot express.
 """
 
 from pathlib import Path
@@ -17,11 +18,11 @@ DENSE = ("fp32", "bf16")  # every other kind of storage is in rankwise.models.qu
 MODELS, DATASETS = "config/models.yaml", "config/datasets.yaml"
 
 
-# Modules --------------------------------------------------------------------------------------------------------------
+# Modules ------------------------------------------------------------------------------------------
 
 
 def module_options(folder: str, module: str, key: str) -> dict[str, Option]:
-    """The options of methods/<module>.py or optim/<module>.py, of the package or of the user's own folder.
+    """The options of methods/<module>.py or optim/<module>.py, packaged or the user's own.
 
     Args:
         folder: methods or optim.
@@ -77,14 +78,14 @@ def takes_rank(entry: dict, name: str) -> bool:
     return in_method or in_optimizer
 
 
-# A method's entry -----------------------------------------------------------------------------------------------------
+# A method's entry ---------------------------------------------------------------------------------
 
 
 def resolve_method(name: str, entry: dict, model: dict, rank: int, where: str) -> dict:
-    """The entry with every option of its method and optimizer given and checked against its annotation.
+    """The entry with every option of its method and optimizer filled in and checked.
 
-    Option values `rank` and `hidden_size` stand for the cell's rank and the model's width. A rank in the entry is kept
-    whatever the cell's rank is.
+    Option values `rank` and `hidden_size` stand for the cell's rank and the model's width. A rank
+    in the entry is kept whatever the cell's rank is.
 
     Args:
         name: the entry's name in config/methods.yaml.
@@ -94,13 +95,15 @@ def resolve_method(name: str, entry: dict, model: dict, rank: int, where: str) -
         where: `file: key` of the grid's ranks, for messages.
 
     Raises:
-        ConfigError: an option is unknown, missing or of the wrong type; a target is not in the model; rank or granularity
-            does not fit its matrices; the method needs dense weights.
+        ConfigError: an option is unknown, missing or of the wrong type; a target is not in the
+            model; rank or granularity does not fit its matrices; the method needs dense weights.
     """
     module, optimizer_module = entry["module"], entry["optimizer"]["module"]
     optimizer_options = {key: value for key, value in entry["optimizer"].items() if key != "module"}
     method = _fill(f"{name}.options", ("methods", module), entry["options"], model, rank)
-    optimizer = _fill(f"{name}.optimizer", ("optim", optimizer_module), optimizer_options, model, rank)
+    optimizer = _fill(
+        f"{name}.optimizer", ("optim", optimizer_module), optimizer_options, model, rank
+    )
     for target in method.get("targets") or ():
         if target not in model["modules"]:
             raise ConfigError(FILE, f"{name}.options.targets", target, model["modules"])
@@ -133,7 +136,7 @@ def _fill(key: str, source: tuple[str, str], given: dict, model: dict, rank: int
 
 
 def _check_storage(name: str, entry: dict, optimizer: dict) -> None:
-    """Whether the method can have its base stored so, and whether there is a projection to exempt parameters from."""
+    """Check that the method works on such a base, and that `dense` exempts from a projection."""
     module, stored = entry["module"], entry["weights"]
     if stored not in DENSE and not _method_constant(module, "QUANTIZED"):
         allowed = f"{' or '.join(DENSE)} under {module}"
@@ -165,10 +168,13 @@ def check_length(name: str, method: dict, model: dict, tokens: int, where: tuple
 
 
 def check_release(name: str, optimizer: dict, schedule: dict, where: tuple[str, str]) -> None:
-    """Whether a schedule is possible with gradients released: a step inside backward is taken once, and unclipped.
+    """Check that a schedule is possible with gradients released.
+
+    A step inside backward is taken once, and its gradients are not clipped.
 
     Raises:
-        ConfigError: the schedule accumulates or clips gradients, and the optimizer steps inside backward.
+        ConfigError: the schedule accumulates or clips gradients, and the optimizer steps inside
+        backward.
     """
     if not optimizer.get("release"):
         return
@@ -183,15 +189,15 @@ def check_release(name: str, optimizer: dict, schedule: dict, where: tuple[str, 
         raise ConfigError(where[0], key, schedule["max_gradient_norm"], f"null {inside}")
 
 
-# Models and datasets --------------------------------------------------------------------------------------------------
+# Models and datasets ------------------------------------------------------------------------------
 
 
 def check_sources(library: dict[str, dict]) -> None:
     """Check the rules between keys and between entries that a schema cannot say in one sentence.
 
     Raises:
-        ConfigError: an entry has no or several sources, a source lacks its check, a dataset lacks its splits or
-            classes, or a claim cannot be decided as it stands.
+        ConfigError: an entry has no or several sources, a source lacks its check, a dataset lacks
+            its splits or classes, or a claim cannot be decided as it stands.
     """
     claims.check(library)
     for name, entry in library["datasets"].items():
@@ -227,7 +233,9 @@ def _check_dataset(name: str, entry: dict) -> None:
         return
     for key in ("label", "classes"):
         if key not in entry:
-            raise ConfigError(DATASETS, f"{name}.{key}", "nothing", f"the {key} of a classification")
+            raise ConfigError(
+                DATASETS, f"{name}.{key}", "nothing", f"the {key} of a classification"
+            )
 
 
 def check_pair(
