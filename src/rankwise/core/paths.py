@@ -1,28 +1,65 @@
-"""Where things lie: prepared inputs, checkpoints, and folders that a user names by environment variables."""
+"""Where files lie: the workflow, the user's project, prepared inputs, checkpoints, requests.
+
+Two roots are told apart, and this is the only module that finds them:
+
+- the *workflow root* has the Snakefile, `rules/`, `workflow_scripts/`, `envs/` and the shipped
+  entries in `config/`. It is the clone that this package lies in, or, for an installed wheel, the
+  copy inside the package (`rankwise/workflow/`).
+- the *project root* is the folder that the user works in: studies, results and logs lie there,
+  and entries, methods and optimizers of the user's own. In a plain clone both are the same.
+"""
 
 import os
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1]  # the package's own folder
-ROOT = PACKAGE.parents[1]  # the clone that it lies in
-INPUTS = Path("results/inputs")
-CHECKPOINTS = Path("results/checkpoints")
-OWN_FOLDERS = ("methods", "optim")  # folders of the package that a user's own folder may add to
+PACKAGE = Path(__file__).resolve().parents[1]  # the folder of the package `rankwise`
+SCHEMAS = PACKAGE / "core" / "schema"
+SCRIPTS = "workflow_scripts"
+RESULTS = Path("results")
+INPUTS = RESULTS / "inputs"
+CHECKPOINTS = RESULTS / "checkpoints"
+REQUESTS = RESULTS / ".requests"
+OWN_FOLDERS = ("methods", "optim")  # a project may have modules of these packages
+
+
+def _own_workflow() -> Path:
+    """The workflow root that belongs to this package."""
+    clone = PACKAGE.parents[1]
+    return clone if (clone / SCRIPTS).is_dir() else PACKAGE / "workflow"
+
+
+WORKFLOW = _own_workflow()
+
+
+def workflow_root(project: Path) -> Path:
+    """The workflow root for a project: the project itself if it is a clone, else this package's."""
+    return project if (project / SCRIPTS).is_dir() else WORKFLOW
+
+
+def find(project: Path, relative: str) -> Path:
+    """A file of the project, or the workflow's file of the same name if the project has none."""
+    own = project / relative
+    return own if own.exists() else workflow_root(project) / relative
+
+
+def script(name: str) -> Path:
+    """The script that does the work of one rule."""
+    return WORKFLOW / SCRIPTS / f"{name}.py"
 
 
 def own_folder(kind: str) -> Path:
-    """The folder in which users keep their own files of this kind (methods or optim): beside where they run."""
+    """The folder of the project in which a user's own methods or optimizers lie."""
     return Path.cwd() / kind
 
 
 def module_file(module: str) -> Path | None:
-    """The source file of a module by its dotted name, or None where there is no such file.
+    """The source file of a module by its dotted name, or None if there is no such file.
 
-    `rankwise.optim.adamw` is looked for in the package first. A module of `rankwise.methods` or `rankwise.optim` that the
-    package does not have may stand in the user's own folder, as `methods/NAME.py` or `optim/NAME.py` where they run.
+    The package is searched first. A module of `rankwise.methods` or `rankwise.optim` that the
+    package does not have may lie in the project, as `methods/NAME.py` or `optim/NAME.py`.
 
     Raises:
-        ValueError: the package and the user's own folder both have the module, so its name means two things.
+        ValueError: The package and the project both have the module, so its name is ambiguous.
     """
     packaged = _source_at(PACKAGE.parent.joinpath(*module.split(".")))
     package, *rest = module.split(".")
@@ -45,7 +82,7 @@ def _source_at(stem: Path) -> Path | None:
 
 
 def checkpoint(request_digest: str) -> Path:
-    """Where a training of this request is kept while it has no result."""
+    """The checkpoint of a training run that has no result yet."""
     return CHECKPOINTS / f"{request_digest}.pt"
 
 
@@ -53,7 +90,7 @@ def expand(path: str) -> Path:
     """A path with its ${VARIABLES} replaced.
 
     Raises:
-        FileNotFoundError: names the variable that is not set.
+        FileNotFoundError: A variable is not set; the message names it.
     """
     expanded = os.path.expandvars(path)
     if "$" in expanded:

@@ -38,16 +38,10 @@ def module_options(folder: str, module: str, key: str) -> dict[str, Option]:
 
 
 def module_names(folder: str) -> list[str]:
-    """The names of all files in methods/ or optim/, packaged and the user's own, sorted.
-
-    Raises:
-        ConfigError: the package and the user's own folder have a file of the same name.
-    """
+    """The names of all files in methods/ or optim/, packaged and the user's own, sorted."""
     names = set()
     for place in (PACKAGE / folder, own_folder(folder)):
-        for file in place.glob("*.py"):
-            if file.stem != "__init__" and file_of(f"rankwise.{folder}.{file.stem}"):
-                names.add(file.stem)
+        names |= {file.stem for file in place.glob("*.py") if file.stem != "__init__"}
     return sorted(names)
 
 
