@@ -2,7 +2,6 @@
 
 import copy
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -346,18 +345,3 @@ def test_what_it_cannot_do_it_says() -> None:
     )
     with pytest.raises(ValueError, match="svt_keep: got 0"):
         WeightReduction(rank=4, svt_keep=0)
-
-
-def test_options_are_read_from_the_source() -> None:
-    from rankwise.study.options import options
-
-    found = options(Path(ROOT / "src/rankwise/methods/weight_reduction.py"))
-    assert list(found) == [
-        "rank",
-        "targets",
-        "forward",
-        "residual",
-        "svt",
-        "svt_interval_steps",
-        "svt_keep",
-    ]
