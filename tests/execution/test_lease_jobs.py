@@ -265,7 +265,7 @@ def test_a_study_that_shares_gives_each_training_its_predicted_part(tmp_path: Pa
     )
     whole = run_snakemake(root, train("lora/r2"), *command[1:], **own)
     assert (
-        "config/shared.yaml: share: 1 of 1 trainings are not predicted, so each takes a whole card"
+        "config/shared.yaml: share: 1 of 1 trainings are not predicted, so each takes a whole GPU"
         in whole.stderr
     )
     assert read(root / train("lora/r2"))["environment"]["card"]["shared"] is False

@@ -306,7 +306,7 @@ def test_a_workflow_that_was_stopped_goes_on(
     assert not (clone / RESULT).exists()
     plan = json.loads(rankwise(clone, "plan", "--study", "config/stopped.yaml", "--json"))
     assert [job["why"] for job in plan["jobs"] if job["job"] == "train"] == [
-        ["not there yet", "goes on from its checkpoint"]
+        ["not there yet", "resumes from its checkpoint"]
     ]
     done = run_snakemake(clone, *ASKED, RANKWISE_WARM=warm)
     assert done.returncode == 0, done.stderr[-5000:]

@@ -1,10 +1,10 @@
 """`rankwise plan`: which jobs Snakemake would run now, why, and what they will cost.
 
-Snakemake itself says which jobs (`--summary`), because it decides. The reasons come from the results: each holds
-the request that it answers, and the differences from the planned request are the reasons. The cost of a job is
-the time of earlier runs of the same cell, or else of the same curve, or else of the same measurement. A training
-run that has none of these costs its predicted FLOPs at the rates of `execution/job_memory.py`, if it has been
-predicted. Standard library only.
+Snakemake itself says which jobs (`--summary`), because it decides. The reasons come from the
+results: each holds the request that it answers, and the differences from the planned request are
+the reasons. The cost of a job is the time of earlier runs of the same cell, or else of the same
+curve, or else of the same measurement. A training run that has none of these costs its predicted
+FLOPs at the rates of `execution/job_memory.py`, if it has been predicted. Standard library only.
 """
 
 import statistics
@@ -33,21 +33,25 @@ def plan(root: Path, study: str | None = None) -> dict:
         study: The study's file, relative to `root`; config/config.yaml if None.
 
     Returns:
-        `study`: its file; `planned`: how many results it has; `jobs`: those that would run, with their reasons
-        (`why`); `cost`: their total.
+        `study`: its file; `planned`: how many results it has; `jobs`: those that would run, with
+        their reasons (`why`); `cost`: their total.
 
     Raises:
         ConfigError: the study is wrong.
         ValueError: Snakemake refuses the workflow; the message is Snakemake's.
     """
     file = root / (study or STUDY)
-    summary = _start_summary(root, file)  # Snakemake reads the study at the same time as this process
+    summary = _start_summary(
+        root, file
+    )  # Snakemake reads the study at the same time as this process
     planned = Plan(config.read_yaml(file, study or STUDY), root, study_file([file], root))
     jobs_by_path = study_jobs(planned)
     pending = []
     for files, status in _pending(summary):
         pending.append(_described(files, status, jobs_by_path.get(files[0]), planned))
-    pending_jobs = [jobs_by_path[one["files"][0]] for one in pending if one["files"][0] in jobs_by_path]
+    pending_jobs = [
+        jobs_by_path[one["files"][0]] for one in pending if one["files"][0] in jobs_by_path
+    ]
     return {
         "study": planned.file,
         "planned": len(jobs_by_path),
@@ -57,7 +61,9 @@ def plan(root: Path, study: str | None = None) -> dict:
 
 
 def study_jobs(plan: Plan) -> dict[str, PlannedJob]:
-    """Path -> job of every result that a study asks for by name, and of the inputs that training reads."""
+    """Path -> job of every result that a study asks for by name, and of the inputs that training
+    reads.
+    """
     kinds = (*FOLDERS, *MEASUREMENTS, jobs.DATASET, jobs.MODEL)
     return {job.path: job for job in jobs.result_jobs(plan) if job.kind in kinds}
 
@@ -70,7 +76,7 @@ def stored(path: Path) -> dict:
         return {}
 
 
-# What Snakemake says ----------------------------------------------------------------------------------------
+# What Snakemake says ------------------------------------------------------------------------------
 
 
 def _start_summary(root: Path, file: Path) -> subprocess.Popen:
@@ -83,7 +89,8 @@ def _pending(summary: subprocess.Popen) -> list[tuple[list[str], str]]:
     """What Snakemake would make, from its summary.
 
     Returns:
-        (files, Snakemake's status) of each; files that differ in their ending alone come from one job.
+        (files, Snakemake's status) of each; files that differ in their ending alone come from one
+        job.
 
     Raises:
         ValueError: Snakemake refuses the workflow; the message is Snakemake's.
@@ -120,29 +127,29 @@ def _described(files: list[str], status: str, job: PlannedJob | None, plan: Plan
 def _reasons(job: PlannedJob, word: str, plan: Plan) -> list[str]:
     """Why the result of a job is pending; `word` is Snakemake's status."""
     found = stored(plan.root / job.path)
+    reasons = ["not there yet"]
     if found:
         reasons = differences(found["request"], job.request) or [word]
-    else:
-        reasons = ["not there yet"]
     checkpoint = paths.checkpoint(provenance.digest(job.request))
     if (plan.root / checkpoint).is_file():
         reasons.append(RESUMES)
     return reasons
 
 
-# Cost -------------------------------------------------------------------------------------------------------
+# Cost ---------------------------------------------------------------------------------------------
 
 
 def cost(plan: Plan, pending: list[PlannedJob], known: Iterable[PlannedJob]) -> dict:
-    """The cost of the `pending` jobs of a study, from the times that results of the `known` jobs record.
+    """The cost of the `pending` jobs of a study, from the times that results of the `known` jobs
+    record.
 
     Returns:
-        `hours` of all jobs; `gpu_hours` of those that take a GPU; `peak_bytes`: the largest predicted peak of a
-        training run; `disk_gib` as the study says; `unknown`: how many jobs have neither a recorded nor a
-        predicted time.
+        `hours` of all jobs; `gpu_hours` of those that take a GPU; `peak_bytes`: the largest
+        predicted peak of a training run; `disk_gib` as the study says; `unknown`: how many jobs
+        have neither a recorded nor a predicted time.
     """
     recorded = _recorded_times(plan, known)
-    hours, gpu_hours, peak_bytes, unknown = 0.0, 0.0, 0, 0
+    total_s, gpu_s, peak_bytes, unknown = 0.0, 0.0, 0, 0
     for job in pending:
         if job.trains:
             peak_bytes = max(peak_bytes, job_memory.prediction(plan, job.cell).get("peak_bytes", 0))
@@ -150,12 +157,12 @@ def cost(plan: Plan, pending: list[PlannedJob], known: Iterable[PlannedJob]) -> 
         if seconds is None:
             unknown += 1
             continue
-        hours += seconds / 3600
+        total_s += seconds
         if needs_gpu(plan, job):
-            gpu_hours += seconds / 3600
+            gpu_s += seconds
     return {
-        "hours": hours,
-        "gpu_hours": gpu_hours,
+        "hours": total_s / 3600,
+        "gpu_hours": gpu_s / 3600,
         "peak_bytes": peak_bytes,
         "disk_gib": plan.study["disk_gib"],
         "unknown": unknown,
@@ -182,15 +189,17 @@ def _recorded_times(
 def _seconds(plan: Plan, job: PlannedJob, recorded: list[tuple[PlannedJob, float]]) -> float | None:
     """Expected seconds of a job; None if nothing tells.
 
-    From earlier runs of the same cell, or else of its curve; or else from a prediction; or else the median over
-    all `recorded` jobs of its kind.
+    From earlier runs of the same cell, or else of its curve; or else from a prediction; or else the
+    median over all `recorded` jobs of its kind.
     """
     of_cell = [seconds for other, seconds in recorded if other.name == job.name]
     if of_cell:
         return statistics.median(of_cell)
     if job.cell:
         curve = job.cell.curve
-        of_curve = [seconds for other, seconds in recorded if other.cell and other.cell.curve == curve]
+        of_curve = [
+            seconds for other, seconds in recorded if other.cell and other.cell.curve == curve
+        ]
         if of_curve:
             return statistics.median(of_curve)
     if job.trains:

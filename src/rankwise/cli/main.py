@@ -213,9 +213,10 @@ def _trace(given: argparse.Namespace) -> str:
 
 def _plan(given: argparse.Namespace) -> str:
     from rankwise.audit import rerun_plan  # noqa: PLC0415 - --help should not wait for the plan
+    from rankwise.cli.plan_text import text  # noqa: PLC0415
 
     found = rerun_plan.plan(Path.cwd(), given.study)
-    return json.dumps(found, indent=1) if given.json else rerun_plan.text(found)
+    return json.dumps(found, indent=1) if given.json else text(found)
 
 
 def _collect(given: argparse.Namespace) -> str:

@@ -1,4 +1,6 @@
-"""What is said below each figure: the files of rules/captions, which `snakemake --report` shows too. Standard library only."""
+"""What is said below each figure: the files of rules/captions, which `snakemake --report` shows
+too. Standard library only.
+"""
 
 import re
 from pathlib import Path
@@ -11,7 +13,9 @@ FORM = re.compile(
 
 
 class Caption(NamedTuple):
-    """A figure's title, one or two sentences, and its chapter: Quality, Memory, Compute, Claims or Training."""
+    """A figure's title, one or two sentences, and its chapter: Quality, Memory, Compute, Claims or
+    Training.
+    """
 
     title: str
     text: str

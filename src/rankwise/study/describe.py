@@ -11,8 +11,8 @@ SHOWN = {
     "methods": ("label", "source", "note", "module", "weights"),
     "models": ("family", "weights", "licence"),
     "datasets": (
-        "task", "hub", "files", "generated", "splits", "report_split", "selection_rows", "train_samples",
-        "max_length_tokens", "licence",
+        "task", "hub", "files", "generated", "splits", "report_split", "selection_rows",
+        "train_samples", "max_length_tokens", "licence",
     ),
 }  # fmt: skip
 
@@ -21,8 +21,8 @@ def about(plan: Plan) -> dict[str, list[dict]]:
     """What the page says about the study.
 
     Returns:
-        `methods`, `models` and `datasets` that some cell uses, one item each, and `schedules`: one item for
-        each group of runs with the same schedule.
+        `methods`, `models` and `datasets` that some cell uses, one item each, and `schedules`: one
+        item for each group of runs with the same schedule.
     """
     cells = [cell for name in ("train", *MEASUREMENTS) for cell in plan.cells(name)]
     models = _in_library_order(plan, "models", {cell.model for cell in cells})

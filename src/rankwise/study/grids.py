@@ -1,4 +1,4 @@
-"""The cells of a grid: model x dataset x method x rank (x seed), and the check of the names in it."""
+"""The cells of a grid: model x dataset x method x rank (x seed), and the check of its names."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,7 +12,8 @@ from rankwise.study.resolve import check_pair, takes_rank
 class Cell(NamedTuple):
     """One run or profile of a study, as names of configuration entries.
 
-    The rank is 0 where the method has none. The seed is None in a profile; the trial is None outside a search.
+    The rank is 0 where the method has none. The seed is None in a profile; the trial is None
+    outside a search.
     """
 
     model: str
@@ -24,7 +25,7 @@ class Cell(NamedTuple):
 
     @property
     def curve(self) -> "Cell":
-        """The cell without seed and trial: all seeds and trials of a curve differ in these alone."""
+        """The cell without seed and trial. The seeds and trials of a curve differ in these alone."""
         return self._replace(seed=None, trial=None)
 
     @property
@@ -44,7 +45,7 @@ class Cell(NamedTuple):
 
 
 def cells(library: dict, grid: dict) -> Iterator[Cell]:
-    """The grid's cells, in its order. A method without a rank of its own is there once, at rank 0."""
+    """The grid's cells, in its order. A method that takes no rank is there once, at rank 0."""
     for model, dataset, method in itertools.product(
         grid["models"], grid["datasets"], grid["methods"]
     ):
@@ -69,8 +70,8 @@ def check_names(library: dict, grid: dict, kind: str, where: tuple[str, str]) ->
         where: File and key of the grid.
 
     Raises:
-        ConfigError: a name is unknown, a model has no weights to train or no head for a task, or a text is
-            too long for a model.
+        ConfigError: a name is unknown, a model has no weights to train or no head for a task, or a
+            text is too long for a model.
     """
     file, key = where
     for entries in ("models", "datasets", "methods"):

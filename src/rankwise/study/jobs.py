@@ -1,8 +1,9 @@
-"""Every job of a study in one list: its rule, what it reads, what it writes, and the request that it answers.
+"""Every job of a study in one list: its rule, what it reads, what it writes, and the request that
+it answers.
 
-The rules in rules/*.smk say the same to Snakemake, and `tests/study/test_jobs.py` compares the two. Whoever
-needs to know which jobs a study has (the audit commands, the preflight checks, the page's picture of the
-workflow) asks here. No torch.
+The rules in rules/*.smk say the same to Snakemake, and `tests/study/test_jobs.py` compares the two.
+Whoever needs to know which jobs a study has (the audit commands, the preflight checks, the page's
+picture of the workflow) asks here. No torch.
 """
 
 import functools
@@ -28,9 +29,12 @@ class PlannedJob:
 
     Attributes:
         rule: The Snakemake rule that runs it.
-        kind: What it makes: a measurement (train, memory, ...) of a cell, a dataset, a table, and so on.
-        name: What tells it from other jobs of its kind: a cell's folder, or the name of a dataset or table.
-        outputs: Paths of the files that it writes, relative to the project; the first stands for the job.
+        kind: What it makes: a measurement (train, memory, ...) of a cell, a dataset, a table, and
+            so on.
+        name: What tells it from other jobs of its kind: a cell's folder, or the name of a dataset
+            or table.
+        outputs: Paths of the files that it writes, relative to the project; the first stands for
+            the job.
         inputs: Paths of the files that it reads, relative to the project.
         make_request: Builds the request; called once, when the request is first needed.
         cell: The cell that it measures, or the curve that a choice is for; None for all other jobs.
@@ -49,9 +53,9 @@ class PlannedJob:
         """The file that stands for the job: its result, or the first file that it writes."""
         return self.outputs[0]
 
-    # A grid of thousands of cells is listed in milliseconds; building its requests takes seconds. So a request
-    # is built only for the jobs that are asked for it. (`cached_property` writes to `__dict__`, which a frozen
-    # dataclass allows.)
+    # A grid of thousands of cells is listed in milliseconds; building its requests takes seconds.
+    # So a request is built only for the jobs that are asked for it. (`cached_property` writes to
+    # `__dict__`, which a frozen dataclass allows.)
     @functools.cached_property
     def request(self) -> dict:
         """Everything that decides the result of the job, and nothing else."""
@@ -83,19 +87,26 @@ def targets(plan: Plan) -> list[str]:
     return [path for job in planned_jobs(plan) for path in job.outputs]
 
 
-# Jobs that write a result in JSON ---------------------------------------------------------------------------
+# Jobs that write a result in JSON -----------------------------------------------------------------
 
 
 def result_jobs(plan: Plan) -> list[PlannedJob]:
-    """The jobs that write a result: inputs, trials, choices, training runs, profiles, predictions."""
-    jobs = [*input_jobs(plan), *cell_jobs(plan, "trial"), *choice_jobs(plan), *cell_jobs(plan, "train")]
+    """The jobs that write a result: inputs, trials, choices, training runs, and profiles."""
+    jobs = [
+        *input_jobs(plan),
+        *cell_jobs(plan, "trial"),
+        *choice_jobs(plan),
+        *cell_jobs(plan, "train"),
+    ]
     for measurement in (*MEASUREMENTS, PREDICT):
         jobs += cell_jobs(plan, measurement)
     return jobs
 
 
 def input_jobs(plan: Plan) -> list[PlannedJob]:
-    """The jobs that prepare a dataset or a model, datasets first: a model may be pre-trained on one."""
+    """The jobs that prepare a dataset or a model, datasets first: a model may be pre-trained on
+    one.
+    """
     return [_input_job(plan, kind, name) for kind, name in plan.inputs()]
 
 
@@ -112,7 +123,9 @@ def _input_job(plan: Plan, kind: str, name: str) -> PlannedJob:
 
 
 def cell_jobs(plan: Plan, measurement: str) -> list[PlannedJob]:
-    """The jobs of one measurement (train, trial, predict, or the name of a profile), in the study's order."""
+    """The jobs of one measurement (train, trial, predict, or the name of a profile), in the study's
+    order.
+    """
     return [_cell_job(plan, measurement, cell) for cell in plan.cells(measurement)]
 
 
@@ -129,7 +142,9 @@ def _cell_job(plan: Plan, measurement: str, cell: Cell) -> PlannedJob:
 
 
 def _cell_inputs(plan: Plan, measurement: str, cell: Cell) -> tuple[str, ...]:
-    """The paths that a cell's job reads. A profile reads nothing: shapes come from the configuration."""
+    """The paths that a cell's job reads. A profile reads nothing: shapes come from the
+    configuration.
+    """
     if measurement not in FOLDERS:
         return ()
     prepared = plan.input_path(DATASET, cell.dataset), plan.input_path(MODEL, cell.model)
@@ -157,7 +172,7 @@ def _choice_job(plan: Plan, curve: Cell, trials: list[Cell]) -> PlannedJob:
     )
 
 
-# Jobs that write tables, figures and texts ------------------------------------------------------------------
+# Jobs that write tables, figures and texts --------------------------------------------------------
 
 
 def document_jobs(plan: Plan) -> list[PlannedJob]:
@@ -181,13 +196,17 @@ def _document(
     *arguments: object,
     name: str = "",
 ) -> PlannedJob:
-    """A job of the report; `request` is called with `arguments`. Its name is its rule's if none is given."""
+    """A job of the report; `request` is called with `arguments`. Its name is its rule's if none is
+    given.
+    """
     return PlannedJob(
         rule=rule,
         kind=kind,
         name=name or rule,
         outputs=tuple(files),
-        inputs=tuple(dict.fromkeys(reads)),  # a table may be both shown and drawn from: it is one input
+        inputs=tuple(
+            dict.fromkeys(reads)
+        ),  # a table may be both shown and drawn from: it is one input
         make_request=functools.partial(request, *arguments),
     )
 
@@ -273,7 +292,9 @@ def _claims(plan: Plan) -> Iterator[PlannedJob]:
 
 def _figure(plan: Plan, figure: str) -> PlannedJob:
     files, reads = _figure_files(figure), _csv_files(outputs.FIGURE_TABLES[figure])
-    return _document(FIGURE, "figure", files, reads, outputs.figure_request, plan, figure, name=figure)
+    return _document(
+        FIGURE, "figure", files, reads, outputs.figure_request, plan, figure, name=figure
+    )
 
 
 def _page(plan: Plan) -> PlannedJob:
@@ -287,21 +308,26 @@ def _page(plan: Plan) -> PlannedJob:
 
 
 def _texts(plan: Plan) -> Iterator[PlannedJob]:
-    """Texts for a paper and its artifact, and the exports. They are made only when they are asked for."""
+    """Texts for a paper and its artifact, and the exports. They are made only when they are asked
+    for.
+    """
     if plan.cells("train"):
         reads = text_outputs.numbers_tables(plan)
         yield _document(TEXT, "numbers", outputs.NUMBERS, reads, text_outputs.numbers_request, plan)
     reads = [*text_outputs.results(plan), *text_outputs.findings(plan)]
-    yield _document(TEXT, "artifact", [outputs.ARTIFACT], reads, text_outputs.artifact_request, plan)
+    yield _document(
+        TEXT, "artifact", [outputs.ARTIFACT], reads, text_outputs.artifact_request, plan
+    )
     reads = [*_csv_files(outputs.export_tables(plan)), *_results(plan, "train")]
     yield _document(TEXT, "exports", [outputs.EXPORTS], reads, outputs.exports_request, plan)
 
 
-# The picture of the workflow --------------------------------------------------------------------------------
+# The picture of the workflow ----------------------------------------------------------------------
 
 
 def required_jobs(jobs: Iterable[PlannedJob], path: str) -> list[PlannedJob]:
-    """The jobs that must have run before the file at `path` can exist, including the job that writes it.
+    """The jobs that must have run before the file at `path` can exist, including the job that
+    writes it.
 
     Raises:
         KeyError: none of the jobs writes `path`.
@@ -322,7 +348,9 @@ def rule_counts(plan: Plan) -> dict[str, int]:
 
 
 def rule_edges(plan: Plan) -> list[tuple[str, str]]:
-    """Pairs of rules of the jobs that the page needs: the first writes a file that the second reads."""
+    """Pairs of rules of the jobs that the page needs: the first writes a file that the second
+    reads.
+    """
     jobs = required_jobs(planned_jobs(plan), outputs.REPORT)
     writers = {output: job.rule for job in jobs for output in job.outputs}
     pairs = {(writers[path], job.rule) for job in jobs for path in job.inputs}

@@ -5,21 +5,25 @@ import math
 from rankwise.core.config import ConfigError
 
 MEASUREMENTS = ("memory", "flops", "forward", "ledger", "fits", "throughput")
-# The profile that predicts what a training job will need. Every training run has one, whether the study
-# asks for it or not; schedulers are asked for that much memory and time.
+# The profile that predicts what a training job will need. Every training run has one, whether the
+# study asks for it or not; schedulers are asked for that much memory and time.
 PREDICT = "predict"
 # Profiles that measure the machine, not the shapes: they run in the study's own environment.
 TIMED = ("forward", "throughput")
 
 
-def settings(measurement: str, grid: dict, study: dict, dataset: dict, tokens: int) -> dict:
+def settings(  # noqa: PLR0911 - one return a measurement
+    measurement: str, grid: dict, study: dict, dataset: dict, tokens: int
+) -> dict:
     """The settings that one profile depends on.
 
-    A setting that a request leaves out cannot rerun the profile, so each profile gets its own and no others.
+    A setting that a request leaves out cannot rerun the profile, so each profile gets its own and
+    no others.
 
     Args:
         measurement: One of `MEASUREMENTS`, or `PREDICT`.
-        grid: The grid that asks for the profile; for `PREDICT`, the grid with its training schedule.
+        grid: The grid that asks for the profile; for `PREDICT`, the grid with its training
+            schedule.
         study: The checked study.
         dataset: The dataset's entry.
         tokens: Length of a text in this grid.
@@ -68,13 +72,17 @@ def _prediction(schedule: dict, device: str, dataset: dict) -> dict:
 
 
 def _updates_of_epochs(schedule: dict, dataset: dict) -> int | None:
-    """Updates in all epochs; None if the configuration does not say how many rows the train split has."""
+    """Updates in all epochs; None if the configuration does not say how many rows the train split
+    has.
+    """
     generated_rows = dataset.get("generated", {}).get("rows", {})
     rows = dataset.get("train_samples") or generated_rows.get("train")
     if not rows:
         return None
     batch_size = schedule["batch_size"] * schedule["accumulation_steps"]
-    trained_rows = rows - dataset["selection_rows"]  # the selection slice is held out of the train split
+    trained_rows = (
+        rows - dataset["selection_rows"]
+    )  # the selection slice is held out of the train split
     return schedule["epochs"] * math.ceil(trained_rows / batch_size)
 
 
@@ -85,7 +93,7 @@ def on_gpu(measurement: str, grid: dict) -> bool:
 
 
 def lengths(grid: dict, tokens: int) -> list[int]:
-    """Every sequence length that the grid's measurements use; `tokens` is the length of its texts."""
+    """Every sequence length that the grid's measurements use; its texts have `tokens`."""
     return [tokens, *grid.get("lengths_tokens", [])]
 
 

@@ -1,12 +1,13 @@
-"""A search: every method of a grid tries as many settings as every other, and reads only the train split.
+"""A search: every method of a grid tries as many settings as every other, and reads only the train
+split.
 
-A trial is named after its settings, not numbered: a value that is added anywhere is a new trial and renames no
-other. The request of a trial is that of a training run whose reported split is the selection slice, so a trial
-never reads the test split.
+A trial is named after its settings, not numbered: a value that is added anywhere is a new trial and
+renames no other. The request of a trial is that of a training run whose reported split is the
+selection slice, so a trial never reads the test split.
 
-What a search chooses is known only once it has run. The request of a run that follows a search therefore leaves
-the searched settings open and holds the digest of the choice's request, which in turn holds the digests of the
-trials' requests. Standard library only: the plan imports this module.
+What a search chooses is known only once it has run. The request of a run that follows a search
+therefore leaves the searched settings open and holds the digest of the choice's request, which in
+turn holds the digests of the trials' requests. Standard library only: the plan imports this module.
 """
 
 import itertools
@@ -42,8 +43,8 @@ def trials(search: dict, name: str, method: dict, where: Where) -> dict[str, dic
         Trial -> what it changes in the entry: `learning_rate`, `options`, `optimizer`.
 
     Raises:
-        ConfigError: the method has no such option, two trials would be the same, or both kinds of learning
-            rate are given.
+        ConfigError: the method has no such option, two trials would be the same, or both kinds of
+            learning rate are given.
     """
     values = _values(search, name, where)
     rates = _learning_rates(values, method)
@@ -58,7 +59,9 @@ def trials(search: dict, name: str, method: dict, where: Where) -> dict[str, dic
 
 
 def _values(search: dict, name: str, where: Where) -> dict:
-    """The values that one method tries: values below the method's name replace those for all methods."""
+    """The values that one method tries: values below the method's name replace those for all
+    methods.
+    """
     file, key = where
     own = search["methods"].get(name, {})
     for given, given_key in ((search, key), (own, f"{key}.methods.{name}")):
@@ -70,7 +73,9 @@ def _values(search: dict, name: str, where: Where) -> dict:
 
 
 def _learning_rates(values: dict, method: dict) -> list[float]:
-    """The learning rates to try, to 6 digits: a product such as 3 * 1e-3 has noise in its last ones."""
+    """The learning rates to try, to 6 digits: a product such as 3 * 1e-3 has noise in its last
+    ones.
+    """
     factors = values.get("learning_rate_factors", [1])
     multiples = [factor * method["learning_rate"] for factor in factors]
     rates = values.get("learning_rates") or multiples
@@ -121,8 +126,8 @@ def check_budget(search: dict, methods: dict[Cell, dict[str, dict]], where: Wher
         where: File and key of the search.
 
     Raises:
-        ConfigError: the methods have different numbers of trials, two trials of a curve resolve to the same
-            settings, or `search.methods` names a method that the grid does not have.
+        ConfigError: the methods have different numbers of trials, two trials of a curve resolve to
+            the same settings, or `search.methods` names a method that the grid does not have.
     """
     file, key = where
     trials_by_method = {curve.method: entries for curve, entries in methods.items()}
@@ -140,7 +145,9 @@ def check_budget(search: dict, methods: dict[Cell, dict[str, dict]], where: Wher
 
 
 def settings(trial: dict, method: dict) -> dict:
-    """The searched settings with the values of the resolved entry, in which `rank` has become a number."""
+    """The searched settings with the values of the resolved entry, in which `rank` has become a
+    number.
+    """
     options = {part: {name: method[part][name] for name in trial[part]} for part in PARTS}
     return {"learning_rate": method["learning_rate"], **options}
 
@@ -162,7 +169,8 @@ def trial_request(training: dict, schedule: dict, trial: dict) -> dict:
 
 
 def open_request(training: dict, trials: dict[str, dict], choice: dict) -> dict:
-    """The request of a training run that follows a search: without the settings that the search chooses.
+    """The request of a training run that follows a search: without the settings that the search
+    chooses.
 
     Args:
         training: The request of the run if there were no search.

@@ -1,7 +1,8 @@
-"""The choice among the trials of a search, by loss on the selection slice, and its use in the runs that follow.
+"""The choice among the trials of a search, by loss on the selection slice, and its use in the runs
+that follow.
 
-Standard library only. Training loads this module by name, so an edit of it reruns the choices of searches and
-the runs that follow them.
+Standard library only. Training loads this module by name, so an edit of it reruns the choices of
+searches and the runs that follow them.
 """
 
 import math
@@ -15,11 +16,12 @@ PARTS = ("options", "optimizer")  # of a method's settings, beside its learning 
 
 
 def best(tried: list[tuple[str, float, float | None]]) -> str | None:
-    """The trial with the lowest mean loss over its runs; of equal ones, that with the lowest learning rate.
+    """The trial with the lowest mean loss over its runs; of equal ones, that with the lowest
+    learning rate.
 
     Args:
-        tried: Trial, learning rate, and loss on the selection slice (nats) of each run; a run that failed has
-            the loss None, and its trial cannot be chosen.
+        tried: Trial, learning rate, and loss on the selection slice (nats) of each run; a run that
+            failed has the loss None, and its trial cannot be chosen.
 
     Returns:
         The trial's name, or None if every trial has a failed run.
@@ -46,24 +48,29 @@ def choose(request: dict) -> dict:
     """Choose among the trials of a search.
 
     Args:
-        request: The choice's request, which lists the trials' results with the digests of their requests.
+        request: The choice's request, which lists the trials' results with the digests of their
+            requests.
 
     Returns:
-        `trials`, one row for each run, and the settings `selected`; instead of these a `status` and a
-        `reason` if no trial ended well.
+        `trials`, one row for each run, and the settings `selected`; instead of these a `status` and
+        a `reason` if no trial ended well.
 
     Raises:
         FileNotFoundError: a trial's result is not there.
         ValueError: a trial answers another request than the planned one.
     """
-    results = [(run["trial"], _read(Path(run["result"]), run["digest"])) for run in request["trials"]]
+    results = [
+        (run["trial"], _read(Path(run["result"]), run["digest"])) for run in request["trials"]
+    ]
     trials = [_row(name, run_result) for name, run_result in results]
     chosen = best(
         [(row["trial"], row["learning_rate"], row["selection_loss_nats"]) for row in trials]
     )
     if chosen is None:
         return {**_failure([run_result for _, run_result in results]), "trials": trials}
-    settings = next(run_result["request"]["trial"] for name, run_result in results if name == chosen)
+    settings = next(
+        run_result["request"]["trial"] for name, run_result in results if name == chosen
+    )
     return {"selected": {"trial": chosen, **settings}, "trials": trials}
 
 
@@ -80,7 +87,9 @@ def _row(name: str, run_result: dict) -> dict:
 
 
 def _failure(results: list[dict]) -> dict:
-    """The most frequent status of the failed runs, and why: it is the status of the runs that follow."""
+    """The most frequent status of the failed runs, and why: it is the status of the runs that
+    follow.
+    """
     failed = Counter(one["status"] for one in results if one["status"] != "ok").most_common()
     counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in failed)
     status = failed[0][0]
@@ -96,8 +105,8 @@ def settle(request: dict) -> tuple[dict, dict]:
         request: The request of a training run that follows a search.
 
     Returns:
-        The request with the chosen settings, and what the run's result says about them: `selected`. If no
-        trial ended well, the request as it was, and the `status` and `reason` of the search.
+        The request with the chosen settings, and what the run's result says about them: `selected`.
+        If no trial ended well, the request as it was, and the `status` and `reason` of the search.
 
     Raises:
         FileNotFoundError: the search has not chosen yet.
@@ -113,7 +122,8 @@ def settle(request: dict) -> tuple[dict, dict]:
 
 
 def method(run_result: dict) -> dict:
-    """The method that a run was trained with: that of its request, with the settings that its search chose.
+    """The method that a run was trained with: that of its request, with the settings that its
+    search chose.
 
     The learning rate is None if the search failed.
     """

@@ -10,13 +10,15 @@ from rankwise.study import outputs
 from rankwise.study.plan import FOLDERS, MEASUREMENTS, RESULTS, Plan
 
 EVERY = (*FOLDERS, *MEASUREMENTS)  # the measurements that a study asks for by name
-# Keys of an entry that say where it comes from. The artifact shows only these of a model or a method; it
-# shows all of a dataset.
+# Keys of an entry that say where it comes from. The artifact shows only these of a model or a
+# method; it shows all of a dataset.
 SHOWN = {"models": ("weights", "licence"), "methods": ("label", "source")}
 
 
 def command(plan: Plan, target: str = "") -> str:
-    """The shell command that builds a target of the study, or the whole study if no target is given."""
+    """The shell command that builds a target of the study, or the whole study if no target is
+    given.
+    """
     words = [".venv/bin/snakemake"]
     if target:
         words.append(target)
@@ -37,7 +39,9 @@ def findings(plan: Plan) -> list[str]:
 
 def results(plan: Plan) -> list[str]:
     """Paths of every result that the study asks for."""
-    return [plan.path(measurement, cell) for measurement in EVERY for cell in plan.cells(measurement)]
+    return [
+        plan.path(measurement, cell) for measurement in EVERY for cell in plan.cells(measurement)
+    ]
 
 
 def numbers_tables(plan: Plan) -> list[str]:
