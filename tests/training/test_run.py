@@ -213,7 +213,7 @@ def test_language_modelling_learns_and_reports_perplexity(
     request = copy.deepcopy(plan.request("train", cell)) | {"model": entry, "dataset": dataset}
     request["schedule"] |= {"updates": 40, "evaluate_every_updates": 40}
     request["cell"]["dataset"] = "generated_text"
-    request["inputs"]["dataset"] = plan._input_digest("dataset", "generated_text")
+    request["inputs"]["dataset"] = plan.input_digest("dataset", "generated_text")
     monkeypatch.setattr(training, "model_folder", lambda request: folder)
     AcceleratorState._reset_state(reset_partial_state=True)
     found = training.train(request)

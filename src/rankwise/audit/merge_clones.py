@@ -14,15 +14,13 @@ from typing import NamedTuple
 from rankwise.audit.import_results import import_results
 from rankwise.audit.request_differences import differences
 from rankwise.audit.snakemake_records import check_idle
-from rankwise.core import config
 from rankwise.core.compare import Difference, machine, read, result_difference, shown
 from rankwise.core.config import ConfigError
 from rankwise.study.jobs import PlannedJob, result_jobs
 from rankwise.study.measurements import PREDICT, TIMED
-from rankwise.study.plan import FOLDERS, MEASUREMENTS, RESULTS, Plan, study_file
+from rankwise.study.plan import FOLDERS, MEASUREMENTS, RESULTS, read_plan
 
 COMMAND = "rankwise collect"
-STUDY = "config/config.yaml"  # the study that is meant if none is named
 PARTS = ("inputs", "search", "runs", "profiles")  # subfolders of a folder of results
 # Names of the JSON files that are results.
 NAMES = frozenset({*FOLDERS, *MEASUREMENTS, PREDICT, "selected", "dataset", "model"})
@@ -175,8 +173,7 @@ def collect(
         ConfigError: the study or a folder is wrong.
         ValueError: results disagree, one cannot be read or copied, or Snakemake is at work here.
     """
-    file = root / (study or STUDY)
-    plan = Plan(config.read_yaml(file, study or STUDY), root, study_file([file], root))
+    plan = read_plan(root, study)
     places = [Place(HERE, root / RESULTS), *_places(folders, root)]
     planned = {job.path: job for job in result_jobs(plan)}
     survey = Survey(planned, places, _preferred(prefer, places, root))

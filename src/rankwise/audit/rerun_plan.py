@@ -14,13 +14,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rankwise.audit.request_differences import differences
-from rankwise.core import config, paths, provenance, result
+from rankwise.core import paths, provenance, result
 from rankwise.execution import job_memory
 from rankwise.study import jobs
 from rankwise.study.jobs import PlannedJob
-from rankwise.study.plan import FOLDERS, MEASUREMENTS, Plan, study_file
+from rankwise.study.plan import DEFAULT_STUDY, FOLDERS, MEASUREMENTS, Plan, read_plan
 
-STUDY = "config/config.yaml"  # the study that is meant if none is named
 MADE_FROM_PENDING = "made from what runs"
 RESUMES = "resumes from its checkpoint"
 
@@ -40,11 +39,9 @@ def plan(root: Path, study: str | None = None) -> dict:
         ConfigError: the study is wrong.
         ValueError: Snakemake refuses the workflow; the message is Snakemake's.
     """
-    file = root / (study or STUDY)
-    summary = _start_summary(
-        root, file
-    )  # Snakemake reads the study at the same time as this process
-    planned = Plan(config.read_yaml(file, study or STUDY), root, study_file([file], root))
+    # Snakemake reads the study at the same time as this process.
+    summary = _start_summary(root, paths.find(root, study or DEFAULT_STUDY))
+    planned = read_plan(root, study)
     jobs_by_path = study_jobs(planned)
     pending = []
     for files, status in _pending(summary):

@@ -7,9 +7,8 @@ and loads Snakemake only when it does.
 
 from pathlib import Path
 
-from rankwise.core import provenance
+from rankwise.core import provenance, requests
 from rankwise.study.jobs import PlannedJob
-from rankwise.study.plan import dumps
 
 
 def check_idle(root: Path) -> None:
@@ -53,8 +52,9 @@ class SnakemakeRecords:
         """Record that `job` has just made its result.
 
         Args:
-            job: The job; its request is the parameter by which Snakemake decides whether to rerun
-                it. Code and inputs need no record, because the request holds their digests.
+            job: The job. Snakemake decides by its parameters, among them the digest of the
+                request, whether to rerun it. Code and inputs need no record, because the request
+                holds their digests.
             took_s: Seconds that the job took where it ran.
             end_ns: When it is to have ended: the result's modification time.
         """
@@ -62,7 +62,7 @@ class SnakemakeRecords:
 
         record = MetadataRecord(
             rule=job.rule,
-            params=[repr(dumps(job.request))],
+            params=requests.recorded_parameters(job.request, job.rule),
             record_format_version=RECORD_FORMAT_VERSION,
             job_hash=int(
                 provenance.digest(job.path)[:15], 16

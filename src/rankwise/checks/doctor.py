@@ -1,7 +1,9 @@
-"""`rankwise doctor`: what this machine can run, what a study needs, and what is missing, before anything starts.
+"""`rankwise doctor`: what this machine can run, what a study needs, and what is missing, before
+anything starts.
 
-It looks at the jobs whose results do not exist yet. What is missing everywhere (files, the hub, disk, packages) stops a
-cluster, too. What only this machine lacks does not, if SLURM answers. Nothing here imports torch.
+It looks at the jobs whose results do not exist yet. What is missing everywhere (files, the hub,
+disk, packages) stops a cluster, too. What only this machine lacks does not, if SLURM answers.
+Nothing here imports torch.
 """
 
 from collections import Counter
@@ -11,14 +13,13 @@ from rankwise.audit import rerun_plan
 from rankwise.audit.rerun_plan import needs_gpu
 from rankwise.checks import machine
 from rankwise.checks import missing as missing_things
-from rankwise.core import config
+from rankwise.core import config, paths
 from rankwise.data import sources
 from rankwise.execution import job_memory, slurm_nodes, slurm_request
 from rankwise.study.jobs import DATASET, MODEL, PlannedJob
 from rankwise.study.measurements import TIMED
-from rankwise.study.plan import Plan, study_file
+from rankwise.study.plan import DEFAULT_STUDY, Plan, read_plan
 
-STUDY = "config/config.yaml"  # the study that is meant if none is named
 REPORT_LOCK, PROFILE = "envs/report.lock", "profiles/slurm/profile.yaml"
 PROFILE_MINUTES = 60  # what the rules of profiles ask for (rules/profile.smk)
 
@@ -31,19 +32,19 @@ def examine(root: Path, study: str | None = None) -> dict:
         study: The study's file, relative to `root`; config/config.yaml if None.
 
     Returns:
-        `machine`: facts; `needs` of the `study`; `missing`: each with what to `do` and whether only `here`; `notes`;
-        `cluster`: what SLURM's partitions can run; `runs`: here, cluster or None; `command`: what starts the study.
+        `machine`: facts; `needs` of the `study`; `missing`: each with what to `do` and whether only
+        `here`; `notes`; `cluster`: what SLURM's partitions can run; `runs`: here, cluster or None;
+        `command`: what starts the study.
 
     Raises:
         ConfigError: the study is wrong.
     """
-    name = study or STUDY
-    plan = Plan(config.read_yaml(root / name, name), root, study_file([root / name], root))
+    plan = read_plan(root, study)
     facts = machine.look(root)
-    known = rerun_plan.study_jobs(plan)
+    known = list(rerun_plan.study_jobs(plan).values())
     pending = waiting(plan, known)
     needs = needed(plan, known, pending)
-    missing = missing_things.missing(plan, list(pending.values()), facts, needs)
+    missing = missing_things.missing(plan, pending, facts, needs)
     cluster = partitions(plan, pending, facts) if missing else None
     runs = None
     if not missing:
@@ -69,64 +70,61 @@ def _command(file: str, runs: str | None) -> str | None:
     words = ["snakemake"]
     if runs == "cluster":
         words.append("--profile profiles/slurm")
-    if file != STUDY:
+    if file != DEFAULT_STUDY:
         words.append(f"--configfile {file}")
     return " ".join(words)
 
 
-# What would run ----------------------------------------------------------------------------------------------
+# What would run -----------------------------------------------------------------------------------
 
 
-def waiting(plan: Plan, known: dict[str, PlannedJob]) -> dict[str, PlannedJob]:
+def waiting(plan: Plan, known: list[PlannedJob]) -> list[PlannedJob]:
     """The jobs whose result is missing or answers another request.
 
-    A prepared input is only waited for if a pending training run reads it. It may be deleted once nothing does.
+    A prepared input is only waited for if a pending training run reads it. It may be deleted once
+    nothing does.
     """
-    pending = {}
-    for path, job in known.items():
-        if rerun_plan.stored(plan.root / path).get("request") != job.request:
-            pending[path] = job
+    pending = [job for job in known if not _is_done(plan, job)]
     read = _inputs_read(plan, pending)
-    return {
-        path: job
-        for path, job in pending.items()
-        if not job.prepares_input or job.name in read[job.kind]
-    }
+    return [job for job in pending if not job.prepares_input or job.name in read[job.kind]]
 
 
-def _inputs_read(plan: Plan, pending: dict[str, PlannedJob]) -> dict[str, set[str]]:
-    """Names of the models and datasets that pending training runs read, and pending pre-trainings."""
-    cells = [job.cell for job in pending.values() if job.trains]
+def _is_done(plan: Plan, job: PlannedJob) -> bool:
+    return rerun_plan.stored(plan.root / job.path).get("request") == job.request
+
+
+def _inputs_read(plan: Plan, pending: list[PlannedJob]) -> dict[str, set[str]]:
+    """Names of the models and datasets that pending training runs and pre-trainings read."""
+    cells = [job.cell for job in pending if job.trains]
     models = {cell.model for cell in cells}
     datasets = {cell.dataset for cell in cells}
-    for model in models:
-        if plan.input_path(MODEL, model) in pending:
-            datasets.add(plan.corpus(model))
+    pending_models = {job.name for job in pending if job.kind == MODEL}
+    for model in models & pending_models:
+        datasets.add(plan.corpus(model))
     return {MODEL: models, DATASET: datasets}
 
 
-# What it needs -----------------------------------------------------------------------------------------------
+# What it needs ------------------------------------------------------------------------------------
 
 
-def needed(plan: Plan, known: dict[str, PlannedJob], pending: dict[str, PlannedJob]) -> dict:
+def needed(plan: Plan, known: list[PlannedJob], pending: list[PlannedJob]) -> dict:
     """What the pending jobs need, in the units of the names; None: not known.
 
     Args:
         plan: The study.
-        known: Path -> job of every result of the study.
+        known: The jobs of every result of the study.
         pending: Those of them that would run.
     """
-    jobs = list(pending.values())
-    locks = dict.fromkeys([*(job.request["environment"]["lock"] for job in jobs), REPORT_LOCK])
-    cost = rerun_plan.cost(plan, jobs, known.values())
+    locks = dict.fromkeys([*(job.request["environment"]["lock"] for job in pending), REPORT_LOCK])
+    cost = rerun_plan.cost(plan, pending, known)
     return {
         "results": len(known),
-        "jobs": dict(Counter(job.kind for job in jobs)),
-        "gpu_jobs": sum(needs_gpu(plan, job) for job in jobs),
-        **_memory(plan, jobs),
+        "jobs": dict(Counter(job.kind for job in pending)),
+        "gpu_jobs": sum(needs_gpu(plan, job) for job in pending),
+        **_memory(plan, pending),
         "cpu_threads": plan.study["cpu_threads"],
         "disk_gib": plan.study["disk_gib"],
-        **_origins(plan, jobs),
+        **_origins(plan, pending),
         "locks": list(locks),
         "hours": cost["hours"],
         "gpu_hours": cost["gpu_hours"],
@@ -151,7 +149,9 @@ def _origins(plan: Plan, jobs: list[PlannedJob]) -> dict[str, dict[str, str]]:
 
 
 def _memory(plan: Plan, jobs: list[PlannedJob]) -> dict:
-    """The host memory of the largest job, and the largest predicted peak of a training run, each with the job."""
+    """The host memory of the largest job, and the largest predicted peak of a training run, each
+    with the job.
+    """
     sizes = [(_memory_mib(plan, job), _described(job)) for job in jobs if job.measures_cell]
     trainings = [job for job in jobs if job.trains]
     peaks = []
@@ -181,17 +181,16 @@ def _memory_mib(plan: Plan, job: PlannedJob) -> int:
     return job_memory.profile_mib(plan, job.kind, job.cell)
 
 
-# Where else it could run -------------------------------------------------------------------------------------
+# Where else it could run --------------------------------------------------------------------------
 
 
-def partitions(
-    plan: Plan, pending: dict[str, PlannedJob], facts: dict[str, dict]
-) -> dict | None:
+def partitions(plan: Plan, pending: list[PlannedJob], facts: dict[str, dict]) -> dict | None:
     """What the cluster that this machine belongs to could run.
 
     Returns:
-        `problems` with profiles/cluster.yaml as it is; names of the partitions that could run the jobs that take a
-        GPU (`gpu`) and the others (`cpu`), or None if there are no such jobs. None if no cluster answers.
+        `problems` with profiles/cluster.yaml as it is; names of the partitions that could run the
+        jobs that take a GPU (`gpu`) and the others (`cpu`), or None if there are no such jobs. None
+        if no cluster answers.
     """
     if "nodes" not in facts["slurm"]:
         return None
@@ -202,10 +201,10 @@ def partitions(
         settings = slurm_request.settings("gpus", plan.root)
     except config.ConfigError as error:
         return {"problems": [str(error)], "gpu": None, "cpu": None}
-    asks = [_ask(plan, job, settings) for job in pending.values() if job.measures_cell]
+    asks = [_ask(plan, job, settings) for job in pending if job.measures_cell]
     with_gpu = [ask for ask in asks if ask.gpus]
     without_gpu = [ask for ask in asks if not ask.gpus]
-    cores = config.read_yaml(plan.root / PROFILE, PROFILE).get("cores")
+    cores = config.read_yaml(paths.find(plan.root, PROFILE), PROFILE).get("cores")
     problems = slurm_request.options(settings, plan.file, plan.study["cpu_threads"], cores, None)
     return {
         "problems": [*problems, *slurm_nodes.problems(asks, nodes, plan.file)],

@@ -1,7 +1,8 @@
-"""Facts about this machine, for `rankwise doctor`: each is asked for with a time limit, all at the same time.
+"""Facts about this machine, for `rankwise doctor`: each is asked for with a time limit, all at the
+same time.
 
-A fact that cannot be found out has `trouble`: a few words that say why. Nothing is started, and nothing is imported that
-jobs import: torch's build is read from its files. Standard library only.
+A fact that cannot be found out has `trouble`: a few words that say why. Nothing is started, and
+nothing is imported that jobs import: torch's build is read from its files. Standard library only.
 """
 
 import functools
@@ -15,13 +16,13 @@ from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
-from rankwise.core import environment, probe
+from rankwise.core import environment, paths, probe, settings
 from rankwise.data import sources
 from rankwise.execution import container, gpu_lease, gpus, slurm_nodes
 
 SMI, SMI_FORMAT = "nvidia-smi", "--format=csv,noheader"
-# Container engine -> the arguments that make it print its version. Docker and podman are asked for what needs their
-# service: an engine that is installed and does not run is of no use.
+# Container engine -> the arguments that make it print its version. Docker and podman are asked for
+# what needs their service: an engine that is installed and does not run is of no use.
 ENGINES = {
     "docker": ("info", "--format", "{{.ServerVersion}}"),
     "podman": ("info", "--format", "{{.Version.Version}}"),
@@ -39,7 +40,8 @@ def look(root: Path) -> dict[str, dict]:
         root: The project's folder.
 
     Returns:
-        Name -> facts. Sizes are in bytes; `trouble` is there where something is wrong or does not answer.
+        Name -> facts. Sizes are in bytes; `trouble` is there where something is wrong or does not
+        answer.
     """
     questions = {
         "system": _system,
@@ -90,7 +92,7 @@ def _text_of(path: Path) -> str:
         return ""
 
 
-# Memory and disks --------------------------------------------------------------------------------------------
+# Memory and disks ---------------------------------------------------------------------------------
 
 
 def _memory() -> dict:
@@ -119,7 +121,10 @@ def limits(groups: str, mounted: Path = Path("/sys/fs/cgroup")) -> list[int]:
     found = []
     for line in groups.splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory"):  # "" is version 2 of control groups, which has one tree for all
+        if controllers not in (
+            "",
+            "memory",
+        ):  # "" is version 2 of control groups, which has one tree for all
             continue
         top = mounted / controllers
         group = top / path.lstrip("/")
@@ -135,7 +140,7 @@ def limits(groups: str, mounted: Path = Path("/sys/fs/cgroup")) -> list[int]:
 
 def scratch() -> Path:
     """The folder for temporary files as TMPDIR names it, whether it can be used or not."""
-    return Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
+    return Path(settings.read("TMPDIR") or tempfile.gettempdir())
 
 
 def _disk(folder: Path, written: list[Path]) -> dict:
@@ -150,11 +155,13 @@ def _disk(folder: Path, written: list[Path]) -> dict:
     return facts
 
 
-# GPUs and packages -------------------------------------------------------------------------------------------
+# GPUs and packages --------------------------------------------------------------------------------
 
 
 def _gpus() -> dict:
-    """GPUs (`found`), `notes` on them, the `driver`, and `capabilities`: UUID -> compute capability."""
+    """GPUs (`found`), `notes` on them, the `driver`, and `capabilities`: UUID -> compute
+    capability.
+    """
     version = probe.run(SMI, "--query-gpu=driver_version", SMI_FORMAT)
     facts: dict = {"found": [], "notes": [], "capabilities": {}}
     if version.trouble:
@@ -162,7 +169,7 @@ def _gpus() -> dict:
     driver = re.match(r"\d+\.[\d.]+", version.printed)
     if driver:
         facts |= {"driver": driver[0], "capabilities": _capabilities()}
-    if version.hangs and not os.environ.get("RANKWISE_CARDS"):
+    if version.hangs and not settings.read("RANKWISE_CARDS"):
         return facts  # a driver that hangs would hang again
     try:
         found = gpus.found()
@@ -186,7 +193,8 @@ def _torch() -> dict:
         torch = metadata.distribution("torch")
     except metadata.PackageNotFoundError:
         return {"trouble": "not installed"}
-    # Importing torch takes seconds; its version.py has a line such as `cuda: Optional[str] = '13.0'`.
+    # Importing torch takes seconds; its version.py has a line such as `cuda: Optional[str] =
+    # '13.0'`.
     text = _text_of(Path(torch.locate_file("torch/version.py")))
     line = re.search(r"^cuda\b.*=\s*'?([\d.]+|None)", text, re.MULTILINE)
     return {"version": torch.version, "cuda": line[1] if line and line[1] != "None" else None}
@@ -194,7 +202,8 @@ def _torch() -> dict:
 
 def _packages(root: Path) -> dict:
     """Lock -> how many of its packages are installed otherwise, and the first of them."""
-    return {lock.name: _lock(lock) for lock in sorted((root / "envs").glob("*.lock"))}
+    locks = (paths.workflow_root(root) / "envs").glob("*.lock")
+    return {lock.name: _lock(lock) for lock in sorted(locks)}
 
 
 def _lock(lock: Path) -> dict:
@@ -202,7 +211,7 @@ def _lock(lock: Path) -> dict:
     return {"differ": len(differing), "first": differing[0] if differing else None}
 
 
-# Services ----------------------------------------------------------------------------------------------------
+# Services -----------------------------------------------------------------------------------------
 
 
 def _hub() -> dict:
@@ -239,7 +248,9 @@ def _slurm() -> dict:
         return {"trouble": f"sinfo {answer.trouble}"}
     counts: Counter[str] = Counter()
     for line in answer.printed.splitlines():
-        node = slurm_nodes.read_node(line)._replace(name="")  # the name would make equal nodes differ
+        node = slurm_nodes.read_node(line)._replace(
+            name=""
+        )  # the name would make equal nodes differ
         counts[json.dumps(node._asdict())] += 1
     return {"nodes": [{**json.loads(node), "count": count} for node, count in counts.items()]}
 

@@ -1,13 +1,11 @@
 """What a machine lacks for a study, each with what to do about it, and notes on what stops nothing.
 
-From the facts of machine.py, the needs of doctor.py, and the checks that Snakemake makes before its first job
-(preflight.py). Standard library only.
+From the facts of machine.py, the needs of doctor.py, and the checks that Snakemake makes before its
+first job (preflight.py). Standard library only.
 """
 
-import os
-
 from rankwise.checks import preflight
-from rankwise.core import environment
+from rankwise.core import environment, settings
 from rankwise.core.config import ConfigError
 from rankwise.core.probe import ABSENT
 from rankwise.core.units import GIB, MIB
@@ -17,20 +15,21 @@ from rankwise.study.jobs import PlannedJob
 from rankwise.study.plan import Plan
 
 # CUDA's major version -> the oldest driver and the least compute capability that it works with.
-# Source: NVIDIA's CUDA Toolkit release notes, "CUDA driver versions" and "deprecated architectures".
+# Source: NVIDIA's CUDA Toolkit release notes, "CUDA driver versions" and "deprecated
+# architectures".
 CUDA_NEEDS = {11: (450, 3.5), 12: (525, 5.0), 13: (580, 7.5)}
 GPU_LOCK, CUDA_RUNTIME = "envs/gpu.lock", "nvidia-cuda-runtime"
 # Kind of missing thing -> what to do.
 REMEDIES = {
     "disk": "free as much on the disk of this clone, or move the clone to a larger disk",
     "gpu": (
-        "run it on a machine with an NVIDIA GPU (copy results/ along: only what is missing runs there), "
-        "or on a cluster"
+        "run it on a machine with an NVIDIA GPU (copy results/ along: only what is missing runs "
+        "there), or on a cluster"
     ),
     "packages": "install the lock's packages, or run in the image (docker/build.sh), which has them",
     "hub": (
-        "connect this machine, or copy results/inputs from one that is; with a filled cache, "
-        "set HF_HUB_OFFLINE=1"
+        "connect this machine, or copy results/inputs from one that is; "
+        "with a filled cache, set HF_HUB_OFFLINE=1"
     ),
     "files": "put the files there, or correct the entry",
 }
@@ -46,8 +45,8 @@ def missing(plan: Plan, jobs: list[PlannedJob], facts: dict[str, dict], needs: d
         needs: What `doctor.needed` found.
 
     Returns:
-        For each lack: `what`, a sentence; what to `do`; and whether it is `here`, on this machine only, so that a
-        cluster could run the study all the same.
+        For each lack: `what`, a sentence; what to `do`; and whether it is `here`, on this machine
+        only, so that a cluster could run the study all the same.
     """
     problems = [*_clone(plan, jobs, facts["clone"]), *_packages(plan, needs)]
     problems += [*_lacking("hub", jobs, plan), *_lacking("files", jobs, plan)]
@@ -74,13 +73,15 @@ def _clone(plan: Plan, jobs: list[PlannedJob], clone: dict) -> list[dict]:
         problems += _lacking("disk", jobs, plan)
     if "trouble" in clone:
         # Without a path, nothing is known but that the disk does not answer.
-        named = clone["trouble"] if "path" in clone else f"{plan.root}: this disk {clone['trouble']}"
+        named = (
+            clone["trouble"] if "path" in clone else f"{plan.root}: this disk {clone['trouble']}"
+        )
         problems.append(_problem(named, "make room there, or make it writable"))
     return problems
 
 
 def _packages(plan: Plan, needs: dict) -> list[dict]:
-    refusals = [environment.refusal(plan.root / lock) for lock in needs["locks"]]
+    refusals = [environment.refusal(plan.workflow / lock) for lock in needs["locks"]]
     return [_problem(refusal, REMEDIES["packages"]) for refusal in refusals if refusal]
 
 
@@ -105,7 +106,7 @@ def _memory(plan: Plan, facts: dict[str, dict], needs: dict) -> list[dict]:
     return [_problem(error, remedy)]
 
 
-# GPUs --------------------------------------------------------------------------------------------------------
+# GPUs ---------------------------------------------------------------------------------------------
 
 
 def _gpu(plan: Plan, jobs: list[PlannedJob], facts: dict[str, dict], needs: dict) -> list[dict]:
@@ -140,7 +141,7 @@ def _torch(facts: dict[str, dict], needs: dict) -> list[dict]:
 
 def _driver_and_capability(plan: Plan, gpus: list[Card], facts: dict[str, dict]) -> list[dict]:
     """The driver or a GPU is too old for the CUDA of the installed torch, or else of the lock."""
-    locked = environment.locked_versions(plan.root / GPU_LOCK).get(CUDA_RUNTIME, "")
+    locked = environment.locked_versions(plan.workflow / GPU_LOCK).get(CUDA_RUNTIME, "")
     cuda = facts["torch"].get("cuda") or locked
     cuda_major = int(cuda.partition(".")[0] or 0)
     oldest_driver, least_capability = CUDA_NEEDS.get(cuda_major, (0, 0))
@@ -169,9 +170,12 @@ def _too_small(gpus: list[Card], needs: dict) -> list[dict]:
     small = [gpu for gpu in gpus if 0 < gpu.memory_bytes < needed_bytes]  # 0: its size is not known
     large = [gpu for gpu in gpus if gpu not in small]
     allowed = (
-        f"at least {needed_bytes / GIB:.1f} GiB, the predicted peak of {needs['peak_of']} and what CUDA takes"
+        f"at least {needed_bytes / GIB:.1f} GiB, the predicted peak of {needs['peak_of']} "
+        "and what CUDA takes"
     )
-    remedy = _use_others(large, "a larger GPU, or a smaller batch_size with more accumulation_steps")
+    remedy = _use_others(
+        large, "a larger GPU, or a smaller batch_size with more accumulation_steps"
+    )
     problems = []
     for gpu in small:
         size = f"{gpu.memory_bytes / GIB:.1f} GiB"
@@ -187,7 +191,7 @@ def _use_others(others: list[Card], otherwise: str) -> str:
     return f"keep to the others: CUDA_VISIBLE_DEVICES={uuids}"
 
 
-# Notes -------------------------------------------------------------------------------------------------------
+# Notes --------------------------------------------------------------------------------------------
 
 
 def notes(facts: dict[str, dict], needs: dict) -> list[str]:
@@ -206,7 +210,7 @@ def notes(facts: dict[str, dict], needs: dict) -> list[str]:
             f"{jobs_at_once} jobs at once may need {needed_mib / 1024:.0f} GiB of memory; "
             f"`--resources mem_mb={usable_mib}` starts no more than fit"
         )
-    if os.environ.get(environment.OWN) == environment.RECORDED:
+    if settings.read(environment.OWN) == environment.RECORDED:
         found.append(
             f"{environment.OWN}={environment.RECORDED}: packages are not held to the locks; "
             "results record what differs"

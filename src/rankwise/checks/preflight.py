@@ -1,6 +1,7 @@
 """What a machine must have before the first job starts, checked once for all jobs that would run.
 
-Standard library only. Each problem is one sentence that names the file, the key, what was got and what is allowed.
+Standard library only. Each problem is one sentence that names the file, the key, what was got and
+what is allowed.
 """
 
 import difflib
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from rankwise.core import environment
+from rankwise.core import environment, paths
 from rankwise.core.config import ConfigError
 from rankwise.core.units import GIB
 from rankwise.data import sources
@@ -26,34 +27,33 @@ LOCAL_KINDS = ("gpu", "packages")
 FETCHING_RULES = ("prepare_dataset", "prepare_model")
 
 
-def set_environment(root: Path, plan: Plan, warm: bool) -> None:
+def set_environment(plan: Plan, warm: bool) -> None:
     """Set what jobs inherit: this clone's sources, this interpreter, and the tracker.
 
-    The tracker is not part of a request because it changes no result. On a node of a cluster the Snakefile is read
-    again, so the variables are set there, too.
+    The tracker is not part of a request because it changes no result. On a node of a cluster the
+    Snakefile is read again, so the variables are set there, too.
 
     Args:
-        root: The project's folder.
         plan: The study.
-        warm: Whether jobs share a process that has imported torch. On a cluster they do not: a step of SLURM ends
-            with everything that it has started.
+        warm: Whether jobs share a process that has imported torch. On a cluster they do not: a step
+            of SLURM ends with everything that it has started.
     """
     interpreter_folder = str(Path(sys.executable).parent)
-    os.environ["PYTHONPATH"] = str(root / "src")
+    os.environ["PYTHONPATH"] = str(paths.PACKAGE.parent)
     os.environ["PATH"] = os.pathsep.join([interpreter_folder, os.environ["PATH"]])
     os.environ["RANKWISE_TRACKER"] = plan.study["tracker"]
     os.environ.setdefault("RANKWISE_WARM", "1" if warm else "0")
 
 
-# What the command line asks for ------------------------------------------------------------------------------
+# What the command line asks for -------------------------------------------------------------------
 
 
 def check_targets(arguments: list[str], plan: Plan) -> None:
     """Check the targets under results/ among Snakemake's arguments.
 
     Raises:
-        ConfigError: the study does not plan a target. The message names the measurement that the study lacks, or
-            the nearest targets that it plans.
+        ConfigError: the study does not plan a target. The message names the measurement that the
+            study lacks, or the nearest targets that it plans.
     """
     asked = [argument for argument in arguments if argument.startswith(f"{RESULTS}/")]
     known = set(targets(plan)) if asked else set()
@@ -112,11 +112,13 @@ def check_gpus(limit: int | None, asked: dict[str, object]) -> None:
             raise ConfigError("snakemake", f"--set-resources {rule}:gpu", number, allowed)
 
 
-# What jobs need ----------------------------------------------------------------------------------------------
+# What jobs need -----------------------------------------------------------------------------------
 
 
 def jobs_that_write(plan: Plan, paths: Iterable[str]) -> list[PlannedJob]:
-    """The jobs of a study that write any of these results. Jobs that write tables or figures need nothing special."""
+    """The jobs of a study that write any of these results. Jobs that write tables or figures need
+    nothing special.
+    """
     wanted = set(paths)
     return [job for job in result_jobs(plan) if job.path in wanted]
 
@@ -134,7 +136,8 @@ def problems(
         jobs: The jobs that would run.
         plan: The study.
         local: Whether they run on this machine.
-        own: Whether they run in environments of their own (an image, or conda), not with the installed packages.
+        own: Whether they run in environments of their own (an image, or conda), not with the
+            installed packages.
         limit: Snakemake's limit on the resource `gpu`, or None.
     """
     skipped = set() if local else set(LOCAL_KINDS)
@@ -218,18 +221,22 @@ def _kinds_on_gpu(jobs: list[PlannedJob], plan: Plan) -> list[str]:
 
 
 def _packages(jobs: list[PlannedJob], plan: Plan) -> list[str]:
-    """One line for each lock of the jobs that the installed packages do not follow. Every job checks again."""
+    """One line for each lock of the jobs that the installed packages do not follow. Every job
+    checks again.
+    """
     measured = [job for job in jobs if job.kind in (*FOLDERS, *MEASUREMENTS)]
     locks = dict.fromkeys(job.request["environment"]["lock"] for job in measured)
-    refusals = [environment.refusal(plan.root / lock) for lock in locks]
+    refusals = [environment.refusal(plan.workflow / lock) for lock in locks]
     return [refusal for refusal in refusals if refusal]
 
 
-# What to know of the GPUs ------------------------------------------------------------------------------------
+# What to know of the GPUs -------------------------------------------------------------------------
 
 
 def gpu_notes(jobs: list[PlannedJob], plan: Plan) -> list[str]:
-    """What to know of this machine's GPUs before the jobs start, a line each; nothing if no job takes one."""
+    """What to know of this machine's GPUs before the jobs start, a line each; nothing if no job
+    takes one.
+    """
     if not _kinds_on_gpu(jobs, plan):
         return []
     found = gpus.found()
@@ -245,6 +252,6 @@ def _unshared(jobs: list[PlannedJob], plan: Plan) -> list[str]:
     if not unpredicted:
         return []
     return [
-        f"{plan.file}: share: {unpredicted} of {len(trainings)} trainings are not predicted, so each takes a "
-        "whole GPU; `snakemake predictions` predicts them"
+        f"{plan.file}: share: {unpredicted} of {len(trainings)} trainings are not predicted, "
+        "so each takes a whole GPU; `snakemake predictions` predicts them"
     ]

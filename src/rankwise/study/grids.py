@@ -25,7 +25,7 @@ class Cell(NamedTuple):
 
     @property
     def curve(self) -> "Cell":
-        """The cell without seed and trial. The seeds and trials of a curve differ in these alone."""
+        """The cell without seed and trial: the seeds and trials of a curve share all else."""
         return self._replace(seed=None, trial=None)
 
     @property

@@ -21,6 +21,13 @@ TABLE, FIGURE, PAGE, TEXT = "table", "figure", "page", "text"
 
 CELL_KINDS = (*FOLDERS, *MEASUREMENTS, PREDICT)
 TABLE_ENDINGS = ("csv", "md", "tex", "parquet")
+# Rule -> the tables that it computes from the table of runs and others, and their request.
+DERIVED_RULES = {
+    "evidence": (("estimates", "comparisons"), outputs.evidence_request),
+    "summary": (("summary",), outputs.summary_request),
+    "views": (("fronts", "views"), outputs.views_request),
+}
+READ_EXAMPLES = ("evidence", "views")  # of these rules, those that also read the scores by example
 
 
 @dataclass(frozen=True)
@@ -165,7 +172,7 @@ def _choice_job(plan: Plan, curve: Cell, trials: list[Cell]) -> PlannedJob:
         rule="choose",
         kind=CHOICE,
         name=curve.folder,
-        outputs=(outputs.choice_path(curve),),
+        outputs=(plan.choice_path(curve),),
         inputs=tuple(plan.path("trial", cell) for cell in trials),
         make_request=functools.partial(plan.choice, curve),
         cell=curve,
@@ -235,59 +242,21 @@ def _gathered_table(plan: Plan, table: str) -> PlannedJob:
 
 def _tables_of_runs(plan: Plan) -> Iterator[PlannedJob]:
     """The scores by example, and the tables that are computed from the table of runs."""
-    yield _document(
-        TABLE,
-        "collect_examples",
-        [outputs.EXAMPLES],
-        _results(plan, "train"),
-        outputs.table_request,
-        plan,
-        "examples",
-    )
-    yield _document(
-        TABLE,
-        "evidence",
-        _table_files("estimates", "comparisons"),
-        [*_csv_files(outputs.made_from(plan, "estimates")), outputs.EXAMPLES],
-        outputs.evidence_request,
-        plan,
-    )
-    yield _document(
-        TABLE,
-        "summary",
-        _table_files("summary"),
-        _csv_files(outputs.made_from(plan, "summary")),
-        outputs.summary_request,
-        plan,
-    )
-    yield _document(
-        TABLE,
-        "views",
-        _table_files("fronts", "views"),
-        [*_csv_files(outputs.made_from(plan, "views")), outputs.EXAMPLES],
-        outputs.views_request,
-        plan,
-    )
+    runs, request = _results(plan, "train"), outputs.table_request
+    yield _document(TABLE, "collect_examples", [outputs.EXAMPLES], runs, request, plan, "examples")
+    for rule, (tables, request) in DERIVED_RULES.items():
+        reads = _csv_files(outputs.made_from(plan, tables[0]))
+        if rule in READ_EXAMPLES:
+            reads.append(outputs.EXAMPLES)
+        yield _document(TABLE, rule, _table_files(*tables), reads, request, plan)
 
 
 def _claims(plan: Plan) -> Iterator[PlannedJob]:
     """The verdicts on published numbers: their table and their figure."""
-    yield _document(
-        TABLE,
-        "claims",
-        _table_files("claims"),
-        _csv_files(outputs.claim_inputs(plan)),
-        outputs.claims_request,
-        plan,
-    )
-    yield _document(
-        FIGURE,
-        "claims_figure",
-        _figure_files("claims"),
-        _csv_files(["claims", *outputs.claim_tables(plan)]),
-        outputs.claims_figure_request,
-        plan,
-    )
+    files, reads = _table_files("claims"), _csv_files(outputs.claim_inputs(plan))
+    yield _document(TABLE, "claims", files, reads, outputs.claims_request, plan)
+    files, reads = _figure_files("claims"), _csv_files(["claims", *outputs.claim_tables(plan)])
+    yield _document(FIGURE, "claims_figure", files, reads, outputs.claims_figure_request, plan)
 
 
 def _figure(plan: Plan, figure: str) -> PlannedJob:

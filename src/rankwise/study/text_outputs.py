@@ -107,7 +107,7 @@ def _shown(kind: str, entry: dict) -> dict:
 
 def _project(plan: Plan) -> dict[str, str]:
     """Name, version, supported Pythons, licence and address of the code, from pyproject.toml."""
-    text = (plan.root / "pyproject.toml").read_text(encoding="utf-8")
+    text = (plan.workflow / "pyproject.toml").read_text(encoding="utf-8")
     project = tomllib.loads(text)["project"]
     addresses = list(project.get("urls", {}).values())
     return {
