@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from helpers.repository import CLEAN, ROOT, edit
+from rankwise.audit.rerun_plan import study_jobs
 from rankwise.checks import doctor, machine, missing
 from rankwise.core import environment as installed
 from rankwise.core import probe
@@ -277,7 +278,7 @@ def test_too_little_disk_and_no_scratch(clone: Path) -> None:
 
 def test_memory_below_that_of_the_largest_job(plan: Plan) -> None:
     facts = machine.look(ROOT)
-    needs = doctor.needed(plan, known := dict(doctor.reruns.jobs(plan)), known)
+    needs = doctor.needed(plan, known := list(study_jobs(plan).values()), known)
     assert missing.missing(plan, [], facts, needs) == []
     facts["memory"]["usable_bytes"] = 4 * GIB
     (one,) = missing.missing(plan, [], facts, needs)
@@ -350,7 +351,7 @@ def test_a_driver_or_a_card_too_old_for_torchs_cuda(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     facts = machine.look(ROOT)
     plan = Plan(yaml.safe_load((ROOT / PAPER).read_text()), ROOT, PAPER)
-    needs = doctor.needed(plan, known := dict(doctor.reruns.jobs(plan)), known)
+    needs = doctor.needed(plan, known := list(study_jobs(plan).values()), known)
     facts["torch"] = {"version": "2.13.0", "cuda": "13.0"}
     found = [one["what"] for one in missing.missing(plan, [], facts, needs) if one["here"]]
     assert found == ([sentence] if sentence else [])
@@ -391,7 +392,7 @@ def test_what_hangs_is_said_to_and_nothing_waits_for_it(tools) -> None:
         assert found["machine"][fact]["trouble"] == f"{program} {silent}"
     gpu = next(one for one in found["missing"] if "NVIDIA" in one["what"])
     assert gpu["do"].startswith(
-        f"mend the driver first, if there is a card: nvidia-smi {silent}; else run it on a machine"
+        f"mend the driver first, if there is a GPU: nvidia-smi {silent}; else run it on a machine"
     )
 
 

@@ -26,7 +26,7 @@ REMEDIES = {
         "run it on a machine with an NVIDIA GPU (copy results/ along: only what is missing runs "
         "there), or on a cluster"
     ),
-    "packages": "install the lock's packages, or run in the image (docker/build.sh), which has them",
+    "packages": "install the lock's packages, or run in the image (docker/build.sh) that has them",
     "hub": (
         "connect this machine, or copy results/inputs from one that is; "
         "with a filled cache, set HF_HUB_OFFLINE=1"

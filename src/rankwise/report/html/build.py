@@ -171,7 +171,7 @@ def _study(plan: Plan, results: list[dict]) -> dict:
 
 
 def _built(plan: Plan) -> dict:
-    jobs, edges = flow.jobs(plan), flow.edges(plan)
+    jobs, edges = flow.rule_counts(plan), flow.rule_edges(plan)
     rules = [
         (rule, count, [one for one, other in edges if other == rule])
         for rule, count in sorted(jobs.items())
