@@ -243,7 +243,7 @@ def _engine(name: str, arguments: tuple[str, ...]) -> dict:
 
 def _slurm() -> dict:
     """The `nodes` of a cluster; equal nodes are one entry with their `count`."""
-    answer = probe.run("sinfo", "--noheader", "--Node", "--format", slurm_nodes.COLUMNS)
+    answer = probe.run("sinfo", "--noheader", "--Node", "--format", slurm_nodes.SINFO_COLUMNS)
     if answer.trouble:
         return {"trouble": f"sinfo {answer.trouble}"}
     counts: Counter[str] = Counter()
