@@ -52,8 +52,7 @@ def import_results(
 
 
 def _latest_times(planned: dict[str, PlannedJob], staying: set[str], root: Path) -> dict[str, int]:
-    """Path -> the latest modification time (ns) that does not make Snakemake rerun a result that
-    stays.
+    """Path -> the latest modification time (ns) with which no staying result is rerun.
 
     That is the time of the oldest staying result that reads the path, directly or through others;
     or else now.
@@ -140,9 +139,7 @@ def _check_and_date(part: Path, file: Path, job: PlannedJob, time_ns: int) -> No
 
 
 def _check_data_files(copied: Path, file: Path) -> None:
-    """Check that the files beside a prepared model or dataset have the SHA-256 that its result
-    names.
-    """
+    """Check that the files beside a prepared input have the SHA-256 that its result names."""
     stored = read(copied)
     expected_sums = dict(stored.get("files", {}))
     for split, facts in stored.get("splits", {}).items():

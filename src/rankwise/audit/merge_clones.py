@@ -96,8 +96,9 @@ class Survey:
         return self._agreed(job, results_by_place, taken)
 
     def _usable(self, place: Place, job: PlannedJob) -> dict | None:
-        """The result in one place, if it answers the planned request and was made from the inputs
-        that are taken.
+        """The result in one place, if it can be taken.
+
+        It must answer the planned request and be made from the inputs that are taken.
         """
         stored = read(place.file(job.path))
         if not stored:
@@ -111,8 +112,9 @@ class Survey:
         return stored
 
     def _timed(self, results_by_place: dict[Place, dict], taken: Place) -> Found:
-        """A result that measures times: no place agrees with another, so all of them count as
-        having it.
+        """A result that measures times.
+
+        No place agrees with another, so all of them count as having it.
         """
         here = self.places[0]
         same_as_here = results_by_place.get(here) == results_by_place[taken]
@@ -299,8 +301,9 @@ def _count_unplanned(place: Place, planned: dict[str, PlannedJob]) -> int:
 
 
 def _notes(survey: Survey) -> Iterator[str]:
-    """Inputs found in no place. Snakemake will make them and rerun the results that read them,
-    which exist.
+    """Inputs found in no place.
+
+    Snakemake will make them, and rerun results that read them and already exist.
     """
     for path, job in survey.planned.items():
         if survey.found[path].taken or job.rule in (*REQUESTED, PREDICT):

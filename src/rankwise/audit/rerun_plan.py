@@ -16,9 +16,8 @@ from pathlib import Path
 from rankwise.audit.request_differences import differences
 from rankwise.core import paths, provenance, result
 from rankwise.execution import job_memory
-from rankwise.study import jobs
-from rankwise.study.jobs import PlannedJob
-from rankwise.study.plan import DEFAULT_STUDY, FOLDERS, MEASUREMENTS, Plan, read_plan
+from rankwise.study.jobs import PlannedJob, input_jobs, requested_jobs
+from rankwise.study.plan import DEFAULT_STUDY, Plan, read_plan
 
 MADE_FROM_PENDING = "made from what runs"
 RESUMES = "resumes from its checkpoint"
@@ -43,12 +42,12 @@ def plan(root: Path, study: str | None = None) -> dict:
     summary = _start_summary(root, paths.find(root, study or DEFAULT_STUDY))
     planned = read_plan(root, study)
     jobs_by_path = study_jobs(planned)
-    pending = []
+    pending, pending_jobs = [], []
     for files, status in _pending(summary):
-        pending.append(_described(files, status, jobs_by_path.get(files[0]), planned))
-    pending_jobs = [
-        jobs_by_path[one["files"][0]] for one in pending if one["files"][0] in jobs_by_path
-    ]
+        job = jobs_by_path.get(files[0])
+        pending.append(_described(files, status, job, planned))
+        if job:
+            pending_jobs.append(job)
     return {
         "study": planned.file,
         "planned": len(jobs_by_path),
@@ -58,11 +57,9 @@ def plan(root: Path, study: str | None = None) -> dict:
 
 
 def study_jobs(plan: Plan) -> dict[str, PlannedJob]:
-    """Path -> job of every result that a study asks for by name, and of the inputs that training
-    reads.
-    """
-    kinds = (*FOLDERS, *MEASUREMENTS, jobs.DATASET, jobs.MODEL)
-    return {job.path: job for job in jobs.result_jobs(plan) if job.kind in kinds}
+    """Path -> job of every result that a study asks for, and of the inputs that training reads."""
+    listed = [*requested_jobs(plan), *input_jobs(plan)]
+    return {job.path: job for job in listed}
 
 
 def stored(path: Path) -> dict:
@@ -137,8 +134,7 @@ def _reasons(job: PlannedJob, word: str, plan: Plan) -> list[str]:
 
 
 def cost(plan: Plan, pending: list[PlannedJob], known: Iterable[PlannedJob]) -> dict:
-    """The cost of the `pending` jobs of a study, from the times that results of the `known` jobs
-    record.
+    """The cost of the `pending` jobs, from the times that results of `known` jobs record.
 
     Returns:
         `hours` of all jobs; `gpu_hours` of those that take a GPU; `peak_bytes`: the largest

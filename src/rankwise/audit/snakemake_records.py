@@ -64,13 +64,11 @@ class SnakemakeRecords:
             rule=job.rule,
             params=requests.recorded_parameters(job.request, job.rule),
             record_format_version=RECORD_FORMAT_VERSION,
-            job_hash=int(
-                provenance.digest(job.path)[:15], 16
-            ),  # tells jobs apart in Snakemake's report
+            # Snakemake's report tells jobs apart by this number.
+            job_hash=int(provenance.digest(job.path)[:15], 16),
             starttime=end_ns / 1e9 - took_s,
             endtime=end_ns / 1e9,
             incomplete=False,
         )
-        self._files._write_record(
-            job.path, record
-        )  # Snakemake 9.27 has no public function for this
+        # Snakemake 9.27 has no public function for this.
+        self._files._write_record(job.path, record)

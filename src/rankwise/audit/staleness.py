@@ -20,9 +20,7 @@ CHUNK_OVERHEAD = 12  # bytes of a PNG chunk beside its data: length, type and ch
 
 
 def notes(plan: Plan, file: str, root: Path) -> list[str]:
-    """A sentence for each table behind `file` that is outdated, and one if the file itself is
-    outdated or missing.
-    """
+    """Sentences on what is outdated: each table behind `file`, and the file itself."""
     found = []
     tables = {} if lineage.is_result(file) else lineage.tables(plan, file)
     for name, measurement in tables.items():

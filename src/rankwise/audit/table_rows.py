@@ -62,8 +62,9 @@ def _at_line(all_rows: list[Row], line: int, name: str) -> Row:
 
 
 def _wanted_values(row: str) -> dict[str, str]:
-    """`method=lora,rank=8` -> column -> value. A comma inside a value is kept: only `,name=` starts
-    a new one.
+    """`method=lora,rank=8` -> column -> value.
+
+    A comma inside a value is kept: only `,name=` starts a new one.
     """
     pairs = [part.partition("=") for part in re.split(r",(?=\w+=)", row)]
     return {column: value for column, _, value in pairs}

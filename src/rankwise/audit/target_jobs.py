@@ -31,9 +31,8 @@ def jobs_behind(
     if row is None:
         return _cell_jobs(plan, tables)
     labels = dict(outputs.labels(plan))
-    table_file = str(
-        Path(file).with_suffix(".csv")
-    )  # the file itself may be the table's Markdown or LaTeX
+    # The file itself may be the table's Markdown or LaTeX.
+    table_file = str(Path(file).with_suffix(".csv"))
     rows = table_rows.rows(plan.root / table_file, table_file, row, column, labels)
     claim_jobs = _jobs_of_claims(plan, rows)
     if claim_jobs is not None:
@@ -75,8 +74,9 @@ def _jobs_of_claims(plan: Plan, rows: list[table_rows.Row]) -> list[PlannedJob] 
 
 
 def _deciding_jobs(plan: Plan, claim: dict) -> list[PlannedJob]:
-    """The jobs that a claim is decided from: its cell, the corrected cell, and the cell that it is
-    compared with.
+    """The jobs that a claim is decided from.
+
+    They are those of its cell, of the corrected cell, and of the cell it is compared with.
     """
     if "table" not in claim:  # nothing here can decide it
         return []
@@ -125,8 +125,7 @@ def _curves(row: table_rows.Row) -> list[tuple[str, str]]:
     curves = []
     for end in ("", "_a", "_b"):
         if row.get(f"method{end}"):
-            rank = float(
-                row[f"rank{end}"] or 0
-            )  # empty for a method without a rank, which is rank 0
+            # The rank is empty for a method without one, whose cells have rank 0.
+            rank = float(row[f"rank{end}"] or 0)
             curves.append((row[f"method{end}"], f"{rank:.0f}"))
     return curves

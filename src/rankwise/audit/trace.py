@@ -96,9 +96,7 @@ def _changed(sources: dict[str, dict[str, str]], root: Path) -> list[str]:
 
 
 def _plan(root: Path, study: str | None, target: Target) -> Plan:
-    """The named study; or else, of the studies that plan the file, the one that has the most of its
-    results.
-    """
+    """The named study; or else, of the studies that plan the file, the most complete one."""
     known_files: dict[str, None] = {}
     best: tuple[tuple[float, bool, float], Plan] | None = None
     for plan in _plans(root, study):

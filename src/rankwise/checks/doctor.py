@@ -149,9 +149,7 @@ def _origins(plan: Plan, jobs: list[PlannedJob]) -> dict[str, dict[str, str]]:
 
 
 def _memory(plan: Plan, jobs: list[PlannedJob]) -> dict:
-    """The host memory of the largest job, and the largest predicted peak of a training run, each
-    with the job.
-    """
+    """The largest host memory of a job, and the largest predicted peak of a training run."""
     sizes = [(_memory_mib(plan, job), _described(job)) for job in jobs if job.measures_cell]
     trainings = [job for job in jobs if job.trains]
     peaks = []

@@ -159,9 +159,7 @@ def _disk(folder: Path, written: list[Path]) -> dict:
 
 
 def _gpus() -> dict:
-    """GPUs (`found`), `notes` on them, the `driver`, and `capabilities`: UUID -> compute
-    capability.
-    """
+    """GPUs (`found`), `notes` on them, the `driver`, and `capabilities` by UUID."""
     version = probe.run(SMI, "--query-gpu=driver_version", SMI_FORMAT)
     facts: dict = {"found": [], "notes": [], "capabilities": {}}
     if version.trouble:
@@ -248,10 +246,9 @@ def _slurm() -> dict:
         return {"trouble": f"sinfo {answer.trouble}"}
     counts: Counter[str] = Counter()
     for line in answer.printed.splitlines():
-        node = slurm_nodes.read_node(line)._replace(
-            name=""
-        )  # the name would make equal nodes differ
-        counts[json.dumps(node._asdict())] += 1
+        node = slurm_nodes.read_node(line)
+        nameless = node._replace(name="")  # the name would make equal nodes differ
+        counts[json.dumps(nameless._asdict())] += 1
     return {"nodes": [{**json.loads(node), "count": count} for node, count in counts.items()]}
 
 

@@ -116,8 +116,9 @@ def check_gpus(limit: int | None, asked: dict[str, object]) -> None:
 
 
 def jobs_that_write(plan: Plan, paths: Iterable[str]) -> list[PlannedJob]:
-    """The jobs of a study that write any of these results. Jobs that write tables or figures need
-    nothing special.
+    """The jobs of a study that write any of these results.
+
+    Jobs that write tables or figures need nothing special, so they are left out.
     """
     wanted = set(paths)
     return [job for job in result_jobs(plan) if job.path in wanted]
@@ -221,9 +222,7 @@ def _kinds_on_gpu(jobs: list[PlannedJob], plan: Plan) -> list[str]:
 
 
 def _packages(jobs: list[PlannedJob], plan: Plan) -> list[str]:
-    """One line for each lock of the jobs that the installed packages do not follow. Every job
-    checks again.
-    """
+    """One line for each lock of the jobs that the installed packages do not follow."""
     measured = [job for job in jobs if job.kind in (*FOLDERS, *MEASUREMENTS)]
     locks = dict.fromkeys(job.request["environment"]["lock"] for job in measured)
     refusals = [environment.refusal(plan.workflow / lock) for lock in locks]
@@ -234,9 +233,7 @@ def _packages(jobs: list[PlannedJob], plan: Plan) -> list[str]:
 
 
 def gpu_notes(jobs: list[PlannedJob], plan: Plan) -> list[str]:
-    """What to know of this machine's GPUs before the jobs start, a line each; nothing if no job
-    takes one.
-    """
+    """What to know of this machine's GPUs before jobs start; nothing if no job takes one."""
     if not _kinds_on_gpu(jobs, plan):
         return []
     found = gpus.found()

@@ -28,9 +28,7 @@ def text(found: dict) -> str:
 
 
 def _lines(rows: dict[str, Values]) -> list[str]:
-    """A line for each value, with the row's name before the first; nothing for a row without
-    values.
-    """
+    """A line for each value, with the row's name before the first."""
     lines = []
     for name, values in rows.items():
         for number, value in enumerate([values] if isinstance(values, str) else values):
@@ -250,9 +248,7 @@ def _missing(found: dict) -> list[str]:
 
 
 def _cluster(cluster: dict) -> list[str]:
-    """The partitions that could run each kind of submission, and the problems with what is asked of
-    them.
-    """
+    """The partitions that could run each kind of submission, and problems with the requests."""
     lines = []
     for kind, name in SUBMISSIONS.items():
         partitions = cluster[kind]

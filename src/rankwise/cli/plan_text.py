@@ -6,9 +6,7 @@ from rankwise.core.units import GIB
 
 
 def text(found: dict) -> str:
-    """How many jobs of which kind would run, the reasons with the jobs that each one reruns, and
-    the cost.
-    """
+    """How many jobs of which kind would run, why, and what they cost."""
     kinds = Counter(job["job"] for job in found["jobs"])
     if not kinds:
         return (

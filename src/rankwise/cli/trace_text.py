@@ -6,9 +6,7 @@ DEVICE_FACTS = ("device", "device_name", "driver")
 
 
 def text(found: dict) -> str:
-    """The target and how to build it, then each run behind it, then the sources of all runs, each
-    once.
-    """
+    """The target and how to build it, then each run behind it, then the sources of all runs."""
     lines = [found["target"], f"study    {found['study']}", f"rebuild  {found['command']}"]
     lines += [f"note     {note}" for note in found["notes"]]
     environments = [

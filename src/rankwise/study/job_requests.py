@@ -69,9 +69,7 @@ def _training_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
 def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     """A profile depends on shapes, so new weights, data or learning rates do not rerun it."""
     grid = plan.grids.by_measurement[measurement][cell]
-    if (
-        measurement == PREDICT
-    ):  # it predicts a training run, and takes its batch size from the schedule
+    if measurement == PREDICT:  # of a training run, whose batch size is in its schedule
         grid = {**grid, **plan.grids.schedule(grid)}
     dataset = plan.library["datasets"][cell.dataset]
     tokens = grids.tokens(plan.library, grid, cell.dataset)

@@ -110,9 +110,19 @@ def result_jobs(plan: Plan) -> list[PlannedJob]:
     return jobs
 
 
+def requested_jobs(plan: Plan) -> list[PlannedJob]:
+    """The jobs whose results a study asks for by name: training runs, trials, and profiles.
+
+    Other jobs run only because one of these needs them, or because they are asked for.
+    """
+    measurements = (*FOLDERS, *MEASUREMENTS)
+    return [job for measurement in measurements for job in cell_jobs(plan, measurement)]
+
+
 def input_jobs(plan: Plan) -> list[PlannedJob]:
-    """The jobs that prepare a dataset or a model, datasets first: a model may be pre-trained on
-    one.
+    """The jobs that prepare a dataset or a model.
+
+    Datasets come first, because a model may be pre-trained on one.
     """
     return [_input_job(plan, kind, name) for kind, name in plan.inputs()]
 
@@ -130,9 +140,7 @@ def _input_job(plan: Plan, kind: str, name: str) -> PlannedJob:
 
 
 def cell_jobs(plan: Plan, measurement: str) -> list[PlannedJob]:
-    """The jobs of one measurement (train, trial, predict, or the name of a profile), in the study's
-    order.
-    """
+    """The jobs of one measurement (train, trial, predict, memory, ...), in the study's order."""
     return [_cell_job(plan, measurement, cell) for cell in plan.cells(measurement)]
 
 
@@ -149,8 +157,9 @@ def _cell_job(plan: Plan, measurement: str, cell: Cell) -> PlannedJob:
 
 
 def _cell_inputs(plan: Plan, measurement: str, cell: Cell) -> tuple[str, ...]:
-    """The paths that a cell's job reads. A profile reads nothing: shapes come from the
-    configuration.
+    """The paths that a cell's job reads.
+
+    A profile reads nothing: shapes come from the configuration.
     """
     if measurement not in FOLDERS:
         return ()
@@ -203,17 +212,17 @@ def _document(
     *arguments: object,
     name: str = "",
 ) -> PlannedJob:
-    """A job of the report; `request` is called with `arguments`. Its name is its rule's if none is
-    given.
+    """A job of the report, whose request is `request(*arguments)`.
+
+    Its name is its rule's if none is given.
     """
     return PlannedJob(
         rule=rule,
         kind=kind,
         name=name or rule,
         outputs=tuple(files),
-        inputs=tuple(
-            dict.fromkeys(reads)
-        ),  # a table may be both shown and drawn from: it is one input
+        # A table may be both shown and drawn from: it is one input.
+        inputs=tuple(dict.fromkeys(reads)),
         make_request=functools.partial(request, *arguments),
     )
 
@@ -277,9 +286,7 @@ def _page(plan: Plan) -> PlannedJob:
 
 
 def _texts(plan: Plan) -> Iterator[PlannedJob]:
-    """Texts for a paper and its artifact, and the exports. They are made only when they are asked
-    for.
-    """
+    """Texts for a paper and its artifact, and the exports: only made when asked for."""
     if plan.cells("train"):
         reads = text_outputs.numbers_tables(plan)
         yield _document(TEXT, "numbers", outputs.NUMBERS, reads, text_outputs.numbers_request, plan)
@@ -295,8 +302,7 @@ def _texts(plan: Plan) -> Iterator[PlannedJob]:
 
 
 def required_jobs(jobs: Iterable[PlannedJob], path: str) -> list[PlannedJob]:
-    """The jobs that must have run before the file at `path` can exist, including the job that
-    writes it.
+    """The jobs that must run before the file at `path` can exist, its own job included.
 
     Raises:
         KeyError: none of the jobs writes `path`.
@@ -317,9 +323,7 @@ def rule_counts(plan: Plan) -> dict[str, int]:
 
 
 def rule_edges(plan: Plan) -> list[tuple[str, str]]:
-    """Pairs of rules of the jobs that the page needs: the first writes a file that the second
-    reads.
-    """
+    """Pairs of rules of the page's jobs: the second reads a file that the first writes."""
     jobs = required_jobs(planned_jobs(plan), outputs.REPORT)
     writers = {output: job.rule for job in jobs for output in job.outputs}
     pairs = {(writers[path], job.rule) for job in jobs for path in job.inputs}

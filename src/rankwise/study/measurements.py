@@ -74,17 +74,14 @@ def _prediction(schedule: dict, device: str, dataset: dict) -> dict:
 
 
 def _updates_of_epochs(schedule: dict, dataset: dict) -> int | None:
-    """Updates in all epochs; None if the configuration does not say how many rows the train split
-    has.
-    """
+    """Updates in all epochs; None if the number of rows of the train split is not known."""
     generated_rows = dataset.get("generated", {}).get("rows", {})
     rows = dataset.get("train_samples") or generated_rows.get("train")
     if not rows:
         return None
     batch_size = schedule["batch_size"] * schedule["accumulation_steps"]
-    trained_rows = (
-        rows - dataset["selection_rows"]
-    )  # the selection slice is held out of the train split
+    # The selection slice is held out of the train split.
+    trained_rows = rows - dataset["selection_rows"]
     return schedule["epochs"] * math.ceil(trained_rows / batch_size)
 
 

@@ -90,9 +90,7 @@ def tables(plan: Plan) -> list[str]:
 
 
 def derived(plan: Plan) -> list[str]:
-    """Names of the tables that are made from other tables: all of them if the study trains, else
-    none.
-    """
+    """Names of the tables that are made from other tables; none if the study does not train."""
     return list(DERIVED) if plan.cells("train") else []
 
 
@@ -109,8 +107,9 @@ def claim_tables(plan: Plan) -> list[str]:
 
 
 def claim_inputs(plan: Plan) -> list[str]:
-    """Names of the tables that verdicts are made from: those that decide, and the intervals of
-    runs.
+    """Names of the tables that verdicts are made from.
+
+    These are the tables that decide claims, and the intervals of runs.
     """
     names = claim_tables(plan)
     return [*names, "estimates"] if "runs" in names else names
@@ -163,8 +162,9 @@ def _has_data(plan: Plan, figure: str) -> bool:
 
 
 def _has_spectrum(plan: Plan, cell: Cell) -> bool:
-    """Whether a run's history has sparsity or effective ranks: from its method, or from an adaptive
-    optimizer.
+    """Whether a run's history has sparsity or effective ranks.
+
+    They come from its method, or from an optimizer with adaptive ranks.
     """
     method = plan.method("train", cell)
     rank_rule = method["optimizer"].get("rank_rule")
@@ -205,8 +205,9 @@ def page_figures(plan: Plan) -> dict[str, list[str]]:
 
 
 def labels(plan: Plan) -> list[list[str]]:
-    """[method, its name in figures and tables], in the order of config/methods.yaml, which gives
-    its colour.
+    """[method, its name in figures and tables] of every method.
+
+    The order is that of config/methods.yaml, which gives a method its colour.
     """
     return [[name, entry.get("label", name)] for name, entry in plan.library["methods"].items()]
 
@@ -221,8 +222,9 @@ def _request(plan: Plan, script: str, modules: Iterable[str] = (), **settings: o
 
 
 def table_request(plan: Plan, table: str) -> dict:
-    """A gathered table: the part of the study that decides its rows, and the digest of the planned
-    requests.
+    """A gathered table.
+
+    It has the part of the study that decides its rows, and the digest of the planned requests.
     """
     measurement = TABLE_SOURCES.get(table, "train")
     return _request(
@@ -285,8 +287,9 @@ def views_request(plan: Plan) -> dict:
 
 
 def claims_request(plan: Plan) -> dict:
-    """The verdicts on published numbers. Claims are a list of pairs, because their order is that of
-    the table.
+    """The verdicts on published numbers.
+
+    Claims are a list of pairs, because their order is that of the table.
     """
     families = list(plan.library["claims"].items())
     return _request(plan, "claims", families=families, tables=claim_inputs(plan))
@@ -298,8 +301,9 @@ def claims_figure_request(plan: Plan) -> dict:
 
 
 def exports_request(plan: Plan) -> dict:
-    """The files for users of published systems. FLOPs of an epoch need the size of a dataset's
-    train split.
+    """The files for users of published systems.
+
+    FLOPs of an epoch need the size of a dataset's train split.
     """
     sizes = {}
     for name in dict.fromkeys(cell.dataset for cell in plan.cells("flops")):

@@ -50,9 +50,7 @@ class Plan:
     # Cells and paths ------------------------------------------------------------------------------
 
     def cells(self, measurement: str) -> list[Cell]:
-        """The cells that have a measurement (train, trial, predict, or a profile's), in the study's
-        order.
-        """
+        """The cells of a measurement (train, trial, predict, memory, ...), in the study's order."""
         return list(self.grids.by_measurement[measurement])
 
     @staticmethod
@@ -68,14 +66,16 @@ class Plan:
 
     @staticmethod
     def input_path(kind: str, name: str) -> str:
-        """The description of a prepared dataset or model, relative to the project; its data files
-        are beside it.
+        """The description of a prepared dataset or model, relative to the project.
+
+        Its data files are beside it.
         """
         return f"{RESULTS}/inputs/{kind}s/{name}/{kind}.json"
 
     def inputs(self) -> list[tuple[str, str]]:
-        """(kind, name) of everything that training reads and of the corpora of pre-trained models;
-        datasets first.
+        """(kind, name) of every input of training, and of the corpora of pre-trained models.
+
+        Datasets come first.
         """
         cells = self.cells("train")
         models = dict.fromkeys(cell.model for cell in cells)
@@ -93,9 +93,7 @@ class Plan:
     # Entries --------------------------------------------------------------------------------------
 
     def method(self, measurement: str, cell: Cell) -> dict:
-        """The method's entry with the study's overrides and every default, for this cell's rank and
-        model.
-        """
+        """The method's entry with all overrides and defaults, for this cell's rank and model."""
         return self.grids.method(measurement, cell)
 
     def dataset_entry(self, name: str) -> dict:
@@ -161,9 +159,7 @@ class Plan:
         return provenance.digest(planned)
 
     def digests(self, script: str, *modules: str) -> dict[str, str]:
-        """Digests of the sources that a script executes, and of the `modules` that it loads by
-        name.
-        """
+        """Digests of the sources of a script, and of the `modules` that it loads by name."""
         file = self.workflow / provenance.SCRIPT_DIR / f"{script}.py"
         return provenance.code_digests(file, modules)
 

@@ -59,8 +59,9 @@ def trials(search: dict, name: str, method: dict, where: Where) -> dict[str, dic
 
 
 def _values(search: dict, name: str, where: Where) -> dict:
-    """The values that one method tries: values below the method's name replace those for all
-    methods.
+    """The values that one method tries.
+
+    Values below the method's name replace those for all methods.
     """
     file, key = where
     own = search["methods"].get(name, {})
@@ -73,8 +74,9 @@ def _values(search: dict, name: str, where: Where) -> dict:
 
 
 def _learning_rates(values: dict, method: dict) -> list[float]:
-    """The learning rates to try, to 6 digits: a product such as 3 * 1e-3 has noise in its last
-    ones.
+    """The learning rates to try, to 6 digits.
+
+    A product such as 3 * 1e-3 has noise in its last digits.
     """
     factors = values.get("learning_rate_factors", [1])
     multiples = [factor * method["learning_rate"] for factor in factors]
@@ -145,8 +147,9 @@ def check_budget(search: dict, methods: dict[Cell, dict[str, dict]], where: Wher
 
 
 def settings(trial: dict, method: dict) -> dict:
-    """The searched settings with the values of the resolved entry, in which `rank` has become a
-    number.
+    """The searched settings with their values in the resolved entry.
+
+    There `rank` has become a number.
     """
     options = {part: {name: method[part][name] for name in trial[part]} for part in PARTS}
     return {"learning_rate": method["learning_rate"], **options}
@@ -169,8 +172,9 @@ def trial_request(training: dict, schedule: dict, trial: dict) -> dict:
 
 
 def open_request(training: dict, trials: dict[str, dict], choice: dict) -> dict:
-    """The request of a training run that follows a search: without the settings that the search
-    chooses.
+    """The request of a training run that follows a search.
+
+    It leaves open the settings that the search chooses.
 
     Args:
         training: The request of the run if there were no search.

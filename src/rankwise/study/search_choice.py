@@ -16,8 +16,9 @@ PARTS = ("options", "optimizer")  # of a method's settings, beside its learning 
 
 
 def best(tried: list[tuple[str, float, float | None]]) -> str | None:
-    """The trial with the lowest mean loss over its runs; of equal ones, that with the lowest
-    learning rate.
+    """The trial with the lowest mean loss over its runs.
+
+    Of trials with equal losses it is the one with the lowest learning rate.
 
     Args:
         tried: Trial, learning rate, and loss on the selection slice (nats) of each run; a run that
@@ -87,8 +88,9 @@ def _row(name: str, run_result: dict) -> dict:
 
 
 def _failure(results: list[dict]) -> dict:
-    """The most frequent status of the failed runs, and why: it is the status of the runs that
-    follow.
+    """The most frequent status of the failed runs, and the reason of the first such run.
+
+    The runs that follow the search get this status, too.
     """
     failed = Counter(one["status"] for one in results if one["status"] != "ok").most_common()
     counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in failed)
@@ -122,8 +124,7 @@ def settle(request: dict) -> tuple[dict, dict]:
 
 
 def method(run_result: dict) -> dict:
-    """The method that a run was trained with: that of its request, with the settings that its
-    search chose.
+    """The method that a run was trained with: its request's, with the settings chosen by a search.
 
     The learning rate is None if the search failed.
     """

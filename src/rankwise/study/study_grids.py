@@ -82,8 +82,9 @@ class StudyGrids:
         check_release(cell.method, method["optimizer"], schedule, (self.file, schedule_key))
 
     def _add_curve(self, key: str, grid: dict, curve: Cell) -> None:
-        """Remember the grid that trains a curve. A search is for all seeds of a curve, so it allows
-        no other grid.
+        """Remember the grid that trains a curve.
+
+        A search is for all seeds of a curve, so a curve with one is in one grid only.
         """
         first = self.training_grids.setdefault(curve, grid)
         if first is not grid and ("search" in first or "search" in grid):
@@ -140,9 +141,7 @@ class StudyGrids:
         return self._resolved[case]
 
     def _overridden_entry(self, cell: Cell, grid: dict) -> dict:
-        """A method's entry with the overrides of the study and of the grid, and the changes of the
-        cell's trial.
-        """
+        """A method's entry with the overrides of study and grid, and its trial's changes."""
         overrides = {**self.study["override"], **grid["override"]}
         for name in overrides:
             pick(self.library["methods"], name, self.file, "override")

@@ -16,9 +16,7 @@ SHOWN = {"models": ("weights", "licence"), "methods": ("label", "source")}
 
 
 def command(plan: Plan, target: str = "") -> str:
-    """The shell command that builds a target of the study, or the whole study if no target is
-    given.
-    """
+    """The shell command that builds a target of the study, or the whole study."""
     words = [".venv/bin/snakemake"]
     if target:
         words.append(target)
