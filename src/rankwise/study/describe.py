@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 from rankwise.study.plan import MEASUREMENTS, Cell, Plan
-from rankwise.study.resolve import PACKAGE_DIR
+from rankwise.study.resolve import module_path
 
 # Keys of an entry that the page shows. An edit of any other key does not rewrite the page.
 SHOWN = {
@@ -54,8 +54,8 @@ def _method(plan: Plan, name: str, cells: list[Cell]) -> dict:
         **_shown(plan, "methods", name),
         "optimizer": optimizer,
         "ranks": sorted(ranks - {0}),
-        "trains": _first_paragraph(PACKAGE_DIR / "methods" / f"{entry['module']}.py"),
-        "steps": _first_paragraph(PACKAGE_DIR / "optim" / f"{optimizer}.py"),
+        "trains": _first_paragraph(module_path("methods", entry["module"])),
+        "steps": _first_paragraph(module_path("optim", optimizer)),
     }
 
 
