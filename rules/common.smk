@@ -38,7 +38,7 @@ try:
     PLAN = Plan(config, PROJECT, STUDY_FILE)
     preflight.check_targets(snakemake_adapter.command_line(), PLAN)
     if LOCAL:
-        preflight.check_cards(*snakemake_adapter.gpu_limits(workflow))
+        preflight.check_gpus(*snakemake_adapter.gpu_limits(workflow))
     IMAGE = container_image.reference(PROJECT)
     if workflow.is_main_process and "APPTAINER" in DEPLOYED:
         container_image.check(IMAGE, PROJECT)
@@ -183,14 +183,14 @@ def tables(names):
 
 def check_machine():
     """Refuse jobs that cannot end well on this machine, or on any node of a cluster."""
-    jobs = snakemake_adapter.needed_jobs(workflow)
+    jobs = preflight.jobs_that_write(PLAN, snakemake_adapter.pending_files(workflow))
     limit, _ = snakemake_adapter.gpu_limits(workflow)
     problems = preflight.problems(jobs, PLAN, workflow.local_exec, own=bool(DEPLOYED), limit=limit)
     if workflow.executor_plugin.name == "slurm":
         problems += check_cluster(limit)
     if problems:
         raise WorkflowError("\n".join(problems))
-    for note in preflight.card_notes(jobs, PLAN) if LOCAL else ():
+    for note in preflight.gpu_notes(jobs, PLAN) if LOCAL else ():
         print(note, file=sys.stderr)
 
 

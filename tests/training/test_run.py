@@ -194,7 +194,7 @@ def test_language_modelling_learns_and_reports_perplexity(
     request = request_of("full") | {"model": model, "dataset": text}
     request["schedule"] |= {"updates": 40, "evaluate_every_updates": 40}
     request["cell"]["dataset"] = "generated_text"
-    request["inputs"]["dataset"] = prepared[1]._input_digest("dataset", "generated_text")
+    request["inputs"]["dataset"] = prepared[1].input_digest("dataset", "generated_text")
     monkeypatch.setattr(training, "model_folder", lambda request: folder)
     reset_accelerate()
     result = training.train(request)
