@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rankwise.analysis import statistics
+from rankwise.analysis.fronts import is_on_front
 from rankwise.report import placing, style
 
 CURVE = ["method", "rank"]
@@ -152,7 +152,7 @@ def _front(axes: Axes, points: pd.DataFrame, sign: int) -> None:
     """Steps through the points that no other dominates; `sign` is 1 where less is better."""
     sound = points[(points["failed"] == "") & points["size"].notna() & points["value"].notna()]
     if len(sound):
-        best = sound[statistics.pareto(sound["size"], -sign * sound["value"])].sort_values(
+        best = sound[is_on_front(sound["size"], -sign * sound["value"])].sort_values(
             ["size", "value"]
         )
         x, y = [*best["size"], points["size"].max()], [*best["value"], best["value"].iloc[-1]]
