@@ -6,12 +6,9 @@ from rankwise.analysis import tables, tidy
 from rankwise.analysis.scores import mixed
 from rankwise.study.plan import Plan
 
-ROOT = Path(__file__).resolve().parents[3]
-
 
 def gather(request: dict, output: Path) -> None:
-    """Write the table called `request["table"]` to `output`. The table of examples, which is long,
-    is Parquet only.
+    """Write one table of a study. The table of examples, which is long, is Parquet only.
 
     Args:
         request: `study`, the study's configuration; `measurement`, whose results are read;
@@ -23,11 +20,8 @@ def gather(request: dict, output: Path) -> None:
         ValueError: The configuration or a source file changed since the workflow was planned.
         StaleResult: A result answers another request than the planned one.
     """
-    plan, measurement, table = (
-        Plan(request["study"], ROOT),
-        request["measurement"],
-        request["table"],
-    )
+    plan = Plan(request["study"], Path.cwd())
+    measurement, table = request["measurement"], request["table"]
     if plan.digest(measurement) != request["planned"]:
         raise ValueError(
             "config/ or a source changed since the workflow was planned; run snakemake again"
