@@ -1,32 +1,48 @@
-"""What a column measures and in which unit, by its name `{quantity}_{unit}`. Standard library only."""
+"""What a column measures and in which unit, by its name `{quantity}_{unit}`.
 
+Standard library only.
+"""
+
+# Ending of a column's name -> its unit as people see it. `_per_s` stands before `_s`, which it also
+# ends with.
 UNITS = {
-    "_percent": "%", "_fraction": "", "_bytes": "B", "_kib": "KiB", "_mib": "MiB", "_gib": "GiB", "_nats": "nats",
-    "_per_s": "/s", "_flops": "FLOPs", "_joules": "J", "_watts": "W", "_tokens": "tokens", "_parameters": "parameters",
-    "_s": "s",
+    "_percent": "%", "_fraction": "", "_bytes": "B", "_kib": "KiB", "_mib": "MiB", "_gib": "GiB",
+    "_nats": "nats", "_per_s": "/s", "_flops": "FLOPs", "_joules": "J", "_watts": "W",
+    "_tokens": "tokens", "_parameters": "parameters", "_s": "s",
 }  # fmt: skip
-KEPT = ("_per_s", "_parameters")  # part of the quantity's name, too
+# Endings that belong to the quantity's name too: `trainable_parameters`, not `trainable`.
+KEPT = ("_per_s", "_parameters")
 
 
 def unit(column: str) -> str:
-    """`optimizer_state_mib` -> `MiB`; nothing for a count or a ratio."""
-    return next((UNITS[end] for end in UNITS if column.endswith(end)), "")
+    """The unit of a column: `optimizer_state_mib` -> `MiB`; empty for a count or a ratio."""
+    for ending, shown in UNITS.items():
+        if column.endswith(ending):
+            return shown
+    return ""
 
 
 def quantity(column: str) -> str:
-    """`optimizer_state_mib` -> `optimizer_state`."""
-    return next(
-        (column.removesuffix(end) for end in UNITS if end not in KEPT and column.endswith(end)),
-        column,
-    )
+    """What a column measures: `optimizer_state_mib` -> `optimizer_state`."""
+    for ending in UNITS:
+        if ending not in KEPT and column.endswith(ending):
+            return column.removesuffix(ending)
+    return column
 
 
 def of_column(column: str, columns: dict[str, list[str]]) -> str:
-    """The first of the tables (with their columns) that holds the quantity of `column` in any unit; if none does, the first."""
+    """The table that holds the quantity of a column, in any unit.
+
+    Args:
+        column: Such as `optimizer_state_mib`.
+        columns: Table -> its columns.
+
+    Returns:
+        The first table with a column whose quantity the name begins with; if there is none, the
+        first table.
+    """
     wanted = f"{quantity(column)}_"
-    found = (
-        name
-        for name, own in columns.items()
-        if any(wanted.startswith(f"{quantity(one)}_") for one in own)
-    )
-    return next(found, next(iter(columns)))
+    for table, own_columns in columns.items():
+        if any(wanted.startswith(f"{quantity(own)}_") for own in own_columns):
+            return table
+    return next(iter(columns))

@@ -12,13 +12,11 @@ Standard library only: every job on a card asks here before it has loaded anythi
 import json
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from rankwise.core import settings
+from rankwise.core import probe, settings
 
 GIB, MIB = 2**30, 2**20
 PROC = Path("/proc/driver/nvidia/gpus")
@@ -137,16 +135,11 @@ def _of_proc() -> list[Card]:
 
 
 def _smi(*arguments: str) -> list[str] | None:
-    """Lines that nvidia-smi prints; None where it lacks or finds no driver."""
-    if shutil.which(SMI) is None:
+    """Lines that nvidia-smi prints; None where it is missing, fails or does not answer."""
+    answer = probe.run(SMI, *arguments, seconds=SMI_S)
+    if answer.trouble:
         return None
-    try:
-        done = subprocess.run(
-            [SMI, *arguments], capture_output=True, text=True, timeout=SMI_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return None if done.returncode else [line for line in done.stdout.splitlines() if line.strip()]
+    return [line for line in answer.printed.splitlines() if line.strip()]
 
 
 def _mib(text: str) -> int:

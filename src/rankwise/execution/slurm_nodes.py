@@ -4,13 +4,12 @@ Nodes that are down now count, for they come back. Standard library: the Snakefi
 """
 
 import re
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from rankwise.core import probe
 from rankwise.core.config import ConfigError
 from rankwise.execution.slurm_request import FILE, Ask
 
@@ -59,22 +58,12 @@ def remembered_s() -> int | None:
 
 
 def _answer(*command: str) -> str:
-    allowed = f"a machine with a SLURM cluster that answers; {command[0]} "
-    if shutil.which(command[0]) is None:
-        raise ConfigError("command line", "--executor", "slurm", allowed + "is not found here")
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise ConfigError(
-            "command line", "--executor", "slurm", f"{allowed}took over {PATIENCE_S} s"
-        ) from None
-    if done.returncode:
-        raise ConfigError(
-            "command line", "--executor", "slurm", allowed + f"says: {done.stderr.strip()}"
-        )
-    return done.stdout
+    """What a command of SLURM prints; ConfigError if it is missing, fails or does not answer."""
+    answer = probe.run(*command, seconds=PATIENCE_S)
+    if answer.trouble:
+        allowed = f"a machine with a SLURM cluster that answers; {command[0]} {answer.trouble}"
+        raise ConfigError("command line", "--executor", "slurm", allowed)
+    return answer.printed
 
 
 def read_node(line: str) -> Node:
