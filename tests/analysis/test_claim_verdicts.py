@@ -17,7 +17,7 @@ from study.test_claims import CELL, LIBRARY, REGISTRY
 SCHEMA = ROOT / "src/rankwise/core/schema/claims.schema.yaml"
 
 
-# The rule -----------------------------------------------------------------------------------------------------------------
+# The rule -----------------------------------------------------------------------------------------
 
 FAMILY = {
     "system": "A", "title": "t", "definition": "d", "unit": "fraction", "source": "s", "table": "runs",
@@ -198,7 +198,7 @@ def test_what_cannot_be_compared_says_why_and_still_shows_ours() -> None:
         assert not claim["tolerance"] or "tolerance: " in claim["note"], name
 
 
-# Bad input ----------------------------------------------------------------------------------------------------------------
+# Bad input ----------------------------------------------------------------------------------------
 
 WRONG = {
     "misspelt key": ({"tolerence": 1}, ["one", "got 'tolerence'", "nearest: 'tolerance'"]),
