@@ -36,9 +36,7 @@ within a method, and of the residual; for 0/1 scores before the threshold.
 
 
 class Setting(NamedTuple):
-    """Where made-up scores come from: standard deviations of their effects, and what is made of
-    them.
-    """
+    """Standard deviations of the effects in made-up scores, and what is made of them."""
 
     name: str
     seeds: float
@@ -133,8 +131,9 @@ def bootstrap(
     draws: int,
     seed: int,
 ) -> NDArray:
-    """A statistic of tables on resampled seeds and examples, the same ones in every table: the
-    pigeonhole bootstrap.
+    """A statistic of tables on resampled seeds and examples: the pigeonhole bootstrap.
+
+    The same seeds and examples are drawn in every table.
 
     Args:
         statistic: Takes the resampled tables.
@@ -166,8 +165,7 @@ def bootstrap(
 
 
 def _resamples(shape: tuple[int, int]) -> tuple[NDArray, NDArray]:
-    """What `bootstrap` draws, as weights: of each seed (seeds, draws) and of each example
-    (examples, draws).
+    """What `bootstrap` draws, as weights: (seeds, draws) and (examples, draws).
 
     A mean over a resample is a weighted mean over the table, so the same draws serve all tables.
     """

@@ -42,8 +42,9 @@ Frames = dict[str, pd.DataFrame]  # tables by name
 
 
 class Ours(NamedTuple):
-    """Our number with its interval, in the claim's unit; nan where there is none, and `status` says
-    why.
+    """Our number with its interval, in the claim's unit; nan where there is none.
+
+    `status` then says why: a verdict, or what became of our runs.
     """
 
     value: float = math.nan
@@ -133,8 +134,9 @@ def _row(name: str, entry: dict, frames: Frames) -> dict:
 
 
 def _corrected(entry: dict) -> float | None:
-    """The number of a claim's corrected reading: another number, or the published one of another
-    cell.
+    """The number that a claim's corrected reading asks for.
+
+    It is another number for the same cell, or the published one for another cell.
     """
     if "corrected" in entry:
         return entry["corrected"]
@@ -206,9 +208,7 @@ def _joined(*parts: str) -> str:
 
 
 def _ours(question: Question, frames: Frames) -> Ours:
-    """Our number in the claim's unit; if the claim compares it with another number of ours, the
-    outcome of that.
-    """
+    """Our number in the claim's unit, compared first with another one if the claim says so."""
     entry = question.entry
     ours = _looked_up(question, frames)
     if "against" in entry and ours.status == "ok":
@@ -264,9 +264,7 @@ def _of_cell(frame: pd.DataFrame, cell: dict) -> pd.DataFrame:
 
 
 def _with_settings(rows: pd.DataFrame, settings: dict) -> tuple[pd.DataFrame, str]:
-    """The rows that have a claim's settings; where no row has one of them, what the rows have
-    instead.
-    """
+    """The rows that have a claim's settings, or a sentence where no row has one of them."""
     for column, wanted in settings.items():
         values = rows[column] if column in rows else pd.Series(math.nan, rows.index)
         if column in NEAR:
@@ -297,9 +295,7 @@ def _check_one_row_a_seed(name: str, rows: pd.DataFrame) -> None:
 def _with_interval(
     ours: Ours, question: Question, seeds: int, estimates: pd.DataFrame | None
 ) -> Ours:
-    """Add the 95 % interval of the table of estimates, if that has one of the same number and of as
-    many seeds.
-    """
+    """Add the 95 % interval of the table of estimates, if it is of as many seeds."""
     note = "one seed: no interval" if seeds == 1 else f"mean of {seeds} seeds"
     ours = ours._replace(reason=_joined(note, ours.reason))
     if estimates is None or len(question.columns) > 1 or seeds == 1:

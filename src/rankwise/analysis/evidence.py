@@ -1,5 +1,4 @@
-"""Estimates with intervals, and every pair of curves compared: which is better, which are tied,
-which are undecided.
+"""Estimates with intervals, and every pair of curves compared: better, tied or undecided.
 
 A family is all pairs of one model, dataset and metric. Holm adjusts the p-values of the differences
 within a family, and separately those of equivalence, so that at most one family in twenty holds a
@@ -39,8 +38,7 @@ COMPARISON = [
 
 
 def evidence(request: dict, output: Path) -> None:
-    """Write the tables of estimates and of comparisons, from the tables of runs and of examples in
-    the same folder.
+    """Write the tables of estimates and comparisons, from those of runs and examples.
 
     Args:
         request: `equivalence` holds the margins, as in `comparisons`.
@@ -95,8 +93,7 @@ def _group_columns(group: Group) -> dict:
 
 
 def comparisons(found: list[Group], margins: dict[str, float]) -> pd.DataFrame:
-    """One row for each pair of curves of a model and dataset: a minus b, over the seeds that both
-    have.
+    """One row for each pair of curves of a model and dataset: a minus b, over shared seeds.
 
     A difference is positive where a is better. That of two perplexities is the difference of their
     logarithms.
@@ -172,8 +169,9 @@ def _pair(a: Curve, b: Curve, group: Group, margin: float) -> dict:
 
 
 def _failed_runs(curve: Curve) -> list[str]:
-    """A curve's notes with its name, except that it has one seed: a pair says that of its own
-    seeds.
+    """A curve's notes on failed runs, with its name.
+
+    That it has one seed is left out: a pair says that of the seeds that both curves have.
     """
     notes = [note for note in curve.note.split("; ") if note and note != ONE_SEED]
     return [f"{curve.name}: {note}" for note in notes]

@@ -19,8 +19,9 @@ def mcnemar(
     a: ArrayLike,  # (E,)
     b: ArrayLike,  # (E,)
 ) -> float:
-    """Exact two-sided p-value of McNemar's test on the 0/1 scores of two models; 1 where they never
-    disagree.
+    """Exact two-sided p-value of McNemar's test on the 0/1 scores of two models.
+
+    It is 1 where the models never disagree.
 
     Raises:
         ValueError: a and b are not two rows of equal length, or a score is neither 0 nor 1.

@@ -1,5 +1,4 @@
-"""Quality against each cost: which curves are on the Pareto front, how surely, and what is best
-within each budget.
+"""Quality against each cost: the Pareto front, and the best curve within each budget.
 
 Costs are taken as exact. How surely a curve is on the front is the share of random resamples of
 seeds and examples in which it is; curves that share seeds or examples get the same resamples of
@@ -75,8 +74,7 @@ def _points(frames: dict[str, pd.DataFrame], found: Costs) -> pd.DataFrame:
 
 
 def fronts(points: pd.DataFrame, scored: list[Group]) -> pd.DataFrame:
-    """One row for each curve and cost: whether, by its mean, it is on the front of the ranked
-    curves, and how surely.
+    """One row for each curve and cost: whether it is on the front, and how surely.
 
     Args:
         points: What `views` makes of the tables: a row for each curve and cost.
@@ -109,9 +107,7 @@ def _front(rows: pd.DataFrame, draws: dict[tuple, NDArray]) -> pd.DataFrame:
 
 
 def _draws(group: Group) -> dict[tuple, NDArray]:
-    """(method, rank) -> the curve's mean score in each of DRAWS resamples of seeds and examples;
-    more is better.
-    """
+    """(method, rank) -> the curve's mean score in DRAWS resamples; more is better."""
     chance = np.random.default_rng(0)
     curves = [curve for curve in group.curves if curve.seeds]
     seed_weights = {}  # seeds -> (DRAWS, S): how often each is drawn, as a share
@@ -141,8 +137,7 @@ def _example_counts(examples: int, chance: np.random.Generator) -> NDArray:
 
 
 def ladders(points: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
-    """One row for each budget: the best curve that costs no more, and the curves that are tied with
-    it or undecided.
+    """One row for each budget: the best curve that costs no more, and those not shown worse.
 
     The budgets of a cost are the amounts that occur.
 

@@ -157,8 +157,9 @@ def linearised_by_seed(
     scores: NDArray,  # (S, E)
     weights: NDArray,  # (S, E)
 ) -> NDArray:
-    """Scores whose plain mean over examples is each seed's weighted one, and whose variance is its
-    variance to first order.
+    """Scores whose plain mean over examples is each seed's weighted one.
+
+    Their variance is that of the weighted mean, to first order.
 
     As `variance.linearised`, but each seed may weigh the examples differently, as random masks do.
     """
@@ -224,8 +225,9 @@ def mixed(runs: pd.DataFrame) -> dict[tuple[str, str], str]:
 
 
 def _unequal_values(rows: pd.DataFrame, column: str) -> str:
-    """`updates: 252, but 100 for lora r8`, the most frequent value first; empty where all are
-    equal.
+    """`updates: 252, but 100 for lora r8`; empty where all are equal.
+
+    The most frequent value comes first.
     """
     if column == "tokens":
         parts = [part for _, part in rows.groupby("seed")]

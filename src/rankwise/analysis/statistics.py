@@ -1,5 +1,4 @@
-"""Intervals and tests for scores of S seeds on E examples, paired across methods by seed and
-example.
+"""Intervals and tests for scores of S seeds on E examples, paired by seed and example.
 
 The mean that is estimated is the one over all seeds and all examples that might have been drawn.
 variance.py says where the intervals and p-values come from, and how well they hold.
@@ -245,8 +244,9 @@ def _on_log_odds(
 
 
 def _tail(estimate: Estimate, distance: float) -> float:
-    """One-sided p-value of a distance in the unit of the scores; without any spread the value is
-    exact.
+    """One-sided p-value of a distance in the unit of the scores.
+
+    Without any spread the value is exact, and p is 0, 1, or 0.5 at a distance of 0.
     """
     error = np.asarray(estimate.standard_error)
     scaled = np.divide(distance, error, out=np.zeros(error.shape), where=error != 0)

@@ -1,6 +1,4 @@
-"""The paper's table: each curve's metric with its interval, which are best, tied or undecided, and
-what each costs.
-"""
+"""The paper's table: each curve's metric with its interval, what is best or tied, and costs."""
 
 from pathlib import Path
 
@@ -72,9 +70,7 @@ def summary(frames: dict[str, pd.DataFrame], found: Costs, labels: dict[str, str
 
 
 def _training(runs: pd.DataFrame, curves: pd.MultiIndex) -> pd.DataFrame:
-    """The columns of EQUAL, a row for each curve: means over its runs that ended well, or the names
-    of its devices.
-    """
+    """The columns of EQUAL for each curve: means over its sound runs, or its devices' names."""
     by_curve = runs[runs["status"] == "ok"].groupby(CURVE, sort=False)
     columns = {}
     for name in EQUAL:
@@ -88,9 +84,7 @@ def _joined(names: pd.Series) -> str | None:
 
 
 def _statuses(runs: pd.DataFrame) -> str:
-    """`ok`, or how many runs of a curve failed, and why: `unsupported (1 of 3): the model has no
-    biases`.
-    """
+    """`ok`, or what befell runs of a curve: `unsupported (1 of 3): the model has no biases`."""
     failed = runs[runs["status"] != "ok"].fillna({"reason": ""})
     texts = []
     for (status, *reasons), count in failed.value_counts(sort=False).items():
@@ -114,8 +108,9 @@ def _metrics(estimates: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best(estimates: pd.DataFrame, comparisons: pd.DataFrame, status: pd.Series) -> pd.Series:
-    """How each curve stands beside the best of its model and dataset. A curve with a failed run is
-    not ranked.
+    """How each curve stands beside the best of its model and dataset.
+
+    A curve with a failed run is not ranked.
     """
     by_curve = estimates.set_index(CURVE)
     ranked = by_curve[status.reindex(by_curve.index) == "ok"]
@@ -171,9 +166,7 @@ def _shown_costs(found: Costs, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shown_time(known: pd.DataFrame, n: pd.Series) -> str | None:
-    """The first column of TIMES that every trained curve has: times of two kinds would not be
-    comparable.
-    """
+    """The first column of TIMES that every trained curve has, so that times are comparable."""
     is_trained = known["step_time_s"].notna() if "step_time_s" in known else n > 0
     for name in TIMES:
         if name in known and known.loc[is_trained, name].notna().all():

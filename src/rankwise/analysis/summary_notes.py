@@ -1,6 +1,4 @@
-"""The notes under the paper's table: what its marks mean, how much training its rows had, what is
-not equal.
-"""
+"""The notes under the paper's table: its marks, the training, what is not equal."""
 
 import pandas as pd
 

@@ -1,6 +1,4 @@
-"""Write a table as CSV and Parquet for programs, as Markdown and LaTeX (booktabs) for papers; read
-it back.
-"""
+"""Write a table as CSV and Parquet for programs, and as Markdown and LaTeX for papers."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -191,9 +189,7 @@ def _markdown_text(text: str) -> str:
 
 
 def latex(frame: pd.DataFrame, notes: Sequence[str] = ()) -> str:
-    r"""A tabular with the rules of booktabs and a \midrule between groups, with each note as a line
-    under it.
-    """
+    r"""A booktabs tabular with a \midrule between groups, and each note as a line under it."""
     table = formatted(frame, r"\textbf{{{}}}".format, _latex_text)
     rows = [" & ".join(row) + r" \\" for row in table.itertuples(index=False, name=None)]
     for number in _starts_of_groups(frame):

@@ -172,9 +172,7 @@ def _best_trials(results: list[dict]) -> dict[tuple, str | None]:
 
 
 def place(stored: dict) -> dict:
-    """Where a result was made: its lock, and what its job recorded without what belongs to the job
-    alone.
-    """
+    """Where a result was made: its lock, and its environment without what is the job's own."""
     return {**stored["request"].get("environment", {}), **without(stored["environment"], PER_JOB)}
 
 
@@ -230,8 +228,9 @@ def _training(stored: dict) -> dict:
 
 
 def _frame(rows: list[dict], order: Iterable[str]) -> pd.DataFrame:
-    """The columns of `order` that some row has. A table with a status also has a reason, even if no
-    run failed.
+    """The columns of `order` that some row has.
+
+    A table with a status also has a reason, even if no run failed.
     """
     if not rows:
         return pd.DataFrame(columns=CELL)

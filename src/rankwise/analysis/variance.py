@@ -1,5 +1,6 @@
-"""The variance of a mean over two crossed random samples, S seeds and E examples, and the intervals
-that follow from it.
+"""The variance of a mean over random seeds and examples, and the intervals that follow.
+
+S seeds and E examples are two crossed random samples.
 
 A score is mean + effect of its seed + effect of its example + residual, all effects random. From
 the mean squares of the (S, E) table of scores, the variance of its mean has two parts:
@@ -111,8 +112,9 @@ def reach(b: ArrayLike, a: ArrayLike, seeds: int, level: float) -> NDArray:
 
 
 def tail(distance: ArrayLike, share: ArrayLike, seeds: int) -> NDArray:
-    """One-sided p-value of a distance in standard errors: `quantile` inverted, by bisection of log
-    p.
+    """One-sided p-value of a distance in standard errors: `quantile` inverted.
+
+    By bisection of log p.
 
     `quantile` has no closed inverse. It falls as the error grows, so a bisection always finds it.
     """
@@ -178,8 +180,9 @@ def linearised(
     scores: NDArray,  # (..., S, E)
     weights: ArrayLike | None,  # (E,)
 ) -> NDArray:
-    """Scores whose plain mean is the weighted mean, and whose variance is its variance to first
-    order.
+    """Scores whose plain mean is the weighted mean.
+
+    Their variance is that of the weighted mean, to first order.
 
     A weighted mean is a ratio of two sums that both vary with the examples. Its linearisation is m
     + w / mean(w) (y - m).

@@ -58,8 +58,9 @@ class ConfigError(ValueError):
 
 
 class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """A YAML loader that refuses a key that stands twice, of which PyYAML would silently take the
-    last.
+    """A YAML loader that refuses a key that stands twice.
+
+    PyYAML would take the last one without a word.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -293,8 +294,7 @@ def without(entry: dict, keys: Collection[str]) -> dict:
 
 
 def first_dataset(entries: dict[str, dict], model: str) -> str:
-    """The first dataset that fits a model: the model has a head for its task and positions for its
-    length.
+    """The first dataset that fits a model's heads and positions.
 
     Args:
         entries: The library.

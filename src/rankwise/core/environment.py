@@ -35,8 +35,7 @@ def locked_versions(path: Path) -> dict[str, str]:
 
 
 def differences(lock: Path) -> dict[str, str]:
-    """Packages of a lock that are missing or installed in another version: `{"numpy": "2.0, locked
-    2.1"}`.
+    """Packages of a lock that are missing or have another version: name -> `2.0, locked 2.1`.
 
     The name of a build (+cpu, +cu130) does not count: a lock serves machines with any of them.
     """
@@ -72,8 +71,7 @@ def refusal(lock: Path) -> str | None:
 
 
 def verify_environment(planned: dict[str, str], root: Path) -> None:
-    """Refuse to work if the lock file changed since planning, or the installed packages differ from
-    it.
+    """Refuse to work if the lock file changed, or the installed packages differ from it.
 
     Args:
         planned: `lock`, the path of the lock file, and `digest`, that of its pins.

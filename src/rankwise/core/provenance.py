@@ -1,5 +1,4 @@
-"""Which source files decide a job's result, a digest of each, and whether a process really ran
-them.
+"""Which source files decide a job's result, and whether a process really ran them.
 
 A digest covers the syntax tree without docstrings. A comment, a docstring or the layout changes
 nothing, and the digest is the same on every supported Python. Pages, styles and scripts beside a
@@ -146,8 +145,9 @@ def source_closure(module: str) -> frozenset[str]:
 
 @functools.cache
 def _imports(path: Path, package: str) -> tuple[str, ...]:
-    """Every name that a file may import as a module, also inside functions; `package` resolves
-    relative imports.
+    """Every name that a file may import as a module, also inside functions.
+
+    `package` is the file's package, which resolves relative imports.
     """
     names = []
     for node in ast.walk(_parse(path)):
@@ -187,8 +187,9 @@ def data_files(module: str) -> dict[str, Path]:
 
 
 def source_file(name: str) -> str:
-    """The path of a source, by its name in requests: `rankwise.optim.adamw` ->
-    `src/rankwise/optim/adamw.py`.
+    """The path of a source, by its name in requests.
+
+    `rankwise.optim.adamw` -> `src/rankwise/optim/adamw.py`
     """
     module, _, data = name.partition("/")
     if module == SCRIPT_DIR:
@@ -226,8 +227,9 @@ def verify(code: dict[str, str], script: Path) -> None:
 
 
 def _loaded_files() -> dict[str, Path]:
-    """Name -> file of every source of ours that this process has loaded, data files of packages
-    included.
+    """Name -> file of every source of ours that this process has loaded.
+
+    Data files of loaded packages are included.
     """
     loaded = [name for name in sys.modules if name.split(".")[0] == PACKAGE]
     files = {name: Path(sys.modules[name].__file__) for name in loaded if name not in EXEMPT}

@@ -55,9 +55,7 @@ def _natural_order(key: str) -> list[str | int]:
 
 
 def _claim(shared: dict, own: dict) -> dict:
-    """One claim: what its family says and what its own number says, with everything that follows
-    from them filled in.
-    """
+    """One claim: its family's entry and its own, with everything that follows filled in."""
     claim = merge(shared, own)
     tolerance = claim.pop("tolerance", {})
     claim["tolerance"] = _absolute(tolerance, claim["published"])
@@ -74,17 +72,13 @@ def _claim(shared: dict, own: dict) -> dict:
 
 
 def _absolute(tolerance: dict, published: float) -> float:
-    """A tolerance in the claim's unit; it may be given there, or as a fraction of the published
-    number.
-    """
+    """A tolerance in the claim's unit, given so or as a fraction of the published number."""
     share = abs(published) * tolerance.get("fraction", 0)
     return tolerance.get("value", share)
 
 
 def needs(wanted: dict) -> str:
-    """What deciding a claim takes: `GPU (any), hub, 0.4 h`; empty where the model's shapes are
-    enough.
-    """
+    """What deciding a claim takes: `GPU (any), hub, 0.4 h`; empty where shapes are enough."""
     parts = []
     if "gpu" in wanted:
         parts.append(f"GPU ({wanted['gpu']})")
