@@ -216,7 +216,7 @@ def _engine(name: str, arguments: tuple[str, ...]) -> dict:
 
 def _slurm() -> dict:
     """`nodes` of a cluster, those that are alike as one with their `count`."""
-    said = probe.run("sinfo", "--noheader", "--Node", "--format", slurm_nodes.COLUMNS)
+    said = probe.run("sinfo", "--noheader", "--Node", "--format", slurm_nodes.SINFO_COLUMNS)
     if said.trouble:
         return {"trouble": f"sinfo {said.trouble}"}
     alike = Counter(

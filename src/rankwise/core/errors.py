@@ -2,4 +2,4 @@
 
 
 class Unsupported(ValueError):
-    """A method cannot train a model; the message says why."""
+    """A method cannot train a model; the message is the reason."""

@@ -1,48 +1,47 @@
-"""What a column measures and in which unit, by its name `{quantity}_{unit}`.
-
-Standard library only.
+"""Units: what a column's name `{quantity}_{unit}` says, and the sizes of memory. Standard library
+only.
 """
 
-# Ending of a column's name -> its unit as people see it. `_per_s` stands before `_s`, which it also
-# ends with.
+KIB, MIB, GIB = 2**10, 2**20, 2**30  # bytes
+
+# Ending of a column's name -> its unit in tables and figures. `_per_s` must come before `_s`, which
+# it also ends with.
 UNITS = {
     "_percent": "%", "_fraction": "", "_bytes": "B", "_kib": "KiB", "_mib": "MiB", "_gib": "GiB",
     "_nats": "nats", "_per_s": "/s", "_flops": "FLOPs", "_joules": "J", "_watts": "W",
     "_tokens": "tokens", "_parameters": "parameters", "_s": "s",
 }  # fmt: skip
-# Endings that belong to the quantity's name too: `trainable_parameters`, not `trainable`.
-KEPT = ("_per_s", "_parameters")
+PART_OF_QUANTITY = (
+    "_per_s",
+    "_parameters",
+)  # endings without which the quantity would be another one
 
 
 def unit(column: str) -> str:
-    """The unit of a column: `optimizer_state_mib` -> `MiB`; empty for a count or a ratio."""
-    for ending, shown in UNITS.items():
+    """`optimizer_state_mib` -> `MiB`; an empty text for a count or a ratio."""
+    for ending, name in UNITS.items():
         if column.endswith(ending):
-            return shown
+            return name
     return ""
 
 
 def quantity(column: str) -> str:
-    """What a column measures: `optimizer_state_mib` -> `optimizer_state`."""
+    """`optimizer_state_mib` -> `optimizer_state`."""
     for ending in UNITS:
-        if ending not in KEPT and column.endswith(ending):
+        if ending not in PART_OF_QUANTITY and column.endswith(ending):
             return column.removesuffix(ending)
     return column
 
 
 def of_column(column: str, columns: dict[str, list[str]]) -> str:
-    """The table that holds the quantity of a column, in any unit.
+    """The first table that has the quantity of `column` in any unit; if none has, the first table.
 
     Args:
-        column: Such as `optimizer_state_mib`.
-        columns: Table -> its columns.
-
-    Returns:
-        The first table with a column whose quantity the name begins with; if there is none, the
-        first table.
+        column: Name of a column in a table that was made from others.
+        columns: Table -> its columns, of these others.
     """
     wanted = f"{quantity(column)}_"
-    for table, own_columns in columns.items():
-        if any(wanted.startswith(f"{quantity(own)}_") for own in own_columns):
+    for table, names in columns.items():
+        if any(wanted.startswith(f"{quantity(name)}_") for name in names):
             return table
     return next(iter(columns))
