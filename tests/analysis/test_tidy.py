@@ -29,7 +29,9 @@ def runs(tmp_path: Path) -> list[Planned]:
 def test_a_stale_result_is_refused_by_name(runs) -> None:
     path, planned = runs[1]
     changed = {**planned, "schedule": {**planned["schedule"], "epochs": 4}}
-    message = r"1 of 5 results are stale; first .*lora40\.json.*schedule\.epochs: result has 3, planned 4"
+    message = (
+        r"1 of 5 results are stale; first .*lora40\.json.*schedule\.epochs: result has 3, planned 4"
+    )
     with pytest.raises(tidy.StaleResult, match=message):
         tidy.collect([runs[0], (path, changed), *runs[2:]])
 

@@ -75,7 +75,12 @@ def _run(scores: list, weights: list | None, rank: int, seed: int) -> dict:
         metric, score = {"accuracy_fraction": mean}, "correct_fraction"
     else:
         metric, score = {"perplexity": math.exp(mean)}, "loss_nats"
-    counts = {"updates": 10, "samples": 80, "tokens": 800 + seed, "trainable_parameters": 100 + rank}
+    counts = {
+        "updates": 10,
+        "samples": 80,
+        "tokens": 800 + seed,
+        "trainable_parameters": 100 + rank,
+    }
     return {
         "metrics": {**metric, **counts},
         "examples": {score: values.tolist(), "predictions": share.tolist()},
