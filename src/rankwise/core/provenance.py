@@ -41,7 +41,16 @@ class SourceChanged(RuntimeError):
 
 
 def digest(value: object) -> str:
-    """16 hexadecimal digits of a JSON value, whatever the order of its keys."""
+    """16 hexadecimal digits of a JSON value, whatever the order of its keys.
+
+    The value is brought into the form that it has after it was written to a file and read again:
+    keys that are numbers become texts, and sort as texts.
+    """
+    return _hexdigest(json.loads(json.dumps(value)))
+
+
+def _hexdigest(value: object) -> str:
+    """The digest of a value whose keys are texts."""
     text = json.dumps(value, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
 
@@ -62,7 +71,7 @@ def lock_digest(path: Path) -> str:
 @functools.cache
 def code_digest(path: Path) -> str:
     """Digest of a file's syntax tree; comments, docstrings and layout do not count."""
-    return digest(_normalised(_parse(path)))
+    return _hexdigest(_normalised(_parse(path)))
 
 
 def code_digest_now(path: Path) -> str:
