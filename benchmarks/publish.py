@@ -1,4 +1,4 @@
-"""Copy a study's tables and figures from results/ into benchmarks/NAME, and write them into the README's marked blocks.
+"""Copy a study's tables and figures from results/ into benchmarks/NAME, and write them into the marked blocks of README.md and docs/.
 
     python benchmarks/publish.py laptop
 
@@ -135,7 +135,7 @@ def fill(text: str) -> str:
 
 
 def main() -> None:
-    """Publish the study named on the command line, if any, then fill the README."""
+    """Publish the study named on the command line, if any, then fill the pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", nargs="?", help="name of the folder below benchmarks/")
     parser.add_argument(
@@ -144,8 +144,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.study:
         publish(given.study, given.results)
-    readme = ROOT / "README.md"
-    readme.write_text(fill(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

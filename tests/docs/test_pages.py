@@ -1,4 +1,4 @@
-"""What the pages say is so: numbers come from files, files are there, and the example of a method works as it stands."""
+"""What README and docs say is so: measured numbers come from files, and files that are named exist."""
 
 import re
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.doc_blocks import FENCE, pages
 from helpers.repository import CLEAN, ROOT, edit
 
 README = (ROOT / "README.md").read_text()
@@ -21,10 +22,6 @@ MEASURED = re.compile(
 )
 # Numbers with a unit that a person typed, and why each is no result of ours.
 TYPED = {
-    "README.md": {
-        "22.7 M parameters": "the size of the encoder, which names it",
-        "95 %": "the level that intervals are drawn at",
-    },
     "docs/methods.md": {
         "5 to 10 %": "the paper's setting",
         "15 %": "the formula before it, at the s and r named",
@@ -32,15 +29,37 @@ TYPED = {
         "64 bytes": "the format of a table of levels",
         "4 B": "the type of a step count",
     },
+    "docs/benchmarks.md": {"22.7 M parameters": "the size of the encoder, which names it"},
+    "docs/statistics.md": {"95 %": "the level that intervals are drawn at"},
+    "docs/results.md": {
+        "95 %": "the level that intervals are drawn at",
+        "2 %": "the limit of a ledger's residual",
+    },
+    "docs/memory.md": {"2 %": "the limit of a ledger's residual"},
 }
 
 
-def test_measured_blocks_are_the_files_that_they_name() -> None:
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", pages(), ids=named)
+def test_measured_blocks_are_the_files_that_they_name(page: Path) -> None:
+    """`python benchmarks/publish.py` fills them."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from publish import fill
 
-    assert fill(README) == README
+    assert fill(page.read_text()) == page.read_text()
+
+
+def test_the_readme_shows_a_real_study() -> None:
     assert re.search(r"<!-- begin benchmarks/laptop/summary.md -->\n\n\| model", README)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 120
+    written = re.sub(r"<!-- begin (\S+) -->.*?<!-- end \1 -->", "", README, flags=re.DOTALL)
+    assert [line for line in written.splitlines() if len(line) > 110] == []
 
 
 def test_the_page_of_methods_is_what_the_command_prints() -> None:
@@ -52,7 +71,7 @@ def test_the_page_of_methods_is_what_the_command_prints() -> None:
         text=True,
     )
     assert done.stdout == (ROOT / "docs/methods.md").read_text(), (
-        f"run `make docs`; {done.stderr[-500:]}"
+        f"run `make docs/methods.md`; {done.stderr[-500:]}"
     )
 
 
@@ -64,9 +83,7 @@ def typed_numbers(page: str) -> list[str]:
     return [found[0] for found in MEASURED.finditer(" ".join(words.split()))]
 
 
-@pytest.mark.parametrize(
-    "file", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
-)
+@pytest.mark.parametrize("file", [named(page) for page in pages()])
 def test_no_measured_number_is_typed_by_hand(file: str) -> None:
     page = (ROOT / file).read_text()
     if file == "docs/methods.md":
@@ -94,22 +111,36 @@ def test_a_typed_number_would_be_found(sentence: str, found: list[str]) -> None:
     assert typed_numbers(sentence) == found
 
 
-def test_files_named_are_there() -> None:
-    for name in re.findall(
-        r"\]\(([\w/.]+)\)|`((?:config|benchmarks|tests|envs)/[\w/.]+\.\w+)`", README
-    ):
-        assert (ROOT / (name[0] or name[1])).is_file(), name
+@pytest.mark.parametrize("page", pages(), ids=named)
+def test_files_named_exist(page: Path) -> None:
+    """Files of the repository in code and pictures; links between pages are MkDocs' to check."""
+    text = FENCE.sub("", page.read_text())
+    files = re.findall(
+        r"`((?:config|benchmarks|tests|envs|docker|profiles|src)/[\w/.-]+\.\w+)`", text
+    )
+    files += re.findall(r"\]\((?:\.\./)*(benchmarks/[\w/.-]+)\)", text)
+    invented = {"config/mine.yaml"}
+    assert [file for file in files if file not in invented and not (ROOT / file).is_file()] == []
 
 
-def test_the_example_of_a_method_works_as_it_stands(clone: Path) -> None:
-    """Its file and its entry, and nothing else, make a new curve: here its trainable parameters on DistilBERT."""
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_of_pages_in_the_root_exist(page: str) -> None:
+    for link in re.findall(r"\]\(([\w/.-]+)(?:#[\w-]+)?\)", (ROOT / page).read_text()):
+        assert (ROOT / link).is_file(), link
+
+
+def test_the_readmes_method_is_the_example_file() -> None:
+    shown = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    assert shown == (ROOT / "docs/examples/methods/norms_only.py").read_text()
+
+
+def test_the_readmes_method_works_as_it_stands(clone: Path) -> None:
+    """Its file and its entry, and nothing else, make a new curve: here its trainable parameters."""
     source = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
-    entry = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1]
-    source = "\n".join(line.removeprefix("   ") for line in source.splitlines())
-    head = "from dataclasses import dataclass\n\nfrom torch import nn\n\nfrom rankwise.methods.parts.base import Method, train_only\n\n\n"
-    (clone / "src/rankwise/methods/norms_only.py").write_text(head + source + "\n")
+    entry = re.search(r"`(norms_only: \{.*?\})`", README)[1]
+    (clone / "src/rankwise/methods/norms_only.py").write_text(source)
     methods = clone / "config/methods.yaml"
-    methods.write_text(methods.read_text() + entry.strip() + "\n")
+    methods.write_text(f"{methods.read_text()}\n{entry}\n")
     edit(
         clone / "config/demo.yaml",
         "methods: [full, lora, rsvd]\n    ranks: [4, 8",
