@@ -1,4 +1,8 @@
-"""Rankwise: from one study to its runs, profiles, tables, figures and page. The table of contents; the work is in rules/."""
+"""Rankwise: from one study to its runs, profiles, tables, figures and page.
+
+This file is the table of contents; each file in rules/ makes one kind of output. It can be used
+as it is, or as a module of another repository's Snakefile.
+"""
 
 from snakemake.utils import min_version
 
@@ -6,7 +10,7 @@ min_version("9.27")
 
 if "question" not in config:  # no --configfile: the paper study
 
-    configfile: "config/config.yaml"
+    configfile: str(workflow.current_basedir.join("config/config.yaml").get_path_or_uri(False))
 
 
 include: "rules/common.smk"
@@ -35,5 +39,4 @@ rule all:
         outputs.REPORT,
 
 
-onstart:
-    check_machine()
+snakemake_adapter.on_start(workflow, check_machine)

@@ -1,10 +1,14 @@
-"""Published numbers and what becomes of them here."""
+"""Published numbers, and a verdict on each.
+
+Reads: the tables that decide claims, as far as the study has them.
+Writes: results/claims.csv (and .md, .tex, .parquet) and results/claims.png (and .svg, .pdf).
+"""
 
 
 rule claims:
-    """Compare every claim with the table that decides it, if the study has that."""
+    """Compare every published number with the table that decides it."""
     input:
-        [f"results/tables/{name}.csv" for name in outputs.claim_inputs(PLAN)],
+        tables(outputs.claim_inputs(PLAN)),
     output:
         csv="results/claims.csv",
         md="results/claims.md",
@@ -19,18 +23,21 @@ rule claims:
     resources:
         runtime=10,
     params:
-        request=dumps(outputs.claims_request(PLAN)),
+        request=requests.write(outputs.claims_request(PLAN)),
     shell:
-        "python workflow_scripts/claims.py --request {params.request:q} --output {output.csv:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.script claims \
+            --request @results/.requests/{params.request}.json --output {output.csv:q} >{log:q} 2>&1
+        """
 
 
 rule claims_figure:
-    """Draw how far ours are from the published numbers."""
+    """Draw how far our numbers are from the published ones."""
     input:
         "results/claims.csv",
-        [f"results/tables/{name}.csv" for name in outputs.claim_tables(PLAN)],
+        tables(outputs.claim_tables(PLAN)),
     output:
-        png=report("results/claims.png", caption="captions/claims.rst", category="Claims"),
+        png=report("results/claims.png", caption="figure_caption.rst", category="Claims"),
         svg="results/claims.svg",
         pdf="results/claims.pdf",
     log:
@@ -42,6 +49,9 @@ rule claims_figure:
     resources:
         runtime=10,
     params:
-        request=dumps(outputs.claims_figure_request(PLAN)),
+        request=requests.write(outputs.claims_figure_request(PLAN)),
     shell:
-        "python workflow_scripts/claims_figure.py --request {params.request:q} --output {output.png:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.script claims_figure \
+            --request @results/.requests/{params.request}.json --output {output.png:q} >{log:q} 2>&1
+        """

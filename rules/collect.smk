@@ -1,8 +1,12 @@
-"""Tidy tables: one row a run (or an epoch of it), from results that answer the planned requests. Stale ones are refused."""
+"""Tidy tables: one row for each run, or for each epoch, example or phase of it.
+
+Reads: the results of one measurement. A result that answers another request is refused.
+Writes: results/tables/{table}.csv, with Parquet, Markdown and LaTeX beside it.
+"""
 
 
 rule collect:
-    """Gather one measurement's results into results/tables/{table}.csv, with Parquet, Markdown and LaTeX beside it."""
+    """Gather the results of one measurement into a tidy table."""
     input:
         lambda wildcards: results_of(wildcards.table),
     output:
@@ -21,13 +25,16 @@ rule collect:
     resources:
         runtime=10,
     params:
-        request=lambda wildcards: dumps(outputs.table_request(PLAN, wildcards.table)),
+        request=lambda wildcards: requests.write(outputs.table_request(PLAN, wildcards.table)),
     shell:
-        "python workflow_scripts/collect.py --request {params.request:q} --output {output.csv:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.script collect \
+            --request @results/.requests/{params.request}.json --output {output.csv:q} >{log:q} 2>&1
+        """
 
 
 rule collect_examples:
-    """Gather every run's scores by example of the reported split into results/tables/examples.parquet."""
+    """Gather the scores of every run, by example of the reported split."""
     input:
         results_of("runs"),
     output:
@@ -41,6 +48,9 @@ rule collect_examples:
     resources:
         runtime=10,
     params:
-        request=dumps(outputs.table_request(PLAN, "examples")),
+        request=requests.write(outputs.table_request(PLAN, "examples")),
     shell:
-        "python workflow_scripts/collect.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.script collect \
+            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1
+        """

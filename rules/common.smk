@@ -1,49 +1,54 @@
-"""From the configuration to cells, paths and requests. No rules; whatever is wrong ends here, in one sentence."""
+"""From the configuration to cells, paths and requests.
 
+This file has no rules. It reads the study, refuses whatever is wrong with it in one sentence, and
+defines the functions that the rules in the other files use.
+
+Reads: the study (`config`), the library of entries in config/, the locks in envs/.
+Defines: PLAN (all cells and requests), functions from wildcards to parameters and resources.
+"""
+
+import functools
 import sys
 from pathlib import Path
 
-ROOT = Path(workflow.basedir)
-sys.path.insert(0, str(ROOT / "src"))
+# The workflow's own sources, also where it is a module of another repository's Snakefile.
+RULES = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
+sys.path.insert(0, str(RULES.parent / "src"))
 
 from rankwise.checks import preflight
-from rankwise.execution import container, job_memory, slurm_nodes, slurm_request
-from rankwise.study import outputs, text_outputs
-from rankwise.execution.gpus import CardError
+from rankwise.core import requests
 from rankwise.core.config import ConfigError
+from rankwise.execution import container as container_image
+from rankwise.execution import job_memory, slurm_nodes, slurm_request, snakemake_adapter
 from rankwise.execution.gpu_needs import card_need
-from rankwise.study.plan import MEASUREMENTS, Cell, Plan, dumps, study_file
+from rankwise.execution.gpus import CardError
+from rankwise.study import outputs, text_outputs
+from rankwise.study.plan import MEASUREMENTS, Cell, Plan, study_file
 
-DEPLOYED = {method.name for method in workflow.deployment_settings.deployment_method}  # --sdm
-# Jobs run on this machine, and are started from here: not on a cluster, nor on a node of one.
-LOCAL = workflow.is_main_process and workflow.resource_settings.nodes is None
-
-
-def card_limits():
-    """Snakemake's limit on the resource gpu, and what --set-resources gives each rule of it."""
-    limit = workflow.resource_settings._parsed_resources.get("gpu")
-    own = workflow.resource_settings._parsed_overwrite_resources
-    asked = {rule: found["gpu"].raw for rule, found in own.items() if "gpu" in found}
-    return (limit.value if limit else None), asked
-
+PROJECT = Path.cwd()  # studies, results and logs lie here
+DEPLOYED = snakemake_adapter.deployment_methods(workflow)
+LOCAL = snakemake_adapter.runs_locally(workflow)
 
 try:
-    CLUSTER = slurm_request.settings(config.pop("cluster", None), ROOT)
-    if CLUSTER and not any(word.startswith("--res") for word in sys.argv):
-        workflow.global_resources._data.pop("gpu", None)  # profiles/default, which --profile reads too, limits this machine
-    STUDY_FILE = study_file(workflow.overwrite_configfiles, ROOT)
-    PLAN = Plan(config, ROOT, STUDY_FILE)
-    preflight.check_targets(sys.argv[1:], PLAN)
+    snakemake_adapter.check_version()
+    CLUSTER = slurm_request.settings(config.pop("cluster", None), PROJECT)
+    if CLUSTER and not snakemake_adapter.sets_resources():
+        snakemake_adapter.drop_gpu_limit(workflow)
+    STUDY_FILE = study_file(snakemake_adapter.config_file(workflow), PROJECT)
+    PLAN = Plan(config, PROJECT, STUDY_FILE)
+    preflight.check_targets(snakemake_adapter.command_line(), PLAN)
     if LOCAL:
-        preflight.check_cards(*card_limits())
-    IMAGE = container.reference(ROOT)
+        preflight.check_cards(*snakemake_adapter.gpu_limits(workflow))
+    IMAGE = container_image.reference(PROJECT)
     if workflow.is_main_process and "APPTAINER" in DEPLOYED:
-        container.check(IMAGE, ROOT)
-except (ConfigError, CardError) as error:
+        container_image.check(IMAGE, PROJECT)
+except (ConfigError, CardError, snakemake_adapter.UntestedSnakemake) as error:
     sys.exit(str(error))
 
-preflight.set_environment(ROOT, PLAN, warm=workflow.is_main_process and not CLUSTER)
-PRETRAINED = [name for name, entry in PLAN.library["models"].items() if "pretrain" in entry.get("weights", {})]
+preflight.set_environment(PLAN, warm=workflow.is_main_process and not CLUSTER)
+PRETRAINED = [
+    name for name, entry in PLAN.library["models"].items() if "pretrain" in entry.get("weights", {})
+]
 
 
 wildcard_constraints:
@@ -58,67 +63,108 @@ wildcard_constraints:
 
 
 def cell_of(wildcards):
-    seed = {"seed": int(wildcards.seed)} if hasattr(wildcards, "seed") else {}
-    seed |= {"trial": wildcards.trial} if hasattr(wildcards, "trial") else {}
+    """The cell that a job's wildcards name."""
+    coordinates = {}
+    if hasattr(wildcards, "seed"):
+        coordinates["seed"] = int(wildcards.seed)
+    if hasattr(wildcards, "trial"):
+        coordinates["trial"] = wildcards.trial
     return Cell(
         wildcards.model,
         wildcards.dataset,
         wildcards.method,
         int(wildcards.rank),
-        **seed,
+        **coordinates,
     )
 
 
+# Parameters: a job's request is its only scientific one ------------------------------------------
+
+
 def request_of(measurement):
-    """A function from wildcards to the request of one cell, as the string that decides whether its job reruns."""
-    return lambda wildcards: dumps(PLAN.request(measurement, cell_of(wildcards)))
+    """A function from wildcards to the digest of one cell's request, which lies in a file.
+
+    Snakemake reruns the job when the digest changes.
+    """
+    return lambda wildcards: _write_request(measurement, cell_of(wildcards))
+
+
+@functools.cache
+def _write_request(measurement, cell):
+    return requests.write(PLAN.request(measurement, cell))
+
+
+def title_of(measurement):
+    """A function from wildcards to what people read of a job: method, rank, seed, learning rate."""
+    return lambda wildcards: requests.title(PLAN.request(measurement, cell_of(wildcards)))
+
+
+def input_request(kind, wildcard):
+    """A function from wildcards to the digest of the request that prepares a model or dataset."""
+    return lambda wildcards: requests.write(PLAN.input_request(kind, wildcards[wildcard]))
+
+
+def input_title(kind, wildcard):
+    """A function from wildcards to what people read of a job that prepares an input."""
+    return lambda wildcards: requests.title(PLAN.input_request(kind, wildcards[wildcard]))
+
+
+# Resources ----------------------------------------------------------------------------------------
 
 
 def cards_of(measurement):
-    """A function from wildcards to the number of whole cards that a job takes."""
+    """A function from wildcards to the number of whole GPUs that a job takes."""
     return lambda wildcards: _card_need(measurement, cell_of(wildcards))[0]
 
 
 def card_memory_of(measurement):
-    """A function from wildcards to the GiB that a job takes of a card that it shares; a text, for Snakemake rounds numbers."""
+    """A function from wildcards to the GiB that a job takes of a GPU that it shares.
+
+    A text, since Snakemake rounds numbers.
+    """
     return lambda wildcards: f"{_card_need(measurement, cell_of(wildcards))[1]:g}"
 
 
 def _card_need(measurement, cell):
     on_gpu = PLAN.needs_gpu(measurement, cell)
-    predicted = job_memory.prediction(PLAN, cell) if on_gpu and PLAN.study["share"] else {}
+    shares = on_gpu and PLAN.study["share"]
+    predicted = job_memory.prediction(PLAN, cell) if shares else {}
     return card_need(PLAN.study, measurement, on_gpu, predicted, LOCAL)
 
 
 def training_memory(wildcards):
-    """Host memory (MiB) of a training."""
+    """Host memory of a training run, in MiB."""
     return job_memory.training_mib(PLAN, cell_of(wildcards))
 
 
 def training_minutes(wildcards):
-    """Minutes that a training may take."""
+    """The time limit of a training run, in minutes."""
     return job_memory.training_min(PLAN, cell_of(wildcards))
 
 
 def memory_of(measurement):
-    """A function from wildcards to the host memory (MiB) of a profile."""
+    """A function from wildcards to the host memory of a profile, in MiB."""
     return lambda wildcards: job_memory.profile_mib(PLAN, measurement, cell_of(wildcards))
 
 
 def group_of(measurement):
-    """A function from wildcards to the submission of a profile on a cluster: with the cell's others on the same kind of node."""
+    """A function from wildcards to the group of a profile, which a cluster runs as one submission.
+
+    A cell's profiles on the same kind of node form one group.
+    """
 
     def group(wildcards):
         node = "gpu" if PLAN.needs_gpu(measurement, cell_of(wildcards)) else "cpu"
-        name = "_".join([node, wildcards.model, wildcards.dataset, wildcards.method, f"r{wildcards.rank}"])
-        workflow.parent_groupids[name] = "profile"  # a profile's `group-components` joins what feeds nothing in its group
+        cell = [wildcards.model, wildcards.dataset, wildcards.method, f"r{wildcards.rank}"]
+        name = "_".join([node, *cell])
+        # `group-components: profile` in a cluster's profile joins groups of this name.
+        snakemake_adapter.name_group(workflow, name, "profile")
         return name
 
     return group
 
 
-def input_request(kind, wildcard):
-    return lambda wildcards: dumps(PLAN.input_request(kind, wildcards[wildcard]))
+# Files --------------------------------------------------------------------------------------------
 
 
 def results_of(table):
@@ -127,35 +173,43 @@ def results_of(table):
     return [PLAN.path(measurement, cell) for cell in PLAN.cells(measurement)]
 
 
+def tables(names):
+    """Paths of the CSV files of tables."""
+    return [f"{outputs.table_stem(name)}.csv" for name in names]
+
+
+# Before the first job -----------------------------------------------------------------------------
+
+
 def check_machine():
-    """Before the first job: refuse what cannot end well on this machine, or on any node of a cluster."""
-    jobs = [(job.rule.name, dict(job.wildcards_dict)) for job in workflow.dag.needrun_jobs()]
-    problems = preflight.problems(jobs, PLAN, workflow.local_exec, own=bool(DEPLOYED), limit=card_limits()[0])
+    """Refuse jobs that cannot end well on this machine, or on any node of a cluster."""
+    jobs = snakemake_adapter.needed_jobs(workflow)
+    limit, _ = snakemake_adapter.gpu_limits(workflow)
+    problems = preflight.problems(jobs, PLAN, workflow.local_exec, own=bool(DEPLOYED), limit=limit)
     if workflow.executor_plugin.name == "slurm":
-        problems += check_cluster()
+        problems += check_cluster(limit)
     if problems:
         raise WorkflowError("\n".join(problems))
     for note in preflight.card_notes(jobs, PLAN) if LOCAL else ():
         print(note, file=sys.stderr)
 
 
-def check_cluster():
-    """What a SLURM cluster could not run; its nodes' own disks are not looked at from here."""
-    submitted = {workflow.dag.get_job_group(job) or job for job in workflow.dag.needrun_jobs() if not job.is_local}
-    asks = [slurm_request.ask(name_of(one), dict(one.resources.items())) for one in submitted]
+def check_cluster(gpu_limit):
+    """What a SLURM cluster could not run. The nodes' own disks cannot be looked at from here."""
+    asks = [
+        slurm_request.ask(
+            snakemake_adapter.submission_name(workflow, one), dict(one.resources.items())
+        )
+        for one in snakemake_adapter.submissions(workflow)
+    ]
     settings, cores = workflow.executor_settings, workflow.resource_settings.cores
-    scratch = {str(one.resources.get("tmpdir").raw).strip("'") for one in workflow.rules}  # as given: nodes evaluate it
-    results = ROOT / "results"
-    folders = [results if results.exists() else ROOT, *(Path(folder) for folder in sorted(scratch) if folder.startswith("/"))]
+    results = PROJECT / "results"
+    folders = [results if results.exists() else PROJECT]
+    for scratch in sorted(snakemake_adapter.temporary_folders(workflow.rules)):
+        if scratch.startswith("/"):
+            folders.append(Path(scratch))
     return [
-        *slurm_request.options(CLUSTER, PLAN.file, PLAN.study["cpu_threads"], cores, card_limits()[0]),
+        *slurm_request.options(CLUSTER, PLAN.file, PLAN.study["cpu_threads"], cores, gpu_limit),
         *slurm_request.unlike(asks, settings.array_jobs),
         *slurm_nodes.refusals(asks, PLAN.file, settings.status_command, folders),
     ]
-
-
-def name_of(submission):
-    """A rule, or what all groups of a kind are called."""
-    return (
-        workflow.parent_groupids.get(submission.groupid, submission.groupid) if submission.is_group() else submission.rule.name
-    )

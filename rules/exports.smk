@@ -1,10 +1,14 @@
-"""A study's results in the layouts of published systems, for their users' scripts. Made when asked for."""
+"""A study's results in the layouts of published systems, for the scripts of their users.
+
+Reads: tidy tables and the results of runs. Made when asked for.
+Writes: results/exports/README.md, which stands for the files beside it.
+"""
 
 
 rule exports:
-    """Write results/exports: the README stands for the files beside it, which the job makes anew."""
+    """Write results/exports anew."""
     input:
-        tables=[f"results/tables/{name}.csv" for name in outputs.export_tables(PLAN)],
+        tables=tables(outputs.export_tables(PLAN)),
         runs=results_of("runs"),
     output:
         outputs.EXPORTS,
@@ -17,6 +21,9 @@ rule exports:
     resources:
         runtime=10,
     params:
-        request=dumps(outputs.exports_request(PLAN)),
+        request=requests.write(outputs.exports_request(PLAN)),
     shell:
-        "python workflow_scripts/exports.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.script exports \
+            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1
+        """

@@ -1,16 +1,25 @@
-"""Figures, each from the tidy tables that it needs and no others; PNG, SVG and PDF, with captions for Snakemake's report."""
+"""Figures, each drawn from the tidy tables that it needs and no others.
+
+Reads: results/tables/*.csv
+Writes: results/figures/{figure}.png, .svg and .pdf, with captions for Snakemake's report.
+"""
 
 from rankwise.study.captions import CAPTIONS
 
+# The caption's template reads it from here: a caption is no parameter, so an edit redraws nothing.
+config["figure_captions"] = {
+    name: f"**{caption.title}.** {caption.text}" for name, caption in CAPTIONS.items()
+}
+
 
 rule figure:
-    """Draw results/figures/{figure}.png, .svg and .pdf."""
+    """Draw one figure."""
     input:
-        lambda wildcards: [f"results/tables/{table}.csv" for table in outputs.FIGURE_TABLES[wildcards.figure]],
+        lambda wildcards: tables(outputs.FIGURE_TABLES[wildcards.figure]),
     output:
         png=report(
             "results/figures/{figure}.png",
-            caption="caption.rst",
+            caption="figure_caption.rst",
             category=lambda wildcards: CAPTIONS[wildcards.figure].category,
             labels=lambda wildcards: {"figure": CAPTIONS[wildcards.figure].title},
         ),
@@ -27,6 +36,9 @@ rule figure:
     resources:
         runtime=10,
     params:
-        request=lambda wildcards: dumps(outputs.figure_request(PLAN, wildcards.figure)),
+        request=lambda wildcards: requests.write(outputs.figure_request(PLAN, wildcards.figure)),
     shell:
-        "python workflow_scripts/figure.py --request {params.request:q} --output {output.png:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.script figure \
+            --request @results/.requests/{params.request}.json --output {output.png:q} >{log:q} 2>&1
+        """

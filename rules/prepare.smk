@@ -1,18 +1,30 @@
-"""Datasets and models at pinned revisions, brought into results/inputs and checked."""
+"""Prepared inputs: datasets and models at pinned revisions, checked.
+
+Reads: the hub, files, or a generator, as the entry says.
+Writes: results/inputs/datasets/{dataset}/dataset.json and results/inputs/models/{model}/model.json,
+each with its data files beside it.
+"""
 
 
 rule prepare_dataset:
-    """Write a dataset's splits: train, the selection slice held out of it, and the reported split."""
+    """Write the splits of a dataset: train, the selection slice held out of it, the reported one."""
     output:
         "results/inputs/datasets/{dataset}/dataset.json",
     log:
         "logs/prepare_dataset/{dataset}.log",
+    benchmark:
+        "logs/prepare_dataset/{dataset}.benchmark.tsv"
     conda:
         "../envs/environment.yaml"
     params:
         request=input_request("dataset", "dataset"),
+        title=input_title("dataset", "dataset"),
     shell:
-        "python workflow_scripts/prepare_dataset.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.script prepare_dataset \
+            --request @results/.requests/{params.request}.json --title {params.title:q} \
+            --output {output:q} >{log:q} 2>&1
+        """
 
 
 rule prepare_model:
@@ -21,12 +33,19 @@ rule prepare_model:
         "results/inputs/models/{model}/model.json",
     log:
         "logs/prepare_model/{model}.log",
+    benchmark:
+        "logs/prepare_model/{model}.benchmark.tsv"
     conda:
         "../envs/environment.yaml"
     params:
         request=input_request("model", "model"),
+        title=input_title("model", "model"),
     shell:
-        "python workflow_scripts/prepare_model.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.script prepare_model \
+            --request @results/.requests/{params.request}.json --title {params.title:q} \
+            --output {output:q} >{log:q} 2>&1
+        """
 
 
 rule pretrain_model:
@@ -39,11 +58,16 @@ rule pretrain_model:
         "logs/pretrain_model/{pretrained}.log",
     conda:
         "../envs/environment.yaml"
-    threads: lambda wildcards: PLAN.library["models"][wildcards.pretrained]["weights"]["pretrain"]["cpu_threads"]
+    threads: lambda wildcards: PLAN.pretraining_threads(wildcards.pretrained)
     params:
         request=input_request("model", "pretrained"),
+        title=input_title("model", "pretrained"),
     shell:
-        "exec python -m rankwise.execution.worker_client workflow_scripts/pretrain_model.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.worker_client \
+            pretrain_model --request @results/.requests/{params.request}.json --title {params.title:q} \
+            --output {output:q} >{log:q} 2>&1
+        """
 
 
 ruleorder: pretrain_model > prepare_model

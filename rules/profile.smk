@@ -1,4 +1,8 @@
-"""Profiles: one measured quantity, one rule, one process. All but times need only shapes; nothing is downloaded."""
+"""Profiles: one measured quantity, one rule, one process.
+
+Reads: nothing but the request. All profiles except times need only shapes; nothing is downloaded.
+Writes: results/profiles/{model}/{dataset}/{method}/r{rank}/{quantity}.json
+"""
 
 
 rule memory:
@@ -12,34 +16,103 @@ rule memory:
     conda:
         "../envs/environment.yaml"
     resources:
+        gpu=cards_of("memory"),
+        gpu_memory_gib=card_memory_of("memory"),
         mem_mb=memory_of("memory"),
         runtime=60,
     params:
         request=request_of("memory"),
+        title=title_of("memory"),
+        script="memory",
     shell:
-        "exec python -m rankwise.execution.worker_client workflow_scripts/memory.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.worker_client \
+            --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} \
+            {params.script} --request @results/.requests/{params.request}.json --title {params.title:q} \
+            --output {output:q} >{log:q} 2>&1
+        """
 
 
-rule flops:
-    """FLOPs of one training step."""
+use rule memory as flops with:
+    """FLOPs of one training step, by phase."""
     output:
         "results/profiles/{model}/{dataset}/{method}/r{rank}/flops.json",
     log:
         "logs/flops/{model}/{dataset}/{method}/r{rank}.log",
     group:
         group_of("flops")
-    conda:
-        "../envs/environment.yaml"
     resources:
+        gpu=cards_of("flops"),
+        gpu_memory_gib=card_memory_of("flops"),
         mem_mb=memory_of("flops"),
         runtime=60,
     params:
         request=request_of("flops"),
-    shell:
-        "exec python -m rankwise.execution.worker_client workflow_scripts/flops.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        title=title_of("flops"),
+        script="flops",
 
 
-rule forward:
+use rule memory as ledger with:
+    """Bytes of a training step by phase and kind: predicted, and measured where asked for."""
+    output:
+        "results/profiles/{model}/{dataset}/{method}/r{rank}/ledger.json",
+    log:
+        "logs/ledger/{model}/{dataset}/{method}/r{rank}.log",
+    group:
+        group_of("ledger")
+    resources:
+        gpu=cards_of("ledger"),
+        gpu_memory_gib=card_memory_of("ledger"),
+        mem_mb=memory_of("ledger"),
+        runtime=60,
+    params:
+        request=request_of("ledger"),
+        title=title_of("ledger"),
+        script="ledger",
+
+
+use rule memory as fits with:
+    """The largest batch that fits in memory of a given size, by sequence length."""
+    output:
+        "results/profiles/{model}/{dataset}/{method}/r{rank}/fits.json",
+    log:
+        "logs/fits/{model}/{dataset}/{method}/r{rank}.log",
+    group:
+        group_of("fits")
+    resources:
+        gpu=cards_of("fits"),
+        gpu_memory_gib=card_memory_of("fits"),
+        mem_mb=memory_of("fits"),
+        runtime=60,
+    params:
+        request=request_of("fits"),
+        title=title_of("fits"),
+        script="fits",
+
+
+use rule memory as predict with:
+    """Peak memory and FLOPs that one training run will need.
+
+    No input of training: for Snakemake 9.27 an `ancient` input hides other reasons to run.
+    """
+    output:
+        "results/profiles/{model}/{dataset}/{method}/r{rank}/predict.json",
+    log:
+        "logs/predict/{model}/{dataset}/{method}/r{rank}.log",
+    group:
+        group_of("predict")
+    resources:
+        gpu=cards_of("predict"),
+        gpu_memory_gib=card_memory_of("predict"),
+        mem_mb=memory_of("predict"),
+        runtime=60,
+    params:
+        request=request_of("predict"),
+        title=title_of("predict"),
+        script="predict",
+
+
+use rule memory as forward with:
     """Latency and FLOPs of a forward pass."""
     output:
         "results/profiles/{model}/{dataset}/{method}/r{rank}/forward.json",
@@ -47,8 +120,6 @@ rule forward:
         "logs/forward/{model}/{dataset}/{method}/r{rank}.log",
     group:
         group_of("forward")
-    conda:
-        "../envs/environment.yaml"
     threads: PLAN.study["cpu_threads"]
     resources:
         gpu=cards_of("forward"),
@@ -57,53 +128,11 @@ rule forward:
         runtime=60,
     params:
         request=request_of("forward"),
-    shell:
-        "exec python -m rankwise.execution.worker_client --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
-        "workflow_scripts/forward.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        title=title_of("forward"),
+        script="forward",
 
 
-rule ledger:
-    """Bytes of a training step by phase and kind: predicted, and measured."""
-    output:
-        "results/profiles/{model}/{dataset}/{method}/r{rank}/ledger.json",
-    log:
-        "logs/ledger/{model}/{dataset}/{method}/r{rank}.log",
-    group:
-        group_of("ledger")
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        gpu=cards_of("ledger"),
-        gpu_memory_gib=card_memory_of("ledger"),
-        mem_mb=memory_of("ledger"),
-        runtime=60,
-    params:
-        request=request_of("ledger"),
-    shell:
-        "exec python -m rankwise.execution.worker_client --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
-        "workflow_scripts/ledger.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
-
-
-rule fits:
-    """The largest batch that memory of a size holds, by length."""
-    output:
-        "results/profiles/{model}/{dataset}/{method}/r{rank}/fits.json",
-    log:
-        "logs/fits/{model}/{dataset}/{method}/r{rank}.log",
-    group:
-        group_of("fits")
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=memory_of("fits"),
-        runtime=60,
-    params:
-        request=request_of("fits"),
-    shell:
-        "exec python -m rankwise.execution.worker_client workflow_scripts/fits.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
-
-
-rule throughput:
+use rule memory as throughput with:
     """Times of a training step, samples and tokens a second, energy."""
     output:
         "results/profiles/{model}/{dataset}/{method}/r{rank}/throughput.json",
@@ -111,8 +140,6 @@ rule throughput:
         "logs/throughput/{model}/{dataset}/{method}/r{rank}.log",
     group:
         group_of("throughput")
-    conda:
-        "../envs/environment.yaml"
     threads: PLAN.study["cpu_threads"]
     resources:
         gpu=cards_of("throughput"),
@@ -121,31 +148,11 @@ rule throughput:
         runtime=60,
     params:
         request=request_of("throughput"),
-    shell:
-        "exec python -m rankwise.execution.worker_client --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
-        "workflow_scripts/throughput.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
-
-
-rule predict:
-    """Memory and FLOPs that one cell's training will need. No input of training: to Snakemake 9.27 `ancient` files hide other reasons."""
-    output:
-        "results/profiles/{model}/{dataset}/{method}/r{rank}/predict.json",
-    log:
-        "logs/predict/{model}/{dataset}/{method}/r{rank}.log",
-    group:
-        group_of("predict")
-    conda:
-        "../envs/environment.yaml"
-    resources:
-        mem_mb=memory_of("predict"),
-        runtime=60,
-    params:
-        request=request_of("predict"),
-    shell:
-        "exec python -m rankwise.execution.worker_client workflow_scripts/predict.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        title=title_of("throughput"),
+        script="throughput",
 
 
 rule predictions:
-    """What every training will need; schedulers are asked for that much once it is there."""
+    """Predict every training run; schedulers are then asked for that much memory and time."""
     input:
         [PLAN.path("predict", cell) for cell in PLAN.cells("predict")],

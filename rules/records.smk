@@ -1,10 +1,14 @@
-"""Texts from the records: numbers for use in a paper, and the checklist and appendix that go with it."""
+"""Texts for a paper: numbers as macros, a reproducibility checklist and an artifact appendix.
+
+Reads: tables of the paper, and the results themselves for the records in them.
+Writes: results/numbers.json, results/numbers.tex, results/artifact.md
+"""
 
 
 rule numbers:
     """Write the summary's numbers as JSON and as LaTeX macros."""
     input:
-        lambda wildcards: texts.numbers_request(PLAN)["tables"],
+        lambda wildcards: text_outputs.numbers_request(PLAN)["tables"],
     output:
         json=outputs.NUMBERS[0],
         tex=outputs.NUMBERS[1],
@@ -17,16 +21,19 @@ rule numbers:
     resources:
         runtime=10,
     params:
-        request=lambda wildcards: dumps(texts.numbers_request(PLAN)),
+        request=lambda wildcards: requests.write(text_outputs.numbers_request(PLAN)),
     shell:
-        "python workflow_scripts/paper_numbers.py --request {params.request:q} --output {output.json:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.script paper_numbers \
+            --request @results/.requests/{params.request}.json --output {output.json:q} >{log:q} 2>&1
+        """
 
 
 rule artifact:
-    """Write results/artifact.md: a reproducibility checklist and an artifact appendix."""
+    """Write the checklist and the appendix."""
     input:
-        results=lambda wildcards: texts.results(PLAN),
-        tables=lambda wildcards: texts.findings(PLAN),
+        results=lambda wildcards: text_outputs.results(PLAN),
+        tables=lambda wildcards: text_outputs.findings(PLAN),
     output:
         outputs.ARTIFACT,
     log:
@@ -38,6 +45,9 @@ rule artifact:
     resources:
         runtime=10,
     params:
-        request=lambda wildcards: dumps(texts.artifact_request(PLAN)),
+        request=lambda wildcards: requests.write(text_outputs.artifact_request(PLAN)),
     shell:
-        "python workflow_scripts/artifact.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.script artifact \
+            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1
+        """

@@ -1,12 +1,16 @@
-"""The page that shows a study: every figure, table and run that it has, in one file."""
+"""The page that shows a study: every figure, table and run that it has, in one file.
+
+Reads: figures, tables and results.
+Writes: results/report.html, which opens offline.
+"""
 
 
 rule report:
-    """Write results/report.html, which opens offline."""
+    """Write the page."""
     input:
         figures=[f"{outputs.figure_stem(name)}.svg" for name in outputs.page_figures(PLAN)],
-        shown=[f"{outputs.table_stem(name)}.csv" for name in outputs.page_tables(PLAN)],
-        drawn=[f"{outputs.table_stem(name)}.csv" for name in outputs.page_data(PLAN)],
+        shown=tables(outputs.page_tables(PLAN)),
+        drawn=tables(outputs.page_data(PLAN)),
         results=[
             results_of(name) for name in outputs.page_data(PLAN) if name in outputs.TABLE_SOURCES
         ],
@@ -14,6 +18,8 @@ rule report:
         outputs.REPORT,
     log:
         "logs/report.log",
+    benchmark:
+        "logs/report.benchmark.tsv"
     group:
         "report"
     conda:
@@ -21,6 +27,9 @@ rule report:
     resources:
         runtime=10,
     params:
-        request=dumps(outputs.page_request(PLAN)),
+        request=requests.write(outputs.page_request(PLAN)),
     shell:
-        "python workflow_scripts/report.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.script report \
+            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1
+        """

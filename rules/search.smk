@@ -1,4 +1,9 @@
-"""Searches: trials, which never read the reported split, and the choice among those of a cell that its runs follow."""
+"""Searches: trials of settings, and the choice among the trials of a cell.
+
+Reads: the prepared dataset and model. Trials never read the reported split.
+Writes: results/search/{model}/{dataset}/{method}/r{rank}/{trial}/seed{seed}/trial.json, one for each
+trial, and selected.json, which the runs of the cell read.
+"""
 
 
 rule trial:
@@ -20,15 +25,20 @@ rule trial:
         runtime=training_minutes,
     params:
         request=request_of("trial"),
+        title=title_of("trial"),
     shell:
-        "exec python -m rankwise.execution.worker_client --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
-        "workflow_scripts/trial.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.worker_client \
+            --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} \
+            trial --request @results/.requests/{params.request}.json --title {params.title:q} \
+            --output {output:q} >{log:q} 2>&1
+        """
 
 
 rule choose:
-    """Choose among the trials of a cell by loss on the selection slice; without torch, wherever Snakemake runs."""
+    """Choose the trial with the lowest loss on the selection slice; needs no torch."""
     input:
-        lambda wildcards: [one["result"] for one in PLAN.choice(cell_of(wildcards))["trials"]],
+        lambda wildcards: [trial["result"] for trial in PLAN.choice(cell_of(wildcards))["trials"]],
     output:
         "results/search/{model}/{dataset}/{method}/r{rank}/selected.json",
     log:
@@ -37,6 +47,11 @@ rule choose:
     conda:
         "../envs/environment.yaml"
     params:
-        request=lambda wildcards: dumps(PLAN.choice(cell_of(wildcards))),
+        request=lambda wildcards: requests.write(PLAN.choice(cell_of(wildcards))),
+        title=lambda wildcards: requests.title(PLAN.choice(cell_of(wildcards))),
     shell:
-        "python workflow_scripts/choose.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.script choose \
+            --request @results/.requests/{params.request}.json --title {params.title:q} \
+            --output {output:q} >{log:q} 2>&1
+        """

@@ -1,4 +1,9 @@
-"""Tables of the paper, from the tidy ones: what each curve reaches and costs, and which differences are shown."""
+"""Tables of the paper: what each curve reaches and costs, and which differences are shown.
+
+Reads: the tidy tables.
+Writes: results/tables/{estimates,comparisons,summary,fronts,views}.csv, with Parquet, Markdown and
+LaTeX beside each.
+"""
 
 
 rule evidence:
@@ -18,15 +23,18 @@ rule evidence:
     resources:
         runtime=10,
     params:
-        request=dumps(outputs.evidence_request(PLAN)),
+        request=requests.write(outputs.evidence_request(PLAN)),
     shell:
-        "python workflow_scripts/evidence.py --request {params.request:q} --output {output.estimates[0]:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.script evidence \
+            --request @results/.requests/{params.request}.json --output {output.estimates[0]:q} >{log:q} 2>&1
+        """
 
 
 rule summary:
-    """The paper's table: mean and interval, best, tied and undecided, with parameters, memory and time."""
+    """The paper's table: mean and interval, best, tied and undecided; parameters, memory, time."""
     input:
-        [f"results/tables/{name}.csv" for name in outputs.made_from(PLAN, "summary")],
+        tables(outputs.made_from(PLAN, "summary")),
     output:
         csv="results/tables/summary.csv",
         md="results/tables/summary.md",
@@ -41,15 +49,18 @@ rule summary:
     resources:
         runtime=10,
     params:
-        request=dumps(outputs.summary_request(PLAN)),
+        request=requests.write(outputs.summary_request(PLAN)),
     shell:
-        "python workflow_scripts/summary.py --request {params.request:q} --output {output.csv:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.script summary \
+            --request @results/.requests/{params.request}.json --output {output.csv:q} >{log:q} 2>&1
+        """
 
 
 rule views:
-    """Fronts of quality against each cost, and the best within each budget."""
+    """Fronts of quality against each cost, and the best method within each budget."""
     input:
-        [f"results/tables/{name}.csv" for name in outputs.made_from(PLAN, "views")],
+        tables(outputs.made_from(PLAN, "views")),
         outputs.EXAMPLES,
     output:
         fronts=multiext("results/tables/fronts", ".csv", ".md", ".tex", ".parquet"),
@@ -63,6 +74,9 @@ rule views:
     resources:
         runtime=10,
     params:
-        request=dumps(outputs.views_request(PLAN)),
+        request=requests.write(outputs.views_request(PLAN)),
     shell:
-        "python workflow_scripts/views.py --request {params.request:q} --output {output.views[0]:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.script views \
+            --request @results/.requests/{params.request}.json --output {output.views[0]:q} >{log:q} 2>&1
+        """

@@ -1,4 +1,8 @@
-"""Training: one job a cell, one file a job. The request is its only scientific parameter."""
+"""Training: one job and one result file for each cell and seed.
+
+Reads: the prepared dataset and model, and the choice of a search if the grid has one.
+Writes: results/runs/{model}/{dataset}/{method}/r{rank}/seed{seed}/train.json
+"""
 
 
 rule train:
@@ -21,6 +25,11 @@ rule train:
         runtime=training_minutes,
     params:
         request=request_of("train"),
+        title=title_of("train"),
     shell:
-        "exec python -m rankwise.execution.worker_client --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} "
-        "workflow_scripts/train.py --request {params.request:q} --output {output:q} > {log:q} 2>&1"
+        r"""
+        exec python -m rankwise.execution.worker_client \
+            --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} \
+            train --request @results/.requests/{params.request}.json --title {params.title:q} \
+            --output {output:q} >{log:q} 2>&1
+        """

@@ -14,7 +14,7 @@ from rankwise.study import claims
 from rankwise.study.plan import Plan
 from study.test_claims import CELL, LIBRARY, REGISTRY
 
-SCHEMA = ROOT / "config/schema/claims.schema.yaml"
+SCHEMA = ROOT / "src/rankwise/core/schema/claims.schema.yaml"
 
 
 # The rule -----------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from rankwise.models import build as models
 from rankwise.models import quantized, storage
 from rankwise.study.resolve import resolve_method
 
-SCHEMA = ROOT / "config/schema/methods.schema.yaml"
+SCHEMA = ROOT / "src/rankwise/core/schema/methods.schema.yaml"
 MODELS = yaml.safe_load((ROOT / "config/models.yaml").read_text())
 SMALL = ("nf4", "nf4_double", "int8")
 HALF_GAP = 0.1520  # half the widest gap of the 16 levels, -1 to -0.6962

@@ -151,7 +151,7 @@ def test_bytes_are_predicted_and_measured(
     methods = {
         "x": {"module": "full", "learning_rate": 1.0e-3, "optimizer": {"module": module, **options}}
     }
-    entry = check(methods, ROOT / "config/schema/methods.schema.yaml", "methods")["x"]
+    entry = check(methods, ROOT / "src/rankwise/core/schema/methods.schema.yaml", "methods")["x"]
     entry = resolve_method("x", entry, MODELS["tiny"], 0, "study: train.0")
     asked = {
         "model": MODELS["tiny"],

@@ -6,8 +6,6 @@ from rankwise.analysis import tables, tidy
 from rankwise.analysis.scores import mixed
 from rankwise.study.plan import Plan
 
-ROOT = Path(__file__).resolve().parents[3]
-
 
 def gather(request: dict, output: Path) -> None:
     """Write the table called `request["table"]`; that of examples, which is long, as Parquet only.
@@ -16,7 +14,7 @@ def gather(request: dict, output: Path) -> None:
         ValueError: the configuration or a source changed since the workflow was planned.
         StaleResult: a result answers another request than the planned one.
     """
-    plan, measurement = Plan(request["study"], ROOT), request["measurement"]
+    plan, measurement = Plan(request["study"], Path.cwd()), request["measurement"]
     if plan.digest(measurement) != request["planned"]:
         raise ValueError(
             "config/ or a source changed since the workflow was planned; run snakemake again"

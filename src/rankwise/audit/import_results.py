@@ -12,9 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from rankwise.core import provenance
+from rankwise.core import provenance, requests
 from rankwise.core.compare import read
-from rankwise.study.plan import dumps
 
 PART = ".collected"  # ends the name of what is not whole yet
 
@@ -176,7 +175,7 @@ class Remembered:
 
         record = MetadataRecord(
             rule=job.rule,
-            params=[repr(dumps(job.request))],
+            params=requests.recorded_parameters(job.request, job.rule),
             record_format_version=RECORD_FORMAT_VERSION,
             job_hash=int(
                 provenance.digest(path)[:15], 16

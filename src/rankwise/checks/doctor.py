@@ -11,7 +11,7 @@ from rankwise.audit import rerun_plan
 from rankwise.audit.rerun_plan import Job
 from rankwise.checks import machine, preflight
 from rankwise.checks import missing as shortfalls
-from rankwise.core import config
+from rankwise.core import config, paths
 from rankwise.data import sources
 from rankwise.execution import job_memory, slurm_nodes, slurm_request
 from rankwise.study.measurements import TIMED
@@ -178,7 +178,7 @@ def partitions(plan: Plan, todo: dict[str, Job], facts: dict[str, dict]) -> dict
     asks = [_ask(plan, job, given) for job in todo.values() if job.cell]
     kinds = {"gpu": [one for one in asks if one.gpus], "cpu": [one for one in asks if not one.gpus]}
     found = {kind: _able(own, there, plan.file) if own else None for kind, own in kinds.items()}
-    cores = config.read_yaml(plan.root / PROFILE, PROFILE).get("cores")
+    cores = config.read_yaml(paths.find(plan.root, PROFILE), PROFILE).get("cores")
     clipped = slurm_request.options(given, plan.file, plan.study["cpu_threads"], cores, None)
     return {"problems": [*clipped, *slurm_nodes.problems(asks, there, plan.file)], **found}
 

@@ -15,7 +15,7 @@ from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
-from rankwise.core import environment, probe
+from rankwise.core import environment, probe, settings
 from rankwise.data import sources
 from rankwise.execution import container, gpu_lease, gpus, slurm_nodes
 
@@ -120,7 +120,7 @@ def limits(groups: str, mounted: Path = Path("/sys/fs/cgroup")) -> list[int]:
 
 def scratch() -> Path:
     """The folder for temporary files, as TMPDIR names it, whether it can be used or not."""
-    return Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
+    return Path(settings.read("TMPDIR") or tempfile.gettempdir())
 
 
 def _disk(folder: Path, written: list[Path]) -> dict:
@@ -143,7 +143,7 @@ def _cards() -> dict:
     }
     if version := re.match(r"\d+\.[\d.]+", asked.printed):
         facts |= {"driver": version[0], "capabilities": _capabilities()}
-    if asked.hangs and not os.environ.get("RANKWISE_CARDS"):
+    if asked.hangs and not settings.read("RANKWISE_CARDS"):
         return facts
     try:
         there = gpus.found()

@@ -4,10 +4,8 @@ From the facts of machine.py and the needs of doctor.py, and from the checks tha
 (preflight.py). Standard library only.
 """
 
-import os
-
 from rankwise.checks import preflight
-from rankwise.core import environment
+from rankwise.core import environment, settings
 from rankwise.core.config import ConfigError
 from rankwise.core.probe import ABSENT
 from rankwise.execution.gpu_needs import CONTEXT_GIB
@@ -35,7 +33,7 @@ def missing(
     packages = [
         _one(why, DO["packages"])
         for lock in needs["locks"]
-        if (why := environment.refusal(plan.root / lock))
+        if (why := environment.refusal(plan.workflow / lock))
     ]
     origins = [*_lacking("hub", jobs, plan), *_lacking("files", jobs, plan)]
     here = [*_scratch(facts), *_memory(plan, facts, needs), *_gpu(plan, jobs, there, facts, needs)]
@@ -126,7 +124,7 @@ def _torch(facts: dict[str, dict], needs: dict) -> list[dict]:
 
 def _driver(plan: Plan, there: list[Card], facts: dict[str, dict]) -> list[dict]:
     """Cards, or a driver, too old for the CUDA of the installed torch, or of the lock where it has none."""
-    cuda = facts["torch"].get("cuda") or environment.locked_versions(plan.root / GPU_LOCK).get(
+    cuda = facts["torch"].get("cuda") or environment.locked_versions(plan.workflow / GPU_LOCK).get(
         RUNTIME, ""
     )
     oldest, least = CUDA_NEEDS.get(int(cuda.partition(".")[0] or 0), (0, 0))
@@ -186,7 +184,7 @@ def notes(facts: dict[str, dict], needs: dict) -> list[str]:
     if needs["memory_mib"] <= memory < jobs * needs["memory_mib"]:
         all_ = f"{jobs} jobs at once may need {jobs * needs['memory_mib'] / 1024:.0f} GiB of memory"
         found.append(f"{all_}; `--resources mem_mb={memory}` starts no more than fit")
-    if os.environ.get(environment.OWN) == environment.RECORDED:
+    if settings.read(environment.OWN) == environment.RECORDED:
         found.append(
             f"{environment.OWN}={environment.RECORDED}: packages are not held to the locks; results record what differs"
         )

@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from rankwise.core import environment
+from rankwise.core import environment, paths
 from rankwise.core.config import ConfigError
 from rankwise.data import sources
 from rankwise.execution import gpu_lease, gpus, job_memory
@@ -23,12 +23,13 @@ INPUT_RULES = {"prepare_dataset": "dataset", "prepare_model": "model"}
 Job = tuple[str, dict[str, str]]  # rule, wildcards
 
 
-def set_environment(root: Path, plan: Plan, warm: bool) -> None:
+def set_environment(plan: Plan, warm: bool) -> None:
     """What jobs inherit, here and on a cluster node (where the Snakefile is read again): this clone's sources, this
     interpreter, and the tracker, which is no part of a request because it changes no result. `warm`: whether they share a
     process that has imported torch. On a cluster none does: a step of SLURM ends with all that it has started.
     """
-    os.environ["PYTHONPATH"] = str(root / "src")
+    sources = paths.PACKAGE.parent
+    os.environ["PYTHONPATH"] = str(sources)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     os.environ["RANKWISE_TRACKER"] = plan.study["tracker"]
     os.environ.setdefault("RANKWISE_WARM", "1" if warm else "0")
@@ -209,7 +210,7 @@ def _packages(jobs: list[Job], plan: Plan) -> list[str]:
         (rule, _cell(wildcards)) for rule, wildcards in jobs if rule in (*FOLDERS, *MEASUREMENTS)
     ]
     locks = dict.fromkeys(plan.request(rule, cell)["environment"]["lock"] for rule, cell in cells)
-    return [reason for lock in locks if (reason := environment.refusal(plan.root / lock))]
+    return [reason for lock in locks if (reason := environment.refusal(plan.workflow / lock))]
 
 
 def _cell(wildcards: dict[str, str]) -> Cell:

@@ -12,6 +12,8 @@ from pathlib import Path
 import jsonschema
 import yaml
 
+from rankwise.core import paths
+
 LIBRARY = ("methods", "models", "datasets", "claims")
 _WORDS = {
     "object": "a mapping",
@@ -158,26 +160,52 @@ def _with_defaults(rules: dict, value: object, root: dict) -> object:
     return {k: _with_defaults(known.get(k, other), v, root) for k, v in {**value, **absent}.items()}
 
 
-def library(root: Path) -> dict[str, dict]:
-    """The checked entries of config/{methods,models,datasets}.yaml under `root`."""
-    schemas = root / "config" / "schema"
-    return {
-        kind: check(
-            read_yaml(root / "config" / f"{kind}.yaml", f"config/{kind}.yaml"),
-            schemas / f"{kind}.schema.yaml",
-            f"config/{kind}.yaml",
-        )
-        for kind in LIBRARY
-    }
+def library(project: Path) -> dict[str, dict]:
+    """The checked entries of methods, models, datasets and claims.
+
+    The workflow's own entries come first. A project outside of the workflow's clone may add entries
+    of its own in `config/{methods,models,datasets,claims}.yaml`.
+
+    Args:
+        project: The folder that the user works in.
+
+    Raises:
+        ConfigError: A file breaks its schema, or an entry of the project has the name of an entry
+            of the workflow.
+    """
+    workflow = paths.workflow_root(project)
+    entries = {kind: _entries(workflow, kind) for kind in LIBRARY}
+    if workflow.resolve() == project.resolve():
+        return entries
+    for kind in LIBRARY:
+        file = f"config/{kind}.yaml"
+        if (project / file).is_file():
+            own = _entries(project, kind)
+            for name in own:
+                if name in entries[kind]:
+                    raise ConfigError(
+                        file,
+                        name,
+                        "an entry with the name of one of the workflow's",
+                        "another name, or `override` in the study",
+                    )
+            entries[kind] = {**entries[kind], **own}
+    return entries
 
 
-def included(study: dict, root: Path) -> dict:
-    """The checked study, with the profiles of those that it includes behind its own."""
-    schema = root / "config" / "schema" / "study.schema.yaml"
-    others = [
-        check(read_yaml(root / file, file), schema, file)["profile"] for file in study["include"]
-    ]
-    return {**study, "profile": [grid for grids in (study["profile"], *others) for grid in grids]}
+def _entries(root: Path, kind: str) -> dict:
+    """The checked entries of one file."""
+    file = f"config/{kind}.yaml"
+    return check(read_yaml(root / file, file), paths.SCHEMAS / f"{kind}.schema.yaml", file)
+
+
+def included(study: dict, project: Path) -> dict:
+    """The checked study, with the profiles of the studies that it includes behind its own."""
+    grids = list(study["profile"])
+    for file in study["include"]:
+        other = read_yaml(paths.find(project, file), file)
+        grids += check(other, paths.SCHEMAS / "study.schema.yaml", file)["profile"]
+    return {**study, "profile": grids}
 
 
 def pick(entries: dict, name: str, file: str, key: str) -> dict:

@@ -4,13 +4,13 @@ Standard library only: the Snakefile imports this module.
 """
 
 import json
-import os
 import platform
 import re
 import sys
 from importlib import metadata
 from pathlib import Path
 
+from rankwise.core import settings
 from rankwise.core.provenance import SourceChanged, lock_digest
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -46,7 +46,7 @@ def refusal(lock: Path) -> str | None:
 
     RANKWISE_ENVIRONMENT=recorded lets any environment: results record what differs.
     """
-    if (own := os.environ.get(OWN, "")) not in ("", RECORDED):
+    if (own := settings.read(OWN)) not in ("", RECORDED):
         return f"{OWN}: got {own!r}, allowed: {RECORDED}, or not set"
     found = [] if own else [f"{name} {how}" for name, how in differences(lock).items()]
     file = f"{lock.parent.name}/{lock.name}"
@@ -83,7 +83,7 @@ def environment(lock: Path) -> dict[str, object]:
         },
         "differs_from_lock": differences(lock),
         **_card(),
-        **({"card": json.loads(card)} if (card := os.environ.get("RANKWISE_CARD")) else {}),
+        **({"card": lease} if (lease := json.loads(settings.read("RANKWISE_CARD"))) else {}),
     }
 
 

@@ -1,16 +1,53 @@
-"""Where things lie: prepared inputs, checkpoints, and folders that a user names by environment variables."""
+"""Where files lie: the workflow, the user's project, prepared inputs, checkpoints, requests.
+
+Two roots are told apart, and this is the only module that finds them:
+
+- the *workflow root* has the Snakefile, `rules/`, `workflow_scripts/`, `envs/` and the shipped
+  entries in `config/`. It is the clone that this package lies in, or, for an installed wheel, the
+  copy inside the package (`rankwise/workflow/`).
+- the *project root* is the folder that the user works in: studies, results and logs lie there,
+  and entries, methods and optimizers of the user's own. In a plain clone both are the same.
+"""
 
 import os
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1]  # the package's own folder
-ROOT = PACKAGE.parents[1]  # the clone that it lies in
-INPUTS = Path("results/inputs")
-CHECKPOINTS = Path("results/checkpoints")
+PACKAGE = Path(__file__).resolve().parents[1]  # the folder of the package `rankwise`
+SCHEMAS = PACKAGE / "core" / "schema"
+SCRIPTS = "workflow_scripts"
+RESULTS = Path("results")
+INPUTS = RESULTS / "inputs"
+CHECKPOINTS = RESULTS / "checkpoints"
+REQUESTS = RESULTS / ".requests"
+
+
+def _own_workflow() -> Path:
+    """The workflow root that belongs to this package."""
+    clone = PACKAGE.parents[1]
+    return clone if (clone / SCRIPTS).is_dir() else PACKAGE / "workflow"
+
+
+WORKFLOW = _own_workflow()
+
+
+def workflow_root(project: Path) -> Path:
+    """The workflow root for a project: the project itself if it is a clone, else this package's."""
+    return project if (project / SCRIPTS).is_dir() else WORKFLOW
+
+
+def find(project: Path, relative: str) -> Path:
+    """A file of the project, or the workflow's file of the same name if the project has none."""
+    own = project / relative
+    return own if own.exists() else workflow_root(project) / relative
+
+
+def script(name: str) -> Path:
+    """The script that does the work of one rule."""
+    return WORKFLOW / SCRIPTS / f"{name}.py"
 
 
 def checkpoint(request_digest: str) -> Path:
-    """Where a training of this request is kept while it has no result."""
+    """The checkpoint of a training run that has no result yet."""
     return CHECKPOINTS / f"{request_digest}.pt"
 
 
@@ -18,7 +55,7 @@ def expand(path: str) -> Path:
     """A path with its ${VARIABLES} replaced.
 
     Raises:
-        FileNotFoundError: names the variable that is not set.
+        FileNotFoundError: A variable is not set; the message names it.
     """
     expanded = os.path.expandvars(path)
     if "$" in expanded:

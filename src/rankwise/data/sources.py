@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from rankwise.core import probe, provenance
+from rankwise.core import probe, provenance, settings
 from rankwise.study.plan import Plan
 
 HUB_TIMEOUT_S = 10
@@ -51,8 +51,8 @@ def missing(what: str, kind: str, name: str, plan: Plan) -> list[str]:
 
 def hub_endpoint() -> str | None:
     """Where the hub is; None where it is not asked, for the cache is used, and says itself what it lacks."""
-    offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
-    return None if offline else os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    offline = settings.read("HF_HUB_OFFLINE") not in ("", "0")
+    return None if offline else settings.read("HF_ENDPOINT")
 
 
 @functools.cache

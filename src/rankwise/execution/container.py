@@ -3,10 +3,10 @@
 No part of a request, which names the lock: a rebuilt image of the same lock reruns nothing. Standard library only.
 """
 
-import os
 import re
 from pathlib import Path
 
+from rankwise.core import paths, settings
 from rankwise.core.config import ConfigError
 
 FILE, VARIABLE = "docker/image", "RANKWISE_IMAGE"
@@ -20,11 +20,12 @@ def reference(root: Path) -> str:
     Raises:
         ConfigError: docker/image has not one line beside its comments.
     """
-    if given := os.environ.get(VARIABLE):
+    given = settings.read(VARIABLE)
+    if given:
         return given
     lines = (
         line.partition("#")[0].strip()
-        for line in (root / FILE).read_text(encoding="utf-8").splitlines()
+        for line in paths.find(root, FILE).read_text(encoding="utf-8").splitlines()
     )
     found = [line for line in lines if line]
     if len(found) != 1:
@@ -38,7 +39,7 @@ def check(image: str, root: Path) -> None:
     Raises:
         ConfigError: says what is allowed.
     """
-    there = REMOTE.fullmatch(image) if "://" in image else (root / image).is_file()
+    there = REMOTE.fullmatch(image) if "://" in image else paths.find(root, image).is_file()
     if not there:
-        where = (VARIABLE, "image") if os.environ.get(VARIABLE) else (FILE, "image")
+        where = (VARIABLE, "image") if settings.read(VARIABLE) else (FILE, "image")
         raise ConfigError(*where, image, ALLOWED)

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from rankwise.core import settings
 from rankwise.execution.gpu_packing import Need
 from rankwise.execution.gpus import GIB, Card, CardError, found, processes, used_bytes
 from rankwise.execution.lease_queue import Job, Queue, said
 
-FOLDER = "/tmp/rankwise-cards"  # not TMPDIR, which users and SLURM set
 IDLE_BYTES = 2**28  # in use on a card where nobody computes, at most
 FIRST_POLL_S, POLL_S, SAY_S = 0.02, 1.0, 60.0
 
@@ -150,7 +150,7 @@ def lease_folder() -> Path:
     Raises:
         CardError: it cannot be had; one sentence.
     """
-    folder = Path(os.environ.get("RANKWISE_LEASES", FOLDER))
+    folder = Path(settings.read("RANKWISE_LEASES"))
     with contextlib.suppress(FileExistsError, OSError):
         folder.mkdir()
         folder.chmod(0o1777)  # whatever the umask

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from rankwise.core import settings
+
 GIB, MIB = 2**30, 2**20
 PROC = Path("/proc/driver/nvidia/gpus")
 SMI, SMI_S = "nvidia-smi", 60
@@ -46,7 +48,7 @@ def found(environment: Mapping[str, str] = os.environ) -> list[Card]:
     Raises:
         CardError: RANKWISE_CARDS or CUDA_VISIBLE_DEVICES is wrong; one sentence.
     """
-    if pool := environment.get("RANKWISE_CARDS"):
+    if pool := settings.read("RANKWISE_CARDS", environment):
         return _pool(Path(pool))
     return _visible(_of_driver(), environment.get("CUDA_VISIBLE_DEVICES"))
 

@@ -1,82 +1,95 @@
-"""What every job does around its one library call: read the request, verify packages and sources, write the result."""
+"""What every job does around its one library call.
+
+A job reads its request, verifies that the packages and sources are the planned ones, calls the
+library, and writes the result together with the request that it answers.
+"""
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from rankwise.core import environment as installed
-from rankwise.core import provenance, result
+from rankwise.core import paths, provenance, requests, result, settings
 
-ROOT = Path(__file__).resolve().parents[3]
-ALONE = 75  # tells warm.py to run the job again, alone on a card
-CONTEXT_BYTES = 600 * 2**20  # of a share, what CUDA itself takes, beside the allocator
+# Exit status of a job that ran out of its share of a GPU: worker_client runs it again, alone on one.
+RUN_ALONE = 75
+CONTEXT_BYTES = 600 * 2**20  # what CUDA itself takes of a share, beside the allocator
 
 
 def arguments() -> tuple[dict, Path]:
-    """The request (JSON, or @FILE) and the output path of this process."""
+    """Read this process's command line.
+
+    Returns:
+        The request and the path of the output.
+    """
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument(
         "--request",
         required=True,
-        help="the job's request as JSON, or @FILE that holds it or a result",
+        help="the job's request: @FILE that holds it or a result that answers it, or JSON",
     )
     parser.add_argument("--output", required=True, type=Path, help="the file to write")
+    parser.add_argument("--title", help="what the job computes, for its log; decides nothing")
     given = parser.parse_args()
-    text = (
-        Path(given.request[1:]).read_text(encoding="utf-8")
-        if given.request.startswith("@")
-        else given.request
-    )
-    request = json.loads(text)
+    if given.title:
+        print(given.title, flush=True)
+    if given.request.startswith("@"):
+        return requests.read(Path(given.request[1:])), given.output
+    request = json.loads(given.request)
     return request.get("request", request), given.output
 
 
 def run(measure: Callable[..., dict], in_folder: bool = False) -> None:
-    """Write `measure(request)` as a result, if every source is the planned one at the start and at the end.
+    """Write `measure(request)` as a result.
 
-    With `in_folder`, `measure` is also given the output's folder, for the files that lie beside the result.
+    Args:
+        measure: The library call. It takes the request, and returns the result's content.
+        in_folder: Also give `measure` the output's folder, for files that lie beside the result.
     """
 
     def make(request: dict, output: Path) -> None:
         start = time.perf_counter()
-        share = json.loads(os.environ.get("RANKWISE_CARD", "{}")).get("share_bytes")
-        if share:
-            stay_within(share)
-        found = measure(request, output.parent) if in_folder else measure(request)
-        if share and found.get("status") == "out_of_memory":
+        share_bytes = json.loads(settings.read("RANKWISE_CARD")).get("share_bytes")
+        if share_bytes:
+            limit_gpu_memory(share_bytes)
+        content = measure(request, output.parent) if in_folder else measure(request)
+        if share_bytes and content.get("status") == "out_of_memory":
             print(
-                f"out of memory with {share} bytes of a card, so this job is run again, alone on one",
+                f"out of memory with {share_bytes} bytes of a GPU; the job runs again, alone on one",
                 file=sys.stderr,
             )
-            sys.exit(ALONE)
+            sys.exit(RUN_ALONE)
         verify(request)
-        environment = installed.environment(ROOT / request["environment"]["lock"])
-        result.write(
-            output, request, found, {**environment, "job_time_s": time.perf_counter() - start}
-        )
+        environment = installed.environment(paths.WORKFLOW / request["environment"]["lock"])
+        job_time_s = time.perf_counter() - start
+        result.write(output, request, content, {**environment, "job_time_s": job_time_s})
 
     produce(make)
 
 
-def stay_within(share: int) -> None:
-    """Let this process fail before it takes memory of a card (bytes) that others were promised."""
+def limit_gpu_memory(share_bytes: int) -> None:
+    """Let this process fail before it takes GPU memory that other jobs were promised."""
     cuda = sys.modules["torch"].cuda
     if cuda.is_available():
-        total = cuda.get_device_properties(0).total_memory
-        cuda.set_per_process_memory_fraction(min(1.0, max(0, share - CONTEXT_BYTES) / total))
+        total_bytes = cuda.get_device_properties(0).total_memory
+        usable_bytes = max(0, share_bytes - CONTEXT_BYTES)
+        cuda.set_per_process_memory_fraction(min(1.0, usable_bytes / total_bytes))
 
 
 def produce(make: Callable[[dict, Path], None]) -> None:
-    """Let `make(request, output)` write the output, if every source is the planned one at the start and at the end.
+    """Let `make(request, output)` write the output, between two checks of every source.
 
-    The packages are looked at before anything else: a job in another environment does no work.
+    The packages are checked first: a job in another environment does no work.
+
+    Raises:
+        EnvironmentDiffers: A package is not the locked one.
+        SourceChanged: A source file is not the planned one, at the start or at the end.
     """
     request, output = arguments()
-    installed.verify_environment(request["environment"], ROOT)
+    installed.verify_environment(request["environment"], paths.WORKFLOW)
     verify(request)
     output.parent.mkdir(parents=True, exist_ok=True)
     make(request, output)
@@ -85,4 +98,5 @@ def produce(make: Callable[[dict, Path], None]) -> None:
 
 def verify(request: dict) -> None:
     """Refuse to go on when a loaded source is not the planned one."""
-    provenance.verify(request["code"], Path(sys.modules["__main__"].__file__).resolve())
+    script = Path(sys.modules["__main__"].__file__).resolve()
+    provenance.verify(request["code"], script)

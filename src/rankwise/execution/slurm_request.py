@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from rankwise.core import paths
 from rankwise.core.config import ConfigError, check, read_yaml
 
 FILE = "profiles/cluster.yaml"
@@ -50,7 +51,9 @@ def settings(style: str | None, root: Path) -> dict | None:
     if style not in STYLES:
         raise ConfigError("command line", "--config cluster", style, STYLES)
     return {
-        **check(read_yaml(root / FILE, FILE), root / "config/schema/cluster.schema.yaml", FILE),
+        **check(
+            read_yaml(paths.find(root, FILE), FILE), paths.SCHEMAS / "cluster.schema.yaml", FILE
+        ),
         "style": style,
     }
 

@@ -1,15 +1,24 @@
-"""Run a job's script in a process that has its libraries loaded already: `python -m rankwise.execution.worker_client SCRIPT ARGUMENTS`.
+"""Run a script of the workflow in a process that has imported torch already.
 
-Most jobs are short, and importing torch and transformers takes longer than they do. So the first job starts a server, which
-imports those libraries, and nothing of this project, and waits at a Unix socket. Each job is a fork of it that runs the script
-as `python SCRIPT` would, with the caller's arguments, environment, folder and standard streams (forks.py). A caller that dies,
-or is told to stop, has its job told so too: a training then keeps where it is. Snakemake's own end tells the caller, if that is
-its child: `exec` in the rules. What goes wrong before a job has started is no harm, for then the script runs here.
-RANKWISE_WARM=0 switches the server off, and so does a system without pidfd (Linux has it). Standard library only.
+    python -m rankwise.execution.worker_client [--gpu N] [--gpu-memory-gib X] NAME ARGUMENTS
 
-With `--gpu N --gpu-memory-gib X` the job has N whole cards (lease.py), or if N is 0 so much memory of one, before it starts. It
-gets the locks too, so that a card is free when the job is gone, not when its caller is. The variables that name the card are
-the job's alone: the server belongs to no card and never initializes one.
+Most jobs are short: importing torch and transformers takes longer than their work. So the first
+job starts a server (`worker_server`), which imports those libraries and nothing of this project,
+and waits at a Unix socket. Each job is a fork of that server. It runs the script as
+`python SCRIPT` would, with the arguments, environment, folder and standard streams of this
+process, the client.
+
+If the client exits or receives SIGTERM, the server sends SIGTERM to the job, and training writes a
+checkpoint. The client in turn is stopped with Snakemake, whose child it is, because the rules use
+`exec`. If anything fails before the job has started, the script runs in the client itself.
+RANKWISE_WARM=0 switches the server off, and so does a system without pidfd (Linux has it).
+
+With `--gpu N` the job holds a lease on N whole GPUs before it starts; with `--gpu-memory-gib X` on
+X GiB of one (`gpu_lease`). The job inherits the locks of its lease, so that a GPU is free when
+the job has ended, not when the client has. The environment variables that name the GPU are set
+for the job alone: the server uses no GPU and never initializes CUDA.
+
+Standard library only.
 """
 
 import contextlib
@@ -29,25 +38,22 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankwise.core import paths, requests, settings
+
 if TYPE_CHECKING:
     from rankwise.execution.gpu_lease import Lease
 
-# A fork of a process with CUDA has none, and bitsandbytes starts it as it is imported: its jobs on a card run in the caller.
+# CUDA does not survive a fork, and bitsandbytes initializes it when it is imported. So jobs that use
+# bitsandbytes on a GPU run in the client.
 NO_CUDA, NO_CARD = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}, {"CUDA_VISIBLE_DEVICES": ""}
 CARDS = ("--gpu", "--gpu-memory-gib")
-ALONE = (
-    75  # a job on a shared card that ends so ran out of its share: it is run again, alone on a card
-)
+# A job that exits with this status ran out of its share of a GPU: it runs again, alone on one.
+RUN_ALONE = 75
 BITS = "bitsandbytes"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SRC = Path(__file__).resolve().parents[2]
-PASSING = (
-    "_",
-    "PWD",
-    "OLDPWD",
-    "SHLVL",
-    "PYTEST_CURRENT_TEST",
-)  # variables that say nothing about how libraries load
+# Environment variables that do not change how libraries load, so a server serves any values of them.
+PASSING = ("_", "PWD", "OLDPWD", "SHLVL", "PYTEST_CURRENT_TEST")
 
 
 def main(arguments: list[str]) -> int:
@@ -61,7 +67,7 @@ def main(arguments: list[str]) -> int:
     status = attempt(arguments, lease)
     if lease:
         lease.release()
-    if lease and lease.shared and status == ALONE:
+    if lease and lease.shared and status == RUN_ALONE:
         sys.stdout.flush()
         os.execv(
             sys.executable,
@@ -94,7 +100,7 @@ def leased(cards: dict[str, float]) -> "Lease | None":
 def attempt(arguments: list[str], lease: "Lease | None") -> int:
     """The exit status of the script, run by the server or here."""
     bits, cards = asks_for_bits(arguments), lease.environment if lease else {}
-    if os.environ.get("RANKWISE_WARM", "1") != "0" and has_pidfd() and not (lease and bits):
+    if settings.read("RANKWISE_WARM") != "0" and has_pidfd() and not (lease and bits):
         status = ask(arguments, bits, {**os.environ, **cards}, lease.fds if lease else [])
         if status is not None:
             return status
@@ -112,12 +118,18 @@ def has_pidfd() -> bool:
 
 
 def asks_for_bits(arguments: list[str]) -> bool:
-    """Whether a source of the job imports bitsandbytes; where none does, peft shall not spend seconds on it."""
-    request = json.loads(arguments[arguments.index("--request") + 1])
-    files = [SRC / f"{name.replace('.', '/')}.py" for name in request["code"]]
-    return any(
-        f"import {BITS}" in path.read_text(encoding="utf-8") for path in files if path.is_file()
-    )
+    """Whether a source of the job imports bitsandbytes.
+
+    peft imports it wherever it is installed, which takes seconds. So it is hidden from all other
+    jobs.
+    """
+    text = arguments[arguments.index("--request") + 1]
+    request = requests.read(Path(text[1:])) if text.startswith("@") else json.loads(text)
+    for name in request["code"]:
+        path = SRC / f"{name.replace('.', '/')}.py"
+        if path.is_file() and f"import {BITS}" in path.read_text(encoding="utf-8"):
+            return True
+    return False
 
 
 def run(arguments: list[str], bits: bool) -> int:
@@ -125,11 +137,10 @@ def run(arguments: list[str], bits: bool) -> int:
     if not bits:
         sys.modules.setdefault(BITS, None)
     for name in [name for name in sys.modules if name.split(".")[0] == "rankwise"]:
-        del sys.modules[name]  # what the script imports it shall read itself
-    script = Path(
-        arguments[0]
-    ).resolve()  # processes that the script spawns look for it from where the server stands
-    sys.argv, sys.path[0] = arguments, str(script.parent)
+        del sys.modules[name]  # the script reads this project's sources as they are now
+    # The path is absolute, since processes that the script spawns look for it from another folder.
+    script = paths.script(arguments[0])
+    sys.argv, sys.path[0] = [str(script), *arguments[1:]], str(script.parent)
     try:
         runpy.run_path(str(script), run_name="__main__")
     except SystemExit as end:

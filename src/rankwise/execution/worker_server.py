@@ -1,8 +1,10 @@
-"""The server of warm.py: a process with torch imported, whose forks are the jobs. Started by warm.py.
+"""The server of `worker_client`: a process that has imported torch, and whose forks are the jobs.
 
-A caller that hangs up, or is gone, has its job told to stop (SIGTERM), and killed if that has not helped after GRACE_S seconds.
-The server leaves after IDLE_S seconds without work, and on no SIGTERM before: SLURM sends it one together with its jobs, which
-may have something to keep. Standard library only.
+If a client hangs up or is gone, the server sends SIGTERM to its job, and SIGKILL if the job has
+not ended after GRACE_S seconds. The server ends after IDLE_S seconds without work. It ignores
+SIGTERM, because SLURM signals the server together with its jobs, which may be writing checkpoints.
+
+Standard library only.
 """
 
 import contextlib

@@ -12,7 +12,6 @@ from rankwise.report.checklist import checklist
 from rankwise.report.records import Records
 from rankwise.study.plan import Plan
 
-ROOT = Path(__file__).resolve().parents[3]
 HEAD = """\
 # Artifact of the study {name}
 
@@ -29,13 +28,13 @@ def artifact(request: dict, output: Path) -> None:
         ValueError: the configuration or a source changed since the workflow was planned.
         StaleResult: a result answers another request than the planned one.
     """
-    plan = Plan(request["study"], ROOT, request["file"])
+    plan = Plan(request["study"], Path.cwd(), request["file"])
     if {name: plan.digest(name) for name in request["planned"]} != request["planned"]:
         raise ValueError(
             "config/ or a source changed since the workflow was planned; run snakemake again"
         )
-    frames = {Path(name).stem: tables.read(ROOT / name) for name in request["tables"]}
-    result.write_text(output, page(Records(request, plan, ROOT, frames)))
+    frames = {Path(name).stem: tables.read(Path.cwd() / name) for name in request["tables"]}
+    result.write_text(output, page(Records(request, plan, Path.cwd(), frames)))
 
 
 def page(found: Records) -> str:

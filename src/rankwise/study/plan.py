@@ -4,11 +4,10 @@ A cell is model x dataset x method x rank (x seed). Standard library, yaml and j
 """
 
 import functools
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from rankwise.core import provenance
+from rankwise.core import paths, provenance
 from rankwise.core.config import ConfigError, check, included, library, merge, pick, without
 from rankwise.study import grids, measurements, search
 from rankwise.study.grids import Cell
@@ -34,9 +33,8 @@ class Plan:
 
     def __init__(self, study: dict, root: Path, file: str = "study"):
         self.root, self.file = root, file
-        self.study = included(
-            check(study, root / "config" / "schema" / "study.schema.yaml", file), root
-        )
+        self.workflow = paths.workflow_root(root)
+        self.study = included(check(study, paths.SCHEMAS / "study.schema.yaml", file), root)
         self.library = library(root)
         check_sources(self.library)
         self._resolved: dict[tuple, dict] = {}
@@ -285,6 +283,10 @@ class Plan:
         """The dataset that a model is pre-trained on, if it is."""
         return self._model(model).get("weights", {}).get("pretrain", {}).get("dataset")
 
+    def pretraining_threads(self, model: str) -> int:
+        """The number of CPU threads that the pre-training of a model uses."""
+        return self._model(model)["weights"]["pretrain"]["cpu_threads"]
+
     @functools.cache  # noqa: B019 - one plan lives as long as the process
     def digest(self, measurement: str) -> str:
         """Digest of every planned request of one measurement: what a collected table must have been made of."""
@@ -295,13 +297,15 @@ class Plan:
 
     def digests(self, script: str, *modules: str) -> dict[str, str]:
         """Digests of what a script executes, and of the modules that it loads by name."""
-        return provenance.code_digests(self.root / provenance.SCRIPT_DIR / f"{script}.py", modules)
+        return provenance.code_digests(
+            self.workflow / provenance.SCRIPT_DIR / f"{script}.py", modules
+        )
 
     @functools.cache  # noqa: B019 - one plan lives as long as the process
     def environment(self, name: str) -> dict[str, str]:
         """A lock file and the digest of its pins."""
         lock = f"envs/{name}.lock"
-        return {"lock": lock, "digest": provenance.lock_digest(self.root / lock)}
+        return {"lock": lock, "digest": provenance.lock_digest(self.workflow / lock)}
 
     # Parts of a request -----------------------------------------------------------------------------------------------
 
@@ -326,10 +330,6 @@ class Plan:
 
 def study_file(given: Iterable[object], root: Path) -> str:
     """The name of the study's file in messages: as below the root, or its name alone."""
-    path = Path(next(iter(given), root / "config" / "config.yaml")).resolve()
+    default = paths.workflow_root(root) / "config" / "config.yaml"
+    path = Path(next(iter(given), default)).resolve()
     return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
-
-
-def dumps(request: dict) -> str:
-    """A request as the one string that Snakemake compares."""
-    return json.dumps(request, sort_keys=True)

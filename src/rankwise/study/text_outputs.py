@@ -80,7 +80,7 @@ def artifact_request(plan: Plan) -> dict:
 
 def _project(plan: Plan) -> dict[str, str]:
     """What pyproject.toml says about the code."""
-    found = tomllib.loads((plan.root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = tomllib.loads((plan.workflow / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     known = {"name": found["name"], "version": found["version"], "python": found["requires-python"]}
     return {
         **known,

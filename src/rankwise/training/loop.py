@@ -1,7 +1,6 @@
 """The one training loop, on accelerate. It knows no method and no task by name."""
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import get_scheduler
 
+from rankwise.core import settings
 from rankwise.core.errors import Unsupported
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method
@@ -38,7 +38,7 @@ class Loop:
         tracking: dict,
     ):
         self.method, self.data, self.schedule, self.checkpoint = method, data, schedule, checkpoint
-        tracker = os.environ.get("RANKWISE_TRACKER", "none")
+        tracker = settings.read("RANKWISE_TRACKER")
         self.accelerator = Accelerator(
             cpu=device == "cpu",
             mixed_precision=MIXED_PRECISION[schedule["precision"]],

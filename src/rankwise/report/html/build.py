@@ -33,7 +33,6 @@ from rankwise.study import outputs, text_outputs
 from rankwise.study.describe import about
 from rankwise.study.plan import Plan
 
-ROOT = Path(__file__).resolve().parents[4]
 OWN = ("page.js", "charts.js", "tables.js", "run.js")  # one script, in this order
 NARROW = (
     350  # points: up to this width a figure shrinks to a telephone's screen; a wider one scrolls
@@ -58,13 +57,13 @@ def page(request: dict, output: Path) -> None:
         StaleResult: a result answers another request than the planned one.
         FileNotFoundError: a figure's SVG is not there.
     """
-    plan = Plan(request["study"], ROOT, request["file"])
+    plan = Plan(request["study"], Path.cwd(), request["file"])
     if provenance.digest(about(plan)) != request["about"]:
         raise ValueError(
             "config/ or a source changed since the workflow was planned; run snakemake again"
         )
-    found = records.read(plan, ROOT)
-    result.write_text(output, render(plan, request, found, ROOT))
+    found = records.read(plan, Path.cwd())
+    result.write_text(output, render(plan, request, found, Path.cwd()))
 
 
 def render(plan: Plan, request: dict, results: list[dict], root: Path) -> str:

@@ -1,0 +1,91 @@
+"""Requests as files: the JSON that alone decides a job's result.
+
+A request can be larger than what a command line takes for one argument (128 KiB on Linux), and a
+failing job would print all of it. So planning writes each request to
+`results/.requests/{digest}.json`, and the job gets that path. The digest is the job's parameter
+that Snakemake compares. The files are no inputs of any rule, so Snakemake never looks at their
+times; the folder may be deleted at any time, and the next planning writes it anew.
+
+Standard library only: the Snakefile imports this module.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from rankwise.core import provenance
+from rankwise.core.paths import REQUESTS
+
+
+class RequestChanged(RuntimeError):
+    """A request file does not hold the request that its name says."""
+
+
+def file(digest: str) -> Path:
+    """The file of a request, relative to the project root."""
+    return REQUESTS / f"{digest}.json"
+
+
+def write(request: dict, root: Path = Path()) -> str:
+    """Write a request to its file, unless it is there, and return its digest.
+
+    The file appears whole, by a rename, so that a job never reads half of it.
+    """
+    digest = provenance.digest(request)
+    path = root / file(digest)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False
+        ) as part:
+            json.dump(request, part, sort_keys=True)
+        os.replace(part.name, path)  # noqa: PTH105 - one call for text paths
+    return digest
+
+
+def read(path: Path) -> dict:
+    """Read a request from its file, or from a result, which stores the request that it answers.
+
+    Raises:
+        RequestChanged: The file lies among the requests, and its content has another digest than
+            its name.
+    """
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if path.parent.name == REQUESTS.name:
+        found = provenance.digest(value)
+        if found != path.stem:
+            raise RequestChanged(
+                f"{path}: digest is {found}, allowed: {path.stem}, as the name says; "
+                "delete the file and run snakemake again"
+            )
+    return value.get("request", value)
+
+
+def recorded_parameters(request: dict, rule: str) -> list[str]:
+    """The parameters of a job as Snakemake records them after a run: sorted representations.
+
+    Args:
+        request: The request of a job that prepares inputs, trains, chooses or profiles.
+        rule: The rule of the job; profiles name their script, which is called like the rule.
+    """
+    values = [provenance.digest(request), title(request)]
+    if "shapes" in request:
+        values.append(rule)
+    return sorted(map(repr, values))
+
+
+def title(request: dict) -> str:
+    """What a job prepares, trains or profiles, for its command line and its log."""
+    if "cell" not in request:
+        kind = "model" if "model" in request else "dataset"
+        return f"{kind} {request['name']}"
+    cell = request["cell"]
+    words = [f"{cell['model']}/{cell['dataset']}", cell["method"], f"rank {cell['rank']}"]
+    for key in ("trial", "seed"):
+        if key in cell:
+            words.append(f"{key} {cell[key]}")
+    learning_rate = request.get("method", {}).get("learning_rate")
+    if learning_rate is not None:
+        words.append(f"learning rate {learning_rate:g}")
+    return ", ".join(words)

@@ -1,0 +1,70 @@
+"""Every environment variable that Rankwise reads, with its default and its meaning.
+
+The documentation's page of environment variables is generated from `VARIABLES`. Variables that a
+study names in paths (`${RANKWISE_DATA}`) are the user's own and are expanded by `core.paths`.
+
+Standard library only: the Snakefile imports this module.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Variable(NamedTuple):
+    """One environment variable."""
+
+    default: str
+    meaning: str
+
+
+VARIABLES = {
+    "RANKWISE_ENVIRONMENT": Variable(
+        "",
+        "`recorded` lets jobs run with package versions other than those of the lock; each result "
+        "records the differences. Otherwise such a job is refused.",
+    ),
+    "RANKWISE_WARM": Variable(
+        "1",
+        "`0` runs each job in a fresh process instead of a fork of a process that has imported "
+        "torch. The workflow sets it to `0` on clusters.",
+    ),
+    "RANKWISE_TRACKER": Variable(
+        "none",
+        "The experiment tracker of training runs. The workflow sets it from the study's `tracker`.",
+    ),
+    "RANKWISE_IMAGE": Variable(
+        "", "The container image of `--sdm apptainer`, in place of the one in `docker/image`."
+    ),
+    "RANKWISE_CARDS": Variable(
+        "",
+        "A JSON file with a list of GPUs (`uuid`, `name`, `memory_gib`) that replaces what "
+        "nvidia-smi reports: to use some GPUs only, or to simulate them.",
+    ),
+    "RANKWISE_LEASES": Variable(
+        "/tmp/rankwise-cards",
+        "The folder of GPU leases. All users of a machine, and its containers, share one folder.",
+    ),
+    "RANKWISE_CARD": Variable(
+        "{}", "Set by the workflow for a job that leases a GPU: its lease as JSON."
+    ),
+    "CUDA_VISIBLE_DEVICES": Variable("", "The GPUs that jobs may use. Set for a job by its lease."),
+    "HF_HUB_OFFLINE": Variable(
+        "0", "`1` reads models and datasets from the Hugging Face cache and opens no connection."
+    ),
+    "HF_ENDPOINT": Variable(
+        "https://huggingface.co", "The Hugging Face hub, or a mirror of it, to download from."
+    ),
+    "TMPDIR": Variable("", "The folder for temporary files, where the system has another default."),
+}
+
+
+def read(name: str, environment: Mapping[str, str] | None = None) -> str:
+    """The value of a variable, or its default if it is not set or empty.
+
+    Args:
+        name: A key of `VARIABLES`.
+        environment: The variables to look in; those of this process if not given.
+    """
+    values = os.environ if environment is None else environment
+    return values.get(name) or VARIABLES[name].default

@@ -1,0 +1,189 @@
+"""Every place where Rankwise relies on Snakemake's internals, and the versions it was tried on.
+
+Snakemake's documented interface covers rules, not the questions that a workflow asks about its
+own run: which limit the user gave for a resource, which jobs will run, what a group of jobs is
+called. The rules ask those questions here, and nowhere else, so that a new Snakemake release is
+checked by reading one file. A release outside of the tested range is refused.
+
+Tried on Snakemake 9.27.1. `workflow` is the object of that name in a Snakefile.
+
+Standard library only; Snakemake itself is imported where it is used.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+TESTED_FROM, TESTED_BELOW = (9, 27), (9, 28)
+
+
+class UntestedSnakemake(RuntimeError):
+    """This version of Snakemake is outside of the tested range."""
+
+
+def check_version(version: str | None = None) -> None:
+    """Refuse a Snakemake that this module was not tried on.
+
+    Args:
+        version: A version such as `9.27.1`; the installed one if not given.
+
+    Raises:
+        UntestedSnakemake: The message names the version and the tested range.
+    """
+    version = version or metadata.version("snakemake")
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if not TESTED_FROM <= numbers < TESTED_BELOW:
+        lowest, limit = (".".join(map(str, bound)) for bound in (TESTED_FROM, TESTED_BELOW))
+        raise UntestedSnakemake(
+            f"snakemake: version: got {version}, allowed: {lowest} or newer and older than {limit}, "
+            "the range that Rankwise was tested with (pip install -r envs/report.lock)"
+        )
+
+
+# The command line ---------------------------------------------------------------------------------
+
+
+def command_line() -> list[str]:
+    """The words of Snakemake's command line, without the program."""
+    return sys.argv[1:]
+
+
+def sets_resources() -> bool:
+    """Whether the command line gives limits of resources: `--resources` or a prefix of it."""
+    return any(word.startswith("--res") for word in sys.argv)
+
+
+def deployment_methods(workflow: Any) -> set[str]:
+    """Names of the methods given by `--software-deployment-method`: CONDA, APPTAINER."""
+    return {method.name for method in workflow.deployment_settings.deployment_method}
+
+
+def config_file(workflow: Any) -> list[str]:
+    """The file that holds the study: from `--configfile`, else from a `configfile:` directive.
+
+    Empty if the workflow takes its own default.
+    """
+    given = [*workflow.overwrite_configfiles] or [*workflow.configfiles]
+    return [str(given[-1])] if given else []
+
+
+def runs_locally(workflow: Any) -> bool:
+    """Whether this process starts jobs on this machine: not on a cluster, not on one of its nodes."""
+    return workflow.is_main_process and workflow.resource_settings.nodes is None
+
+
+# Where the workflow lies --------------------------------------------------------------------------
+
+
+def folder(workflow: Any) -> Path:
+    """The folder of the Snakefile or .smk file that is being read.
+
+    `workflow.basedir` is the folder of the user's Snakefile, which is another one where this
+    workflow is used as a module.
+    """
+    return Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
+
+
+def on_start(workflow: Any, check: Callable[[], None]) -> None:
+    """Call `check` before the first job, then the handler that the workflow had.
+
+    The directive `onstart:` does not do: Snakemake ignores it in a workflow that is used as a
+    module.
+    """
+    previous = workflow._onstart
+
+    def handler(log: str) -> None:
+        check()
+        previous(log)
+
+    workflow._onstart = handler
+
+
+# Resources ----------------------------------------------------------------------------------------
+
+
+def gpu_limits(workflow: Any) -> tuple[int | None, dict[str, object]]:
+    """The limit given by `--resources gpu`, and the `gpu` that `--set-resources` gives each rule."""
+    settings = workflow.resource_settings
+    limit = settings._parsed_resources.get("gpu")
+    overrides = settings._parsed_overwrite_resources
+    by_rule = {rule: values["gpu"].raw for rule, values in overrides.items() if "gpu" in values}
+    return (limit.value if limit else None), by_rule
+
+
+def drop_gpu_limit(workflow: Any) -> None:
+    """Forget the limit of the resource `gpu`, which profiles/default sets for one machine.
+
+    Snakemake reads that profile also where `--profile` names a cluster's.
+    """
+    workflow.global_resources._data.pop("gpu", None)
+
+
+# Jobs and submissions -----------------------------------------------------------------------------
+
+
+def needed_jobs(workflow: Any) -> list[tuple[str, dict[str, str]]]:
+    """Rule and wildcards of every job that will run."""
+    return [(job.rule.name, dict(job.wildcards_dict)) for job in workflow.dag.needrun_jobs()]
+
+
+def submissions(workflow: Any) -> set[Any]:
+    """What is sent to the cluster: groups of jobs, and jobs without a group."""
+    jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
+    return {workflow.dag.get_job_group(job) or job for job in jobs}
+
+
+def name_group(workflow: Any, group: str, name: str) -> None:
+    """Give a group the name by which `group-components` of a profile finds it."""
+    workflow.parent_groupids[group] = name
+
+
+def submission_name(workflow: Any, submission: Any) -> str:
+    """A rule's name, or the name that all groups of a kind share."""
+    if submission.is_group():
+        return workflow.parent_groupids.get(submission.groupid, submission.groupid)
+    return submission.rule.name
+
+
+def temporary_folders(rules: Iterable[Any]) -> set[str]:
+    """The resource `tmpdir` of each rule as it was given; only a node can evaluate it."""
+    return {str(rule.resources.get("tmpdir").raw).strip("'") for rule in rules}
+
+
+def leave_groups(rules: Iterable[Any]) -> None:
+    """Let jobs run without groups on one machine, where a group is no submission.
+
+    Snakemake's time grows with the square of the number of groups that are ready.
+    """
+    for rule in rules:
+        rule.group = None
+
+
+def share_resources(
+    workflow: Any, names: Iterable[str], resource: Callable[[str, Any], Callable]
+) -> None:
+    """Give every rule the cluster's resources.
+
+    Snakemake takes a rule's resources when it reads the rule. They depend here on the executor's
+    vocabulary, which is known once for all rules, so they are set after the rules were read.
+
+    Args:
+        workflow: Snakemake's workflow.
+        names: The resources to set. One that a rule or the command line sets already stays, except
+            `gpu`, which is translated.
+        resource: Makes the value of a resource from its name and the rule's own `gpu`.
+    """
+    for rule in workflow.rules:
+        gpus = rule.resources.get("gpu")
+        for name in names:
+            if name == "gpu" or name not in rule.resources:
+                rule.resources[name] = resource(name, gpus)
+        # A text must be the same in all jobs of a submission.
+        rule.resources.setdefault("gpu_memory_gib", "0")
+        # The jobs of a submission run one after another, so it needs what its largest job needs.
+        rule.resources["turn"] = 1
+    workflow.register_resource("turn", 1)
+    workflow.resourcescope(turn="local")
