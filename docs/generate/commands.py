@@ -15,8 +15,9 @@ Snakemake's targets and options are in [Getting started](../getting-started.md#t
 """
 VARIABLES_HEAD = """# Environment variables
 
-Generated from `rankwise.core.settings`, the one module that reads them. None of them is needed for
-the demo, and none is part of a request: setting one reruns nothing.
+Generated from `rankwise.core.settings`, the one module that reads them. The demo needs none, and
+none is part of a request: setting one reruns nothing. Paths in entries may name variables of your
+own, such as `${RANKWISE_DATA}` for a folder of data.
 
 """
 
@@ -52,7 +53,7 @@ def environment_page(root: Path) -> str:
     sys.path.insert(0, str(root / "src"))
     settings = importlib.import_module("rankwise.core.settings")
     lines = ["| variable | default | meaning |\n", "| --- | --- | --- |\n"]
-    for variable in settings.VARIABLES:
-        default = "" if variable.default is None else f"`{variable.default}`"
-        lines.append(f"| `{variable.name}` | {default} | {variable.meaning} |\n")
+    for name, variable in settings.VARIABLES.items():
+        default = f"`{variable.default}`" if variable.default else ""
+        lines.append(f"| `{name}` | {default} | {variable.meaning} |\n")
     return VARIABLES_HEAD + "".join(lines)

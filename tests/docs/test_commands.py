@@ -73,8 +73,8 @@ def plan(study: str) -> Plan:
 @pytest.mark.parametrize(("page", "words"), of("snakemake"))
 def test_snakemake_targets_exist(page: str, words: tuple[str, ...]) -> None:
     given = options(words)
-    if given.profile:
-        assert (ROOT / given.profile / "profile.yaml").is_file(), page
+    for profile in given.profile or []:
+        assert (ROOT / profile / "profile.yaml").is_file(), page
     study = str(next(iter(given.configfile or []), "config/config.yaml"))
     study = "config/config.yaml" if study in PLACEHOLDERS else study
     rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))

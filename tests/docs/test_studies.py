@@ -12,7 +12,7 @@ from helpers.repository import ROOT
 from rankwise.study.plan import Plan
 
 sys.path.insert(0, str(ROOT / "docs"))
-from generate import mistakes  # noqa: E402
+from generate import mistakes
 
 EXAMPLES = mistakes.read(mistakes.PAGE.read_text(encoding="utf-8"))
 YAML = [

@@ -51,7 +51,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 
 def _words(command: str) -> list[str]:
-    words = shlex.split(command.split(" #")[0].strip())
+    words = shlex.split(command.split(" #", maxsplit=1)[0].strip())
     while words and re.match(r"[A-Z][A-Z_0-9]*=", words[0]):
         words.pop(0)
     return words
