@@ -1,20 +1,30 @@
-"""From shapes alone. `rankwise methods`: what every method trains and keeps on a model; `rankwise fits`: what memory holds.
+"""The command `rankwise`.
 
-From files: `rankwise trace`: the runs behind a figure, a table, a cell of one, a claim or the report; `rankwise plan`: what
-Snakemake would run now, why, and what it will cost; `rankwise collect`: results of other clones brought into this one. From
-all of it and this machine: `rankwise doctor`.
+    methods   every method on one model: what it trains, how it is stored, how it steps, counts
+    fits      the largest micro-batch that memory of a given size holds
+    trace     the runs behind a figure, a table, a cell of one, a claim or the page
+    plan      the jobs that would run now, why, and their cost
+    collect   results of other clones, brought into this one
+    doctor    what this machine can run, what a study needs, what is missing
+
+It works in a clone, in a repository that uses the workflow as a module, and anywhere else with the
+entries that come with the package. Each command imports what it needs when it runs, because torch
+takes seconds and `--help` should not.
 """
+
+# ruff: noqa: PLC0415
 
 import argparse
 import json
 import os
 import re
 import sys
+from importlib import metadata
 from pathlib import Path
 
 from rankwise.core.config import first_dataset, library
 
-COLUMNS = [
+METHOD_COLUMNS = [
     "entry",
     "trains",
     "stored",
@@ -24,240 +34,299 @@ COLUMNS = [
     "optimizer_state_bytes",
     "source",
 ]
-GIB = {"": 1, "gib": 1, "gb": 1e9 / 2**30, "mib": 1 / 2**10, "tib": 2**10}
+FITS_METHODS = ["full", "lora", "qlora", "galore", "vlorp"]
+GIB_PER_UNIT = {"": 1, "gib": 1, "gb": 1e9 / 2**30, "mib": 1 / 2**10, "tib": 2**10}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command `rankwise`; run it in a clone, whose config/ it reads."""
-    given = _parser().parse_args(arguments)
+    """Run one command and print what it says.
+
+    Args:
+        arguments: The words behind `rankwise`; those of this process if not given.
+
+    Returns:
+        The exit status: 0, or 1 if something is wrong; the sentence that says what is on stderr.
+    """
+    given = parser().parse_args(arguments)
     try:
-        if not Path("config/methods.yaml").is_file():
-            raise ValueError(
-                f"no config/methods.yaml in {Path.cwd()}: run this in a clone of Rankwise"
-            )
-        commands = {
-            "methods": _methods,
-            "fits": _fits,
-            "trace": _trace,
-            "plan": _plan,
-            "collect": _collect,
-            "doctor": _doctor,
-        }
-        found = commands[given.command](given)
-        text, code = found if isinstance(found, tuple) else (found, 0)
+        text, status = given.run(given)
         print(text, flush=True)
     except ValueError as error:
         print(f"rankwise: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # `| head` has read enough
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
+        return 0
+    return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="rankwise", description="Compares efficient fine-tuning methods."
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; the documentation's page of commands is made of it."""
+    whole = argparse.ArgumentParser(
+        prog="rankwise", description="Compare efficient fine-tuning methods."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    methods = commands.add_parser(
-        "methods", help="list every method: what trains, how it is stored, how it steps, counts"
-    )
-    fits = commands.add_parser(
-        "fits", help="the largest micro-batch that memory of a size holds, by method"
-    )
-    for command in (methods, fits):
-        command.add_argument(
-            "--model",
-            default="distilbert",
-            type=lambda text: text.replace("-", "_"),
-            help="a name in config/models.yaml (default: distilbert)",
-        )
-        command.add_argument(
-            "--dataset",
-            help="a name in config/datasets.yaml, for its task (default: the model's first)",
-        )
-        command.add_argument(
-            "--rank", type=int, default=8, help="where an entry leaves it open (default: 8)"
-        )
-    methods.add_argument(
-        "--page", action="store_true", help="print docs/methods.md instead of the table"
-    )
-    fits.add_argument(
-        "--memory", required=True, nargs="+", type=_gib, help="sizes, as in 24GiB or 80GiB"
-    )
-    fits.add_argument(
-        "--methods",
-        nargs="+",
-        default=["full", "lora", "qlora", "galore", "vlorp"],
-        help="names in config/methods.yaml",
-    )
-    fits.add_argument(
-        "--length", nargs="+", type=int, help="sequence lengths in tokens (default: the dataset's)"
-    )
-    fits.add_argument(
-        "--weights",
-        choices=["fp32", "bf16"],
-        help="how a dense base is stored (default: as the entries say)",
-    )
-    fits.add_argument(
-        "--device",
-        choices=["cuda", "cpu"],
-        default="cuda",
-        help="whose kernels and allocator (default: cuda)",
-    )
-    fits.add_argument(
-        "--checkpointing", action="store_true", help="compute activations again in backward"
-    )
+    whole.add_argument("--version", action="version", version=_version())
+    commands = whole.add_subparsers(dest="command", required=True)
+    _add_methods(commands)
+    _add_fits(commands)
     _add_trace(commands)
     _add_plan(commands)
     _add_collect(commands)
-    doctor = commands.add_parser(
-        "doctor",
-        help="what this machine can run, what a study needs, what is missing; 1 if it cannot run",
-    )
-    doctor.add_argument("--study", help="as in config/demo.yaml (default: config/config.yaml)")
-    doctor.add_argument("--json", action="store_true", help="for programs")
-    return parser
+    _add_doctor(commands)
+    return whole
 
 
-def _add_trace(commands: argparse._SubParsersAction) -> None:
-    trace = commands.add_parser(
-        "trace", help="the runs behind a figure, a table, a cell of one, a claim or the report"
-    )
-    trace.add_argument(
-        "target", help="FILE, FILE:LINE, FILE:COLUMN=VALUE,...[:COLUMN] or results/claims.csv:CLAIM"
-    )
-    trace.add_argument(
-        "--study", help="as in config/demo.yaml (default: the one whose results lie there)"
-    )
-    trace.add_argument("--json", action="store_true", help="for programs")
+def _version() -> str:
+    """The version of the package; inside of the container the package is not installed."""
+    try:
+        return f"rankwise {metadata.version('rankwise')}"
+    except metadata.PackageNotFoundError:
+        return "rankwise (not installed: running from a clone)"
 
 
-def _add_plan(commands: argparse._SubParsersAction) -> None:
-    plan = commands.add_parser(
-        "plan", help="which jobs would run now, why, and their cost in hours and memory"
+def _add_study(command: argparse.ArgumentParser, default: str = "config/config.yaml") -> None:
+    command.add_argument(
+        "--study",
+        metavar="FILE",
+        help=f"a study's file, such as config/demo.yaml (default: {default})",
     )
-    plan.add_argument("--study", help="as in config/demo.yaml (default: config/config.yaml)")
-    plan.add_argument("--json", action="store_true", help="for programs")
+    command.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
-def _add_collect(commands: argparse._SubParsersAction) -> None:
-    collect = commands.add_parser(
-        "collect", help="bring the study's results in other clones into this one"
+# methods ------------------------------------------------------------------------------------------
+
+
+def _add_methods(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "methods", help="list every method: what it trains, how it is stored, how it steps, counts"
     )
-    collect.add_argument(
-        "folders", nargs="+", metavar="DIR", help="another clone, or its results/ folder"
+    _add_model(command)
+    command.add_argument(
+        "--page", action="store_true", help="print docs/methods.md instead of the table"
     )
-    collect.add_argument("--study", help="as in config/demo.yaml (default: config/config.yaml)")
-    collect.add_argument(
-        "--prefer", metavar="DIR", help="whose result to take where two differ; . is this clone"
+    command.set_defaults(run=_methods)
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model",
+        default="distilbert",
+        type=lambda text: text.replace("-", "_"),
+        help="a name in config/models.yaml (default: distilbert)",
     )
-    collect.add_argument(
-        "--dry-run", action="store_true", help="copy nothing, say what would be copied"
+    command.add_argument(
+        "--dataset",
+        help="a name in config/datasets.yaml, for its task (default: the model's first)",
     )
-    collect.add_argument("--json", action="store_true", help="for programs")
+    command.add_argument(
+        "--rank", type=int, default=8, help="the rank where an entry leaves it open (default: 8)"
+    )
+
+
+def _methods(given: argparse.Namespace) -> tuple[str, int]:
+    from rankwise.cli.methods_page import catalogue, page, table
+
+    arguments = (Path.cwd(), given.model, given.dataset or "sst2", given.rank)
+    if given.page:
+        return page(*arguments).rstrip(), 0
+    return _aligned(table(catalogue(*arguments), METHOD_COLUMNS)), 0
+
+
+# fits ---------------------------------------------------------------------------------------------
+
+
+def _add_fits(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "fits", help="the largest micro-batch that memory of a given size holds, by method"
+    )
+    _add_model(command)
+    command.add_argument(
+        "--memory",
+        required=True,
+        nargs="+",
+        type=_gib,
+        metavar="SIZE",
+        help="memory sizes, such as 24GiB or 80GiB",
+    )
+    command.add_argument(
+        "--methods", nargs="+", default=FITS_METHODS, help="names in config/methods.yaml"
+    )
+    command.add_argument(
+        "--length", nargs="+", type=int, help="sequence lengths in tokens (default: the dataset's)"
+    )
+    command.add_argument(
+        "--weights",
+        choices=["fp32", "bf16"],
+        help="the storage of a dense base (default: as each entry says)",
+    )
+    command.add_argument(
+        "--device",
+        choices=["cuda", "cpu"],
+        default="cuda",
+        help="whose kernels and allocator to predict (default: cuda)",
+    )
+    command.add_argument(
+        "--checkpointing", action="store_true", help="recompute activations in backward"
+    )
+    command.set_defaults(run=_fits)
 
 
 def _gib(text: str) -> float:
-    found = re.fullmatch(r"([0-9.]+)\s*([a-z]*)", text.lower())
-    if not found or found[2] not in GIB:
+    """A size in GiB, from a text such as 24GiB, 24GB or 512MiB."""
+    match = re.fullmatch(r"([0-9.]+)\s*([a-z]*)", text.lower())
+    if not match or match[2] not in GIB_PER_UNIT:
         raise argparse.ArgumentTypeError(
             f"got {text!r}, allowed: a size such as 24GiB, 24GB, 512MiB"
         )
-    return float(found[1]) * GIB[found[2]]
+    return float(match[1]) * GIB_PER_UNIT[match[2]]
 
 
-def _fits(given: argparse.Namespace) -> str:
-    from rankwise.measure.memory.fits import table  # noqa: PLC0415 - torch takes seconds, --help should not
-    from rankwise.study.plan import Plan  # noqa: PLC0415
+def _fits(given: argparse.Namespace) -> tuple[str, int]:
+    from rankwise.measure.memory.fits import table
+    from rankwise.study.plan import Plan
 
-    entries = library(Path.cwd())
-    dataset = given.dataset or first_dataset(entries, given.model)
-    dense = [
-        name
-        for name in given.methods
-        if entries["methods"].get(name, {}).get("weights") in ("fp32", "bf16")
-    ]
+    grid = _fits_grid(given, library(Path.cwd()))
+    study = {"name": "fits", "question": "?", "device": "cpu", "profile": [grid]}
+    plan = Plan(study, Path.cwd(), "rankwise fits")
+    requests = [plan.request("fits", cell) for cell in plan.cells("fits")]
+    return _aligned(table(requests, _say_progress)), 0
+
+
+def _fits_grid(given: argparse.Namespace, entries: dict[str, dict]) -> dict:
+    """The command line as a grid of a study's profiles."""
     grid = {
         "models": [given.model],
-        "datasets": [dataset],
+        "datasets": [given.dataset or first_dataset(entries, given.model)],
         "methods": given.methods,
         "ranks": [given.rank],
         "measurements": ["fits"],
-    }
-    grid |= {
         "memory_gib": given.memory,
         "device": given.device,
         "checkpointing": given.checkpointing,
     }
-    grid |= (
-        {"override": {name: {"weights": given.weights} for name in dense}} if given.weights else {}
+    if given.length:
+        grid["lengths_tokens"] = given.length
+    if given.weights:
+        grid["override"] = {
+            name: {"weights": given.weights}
+            for name in given.methods
+            if entries["methods"].get(name, {}).get("weights") in ("fp32", "bf16")
+        }
+    return grid
+
+
+def _say_progress(name: str) -> None:
+    print(f"{name} ...", file=sys.stderr, flush=True)
+
+
+# trace, plan, collect, doctor ---------------------------------------------------------------------
+
+
+def _add_trace(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "trace", help="find the runs behind a figure, a table, a cell of one, a claim or the page"
     )
-    grid |= {"lengths_tokens": given.length} if given.length else {}
-    plan = Plan(
-        {"name": "fits", "question": "?", "device": "cpu", "profile": [grid]},
-        Path.cwd(),
-        "rankwise fits",
+    command.add_argument(
+        "target",
+        metavar="TARGET",
+        help="FILE, FILE:LINE, FILE:COLUMN=VALUE,...[:COLUMN] or results/claims.csv:CLAIM",
     )
-    requests = [plan.request("fits", cell) for cell in plan.cells("fits")]
-    return _aligned(table(requests, lambda name: print(f"{name} ...", file=sys.stderr, flush=True)))
+    _add_study(command, "the study whose results are there")
+    command.set_defaults(run=_trace)
 
 
-def _trace(given: argparse.Namespace) -> str:
-    from rankwise.audit.trace import trace  # noqa: PLC0415 - --help should not wait for the plan
-    from rankwise.cli.trace_text import text  # noqa: PLC0415
+def _trace(given: argparse.Namespace) -> tuple[str, int]:
+    from rankwise.audit.trace import trace
+    from rankwise.cli.trace_text import text
 
-    found = trace(given.target, Path.cwd(), given.study)
-    return json.dumps(found, indent=1) if given.json else text(found)
-
-
-def _plan(given: argparse.Namespace) -> str:
-    from rankwise.audit import rerun_plan  # noqa: PLC0415 - --help should not wait for the plan
-
-    found = rerun_plan.plan(Path.cwd(), given.study)
-    return json.dumps(found, indent=1) if given.json else rerun_plan.text(found)
+    answer = trace(given.target, Path.cwd(), given.study)
+    return (_json(answer) if given.json else text(answer)), 0
 
 
-def _collect(given: argparse.Namespace) -> str:
-    from rankwise.audit.merge_clones import collect  # noqa: PLC0415 - --help should not wait for the plan
-    from rankwise.cli.collect_text import text  # noqa: PLC0415
+def _add_plan(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "plan", help="list the jobs that would run now, why, and their cost in hours and memory"
+    )
+    _add_study(command)
+    command.set_defaults(run=_plan)
 
-    found = collect(given.folders, Path.cwd(), given.study, given.prefer, given.dry_run)
-    return json.dumps(found, indent=1) if given.json else text(found)
+
+def _plan(given: argparse.Namespace) -> tuple[str, int]:
+    from rankwise.audit import rerun_plan
+
+    answer = rerun_plan.plan(Path.cwd(), given.study)
+    return (_json(answer) if given.json else rerun_plan.text(answer)), 0
+
+
+def _add_collect(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "collect", help="bring the study's results in other clones into this one"
+    )
+    command.add_argument(
+        "folders", nargs="+", metavar="DIR", help="another clone, or its results/ folder"
+    )
+    command.add_argument(
+        "--prefer",
+        metavar="DIR",
+        help="whose result to take where two disagree; `.` is this clone",
+    )
+    command.add_argument(
+        "--dry-run", action="store_true", help="copy nothing, and list what would be copied"
+    )
+    _add_study(command)
+    command.set_defaults(run=_collect)
+
+
+def _collect(given: argparse.Namespace) -> tuple[str, int]:
+    from rankwise.audit.merge_clones import collect
+    from rankwise.cli.collect_text import text
+
+    answer = collect(given.folders, Path.cwd(), given.study, given.prefer, given.dry_run)
+    return (_json(answer) if given.json else text(answer)), 0
+
+
+def _add_doctor(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "doctor",
+        help="say what this machine can run, what a study needs, what is missing; exits with 1 if "
+        "the study cannot run",
+    )
+    _add_study(command)
+    command.set_defaults(run=_doctor)
 
 
 def _doctor(given: argparse.Namespace) -> tuple[str, int]:
-    from rankwise.checks import doctor  # noqa: PLC0415 - --help should not wait for the plan
-    from rankwise.cli import doctor_text  # noqa: PLC0415 - --help should not wait for the plan
+    from rankwise.checks import doctor
+    from rankwise.cli import doctor_text
 
-    found = doctor.examine(Path.cwd(), given.study)
-    return json.dumps(found, indent=1) if given.json else doctor_text.text(found), int(
-        found["runs"] is None
-    )
+    answer = doctor.examine(Path.cwd(), given.study)
+    text = _json(answer) if given.json else doctor_text.text(answer)
+    return text, int(answer["runs"] is None)
 
 
-def _methods(given: argparse.Namespace) -> str:
-    from rankwise.cli.methods_page import catalogue, page, table  # noqa: PLC0415 - torch takes seconds, --help should not
+# Text ---------------------------------------------------------------------------------------------
 
-    arguments = (Path.cwd(), given.model, given.dataset or "sst2", given.rank)
-    return (
-        page(*arguments).rstrip() if given.page else _aligned(table(catalogue(*arguments), COLUMNS))
-    )
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1)
 
 
 def _aligned(markdown: str) -> str:
     """A Markdown table with its columns lined up for a terminal."""
-    rows = [
-        [cell.strip() for cell in line.strip("| ").split(" | ")] for line in markdown.splitlines()
-    ]
-    right = [cell.endswith(":") for cell in rows[1]]
-    del rows[1]
-    widths = [max(len(row[i]) for row in rows if len(row) > i) for i in range(len(right))]
-    lines = (
-        [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=False)]
-        for row in rows
-    )
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    rows = []
+    for line in markdown.splitlines():
+        rows.append([cell.strip() for cell in line.strip("| ").split(" | ")])
+    numeric = [cell.endswith(":") for cell in rows.pop(1)]
+    widths = [0] * len(numeric)
+    for row in rows:
+        for column, cell in enumerate(row[: len(widths)]):
+            widths[column] = max(widths[column], len(cell))
+    lines = []
+    for row in rows:
+        cells = zip(row, widths, numeric, strict=False)
+        padded = [cell.rjust(n) if right else cell.ljust(n) for cell, n, right in cells]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -66,5 +66,10 @@ def read(name: str, environment: Mapping[str, str] | None = None) -> str:
         name: A key of `VARIABLES`.
         environment: The variables to look in; those of this process if not given.
     """
-    values = os.environ if environment is None else environment
-    return values.get(name) or VARIABLES[name].default
+    return given(name, environment) or VARIABLES[name].default
+
+
+def given(name: str, environment: Mapping[str, str] | None = None) -> str | None:
+    """The value of a variable as it is set, which may be empty; None if it is not set."""
+    assert name in VARIABLES, name
+    return (os.environ if environment is None else environment).get(name)

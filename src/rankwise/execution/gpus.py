@@ -50,7 +50,7 @@ def found(environment: Mapping[str, str] = os.environ) -> list[Card]:
     """
     if pool := settings.read("RANKWISE_CARDS", environment):
         return _pool(Path(pool))
-    return _visible(_of_driver(), environment.get("CUDA_VISIBLE_DEVICES"))
+    return _visible(_of_driver(), settings.given("CUDA_VISIBLE_DEVICES", environment))
 
 
 def _pool(path: Path) -> list[Card]:

@@ -1,0 +1,38 @@
+"""Snakemake's internals: where they are touched, and which versions are refused."""
+
+import re
+
+import pytest
+
+from helpers.repository import ROOT
+from rankwise.execution.snakemake_adapter import UntestedSnakemake, check_version
+
+INTERNALS = re.compile(
+    r"_parsed_\w+|global_resources|parent_groupids|_write_record|sys\.argv|_onstart|"
+    r"workflow\.dag\b|snakemake\.persistence|resource_settings\.(?!cores)"
+)
+
+
+@pytest.mark.parametrize("version", ["9.27.0", "9.27.1", "9.27.12"])
+def test_the_tested_range_is_let_through(version: str) -> None:
+    check_version(version)
+
+
+@pytest.mark.parametrize("version", ["9.26.4", "9.28.0", "10.0.0", "8.30.0"])
+def test_another_snakemake_is_refused_with_the_range(version: str) -> None:
+    with pytest.raises(UntestedSnakemake) as refused:
+        check_version(version)
+    expected = f"snakemake: version: got {version}, allowed: 9.27 or newer and older than 9.28"
+    assert str(refused.value).startswith(expected)
+
+
+def test_no_rule_touches_an_internal() -> None:
+    for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]:
+        assert not INTERNALS.findall(path.read_text()), path
+
+
+def test_no_module_but_the_adapter_imports_snakemake() -> None:
+    for path in (ROOT / "src").rglob("*.py"):
+        if path.name != "snakemake_adapter.py":
+            found = re.findall(r"^\s*(?:from|import) snakemake\b.*", path.read_text(), re.MULTILINE)
+            assert not found, path
