@@ -53,7 +53,7 @@ def test_rankwise_takes_the_options_shown(page: str, words: tuple[str, ...]) -> 
     given = list(words[1:])
     if given == ["fits"]:
         given += ["--memory", "24GiB"]
-    main._parser().parse_args(given)  # ends the process where it does not
+    main.parser().parse_args(given)  # ends the process where it does not
     study = given[given.index("--study") + 1] if "--study" in given else PLACEHOLDERS[0]
     assert study in PLACEHOLDERS or (ROOT / study).is_file(), page
 
@@ -117,3 +117,35 @@ def test_the_command_line_is_there() -> None:
         check=True,
     )
     assert "rankwise" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_snakefile_shown_uses_the_workflow_as_a_module(tmp_path: Path) -> None:
+    (tmp_path / "rankwise").symlink_to(ROOT)
+    mine = tmp_path / "my_study"
+    (mine / "config").mkdir(parents=True)
+    study = re.search(r"```yaml\n(name: .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    (mine / "config/mine.yaml").write_text(study)
+    shown = ROOT / "docs/examples/module/Snakefile"
+    (mine / "Snakefile").write_text(shown.read_text())
+    done = run_snakemake(mine, "-n", "--cores", "1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(
+        r"^train +9$", done.stdout + done.stderr, re.MULTILINE
+    )  # full, lora r2 and r8; 3 seeds
+
+
+@pytest.mark.slow
+def test_the_workflow_catalogs_snakefile_plans_the_study() -> None:
+    done = run_snakemake(
+        ROOT,
+        "-n",
+        "--cores",
+        "1",
+        "--snakefile",
+        "workflow/Snakefile",
+        "--configfile",
+        "config/demo.yaml",
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "report_of_the_study" in done.stdout + done.stderr
