@@ -47,7 +47,7 @@ def _part(module: ModuleType, kind: str, names: list[str]) -> str:
     }
     jobs = {f"{kind} {name}" for name in names}
     if names == [""]:
-        return f"the {kind}"
+        return "the report page" if kind == "page" else f"the {kind}"
     if jobs == everything.get(kind):
         return f"every {kind} job" if kind in ("train", "memory") else f"every {kind}"
     return f"{kind}: {', '.join(names)}"
