@@ -1,6 +1,9 @@
-"""The image that jobs run in with `--sdm apptainer`: one reference for the whole workflow, and what is wrong with it.
+"""The container image of `--sdm apptainer`: one for the whole workflow.
 
-No part of a request, which names the lock: a rebuilt image of the same lock reruns nothing. Standard library only.
+The image is no part of a request, which names the lock instead: an image that is built anew from
+the same lock reruns nothing.
+
+Standard library only.
 """
 
 import re
@@ -11,35 +14,43 @@ from rankwise.core.config import ConfigError
 
 FILE, VARIABLE = "docker/image", "RANKWISE_IMAGE"
 REMOTE = re.compile(r"(docker|oras)://[\w.-]+(:\d+)?(/[\w.-]+)+(:[\w][\w.-]*|@sha256:[0-9a-f]{64})")
-ALLOWED = "a file that is there (apptainer build FILE docker/apptainer.def), or docker://HOST/NAME@sha256:DIGEST (or :TAG)"
+ALLOWED = (
+    "a file that is there (apptainer build FILE docker/apptainer.def), or "
+    "docker://HOST/NAME@sha256:DIGEST (or :TAG)"
+)
 
 
-def reference(root: Path) -> str:
-    """The image, as Snakemake's `container` directive takes it: RANKWISE_IMAGE, or the line of docker/image.
+def reference(project: Path) -> str:
+    """The image as Snakemake's `container` directive takes it.
+
+    It is the value of RANKWISE_IMAGE, or the one line of docker/image that is no comment.
 
     Raises:
-        ConfigError: docker/image has not one line beside its comments.
+        ConfigError: docker/image has not exactly one such line.
     """
     given = settings.read(VARIABLE)
     if given:
         return given
-    lines = (
-        line.partition("#")[0].strip()
-        for line in paths.find(root, FILE).read_text(encoding="utf-8").splitlines()
-    )
-    found = [line for line in lines if line]
-    if len(found) != 1:
-        raise ConfigError(FILE, "image", " ".join(found), f"one line: {ALLOWED}")
-    return found[0]
+    lines = []
+    for line in paths.find(project, FILE).read_text(encoding="utf-8").splitlines():
+        text = line.partition("#")[0].strip()
+        if text:
+            lines.append(text)
+    if len(lines) != 1:
+        raise ConfigError(FILE, "image", " ".join(lines), f"one line: {ALLOWED}")
+    return lines[0]
 
 
-def check(image: str, root: Path) -> None:
-    """Refuse an image that is not there, or a name that does not say which version.
+def check(image: str, project: Path) -> None:
+    """Refuse an image file that does not exist, and a name without a version.
 
     Raises:
-        ConfigError: says what is allowed.
+        ConfigError: The image, where it is named, and what is allowed.
     """
-    there = REMOTE.fullmatch(image) if "://" in image else paths.find(root, image).is_file()
-    if not there:
-        where = (VARIABLE, "image") if settings.read(VARIABLE) else (FILE, "image")
-        raise ConfigError(*where, image, ALLOWED)
+    if "://" in image:
+        is_valid = REMOTE.fullmatch(image) is not None
+    else:
+        is_valid = paths.find(project, image).is_file()
+    if not is_valid:
+        file = VARIABLE if settings.read(VARIABLE) else FILE
+        raise ConfigError(file, "image", image, ALLOWED)

@@ -1,6 +1,8 @@
-"""What a SLURM cluster is asked for: names from profiles/cluster.yaml in the executor's words, and what each submission needs.
+"""What a SLURM cluster is asked for, in the executor's words.
 
-Standard library and rankwise.core.config only: the Snakefile imports this on the login node.
+The user names partitions, account and GPU type once, in profiles/cluster.yaml.
+
+Standard library and rankwise.core only: the Snakefile imports this module on the login node.
 """
 
 from collections.abc import Iterable
@@ -24,7 +26,7 @@ RESOURCES = (
 
 
 class Ask(NamedTuple):
-    """What one submission asks for; None where it says nothing."""
+    """What one submission asks for; None where it asks for nothing in particular."""
 
     name: str  # of the rule or group
     partition: str | None
@@ -36,33 +38,37 @@ class Ask(NamedTuple):
 
     @property
     def size(self) -> tuple[int, ...]:
-        """What two requests are ordered by."""
+        """The order of two submissions by what they ask for."""
         return self.gpus, self.memory_mib or 0, self.minutes or 0, self.cpus
 
 
-def settings(style: str | None, root: Path) -> dict | None:
-    """The checked profiles/cluster.yaml with the `style` in which a profile asks for GPUs; None without such a profile.
+def settings(style: str | None, project: Path) -> dict | None:
+    """Read profiles/cluster.yaml.
+
+    Args:
+        style: The way in which a profile asks for GPUs, one of STYLES; None where no cluster's
+            profile is used.
+        project: The folder that the user works in.
+
+    Returns:
+        The checked settings and the style, or None without a style.
 
     Raises:
-        ConfigError: an unknown style, or a mistake in the file.
+        ConfigError: The style is unknown, or the file has a mistake.
     """
     if style is None:
         return None
     if style not in STYLES:
         raise ConfigError("command line", "--config cluster", style, STYLES)
-    return {
-        **check(
-            read_yaml(paths.find(root, FILE), FILE), paths.SCHEMAS / "cluster.schema.yaml", FILE
-        ),
-        "style": style,
-    }
+    given = read_yaml(paths.find(project, FILE), FILE)
+    return {**check(given, paths.SCHEMAS / "cluster.schema.yaml", FILE), "style": style}
 
 
 def resources(given: dict, gpus: int) -> dict[str, str | int | None]:
-    """Those of RESOURCES that a job with `gpus` GPUs asks for.
+    """The values of RESOURCES for a job with `gpus` GPUs; a resource that is left out is not set.
 
-    SLURM's executor passes on both `gpu` and `gres`, so one of them is always 0 or nothing; that of Kubernetes fails at
-    `gpu: 0` without a manufacturer.
+    SLURM's executor passes on both `gpu` and `gres`, so one of them is always zero or None. The
+    executor of Kubernetes fails at `gpu: 0` without a manufacturer.
     """
     if given["style"] == "kubernetes":
         return {"gpu": gpus, "gpu_manufacturer": "nvidia"}
@@ -77,60 +83,86 @@ def resources(given: dict, gpus: int) -> dict[str, str | int | None]:
     return {**shared, "gpu": 0, "gres": f"{kind}:{gpus}" if gpus else None}
 
 
-def ask(name: str, found: dict) -> Ask:
-    """What a submission asks for, from the resources that Snakemake found for it; what it cannot know yet is None."""
-    numbers = {key: value for key, value in found.items() if isinstance(value, int)}
-    _, *model, count = str(found.get("gres") or f"gpu:{numbers.get('gpu', 0)}").split(":")
+def ask(name: str, values: dict) -> Ask:
+    """What a submission asks for.
+
+    Args:
+        name: Of the rule or group.
+        values: The resources as Snakemake evaluated them. One that it cannot know yet is no
+            number, and becomes None.
+    """
+    numbers = {key: value for key, value in values.items() if isinstance(value, int)}
+    # gres is `gpu:COUNT` or `gpu:MODEL:COUNT`
+    gres = str(values.get("gres") or f"gpu:{numbers.get('gpu', 0)}")
+    _, *model, count = gres.split(":")
     return Ask(
-        name,
-        found.get("slurm_partition"),
-        numbers.get("_cores", 1),
-        numbers.get("mem_mb"),
-        numbers.get("runtime"),
-        int(count),
-        found.get("gpu_model") or (model[0] if model else None),
+        name=name,
+        partition=values.get("slurm_partition"),
+        cpus=numbers.get("_cores", 1),
+        memory_mib=numbers.get("mem_mb"),
+        minutes=numbers.get("runtime"),
+        gpus=int(count),
+        model=values.get("gpu_model") or (model[0] if model else None),
     )
 
 
 def options(
     given: dict | None, study: str, cpu_threads: int, cores: int | None, gpus: int | None
 ) -> list[str]:
-    """What a profile for another kind of machine, or none of ours, has set: it would clip requests without a word."""
-    found = []
+    """Options that do not fit a cluster: Snakemake would reduce requests to them without a word.
+
+    Args:
+        given: The settings of the cluster; None if the profile is none of ours.
+        study: The name of the study's file.
+        cpu_threads: The CPU threads of the study's jobs.
+        cores: The value of --cores.
+        gpus: The value of --resources gpu.
+
+    Returns:
+        One sentence an option.
+    """
+    errors = []
     if given is None:
-        found.append(ConfigError("command line", "--config cluster", None, STYLES))
+        errors.append(ConfigError("command line", "--config cluster", None, STYLES))
     if cores is not None and cores < cpu_threads:
-        found.append(
-            ConfigError(
-                study,
-                "cpu_threads",
-                cpu_threads,
-                f"at most {cores}, as --cores says (those of this machine with --profile)",
-            )
-        )
+        allowed = f"at most {cores}, as --cores says (those of this machine with --profile)"
+        errors.append(ConfigError(study, "cpu_threads", cpu_threads, allowed))
     if gpus == 1:
-        found.append(
-            ConfigError("command line", "--resources gpu", gpus, "no limit: SLURM counts GPUs")
-        )
-    return [str(error) for error in found]
+        allowed = "no limit: SLURM counts GPUs"
+        errors.append(ConfigError("command line", "--resources gpu", gpus, allowed))
+    return [str(error) for error in errors]
 
 
 def unlike(asks: Iterable[Ask], arrays: str | None) -> list[str]:
-    """Rules to be submitted as arrays whose jobs differ: an array asks for all of them what its first job needs."""
-    named = {name.strip() for name in (arrays or "").replace(";", ",").split(",")}
-    kinds: dict[str, set[Ask]] = {}
+    """Rules that are to be submitted as arrays although their jobs differ.
+
+    An array asks for all of its jobs what its first job needs.
+
+    Args:
+        asks: What the submissions ask for.
+        arrays: The value of --slurm-array-jobs: names of rules, or `all`.
+
+    Returns:
+        One sentence a rule.
+    """
+    names = {name.strip() for name in (arrays or "").replace(";", ",").split(",")}
+    asks_by_name: dict[str, set[Ask]] = {}
     for one in asks:
-        if named & {one.name, "all"}:
-            kinds.setdefault(one.name, set()).add(one)
-    return [
-        _differ(*sorted(different, key=lambda one: one.size))
-        for different in kinds.values()
-        if len(different) > 1
-    ]
+        if one.name in names or "all" in names:
+            asks_by_name.setdefault(one.name, set()).add(one)
+    sentences = []
+    for different in asks_by_name.values():
+        if len(different) > 1:
+            sentences.append(_differ(sorted(different, key=lambda one: one.size)))
+    return sentences
 
 
-def _differ(least: Ask, *others: Ask) -> str:
-    key = next(key for key in Ask._fields if getattr(least, key) != getattr(others[-1], key))
-    range_ = f"{key} from {getattr(least, key)} to {getattr(others[-1], key)}"
-    allowed = f"rules whose jobs ask for the same, and these ask for {range_}; --set-resources levels them"
+def _differ(asks: list[Ask]) -> str:
+    """The sentence for a rule whose jobs ask for different things; the smallest comes first."""
+    least, most = asks[0], asks[-1]
+    key = next(key for key in Ask._fields if getattr(least, key) != getattr(most, key))
+    allowed = (
+        "rules whose jobs ask for the same, and these ask for "
+        f"{key} from {getattr(least, key)} to {getattr(most, key)}; --set-resources levels them"
+    )
     return str(ConfigError("command line", "--slurm-array-jobs", least.name, allowed))
