@@ -353,7 +353,7 @@ def test_what_it_cannot_do_it_says() -> None:
 def test_options_are_read_from_the_source() -> None:
     from rankwise.study.options import options
 
-    found = options(Path(ROOT / "src/rankwise/methods/weight_reduction.py"))
+    found = options("rankwise.methods.weight_reduction")
     assert list(found) == [
         "rank",
         "targets",

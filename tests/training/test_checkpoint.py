@@ -33,11 +33,17 @@ UNEVEN = {
     "eval_batch_size": 200,
     "evaluate_every_updates": 6,
 }
-ENTRIES = [
-    name
-    for part in SMOKE["train"]
-    for name in part["methods"]
-    if name not in ("frozen", "prefix_tuning")
+METHODS = yaml.safe_load((ROOT / "config/methods.yaml").read_text())
+ENTRIES = [name for name in METHODS if name not in ("frozen", "prefix_tuning")]
+# Optimizers that step inside backward cannot clip gradients; all others are clipped here.
+STEPS_INSIDE = ["full_released", "lomo", "adalomo"]
+GRIDS = [
+    {
+        **SMOKE["train"][0],
+        "methods": [name for name in METHODS if name not in STEPS_INSIDE],
+        "schedule": {"max_gradient_norm": 1.0},
+    },
+    {**SMOKE["train"][0], "methods": STEPS_INSIDE},
 ]
 FEW = [
     "full",
@@ -55,7 +61,7 @@ FEW = [
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
     """A folder with inputs, and the plan of a training for each method: 100 examples, 7 micro-batches an epoch; a base with dropout."""
     root = tmp_path_factory.mktemp("inputs")
-    plan = Plan({**SMOKE, "profile": []}, ROOT, "config/methods_smoke.yaml")
+    plan = Plan({**SMOKE, "train": GRIDS, "profile": []}, ROOT, "config/methods_smoke.yaml")
     prepare(plan, root, rows={"train": 500})
     edit(root / "results/inputs/models/tiny/config.json", '"dropout": 0.0', '"dropout": 0.2')
     return root, plan

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from rankwise.core.paths import module_file, own_folder
+
 PACKAGE = "rankwise"
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 SCRIPT_DIR = "workflow_scripts"
@@ -22,6 +24,7 @@ EXEMPT = frozenset(
     {
         f"{PACKAGE}.core.provenance",
         f"{PACKAGE}.core.environment",
+        f"{PACKAGE}.core.paths",
         f"{PACKAGE}.core.requests",
         f"{PACKAGE}.core.settings",
     }
@@ -33,11 +36,6 @@ UNSEEN = ("ctx", "kind")  # fields that follow from others, or say nothing
 
 class SourceChanged(RuntimeError):
     """A loaded source is not the one that the workflow was planned with."""
-
-
-def _module_file(module: str) -> Path | None:
-    stem = PACKAGE_DIR.parent.joinpath(*module.split("."))
-    return next((f for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.is_file()), None)
 
 
 @functools.cache
@@ -69,18 +67,30 @@ def source_closure(module: str) -> frozenset[str]:
     """Modules of this package that importing `module` executes, itself included."""
     todo, found = [module], set()
     while todo:
-        name = todo.pop()
+        name = lazily_imported(todo.pop())
         if (
             name in found
             or name in EXEMPT
             or name.split(".")[0] != PACKAGE
-            or not (file := _module_file(name))
+            or not (file := module_file(name))
         ):
             continue
         found.add(name)
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
         todo += [*_imports(file, package), name.rpartition(".")[0]]
     return frozenset(found)
+
+
+def lazily_imported(name: str) -> str:
+    """`rankwise.optim.AdamW` -> `rankwise.optim.adamw`: the package loads an optimizer's file when its class is asked for."""
+    package, _, class_name = name.rpartition(".")
+    if package != f"{PACKAGE}.optim" or class_name == class_name.lower():
+        return name
+    for folder in (PACKAGE_DIR / "optim", own_folder("optim")):
+        for file in folder.glob("*.py"):
+            if file.stem.replace("_", "") == class_name.lower():
+                return f"{package}.{file.stem}"
+    return name
 
 
 def _normalised(node: object) -> object:
@@ -124,7 +134,7 @@ def code_digests(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:
     """Digest of every source that `script` executes, and of those it loads by name (`modules`)."""
     roots = {*_imports(script, ""), *modules}
     found = sorted(set().union(*(source_closure(root) for root in roots)))
-    files = {name: code_digest(_module_file(name)) for name in found}
+    files = {name: code_digest(module_file(name)) for name in found}
     data = {
         name: digest(_text(file)) for module in found for name, file in data_files(module).items()
     }
@@ -133,24 +143,27 @@ def code_digests(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:
 
 def data_files(module: str) -> dict[str, Path]:
     """Files of a package that are no modules, by name: `rankwise.report.html/page.css`."""
-    file = _module_file(module)
+    file = module_file(module)
     beside = sorted(file.parent.iterdir()) if file and file.name == "__init__.py" else []
     return {f"{module}/{path.name}": path for path in beside if path.suffix in DATA}
 
 
 def source_file(name: str) -> str:
-    """`rankwise.optim.adamw` -> `src/rankwise/optim/adamw.py`: where a source lies, by its name in requests."""
+    """Where a source lies, by its name in requests: `rankwise.optim.adamw` -> `src/rankwise/optim/adamw.py`.
+
+    A method or optimizer in the user's own folder -> `methods/norms_only.py`.
+    """
     module, _, data = name.partition("/")
     if module == SCRIPT_DIR:
         return name
     stem = Path("src", *module.split("."))
     if data:
         return str(stem / data)
-    return str(
-        stem / "__init__.py"
-        if (PACKAGE_DIR.parents[1] / stem).is_dir()
-        else stem.with_suffix(".py")
-    )
+    file = module_file(module)
+    if file and not file.is_relative_to(PACKAGE_DIR):
+        return str(file.relative_to(Path.cwd()))
+    is_package = (PACKAGE_DIR.parents[1] / stem).is_dir()
+    return str(stem / "__init__.py" if is_package else stem.with_suffix(".py"))
 
 
 def _text(path: Path) -> str:

@@ -51,7 +51,6 @@ CARDS = ("--gpu", "--gpu-memory-gib")
 RUN_ALONE = 75
 BITS = "bitsandbytes"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-SRC = Path(__file__).resolve().parents[2]
 # Environment variables that do not change how libraries load, so a server serves any values of them.
 PASSING = ("_", "PWD", "OLDPWD", "SHLVL", "PYTEST_CURRENT_TEST")
 
@@ -126,8 +125,8 @@ def asks_for_bits(arguments: list[str]) -> bool:
     text = arguments[arguments.index("--request") + 1]
     request = requests.read(Path(text[1:])) if text.startswith("@") else json.loads(text)
     for name in request["code"]:
-        path = SRC / f"{name.replace('.', '/')}.py"
-        if path.is_file() and f"import {BITS}" in path.read_text(encoding="utf-8"):
+        path = paths.module_file(name)
+        if path and f"import {BITS}" in path.read_text(encoding="utf-8"):
             return True
     return False
 

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 from rankwise.study.plan import MEASUREMENTS, Cell, Plan
-from rankwise.study.resolve import PACKAGE_DIR
+from rankwise.study.resolve import module_path
 
 # What is told of an entry: an edit of anything else does not rewrite the report.
 TOLD = {
@@ -51,8 +51,8 @@ def _method(plan: Plan, name: str, cells: list[Cell]) -> dict:
         **_told(plan, "methods", name),
         "optimizer": optimizer,
         "ranks": sorted({cell.rank for cell in cells} - {0}),
-        "trains": _says(PACKAGE_DIR / "methods" / f"{entry['module']}.py"),
-        "steps": _says(PACKAGE_DIR / "optim" / f"{optimizer}.py"),
+        "trains": _says(module_path("methods", entry["module"])),
+        "steps": _says(module_path("optim", optimizer)),
     }
 
 

@@ -8,6 +8,8 @@ from rankwise.core.config import ConfigError, pick
 from rankwise.study import measurements
 from rankwise.study.resolve import check_pair, takes_rank
 
+ALL = "all"
+
 
 class Cell(NamedTuple):
     """One run: names of config entries; rank 0 where the method has no rank.
@@ -37,11 +39,16 @@ class Cell(NamedTuple):
 def cells(library: dict, grid: dict) -> Iterator[Cell]:
     """The grid's cells, in its order."""
     for model, dataset, method in itertools.product(
-        grid["models"], grid["datasets"], grid["methods"]
+        grid["models"], grid["datasets"], method_names(library, grid)
     ):
         ranks = grid["ranks"] if takes_rank(library["methods"][method], method) else [0]
         for rank, seed in itertools.product(ranks, grid.get("seeds", [None])):
             yield Cell(model, dataset, method, rank, seed)
+
+
+def method_names(library: dict, grid: dict) -> list[str]:
+    """The methods of a grid; `all` stands for every entry of config/methods.yaml."""
+    return list(library["methods"]) if grid["methods"] == ALL else grid["methods"]
 
 
 def tokens(library: dict, grid: dict, dataset: str) -> int:
@@ -56,8 +63,9 @@ def check_names(library: dict, grid: dict, kind: str, where: tuple[str, str]) ->
         ConfigError: a name is unknown, a model has no weights to train or no head for a task, or a text is too long for it.
     """
     file, key = where
+    named = {**grid, "methods": method_names(library, grid)}
     for entries in ("models", "datasets", "methods"):
-        for name in grid[entries]:
+        for name in named[entries]:
             pick(library[entries], name, file, f"{key}.{entries}")
     ready = {
         name: entry
