@@ -1,5 +1,6 @@
 """What README and docs say is so: measured numbers come from files, and files that are named exist."""
 
+import csv
 import re
 import subprocess
 import sys
@@ -54,6 +55,26 @@ def test_measured_blocks_are_the_files_that_they_name(page: Path) -> None:
 
 def test_the_readme_shows_a_real_study() -> None:
     assert re.search(r"<!-- begin benchmarks/laptop/summary.md -->\n\n\| model", README)
+
+
+def test_the_finding_is_that_of_the_demo() -> None:
+    """At rank 8 nothing is shown worse than full fine-tuning; LoRA at rank 2 and the head alone are."""
+    verdicts = {cell: row["best"] for cell, row in demo_rows("summary").items()}
+    assert verdicts["Full AdamW", "0"] == "best"
+    assert verdicts["LoRA", "8"] == verdicts["rSVD", "8"] == "undecided"
+    assert verdicts["LoRA", "2"] == verdicts["Head only", "0"] == ""
+    kept = ("weights_bytes", "gradients_bytes", "optimizer_state_bytes")
+    memory = {
+        cell: sum(int(row[name]) for name in kept) for cell, row in demo_rows("memory").items()
+    }
+    assert memory["lora", "8"] < memory["rsvd", "8"] < memory["full", "0"]
+
+
+def demo_rows(table: str) -> dict[tuple[str, str], dict]:
+    """(method, rank) -> row of the demo's tiny model."""
+    with (ROOT / f"benchmarks/demo/{table}.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] == "tiny"]
+    return {(row["method"], row["rank"]): row for row in rows}
 
 
 def test_the_readme_is_short() -> None:

@@ -1,6 +1,9 @@
 """Every study, entry and mistake that README and docs show does what they say."""
 
+import json
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,7 +11,7 @@ import pytest
 import yaml
 
 from helpers.doc_blocks import Block, blocks
-from helpers.repository import ROOT
+from helpers.repository import CLEAN, ROOT, run_snakemake
 from rankwise.study.plan import Plan
 
 sys.path.insert(0, str(ROOT / "docs"))
@@ -76,3 +79,80 @@ def test_the_first_mistake_would_be_found() -> None:
         ("A", "name: a\n", "said\n")
     ]
     assert re.search("mine", mistakes.STUDY)
+
+
+# The folder of examples is a project of its own: entries, methods, optimizers and data ----------------
+
+
+def example_study(**grids: object) -> dict:
+    return {"name": "examples", "question": "Do the examples run?", "device": "cpu", **grids}
+
+
+def test_the_examples_are_a_project_that_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "docs/examples")
+    grid = {"models": ["bert_small"], "datasets": ["my_reviews"], "measurements": ["memory"]}
+    grid["methods"] = ["norms_only", "full_sign_sgd"]
+    plan = Plan(example_study(profile=[grid]), ROOT / "docs/examples", "study.yaml")
+    assert [cell.method for cell in plan.cells("memory")] == ["norms_only", "full_sign_sgd"]
+
+
+def test_the_examples_count_as_shapes_say(tmp_path: Path) -> None:
+    """Trainable parameters and optimizer state on BERT-small, by hand."""
+    shutil.copytree(ROOT / "docs/examples", tmp_path / "mine")
+    code = """
+from pathlib import Path
+from rankwise.measure.memory.persistent import predict
+from rankwise.study.plan import Plan
+grid = {"models": ["bert_small"], "datasets": ["my_reviews"], "methods": ["norms_only", "full_sign_sgd"], "measurements": ["memory"]}
+plan = Plan({"name": "examples", "question": "?", "device": "cpu", "profile": [grid]}, Path.cwd())
+for cell in plan.cells("memory"):
+    found = predict(plan.request("memory", cell))
+    print(found["trainable_parameters"], found["optimizer_state_bytes"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path / "mine",
+        env=CLEAN,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    width, layers, inner, words = 512, 4, 2048, 30522
+    head = 2 * width + 2
+    norms = (1 + 2 * layers) * 2 * width  # one after the embeddings, two a layer; weight and bias
+    block = 4 * (width**2 + width) + 2 * width * inner + inner + width
+    embeddings = (words + 512 + 2) * width
+    everything = embeddings + norms + layers * block + width**2 + width + head  # with BERT's pooler
+    (trained, _), (full, state) = [map(int, line.split()) for line in done.stdout.splitlines()]
+    assert (trained, full, state) == (norms + head, everything, 4 * everything)
+
+
+@pytest.mark.slow
+def test_the_examples_run(tmp_path: Path) -> None:
+    """The dataset is prepared, the method and the optimizer train, in a repository of one's own."""
+    shutil.copytree(ROOT / "docs/examples", tmp_path / "mine")
+    mine = tmp_path / "mine"
+    grid = {
+        "models": ["tiny"],
+        "datasets": ["my_reviews"],
+        "methods": ["norms_only", "full_sign_sgd"],
+        "seeds": [0],
+    }
+    study = example_study(train=[grid], schedule={"updates": 2, "batch_size": 4})
+    (mine / "study.yaml").write_text(yaml.safe_dump(study))
+    targets = [
+        f"results/runs/tiny/my_reviews/{name}/r0/seed0/train.json" for name in grid["methods"]
+    ]
+    done = run_snakemake(
+        ROOT,
+        *targets,
+        "--directory",
+        str(mine),
+        "--configfile",
+        str(mine / "study.yaml"),
+        "--cores",
+        "2",
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for target in targets:
+        assert json.loads((mine / target).read_text())["status"] == "ok"
