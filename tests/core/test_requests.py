@@ -29,6 +29,13 @@ def test_key_order_makes_no_other_file(tmp_path: Path) -> None:
     assert len(list((tmp_path / "results/.requests").iterdir())) == 1
 
 
+def test_keys_that_are_numbers_make_no_other_digest(tmp_path: Path) -> None:
+    """As in a claim's published values by rank; as numbers 16 comes before 128, as texts behind."""
+    request = {"published": {16: 0.5, 128: 0.7}, "cell": REQUEST["cell"]}
+    path = tmp_path / requests.file(requests.write(request, tmp_path))
+    assert requests.read(path)["published"] == {"16": 0.5, "128": 0.7}
+
+
 def test_a_request_that_was_changed_is_refused(tmp_path: Path) -> None:
     path = tmp_path / requests.file(requests.write(REQUEST, tmp_path))
     path.write_text(path.read_text().replace("0.0002", "0.0003"))

@@ -115,11 +115,20 @@ def _normalised(node: object) -> object:
 @functools.cache
 def code_digest(path: Path) -> str:
     """16 hexadecimal digits of the file's syntax tree; comments, docstrings and layout do not count."""
-    return digest(_normalised(_parse(path)))
+    return _hexdigest(_normalised(_parse(path)))
 
 
 def digest(value: object) -> str:
-    """16 hexadecimal digits of a JSON value, whatever the order of its keys."""
+    """16 hexadecimal digits of a JSON value, whatever the order of its keys.
+
+    The value is brought into the form that it has after it was written to a file and read again:
+    keys that are numbers become texts, and sort as texts.
+    """
+    return _hexdigest(json.loads(json.dumps(value)))
+
+
+def _hexdigest(value: object) -> str:
+    """The digest of a value whose keys are texts."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
