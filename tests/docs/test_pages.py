@@ -4,9 +4,11 @@ import csv
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from helpers.doc_blocks import FENCE, pages
 from helpers.repository import CLEAN, ROOT, edit
@@ -184,3 +186,38 @@ print(predict(plan.request("memory", Cell("distilbert", "sst2", "norms_only", 0)
     )
     norms = (1 + 6 * 2) * 2 * 768  # the embeddings' and two a layer, weight and bias each
     assert done.stdout.strip() == str(norms + 592_130), done.stderr
+
+
+def test_the_terms_of_our_own_are_in_the_glossary() -> None:
+    glossary = (ROOT / "docs/glossary.md").read_text()
+    for term in (
+        "cell",
+        "curve",
+        "request",
+        "digest",
+        "lease",
+        "taint",
+        "trial",
+        "selection slice",
+    ):
+        assert re.search(rf"^{term}$\n:   \w", glossary, re.MULTILINE), term
+
+
+def test_the_citation_names_this_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """A page that is generated or written, and not in mkdocs.yml, would be found by search alone."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    from generate import hook
+
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    written = {
+        named(page).removeprefix("docs/") for page in pages() if page.is_relative_to(ROOT / "docs")
+    }
+    generated = {page for page in hook.pages() if not page.startswith("methods/")}
+    assert [page for page in sorted(written | generated) if page not in navigation] == []
