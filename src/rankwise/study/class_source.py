@@ -211,11 +211,11 @@ def _check_names(tree: ast.Module, scopes: symtable.SymbolTable, shown: str) -> 
         name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names
     }
     unknown = _global_names(scopes) - known
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id in unknown:
-            raise ConfigError(
-                shown, f"line {node.lineno}", node.id, "a name that the file defines or imports"
-            )
+    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in unknown]
+    if uses:
+        first = min(uses, key=lambda node: (node.lineno, node.col_offset))
+        allowed = "a name that the file defines or imports"
+        raise ConfigError(shown, f"line {first.lineno}", first.id, allowed)
 
 
 def _global_names(scope: symtable.SymbolTable) -> set[str]:
