@@ -1,8 +1,9 @@
-"""Copy a study's tables and figures from results/ into benchmarks/NAME, and write them into the marked blocks of README.md and docs/.
+"""Copy a study's tables and figures into benchmarks/NAME, and fill the pages' marked blocks.
 
     python benchmarks/publish.py laptop
 
-A block stands between `<!-- begin FILE -->` and `<!-- end FILE -->`; nothing in it is typed by hand.
+A block of README.md or docs/ stands between `<!-- begin FILE -->` and `<!-- end FILE -->`. Nothing in
+it is typed by hand.
 """
 
 import argparse
@@ -71,7 +72,7 @@ def publish(name: str, results: Path) -> None:
 
 
 def decided(claims: Path) -> bool:
-    """Whether most of what a study could decide of published numbers it did, so that its verdicts are worth a page."""
+    """Whether a study decides more published numbers than it leaves open."""
     counts = Counter(row["verdict"] for row in _rows(claims)) if claims.is_file() else Counter()
     return counts["reproduced"] > counts["not yet run"]
 
@@ -92,7 +93,7 @@ def verdicts(claims: Path) -> str:
 
 
 def closing(results: Path) -> str:
-    """A Markdown table of predicted, tracked and measured peaks, the furthest off first, from a study's ledgers."""
+    """A Markdown table of predicted, tracked and measured peaks, the largest residual first."""
     rows = [
         row for row in _rows(results / "tables" / "ledger.csv") if row.get("measured_peak_bytes")
     ]
