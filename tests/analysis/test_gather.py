@@ -12,7 +12,7 @@ from helpers.repository import ROOT
 from rankwise.analysis import tidy
 from rankwise.core import provenance, result
 from rankwise.report import accuracy_memory, loss, memory, style
-from rankwise.study import outputs
+from rankwise.study import jobs, outputs
 
 
 def write(path: Path, request: dict, **found: object) -> tuple[Path, dict]:
@@ -148,7 +148,7 @@ def test_a_method_has_one_colour_whatever_the_study(plan) -> None:
 
 
 def test_what_the_demo_writes_is_what_the_readme_says(plan) -> None:
-    found = outputs.targets(plan)
+    found = jobs.targets(plan)
     for name in ("memory", "loss", "accuracy_memory"):
         assert f"results/figures/{name}.png" in found
     written = {

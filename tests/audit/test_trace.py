@@ -22,7 +22,7 @@ from rankwise.cli.main import main
 from rankwise.core import provenance, result
 from rankwise.core.config import ConfigError
 from rankwise.report import style
-from rankwise.study import claims, outputs
+from rankwise.study import claims, jobs, outputs
 from rankwise.study.plan import Plan
 
 ENVIRONMENT = {
@@ -177,7 +177,7 @@ def test_a_row_or_a_cell_is_its_runs_and_no_others(
 def test_every_target_of_a_study_comes_from_runs(study: str) -> None:
     """A file that a study can build and that no run is behind is a hole in the trail."""
     found = planned(f"config/{study}.yaml")
-    for target in outputs.targets(found):
+    for target in jobs.targets(found):
         assert lineage.is_result(target) or lineage.tables(found, target), target
 
 
@@ -209,7 +209,7 @@ def test_what_is_made_of_other_runs_is_stale(mine: Path, plan: Plan) -> None:
     for end in ("png", "svg", "pdf"):
         notes = staleness.notes(plan, f"results/figures/memory.{end}", mine)
         assert notes == [
-            f"results/figures/memory.{end} is stale: it was made of other runs than the tables that lie there"
+            f"results/figures/memory.{end} is stale: it was made from other runs than those in its tables"
         ]
     draw(mine, "memory")
     for end in ("png", "svg", "pdf"):

@@ -15,7 +15,7 @@ from helpers.repository import ROOT, copy_repository, edit, run_snakemake
 from rankwise.analysis import tables, tidy
 from rankwise.analysis.claim_verdicts import holds_as_corrected, judge
 from rankwise.core import config, result
-from rankwise.study import claims, outputs
+from rankwise.study import claims, jobs, outputs
 from rankwise.study.plan import Cell, Plan
 
 LIBRARY = config.library(ROOT)
@@ -117,7 +117,7 @@ def test_settings_of_runs_are_those_of_the_study_that_runs_them() -> None:
 
 
 def test_targets(plan: Plan) -> None:
-    found = outputs.targets(plan)
+    found = jobs.targets(plan)
     assert {
         f"results/claims.{end}" for end in ("csv", "md", "tex", "parquet", "png", "svg")
     } <= set(found)

@@ -125,9 +125,9 @@ def drop_gpu_limit(workflow: Any) -> None:
 # Jobs and submissions -----------------------------------------------------------------------------
 
 
-def needed_jobs(workflow: Any) -> list[tuple[str, dict[str, str]]]:
-    """Rule and wildcards of every job that will run."""
-    return [(job.rule.name, dict(job.wildcards_dict)) for job in workflow.dag.needrun_jobs()]
+def pending_files(workflow: Any) -> list[str]:
+    """Every file that the jobs that will run write."""
+    return [str(file) for job in workflow.dag.needrun_jobs() for file in job.output]
 
 
 def submissions(workflow: Any) -> set[Any]:
