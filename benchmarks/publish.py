@@ -2,8 +2,8 @@
 
     python benchmarks/publish.py laptop
 
-A block of README.md or docs/ stands between `<!-- begin FILE -->` and `<!-- end FILE -->`. Nothing in
-it is typed by hand.
+A block of README.md or docs/ stands between `<!-- begin FILE -->` and `<!-- end FILE -->`. Nothing
+in it is typed by hand.
 """
 
 import argparse
