@@ -21,7 +21,7 @@ TESTED_FROM, TESTED_BELOW = (9, 27), (9, 28)
 
 
 class UntestedSnakemake(RuntimeError):
-    """This version of Snakemake is outside of the tested range."""
+    """The installed version of Snakemake is outside of the tested range."""
 
 
 def check_version(version: str | None = None) -> None:
