@@ -203,9 +203,10 @@ def data_files(module: str) -> dict[str, Path]:
 
 
 def source_file(name: str) -> str:
-    """Where a source lies, by its name in requests: `rankwise.optim.adamw` -> `src/rankwise/optim/adamw.py`.
+    """The path of a source, by its name in requests.
 
-    A method or optimizer in the user's own folder -> `methods/norms_only.py`.
+    `rankwise.optim.adamw` is `src/rankwise/optim/adamw.py`; a method in the user's own folder is
+    `methods/norms_only.py`.
     """
     module, _, data = name.partition("/")
     if module == SCRIPT_DIR:
