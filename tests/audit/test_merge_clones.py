@@ -21,17 +21,17 @@ from helpers.merging import (
     plant,
     three_places,
 )
-from rankwise.audit.import_results import Planned
 from rankwise.cli.collect_text import text
 from rankwise.core import result
-from rankwise.core.compare import gap
+from rankwise.core.compare import result_difference
+from rankwise.study.jobs import PlannedJob
 
 SELECTED = f"results/search/{CELL}/selected.json"
 DAY_NS = 86_400 * 10**9
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Planned]:
+def planned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PlannedJob]:
     return planned_jobs(tmp_path_factory.mktemp("plan"))
 
 
@@ -43,13 +43,13 @@ def places(tmp_path: Path) -> tuple[Path, Path, Path]:
 # Small clones, results by hand ----------------------------------------------------------------------------------------
 
 
-def test_jobs_come_after_what_they_read(planned: dict[str, Planned]) -> None:
+def test_jobs_come_after_what_they_read(planned: dict[str, PlannedJob]) -> None:
     place = {path: number for number, path in enumerate(planned)}
-    assert all(place[read] < place[path] for path, job in planned.items() for read in job.reads)
+    assert all(place[read] < place[path] for path, job in planned.items() for read in job.inputs)
     assert {job.rule for job in planned.values()} == {
         "prepare_dataset", "pretrain_model", "trial", "choose", "train", "memory", "throughput", "predict",
     }  # fmt: skip
-    assert set(planned[TRAIN].reads) == {DATASET, MODEL, SELECTED}
+    assert set(planned[TRAIN].inputs) == {DATASET, MODEL, SELECTED}
 
 
 def test_what_is_planned_comes_once_and_all_else_stays_where_it_is(places, planned) -> None:
@@ -145,12 +145,12 @@ def test_machines_times_and_reasons_may_differ(places, planned) -> None:
     ({"a": {"update_time_s": 1, "energy_joules": 2}}, {"a": {"update_time_s": 2}}, None),
 ])  # fmt: skip
 def test_a_gap_is_the_first_key_that_tells(one: dict, other: dict, expected: tuple | None) -> None:
-    assert gap(one, other) == expected
+    assert result_difference(one, other) == expected
 
 
 @pytest.mark.parametrize("lists", [([1], [1, 2]), ([{"a": 1}], [{"a": 1, "b": 2}])])
 def test_what_one_lacks_is_a_gap(lists: tuple[list, list]) -> None:
-    assert gap({"history": lists[0]}, {"history": lists[1]}) is not None
+    assert result_difference({"history": lists[0]}, {"history": lists[1]}) is not None
 
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])

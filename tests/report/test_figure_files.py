@@ -12,7 +12,7 @@ from helpers.planted import Planned, request, write
 from helpers.repository import ROOT
 from rankwise.analysis import tidy
 from rankwise.report import accuracy_memory, loss, memory, style
-from rankwise.study import outputs
+from rankwise.study import jobs, outputs
 
 LABELS = {"full": "Full", "lora": "LoRA", "rsvd": "rSVD"}
 DIGEST = "0123456789abcdef"
@@ -82,7 +82,7 @@ def test_a_method_has_one_colour_whatever_the_study(plan) -> None:
 
 
 def test_what_the_demo_writes_is_what_the_readme_says(plan) -> None:
-    targets = outputs.targets(plan)
+    targets = jobs.targets(plan)
     for name in ("memory", "loss", "accuracy_memory"):
         assert f"results/figures/{name}.png" in targets
     named = set(re.findall(r"`(\w+)`", (ROOT / "results/README.md").read_text()))

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from helpers.claims import REGISTRY, cells_of, decisive, plan_of
-from rankwise.study import claims, outputs
+from rankwise.study import claims, jobs, outputs
 from rankwise.study.plan import Cell, Plan
 
 STUDIES = ("config/shapes.yaml", "config/published.yaml")
@@ -71,7 +71,7 @@ def test_settings_of_runs_are_those_of_the_study_that_runs_them() -> None:
 
 
 def test_the_verdicts_are_a_table_and_a_figure_of_every_study(plan: Plan) -> None:
-    targets = outputs.targets(plan)
+    targets = jobs.targets(plan)
     endings = ("csv", "md", "tex", "parquet", "png", "svg")
     assert {f"results/claims.{ending}" for ending in endings} <= set(targets)
     assert not any(target.startswith("results/tables/claims") for target in targets)

@@ -11,19 +11,26 @@ import ast
 import functools
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from rankwise.core.paths import module_file, own_folder
 
 PACKAGE = "rankwise"
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 SCRIPT_DIR = "workflow_scripts"
 # Bookkeeping that cannot change a number: never part of a job's sources.
-EXEMPT = frozenset({
-    f"{PACKAGE}.core.provenance", f"{PACKAGE}.core.environment", f"{PACKAGE}.core.requests",
-    f"{PACKAGE}.core.settings",
-})  # fmt: skip
+EXEMPT = frozenset(
+    {
+        f"{PACKAGE}.core.provenance",
+        f"{PACKAGE}.core.environment",
+        f"{PACKAGE}.core.lock",
+        f"{PACKAGE}.core.paths",
+        f"{PACKAGE}.core.requests",
+        f"{PACKAGE}.core.settings",
+    }
+)
 DATA_SUFFIXES = (".css", ".html", ".js")
 DIGEST_LENGTH = 16  # hexadecimal digits
 
@@ -59,13 +66,6 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def lock_digest(path: Path) -> str:
-    """Digest of a lock file's pins; comments, order and layout do not count."""
-    text = re.sub(r"#.*", "", path.read_text(encoding="utf-8"))
-    lines = text.replace("\\\n", " ").splitlines()  # a pin continues on lines with its hashes
-    return digest(sorted(" ".join(line.split()) for line in lines if line.strip()))
 
 
 @functools.cache
@@ -124,7 +124,7 @@ def code_digests(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:
     """
     roots = {*_imports(script, ""), *modules}
     names = sorted(set().union(*(source_closure(root) for root in roots)))
-    digests = {name: code_digest(_module_file(name)) for name in names}
+    digests = {name: code_digest(module_file(name)) for name in names}
     for name in names:
         for data_name, file in data_files(name).items():
             digests[data_name] = digest(file.read_text(encoding="utf-8"))
@@ -140,9 +140,9 @@ def source_closure(module: str) -> frozenset[str]:
     """
     to_visit, closure = [module], set()
     while to_visit:
-        name = to_visit.pop()
+        name = lazily_imported(to_visit.pop())
         is_ours = name.split(".")[0] == PACKAGE and name not in EXEMPT
-        file = _module_file(name) if is_ours and name not in closure else None
+        file = module_file(name) if is_ours and name not in closure else None
         if file is None:  # or a name that is no module: a function imported from one
             continue
         closure.add(name)
@@ -177,18 +177,25 @@ def _imported_from(node: ast.ImportFrom, package: str) -> Iterator[str]:
         yield f"{base}.{alias.name}"
 
 
-def _module_file(module: str) -> Path | None:
-    """The file of one of our modules or packages; None if there is no such module."""
-    stem = PACKAGE_DIR.parent.joinpath(*module.split("."))
-    for file in (stem.with_suffix(".py"), stem / "__init__.py"):
-        if file.is_file():
-            return file
-    return None
+def lazily_imported(name: str) -> str:
+    """The module of an optimizer that is imported by its class: `rankwise.optim.AdamW`.
+
+    `rankwise.optim` loads `rankwise.optim.adamw` when that class is asked for. Any other name is
+    returned as it is.
+    """
+    package, _, class_name = name.rpartition(".")
+    if package != f"{PACKAGE}.optim" or class_name == class_name.lower():
+        return name
+    for folder in (PACKAGE_DIR / "optim", own_folder("optim")):
+        for file in folder.glob("*.py"):
+            if file.stem.replace("_", "") == class_name.lower():
+                return f"{package}.{file.stem}"
+    return name
 
 
 def data_files(module: str) -> dict[str, Path]:
     """The files of a package that are no modules, by name: `rankwise.report.html/page.css`."""
-    file = _module_file(module)
+    file = module_file(module)
     if file is None or file.name != "__init__.py":
         return {}
     beside = sorted(file.parent.iterdir())
@@ -198,7 +205,8 @@ def data_files(module: str) -> dict[str, Path]:
 def source_file(name: str) -> str:
     """The path of a source, by its name in requests.
 
-    `rankwise.optim.adamw` -> `src/rankwise/optim/adamw.py`
+    `rankwise.optim.adamw` is `src/rankwise/optim/adamw.py`; a method in the user's own folder is
+    `methods/norms_only.py`.
     """
     module, _, data = name.partition("/")
     if module == SCRIPT_DIR:
@@ -206,6 +214,9 @@ def source_file(name: str) -> str:
     stem = Path("src", *module.split("."))
     if data:
         return str(stem / data)
+    file = module_file(module)
+    if file and not file.is_relative_to(PACKAGE_DIR):
+        return str(file.relative_to(Path.cwd()))
     is_package = (PACKAGE_DIR.parents[1] / stem).is_dir()
     return str(stem / "__init__.py" if is_package else stem.with_suffix(".py"))
 
