@@ -32,10 +32,10 @@ def test_the_drawn_workflow_is_snakemakes(file: str, clone: Path) -> None:
     )
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", counted.stdout + counted.stderr, re.MULTILINE))
     plan = Plan(yaml.safe_load((ROOT / file).read_text()), ROOT, file)
-    assert {name: str(count) for name, count in flow.jobs(plan).items()} == {
+    assert {name: str(count) for name, count in flow.rule_counts(plan).items()} == {
         k: v for k, v in jobs.items() if k != "total"
     }
-    assert set(flow.edges(plan)) == edges
+    assert set(flow.rule_edges(plan)) == edges
 
 
 def test_a_picture_leaves_out_what_a_longer_way_says() -> None:

@@ -20,7 +20,7 @@ from rankwise.measure.memory import ledger, persistent
 from rankwise.measure.memory.leaf_outputs import leaf_outputs_bytes
 from rankwise.measure.speed import latency
 from rankwise.report import exports
-from rankwise.study import outputs
+from rankwise.study import jobs, outputs
 from rankwise.study.plan import Cell, Plan
 
 # Published system A, rSVD/graph/optimizer_memory_comparison.csv at ec7ccdb, whose rSVDAdam is our rsvd.
@@ -488,7 +488,7 @@ def test_tables_of_nothing_but_failures_export_nothing(tmp_path: Path) -> None:
 
 
 def test_the_target_is_known_and_a_mistyped_one_refused(plan: Plan) -> None:
-    assert "results/exports/README.md" in outputs.targets(plan)
+    assert "results/exports/README.md" in jobs.targets(plan)
     with pytest.raises(
         ConfigError, match=r"results/exports/READMEE\.md.*nearest: results/exports/README\.md"
     ):

@@ -29,7 +29,7 @@ from rankwise.report import (
     style,
     verdicts,
 )
-from rankwise.study import captions, outputs
+from rankwise.study import captions, jobs, outputs
 from rankwise.study.plan import Plan
 
 MODULES = {
@@ -557,7 +557,7 @@ def test_a_study_asks_for_the_figures_that_it_has_the_data_for(demo: dict) -> No
     every = set(outputs.figures(Plan(demo, ROOT, "config/demo.yaml")))
     assert {*MODULES} <= every
     assert {f"results/figures/{name}.pdf" for name in every} <= set(
-        outputs.targets(Plan(demo, ROOT, "config/demo.yaml"))
+        jobs.targets(Plan(demo, ROOT, "config/demo.yaml"))
     )
     demo["train"][0]["methods"] = ["full", "rsvd"]
     assert "spectra" not in outputs.figures(Plan(demo, ROOT, "config/demo.yaml"))
