@@ -21,17 +21,17 @@ from helpers.merging import (
     plant,
     three_places,
 )
-from rankwise.audit.import_results import Planned
 from rankwise.cli.collect_text import text
 from rankwise.core import result
 from rankwise.core.compare import gap
+from rankwise.study.jobs import PlannedJob
 
 SELECTED = f"results/search/{CELL}/selected.json"
 DAY_NS = 86_400 * 10**9
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Planned]:
+def planned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PlannedJob]:
     return planned_jobs(tmp_path_factory.mktemp("plan"))
 
 
@@ -43,13 +43,13 @@ def places(tmp_path: Path) -> tuple[Path, Path, Path]:
 # Small clones, results by hand ----------------------------------------------------------------------------------------
 
 
-def test_jobs_come_after_what_they_read(planned: dict[str, Planned]) -> None:
+def test_jobs_come_after_what_they_read(planned: dict[str, PlannedJob]) -> None:
     place = {path: number for number, path in enumerate(planned)}
-    assert all(place[read] < place[path] for path, job in planned.items() for read in job.reads)
+    assert all(place[read] < place[path] for path, job in planned.items() for read in job.inputs)
     assert {job.rule for job in planned.values()} == {
         "prepare_dataset", "pretrain_model", "trial", "choose", "train", "memory", "throughput", "predict",
     }  # fmt: skip
-    assert set(planned[TRAIN].reads) == {DATASET, MODEL, SELECTED}
+    assert set(planned[TRAIN].inputs) == {DATASET, MODEL, SELECTED}
 
 
 def test_what_is_planned_comes_once_and_all_else_stays_where_it_is(places, planned) -> None:

@@ -18,12 +18,12 @@ from helpers.merging import (
     rankwise,
     three_places,
 )
-from rankwise.audit.import_results import Planned
 from rankwise.core.config import ConfigError
+from rankwise.study.jobs import PlannedJob
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Planned]:
+def planned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PlannedJob]:
     return planned_jobs(tmp_path_factory.mktemp("plan"))
 
 

@@ -21,8 +21,9 @@ from rankwise.audit.trace import trace
 from rankwise.cli.main import main
 from rankwise.core import provenance, result
 from rankwise.core.config import ConfigError
+from rankwise.core.lock import lock_digest
 from rankwise.report import style
-from rankwise.study import claims, outputs
+from rankwise.study import claims, jobs, outputs
 from rankwise.study.plan import Plan
 
 ENVIRONMENT = {
@@ -132,7 +133,7 @@ def test_a_figure_is_its_runs_with_their_sources_environment_and_commands(
     own = provenance.code_digest(ROOT / "src/rankwise/methods/lora.py")
     assert code["src/rankwise/methods/lora.py"] == own
     assert all((ROOT / file).is_file() for file in code)
-    assert run["environment"]["lock_digest"] == provenance.lock_digest(ROOT / "envs/cpu.lock")
+    assert run["environment"]["lock_digest"] == lock_digest(ROOT / "envs/cpu.lock")
     assert (
         run["command"]
         == f".venv/bin/python workflow_scripts/memory.py --request @{run['result']} --output again/memory.json"
@@ -177,7 +178,7 @@ def test_a_row_or_a_cell_is_its_runs_and_no_others(
 def test_every_target_of_a_study_comes_from_runs(study: str) -> None:
     """A file that a study can build and that no run is behind is a hole in the trail."""
     found = planned(f"config/{study}.yaml")
-    for target in outputs.targets(found):
+    for target in jobs.targets(found):
         assert lineage.is_result(target) or lineage.tables(found, target), target
 
 
@@ -209,7 +210,7 @@ def test_what_is_made_of_other_runs_is_stale(mine: Path, plan: Plan) -> None:
     for end in ("png", "svg", "pdf"):
         notes = staleness.notes(plan, f"results/figures/memory.{end}", mine)
         assert notes == [
-            f"results/figures/memory.{end} is stale: it was made of other runs than the tables that lie there"
+            f"results/figures/memory.{end} is stale: it was made from other runs than those in its tables"
         ]
     draw(mine, "memory")
     for end in ("png", "svg", "pdf"):

@@ -18,9 +18,12 @@ import pytest
 import yaml
 
 from helpers.repository import CLEAN, ROOT, edit
+from rankwise.audit.rerun_plan import study_jobs
 from rankwise.checks import doctor, machine, missing
+from rankwise.cli import doctor_text
 from rankwise.core import environment as installed
 from rankwise.core import probe
+from rankwise.core.config import ConfigError
 from rankwise.study.plan import Plan
 
 DEMO, PAPER = "config/demo.yaml", "config/config.yaml"
@@ -34,6 +37,7 @@ HANG = "/bin/sleep 300"
 
 
 def run(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """The command, in a process of its own."""
     command = [sys.executable, "-m", "rankwise.cli.main", "doctor", *arguments]
     clean = {name: value for name, value in CLEAN.items() if name != "CUDA_VISIBLE_DEVICES"}
     own = {**clean, "PYTHONPATH": str(root / "src"), **environment}
@@ -43,9 +47,16 @@ def run(root: Path, *arguments: str, **environment: str) -> subprocess.Completed
 
 
 def facts_of(root: Path, study: str, code: int, **environment: str) -> dict:
-    done = run(root, "--study", study, "--json", **environment)
-    assert done.returncode == code, done.stdout + done.stderr
-    return json.loads(done.stdout)
+    """What the doctor finds with these environment variables; `code` is the command's exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name not in CLEAN or name == "CUDA_VISIBLE_DEVICES":
+                patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        found = json.loads(json.dumps(doctor.examine(root, study)))
+    assert int(found["runs"] is None) == code, found["missing"]
+    return found
 
 
 def said(found: dict) -> str:
@@ -71,7 +82,9 @@ def tools(tmp_path: Path):
 
 
 def test_the_demo_can_run_here_and_the_facts_are_this_machines() -> None:
-    found = facts_of(ROOT, DEMO, 0)
+    done = run(ROOT, "--study", DEMO, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
     facts = found["machine"]
     assert (found["runs"], found["missing"], found["command"]) == (
         "here",
@@ -204,9 +217,9 @@ def test_the_paper_study_lacks_a_gpu_and_the_hub(tools) -> None:
         in said(found)
     )
     assert (found["runs"], found["command"], found["cluster"]) == (None, None, None)
-    assert run(ROOT, PATH=tools(), **OFFLINE, **NO_GPU).stdout.endswith(
-        f"\n{PAPER} cannot run here.\n"
-    )  # the default study, as text
+    done = run(ROOT, PATH=tools(), **OFFLINE, **NO_GPU)  # the default study, as text
+    assert done.stdout.endswith(f"\n{PAPER} cannot run here.\n")
+    assert done.returncode == 1
 
 
 def test_packages_that_differ_are_named_with_their_lock(clone: Path) -> None:
@@ -248,13 +261,14 @@ def test_missing_files_are_named(clone: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("study", "sentence"), [
-    ("config/none.yaml", "rankwise: config/none.yaml: file: got 'nothing', allowed: a YAML file\n"),
-    ("config/models.yaml", "rankwise: config/models.yaml: top level: got "),
+    ("config/none.yaml", "config/none.yaml: file: got 'nothing', allowed: a YAML file"),
+    ("config/models.yaml", "config/models.yaml: top level: got "),
 ])  # fmt: skip
 def test_a_bad_study_is_one_sentence(study: str, sentence: str) -> None:
-    done = run(ROOT, "--study", study)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert done.stderr.startswith(sentence)
+    with pytest.raises(ConfigError) as caught:
+        doctor.examine(ROOT, study)
+    assert str(caught.value).startswith(sentence)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_disk_of_the_clone_that_cannot_be_written(clone: Path, mounted: tuple[str, Path]) -> None:
@@ -277,7 +291,7 @@ def test_too_little_disk_and_no_scratch(clone: Path) -> None:
 
 def test_memory_below_that_of_the_largest_job(plan: Plan) -> None:
     facts = machine.look(ROOT)
-    needs = doctor.needed(plan, known := dict(doctor.reruns.jobs(plan)), known)
+    needs = doctor.needed(plan, known := list(study_jobs(plan).values()), known)
     assert missing.missing(plan, [], facts, needs) == []
     facts["memory"]["usable_bytes"] = 4 * GIB
     (one,) = missing.missing(plan, [], facts, needs)
@@ -350,7 +364,7 @@ def test_a_driver_or_a_card_too_old_for_torchs_cuda(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     facts = machine.look(ROOT)
     plan = Plan(yaml.safe_load((ROOT / PAPER).read_text()), ROOT, PAPER)
-    needs = doctor.needed(plan, known := dict(doctor.reruns.jobs(plan)), known)
+    needs = doctor.needed(plan, known := list(study_jobs(plan).values()), known)
     facts["torch"] = {"version": "2.13.0", "cuda": "13.0"}
     found = [one["what"] for one in missing.missing(plan, [], facts, needs) if one["here"]]
     assert found == ([sentence] if sentence else [])
@@ -372,7 +386,7 @@ def test_a_wrong_variable_is_the_reason(tools) -> None:
 # Programs that hang or fail -------------------------------------------------------------------------------------------
 
 
-def test_what_hangs_is_said_to_and_nothing_waits_for_it(tools) -> None:
+def test_what_hangs_is_said_to_and_nothing_waits_for_it(tools, monkeypatch) -> None:
     names = (
         "docker",
         "podman",
@@ -384,14 +398,15 @@ def test_what_hangs_is_said_to_and_nothing_waits_for_it(tools) -> None:
         "nvidia_smi",
     )
     path = tools(**dict.fromkeys(names, HANG))
+    monkeypatch.setitem(probe.run.__kwdefaults__, "seconds", 2)
     found = facts_of(ROOT, PAPER, 1, PATH=path, **OFFLINE)
-    silent = f"gives no answer in {probe.COMMAND_S} s"
+    silent = "gives no answer in 2 s"
     assert {one["trouble"] for one in found["machine"]["engines"].values()} == {silent}
     for fact, program in {"cards": "nvidia-smi", "slurm": "sinfo", "kubernetes": "kubectl"}.items():
         assert found["machine"][fact]["trouble"] == f"{program} {silent}"
     gpu = next(one for one in found["missing"] if "NVIDIA" in one["what"])
     assert gpu["do"].startswith(
-        f"mend the driver first, if there is a card: nvidia-smi {silent}; else run it on a machine"
+        f"mend the driver first, if there is a GPU: nvidia-smi {silent}; else run it on a machine"
     )
 
 
@@ -459,12 +474,12 @@ def test_a_cluster_that_could_run_it_is_named(clone: Path, tools) -> None:
     assert found["cluster"] == {"problems": [], "gpu": ["cards"], "cpu": ["main", "cards"]}
     assert found["command"] == "snakemake --profile profiles/slurm"
     assert [node["count"] for node in found["machine"]["slurm"]["nodes"]] == [2, 1]
-    text = run(clone, PATH=path, **OFFLINE, **NO_GPU).stdout
+    text = doctor_text.text(found)
     assert "main (default): 2 nodes of 64 CPUs, 250.0 GiB, no GPU; at most 48 h" in text
     assert "- on this machine alone: config/config.yaml: device: got cuda" in text
     assert "- SLURM, jobs with a GPU: partition cards" in text
     assert text.endswith(
-        "config/config.yaml can run on this cluster: snakemake --profile profiles/slurm\n"
+        "config/config.yaml can run on this cluster: snakemake --profile profiles/slurm"
     )
 
 

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from helpers.repository import CLEAN, ROOT
-from rankwise.audit.import_results import Planned
-from rankwise.audit.merge_clones import collect, jobs
-from rankwise.core import config, result
-from rankwise.study.plan import Plan
+from rankwise.audit.merge_clones import collect
+from rankwise.core import result
+from rankwise.study.jobs import PlannedJob, result_jobs
+from rankwise.study.plan import read_plan
 
 STUDY = "tests/studies/collect_search.yaml"
 CELL = "tiny/generated_reviews/lora/r2"
@@ -32,9 +32,9 @@ def small_clone(root: Path) -> Path:
     return root
 
 
-def planned_jobs(folder: Path) -> dict[str, Planned]:
+def planned_jobs(folder: Path) -> dict[str, PlannedJob]:
     root = small_clone(folder / "clone")
-    return dict(jobs(Plan(config.read_yaml(root / STUDY, STUDY), root, STUDY)))
+    return {job.path: job for job in result_jobs(read_plan(root, STUDY))}
 
 
 def three_places(folder: Path) -> tuple[Path, Path, Path]:
@@ -45,7 +45,7 @@ def three_places(folder: Path) -> tuple[Path, Path, Path]:
 
 def plant(
     root: Path,
-    planned: dict[str, Planned],
+    planned: dict[str, PlannedJob],
     *paths: str,
     processor: str = "Processor 1",
     **found: object,
@@ -98,11 +98,11 @@ def contents(root: Path) -> dict[str, bytes]:
     }
 
 
-def consistent(root: Path, planned: dict[str, Planned]) -> bool:
+def consistent(root: Path, planned: dict[str, PlannedJob]) -> bool:
     """Whether nothing that lies there is older than what its job reads: by this alone Snakemake would make it anew."""
     times = {path: (root / path).stat().st_mtime_ns for path in planned if (root / path).is_file()}
     assert times
-    return all(times[path] >= times.get(read, 0) for path in times for read in planned[path].reads)
+    return all(times[path] >= times.get(read, 0) for path in times for read in planned[path].inputs)
 
 
 def rankwise(root: Path, *arguments: object) -> subprocess.CompletedProcess:

@@ -258,6 +258,6 @@ def test_a_sparsity_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="sparsity: got 1, allowed: 0 or more, below 1"):
         SparseLora(8, ("query",), sparsity=1)
     assert (
-        options(ROOT / "src/rankwise/methods/sparse_lora.py")["kind"].allowed
+        options("rankwise.methods.sparse_lora")["kind"].allowed
         == "magnitude, structured, proximal_l1"
     )

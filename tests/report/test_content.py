@@ -30,8 +30,8 @@ def test_the_drawn_workflow_is_snakemakes(file: str, clone: Path) -> None:
     counts = re.findall(r"^(\w+) +(\d+)$", counted.stdout + counted.stderr, re.MULTILINE)
     jobs = {rule: int(count) for rule, count in counts if rule != "total"}
     plan = Plan(yaml.safe_load((ROOT / file).read_text()), ROOT, file)
-    assert workflow.jobs(plan) == jobs
-    assert set(workflow.edges(plan)) == edges
+    assert workflow.rule_counts(plan) == jobs
+    assert set(workflow.rule_edges(plan)) == edges
 
 
 def test_a_picture_leaves_out_edges_that_a_longer_way_replaces() -> None:

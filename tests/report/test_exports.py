@@ -24,7 +24,7 @@ from rankwise.measure.memory import ledger, persistent
 from rankwise.measure.memory.leaf_outputs import leaf_outputs, leaf_outputs_bytes
 from rankwise.measure.speed import latency
 from rankwise.report import exports, system_a
-from rankwise.study import outputs
+from rankwise.study import jobs, outputs
 from rankwise.study.plan import Cell, Plan
 
 # Published system A, rSVD/graph/optimizer_memory_comparison.csv at ec7ccdb, whose rSVDAdam is our
@@ -515,7 +515,7 @@ def test_tables_of_nothing_but_failures_export_nothing(tmp_path: Path) -> None:
 
 
 def test_the_target_is_known_and_a_mistyped_one_refused(plan: Plan) -> None:
-    assert "results/exports/README.md" in outputs.targets(plan)
+    assert "results/exports/README.md" in jobs.targets(plan)
     message = r"results/exports/READMEE\.md.*nearest: results/exports/README\.md"
     with pytest.raises(ConfigError, match=message):
         preflight.check_targets(["results/exports/READMEE.md"], plan)
@@ -527,10 +527,10 @@ def test_the_workflow_makes_it_from_the_studys_tables_only(plan: Plan, clone: Pa
     planned = run_snakemake(clone, "-n", "results/exports/README.md", *study)
     assert planned.returncode == 0, planned.stderr
     counts = re.findall(r"^(\w+) +(\d+)$", planned.stdout, re.MULTILINE)
-    jobs = {rule: int(count) for rule, count in counts}
-    assert jobs["exports"] == 1
-    assert jobs["collect"] == len(outputs.export_tables(plan)) >= 5
-    assert "figure" not in jobs
+    job_counts = {rule: int(count) for rule, count in counts}
+    assert job_counts["exports"] == 1
+    assert job_counts["collect"] == len(outputs.export_tables(plan)) >= 5
+    assert "figure" not in job_counts
     everything = run_snakemake(clone, "-n", *study)
     assert "exports" not in everything.stdout
 

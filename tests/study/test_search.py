@@ -13,7 +13,7 @@ from helpers.repository import ROOT
 from helpers.searched import GRID, RATES, STUDY, planned
 from rankwise.core import provenance, result
 from rankwise.core.config import ConfigError
-from rankwise.study import outputs, search_choice
+from rankwise.study import jobs, outputs, search_choice
 from rankwise.study.plan import Plan
 
 
@@ -159,7 +159,7 @@ def test_a_grid_without_a_search_has_the_requests_that_it_had() -> None:
     assert "rankwise.study.search_choice" not in request["code"]
     assert "search" not in outputs.tables(alone)
     assert "sensitivity" not in outputs.figures(alone)
-    assert not [file for file in outputs.targets(alone) if "/search" in file]
+    assert not [file for file in jobs.targets(alone) if "/search" in file]
     assert {"search", "sensitivity"} <= {*outputs.tables(both), *outputs.figures(both)}
 
 

@@ -39,7 +39,7 @@ PROMISES = {
     "a method's own rate, which no trial uses": ("config/methods.yaml", "dropout: 0.1}\n  learning_rate: 2.0e-4", "dropout: 0.1}\n  learning_rate: 3.0e-4", set()),
     "the schedule of the trials": (FILE, "{updates: 1}", "{updates: 2}", {*TRIALS["full"], *TRIALS["lora"], *AFTER["full"], *AFTER["lora"], *TABLES}),
     "a new seed of the runs": (FILE, "ranks: [2]\n    seeds: [0]", "ranks: [2]\n    seeds: [0, 1]", {"train full seed1", "train lora seed1", "table search", "table runs", "figure sensitivity"}),
-    "the choice": ("src/rankwise/study/search_choice.py", "return min(sound)[2]", "return sorted(sound)[0][2]", {*AFTER["full"], *AFTER["lora"], *TABLES}),
+    "the choice": ("src/rankwise/study/search_choice.py", "= min(candidates)", "= sorted(candidates)[0]", {*AFTER["full"], *AFTER["lora"], *TABLES}),
     "the lock of the report": ("envs/report.lock", "matplotlib==", "matplotlib==0", TABLES),
     "a comment": ("src/rankwise/study/search_choice.py", "import math", "# chosen here\nimport math", set()),
 }  # fmt: skip

@@ -1,8 +1,10 @@
-"""Copying results into a clone, so that Snakemake takes them for what they are.
+"""Copy results into a clone so that Snakemake takes them for results that were made there.
 
-Each appears whole, by a rename. Its time is no earlier than that of what its job reads, for Snakemake makes anew what is older
-than its inputs; and no later than that of what lies here and reads it. What Snakemake remembers of a file, the request that it
-answers, is written as if the job had run here: so a later edit reruns the job, and what a stale file left behind does not.
+A result is copied to a hidden name and renamed, so it is never there in part. Its modification time
+is set between those of its inputs and of the results here that read it, because Snakemake reruns
+whatever is older than its inputs. The record that Snakemake keeps of a file is written as if the
+job had run here: a later edit then reruns the job, and the record of an outdated file that was
+there before does not.
 """
 
 import os
@@ -10,62 +12,56 @@ import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from rankwise.core import provenance, requests
 from rankwise.core.compare import read
+from rankwise.execution.snakemake_adapter import SnakemakeRecords
+from rankwise.study.jobs import PlannedJob
 
-PART = ".collected"  # ends the name of what is not whole yet
-
-
-class Planned(NamedTuple):
-    """A planned result: the rule that makes it, the request that it answers, the planned results that its job reads."""
-
-    rule: str
-    request: dict
-    reads: tuple[str, ...]
-
-    @property
-    def in_folder(self) -> bool:
-        """Whether files that belong to it lie beside it."""
-        return self.rule.startswith(("prepare_", "pretrain_"))
+PART = ".collected"  # ending of the name of a file or folder that is not complete yet
 
 
-def check_idle(root: Path) -> None:
-    """Raises ValueError where Snakemake is at work in a clone, or was killed at it."""
-    if any((root / ".snakemake/locks").glob("*.lock")):
-        raise ValueError(
-            f"{root}/.snakemake/locks: Snakemake is at work here; wait, or after a crash: snakemake --unlock"
-        )
-
-
-def carry(
-    planned: dict[str, Planned], taken: dict[str, Path], agreed: set[str], root: Path
+def import_results(
+    planned: dict[str, PlannedJob], taken: dict[str, Path], agreed: set[str], root: Path
 ) -> None:
-    """Copy what is taken from elsewhere (`taken`: path -> file); `agreed`: what stays, and is the same elsewhere.
+    """Copy results into the clone at `root`.
 
-    In the order of `planned`, in which what is read comes before what reads it.
+    Args:
+        planned: Path -> job of every result of the study; a job comes after the jobs whose results
+            it reads.
+        taken: Path -> the file to take the result from, in the same order. It may be the file that
+            is here.
+        agreed: Paths of results that are here and are the same elsewhere.
+        root: The project's folder.
 
     Raises:
-        ValueError: a file that belongs to a result is not there or not the one that it names, or cannot be written.
+        ValueError: a file that belongs to a result is missing or is not the one that the result
+            names, or a file cannot be written.
     """
-    stays = {path for path, file in taken.items() if file == root / path}
-    latest, known = _before_readers(planned, stays, root), Remembered(root)
+    staying = {path for path, file in taken.items() if file == root / path}
+    latest = _latest_times(planned, staying, root)
+    records = SnakemakeRecords(root)
     for path, file in taken.items():
-        earliest = _newest(root, planned[path].reads)
-        if path not in stays:
-            _bring(path, file, planned[path], max(earliest, latest[path]), known)
-        elif path in agreed and _time(root / path) < earliest:  # as if it had been copied
+        earliest = _newest_time(root, planned[path].inputs)
+        if path not in staying:
+            _import(file, planned[path], max(earliest, latest[path]), records)
+        elif path in agreed and _time(root / path) < earliest:
+            # Its input was made here after it, but it is the same as a result made from that input
+            # elsewhere.
             os.utime(root / path, ns=(earliest, earliest))
 
 
-def _before_readers(planned: dict[str, Planned], stays: set[str], root: Path) -> dict[str, int]:
-    """The time (ns) of now, or if earlier the one of what stays and reads the path, or reads what reads it."""
+def _latest_times(planned: dict[str, PlannedJob], staying: set[str], root: Path) -> dict[str, int]:
+    """Path -> the latest modification time (ns) with which no staying result is rerun.
+
+    That is the time of the oldest staying result that reads the path, directly or through others;
+    or else now.
+    """
     latest = dict.fromkeys(planned, time.time_ns())
-    for path, job in reversed(planned.items()):
-        own = _time(root / path) if path in stays else latest[path]
-        for read_too in job.reads:
-            latest[read_too] = min(latest[read_too], own)
+    for path, job in reversed(planned.items()):  # a result that reads another comes before it
+        own = _time(root / path) if path in staying else latest[path]
+        for input_path in job.inputs:
+            latest[input_path] = min(latest[input_path], own)
     return latest
 
 
@@ -73,44 +69,53 @@ def _time(file: Path) -> int:
     return file.stat().st_mtime_ns
 
 
-def _newest(root: Path, paths: Iterable[str]) -> int:
-    """The time (ns) of the newest of these that is there; 0 if none is."""
+def _newest_time(root: Path, paths: Iterable[str]) -> int:
+    """The newest modification time (ns) of the files that exist; 0 if none does."""
     return max((_time(root / path) for path in paths if (root / path).is_file()), default=0)
 
 
-def _bring(path: str, file: Path, job: Planned, when: int, known: "Remembered") -> None:
-    target = known.root / path
+def _import(file: Path, job: PlannedJob, time_ns: int, records: SnakemakeRecords) -> None:
+    """Copy one result, for a prepared input with its data files, and record the job as done."""
+    target = records.root / job.path
+    replace = _replace_folder if job.prepares_input else _replace_file
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        known.forget(path)  # a crash between the two leaves nothing remembered, which is no harm
-        (_replace_folder if job.in_folder else _replace_file)(file, target, job, when)
-        known.write(path, job, read(target)["environment"].get("job_time_s", 0), when)
+        # Forgotten first: after a crash in between, a file without a record does no harm, and a
+        # record of another file would.
+        records.forget(job.path)
+        replace(file, target, job, time_ns)
+        took_s = read(target)["environment"].get("job_time_s", 0)
+        parameters = requests.recorded_parameters(job.request, job.rule)
+        records.write(job.path, job.rule, parameters, took_s, time_ns)
     except OSError as error:
         raise ValueError(
-            f"{path}: cannot be copied from {file}: {error.strerror or error}"
+            f"{job.path}: cannot be copied from {file}: {error.strerror or error}"
         ) from None
 
 
-def _replace_file(file: Path, target: Path, job: Planned, when: int) -> None:
+def _replace_file(file: Path, target: Path, job: PlannedJob, time_ns: int) -> None:
     part = target.with_name(f".{target.name}{PART}")
     try:
         shutil.copyfile(file, part)
-        _stamp(part, file, job, when)
+        _check_and_date(part, file, job, time_ns)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _replace_folder(file: Path, target: Path, job: Planned, when: int) -> None:
-    """The result and all that lies beside it; no folder takes another's place in one step, so the old one steps aside."""
+def _replace_folder(file: Path, target: Path, job: PlannedJob, time_ns: int) -> None:
+    """Copy a result with all the files beside it."""
     folder = target.parent
-    part, old = (folder.with_name(f".{folder.name}{end}") for end in (PART, f"{PART}.old"))
-    for left in (part, old):
-        _remove(left)
+    part = folder.with_name(f".{folder.name}{PART}")
+    old = folder.with_name(f".{folder.name}{PART}.old")
+    for leftover in (part, old):  # of a copy that was interrupted
+        _remove(leftover)
     try:
         shutil.copytree(file.parent, part, ignore=shutil.ignore_patterns(".*"))
-        _check_files(part / target.name, file)
-        _stamp(part / target.name, file, job, when)
+        _check_data_files(part / target.name, file)
+        _check_and_date(part / target.name, file, job, time_ns)
+        # No call replaces a folder that has files in it, so the old folder is moved out of the way
+        # first.
         folder.rename(old)
         part.rename(folder)
     finally:
@@ -125,63 +130,26 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _stamp(part: Path, file: Path, job: Planned, when: int) -> None:
-    """Give a copy its time, if it is still a copy of what was looked at."""
+def _check_and_date(part: Path, file: Path, job: PlannedJob, time_ns: int) -> None:
+    """Set the copy's modification time, if it still answers the planned request."""
     if read(part)["request"] != job.request:
         raise ValueError(
             f"{file}: was made anew meanwhile, and answers another request now; collect again"
         )
-    os.utime(part, ns=(when, when))
+    os.utime(part, ns=(time_ns, time_ns))
 
 
-def _check_files(copied: Path, file: Path) -> None:
-    """Whether the files beside a prepared model or dataset are those whose SHA-256 it names."""
+def _check_data_files(copied: Path, file: Path) -> None:
+    """Check that the files beside a prepared input have the SHA-256 that its result names."""
     stored = read(copied)
-    sums = dict(stored.get("files", {})) | {
-        f"{name}.jsonl": one["sha256"] for name, one in stored.get("splits", {}).items()
-    }
-    for name, expected in sums.items():
-        there = copied.with_name(name).is_file()
-        found = provenance.file_sha256(copied.with_name(name)) if there else "not there"
+    expected_sums = dict(stored.get("files", {}))
+    for split, facts in stored.get("splits", {}).items():
+        expected_sums[f"{split}.jsonl"] = facts["sha256"]
+    for name, expected in expected_sums.items():
+        data_file = copied.with_name(name)
+        found = provenance.file_sha256(data_file) if data_file.is_file() else "not there"
         if found != expected:
             raise ValueError(
-                f"{file.with_name(name)}: sha256 is {found}, allowed: {expected}, which {file.name} names"
+                f"{file.with_name(name)}: sha256 is {found}, allowed: {expected}, "
+                f"which {file.name} names"
             )
-
-
-class Remembered:
-    """What Snakemake remembers of a clone's files."""
-
-    def __init__(self, root: Path):
-        from snakemake.persistence.file import FilePersistence  # noqa: PLC0415 - takes a second, which --help should not
-
-        self.root = root
-        try:
-            self._files = FilePersistence(path=root / ".snakemake")
-        except OSError as error:
-            raise ValueError(
-                f"{root}/.snakemake: got {error.strerror}, allowed: a folder that can be written"
-            ) from None
-
-    def forget(self, path: str) -> None:
-        """Neither a job that made the file nor one that was interrupted at it."""
-        from snakemake.io import IOFile  # noqa: PLC0415
-
-        self._files.cleanup_metadata(IOFile(path))
-
-    def write(self, path: str, job: Planned, took_s: float, when: int) -> None:
-        """The request, which decides whether the job runs again; of code and inputs nothing, for they are in the request."""
-        from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord  # noqa: PLC0415
-
-        record = MetadataRecord(
-            rule=job.rule,
-            params=requests.recorded_parameters(job.request, job.rule),
-            record_format_version=RECORD_FORMAT_VERSION,
-            job_hash=int(
-                provenance.digest(path)[:15], 16
-            ),  # tells jobs apart in Snakemake's report
-            starttime=when / 1e9 - took_s,
-            endtime=when / 1e9,
-            incomplete=False,
-        )
-        self._files._write_record(path, record)  # no public way in: 9.27 offers none

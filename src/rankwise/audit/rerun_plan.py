@@ -1,236 +1,202 @@
 """`rankwise plan`: which jobs Snakemake would run now, why, and what they will cost.
 
-Which ones is Snakemake's own word (`--summary`), for it decides. Why is read from the results: each carries the request that it
-answers, and what differs from the planned one is the reason. Costs are those of earlier runs of the same cell, else of the same
-curve, else of the same measurement; a training that has none has its predicted FLOPs at the rates of `budget.py`, if it is
-predicted. Standard library only.
+Snakemake itself says which jobs (`--summary`), because it decides. The reasons come from the
+results: each holds the request that it answers, and the differences from the planned request are
+the reasons. The cost of a job is the time of earlier runs of the same cell, or else of the same
+curve, or else of the same measurement. A training run that has none of these costs its predicted
+FLOPs at the rates of `execution/job_memory.py`, if it has been predicted. Standard library only.
 """
 
 import statistics
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
-from rankwise.core import config, paths, provenance, result
+from rankwise.audit.request_differences import differences
+from rankwise.core import paths, provenance, result
 from rankwise.execution import job_memory
-from rankwise.study.plan import FOLDERS, MEASUREMENTS, Cell, Plan, study_file
+from rankwise.study.jobs import PlannedJob, input_jobs, requested_jobs
+from rankwise.study.plan import DEFAULT_STUDY, Plan, read_plan
 
-ABSENT = object()
-DOWNSTREAM = "made from what runs"
-GOES_ON = "goes on from its checkpoint"
-
-
-class Job(NamedTuple):
-    """A planned result."""
-
-    measurement: str
-    name: str
-    request: dict
-    cell: Cell | None  # None of a prepared dataset or model
+MADE_FROM_PENDING = "made from what runs"
+RESUMES = "resumes from its checkpoint"
 
 
 def plan(root: Path, study: str | None = None) -> dict:
-    """`jobs`: those that would run, with reasons; `cost`: what they come to; `planned`: how many results the study has.
+    """What `snakemake` would run now in the clone at `root`.
+
+    Args:
+        root: The project's folder.
+        study: The study's file, relative to `root`; config/config.yaml if None.
+
+    Returns:
+        `study`: its file; `planned`: how many results it has; `jobs`: those that would run, with
+        their reasons (`why`); `cost`: their total.
 
     Raises:
         ConfigError: the study is wrong.
-        ValueError: Snakemake refuses the workflow; its words.
+        ValueError: Snakemake refuses the workflow; the message is Snakemake's.
     """
-    file = root / (study or "config/config.yaml")
-    asked = _asked(root, file)  # beside this process, which reads the same study meanwhile
-    planned = Plan(
-        config.read_yaml(file, str(study or "config/config.yaml")),
-        root,
-        study_file([file], root),
-    )
-    known = dict(jobs(planned))
-    pending = [
-        _said(files, status, known.get(files[0]), planned) for files, status in _pending(asked)
-    ]
+    # Snakemake reads the study at the same time as this process.
+    summary = _start_summary(root, paths.find(root, study or DEFAULT_STUDY))
+    planned = read_plan(root, study)
+    jobs_by_path = study_jobs(planned)
+    pending, pending_jobs = [], []
+    for files, status in _pending(summary):
+        job = jobs_by_path.get(files[0])
+        pending.append(_described(files, status, job, planned))
+        if job:
+            pending_jobs.append(job)
     return {
         "study": planned.file,
-        "planned": len(known),
+        "planned": len(jobs_by_path),
         "jobs": pending,
-        "cost": cost(planned, pending, known),
+        "cost": cost(planned, pending_jobs, jobs_by_path.values()),
     }
 
 
-def jobs(plan: Plan) -> Iterator[tuple[str, Job]]:
-    """(path, job) of every planned result, prepared inputs last."""
-    for measurement in (*FOLDERS, *MEASUREMENTS):
-        for cell in plan.cells(measurement):
-            yield (
-                plan.path(measurement, cell),
-                Job(measurement, cell.folder, plan.request(measurement, cell), cell),
-            )
-    for kind, name in plan.inputs():
-        yield plan.input_path(kind, name), Job(kind, name, plan.input_request(kind, name), None)
+def study_jobs(plan: Plan) -> dict[str, PlannedJob]:
+    """Path -> job of every result that a study asks for, and of the inputs that training reads."""
+    listed = [*requested_jobs(plan), *input_jobs(plan)]
+    return {job.path: job for job in listed}
 
 
 def stored(path: Path) -> dict:
-    """A result as it lies there; nothing where there is none, or half a file."""
+    """The result at `path`; an empty one if there is none, or only part of a file."""
     try:
         return result.read(path)
     except (FileNotFoundError, ValueError):
         return {}
 
 
-def _asked(root: Path, file: Path) -> subprocess.Popen:
-    """Snakemake's summary, under way."""
+# What Snakemake says ------------------------------------------------------------------------------
+
+
+def _start_summary(root: Path, file: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "snakemake", "--summary", "--configfile", str(file)]
-    return subprocess.Popen(
-        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=root, stdout=pipe, stderr=pipe, text=True)
 
 
-def _pending(asked: subprocess.Popen) -> list[tuple[list[str], str]]:
-    """(files, Snakemake's word) of everything that would be made; files that differ by their ending alone are one.
+def _pending(summary: subprocess.Popen) -> list[tuple[list[str], str]]:
+    """What Snakemake would make, from its summary.
+
+    Returns:
+        (files, Snakemake's status) of each; files that differ in their ending alone come from one
+        job.
 
     Raises:
-        ValueError: Snakemake refuses the workflow; its words.
+        ValueError: Snakemake refuses the workflow; the message is Snakemake's.
     """
-    printed, errors = asked.communicate()
-    if asked.returncode:
+    printed, errors = summary.communicate()
+    if summary.returncode:
         raise ValueError(errors.strip() or printed.strip())
-    head, *rows = (line.split("\t") for line in printed.splitlines())
-    path, status, update = (head.index(name) for name in ("output_file", "status", "plan"))
-    found: dict[str, tuple[list[str], str]] = {}
+    head, *rows = [line.split("\t") for line in printed.splitlines()]
+    path_column, status_column = head.index("output_file"), head.index("status")
+    update_column = head.index("plan")
+    pending: dict[str, tuple[list[str], str]] = {}
     for row in rows:
-        if row[update] != "no update":
-            found.setdefault(row[path].rpartition(".")[0], ([], row[status]))[0].append(row[path])
-    return list(found.values())
+        if row[update_column] == "no update":
+            continue
+        path = row[path_column]
+        files, _ = pending.setdefault(path.rpartition(".")[0], ([], row[status_column]))
+        files.append(path)
+    return list(pending.values())
 
 
-def _said(files: list[str], status: str, job: Job | None, plan: Plan) -> dict:
-    """A job that would run, and why; Snakemake's word is all that tells of tables and figures, which carry no request."""
-    path, word = Path(files[0]), status if status != "ok" else DOWNSTREAM
+def _described(files: list[str], status: str, job: PlannedJob | None, plan: Plan) -> dict:
+    """A job that would run, and why."""
+    # To Snakemake a file is `ok` if only what it is made from is pending.
+    word = MADE_FROM_PENDING if status == "ok" else status
     if job is None:
-        kind = (
-            path.parent.name.rstrip("s") if path.parent.name in ("tables", "figures") else path.stem
-        )
+        # Tables and figures hold no request, so Snakemake's status is all that is known of them.
+        path = Path(files[0])
+        in_folder = path.parent.name in ("tables", "figures")
+        kind = path.parent.name.rstrip("s") if in_folder else path.stem
         return {"job": kind, "name": path.stem, "files": files, "why": [word]}
-    found = stored(plan.root / path)
-    why = differences(found["request"], job.request) if found else ["not there yet"]
-    begun = (plan.root / paths.checkpoint(provenance.digest(job.request))).is_file()
+    return {"job": job.kind, "name": job.name, "files": files, "why": _reasons(job, word, plan)}
+
+
+def _reasons(job: PlannedJob, word: str, plan: Plan) -> list[str]:
+    """Why the result of a job is pending; `word` is Snakemake's status."""
+    found = stored(plan.root / job.path)
+    reasons = ["not there yet"]
+    if found:
+        reasons = differences(found["request"], job.request) or [word]
+    checkpoint = paths.checkpoint(provenance.digest(job.request))
+    if (plan.root / checkpoint).is_file():
+        reasons.append(RESUMES)
+    return reasons
+
+
+# Cost ---------------------------------------------------------------------------------------------
+
+
+def cost(plan: Plan, pending: list[PlannedJob], known: Iterable[PlannedJob]) -> dict:
+    """The cost of the `pending` jobs, from the times that results of `known` jobs record.
+
+    Returns:
+        `hours` of all jobs; `gpu_hours` of those that take a GPU; `peak_bytes`: the largest
+        predicted peak of a training run; `disk_gib` as the study says; `unknown`: how many jobs
+        have neither a recorded nor a predicted time.
+    """
+    recorded = _recorded_times(plan, known)
+    total_s, gpu_s, peak_bytes, unknown = 0.0, 0.0, 0, 0
+    for job in pending:
+        if job.trains:
+            peak_bytes = max(peak_bytes, job_memory.prediction(plan, job.cell).get("peak_bytes", 0))
+        seconds = _seconds(plan, job, recorded.get(job.kind, []))
+        if seconds is None:
+            unknown += 1
+            continue
+        total_s += seconds
+        if needs_gpu(plan, job):
+            gpu_s += seconds
     return {
-        "job": job.measurement,
-        "name": job.name,
-        "files": files,
-        "why": [*(why or [word]), *[GOES_ON] * begun],
-    }
-
-
-def differences(stored: dict, planned: dict) -> list[str]:
-    """What makes two requests differ: source files, the lock, prepared inputs, then settings with both values."""
-    code = {*stored.get("code", {}).items()} ^ {*planned.get("code", {}).items()}
-    found = [
-        f"{name} changed" for name in sorted({provenance.source_file(name) for name, _ in code})
-    ]
-    if stored.get("environment") != planned["environment"]:
-        found.append(f"{planned['environment']['lock']} changed")
-    before, now = stored.get("inputs", {}), planned.get("inputs", {})
-    found += [
-        f"{name} prepared anew"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    ]
-    rest = [config.without(one, ("code", "environment", "inputs")) for one in (stored, planned)]
-    return [*found, *_settings(*rest)]
-
-
-def _settings(stored: object, planned: object, key: str = "") -> Iterator[str]:
-    if isinstance(stored, dict) and isinstance(planned, dict):
-        for name in sorted({*stored, *planned}):
-            yield from _settings(
-                stored.get(name, ABSENT),
-                planned.get(name, ABSENT),
-                f"{key}.{name}" if key else name,
-            )
-    elif stored != planned:
-        yield f"{key}: {_word(stored)} -> {_word(planned)}"
-
-
-def _word(value: object) -> str:
-    return "nothing" if value is ABSENT else str(value)
-
-
-# Cost -----------------------------------------------------------------------------------------------------------------
-
-
-def cost(plan: Plan, pending: list[dict], known: dict[str, Job]) -> dict:
-    """Hours of jobs, of those on a GPU, the largest predicted peak; `unknown`: jobs of which nothing tells the time."""
-    cells = [
-        (one["files"][0], known[one["files"][0]]) for one in pending if one["files"][0] in known
-    ]
-    times = _recorded(plan, known)
-    seconds = {path: _seconds(plan, job, times) for path, job in cells}
-    on_gpu = {path for path, job in cells if job.cell and plan.needs_gpu(job.measurement, job.cell)}
-    peaks = [
-        job_memory.prediction(plan, job.cell).get("peak_bytes", 0)
-        for _, job in cells
-        if job.measurement in FOLDERS
-    ]
-    return {
-        "hours": sum(filter(None, seconds.values())) / 3600,
-        "gpu_hours": sum(seconds[path] or 0 for path in on_gpu) / 3600,
-        "peak_bytes": max(peaks, default=0),
+        "hours": total_s / 3600,
+        "gpu_hours": gpu_s / 3600,
+        "peak_bytes": peak_bytes,
         "disk_gib": plan.study["disk_gib"],
-        "unknown": sum(value is None for value in seconds.values()),
+        "unknown": unknown,
     }
 
 
-def _recorded(plan: Plan, known: dict[str, Job]) -> dict[str, list[tuple[Job, float]]]:
-    """Measurement -> the results that lie there, and what each job took (s)."""
-    found: dict[str, list[tuple[Job, float]]] = {}
-    for path, job in known.items():
-        if took := stored(plan.root / path).get("environment", {}).get("job_time_s"):
-            found.setdefault(job.measurement, []).append((job, took))
-    return found
+def needs_gpu(plan: Plan, job: PlannedJob) -> bool:
+    """Whether a job takes a GPU. What prepares an input never does."""
+    return job.measures_cell and plan.needs_gpu(job.kind, job.cell)
 
 
-def _seconds(plan: Plan, job: Job, recorded: dict[str, list[tuple[Job, float]]]) -> float | None:
-    """From the same cell, else its curve, else a prediction, else the median of its measurement."""
-    own = recorded.get(job.measurement, [])
-    curve = job.cell and job.cell.curve
-    named = [took for one, took in own if one.name == job.name]
-    for times in (named, [took for one, took in own if one.cell and one.cell.curve == curve]):
-        if times:
-            return statistics.median(times)
-    predicted = (
-        job_memory.predicted_s(plan, job_memory.prediction(plan, job.cell))
-        if job.measurement in FOLDERS
-        else None
-    )
-    return predicted or (statistics.median(took for _, took in own) if own else None)
+def _recorded_times(
+    plan: Plan, known: Iterable[PlannedJob]
+) -> dict[str, list[tuple[PlannedJob, float]]]:
+    """Kind of job -> the jobs that have a result, with the seconds that each took."""
+    recorded: dict[str, list[tuple[PlannedJob, float]]] = {}
+    for job in known:
+        seconds = stored(plan.root / job.path).get("environment", {}).get("job_time_s")
+        if seconds:
+            recorded.setdefault(job.kind, []).append((job, seconds))
+    return recorded
 
 
-def text(found: dict) -> str:
-    """The plan for people: how many jobs of which kind, the reasons with what each one reruns, the cost."""
-    kinds = Counter(one["job"] for one in found["jobs"])
-    if not kinds:
-        return (
-            f"{found['study']}: nothing to be done; {found['planned']} results are what is planned"
-        )
-    lines = [
-        f"{found['study']}: {sum(kinds.values())} jobs would run: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"
-    ]
-    reasons: dict[str, Counter] = {}
-    for one in found["jobs"]:
-        for why in one["why"]:
-            reasons.setdefault(why, Counter())[one["job"]] += 1
-    lines += [
-        f"  {why}: {', '.join(f'{n} {kind}' for kind, n in jobs.items())}"
-        for why, jobs in reasons.items()
-    ]
-    total = found["cost"]
-    told = f"about {total['hours']:.2g} h, {total['gpu_hours']:.2g} h of them on a GPU"
-    unknown = (
-        f"; {total['unknown']} jobs of unknown time (`snakemake predictions` tells more)"
-        if total["unknown"]
-        else ""
-    )
-    peak = f"; predicted peak {total['peak_bytes'] / 2**30:.2g} GiB" if total["peak_bytes"] else ""
-    return "\n".join([*lines, f"cost: {told}{unknown}{peak}; disk {total['disk_gib']} GiB"])
+def _seconds(plan: Plan, job: PlannedJob, recorded: list[tuple[PlannedJob, float]]) -> float | None:
+    """Expected seconds of a job; None if nothing tells.
+
+    From earlier runs of the same cell, or else of its curve; or else from a prediction; or else the
+    median over all `recorded` jobs of its kind.
+    """
+    of_cell = [seconds for other, seconds in recorded if other.name == job.name]
+    if of_cell:
+        return statistics.median(of_cell)
+    if job.cell:
+        curve = job.cell.curve
+        of_curve = [
+            seconds for other, seconds in recorded if other.cell and other.cell.curve == curve
+        ]
+        if of_curve:
+            return statistics.median(of_curve)
+    if job.trains:
+        predicted = job_memory.predicted_s(plan, job_memory.prediction(plan, job.cell))
+        if predicted:
+            return predicted
+    return statistics.median([seconds for _, seconds in recorded]) if recorded else None

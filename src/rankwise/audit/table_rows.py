@@ -1,4 +1,7 @@
-"""Rows of a study's tables, by line, by column=value or by what the first column says. Standard library only."""
+"""Find rows of a study's tables: by line, by column=value, or by the value of the first column.
+
+Standard library only.
+"""
 
 import csv
 import difflib
@@ -7,11 +10,12 @@ from pathlib import Path
 
 from rankwise.core.config import ConfigError
 
-SHOWN = 12  # rows that a message lists
+MOST_SHOWN = 12  # rows that a message lists
+Row = dict[str, str]
 
 
-def read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and rows of a CSV; none if it is not there."""
+def read(path: Path) -> tuple[list[str], list[Row]]:
+    """Columns and rows of a CSV file; empty lists if there is no such file."""
     if not path.is_file():
         return [], []
     with path.open(encoding="utf-8", newline="") as stream:
@@ -19,41 +23,59 @@ def read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         return list(reader.fieldnames or []), list(reader)
 
 
-def rows(
-    path: Path, name: str, row: str, column: str | None, labels: dict[str, str]
-) -> list[dict[str, str]]:
-    """The rows of a CSV that `row` names: `3`, `method=lora,rank=8` (a method by its name or label) or `a_claim`.
+def rows(path: Path, name: str, row: str, column: str | None, labels: dict[str, str]) -> list[Row]:
+    """The rows of a CSV file that `row` names.
+
+    Args:
+        path: The file.
+        name: What the file is called in messages.
+        row: A line number (`3`), values of columns (`method=lora,rank=8`), or the value of the
+            first column.
+        column: A column that the file must have, or None.
+        labels: Method -> its label in tables; a row may name the method by either.
 
     Raises:
-        ConfigError: there is no such line, row or column in the file, called `name`; says which there are.
+        ConfigError: the file has no such line, row or column; the message lists those that it has.
     """
-    columns, there = read(path)
-    if not there:
+    columns, all_rows = read(path)
+    if not all_rows:
         raise ConfigError(name, "row", row, "rows of a table that is there; build it first")
     if column is not None and column not in columns:
         raise ConfigError(name, "column", column, columns)
     if row.isdecimal():
-        if not 2 <= int(row) <= len(there) + 1:
-            raise ConfigError(name, "line", int(row), f"2 to {len(there) + 1}")
-        return [there[int(row) - 2]]
-    wanted = (
-        dict(part.partition("=")[::2] for part in re.split(r",(?=\w+=)", row))
-        if "=" in row
-        else {columns[0]: row}
-    )
+        return [_at_line(all_rows, int(row), name)]
+    wanted = _wanted_values(row) if "=" in row else {columns[0]: row}
     for key in wanted:
         if key not in columns:
             raise ConfigError(name, "row", key, columns)
-    found = [
-        one for one in there if all(_is(one[key], value, labels) for key, value in wanted.items())
-    ]
-    if not found:
-        raise ConfigError(name, "row", row, _nearest(row, there, list(wanted)))
-    return found
+    matching = [one for one in all_rows if _matches(one, wanted, labels)]
+    if not matching:
+        raise ConfigError(name, "row", row, _nearest(row, all_rows, list(wanted)))
+    return matching
 
 
-def _is(value: str, wanted: str, labels: dict[str, str]) -> bool:
-    """Equal as text, as numbers (`8` and `8.0`), or as a method's label and name."""
+def _at_line(all_rows: list[Row], line: int, name: str) -> Row:
+    """The row at a line of the file, as an editor counts: line 1 is the heading."""
+    if not 2 <= line <= len(all_rows) + 1:
+        raise ConfigError(name, "line", line, f"2 to {len(all_rows) + 1}")
+    return all_rows[line - 2]
+
+
+def _wanted_values(row: str) -> dict[str, str]:
+    """`method=lora,rank=8` -> column -> value.
+
+    A comma inside a value is kept: only `,name=` starts a new one.
+    """
+    pairs = [part.partition("=") for part in re.split(r",(?=\w+=)", row)]
+    return {column: value for column, _, value in pairs}
+
+
+def _matches(row: Row, wanted: dict[str, str], labels: dict[str, str]) -> bool:
+    return all(_is_same(row[column], value, labels) for column, value in wanted.items())
+
+
+def _is_same(value: str, wanted: str, labels: dict[str, str]) -> bool:
+    """Equal as text, as numbers (`8` and `8.0`), or as a method's name and label."""
     if wanted in (value, labels.get(value)) or value == labels.get(wanted):
         return True
     try:
@@ -62,9 +84,20 @@ def _is(value: str, wanted: str, labels: dict[str, str]) -> bool:
         return False
 
 
-def _nearest(row: str, rows: list[dict[str, str]], names: list[str]) -> str:
-    """The rows that there are, by the columns asked for, the nearest first."""
-    there = list(dict.fromkeys(",".join(f"{name}={one[name]}" for name in names) for one in rows))
-    there.sort(key=lambda one: -difflib.SequenceMatcher(None, one.lower(), row.lower()).ratio())
-    more = [f"{len(there) - SHOWN} more"] * (len(there) > SHOWN)
-    return "; ".join([*there[:SHOWN], *more])
+def _nearest(row: str, all_rows: list[Row], columns: list[str]) -> str:
+    """The rows that there are, by the columns that were asked for, the most similar first."""
+    descriptions = dict.fromkeys(_description(one, columns) for one in all_rows)
+
+    def dissimilarity(description: str) -> float:
+        matcher = difflib.SequenceMatcher(None, description.lower(), row.lower())
+        return -matcher.ratio()
+
+    ordered = sorted(descriptions, key=dissimilarity)
+    shown = ordered[:MOST_SHOWN]
+    if len(ordered) > MOST_SHOWN:
+        shown.append(f"{len(ordered) - MOST_SHOWN} more")
+    return "; ".join(shown)
+
+
+def _description(row: Row, columns: list[str]) -> str:
+    return ",".join(f"{column}={row[column]}" for column in columns)

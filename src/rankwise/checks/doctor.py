@@ -1,206 +1,237 @@
-"""`rankwise doctor`: what this machine can run, what a study needs, and what is missing, before anything starts.
+"""`rankwise doctor`: what this machine can run, what a study needs, and what is missing, before
+anything starts.
 
-It looks at the jobs whose results are not there yet. What is missing everywhere (files, the hub, disk, packages) stops a
-cluster, too; what only this machine lacks does not, where SLURM answers. Nothing here imports torch.
+It looks at the jobs whose results do not exist yet. What is missing everywhere (files, the hub,
+disk, packages) stops a cluster, too. What only this machine lacks does not, if SLURM answers.
+Nothing here imports torch.
 """
 
 from collections import Counter
 from pathlib import Path
 
 from rankwise.audit import rerun_plan
-from rankwise.audit.rerun_plan import Job
-from rankwise.checks import machine, preflight
-from rankwise.checks import missing as shortfalls
+from rankwise.audit.rerun_plan import needs_gpu
+from rankwise.checks import machine
+from rankwise.checks import missing as missing_things
 from rankwise.core import config, paths
 from rankwise.data import sources
 from rankwise.execution import job_memory, slurm_nodes, slurm_request
+from rankwise.study.jobs import DATASET, MODEL, PlannedJob
 from rankwise.study.measurements import TIMED
-from rankwise.study.plan import FOLDERS, Plan, study_file
+from rankwise.study.plan import DEFAULT_STUDY, Plan, read_plan
 
-STUDY, REPORT_LOCK, PROFILE = (
-    "config/config.yaml",
-    "envs/report.lock",
-    "profiles/slurm/profile.yaml",
-)
+REPORT_LOCK, PROFILE = "envs/report.lock", "profiles/slurm/profile.yaml"
+PROFILE_MINUTES = 60  # what the rules of profiles ask for (rules/profile.smk)
 
 
 def examine(root: Path, study: str | None = None) -> dict:
-    """`machine`: facts; `needs` of the `study`; `missing`: sentences, each with what to `do` and whether only `here`;
-    `notes`; `cluster`: what SLURM's partitions can run; `runs`: here, cluster or None; `command`: what starts it.
+    """What `rankwise doctor` has to say.
+
+    Args:
+        root: The project's folder.
+        study: The study's file, relative to `root`; config/config.yaml if None.
+
+    Returns:
+        `machine`: facts; `needs` of the `study`; `missing`: each with what to `do` and whether only
+        `here`; `notes`; `cluster`: what SLURM's partitions can run; `runs`: here, cluster or None;
+        `command`: what starts the study.
 
     Raises:
         ConfigError: the study is wrong.
     """
-    name = study or STUDY
-    plan = Plan(config.read_yaml(root / name, name), root, study_file([root / name], root))
-    facts, known = machine.look(root), dict(rerun_plan.jobs(plan))
-    todo = waiting(plan, known)
-    needs = needed(plan, known, todo)
-    missing = shortfalls.missing(plan, rules(plan, todo), facts, needs)
-    found = {
+    plan = read_plan(root, study)
+    facts = machine.look(root)
+    known = list(rerun_plan.study_jobs(plan).values())
+    pending = waiting(plan, known)
+    needs = needed(plan, known, pending)
+    missing = missing_things.missing(plan, pending, facts, needs)
+    cluster = partitions(plan, pending, facts) if missing else None
+    runs = None
+    if not missing:
+        runs = "here"
+    elif cluster and not cluster["problems"] and all(one["here"] for one in missing):
+        runs = "cluster"
+    return {
         "study": plan.file,
         "machine": facts,
         "needs": needs,
         "missing": missing,
-        "notes": shortfalls.notes(facts, needs),
+        "notes": missing_things.notes(facts, needs),
+        "cluster": cluster,
+        "runs": runs,
+        "command": _command(plan.file, runs),
     }
-    submitted = partitions(plan, todo, facts) if missing else None
-    elsewhere = submitted and not submitted["problems"] and all(one["here"] for one in missing)
-    runs = "here" if not missing else "cluster" if elsewhere else None
-    return {**found, "cluster": submitted, "runs": runs, "command": _command(plan.file, runs)}
 
 
 def _command(file: str, runs: str | None) -> str | None:
-    options = [
-        *(["--profile profiles/slurm"] if runs == "cluster" else []),
-        f"--configfile {file}" * (file != STUDY),
-    ]
-    return " ".join(["snakemake", *filter(None, options)]) if runs else None
+    """The command that starts the study where it runs."""
+    if runs is None:
+        return None
+    words = ["snakemake"]
+    if runs == "cluster":
+        words.append("--profile profiles/slurm")
+    if file != DEFAULT_STUDY:
+        words.append(f"--configfile {file}")
+    return " ".join(words)
 
 
-# What would run -------------------------------------------------------------------------------------------------------
+# What would run -----------------------------------------------------------------------------------
 
 
-def waiting(plan: Plan, known: dict[str, Job]) -> dict[str, Job]:
-    """The jobs whose results are not there, or answer another request; inputs only where such a training reads them."""
-    todo = {
-        path: job
-        for path, job in known.items()
-        if rerun_plan.stored(plan.root / path).get("request") != job.request
-    }
-    trained = [job.cell for job in todo.values() if job.measurement in FOLDERS]
-    models = {cell.model for cell in trained}
-    corpora = {plan.corpus(name) for name in models if plan.input_path("model", name) in todo}
-    read = {"model": models, "dataset": {cell.dataset for cell in trained} | corpora}
-    return {
-        path: job for path, job in todo.items() if job.cell or job.name in read[job.measurement]
-    }
+def waiting(plan: Plan, known: list[PlannedJob]) -> list[PlannedJob]:
+    """The jobs whose result is missing or answers another request.
+
+    A prepared input is only waited for if a pending training run reads it. It may be deleted once
+    nothing does.
+    """
+    pending = [job for job in known if not _is_done(plan, job)]
+    read = _inputs_read(plan, pending)
+    return [job for job in pending if not job.prepares_input or job.name in read[job.kind]]
 
 
-def rules(plan: Plan, todo: dict[str, Job]) -> list[preflight.Job]:
-    """The jobs as Snakemake knows them."""
-    return [_rule(plan, job) for job in todo.values()]
+def _is_done(plan: Plan, job: PlannedJob) -> bool:
+    return rerun_plan.stored(plan.root / job.path).get("request") == job.request
 
 
-def _rule(plan: Plan, job: Job) -> preflight.Job:
-    if job.cell:
-        return job.measurement, {
-            name: str(value) for name, value in job.cell._asdict().items() if value is not None
-        }
-    pretrained = job.measurement == "model" and plan.corpus(job.name)
-    return "pretrain_model" if pretrained else f"prepare_{job.measurement}", {
-        job.measurement: job.name
-    }
+def _inputs_read(plan: Plan, pending: list[PlannedJob]) -> dict[str, set[str]]:
+    """Names of the models and datasets that pending training runs and pre-trainings read."""
+    cells = [job.cell for job in pending if job.trains]
+    models = {cell.model for cell in cells}
+    datasets = {cell.dataset for cell in cells}
+    pending_models = {job.name for job in pending if job.kind == MODEL}
+    for model in models & pending_models:
+        datasets.add(plan.corpus(model))
+    return {MODEL: models, DATASET: datasets}
 
 
-# What it needs --------------------------------------------------------------------------------------------------------
+# What it needs ------------------------------------------------------------------------------------
 
 
-def needed(plan: Plan, known: dict[str, Job], todo: dict[str, Job]) -> dict:
-    """What the jobs that would run need, in the units of the names; None: not known."""
-    inputs = [(job.measurement, job.name) for job in todo.values() if not job.cell]
-    locks = dict.fromkeys(
-        [*(job.request["environment"]["lock"] for job in todo.values()), REPORT_LOCK]
-    )
-    hubs = {f"{kind} {name}": sources.repository(kind, name, plan) for kind, name in inputs}
-    folders = {f"{kind} {name}": sources.folder(kind, name, plan) for kind, name in inputs}
-    time = rerun_plan.cost(plan, [{"files": [path]} for path in todo], known)
+def needed(plan: Plan, known: list[PlannedJob], pending: list[PlannedJob]) -> dict:
+    """What the pending jobs need, in the units of the names; None: not known.
+
+    Args:
+        plan: The study.
+        known: The jobs of every result of the study.
+        pending: Those of them that would run.
+    """
+    locks = dict.fromkeys([*(job.request["environment"]["lock"] for job in pending), REPORT_LOCK])
+    cost = rerun_plan.cost(plan, pending, known)
     return {
         "results": len(known),
-        "jobs": dict(Counter(job.measurement for job in todo.values())),
-        "gpu_jobs": sum(on_gpu(plan, job) for job in todo.values()),
-        **_memory(plan, todo),
+        "jobs": dict(Counter(job.kind for job in pending)),
+        "gpu_jobs": sum(needs_gpu(plan, job) for job in pending),
+        **_memory(plan, pending),
         "cpu_threads": plan.study["cpu_threads"],
         "disk_gib": plan.study["disk_gib"],
-        "hub": {name: f"{one['repo']}@{one['revision'][:12]}" for name, one in hubs.items() if one},
-        "folders": {name: one for name, one in folders.items() if one},
+        **_origins(plan, pending),
         "locks": list(locks),
-        **{name: time[name] for name in ("hours", "gpu_hours")},
-        "jobs_of_unknown_time": time["unknown"],
+        "hours": cost["hours"],
+        "gpu_hours": cost["gpu_hours"],
+        "jobs_of_unknown_time": cost["unknown"],
     }
 
 
-def _memory(plan: Plan, todo: dict[str, Job]) -> dict:
-    """The largest predicted peak of a training, and the host memory of the largest job, each with the job."""
-    sizes = [(_mib(plan, job), _called(job)) for job in todo.values() if job.cell]
-    trainings = [job for job in todo.values() if job.measurement in FOLDERS]
-    predicted = [
-        (job_memory.prediction(plan, job.cell).get("peak_bytes"), _called(job)) for job in trainings
-    ]
-    known = [one for one in predicted if one[0] is not None]
-    (size, largest), (peak, highest) = (
-        max(sizes, default=(0, None)),
-        max(known, default=(None, None)),
-    )
+def _origins(plan: Plan, jobs: list[PlannedJob]) -> dict[str, dict[str, str]]:
+    """Where the inputs to prepare come from: repositories of the `hub`, and `folders` of files."""
+    hub, folders = {}, {}
+    for job in jobs:
+        if not job.prepares_input:
+            continue
+        name = _described(job)
+        repository = sources.repository(job.kind, job.name, plan)
+        if repository:
+            hub[name] = f"{repository['repo']}@{repository['revision'][:12]}"
+        folder = sources.folder(job.kind, job.name, plan)
+        if folder:
+            folders[name] = folder
+    return {"hub": hub, "folders": folders}
+
+
+def _memory(plan: Plan, jobs: list[PlannedJob]) -> dict:
+    """The largest host memory of a job, and the largest predicted peak of a training run."""
+    sizes = [(_memory_mib(plan, job), _described(job)) for job in jobs if job.measures_cell]
+    trainings = [job for job in jobs if job.trains]
+    peaks = []
+    for job in trainings:
+        peak = job_memory.prediction(plan, job.cell).get("peak_bytes")
+        if peak is not None:
+            peaks.append((peak, _described(job)))
+    memory_mib, memory_of = max(sizes, default=(0, None))
+    peak_bytes, peak_of = max(peaks, default=(None, None))
     return {
-        "memory_mib": size,
-        "memory_of": largest,
-        "peak_bytes": peak,
-        "peak_of": highest,
-        "trainings_not_predicted": len(trainings) - len(known),
+        "memory_mib": memory_mib,
+        "memory_of": memory_of,
+        "peak_bytes": peak_bytes,
+        "peak_of": peak_of,
+        "trainings_not_predicted": len(trainings) - len(peaks),
     }
 
 
-def _called(job: Job) -> str:
-    return f"{job.measurement} {job.name}"
+def _described(job: PlannedJob) -> str:
+    return f"{job.kind} {job.name}"
 
 
-def _mib(plan: Plan, job: Job) -> int:
-    trains = job.measurement in FOLDERS
-    return (
-        job_memory.training_mib(plan, job.cell)
-        if trains
-        else job_memory.profile_mib(plan, job.measurement, job.cell)
-    )
+def _memory_mib(plan: Plan, job: PlannedJob) -> int:
+    """The host memory that a job asks a scheduler for."""
+    if job.trains:
+        return job_memory.training_mib(plan, job.cell)
+    return job_memory.profile_mib(plan, job.kind, job.cell)
 
 
-def on_gpu(plan: Plan, job: Job) -> bool:
-    """Whether a job takes a GPU."""
-    return bool(job.cell) and plan.needs_gpu(job.measurement, job.cell)
+# Where else it could run --------------------------------------------------------------------------
 
 
-# Where it could run beside this machine -------------------------------------------------------------------------------
+def partitions(plan: Plan, pending: list[PlannedJob], facts: dict[str, dict]) -> dict | None:
+    """What the cluster that this machine belongs to could run.
 
-
-def partitions(plan: Plan, todo: dict[str, Job], facts: dict[str, dict]) -> dict | None:
-    """`problems` as profiles/cluster.yaml stands, and the partitions that could run the jobs with a `gpu` and those without
-    (`cpu`), None of a kind that has none; None where no cluster answers.
+    Returns:
+        `problems` with profiles/cluster.yaml as it is; names of the partitions that could run the
+        jobs that take a GPU (`gpu`) and the others (`cpu`), or None if there are no such jobs. None
+        if no cluster answers.
     """
     if "nodes" not in facts["slurm"]:
         return None
-    there = [
+    nodes = [
         slurm_nodes.Node(**config.without(node, ("count",))) for node in facts["slurm"]["nodes"]
     ]
     try:
-        given = slurm_request.settings("gpus", plan.root)
+        settings = slurm_request.settings("gpus", plan.root)
     except config.ConfigError as error:
         return {"problems": [str(error)], "gpu": None, "cpu": None}
-    asks = [_ask(plan, job, given) for job in todo.values() if job.cell]
-    kinds = {"gpu": [one for one in asks if one.gpus], "cpu": [one for one in asks if not one.gpus]}
-    found = {kind: _able(own, there, plan.file) if own else None for kind, own in kinds.items()}
+    asks = [_ask(plan, job, settings) for job in pending if job.measures_cell]
+    with_gpu = [ask for ask in asks if ask.gpus]
+    without_gpu = [ask for ask in asks if not ask.gpus]
     cores = config.read_yaml(paths.find(plan.root, PROFILE), PROFILE).get("cores")
-    clipped = slurm_request.options(given, plan.file, plan.study["cpu_threads"], cores, None)
-    return {"problems": [*clipped, *slurm_nodes.problems(asks, there, plan.file)], **found}
-
-
-def _able(asks: list[slurm_request.Ask], there: list[slurm_nodes.Node], file: str) -> list[str]:
-    """The partitions that could run all of these submissions."""
-    names = dict.fromkeys(node.partition for node in there)
-    return [
-        name
-        for name in names
-        if not slurm_nodes.problems([one._replace(partition=name) for one in asks], there, file)
-    ]
-
-
-def _ask(plan: Plan, job: Job, given: dict) -> slurm_request.Ask:
-    """What profiles/slurm asks for a job."""
-    trains = job.measurement in FOLDERS
-    found = {
-        "_cores": plan.study["cpu_threads"] if trains or job.measurement in TIMED else 1,
-        "mem_mb": _mib(plan, job),
-        "runtime": job_memory.training_min(plan, job.cell) if trains else 60,
+    problems = slurm_request.options(settings, plan.file, plan.study["cpu_threads"], cores, None)
+    return {
+        "problems": [*problems, *slurm_nodes.problems(asks, nodes, plan.file)],
+        "gpu": _able_partitions(with_gpu, nodes, plan.file),
+        "cpu": _able_partitions(without_gpu, nodes, plan.file),
     }
-    return slurm_request.ask(
-        job.measurement, {**slurm_request.resources(given, int(on_gpu(plan, job))), **found}
-    )
+
+
+def _able_partitions(
+    asks: list[slurm_request.Ask], nodes: list[slurm_nodes.Node], file: str
+) -> list[str] | None:
+    """The partitions that could run all of these submissions; None if there are no submissions."""
+    if not asks:
+        return None
+    able = []
+    for partition in dict.fromkeys(node.partition for node in nodes):
+        moved = [ask._replace(partition=partition) for ask in asks]
+        if not slurm_nodes.problems(moved, nodes, file):
+            able.append(partition)
+    return able
+
+
+def _ask(plan: Plan, job: PlannedJob, settings: dict) -> slurm_request.Ask:
+    """What profiles/slurm asks for a job."""
+    uses_threads = job.trains or job.kind in TIMED
+    resources = {
+        **slurm_request.resources(settings, int(needs_gpu(plan, job))),
+        "_cores": plan.study["cpu_threads"] if uses_threads else 1,
+        "mem_mb": _memory_mib(plan, job),
+        "runtime": job_memory.training_min(plan, job.cell) if job.trains else PROFILE_MINUTES,
+    }
+    return slurm_request.ask(job.kind, resources)

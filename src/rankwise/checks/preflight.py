@@ -1,219 +1,254 @@
-"""What a machine must have before the first job: looked at once, from the list of jobs that would run.
+"""What a machine must have before the first job starts, checked once for all jobs that would run.
 
-Standard library only. Each problem is one sentence that names the file, the key, what was got and what is allowed.
+Standard library only. Each problem is one sentence that names the file, the key, what was got and
+what is allowed.
 """
 
 import difflib
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from rankwise.core import environment, paths
 from rankwise.core.config import ConfigError
+from rankwise.core.units import GIB
 from rankwise.data import sources
 from rankwise.execution import gpu_lease, gpus, job_memory
 from rankwise.study import outputs
-from rankwise.study.plan import FOLDERS, MEASUREMENTS, RESULTS, Cell, Plan
+from rankwise.study.jobs import PlannedJob, result_jobs, targets
+from rankwise.study.plan import FOLDERS, MEASUREMENTS, RESULTS, Plan
 
-GIB = 2**30
-KINDS = ("disk", "gpu", "packages", "hub", "files")  # of what may be missing
-HERE = ("gpu", "packages")  # of this machine; on a cluster, nodes have them
-INPUT_RULES = {"prepare_dataset": "dataset", "prepare_model": "model"}
-Job = tuple[str, dict[str, str]]  # rule, wildcards
+KINDS = ("disk", "gpu", "packages", "hub", "files")  # of things that may be missing
+# What this machine needs only if jobs run on it. On a cluster, the nodes have it.
+LOCAL_KINDS = ("gpu", "packages")
+# The rules whose jobs fetch from the hub or from a user's files.
+FETCHING_RULES = ("prepare_dataset", "prepare_model")
 
 
 def set_environment(plan: Plan, warm: bool) -> None:
-    """What jobs inherit, here and on a cluster node (where the Snakefile is read again): this clone's sources, this
-    interpreter, and the tracker, which is no part of a request because it changes no result. `warm`: whether they share a
-    process that has imported torch. On a cluster none does: a step of SLURM ends with all that it has started.
+    """Set what jobs inherit: this clone's sources, this interpreter, and the tracker.
+
+    The tracker is not part of a request because it changes no result. On a node of a cluster the
+    Snakefile is read again, so the variables are set there, too.
+
+    Args:
+        plan: The study.
+        warm: Whether jobs share a process that has imported torch. On a cluster they do not: a step
+            of SLURM ends with everything that it has started.
     """
-    sources = paths.PACKAGE.parent
-    os.environ["PYTHONPATH"] = str(sources)
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    interpreter_folder = str(Path(sys.executable).parent)
+    os.environ["PYTHONPATH"] = str(paths.PACKAGE.parent)
+    os.environ["PATH"] = os.pathsep.join([interpreter_folder, os.environ["PATH"]])
     os.environ["RANKWISE_TRACKER"] = plan.study["tracker"]
     os.environ.setdefault("RANKWISE_WARM", "1" if warm else "0")
 
 
+# What the command line asks for -------------------------------------------------------------------
+
+
 def check_targets(arguments: list[str], plan: Plan) -> None:
-    """Refuse a mistyped target under results/.
+    """Check the targets under results/ among Snakemake's arguments.
 
     Raises:
-        ConfigError: the target, and the nearest of those that the study plans.
+        ConfigError: the study does not plan a target. The message names the measurement that the
+            study lacks, or the nearest targets that it plans.
     """
-    targets = [argument for argument in arguments if argument.startswith(f"{RESULTS}/")]
-    known = outputs.targets(plan) if targets else []
-    for target in targets:
-        if target not in known and (kinds := _lacking(plan, target)):
-            raise ConfigError(
-                plan.file,
-                "target",
-                target,
-                f"what the study has cells for; it has none of {', '.join(kinds)}",
+    asked = [argument for argument in arguments if argument.startswith(f"{RESULTS}/")]
+    known = set(targets(plan)) if asked else set()
+    for target in asked:
+        if target in known:
+            continue
+        lacking_measurements = _lacking_measurements(plan, target)
+        if lacking_measurements:
+            allowed = (
+                f"what the study has cells for; it has none of {', '.join(lacking_measurements)}"
             )
-        if target not in known:
-            near = difflib.get_close_matches(target, known, n=3, cutoff=0.5)
-            raise ConfigError(
-                plan.file,
-                "target",
-                target,
-                f"files that the study plans, nearest: {', '.join(near) or 'none'}",
-            )
+        else:
+            near = difflib.get_close_matches(target, sorted(known), n=3, cutoff=0.5)
+            allowed = f"files that the study plans, nearest: {', '.join(near) or 'none'}"
+        raise ConfigError(plan.file, "target", target, allowed)
 
 
-def _lacking(plan: Plan, target: str) -> list[str]:
-    """Measurements that a table or figure by this path is made of, and of which the study has no cell."""
+def _lacking_measurements(plan: Plan, target: str) -> list[str]:
+    """Measurements that a figure or table needs and the study has no cell of."""
     folder, _, file = target.removeprefix(f"{RESULTS}/").partition("/")
     name = file.partition(".")[0]
-    needed = (
-        outputs.FIGURE_TABLES.get(name, ())
-        if folder == "figures"
-        else [name]
-        if folder == "tables"
-        else []
-    )
-    made_of = [
-        outputs.TABLE_SOURCES.get(
-            table, "train" if table in (*outputs.DERIVED, "examples") else None
-        )
-        for table in needed
-    ]
-    return [kind for kind in dict.fromkeys(made_of) if kind and not plan.cells(kind)]
+    tables: Iterable[str] = ()
+    if folder == "figures":
+        tables = outputs.FIGURE_TABLES.get(name, ())
+    elif folder == "tables":
+        tables = [name]
+    needed: dict[str, None] = {}
+    for table in tables:
+        if table in outputs.TABLE_SOURCES:
+            needed[outputs.TABLE_SOURCES[table]] = None
+        elif table in (*outputs.DERIVED, "examples"):
+            needed["train"] = None
+    return [measurement for measurement in needed if not plan.cells(measurement)]
 
 
-def check_cards(limit: int | None, asked: dict[str, object]) -> None:
-    """Refuse what Snakemake would clip without a word: `limit` is `--resources gpu`, `asked` a rule's own `gpu` by name.
+def check_gpus(limit: int | None, asked: dict[str, object]) -> None:
+    """Check the numbers of GPUs on Snakemake's command line, which Snakemake lowers without a word.
+
+    Args:
+        limit: The value of `--resources gpu`, or None.
+        asked: Rule -> its own `gpu`, from `--set-resources`.
 
     Raises:
-        ConfigError: more cards than there are, or than the limit.
+        ConfigError: the limit is above the number of GPUs, or a rule asks for more than the limit.
     """
     if limit is None:
         return
-    there = gpus.found() if limit > 1 else []
-    if limit > max(len(there), 1):
-        has = f"it has {', '.join(map(str, there))}" if there else "it shows no NVIDIA GPU"
-        raise ConfigError(
-            "snakemake",
-            "--resources gpu",
-            limit,
-            f"at most {len(there)} on this machine, for {has}",
-        )
+    found = gpus.available() if limit > 1 else []
+    if limit > max(len(found), 1):
+        has = f"it has {', '.join(map(str, found))}" if found else "it shows no NVIDIA GPU"
+        allowed = f"at most {len(found)} on this machine, for {has}"
+        raise ConfigError("snakemake", "--resources gpu", limit, allowed)
     for rule, number in asked.items():
         if isinstance(number, int) and number > limit:
-            raise ConfigError(
-                "snakemake",
-                f"--set-resources {rule}:gpu",
-                number,
-                f"at most {limit}, as --resources gpu says",
-            )
+            allowed = f"at most {limit}, as --resources gpu says"
+            raise ConfigError("snakemake", f"--set-resources {rule}:gpu", number, allowed)
+
+
+# What jobs need -----------------------------------------------------------------------------------
+
+
+def jobs_that_write(plan: Plan, paths: Iterable[str]) -> list[PlannedJob]:
+    """The jobs of a study that write any of these results.
+
+    Jobs that write tables or figures need nothing special, so they are left out.
+    """
+    wanted = set(paths)
+    return [job for job in result_jobs(plan) if job.path in wanted]
 
 
 def problems(
-    jobs: list[Job], plan: Plan, local: bool, own: bool = False, limit: int | None = None
+    jobs: list[PlannedJob],
+    plan: Plan,
+    local: bool,
+    own: bool = False,
+    limit: int | None = None,
 ) -> list[str]:
-    """Every reason why these jobs could not end well: on this machine if `local`, with the packages installed unless they
-    run in environments of their `own` (an image, or conda); `limit` is Snakemake's on the resource gpu.
+    """Every reason why jobs could not end well.
+
+    Args:
+        jobs: The jobs that would run.
+        plan: The study.
+        local: Whether they run on this machine.
+        own: Whether they run in environments of their own (an image, or conda), not with the
+            installed packages.
+        limit: Snakemake's limit on the resource `gpu`, or None.
     """
-    left_out = [*(() if local else HERE), *(["packages"] if own else [])]
-    return [
-        line
-        for kind in KINDS
-        if kind not in left_out
-        for line in lacking(kind, jobs, plan, limit=limit)
-    ]
+    skipped = set() if local else set(LOCAL_KINDS)
+    if own:
+        skipped.add("packages")
+    found = []
+    for kind in KINDS:
+        if kind not in skipped:
+            found += lacking(kind, jobs, plan, limit=limit)
+    return found
 
 
 def lacking(
     kind: str,
-    jobs: list[Job],
+    jobs: list[PlannedJob],
     plan: Plan,
-    there: list[gpus.Card] | None = None,
+    known_gpus: list[gpus.Gpu] | None = None,
     limit: int | None = None,
 ) -> list[str]:
-    """Those reasons of one of KINDS; `there` are the cards, where they are known already."""
+    """The problems of one of `KINDS`.
+
+    Args:
+        kind: One of `KINDS`.
+        jobs: The jobs that would run.
+        plan: The study.
+        known_gpus: The GPUs of this machine; None if they are not known yet.
+        limit: Snakemake's limit on the resource `gpu`, or None.
+    """
     if kind == "disk":
         return _disk(plan)
     if kind == "gpu":
-        return _gpu(jobs, plan, there, limit)
+        return _gpu(jobs, plan, known_gpus, limit)
     if kind == "packages":
         return _packages(jobs, plan)
-    inputs = [(INPUT_RULES[rule], wildcards) for rule, wildcards in jobs if rule in INPUT_RULES]
-    return [
-        line
-        for what, wildcards in inputs
-        for line in sources.missing(kind, what, wildcards[what], plan)
-    ]
+    found = []
+    for job in jobs:
+        if job.rule in FETCHING_RULES:
+            found += sources.missing(kind, job.kind, job.name, plan)
+    return found
 
 
 def _disk(plan: Plan) -> list[str]:
-    free = shutil.disk_usage(plan.root).free / GIB
-    needed = plan.study["disk_gib"]
-    return (
-        [f"{plan.file}: disk_gib: {free:.1f} GiB are free, the study needs {needed}"]
-        if free < needed
-        else []
-    )
-
-
-def card_notes(jobs: list[Job], plan: Plan) -> list[str]:
-    """What to know of the cards before these jobs start, a line each; nothing where none of them takes one."""
-    there = gpus.found() if _kinds(jobs, plan) else []
-    return [*gpu_lease.notes(there), *_unshared(jobs, plan)] if there else []
-
-
-def _unshared(jobs: list[Job], plan: Plan) -> list[str]:
-    """A line where trainings of a study that shares cards will not, for nobody knows what they need."""
-    trainings = [
-        _cell(wildcards) for rule, wildcards in jobs if rule in FOLDERS and plan.study["share"]
-    ]
-    unknown = [cell for cell in trainings if "peak_bytes" not in job_memory.prediction(plan, cell)]
-    what = f"{len(unknown)} of {len(trainings)} trainings are not predicted, so each takes a whole card"
-    return [f"{plan.file}: share: {what}; `snakemake predictions` predicts them"] if unknown else []
-
-
-def _kinds(jobs: list[Job], plan: Plan) -> list[str]:
-    """Rules of which a job needs a GPU."""
-    measured = (job for job in jobs if job[0] in (*FOLDERS, *MEASUREMENTS))
-    return list(
-        dict.fromkeys(
-            rule for rule, wildcards in measured if plan.needs_gpu(rule, _cell(wildcards))
-        )
-    )
+    free_gib = shutil.disk_usage(plan.root).free / GIB
+    needed_gib = plan.study["disk_gib"]
+    if free_gib >= needed_gib:
+        return []
+    return [f"{plan.file}: disk_gib: {free_gib:.1f} GiB are free, the study needs {needed_gib}"]
 
 
 def _gpu(
-    jobs: list[Job], plan: Plan, there: list[gpus.Card] | None, limit: int | None
+    jobs: list[PlannedJob], plan: Plan, known_gpus: list[gpus.Gpu] | None, limit: int | None
 ) -> list[str]:
-    """One line for each kind of job that needs a GPU where there is none, or none is allowed."""
-    kinds = _kinds(jobs, plan)
-    if kinds and limit == 0:
-        return [
-            f"snakemake: --resources gpu: got 0, allowed: at least 1, for {', '.join(kinds)} of {plan.file}"
-        ]
-    if not kinds or (gpus.found() if there is None else there):
+    """One line for each kind of job that needs a GPU, if there is none or none is allowed."""
+    kinds = _kinds_on_gpu(jobs, plan)
+    if not kinds:
         return []
-    keys = {
-        "train": "device",
-        "trial": "device",
-        "ledger": "profile.device of ledger with measured: true",
-    }
+    if limit == 0:
+        allowed = f"at least 1, for {', '.join(kinds)} of {plan.file}"
+        return [f"snakemake: --resources gpu: got 0, allowed: {allowed}"]
+    if gpus.available() if known_gpus is None else known_gpus:
+        return []
     return [
-        f"{plan.file}: {keys.get(kind, f'profile.device of {kind}')}: got cuda, but this machine shows no NVIDIA GPU; "
+        f"{plan.file}: {_device_key(kind)}: got cuda, but this machine shows no NVIDIA GPU; "
         "allowed here: cpu, or what needs only shapes"
         for kind in kinds
     ]
 
 
-def _packages(jobs: list[Job], plan: Plan) -> list[str]:
-    """One line for each lock of these jobs that the installed packages do not follow; every job looks again."""
-    cells = [
-        (rule, _cell(wildcards)) for rule, wildcards in jobs if rule in (*FOLDERS, *MEASUREMENTS)
+def _device_key(kind: str) -> str:
+    """The key of a study that puts a kind of job on a GPU."""
+    if kind in FOLDERS:
+        return "device"
+    measured = " with measured: true" if kind == "ledger" else ""  # a predicted ledger needs no GPU
+    return f"profile.device of {kind}{measured}"
+
+
+def _kinds_on_gpu(jobs: list[PlannedJob], plan: Plan) -> list[str]:
+    """The kinds of jobs of which one needs a GPU."""
+    on_gpu = [job for job in jobs if job.measures_cell and plan.needs_gpu(job.kind, job.cell)]
+    return list(dict.fromkeys(job.kind for job in on_gpu))
+
+
+def _packages(jobs: list[PlannedJob], plan: Plan) -> list[str]:
+    """One line for each lock of the jobs that the installed packages do not follow."""
+    measured = [job for job in jobs if job.kind in (*FOLDERS, *MEASUREMENTS)]
+    locks = dict.fromkeys(job.request["environment"]["lock"] for job in measured)
+    refusals = [environment.refusal(plan.workflow / lock) for lock in locks]
+    return [refusal for refusal in refusals if refusal]
+
+
+# What to know of the GPUs -------------------------------------------------------------------------
+
+
+def gpu_notes(jobs: list[PlannedJob], plan: Plan) -> list[str]:
+    """What to know of this machine's GPUs before jobs start; nothing if no job takes one."""
+    if not _kinds_on_gpu(jobs, plan):
+        return []
+    found = gpus.available()
+    return [*gpu_lease.notes(found), *_unshared(jobs, plan)] if found else []
+
+
+def _unshared(jobs: list[PlannedJob], plan: Plan) -> list[str]:
+    """A line if the study shares GPUs and the memory of some training runs is not predicted."""
+    trainings = [job for job in jobs if job.trains and plan.study["share"]]
+    unpredicted = 0
+    for job in trainings:
+        unpredicted += "peak_bytes" not in job_memory.prediction(plan, job.cell)
+    if not unpredicted:
+        return []
+    return [
+        f"{plan.file}: share: {unpredicted} of {len(trainings)} trainings are not predicted, "
+        "so each takes a whole GPU; `snakemake predictions` predicts them"
     ]
-    locks = dict.fromkeys(plan.request(rule, cell)["environment"]["lock"] for rule, cell in cells)
-    return [reason for lock in locks if (reason := environment.refusal(plan.workflow / lock))]
-
-
-def _cell(wildcards: dict[str, str]) -> Cell:
-    seed = {"seed": int(wildcards["seed"])} if "seed" in wildcards else {}
-    names = (wildcards[name] for name in ("model", "dataset", "method"))
-    return Cell(*names, int(wildcards["rank"]), **seed, trial=wildcards.get("trial"))

@@ -2,46 +2,66 @@
 
 from collections import Counter
 
-MOST = 5  # reasons that are told one by one
+MOST_SHOWN = 5  # reasons that are told one by one
 
 
 def text(found: dict) -> str:
-    """What the study has now, then a paragraph a place, then what to know and to do next."""
+    """What the study has now, then a paragraph for each place, then notes."""
     here, *others = found["places"]
-    copied = sum(len(place["taken"]) for place in others)
-    would = "would be " if found["dry_run"] else ""
-    there = found["planned"] - len(found["missing"])
-    lines = [
-        f"{found['study']}: {there} of {found['planned']} results {'would be' if found['dry_run'] else 'are'} there, "
-        f"{len(found['missing'])} are to be made; {copied} files {would}copied, {len(here['taken'])} were here"
-    ]
-    for place in found["places"]:
-        lines += _place(place, place is here)
+    lines = [_head(found, here, others), *_place(here, is_here=True)]
+    for place in others:
+        lines += _place(place, is_here=False)
     if found["timed"]:
         lines.append(
-            f"timings that lie in several places: {len(found['timed'])}; times never agree, so the first place's count"
+            f"timings that lie in several places: {len(found['timed'])}; "
+            "times never agree, so the first place's count"
         )
-    return "\n".join([*lines, *(f"note: {note}" for note in found["notes"])])
+    lines += [f"note: {note}" for note in found["notes"]]
+    return "\n".join(lines)
 
 
-def _place(place: dict, here: bool) -> list[str]:
-    counts = {
-        "copied": 0 if here else len(place["taken"]),
-        "the same as what is taken": len(place["same"]),
-        "stale": len(place["stale"]),
-        "made from other inputs than those taken, or replaced"
-        if here
-        else "not what is taken": len(place["unlike"]),
-        "that the study does not plan, left alone": 0 if here else place["unplanned"],
-    }
-    said = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
-    if here and not said:
+def _head(found: dict, here: dict, others: list[dict]) -> str:
+    copied = sum(len(place["taken"]) for place in others)
+    missing = len(found["missing"])
+    existing = found["planned"] - missing
+    are, were = ("would be", "would be ") if found["dry_run"] else ("are", "")
+    return (
+        f"{found['study']}: {existing} of {found['planned']} results {are} there, "
+        f"{missing} are to be made; {copied} files {were}copied, {len(here['taken'])} were here"
+    )
+
+
+def _place(place: dict, is_here: bool) -> list[str]:
+    """What became of a place's results, with the reasons why some are stale."""
+    taken = len(place["taken"])
+    same, stale, unlike = len(place["same"]), len(place["stale"]), len(place["unlike"])
+    if is_here:
+        counts = {
+            "the same as what is taken": same,
+            "stale": stale,
+            "made from other inputs than those taken, or replaced": unlike,
+        }
+    else:
+        counts = {
+            "copied": taken,
+            "the same as what is taken": same,
+            "stale": stale,
+            "not what is taken": unlike,
+            "that the study does not plan, left alone": place["unplanned"],
+        }
+    words = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    if is_here and not words:
         return []
-    return [f"  {place['name']}: {said or 'nothing'}", *_reasons(place["stale"])]
+    return [f"  {place['name']}: {words or 'nothing'}", *_reasons(place["stale"])]
 
 
 def _reasons(stale: dict[str, list[str]]) -> list[str]:
-    """A line a reason, with how many results it makes stale."""
-    counts = Counter(why for reasons in stale.values() for why in reasons).most_common()
-    more = [f"    and {len(counts) - MOST} reasons more"] if counts[MOST:] else []
-    return [*(f"    {number} stale: {why}" for why, number in counts[:MOST]), *more]
+    """A line for each reason, with how many results it makes stale."""
+    counts: Counter = Counter()
+    for reasons in stale.values():
+        counts.update(reasons)
+    ordered = counts.most_common()
+    lines = [f"    {count} stale: {reason}" for reason, count in ordered[:MOST_SHOWN]]
+    if len(ordered) > MOST_SHOWN:
+        lines.append(f"    and {len(ordered) - MOST_SHOWN} reasons more")
+    return lines

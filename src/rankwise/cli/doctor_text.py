@@ -2,187 +2,196 @@
 
 import re
 import textwrap
+from collections.abc import Callable
 
 from rankwise.core.probe import ABSENT
+from rankwise.core.units import GIB
 
-GIB, WIDTH = 2**30, 12
-KINDS = {"gpu": "jobs with a GPU", "cpu": "jobs without"}  # of submissions
+NAME_WIDTH = 12  # columns of a row's name
+LINE_WIDTH = 126
+# Kind of submission to a cluster -> its name.
+SUBMISSIONS = {"gpu": "jobs with a GPU", "cpu": "jobs without"}
+Values = str | list[str]  # of one row: a value, or a value a line
 
 
 def text(found: dict) -> str:
     """Three sections, and the verdict as the last line."""
-    study, facts = found["study"], found["machine"]
     sections = {
-        "This machine": _machine(facts),
-        f"What {study} needs": _needs(found["needs"]),
+        "This machine": _machine(found["machine"]),
+        f"What {found['study']} needs": _needs(found["needs"]),
         "What is missing": _missing(found),
     }
-    blocks = [
-        "\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in sections.items()
-    ]
+    blocks = []
+    for title, lines in sections.items():
+        blocks.append("\n".join([title, *(f"  {line}" for line in lines)]))
     return "\n\n".join([*blocks, _verdict(found)])
 
 
-def _lines(rows: dict[str, str | list[str]]) -> list[str]:
-    """A line for each value, its name before the first; nothing for a name without values."""
-    listed = {
-        name: [values] if isinstance(values, str) else values for name, values in rows.items()
-    }
-    return [
-        f"{'' if i else name:<{WIDTH}}{value}"
-        for name, values in listed.items()
-        for i, value in enumerate(values)
-    ]
+def _lines(rows: dict[str, Values]) -> list[str]:
+    """A line for each value, with the row's name before the first."""
+    lines = []
+    for name, values in rows.items():
+        for number, value in enumerate([values] if isinstance(values, str) else values):
+            lines.append(f"{'' if number else name:<{NAME_WIDTH}}{value}")
+    return lines
 
 
-def _gib(size: float) -> str:
-    return f"{size / GIB:.1f} GiB"
+def _gib(size_bytes: float) -> str:
+    return f"{size_bytes / GIB:.1f} GiB"
 
 
-# This machine ---------------------------------------------------------------------------------------------------------
+def _counted(count: int, noun: str) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+# This machine -------------------------------------------------------------------------------------
 
 
 def _machine(facts: dict[str, dict]) -> list[str]:
-    """One fact a line; where one cannot be had, why."""
-    say = {
-        "system": ("system", lambda one: f"{one['platform']}, Python {one['python']}"),
-        "CPU": ("processors", _processors),
-        "memory": (
-            "memory",
-            lambda one: f"{_gib(one['usable_bytes'])}, {_gib(one['available_bytes'])} of it free",
-        ),
-        "GPU": ("cards", _cards),
-        "torch": (
-            "torch",
-            lambda one: (
-                f"{one['version']}, {'CUDA ' + one['cuda'] if one['cuda'] else 'without CUDA'}"
-            ),
-        ),
-        "packages": ("packages", _packages),
-        "clone": ("clone", _disk),
-        "scratch": ("scratch", _disk),
-        "hub": (
-            "hub",
-            lambda one: (
-                f"{one['endpoint']} answers"
-                if one["endpoint"]
-                else "not asked, for HF_HUB_OFFLINE is set"
-            ),
-        ),
-        "containers": ("engines", _engines),
-        "image": ("image", lambda one: one["reference"]),
-        "SLURM": ("slurm", lambda one: [_partition(node) for node in one["nodes"]]),
-        "Kubernetes": (
-            "kubernetes",
-            lambda one: f"kubectl {one['client']}, a cluster of {one['server']} answers",
-        ),
-    }
-    rows = {
-        title: (_trouble if "trouble" in facts[name] else told)(facts[name])
-        for title, (name, told) in say.items()
-    }
+    """One fact a line; the reason where it cannot be found out."""
+    rows = {}
+    for name, (fact, describe) in FACTS.items():
+        value = facts[fact]
+        rows[name] = _with_trouble(value) if "trouble" in value else describe(value)
     return _lines(rows)
 
 
-def _trouble(one: dict) -> list[str]:
-    """What is there all the same, then what is wrong."""
-    told = _cards if "found" in one else _disk if "path" in one else None
-    named = [one[name] for name in ("endpoint", "reference") if one.get(name)]
-    return [*(told(one) if told else named), one["trouble"]]
+def _with_trouble(fact: dict) -> list[str]:
+    """What is known all the same, then what is wrong."""
+    if "found" in fact:
+        known = _gpus(fact)
+    elif "path" in fact:
+        known = _disk(fact)
+    else:
+        known = [fact[name] for name in ("endpoint", "reference") if fact.get(name)]
+    return [*known, fact["trouble"]]
 
 
-def _processors(one: dict) -> str:
-    return f"{one['model']}, {one['count']} cores" + (
-        f", {one['usable']} for us" if one["usable"] < one["count"] else ""
+def _system(system: dict) -> str:
+    return f"{system['platform']}, Python {system['python']}"
+
+
+def _processors(processors: dict) -> str:
+    words = f"{processors['model']}, {processors['count']} cores"
+    if processors["usable"] < processors["count"]:
+        words += f", {processors['usable']} for us"
+    return words
+
+
+def _memory(memory: dict) -> str:
+    return f"{_gib(memory['usable_bytes'])}, {_gib(memory['available_bytes'])} of it free"
+
+
+def _gpus(gpus: dict) -> list[str]:
+    driver = f", driver {gpus['driver']}" if "driver" in gpus else ""
+    lines = []
+    for gpu in gpus["found"]:
+        size = f", {_gib(gpu['memory_bytes'])}" if gpu["memory_bytes"] else ""
+        lines.append(f"{gpu['name']}{size}, {gpu['uuid']}{driver}")
+    if not lines:
+        lines.append(f"no NVIDIA GPU{driver}")
+    if gpus.get("refused"):
+        lines.append(gpus["refused"])
+    return [*lines, *gpus["notes"]]
+
+
+def _torch(torch: dict) -> str:
+    cuda = f"CUDA {torch['cuda']}" if torch["cuda"] else "without CUDA"
+    return f"{torch['version']}, {cuda}"
+
+
+def _packages(packages: dict[str, dict]) -> list[str]:
+    lines = []
+    for name, lock in packages.items():
+        differing = f"{lock['differ']} differ, as {lock['first']}"
+        lines.append(f"envs/{name:<12}{differing if lock['differ'] else 'as locked'}")
+    return lines
+
+
+def _disk(disk: dict) -> list[str]:
+    return [f"{_gib(disk['free_bytes'])} free in {disk['path']}"] if "free_bytes" in disk else []
+
+
+def _hub(hub: dict) -> str:
+    if hub["endpoint"]:
+        return f"{hub['endpoint']} answers"
+    return "not asked, for HF_HUB_OFFLINE is set"
+
+
+def _engines(engines: dict[str, dict]) -> list[str]:
+    """The engines that are installed, a line each; the others by name on one line."""
+    lines, absent = [], []
+    for name, engine in engines.items():
+        if engine.get("trouble") == ABSENT:
+            absent.append(name)
+        else:
+            lines.append(f"{name} {engine.get('version') or engine['trouble']}")
+    if absent:
+        lines.append(f"not here: {', '.join(absent)}")
+    return lines
+
+
+def _image(image: dict) -> str:
+    return image["reference"]
+
+
+def _slurm(slurm: dict) -> list[str]:
+    return [_nodes(node) for node in slurm["nodes"]]
+
+
+def _nodes(node: dict) -> str:
+    """The equal nodes of one partition."""
+    partition = node["partition"] + (" (default)" if node["default"] else "")
+    gpus = [f"{_counted(count, 'GPU')} {kind}".strip() for kind, count in node["gpus"].items()]
+    return (
+        f"{partition}: {_counted(node['count'], 'node')} of {node['cpus']} CPUs, "
+        f"{node['memory_mib'] / 1024:.1f} GiB, {', '.join(gpus) or 'no GPU'}; "
+        f"{_time_limit(node['minutes'])}"
     )
 
 
-def _cards(one: dict) -> list[str]:
-    driver = f", driver {one['driver']}" if "driver" in one else ""
-    sizes = [
-        f", {_gib(card['memory_bytes'])}" if card["memory_bytes"] else "" for card in one["found"]
-    ]
-    there = [
-        f"{card['name']}{size}, {card['uuid']}{driver}"
-        for card, size in zip(one["found"], sizes, strict=True)
-    ]
-    return [
-        *(there or [f"no NVIDIA GPU{driver}"]),
-        *filter(None, [one.get("refused")]),
-        *one["notes"],
-    ]
+def _time_limit(minutes: int | None) -> str:
+    if not minutes:
+        return "no limit"
+    return f"at most {minutes} min" if minutes < 120 else f"at most {minutes / 60:.4g} h"
 
 
-def _packages(one: dict[str, dict]) -> list[str]:
-    differ = {
-        name: lock["differ"] and f"{lock['differ']} differ, as {lock['first']}"
-        for name, lock in one.items()
-    }
-    return [f"envs/{name:<12}{how or 'as locked'}" for name, how in differ.items()]
+def _kubernetes(kubernetes: dict) -> str:
+    return f"kubectl {kubernetes['client']}, a cluster of {kubernetes['server']} answers"
 
 
-def _disk(one: dict) -> list[str]:
-    return [f"{_gib(one['free_bytes'])} free in {one['path']}"] if "free_bytes" in one else []
+# Row of the section -> the fact that it shows, and a function from the fact to the row's values.
+FACTS: dict[str, tuple[str, Callable[[dict], Values]]] = {
+    "system": ("system", _system),
+    "CPU": ("processors", _processors),
+    "memory": ("memory", _memory),
+    "GPU": ("cards", _gpus),
+    "torch": ("torch", _torch),
+    "packages": ("packages", _packages),
+    "clone": ("clone", _disk),
+    "scratch": ("scratch", _disk),
+    "hub": ("hub", _hub),
+    "containers": ("engines", _engines),
+    "image": ("image", _image),
+    "SLURM": ("slurm", _slurm),
+    "Kubernetes": ("kubernetes", _kubernetes),
+}
 
 
-def _engines(one: dict[str, dict]) -> list[str]:
-    """Those that are here; the others by name."""
-    absent = [name for name, engine in one.items() if engine.get("trouble") == ABSENT]
-    lines = [
-        f"{name} {engine.get('version') or engine['trouble']}"
-        for name, engine in one.items()
-        if name not in absent
-    ]
-    return [*lines, *([f"not here: {', '.join(absent)}"] if absent else [])]
-
-
-def _partition(node: dict) -> str:
-    kinds = (
-        ", ".join(
-            f"{count} GPU{'s' * (count > 1)} {kind}".strip() for kind, count in node["gpus"].items()
-        )
-        or "no GPU"
-    )
-    minutes, nodes = node["minutes"], f"{node['count']} node{'s' * (node['count'] > 1)}"
-    time = (
-        f"at most {minutes} min"
-        if minutes and minutes < 120
-        else f"at most {minutes / 60:.4g} h"
-        if minutes
-        else "no limit"
-    )
-    name = node["partition"] + (" (default)" if node["default"] else "")
-    return f"{name}: {nodes} of {node['cpus']} CPUs, {node['memory_mib'] / 1024:.1f} GiB, {kinds}; {time}"
-
-
-# What the study needs -------------------------------------------------------------------------------------------------
+# What the study needs -----------------------------------------------------------------------------
 
 
 def _needs(needs: dict) -> list[str]:
     jobs = needs["jobs"]
-    which = (
-        f"; to be made: {', '.join(f'{count} {kind}' for kind, count in jobs.items())}"
-        if jobs
-        else ", and all are there"
-    )
-    unknown = needs["trainings_not_predicted"]
-    guess = (
-        f"not known of {unknown} trainings: `snakemake predictions` predicts them, without a GPU"
-        if unknown
-        else ""
-    )
-    peak = (
-        f"{_gib(needs['peak_bytes'])} at its peak for {needs['peak_of']}"
-        if needs["peak_bytes"]
-        else ""
-    )
+    counts = ", ".join(f"{count} {kind}" for kind, count in jobs.items())
+    pending = f"; to be made: {counts}" if jobs else ", and all are there"
+    memory = f"{needs['memory_mib'] / 1024:.1f} GiB for {needs['memory_of']}"
     rows = {
-        "results": f"{needs['results']} planned{which}",
+        "results": f"{needs['results']} planned{pending}",
         "GPU": f"one for each of {needs['gpu_jobs']} jobs" if needs["gpu_jobs"] else "none",
-        "GPU memory": [line for line in (peak, guess) if line and needs["gpu_jobs"]],
-        "memory": f"{needs['memory_mib'] / 1024:.1f} GiB for {needs['memory_of']}"
-        if needs["memory_of"]
-        else [],
+        "GPU memory": _gpu_memory(needs),
+        "memory": memory if needs["memory_of"] else [],
         "disk": f"{needs['disk_gib']:g} GiB",
         "hub": [f"{name}: {repository}" for name, repository in needs["hub"].items()],
         "folders": [f"{name}: {folder}" for name, folder in needs["folders"].items()],
@@ -192,50 +201,77 @@ def _needs(needs: dict) -> list[str]:
     return _lines(rows)
 
 
+def _gpu_memory(needs: dict) -> list[str]:
+    """The largest predicted peak, and how many training runs are not predicted."""
+    lines = []
+    if needs["gpu_jobs"] and needs["peak_bytes"]:
+        lines.append(f"{_gib(needs['peak_bytes'])} at its peak for {needs['peak_of']}")
+    if needs["gpu_jobs"] and needs["trainings_not_predicted"]:
+        lines.append(
+            f"not known of {needs['trainings_not_predicted']} trainings: "
+            "`snakemake predictions` predicts them, without a GPU"
+        )
+    return lines
+
+
 def _time(needs: dict) -> str:
     unknown = needs["jobs_of_unknown_time"]
     if unknown == sum(needs["jobs"].values()):
         return (
             "not known: no such job has run here, and none is predicted (`snakemake predictions`)"
         )
-    told = f"about {needs['hours']:.2g} h of jobs, {needs['gpu_hours']:.2g} h of them on a GPU"
-    return told + (f"; {unknown} jobs of unknown time" if unknown else "")
+    words = f"about {needs['hours']:.2g} h of jobs, {needs['gpu_hours']:.2g} h of them on a GPU"
+    return f"{words}; {unknown} jobs of unknown time" if unknown else words
 
 
-# What is missing ------------------------------------------------------------------------------------------------------
+# What is missing ----------------------------------------------------------------------------------
 
 
 def _missing(found: dict) -> list[str]:
-    """Each problem with what to do about it, the cluster's beside them, and what stops nothing."""
-    remedies: dict[str, list[str]] = {}
-    for one in found["missing"]:
-        remedies.setdefault(one["do"], []).append(one["what"])
+    """Each problem with what to do about it, then what the cluster can run, then notes."""
+    problems_by_remedy: dict[str, list[str]] = {}
+    for problem in found["missing"]:
+        problems_by_remedy.setdefault(problem["do"], []).append(problem["what"])
     lead = "- on this machine alone: " if found["runs"] == "cluster" else "- "
-    lines = [line for do, whats in remedies.items() for line in _problems(lead, whats, do)] or [
-        "nothing"
-    ]
-    if submitted := found["cluster"]:
-        able = {
-            words: submitted[kind] for kind, words in KINDS.items() if submitted[kind] is not None
-        }
-        lines += [f"- SLURM, {words}: {_named(partitions)}" for words, partitions in able.items()]
-        lines += [line for what in submitted["problems"] for line in _wrapped("- SLURM: ", what)]
-    return [*lines, *(line for note in found["notes"] for line in _wrapped("- note: ", note))]
+    lines = []
+    for remedy, problems in problems_by_remedy.items():
+        for problem in problems:
+            lines += _wrapped(lead, problem)
+        lines += _wrapped("  do: ", remedy)
+    if not lines:
+        lines.append("nothing")
+    if found["cluster"]:
+        lines += _cluster(found["cluster"])
+    for note in found["notes"]:
+        lines += _wrapped("- note: ", note)
+    return lines
 
 
-def _problems(lead: str, whats: list[str], do: str) -> list[str]:
-    return [*(line for what in whats for line in _wrapped(lead, what)), *_wrapped("  do: ", do)]
-
-
-def _named(partitions: list[str]) -> str:
-    return f"partition {' or '.join(partitions)}" if partitions else "no partition can run them"
+def _cluster(cluster: dict) -> list[str]:
+    """The partitions that could run each kind of submission, and problems with the requests."""
+    lines = []
+    for kind, name in SUBMISSIONS.items():
+        partitions = cluster[kind]
+        if partitions is None:  # there are no such jobs
+            continue
+        which = (
+            f"partition {' or '.join(partitions)}" if partitions else "no partition can run them"
+        )
+        lines.append(f"- SLURM, {name}: {which}")
+    for problem in cluster["problems"]:
+        lines += _wrapped("- SLURM: ", problem)
+    return lines
 
 
 def _wrapped(lead: str, sentence: str) -> list[str]:
-    """A sentence on lines of a terminal's width; paths and commands stay whole."""
-    hang = " " * (len(re.match(r"\W*", lead)[0]))
+    """A sentence on lines of a terminal's width; paths and commands are not broken."""
+    indent = " " * len(re.match(r"\W*", lead)[0])  # as far as the lead's first word
     return textwrap.wrap(
-        lead + sentence, 126, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False
+        lead + sentence,
+        LINE_WIDTH,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

@@ -252,10 +252,11 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
 
 
 def _plan(given: argparse.Namespace) -> tuple[str, int]:
-    from rankwise.audit import rerun_plan
+    from rankwise.audit.rerun_plan import plan
+    from rankwise.cli.plan_text import text
 
-    answer = rerun_plan.plan(Path.cwd(), given.study)
-    return (_json(answer) if given.json else rerun_plan.text(answer)), 0
+    answer = plan(Path.cwd(), given.study)
+    return (_json(answer) if given.json else text(answer)), 0
 
 
 def _add_collect(commands: argparse._SubParsersAction) -> None:

@@ -1,6 +1,7 @@
-"""Every method entry on one model: what trains, how it is stored, how it steps, counted from shapes. And docs/methods.md.
+"""Every method entry on one model, counted from shapes: `rankwise methods`, docs/methods.md.
 
-The page is made of the entries, the modules' docstrings and these counts; nothing in it is typed by hand.
+The page is made of the entries, the docstrings of the modules and the counts; none of it is typed
+by hand.
 """
 
 import ast
@@ -10,12 +11,19 @@ from pathlib import Path
 from torch.optim import Optimizer
 
 from rankwise.core.config import ConfigError
-from rankwise.core.errors import Unsupported
+from rankwise.core.errors import BrokenModule, Unsupported
+from rankwise.core.paths import PACKAGE
 from rankwise.measure.memory.persistent import predict
 from rankwise.methods.parts.base import method_class, optimizer_class
-from rankwise.study.options import REQUIRED, Option
+from rankwise.study.options import REQUIRED
 from rankwise.study.plan import Plan
-from rankwise.study.resolve import PACKAGE_DIR, module_options, resolve_method, takes_rank
+from rankwise.study.resolve import (
+    module_names,
+    module_options,
+    module_path,
+    resolve_method,
+    takes_rank,
+)
 
 HEAD = """# Methods
 
@@ -25,75 +33,107 @@ goes with any storage and any optimizer that can do it.
 
 Legend. W, G: a weight and its gradient, m rows (outputs) by n columns (inputs). s, L: the shorter and the longer side, or the
 projected one and the other. r: rank. k: length of a vector. d: hidden size. h: layers. B A, or A and B: low-rank factors.
-"""
-
-
+"""  # noqa: E501 - lines of the page
 NUMBERS = ("rank", "trainable_parameters", "optimizer_state_bytes")
+LINKED = ("trains", "steps")  # columns whose values are sections of the page
+PAGE_COLUMNS = ["entry", "trains", "stored", "steps", *NUMBERS[1:], "source"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One entry on one model."""
+    """One entry on one model.
+
+    Attributes:
+        entry: its name.
+        trains: the method's module.
+        stored: how the base is stored.
+        steps: the optimizer's module.
+        rank: of the row; 0 for a method without one.
+        trainable_parameters: None if the entry could not be counted.
+        optimizer_state_bytes: None if the entry could not be counted.
+        source: paper or system.
+        state: formula of the numbers that the optimizer keeps for a matrix.
+        reason: why the entry could not be counted.
+    """
 
     entry: str
     trains: str
     stored: str
     steps: str
-    rank: int
-    trainable_parameters: int | None
-    optimizer_state_bytes: int | None
     source: str
-    state: str = ""  # numbers kept a matrix
+    rank: int = 0
+    trainable_parameters: int | None = None
+    optimizer_state_bytes: int | None = None
+    state: str = ""
     reason: str = ""
 
 
 def catalogue(root: Path, model: str, dataset: str, rank: int) -> list[Row]:
-    """A row for every entry, in the file's order.
+    """A row for every entry, in the order of the library.
+
+    An entry that cannot be counted, because its file is broken or the model is unsupported, has a
+    row with the reason.
+
+    Args:
+        root: the user's project.
+        model: name of a model.
+        dataset: name of a dataset, whose task decides on the head.
+        rank: of entries that do not fix their own.
 
     Raises:
-        ConfigError: no such model or dataset, or the model cannot do the dataset's task.
+        ConfigError: there is no such model or dataset, or the model cannot do the dataset's task.
     """
-    grid = {
+    profile = {
         "models": [model],
         "datasets": [dataset],
         "methods": ["frozen"],
         "measurements": ["memory"],
     }
-    study = {"name": "methods", "question": "?", "device": "cpu", "profile": [grid]}
-    plan = Plan(study, root, "rankwise methods")  # says what is wrong with the model or the dataset
-    shapes = plan.request("memory", plan.cells("memory")[0])
-    return [_row(name, entry, shapes, rank) for name, entry in plan.library["methods"].items()]
+    study = {"name": "methods", "question": "?", "device": "cpu", "profile": [profile]}
+    plan = Plan(study, root, "rankwise methods")
+    request = plan.request("memory", plan.cells("memory")[0])
+    return [_row(name, entry, request, rank) for name, entry in plan.library["methods"].items()]
 
 
-def _row(name: str, entry: dict, shapes: dict, rank: int) -> Row:
-    """`shapes` is the request of a profile, whose method is left out of account."""
-    trains, stored, steps = entry["module"], entry["weights"], entry["optimizer"]["module"]
-    said: dict = {
+def _row(name: str, entry: dict, request: dict, rank: int) -> Row:
+    """The row of one entry, whose method replaces the one in a memory profile's `request`."""
+    optimizer = entry["optimizer"]["module"]
+    values = {
         "entry": name,
-        "trains": trains,
-        "stored": stored,
-        "steps": steps,
+        "trains": entry["module"],
+        "stored": entry["weights"],
+        "steps": optimizer,
         "source": entry.get("source", ""),
     }
-    said["rank"] = rank if takes_rank(entry, name) else 0
     try:
-        method = resolve_method(name, entry, shapes["model"], rank, "rankwise methods: --rank")
+        values["rank"] = rank if takes_rank(entry, name) else 0
+        method = resolve_method(name, entry, request["model"], rank, "rankwise methods: --rank")
         options = {key: value for key, value in method["optimizer"].items() if key != "module"}
-        said["state"] = optimizer_class(steps).formula(**options)
-        found = predict({**shapes, "method": method})
-    except (ConfigError, Unsupported) as error:
-        return Row(**said, trainable_parameters=None, optimizer_state_bytes=None, reason=str(error))
-    counts = {key: found[key] for key in ("trainable_parameters", "optimizer_state_bytes")}
-    return Row(**said, **counts)
+        values["state"] = _state_formula(optimizer, options)
+        counts = predict({**request, "method": method})
+    except (ConfigError, Unsupported, BrokenModule) as error:
+        return Row(**values, reason=str(error))
+    return Row(
+        **values,
+        trainable_parameters=counts["trainable_parameters"],
+        optimizer_state_bytes=counts["optimizer_state_bytes"],
+    )
+
+
+def _state_formula(optimizer: str, options: dict) -> str:
+    """The optimizer's own formula; an optimizer of a user's need not have one."""
+    formula = getattr(optimizer_class(optimizer), "formula", None)
+    return formula(**options) if formula else ""
 
 
 def table(rows: list[Row], columns: list[str], link: bool = False) -> str:
-    """The rows as a Markdown table; a cell that could not be counted says why."""
+    """The rows as a Markdown table; the last column of a row that could not be counted says why."""
     lines = [
         [column.replace("_", " ") for column in columns],
         ["---:" if column in NUMBERS else "---" for column in columns],
     ]
-    lines += [[_cell(asdict(row), column, link) for column in columns] for row in rows]
+    for row in rows:
+        lines.append([_cell(asdict(row), column, link) for column in columns])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -101,96 +141,79 @@ def _cell(values: dict, column: str, link: bool) -> str:
     value = values[column]
     if value is None:
         return "unsupported" if column == "trainable_parameters" else values["reason"]
-    if column in ("trains", "steps") and link:
+    if column in LINKED and link:
         return f"[{value}](#{value})"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-# The page -------------------------------------------------------------------------------------------------------------
+# The page -----------------------------------------------------------------------------------------
 
 
 def page(root: Path, model: str, dataset: str, rank: int) -> str:
-    """docs/methods.md."""
+    """The text of docs/methods.md; arguments as for `catalogue`."""
     rows = catalogue(root, model, dataset, rank)
-    columns = [
-        "entry",
-        "trains",
-        "stored",
-        "steps",
-        "trainable_parameters",
-        "optimizer_state_bytes",
-        "source",
-    ]
-    parts = [
-        HEAD,
-        f"## Entries\n\nCounted on {model} for {dataset}, at rank {rank} where the entry leaves it open.\n",
-    ]
-    parts += [table(rows, columns, link=True), "## What trains\n"]
-    parts += [_section("methods", path.stem, rows) for path in _modules("methods")]
-    parts += [
-        "## How it is stored\n",
-        _docstring(PACKAGE_DIR / "models/storage.py"),
-        "## How it steps\n",
-    ]
-    parts += [_docstring(PACKAGE_DIR / "optim/release.py")]
-    parts += [_section("optim", path.stem, rows) for path in _modules("optim")]
+    where = f"Counted on {model} for {dataset}, at rank {rank} where the entry leaves it open."
+    parts = [HEAD, f"## Entries\n\n{where}\n", table(rows, PAGE_COLUMNS, link=True)]
+    parts.append("## What trains\n")
+    parts += [_method_section(module, rows) for module in _modules("methods")]
+    parts += ["## How it is stored\n", _docstring(PACKAGE / "models" / "storage.py")]
+    parts += ["## How it steps\n", _docstring(PACKAGE / "optim" / "parts" / "release.py")]
+    parts += [_optimizer_section(module, rows) for module in _modules("optim")]
     return "\n".join(parts)
 
 
-def _modules(folder: str) -> list[Path]:
-    """The files that hold a method or an optimizer, and not only parts of them."""
-    return [
-        path
-        for path in sorted((PACKAGE_DIR / folder).glob("*.py"))
-        if _has_class(folder, path.stem)
-    ]
+def _modules(folder: str) -> list[str]:
+    """The modules that hold a method or optimizer; broken ones are left out, their rows say why."""
+    return [module for module in module_names(folder) if _has_class(folder, module)]
 
 
 def _has_class(folder: str, module: str) -> bool:
     try:
         module_options(folder, module, module)
-    except ConfigError:
+        return folder == "methods" or issubclass(optimizer_class(module), Optimizer)
+    except (ConfigError, BrokenModule):
         return False
-    return folder == "methods" or issubclass(optimizer_class(module), Optimizer)
 
 
 def _docstring(path: Path) -> str:
-    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) + "\n"
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "No description."
+    return text + "\n"
 
 
-def _section(folder: str, module: str, rows: list[Row]) -> str:
-    used = [row for row in rows if module == (row.trains if folder == "methods" else row.steps)]
-    options = ", ".join(
-        _option(option) for option in module_options(folder, module, module).values()
-    )
-    lines = [f"### {module}\n", _docstring(PACKAGE_DIR / folder / f"{module}.py")]
-    lines += [f"Options: {options}.\n"] if options else []
-    if folder == "methods":
-        lines.append(f"Trains: {_trained(module)}.\n")
-        lines.append(f"Entries: {', '.join(f'`{row.entry}`' for row in used) or 'none'}.\n")
-        return "\n".join(lines)
-    kept = {
-        formula: [row.entry for row in used if row.state == formula]
-        for formula in dict.fromkeys(row.state for row in used)
-    }
-    lines += [
-        f"Keeps `{formula}` numbers a matrix: {', '.join(f'`{n}`' for n in names)}.\n"
-        for formula, names in kept.items()
-    ]
-    return "\n".join(lines)
+def _opening(folder: str, module: str) -> list[str]:
+    """Heading, docstring and options of a section."""
+    lines = [f"### {module}\n", _docstring(module_path(folder, module))]
+    options = []
+    for option in module_options(folder, module, module).values():
+        default = "" if option.default is REQUIRED else f": {option.default}"
+        options.append(f"`{option.name}{default}`")
+    return [*lines, f"Options: {', '.join(options)}.\n"] if options else lines
+
+
+def _method_section(module: str, rows: list[Row]) -> str:
+    entries = [row.entry for row in rows if row.trains == module]
+    names = ", ".join(f"`{entry}`" for entry in entries) or "none"
+    lines = [f"Trains: {_trained(module)}.\n", f"Entries: {names}.\n"]
+    return "\n".join([*_opening("methods", module), *lines])
 
 
 def _trained(module: str) -> str:
     """The declared number of trained parameters, in words."""
     method = method_class(module)
-    each = [] if method.TRAINABLE == "0" else [f"`{method.TRAINABLE}` numbers a target matrix"]
-    return (
-        " and ".join([*each, *([] if method.MODEL == "0" else [f"`{method.MODEL}` a model"])])
-        or "see above"
-    )
+    parts = []
+    if method.TRAINABLE != "0":
+        parts.append(f"`{method.TRAINABLE}` numbers a target matrix")
+    if method.MODEL != "0":
+        parts.append(f"`{method.MODEL}` a model")
+    return " and ".join(parts) or "see above"
 
 
-def _option(option: Option) -> str:
-    return (
-        f"`{option.name}`" if option.default is REQUIRED else f"`{option.name}: {option.default}`"
-    )
+def _optimizer_section(module: str, rows: list[Row]) -> str:
+    entries_by_formula: dict[str, list[str]] = {}
+    for row in rows:
+        if row.steps == module and row.state:
+            entries_by_formula.setdefault(row.state, []).append(f"`{row.entry}`")
+    lines = []
+    for formula, entries in entries_by_formula.items():
+        lines.append(f"Keeps `{formula}` numbers a matrix: {', '.join(entries)}.\n")
+    return "\n".join([*_opening("optim", module), *lines])

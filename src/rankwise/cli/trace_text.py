@@ -1,82 +1,86 @@
 """What `rankwise.audit.trace` found, for a terminal."""
 
-from rankwise.study.plan import Cell
+from rankwise.study.grids import Cell
 
-NAMED = ("device", "device_name", "driver")
+DEVICE_FACTS = ("device", "device_name", "driver")
 
 
 def text(found: dict) -> str:
-    """The target and how to build it, then each run behind it, then the sources of all of them, each named once."""
-    head = [found["target"], f"study    {found['study']}", f"rebuild  {found['command']}"]
-    head += [f"note     {note}" for note in found["notes"]]
-    places = list(
-        dict.fromkeys(
-            _environment(run["environment"]) for run in found["runs"] if "environment" in run
-        )
-    )
-    if len(places) == 1:
-        head += [f"ran in   {places[0]}"]
-    runs = [line for run in found["runs"] for line in ["", *_run(run, len(places) > 1)]]
-    return "\n".join([*head, *runs, *_sources(found)])
+    """The target and how to build it, then each run behind it, then the sources of all runs."""
+    lines = [found["target"], f"study    {found['study']}", f"rebuild  {found['command']}"]
+    lines += [f"note     {note}" for note in found["notes"]]
+    environments = [
+        _environment(run["environment"]) for run in found["runs"] if "environment" in run
+    ]
+    has_one_environment = len(set(environments)) == 1
+    if has_one_environment:
+        lines.append(f"ran in   {environments[0]}")
+    for run in found["runs"]:
+        lines += ["", *_run(run, has_one_environment)]
+    return "\n".join([*lines, *_sources(found)])
 
 
-def _run(run: dict, placed: bool) -> list[str]:
-    """One run, a line a fact."""
-    cell = Cell(**run["cell"]).folder if "method" in run["cell"] else "/".join(run["cell"].values())
+def _run(run: dict, has_one_environment: bool) -> list[str]:
+    """One run, a line for each fact; the environment only if runs differ in it."""
+    cell = run["cell"]
+    name = Cell(**cell).folder if "method" in cell else "/".join(cell.values())
     status = f"{run['status']}: {run['reason']}" if run.get("reason") else run["status"]
-    inputs = ", ".join(f"{kind} {digest}" for kind, digest in run.get("inputs", {}).items())
+    inputs = [f"{kind} {digest}" for kind, digest in run.get("inputs", {}).items()]
     facts = {
         "result": run["result"],
         "stale": run.get("stale"),
         "sources": run.get("sources"),
-        "inputs": inputs,
-        "device": _device(run["environment"]) if "environment" in run else None,
-        "ran in": _environment(run["environment"]) if placed and "environment" in run else None,
-        "rebuild": run["command"],
+        "inputs": ", ".join(inputs),
     }
-    return [
-        f"{run['run']}  {run['measurement']} of {cell}: {status}",
-        *(f"  {k:8} {v}" for k, v in facts.items() if v),
-    ]
+    if "environment" in run:
+        facts["device"] = _device(run["environment"])
+        if not has_one_environment:
+            facts["ran in"] = _environment(run["environment"])
+    facts["rebuild"] = run["command"]
+    head = f"{run['run']}  {run['measurement']} of {name}: {status}"
+    return [head, *(f"  {fact:8} {value}" for fact, value in facts.items() if value)]
 
 
-def _environment(found: dict) -> str:
-    packages = [
-        f"{name} {version}"
-        for name, version in sorted(
-            found.get("packages", {}).items(), key=lambda one: one[0] != "torch"
-        )
-    ]
-    differs = [
-        f"not as locked: {name} {how}" for name, how in found.get("differs_from_lock", {}).items()
-    ]
-    lock = f"{found['lock']} {found['lock_digest']}"
-    python = [f"Python {found['python']}"] if "python" in found else []
-    return ", ".join(
-        [lock, *python, *packages, *([found["platform"]] if "platform" in found else []), *differs]
-    )
+def _environment(environment: dict) -> str:
+    """Lock, interpreter, packages (torch first), platform, and what differs from the lock."""
+    parts = [f"{environment['lock']} {environment['lock_digest']}"]
+    if "python" in environment:
+        parts.append(f"Python {environment['python']}")
+    packages = environment.get("packages", {})
+    names = sorted(packages, key=lambda name: name != "torch")
+    parts += [f"{name} {packages[name]}" for name in names]
+    if "platform" in environment:
+        parts.append(environment["platform"])
+    for name, how in environment.get("differs_from_lock", {}).items():
+        parts.append(f"not as locked: {name} {how}")
+    return ", ".join(parts)
 
 
-def _device(found: dict) -> str:
-    return ", ".join(found[name] for name in NAMED if name in found)
+def _device(environment: dict) -> str:
+    return ", ".join(environment[fact] for fact in DEVICE_FACTS if fact in environment)
 
 
 def _sources(found: dict) -> list[str]:
-    """Files and digests: first those of all runs, then what each set has besides."""
+    """Source files with digests: first those that all runs share, then the others of each set."""
     sets = {name: set(code.items()) for name, code in found["sources"].items()}
-    shared = set.intersection(*sets.values()) if sets else set()
-    lines = []
-    for name, code in {"all": shared, **sets}.items():
-        own = sorted(code if name == "all" else code - shared)
-        if own:
-            lines += [
-                "",
-                f"sources of {'every run' if name == 'all' else name + ', besides'}"
-                if len(sets) > 1
-                else f"sources {next(iter(sets))}",
-            ]
-            lines += [
-                f"  {digest}  {file}{'  (changed since)' * (file in found['changed'])}"
-                for file, digest in own
-            ]
+    if not sets:
+        return []
+    if len(sets) == 1:
+        ((name, code),) = sets.items()
+        return _section(f"sources {name}", code, found["changed"])
+    shared = set.intersection(*sets.values())
+    lines = _section("sources of every run", shared, found["changed"])
+    for name, code in sets.items():
+        lines += _section(f"sources of {name}, besides", code - shared, found["changed"])
+    return lines
+
+
+def _section(title: str, code: set[tuple[str, str]], changed: list[str]) -> list[str]:
+    """A title and a line for each source file; nothing if there is none."""
+    if not code:
+        return []
+    lines = ["", title]
+    for file, digest in sorted(code):
+        mark = "  (changed since)" if file in changed else ""
+        lines.append(f"  {digest}  {file}{mark}")
     return lines

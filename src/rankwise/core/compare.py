@@ -1,77 +1,116 @@
-"""Whether two results of the same request agree: the same in all that is reproducible. Standard library only."""
+"""Compare JSON values key by key, and decide whether two results of the same request agree.
+
+`differences` is the one place where two JSON values are compared. `result_difference` applies it to
+two results, leaving out what two correct jobs may measure differently: times, energy, the machine.
+"""
 
 import json
 import os
+from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
-# Of a result, what two jobs need not share: what is the same anyway, the machine, what else a card was used for, and reasons,
-# which may name processes.
-OWN = frozenset({"request", "environment", "cost", "measured_context_bytes", "reason"})
-TIMES = ("_s", "_per_second", "_joules", "_watts")
-FIRST = ("status", "metrics", "files", "splits")  # what tells most of how two results differ
-LONGEST = 60  # characters of a value in a message
-ABSENT = object()
+# Keys of a result that two correct jobs need not share. The request is equal anyway;
+# `measured_context_bytes` depends on what else runs on the GPU; a reason may name processes.
+NOT_REPRODUCIBLE = frozenset({"request", "environment", "cost", "measured_context_bytes", "reason"})
+NOT_REPRODUCIBLE_ENDINGS = ("_s", "_per_second", "_joules", "_watts")  # times and energy
+MOST_TELLING = ("status", "metrics", "files", "splits")  # compared before the other keys
+LONGEST_SHOWN = 60  # characters of a value in a message
+ABSENT = object()  # stands for a value that only the other side has
+
+Keys = Callable[[Iterable[str]], Iterable[str]]
+
+
+class Difference(NamedTuple):
+    """One place where two JSON values differ; a value that is missing on one side is `ABSENT`."""
+
+    key: str  # `metrics.accuracy_fraction`, `history.3.update`
+    first: object
+    second: object
+
+
+def differences(
+    first: object, second: object, keys: Keys = sorted, into_lists: bool = True, key: str = ""
+) -> Iterator[Difference]:
+    """Yield every place where two JSON values differ, depth first.
+
+    Args:
+        first: A JSON value.
+        second: The value to compare it with.
+        keys: Takes the names of two mappings' keys and returns those to compare, in order.
+        into_lists: Compare lists item by item; otherwise a list is a value like any other.
+        key: Path of the two values, for nested calls.
+    """
+    if isinstance(first, dict) and isinstance(second, dict):
+        for name in keys({*first, *second}):
+            pair = first.get(name, ABSENT), second.get(name, ABSENT)
+            yield from differences(*pair, keys, into_lists, f"{key}.{name}" if key else name)
+    elif into_lists and isinstance(first, list) and isinstance(second, list):
+        for index, pair in enumerate(zip_longest(first, second, fillvalue=ABSENT)):
+            yield from differences(*pair, keys, into_lists, f"{key}.{index}" if key else f"{index}")
+    elif first != second:
+        yield Difference(key, first, second)
+
+
+def result_difference(first: dict, second: dict) -> Difference | None:
+    """The first place where two results differ in what is reproducible; None where they agree."""
+    return next(differences(first, second, keys=_reproducible), None)
+
+
+def _reproducible(names: Iterable[str]) -> list[str]:
+    """Keys whose values two correct jobs must share, the most telling ones first."""
+    kept = [name for name in names if name not in NOT_REPRODUCIBLE]
+    kept = [name for name in kept if not name.endswith(NOT_REPRODUCIBLE_ENDINGS)]
+    first = [name for name in MOST_TELLING if name in kept]
+    return first + sorted(set(kept) - set(first))
+
+
+def shown(value: object, longest: int = LONGEST_SHOWN) -> str:
+    """A JSON value as a message shows it: shortened, and `nothing` where it is `ABSENT`."""
+    text = "nothing" if value is ABSENT else json.dumps(value, sort_keys=True)
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def read(file: Path) -> dict | None:
-    """A result; None if it is not there.
+    """Read a result that may be missing or broken.
+
+    Returns:
+        The result, or None if there is no file.
 
     Raises:
-        ValueError: it is there but cannot be read, or is none.
+        ValueError: The file cannot be read, is not JSON, or has no request.
     """
-    why = "it has no request"
     try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(stored, dict) and isinstance(stored.get("request"), dict):
-            return stored
+        result = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(result, dict) and isinstance(result.get("request"), dict):
+            return result
+        problem = "it has no request"
     except FileNotFoundError:
         if not os.path.lexists(file):
             return None
-        why = "it is a link to what is not there"
+        problem = "it is a link to what is not there"
     except OSError as error:
-        why = error.strerror
-    except ValueError as error:  # neither text nor JSON
-        why = f"it is torn: {error}"
+        problem = error.strerror
+    except ValueError as error:  # not UTF-8, or not JSON
+        problem = f"it is torn: {error}"
     raise ValueError(
-        f"{file}: cannot be read: {why}; allowed: a whole result; remove it, or copy it again"
+        f"{file}: cannot be read: {problem}; allowed: a whole result; remove it, or copy it again"
     )
 
 
-def gap(one: object, other: object, key: str = "") -> tuple[str, object, object] | None:
-    """The first key at which two results differ in what is reproducible, and both values; None where they agree."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        names = [
-            name for name in sorted({*one, *other}) if name not in OWN and not name.endswith(TIMES)
-        ]
-        names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
-        pairs = [(name, one.get(name, ABSENT), other.get(name, ABSENT)) for name in names]
-    elif isinstance(one, list) and isinstance(other, list):
-        pairs = [
-            (str(i), *both) for i, both in enumerate(zip_longest(one, other, fillvalue=ABSENT))
-        ]
-    else:
-        return None if one == other else (key, one, other)
-    within = (gap(first, second, f"{key}.{name}" if key else name) for name, first, second in pairs)
-    return next(filter(None, within), None)
-
-
-def word(value: object) -> str:
-    """A value in a message."""
-    text = "nothing" if value is ABSENT else json.dumps(value, sort_keys=True)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
-
-
-def machine(stored: dict) -> str:
-    """Where a result was made: device, its name, driver and system."""
-    place, asked = stored.get("environment", {}), stored["request"].get("device", "cpu")
-    name = (
-        stored.get("cost", {}).get("device_name")
-        or place.get("device_name")
-        or place.get("processor")
+def machine(result: dict) -> str:
+    """Where a result was made: `cuda, NVIDIA H100, 580.65, Linux-6.8`, as far as it is recorded."""
+    environment = result.get("environment", {})
+    device = result.get("device", result["request"].get("device", "cpu"))
+    device_name = (
+        result.get("cost", {}).get("device_name")
+        or environment.get("device_name")
+        or environment.get("processor")
     )
-    return ", ".join(
-        filter(
-            None, (stored.get("device", asked), name, place.get("driver"), place.get("platform"))
-        )
-    )
+    parts = (device, device_name, environment.get("driver"), environment.get("platform"))
+    return ", ".join(part for part in parts if part)
+
+
+# Former names, until every package uses the ones above.
+gap, word = result_difference, shown

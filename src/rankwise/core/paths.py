@@ -19,6 +19,7 @@ RESULTS = Path("results")
 INPUTS = RESULTS / "inputs"
 CHECKPOINTS = RESULTS / "checkpoints"
 REQUESTS = RESULTS / ".requests"
+OWN_FOLDERS = ("methods", "optim")  # a project may have modules of these packages
 
 
 def _own_workflow() -> Path:
@@ -44,6 +45,40 @@ def find(project: Path, relative: str) -> Path:
 def script(name: str) -> Path:
     """The script that does the work of one rule."""
     return WORKFLOW / SCRIPTS / f"{name}.py"
+
+
+def own_folder(kind: str) -> Path:
+    """The folder of the project in which a user's own methods or optimizers lie."""
+    return Path.cwd() / kind
+
+
+def module_file(module: str) -> Path | None:
+    """The source file of a module by its dotted name, or None if there is no such file.
+
+    The package is searched first. A module of `rankwise.methods` or `rankwise.optim` that the
+    package does not have may lie in the project, as `methods/NAME.py` or `optim/NAME.py`.
+
+    Raises:
+        ValueError: The package and the project both have the module, so its name is ambiguous.
+    """
+    packaged = _source_at(PACKAGE.parent.joinpath(*module.split(".")))
+    package, *rest = module.split(".")
+    if package != PACKAGE.name or len(rest) < 2 or rest[0] not in OWN_FOLDERS:
+        return packaged
+    own = _source_at(own_folder(rest[0]).joinpath(*rest[1:]))
+    if own and packaged and not own.samefile(packaged):
+        raise ValueError(
+            f"{own}: Rankwise has a {'/'.join(rest)}.py of its own; give your file another name"
+        )
+    return packaged or own
+
+
+def _source_at(stem: Path) -> Path | None:
+    """The module file `stem.py`, or the package file `stem/__init__.py`."""
+    for file in (Path(f"{stem}.py"), stem / "__init__.py"):
+        if file.is_file():
+            return file
+    return None
 
 
 def checkpoint(request_digest: str) -> Path:

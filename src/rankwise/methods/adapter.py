@@ -1,14 +1,16 @@
-"""Bottleneck adapters: f(h) = s (W_u act(W_d h + b_d) + b_u), W_d (k, d), W_u (d, k), before a block's residual addition.
+"""Bottleneck adapters: f(h) = s (W_u act(W_d h + b_d) + b_u), with W_d (k, d) and W_u (d, k).
 
-houlsby (Houlsby et al. 2019, arXiv 1902.00751, figure 2): h + f(h) after the attention output and after the feed-forward
-output.
-pfeiffer (Pfeiffer et al. 2020, arXiv 2005.00247): h + f(h) after the feed-forward output only.
-parallel (He et al. 2021, arXiv 2110.04366, table 1): feed-forward output + f(x) with x its input; there s = 4.
+houlsby (Houlsby et al. 2019, arXiv 1902.00751, figure 2): h + f(h) after the attention output and
+after the feed-forward output, each before the block's residual addition. pfeiffer (Pfeiffer et al.
+2020, arXiv 2005.00247): h + f(h) after the feed-forward output only. parallel (He et al. 2021,
+arXiv 2110.04366, table 1): feed-forward output + f(x), with x the input of the feed-forward block;
+there s = 4.
 
-`rank` is k. Ours, from the formulas: peft has no such adapter, and AdapterHub's library does not run with transformers 5.
-W_u and both biases start at zero, so the start is exact, where the authors' W_u is small noise; W_d is Kaiming-uniform. The
-norms stay frozen; Houlsby trains them. f sits on the output matrix, before the block's dropout. Nothing merges: act is not
-linear.
+`rank` is k. The code is our own, from the formulas: peft has no such adapter, and AdapterHub's
+library does not run with transformers 5. Where we differ from the authors: W_u and both biases
+start at zero, so that the start is exact (the authors' W_u is small noise), and W_d is
+Kaiming-uniform; the norms stay frozen (Houlsby trains them); f sits on the output matrix, before
+the block's dropout. Nothing merges, because act is not linear.
 """
 
 from dataclasses import dataclass
@@ -21,39 +23,47 @@ from rankwise.methods.parts.base import Method, train_only
 from rankwise.methods.parts.peft_base import modules_of
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+# Roles of the matrices that each placement hooks.
 PLACES = {"houlsby": ("output", "down"), "pfeiffer": ("down",), "parallel": ("up", "down")}
 
 
 class Bottleneck(nn.Module):
-    """f, and for a parallel one the input that it waits for."""
+    """The function f; a parallel one also keeps the input that it waits for.
+
+    Args:
+        width: d.
+        rank: k.
+        activation: act, a key of ACTIVATIONS.
+        scale: s.
+        device: of the parameters.
+    """
 
     def __init__(self, width: int, rank: int, activation: str, scale: float, device: torch.device):
         super().__init__()
-        self.reduce, self.expand = (
-            nn.Linear(width, rank, device=device),
-            nn.Linear(rank, width, device=device),
-        )
+        self.reduce = nn.Linear(width, rank, device=device)
+        self.expand = nn.Linear(rank, width, device=device)
         self.activation, self.scale, self.input = ACTIVATIONS[activation](), scale, None
         for start in (self.reduce.bias, self.expand.weight, self.expand.bias):
             nn.init.zeros_(start)
 
     def forward(self, hidden: Tensor) -> Tensor:  # (..., d) -> (..., d)
-        out = self.expand(self.activation(self.reduce(hidden.to(self.reduce.weight.dtype))))
-        return self.scale * out.to(hidden.dtype)  # fp32 inside, whatever the base is stored as
+        # Adapters compute in fp32, whatever the base is stored as.
+        inner = self.activation(self.reduce(hidden.to(self.reduce.weight.dtype)))
+        return self.scale * self.expand(inner).to(hidden.dtype)
 
 
-def _keep(module: nn.Module, args: tuple[Tensor]) -> None:
+def _keep_input(module: nn.Module, args: tuple[Tensor]) -> None:
     module.adapter.input = args[0]
 
 
-def _add(module: nn.Module, _args: tuple, output: Tensor) -> Tensor:
+def _add_adapter(module: nn.Module, _args: tuple, output: Tensor) -> Tensor:
     kept, module.adapter.input = module.adapter.input, None
     return output + module.adapter(output if kept is None else kept)
 
 
 @dataclass(frozen=True)
 class Adapter(Method):
-    """Options; `rank` is the bottleneck's width k, the authors' d / 16 to d / 2."""
+    """Adds adapters; `rank` is the bottleneck's width k, the authors' d / 16 to d / 2."""
 
     QUANTIZED = True
     MODEL = "h * (2 if placement == 'houlsby' else 1) * (2 * d * r + r + d)"
@@ -65,24 +75,26 @@ class Adapter(Method):
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         train_only(model, tuple(names["new_head"]))
-        found = {
+        modules_by_role = {
             role: list(modules_of(model, (role,), names).values())
             for role in PLACES[self.placement]
         }
+        width = names["hidden_size"]
         if self.placement == "parallel":
-            for up, down in zip(found["up"], found["down"], strict=True):
-                up.adapter = self._attach(down, names["hidden_size"])
-                up.register_forward_pre_hook(_keep)
+            for up, down in zip(modules_by_role["up"], modules_by_role["down"], strict=True):
+                up.adapter = self._attach(down, width)
+                up.register_forward_pre_hook(_keep_input)
         else:
-            for module in (module for modules in found.values() for module in modules):
-                self._attach(module, names["hidden_size"])
+            for modules in modules_by_role.values():
+                for module in modules:
+                    self._attach(module, width)
         return model
 
     def _attach(self, module: nn.Module, width: int) -> Bottleneck:
-        module.adapter = Bottleneck(
-            width, self.rank, self.activation, self.scale, module.weight.device
-        )
-        module.register_forward_hook(_add)
+        """Put an adapter on the output of `module`."""
+        device = module.weight.device
+        module.adapter = Bottleneck(width, self.rank, self.activation, self.scale, device)
+        module.register_forward_hook(_add_adapter)
         return module.adapter
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:

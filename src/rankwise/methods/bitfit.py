@@ -1,7 +1,8 @@
-"""BitFit: only the biases train, and a head that is new (Ben Zaken et al. 2021, arXiv 2106.10199, section 3).
+"""BitFit: only the biases train, and a new head.
 
-Every bias does: of the attention and feed-forward matrices, of the norms, of a pooler or of a pretrained head. How many they
-are depends on which matrices of a model have one; Llama's have none.
+Source: Ben Zaken et al. 2021, arXiv 2106.10199, section 3.
+All biases train: of the attention and feed-forward matrices, of the norms, of a pooler and of a
+pretrained head. How many there are depends on the model; Llama's matrices have none.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from rankwise.methods.parts.base import Method, train_only
 
 @dataclass(frozen=True)
 class BitFit(Method):
-    """No options."""
+    """Trains the biases; no options."""
 
     QUANTIZED = True
 
@@ -25,9 +26,8 @@ class BitFit(Method):
         return model
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
-        biases = (name.split(".") for name, _ in model.named_parameters() if name.endswith(".bias"))
-        return (
-            None
-            if any(set(parts).isdisjoint(names["head"]) for parts in biases)
-            else "the model has no biases"
-        )
+        for name, _ in model.named_parameters():
+            is_in_head = set(name.split(".")) & set(names["head"])
+            if name.endswith(".bias") and not is_in_head:
+                return None
+        return "the model has no biases"

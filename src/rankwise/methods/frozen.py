@@ -1,4 +1,4 @@
-"""Nothing trains: the model as it was found. The row that every other method must beat."""
+"""Nothing trains: the model as it was found. Every other method must beat this row."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from rankwise.methods.parts.base import Method
 
 @dataclass(frozen=True)
 class Frozen(Method):
-    """No options."""
+    """Trains nothing; no options."""
 
     QUANTIZED = True
 

@@ -1,4 +1,7 @@
-"""Full fine-tuning: every parameter trains. With a projected optimizer it is GaLore, rSVD and their kin."""
+"""Full fine-tuning: every parameter trains.
+
+With an optimizer that projects gradients it is GaLore, rSVD and related methods.
+"""
 
 from dataclasses import dataclass
 
@@ -9,7 +12,7 @@ from rankwise.methods.parts.base import Method
 
 @dataclass(frozen=True)
 class Full(Method):
-    """No options."""
+    """Trains everything; no options."""
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         return model.requires_grad_(True)

@@ -1,4 +1,8 @@
-"""Linear probing: only the task's head trains. For a language model that is the output embedding, tied or not."""
+"""Linear probing: only the task's head trains.
+
+For a language model the head is the output embedding, whether it is tied to the input embedding or
+not.
+"""
 
 from dataclasses import dataclass
 
@@ -9,7 +13,7 @@ from rankwise.methods.parts.base import Method, train_only
 
 @dataclass(frozen=True)
 class HeadOnly(Method):
-    """No options."""
+    """Trains the head; no options."""
 
     QUANTIZED = True
 

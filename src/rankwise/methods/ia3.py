@@ -1,6 +1,7 @@
-"""(IA)3: trained vectors rescale keys, values and feed-forward activations (Liu et al. 2022, arXiv 2205.05638); by peft.
+"""(IA)3: trained vectors rescale keys, values and feed-forward activations; by peft.
 
-Key and value: y = l * (W x), l (m). Feed-forward: y = W (l * x), l (n), on the matrix that leads back. Every l starts at one.
+Source: Liu et al. 2022, arXiv 2205.05638. Key and value: y = l * (W x), with l (m). Feed-forward: y
+= W (l * x), with l (n), on the matrix that leads back to the model's width. Every l starts at one.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from rankwise.methods.parts.peft_base import PeftMethod, modules_of
 
 @dataclass(frozen=True)
 class Ia3(PeftMethod):
-    """Options; of `targets`, those in `feed_forward` are scaled on the input, the others on the output."""
+    """Trains the vectors: at the input of targets in `feed_forward`, at the output of others."""
 
     QUANTIZED = True
     TRAINABLE = "n if role in feed_forward else m"
@@ -25,7 +26,7 @@ class Ia3(PeftMethod):
         return IA3Config(feedforward_modules=[])
 
     def resolved(self, model: nn.Module, names: dict) -> PeftConfig:
-        """Names, for peft, those of the modules that are scaled on the input."""
+        """Also tells peft the full names of the modules that are scaled at their input."""
         config = super().resolved(model, names)
         config.feedforward_modules = set(modules_of(model, self.feed_forward, names))
         return config

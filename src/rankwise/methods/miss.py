@@ -1,9 +1,11 @@
-"""MiSS: W' = W + E, E (m, n) one block D' (m, r) along the columns (Kang and Yin 2024, arXiv 2409.15371); by peft.
+"""MiSS: W' = W + E, with E (m, n) one block D' (m, r) repeated along the columns; by peft.
 
-As a product: W' x = W x + D' s, with s (r) the sum of x over its pieces of length r. D (r, m) starts at zero.
+Source: Kang and Yin 2024, arXiv 2409.15371. As a product: W' x = W x + D' s, with s (r) the sum of
+x over its pieces of length r. D (r, m) starts at zero.
 
-variant bat: each r x r tile T of W becomes T + T D_i + D_i, with one D_i (r, r) for each of the m / r rows of tiles, so the
-update depends on W and has high rank. variant mini: D is `mini_rank` wide and repeats along the rows, too.
+variant bat: each r x r tile T of W becomes T + T D_i + D_i, with one D_i (r, r) for each of the m /
+r rows of tiles, so the update depends on W and has high rank. variant mini: D is `mini_rank` wide
+and repeats along the rows, too.
 """
 
 from dataclasses import dataclass
@@ -14,12 +16,12 @@ from torch import nn
 
 from rankwise.methods.parts.peft_base import PeftMethod, modules_of
 
-INITS = {"balance": True, "bat": "bat", "mini": "mini"}
+INITS = {"balance": True, "bat": "bat", "mini": "mini"}  # peft's names of the variants
 
 
 @dataclass(frozen=True)
 class Miss(PeftMethod):
-    """Options; `mini_rank` is of the variant mini alone."""
+    """Trains D; `mini_rank` belongs to the variant mini alone."""
 
     QUANTIZED = True
     TRAINABLE = "r * (mini_rank if variant == 'mini' else m)"

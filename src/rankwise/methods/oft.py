@@ -1,11 +1,13 @@
 """OFT: W' = W R, with R orthogonal and block-diagonal (Qiu et al. 2023, arXiv 2306.07280); by peft.
 
-Each block is R = (I - Q)(I + Q)^-1 with Q skew-symmetric (b, b), zero at the start: b (b - 1) / 2 numbers. `rank` is the
-side b, so that more of it is more freedom, as elsewhere; the paper's r is the number of blocks, n / b. The rows of W keep
-their lengths and the angles between them. (The paper's W is our W'.)
+Each block is R = (I - Q)(I + Q)^-1 with Q (b, b) skew-symmetric and zero at the start: b (b - 1) /
+2 numbers. `rank` is the side b, so that a larger rank is more freedom, as in other methods; the
+paper's r is the number of blocks, n / b. The rows of W keep their lengths and the angles between
+them. (The paper's W is our W'.)
 
-`neumann_terms` cuts the series of the inverse after so many terms (OFTv2, Qiu et al. 2025, arXiv 2506.19847): cheaper, and only
-nearly orthogonal. peft takes 5 unless told otherwise; None is the exact inverse. `share` gives all blocks of a matrix one Q.
+`neumann_terms` cuts the series of the inverse after so many terms (OFTv2, Qiu et al. 2025, arXiv
+2506.19847), which is cheaper and only nearly orthogonal. None is the exact inverse; peft's own
+default is 5. `share` gives all blocks of a matrix one Q.
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from rankwise.methods.parts.peft_base import PeftMethod, modules_of
 
 @dataclass(frozen=True)
 class Oft(PeftMethod):
-    """Options; `dropout` is the share of blocks that are the identity in a training step."""
+    """Trains Q; `dropout` is the share of blocks that are the identity in a training step."""
 
     QUANTIZED = True
     TRAINABLE = "(r if share else n) * (r - 1) // 2"
@@ -32,7 +34,7 @@ class Oft(PeftMethod):
 
     def config(self, names: dict) -> OFTConfig:
         return OFTConfig(
-            r=0,  # from the block's side
+            r=0,  # peft derives the number of blocks from their side
             oft_block_size=self.rank,
             use_cayley_neumann=self.neumann_terms is not None,
             num_cayley_neumann_terms=self.neumann_terms or 0,
@@ -46,6 +48,9 @@ class Oft(PeftMethod):
         if self.rank < 2:
             return f"a block of side {self.rank} cannot rotate"
         for name, module in modules_of(model, self.targets, names).items():
-            if module.in_features % self.rank:
-                return f"{name} has {module.in_features} columns: no whole number of blocks of side {self.rank}"
+            columns = module.in_features
+            if columns % self.rank:
+                return (
+                    f"{name} has {columns} columns: no whole number of blocks of side {self.rank}"
+                )
         return None

@@ -1,8 +1,10 @@
-"""Prefix tuning: p trained keys and values in every layer (Li and Liang 2021, arXiv 2101.00190, eq. 3); by peft.
+"""Prefix tuning: p trained keys and values in every layer; by peft.
 
-`rank` is p. The prefix is trained itself, as in P-Tuning v2 (Liu et al. 2021, arXiv 2110.07602), not through the paper's MLP
-(section 4.3), and starts standard normal: from zero, all virtual tokens of a layer would have one gradient and stay alike.
-With grouped queries a key is narrower than the model, and so is the prefix. The text may be p tokens shorter than the limit.
+Source: Li and Liang 2021, arXiv 2101.00190, eq. 3. `rank` is p. The prefix trains directly, as in
+P-Tuning v2 (Liu et al. 2021, arXiv 2110.07602), and not through the paper's MLP (section 4.3). It
+starts standard normal: from zero, all virtual tokens of a layer would have the same gradient and
+stay alike. With grouped queries a key is narrower than the model, and so is the prefix. The text
+may be p tokens shorter than the model's limit.
 """
 
 from dataclasses import dataclass
@@ -10,18 +12,16 @@ from dataclasses import dataclass
 from peft import PrefixTuningConfig
 from torch import nn
 
-from rankwise.methods.parts.peft_base import PromptMethod
+from rankwise.methods.parts.prompt_base import PromptMethod
 
 
 @dataclass(frozen=True)
 class PrefixTuning(PromptMethod):
-    """One option, the rank."""
+    """Trains keys and values; the rank is the only option."""
 
     TRAINABLE = "r * m"
-    QUANTIZED = True
-    PROMPT = True
     IN_TEXT = False
-    targets = ("key", "value")
+    targets = ("key", "value")  # the matrices over which TRAINABLE is summed
 
     rank: int
 

@@ -1,35 +1,41 @@
-"""Sparse LoRA: W x + (alpha / r) B A x with zeros in A (r, n) and B (m, r), put there while they train.
+"""Sparse LoRA: W x + (alpha / r) B A x, with zeros that training puts into A (r, n) and B (m, r).
 
-LoRA is Hu et al. 2021 (arXiv 2106.09685), by peft. The zeros are our own design, for the name has no one source (SparseLoRA of
-Khaki et al. 2025 leaves A and B dense: it is contextual_sparse_lora).
+LoRA is Hu et al. 2021 (arXiv 2106.09685), by peft. The zeros are our own design, because the name
+has no one source. (SparseLoRA of Khaki et al. 2025 leaves A and B dense: it is
+contextual_sparse_lora.)
 
-kind: `magnitude` zeroes the floor(s * numel) smallest entries of each A and each B. `structured` drops the floor(s * r) rank
-components i with the smallest ||B_:i|| ||A_i:||, a row of A and a column of B. `proximal_l1` takes, after every optimizer step
-from `begin_step` on, a <- sign(a) max(|a| - lr * l1, 0) with the step's learning rate: under Adam a subgradient of the penalty
-in the loss ends in no exact zeros, this does. It uses none of the options below.
-schedule: pruning comes at step t0 = `begin_step` and every dt = `every_steps` steps, to s = `sparsity` at once (`one_shot`) or
-to s_t = s (1 - (1 - (t - t0) / (k dt))^3), k = `prune_count`, which is 0 at t0 and s from t0 + k dt on (`cubic`: Zhu & Gupta
-2017, arXiv 1710.01878, equation 1, from s_i = 0). B is zero before the first step: begin after a warm-up, or the smallest
-entries are those that have not trained yet.
-hold: zeroed entries are zeroed again after every optimizer step, for Adam's momentum revives them otherwise, and never come
-back; the masks are buffers, saved with the model. False is published system B (685_lora_project, 3e93b0b) under `kind:
-magnitude, schedule: one_shot, sparsity: 0.5`: at each pruning, there the end of an epoch, the smaller half of every A and B is
-zeroed and may regrow at once. It zeroes what is at most the median, we exactly floor(s * numel). Its L1 penalty and its
-`gradual` schedule are settings that its code never reads.
+kind: `magnitude` zeroes the floor(s * numel) smallest entries of each A and each B. `structured`
+drops the floor(s * r) rank components i with the smallest ||B_:i|| ||A_i:||, that is, a row of A
+and a column of B. `proximal_l1` takes, after every optimizer step from `begin_step` on, a <-
+sign(a) max(|a| - lr * l1, 0) with the step's learning rate (under Adam, a subgradient of the
+penalty in the loss would end in no exact zeros). It uses none of the options below.
 
-The zeros save nothing: A, B, their gradients, Adam's moments and the kernels stay dense; only `structured` could be cut to a
-smaller r. The product is denser than its factors: of B A, 1 - (1 - (1 - s)^2)^r is not zero for independent masks, 15 % at
-s = 0.9, r = 16.
+schedule: pruning comes at step t0 = `begin_step` and every dt = `every_steps` steps. `one_shot`
+prunes to s = `sparsity` at once. `cubic` prunes to s_t = s (1 - (1 - (t - t0) / (k dt))^3) with k =
+`prune_count`, which is 0 at t0 and s from t0 + k dt on (Zhu & Gupta 2017, arXiv 1710.01878,
+equation 1, from s_i = 0). B is zero before the first step, so begin after a warm-up; else the
+smallest entries are those that have not trained yet.
+
+hold: zeroed entries are zeroed again after every optimizer step and never come back; Adam's
+momentum would revive them. The masks are buffers, saved with the model. With `hold: false, kind:
+magnitude, schedule: one_shot, sparsity: 0.5` this is published system B (685_lora_project,
+3e93b0b): at each pruning, there the end of an epoch, the smaller half of every A and B is zeroed
+and may regrow at once. It zeroes what is at most the median, we exactly floor(s * numel). Its L1
+penalty and its `gradual` schedule are settings that its code never reads.
+
+The zeros save nothing: A, B, their gradients, Adam's moments and the kernels stay dense. Only
+`structured` could be cut to a smaller r. The product is denser than its factors: for independent
+masks a share 1 - (1 - (1 - s)^2)^r of B A is not zero, 15 % at s = 0.9, r = 16.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from peft import LoraConfig
-from torch import nn
+from torch import Tensor, nn
 
-from rankwise.methods.parts.peft_base import PeftMethod, pairs, product_rank
+from rankwise.methods.parts.lora_base import LoraBase, factor_pairs
 from rankwise.methods.parts.pruning import (
     component_norms,
     cubic_sparsity,
@@ -39,16 +45,11 @@ from rankwise.methods.parts.pruning import (
 
 
 @dataclass(frozen=True)
-class SparseLora(PeftMethod):
-    """Options; `targets` are roles (query, key, value, ...), which each model's entry maps to its module names."""
+class SparseLora(LoraBase):
+    """Trains A and B and prunes them; the options are explained above."""
 
-    TRAINABLE = "r * (m + n)"
     QUANTIZED = True
 
-    rank: int
-    targets: tuple[str, ...]
-    alpha: float = 8.0
-    dropout: float = 0.0
     kind: Literal["magnitude", "structured", "proximal_l1"] = "magnitude"
     schedule: Literal["one_shot", "cubic"] = "cubic"
     sparsity: float = 0.5
@@ -65,13 +66,10 @@ class SparseLora(PeftMethod):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, allowed: 1 or more")
 
-    def config(self, names: dict) -> LoraConfig:
-        return LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout)
-
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         adapted = super().prepare(model, names)
         if self.kind != "proximal_l1" and self.hold:
-            for factor in (factor for pair in pairs(adapted) for factor in pair):
+            for factor in _factors(adapted):
                 factor.register_buffer("mask", torch.ones_like(factor.weight, dtype=torch.bool))
         return adapted
 
@@ -81,22 +79,21 @@ class SparseLora(PeftMethod):
             if step >= self.begin_step:
                 self._shrink(model, optimizer)
             return
-        due = step >= self.begin_step and (step - self.begin_step) % self.every_steps == 0
-        for a, b in pairs(model):
-            if due:
+        is_due = step >= self.begin_step and (step - self.begin_step) % self.every_steps == 0
+        for a, b in factor_pairs(model):
+            if is_due:
                 self._prune(a, b, self.target(step))
             elif self.hold:
-                _zero(a, a.mask)
-                _zero(b, b.mask)
+                _zero_outside(a, a.mask)
+                _zero_outside(b, b.mask)
 
     def observe(self, model: nn.Module) -> dict[str, float]:
-        """`sparsity_fraction`: the share of zeros among all entries of A and B."""
-        factors = [factor.weight for pair in pairs(model) for factor in pair]
-        zeros = sum(int((weight == 0).sum()) for weight in factors)
-        return {
-            "sparsity_fraction": zeros / sum(weight.numel() for weight in factors),
-            **product_rank(model),
-        }
+        """`sparsity_fraction` is the share of zeros among all entries of A and B."""
+        zeros = entries = 0
+        for factor in _factors(model):
+            zeros += int((factor.weight == 0).sum())
+            entries += factor.weight.numel()
+        return {"sparsity_fraction": zeros / entries, **super().observe(model)}
 
     def target(self, step: int) -> float:
         """The sparsity that a pruning at `step` aims at."""
@@ -108,29 +105,40 @@ class SparseLora(PeftMethod):
 
     def _prune(self, a: nn.Linear, b: nn.Linear, sparsity: float) -> None:
         if self.kind == "structured":
-            components = keep_largest(component_norms(a.weight, b.weight), sparsity, _kept(a)[:, 0])
+            norms = component_norms(a.weight, b.weight)  # (r)
+            components = keep_largest(norms, sparsity, _mask_of(a)[:, 0])
             masks = components[:, None].expand_as(a.weight), components.expand_as(b.weight)
         else:
-            masks = tuple(
-                keep_largest(factor.weight.abs(), sparsity, _kept(factor)) for factor in (a, b)
+            masks = (
+                keep_largest(a.weight.abs(), sparsity, _mask_of(a)),
+                keep_largest(b.weight.abs(), sparsity, _mask_of(b)),
             )
         for factor, mask in zip((a, b), masks, strict=True):
-            _zero(factor, mask)
+            _zero_outside(factor, mask)
             if self.hold:
                 factor.mask.copy_(mask)
 
     def _shrink(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        rates = {
-            id(param): group["lr"] for group in optimizer.param_groups for param in group["params"]
-        }
-        for factor in (factor for pair in pairs(model) for factor in pair):
-            factor.weight.copy_(soft_threshold(factor.weight, rates[id(factor.weight)] * self.l1))
+        """The proximal step, with the learning rate that each factor has now."""
+        learning_rates = {}
+        for group in optimizer.param_groups:
+            for param in group["params"]:
+                learning_rates[id(param)] = group["lr"]
+        for factor in _factors(model):
+            threshold = learning_rates[id(factor.weight)] * self.l1
+            factor.weight.copy_(soft_threshold(factor.weight, threshold))
 
 
-def _kept(factor: nn.Linear) -> torch.Tensor:
-    """What earlier prunings left; everything where nothing is held."""
+def _factors(model: nn.Module) -> Iterator[nn.Linear]:
+    """A and B of every adapted layer."""
+    for pair in factor_pairs(model):
+        yield from pair
+
+
+def _mask_of(factor: nn.Linear) -> Tensor:
+    """The entries that earlier prunings left; all of them where nothing is held."""
     return getattr(factor, "mask", torch.ones_like(factor.weight, dtype=torch.bool))
 
 
-def _zero(factor: nn.Linear, mask: torch.Tensor) -> None:
+def _zero_outside(factor: nn.Linear, mask: Tensor) -> None:
     factor.weight.masked_fill_(~mask, 0.0)

@@ -1,7 +1,9 @@
-"""VeRA: W' = W + diag(b) B diag(d) A, b (m) and d (r) trained (Kopiczko et al. 2023, arXiv 2310.11454, eq. 2); by peft.
+"""VeRA: W' = W + diag(b) B diag(d) A, with b (m) and d (r) trained; by peft.
 
-A (r, n) and B (m, r) are Kaiming-uniform, frozen, and shared by all matrices; smaller matrices use a corner of them. b = 0 and
-d = `d_initial` at the start. The seed of A and B comes from torch's global generator; peft's own is 0 in every run.
+Source: Kopiczko et al. 2023, arXiv 2310.11454, eq. 2. A (r, n) and B (m, r) are Kaiming-uniform,
+frozen, and shared by all matrices; smaller matrices use a corner of them. At the start b = 0 and d
+= `d_initial`. The seed of A and B comes from torch's global generator, because peft's own is 0 in
+every run.
 """
 
 from dataclasses import dataclass
@@ -14,7 +16,11 @@ from rankwise.methods.parts.peft_base import PeftMethod
 
 @dataclass(frozen=True)
 class Vera(PeftMethod):
-    """Options; the ranks are larger than LoRA's (256 to 1024 in the paper), for one more costs one number a matrix."""
+    """Trains b and d.
+
+    Ranks are larger than LoRA's (256 to 1024 in the paper), because one more costs one number a
+    matrix.
+    """
 
     QUANTIZED = True
     TRAINABLE = "r + m"
@@ -25,10 +31,9 @@ class Vera(PeftMethod):
     dropout: float = 0.0
 
     def config(self, names: dict) -> VeraConfig:
-        key = int(torch.randint(2**31, (), device="cpu"))
         return VeraConfig(
             r=self.rank,
             vera_dropout=self.dropout,
             d_initial=self.d_initial,
-            projection_prng_key=key,
+            projection_prng_key=int(torch.randint(2**31, (), device="cpu")),
         )

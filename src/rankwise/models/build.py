@@ -1,4 +1,4 @@
-"""Build a model: from its architecture (on any device, without weights) or from a prepared snapshot."""
+"""Build a model from its architecture, without weights, or from a prepared snapshot."""
 
 from pathlib import Path
 
@@ -17,7 +17,12 @@ AUTO_CLASSES = {
 
 
 def configuration(entry: dict, classes: int) -> PretrainedConfig:
-    """The transformers configuration of a models entry, with a head for `classes` labels (0: none)."""
+    """The transformers configuration of a model.
+
+    Args:
+        entry: of config/models.yaml.
+        classes: number of labels of the head; 0 for a task without labels.
+    """
     labels = {"num_labels": classes} if classes else {}
     return AutoConfig.for_model(entry["family"], **entry["architecture"], **labels)
 
@@ -25,19 +30,33 @@ def configuration(entry: dict, classes: int) -> PretrainedConfig:
 def from_shapes(
     entry: dict, task: str, classes: int, device: str = "meta", attention: str = "sdpa"
 ) -> nn.Module:
-    """A float32 model with the entry's shapes; on the meta device nothing is allocated."""
-    auto = getattr(transformers, AUTO_CLASSES[task])
+    """A float32 model with the entry's shapes and random weights; the meta device holds none.
+
+    Args:
+        entry: of config/models.yaml.
+        task: a key of AUTO_CLASSES.
+        classes: number of labels; 0 for a task without labels.
+        device: where the model is built.
+        attention: transformers' name of the attention's implementation.
+    """
+    auto_class = getattr(transformers, AUTO_CLASSES[task])
     with torch.device(device):
-        return auto.from_config(configuration(entry, classes), attn_implementation=attention)
+        return auto_class.from_config(configuration(entry, classes), attn_implementation=attention)
 
 
 def from_snapshot(folder: Path, task: str, classes: int) -> nn.Module:
-    """The pretrained float32 model in `folder`, its head (if new) drawn from torch's global generator."""
-    transformers.logging.set_verbosity_error()  # that the head is new is known, and said here
+    """The pretrained float32 model in `folder`; a new head is drawn from torch's global generator.
+
+    Args:
+        folder: a prepared snapshot, with its tokenizer.
+        task: a key of AUTO_CLASSES.
+        classes: number of labels; 0 for a task without labels.
+    """
+    transformers.logging.set_verbosity_error()  # it would warn that the head is new
     transformers.logging.disable_progress_bar()
     labels = {"num_labels": classes} if classes else {}
-    auto = getattr(transformers, AUTO_CLASSES[task])
-    model = auto.from_pretrained(
+    auto_class = getattr(transformers, AUTO_CLASSES[task])
+    model = auto_class.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, **labels
     )
     if model.config.pad_token_id is None:
@@ -46,28 +65,42 @@ def from_snapshot(folder: Path, task: str, classes: int) -> nn.Module:
 
 
 def check_room(entry: dict, task: str, classes: int, device: str) -> None:
-    """Whether the fp32 weights of an entry have room on a device at all.
+    """Check that a device has room for the fp32 weights of a model.
+
+    Args:
+        entry: of config/models.yaml.
+        task: a key of AUTO_CLASSES.
+        classes: number of labels; 0 for a task without labels.
+        device: cpu or cuda.
 
     Raises:
-        ValueError: they have not; says how much there is.
+        ValueError: it has not; the message says how much memory is free.
     """
     needed = sum(p.numel() * 4 for p in from_shapes(entry, task, classes, "meta").parameters())
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
     if needed > free:
+        billions = needed / 4e9
         raise ValueError(
-            f"config/models.yaml: {entry['family']} with {needed / 4e9:.1f} billion parameters: fp32 weights of "
-            f"{needed / GIB:.1f} GiB, allowed: at most the {free / GIB:.1f} GiB that are free on {device}"
+            f"config/models.yaml: {entry['family']} with {billions:.1f} billion parameters: "
+            f"fp32 weights of {needed / GIB:.1f} GiB, allowed: at most the {free / GIB:.1f} GiB "
+            f"that are free on {device}"
         )
 
 
 def checkpoint(model: nn.Module) -> None:
-    """Keep each layer's input only, and compute its activations again in backward (Chen et al. 2016, arXiv 1604.06174)."""
+    """Switch activation checkpointing on.
+
+    Each layer keeps its input only, and computes its activations again in backward.
+
+    References:
+        Chen et al. 2016, arXiv 1604.06174.
+    """
     model.activation_checkpointing_enable({"use_reentrant": False})
     model.config.use_cache = False
 
 
 def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The fast tokenizer in `folder`, with no truncation or padding of its own (some files carry both)."""
+    """The fast tokenizer in `folder`, without the truncation and padding that some files set."""
     loaded = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     loaded.backend_tokenizer.no_truncation()
     loaded.backend_tokenizer.no_padding()
@@ -75,12 +108,25 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def pad_token_id(loaded: PreTrainedTokenizerBase) -> int:
-    """The padding token, or the end-of-sequence token where there is none (GPT-2, Llama): it is masked anyway."""
+    """The id of the padding token.
+
+    A tokenizer without one (GPT-2, Llama) pads with the end-of-sequence token; padding is masked
+    anyway.
+    """
     return loaded.eos_token_id if loaded.pad_token_id is None else loaded.pad_token_id
 
 
 def names(entry: dict, task: str) -> dict:
-    """What a method may know: the task, the model's width, its modules by role, its head, and the head new for this task."""
+    """What a method may know about a model.
+
+    Args:
+        entry: of config/models.yaml.
+        task: a key of AUTO_CLASSES.
+
+    Returns:
+        `task`; `hidden_size`, the model's width; `modules` by role; `head`, the names of its
+        modules; `new_head`, the same if the head is new for this task and must train, else nothing.
+    """
     head = entry["head"].get(task, [])
     return {
         "task": task,

@@ -1,36 +1,42 @@
-"""What is said below each figure: the files of rules/captions, which `snakemake --report` shows too. Standard library only."""
+"""Captions of figures, from the files in the folder `captions`; `snakemake --report` shows them,
+too.
+
+Standard library only.
+"""
 
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-FOLDER = Path(__file__).resolve().parents[3] / "rules" / "captions"
-FORM = re.compile(
+FOLDER = Path(__file__).with_suffix("")  # the folder `captions` beside this module
+PATTERN = re.compile(
     r"\.\. category: (?P<category>.+)\n\n\*\*(?P<title>.+?)\.\*\* (?P<text>.+)", re.DOTALL
 )
 
 
 class Caption(NamedTuple):
-    """A figure's title, one or two sentences, and its chapter: Quality, Memory, Compute, Claims or Training."""
+    """The caption of one figure."""
 
     title: str
-    text: str
-    category: str
+    text: str  # one or two sentences
+    category: str  # its chapter: Quality, Memory, Compute, Claims or Training
 
 
 def read(path: Path) -> Caption:
     """The caption in one file.
 
     Raises:
-        ValueError: the file is not of the form `.. category: C`, an empty line, `**Title.** Text`.
+        ValueError: the file is not `.. category: C`, an empty line, and `**Title.** Text`.
     """
-    found = FORM.fullmatch(path.read_text(encoding="utf-8").strip())
-    if found is None:
+    match = PATTERN.fullmatch(path.read_text(encoding="utf-8").strip())
+    if match is None:
         raise ValueError(
-            f"{path}: allowed is `.. category: Memory`, an empty line, then `**Title.** One or two sentences.`"
+            f"{path}: allowed is `.. category: Memory`, an empty line, "
+            "then `**Title.** One or two sentences.`"
         )
-    return Caption(found["title"], " ".join(found["text"].split()), found["category"])
+    return Caption(match["title"], " ".join(match["text"].split()), match["category"])
 
 
 CAPTIONS = {path.stem: read(path) for path in sorted(FOLDER.glob("*.rst"))}
-TITLES = {name: (found.title, found.text) for name, found in CAPTIONS.items()}
+# Figure -> its title and text, as the page shows them.
+TITLES = {name: (caption.title, caption.text) for name, caption in CAPTIONS.items()}

@@ -1,80 +1,91 @@
-"""What a study says of itself: its methods, models, datasets and schedules, from the configuration. No torch."""
+"""How a study describes itself on its page: methods, models, datasets and schedules. No torch."""
 
 import ast
 from pathlib import Path
 
 from rankwise.study.plan import MEASUREMENTS, Cell, Plan
-from rankwise.study.resolve import PACKAGE_DIR
+from rankwise.study.resolve import module_path
 
-# What is told of an entry: an edit of anything else does not rewrite the report.
-TOLD = {
+# Keys of an entry that the page shows. An edit of any other key does not rewrite the page.
+SHOWN = {
     "methods": ("label", "source", "note", "module", "weights"),
     "models": ("family", "weights", "licence"),
     "datasets": (
-        "task", "hub", "files", "generated", "splits", "report_split", "selection_rows", "train_samples", "max_length_tokens",
-        "licence",
+        "task", "hub", "files", "generated", "splits", "report_split", "selection_rows",
+        "train_samples", "max_length_tokens", "licence",
     ),
 }  # fmt: skip
 
 
 def about(plan: Plan) -> dict[str, list[dict]]:
-    """What the report tells of the study: an item a method, model, dataset, and a group of runs with one schedule."""
+    """What the page says about the study.
+
+    Returns:
+        `methods`, `models` and `datasets` that some cell uses, one item each, and `schedules`: one
+        item for each group of runs with the same schedule.
+    """
     cells = [cell for name in ("train", *MEASUREMENTS) for cell in plan.cells(name)]
-    used = {kind: _used(plan, kind, cells) for kind in ("models", "datasets", "methods")}
+    models = _in_library_order(plan, "models", {cell.model for cell in cells})
+    datasets = _in_library_order(plan, "datasets", {cell.dataset for cell in cells})
+    methods = _in_library_order(plan, "methods", {cell.method for cell in cells})
     return {
-        "methods": [
-            _method(plan, name, [cell for cell in cells if cell.method == name])
-            for name in used["methods"]
-        ],
-        "models": [_told(plan, "models", name) for name in used["models"]],
-        "datasets": [_told(plan, "datasets", name) for name in used["datasets"]],
+        "methods": [_method(plan, name, cells) for name in methods],
+        "models": [_shown(plan, "models", name) for name in models],
+        "datasets": [_shown(plan, "datasets", name) for name in datasets],
         "schedules": _schedules(plan),
     }
 
 
-def _used(plan: Plan, kind: str, cells: list[Cell]) -> list[str]:
-    """Names of the entries that some cell uses, in the library's order."""
-    names = {getattr(cell, kind[:-1]) for cell in cells}
+def _in_library_order(plan: Plan, kind: str, names: set[str]) -> list[str]:
     return [name for name in plan.library[kind] if name in names]
 
 
-def _told(plan: Plan, kind: str, name: str) -> dict:
+def _shown(plan: Plan, kind: str, name: str) -> dict:
     entry = plan.library[kind][name]
-    return {"name": name, **{key: entry[key] for key in TOLD[kind] if key in entry}}
+    return {"name": name, **{key: entry[key] for key in SHOWN[kind] if key in entry}}
 
 
 def _method(plan: Plan, name: str, cells: list[Cell]) -> dict:
-    """An entry with the ranks that it is used at, and how its modules describe themselves."""
+    """A method's entry, the ranks that it is used at, and how its modules describe themselves."""
     entry = plan.library["methods"][name]
     optimizer = entry["optimizer"]["module"]
+    ranks = {cell.rank for cell in cells if cell.method == name}
     return {
-        **_told(plan, "methods", name),
+        **_shown(plan, "methods", name),
         "optimizer": optimizer,
-        "ranks": sorted({cell.rank for cell in cells} - {0}),
-        "trains": _says(PACKAGE_DIR / "methods" / f"{entry['module']}.py"),
-        "steps": _says(PACKAGE_DIR / "optim" / f"{optimizer}.py"),
+        "ranks": sorted(ranks - {0}),
+        "trains": _first_paragraph(module_path("methods", entry["module"])),
+        "steps": _first_paragraph(module_path("optim", optimizer)),
     }
 
 
-def _says(path: Path) -> str:
+def _first_paragraph(path: Path) -> str:
     """The first paragraph of a module's docstring, on one line."""
+    # The source is parsed, not imported: importing a method would import torch.
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return " ".join(text.partition("\n\n")[0].split())
 
 
 def _schedules(plan: Plan) -> list[dict]:
-    """Runs whose schedules are the same: models, datasets, seeds, and the schedule."""
-    found: list[dict] = []
+    """Groups of runs with the same schedule: the schedule, and their models, datasets and seeds."""
+    groups: list[dict] = []
     for cell in plan.cells("train"):
-        schedule = plan.request("train", cell)["schedule"]
-        group = next((one for one in found if one["schedule"] == schedule), None)
-        if group is None:
-            group = {"schedule": schedule, "models": [], "datasets": [], "seeds": []}
-            found.append(group)
-        for key, value in (
-            ("models", cell.model),
-            ("datasets", cell.dataset),
-            ("seeds", cell.seed),
-        ):
-            group[key] += [value] * (value not in group[key])
-    return found
+        group = _group_with(groups, plan.request("train", cell)["schedule"])
+        _append_once(group["models"], cell.model)
+        _append_once(group["datasets"], cell.dataset)
+        _append_once(group["seeds"], cell.seed)
+    return groups
+
+
+def _group_with(groups: list[dict], schedule: dict) -> dict:
+    """The group with this schedule; a new one is appended if there is none."""
+    for group in groups:
+        if group["schedule"] == schedule:
+            return group
+    groups.append({"schedule": schedule, "models": [], "datasets": [], "seeds": []})
+    return groups[-1]
+
+
+def _append_once(values: list, value: object) -> None:
+    if value not in values:
+        values.append(value)

@@ -1,4 +1,4 @@
-"""A grid of a study: its names, checked, and the cells that it spans: model x dataset x method x rank (x seed)."""
+"""The cells of a grid: model x dataset x method x rank (x seed), and the check of its names."""
 
 import itertools
 from collections.abc import Iterator
@@ -8,11 +8,14 @@ from rankwise.core.config import ConfigError, pick
 from rankwise.study import measurements
 from rankwise.study.resolve import check_pair, takes_rank
 
+ALL = "all"
+
 
 class Cell(NamedTuple):
-    """One run: names of config entries; rank 0 where the method has no rank.
+    """One run or profile of a study, as names of configuration entries.
 
-    The seed is None in a profile, the trial outside a search.
+    The rank is 0 where the method has none. The seed is None in a profile; the trial is None
+    outside a search.
     """
 
     model: str
@@ -24,53 +27,77 @@ class Cell(NamedTuple):
 
     @property
     def curve(self) -> "Cell":
-        """What the seeds and trials of a cell have in common."""
+        """The cell without seed and trial: the seeds and trials of a curve share all else."""
         return self._replace(seed=None, trial=None)
 
     @property
     def folder(self) -> str:
-        trial = "" if self.trial is None else f"/{self.trial}"
-        seed = "" if self.seed is None else f"/seed{self.seed}"
-        return f"{self.model}/{self.dataset}/{self.method}/r{self.rank}{trial}{seed}"
+        """The part of a result's path that names the cell."""
+        parts = [self.model, self.dataset, self.method, f"r{self.rank}"]
+        if self.trial is not None:
+            parts.append(self.trial)
+        if self.seed is not None:
+            parts.append(f"seed{self.seed}")
+        return "/".join(parts)
+
+    @property
+    def names(self) -> dict[str, str | int]:
+        """The cell as a request has it: only what it has a value for."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
 
 def cells(library: dict, grid: dict) -> Iterator[Cell]:
-    """The grid's cells, in its order."""
+    """The grid's cells, in its order. A method that takes no rank is there once, at rank 0."""
     for model, dataset, method in itertools.product(
-        grid["models"], grid["datasets"], grid["methods"]
+        grid["models"], grid["datasets"], method_names(library, grid)
     ):
         ranks = grid["ranks"] if takes_rank(library["methods"][method], method) else [0]
-        for rank, seed in itertools.product(ranks, grid.get("seeds", [None])):
+        seeds = grid.get("seeds", [None])
+        for rank, seed in itertools.product(ranks, seeds):
             yield Cell(model, dataset, method, rank, seed)
 
 
+def method_names(library: dict, grid: dict) -> list[str]:
+    """The methods of a grid; `all` stands for every entry of config/methods.yaml."""
+    return list(library["methods"]) if grid["methods"] == ALL else grid["methods"]
+
+
 def tokens(library: dict, grid: dict, dataset: str) -> int:
-    """The length of a text in this grid."""
+    """Length of a text in this grid, in tokens: its own, or else the dataset's."""
     return grid.get("sequence_length_tokens", library["datasets"][dataset]["max_length_tokens"])
 
 
 def check_names(library: dict, grid: dict, kind: str, where: tuple[str, str]) -> None:
-    """Whether the grid names entries, and pairs that can be had; `kind` is train or profile, `where` the grid's file and key.
+    """Check that the grid names entries, and that each model can do each dataset's task.
+
+    Args:
+        library: Checked entries by kind and name.
+        grid: The grid of a study.
+        kind: `train` or `profile`.
+        where: File and key of the grid.
 
     Raises:
-        ConfigError: a name is unknown, a model has no weights to train or no head for a task, or a text is too long for it.
+        ConfigError: a name is unknown, a model has no weights to train or no head for a task, or a
+            text is too long for a model.
     """
     file, key = where
+    named = {**grid, "methods": method_names(library, grid)}
     for entries in ("models", "datasets", "methods"):
-        for name in grid[entries]:
+        for name in named[entries]:
             pick(library[entries], name, file, f"{key}.{entries}")
-    ready = {
-        name: entry
-        for name, entry in library["models"].items()
-        if kind == "profile" or "weights" in entry
-    }
-    for name in grid["models"]:
-        if name not in ready:
-            raise ConfigError(
-                file, f"{key}.models", name, f"models with weights: {', '.join(ready)}"
-            )
+    if kind == "train":
+        _check_weights(library, grid, where)
     for model, dataset in itertools.product(grid["models"], grid["datasets"]):
         check_pair(library, model, dataset, tokens(library, grid, dataset), where)
-        measurements.check_lengths(
-            grid, model, library["models"][model]["max_positions_tokens"], where
-        )
+        positions = library["models"][model]["max_positions_tokens"]
+        measurements.check_lengths(grid, model, positions, where)
+
+
+def _check_weights(library: dict, grid: dict, where: tuple[str, str]) -> None:
+    """A model without weights has shapes alone: it can be profiled and not trained."""
+    file, key = where
+    trainable = [name for name, entry in library["models"].items() if "weights" in entry]
+    for name in grid["models"]:
+        if name not in trainable:
+            allowed = f"models with weights: {', '.join(trainable)}"
+            raise ConfigError(file, f"{key}.models", name, allowed)

@@ -1,91 +1,330 @@
-"""Which jobs build a study's report, and which feeds which: the rules of rules/*.smk, without Snakemake. No torch."""
+"""Every job of a study in one list: its rule, what it reads, what it writes, and the request that
+it answers.
 
+The rules in rules/*.smk say the same to Snakemake, and `tests/study/test_jobs.py` compares the two.
+Whoever needs to know which jobs a study has (the audit commands, the preflight checks, the page's
+picture of the workflow) asks here. No torch.
+"""
+
+import functools
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
-from rankwise.study import outputs
-from rankwise.study.plan import MEASUREMENTS, Cell, Plan
+from rankwise.study import outputs, text_outputs
+from rankwise.study.measurements import MEASUREMENTS, PREDICT
+from rankwise.study.plan import FOLDERS, Cell, Plan
 
-# Table -> the rule that makes it, where that is not `collect`; one job makes all the tables of such a rule.
-RULES = {
-    "summary": "summary",
-    "claims": "claims",
-    "examples": "collect_examples",
-    "estimates": "evidence",
-    "comparisons": "evidence",
-    "fronts": "views",
-    "views": "views",
+# The value of `PlannedJob.kind` for jobs that measure no cell.
+DATASET, MODEL, CHOICE = "dataset", "model", "choose"
+TABLE, FIGURE, PAGE, TEXT = "table", "figure", "page", "text"
+
+CELL_KINDS = (*FOLDERS, *MEASUREMENTS, PREDICT)
+TABLE_ENDINGS = ("csv", "md", "tex", "parquet")
+# Rule -> the tables that it computes from the table of runs and others, and their request.
+DERIVED_RULES = {
+    "evidence": (("estimates", "comparisons"), outputs.evidence_request),
+    "summary": (("summary",), outputs.summary_request),
+    "views": (("fronts", "views"), outputs.views_request),
 }
-BY_EXAMPLE = ("evidence", "views")  # rules that read the scores by example too
-
-Job = tuple[str, object]  # rule, and what tells its jobs apart
+READ_EXAMPLES = ("evidence", "views")  # of these rules, those that also read the scores by example
 
 
-def jobs(plan: Plan) -> dict[str, int]:
-    """Rule -> how many of its jobs the report needs."""
-    return dict(Counter(rule for rule, _ in _walk(plan)))
+@dataclass(frozen=True)
+class PlannedJob:
+    """One job of a study.
+
+    Attributes:
+        rule: The Snakemake rule that runs it.
+        kind: What it makes: a measurement (train, memory, ...) of a cell, a dataset, a table, and
+            so on.
+        name: What tells it from other jobs of its kind: a cell's folder, or the name of a dataset
+            or table.
+        outputs: Paths of the files that it writes, relative to the project; the first stands for
+            the job.
+        inputs: Paths of the files that it reads, relative to the project.
+        make_request: Builds the request; called once, when the request is first needed.
+        cell: The cell that it measures, or the curve that a choice is for; None for all other jobs.
+    """
+
+    rule: str
+    kind: str
+    name: str
+    outputs: tuple[str, ...]
+    inputs: tuple[str, ...]
+    make_request: Callable[[], dict] = field(repr=False, compare=False)
+    cell: Cell | None = None
+
+    @property
+    def path(self) -> str:
+        """The file that stands for the job: its result, or the first file that it writes."""
+        return self.outputs[0]
+
+    # A grid of thousands of cells is listed in milliseconds; building its requests takes seconds.
+    # So a request is built only for the jobs that are asked for it. (`cached_property` writes to
+    # `__dict__`, which a frozen dataclass allows.)
+    @functools.cached_property
+    def request(self) -> dict:
+        """Everything that decides the result of the job, and nothing else."""
+        return self.make_request()
+
+    @property
+    def trains(self) -> bool:
+        """Whether the job is a training run or a trial of a search."""
+        return self.kind in FOLDERS
+
+    @property
+    def measures_cell(self) -> bool:
+        """Whether the job trains, profiles or predicts one cell."""
+        return self.kind in CELL_KINDS
+
+    @property
+    def prepares_input(self) -> bool:
+        """Whether the job prepares a dataset or a model. Its data files are beside its result."""
+        return self.kind in (DATASET, MODEL)
 
 
-def edges(plan: Plan) -> list[tuple[str, str]]:
-    """Pairs of rules: the first makes what the second reads."""
-    return sorted(
-        {(source[0], job[0]) for job, sources in _walk(plan).items() for source in sources}
+def planned_jobs(plan: Plan) -> list[PlannedJob]:
+    """Every job that a study can ask for; each job comes after the jobs whose outputs it reads."""
+    return [*result_jobs(plan), *document_jobs(plan)]
+
+
+def targets(plan: Plan) -> list[str]:
+    """Every file that can be asked for by name."""
+    return [path for job in planned_jobs(plan) for path in job.outputs]
+
+
+# Jobs that write a result in JSON -----------------------------------------------------------------
+
+
+def result_jobs(plan: Plan) -> list[PlannedJob]:
+    """The jobs that write a result: inputs, trials, choices, training runs, and profiles."""
+    jobs = [
+        *input_jobs(plan),
+        *cell_jobs(plan, "trial"),
+        *choice_jobs(plan),
+        *cell_jobs(plan, "train"),
+    ]
+    for measurement in (*MEASUREMENTS, PREDICT):
+        jobs += cell_jobs(plan, measurement)
+    return jobs
+
+
+def requested_jobs(plan: Plan) -> list[PlannedJob]:
+    """The jobs whose results a study asks for by name: training runs, trials, and profiles.
+
+    Other jobs run only because one of these needs them, or because they are asked for.
+    """
+    measurements = (*FOLDERS, *MEASUREMENTS)
+    return [job for measurement in measurements for job in cell_jobs(plan, measurement)]
+
+
+def input_jobs(plan: Plan) -> list[PlannedJob]:
+    """The jobs that prepare a dataset or a model.
+
+    Datasets come first, because a model may be pre-trained on one.
+    """
+    return [_input_job(plan, kind, name) for kind, name in plan.inputs()]
+
+
+def _input_job(plan: Plan, kind: str, name: str) -> PlannedJob:
+    corpus = plan.corpus(name) if kind == MODEL else None
+    return PlannedJob(
+        rule=f"prepare_{kind}" if corpus is None else "pretrain_model",
+        kind=kind,
+        name=name,
+        outputs=(plan.input_path(kind, name),),
+        inputs=() if corpus is None else (plan.input_path(DATASET, corpus),),
+        make_request=functools.partial(plan.input_request, kind, name),
     )
 
 
-def _walk(plan: Plan) -> dict[Job, list[Job]]:
-    """Every job that the report needs, with the jobs that it reads from."""
-    todo, found = [("report", None)], {}
-    while todo:
-        job = todo.pop()
-        if job not in found:
-            found[job] = _sources(plan, *job)
-            todo += found[job]
-    return found
+def cell_jobs(plan: Plan, measurement: str) -> list[PlannedJob]:
+    """The jobs of one measurement (train, trial, predict, memory, ...), in the study's order."""
+    return [_cell_job(plan, measurement, cell) for cell in plan.cells(measurement)]
 
 
-def _sources(plan: Plan, rule: str, key: object) -> list[Job]:
-    """The jobs that one job reads from."""
-    if rule == "report":
-        results = [(name, cell) for name in ("train", *MEASUREMENTS) for cell in plan.cells(name)]
-        names = dict.fromkeys([*outputs.page_tables(plan), *outputs.page_data(plan)])
-        drawn = [("figure", name) for name in outputs.figures(plan)]
-        return [
-            *drawn,
-            *[("claims_figure", None)] * ("claims" in names),
-            *map(_table, names),
-            *results,
-        ]
-    if rule == "figure":
-        return [_table(name) for name in outputs.FIGURE_TABLES[key]]
-    if rule in ("train", "trial"):
-        return _inputs(plan, key, rule)
-    if rule == "choose":
-        return [("trial", cell) for cell in plan.cells("trial") if cell.curve == key]
-    if rule == "pretrain_model":
-        return [("prepare_dataset", plan.corpus(key))]
-    return _tabled(plan, rule, key)
+def _cell_job(plan: Plan, measurement: str, cell: Cell) -> PlannedJob:
+    return PlannedJob(
+        rule=measurement,
+        kind=measurement,
+        name=cell.folder,
+        outputs=(plan.path(measurement, cell),),
+        inputs=_cell_inputs(plan, measurement, cell),
+        make_request=functools.partial(plan.request, measurement, cell),
+        cell=cell,
+    )
 
 
-def _tabled(plan: Plan, rule: str, key: object) -> list[Job]:
-    """What a table's job reads from: results, or other tables that the study can fill; what is no table reads nothing."""
-    if rule in ("collect", "collect_examples"):
-        measurement = outputs.TABLE_SOURCES.get(key, "train")
-        return [(measurement, cell) for cell in plan.cells(measurement)]
-    if rule == "claims_figure":
-        return [("claims", None), *map(_table, outputs.claim_tables(plan))]
-    if rule == "claims":
-        return [_table(name) for name in outputs.claim_inputs(plan)]
-    made = [name for name, own in RULES.items() if own == rule and name in outputs.DERIVED]
-    needed = dict.fromkeys(name for table in made for name in outputs.made_from(plan, table))
-    return [_table(name) for name in [*needed, *["examples"] * (rule in BY_EXAMPLE)]]
+def _cell_inputs(plan: Plan, measurement: str, cell: Cell) -> tuple[str, ...]:
+    """The paths that a cell's job reads.
+
+    A profile reads nothing: shapes come from the configuration.
+    """
+    if measurement not in FOLDERS:
+        return ()
+    prepared = plan.input_path(DATASET, cell.dataset), plan.input_path(MODEL, cell.model)
+    choice = outputs.selected(plan, cell) if measurement == "train" else []
+    return *prepared, *choice
 
 
-def _inputs(plan: Plan, cell: Cell, rule: str) -> list[Job]:
-    """What prepares a run's data and model, and chooses among the trials that it follows."""
-    model = "prepare_model" if plan.corpus(cell.model) is None else "pretrain_model"
-    choice = [("choose", cell.curve)] * bool(rule == "train" and outputs.selected(plan, cell))
-    return [("prepare_dataset", cell.dataset), (model, cell.model), *choice]
+def choice_jobs(plan: Plan) -> list[PlannedJob]:
+    """The jobs that choose among the trials of a curve, in the order of the curves."""
+    trials_by_curve: dict[Cell, list[Cell]] = {}
+    for cell in plan.cells("trial"):
+        trials_by_curve.setdefault(cell.curve, []).append(cell)
+    return [_choice_job(plan, curve, trials) for curve, trials in trials_by_curve.items()]
 
 
-def _table(name: str) -> Job:
-    return (RULES[name], None) if name in RULES else ("collect", name)
+def _choice_job(plan: Plan, curve: Cell, trials: list[Cell]) -> PlannedJob:
+    return PlannedJob(
+        rule="choose",
+        kind=CHOICE,
+        name=curve.folder,
+        outputs=(plan.choice_path(curve),),
+        inputs=tuple(plan.path("trial", cell) for cell in trials),
+        make_request=functools.partial(plan.choice, curve),
+        cell=curve,
+    )
+
+
+# Jobs that write tables, figures and texts --------------------------------------------------------
+
+
+def document_jobs(plan: Plan) -> list[PlannedJob]:
+    """The jobs that write what people read: tables, figures, the page, texts and exports."""
+    jobs = [_gathered_table(plan, table) for table in outputs.tables(plan)]
+    if plan.cells("train"):
+        jobs += _tables_of_runs(plan)
+    if outputs.claim_tables(plan):
+        jobs += _claims(plan)
+    jobs += [_figure(plan, figure) for figure in outputs.figures(plan)]
+    jobs.append(_page(plan))
+    return [*jobs, *_texts(plan)]
+
+
+def _document(
+    kind: str,
+    rule: str,
+    files: Iterable[str],
+    reads: Iterable[str],
+    request: Callable[..., dict],
+    *arguments: object,
+    name: str = "",
+) -> PlannedJob:
+    """A job of the report, whose request is `request(*arguments)`.
+
+    Its name is its rule's if none is given.
+    """
+    return PlannedJob(
+        rule=rule,
+        kind=kind,
+        name=name or rule,
+        outputs=tuple(files),
+        # A table may be both shown and drawn from: it is one input.
+        inputs=tuple(dict.fromkeys(reads)),
+        make_request=functools.partial(request, *arguments),
+    )
+
+
+def _table_files(*tables: str) -> list[str]:
+    return [f"{outputs.table_stem(table)}.{ending}" for table in tables for ending in TABLE_ENDINGS]
+
+
+def _figure_files(figure: str) -> list[str]:
+    return [f"{outputs.figure_stem(figure)}.{ending}" for ending in outputs.DRAWN]
+
+
+def _csv_files(tables: Iterable[str]) -> list[str]:
+    return [f"{outputs.table_stem(table)}.csv" for table in tables]
+
+
+def _results(plan: Plan, measurement: str) -> list[str]:
+    return [plan.path(measurement, cell) for cell in plan.cells(measurement)]
+
+
+def _gathered_table(plan: Plan, table: str) -> PlannedJob:
+    """A tidy table, gathered from the results of one measurement."""
+    files, reads = _table_files(table), _results(plan, outputs.TABLE_SOURCES[table])
+    return _document(TABLE, "collect", files, reads, outputs.table_request, plan, table, name=table)
+
+
+def _tables_of_runs(plan: Plan) -> Iterator[PlannedJob]:
+    """The scores by example, and the tables that are computed from the table of runs."""
+    runs, request = _results(plan, "train"), outputs.table_request
+    yield _document(TABLE, "collect_examples", [outputs.EXAMPLES], runs, request, plan, "examples")
+    for rule, (tables, request) in DERIVED_RULES.items():
+        reads = _csv_files(outputs.made_from(plan, tables[0]))
+        if rule in READ_EXAMPLES:
+            reads.append(outputs.EXAMPLES)
+        yield _document(TABLE, rule, _table_files(*tables), reads, request, plan)
+
+
+def _claims(plan: Plan) -> Iterator[PlannedJob]:
+    """The verdicts on published numbers: their table and their figure."""
+    files, reads = _table_files("claims"), _csv_files(outputs.claim_inputs(plan))
+    yield _document(TABLE, "claims", files, reads, outputs.claims_request, plan)
+    files, reads = _figure_files("claims"), _csv_files(["claims", *outputs.claim_tables(plan)])
+    yield _document(FIGURE, "claims_figure", files, reads, outputs.claims_figure_request, plan)
+
+
+def _figure(plan: Plan, figure: str) -> PlannedJob:
+    files, reads = _figure_files(figure), _csv_files(outputs.FIGURE_TABLES[figure])
+    return _document(
+        FIGURE, "figure", files, reads, outputs.figure_request, plan, figure, name=figure
+    )
+
+
+def _page(plan: Plan) -> PlannedJob:
+    tables = [*outputs.page_tables(plan), *outputs.page_data(plan)]
+    reads = [f"{outputs.figure_stem(figure)}.svg" for figure in outputs.page_figures(plan)]
+    reads += _csv_files(tables)
+    for table in outputs.page_data(plan):
+        if table in outputs.TABLE_SOURCES:
+            reads += _results(plan, outputs.TABLE_SOURCES[table])
+    return _document(PAGE, "report", [outputs.REPORT], reads, outputs.page_request, plan)
+
+
+def _texts(plan: Plan) -> Iterator[PlannedJob]:
+    """Texts for a paper and its artifact, and the exports: only made when asked for."""
+    if plan.cells("train"):
+        reads = text_outputs.numbers_tables(plan)
+        yield _document(TEXT, "numbers", outputs.NUMBERS, reads, text_outputs.numbers_request, plan)
+    reads = [*text_outputs.results(plan), *text_outputs.findings(plan)]
+    yield _document(
+        TEXT, "artifact", [outputs.ARTIFACT], reads, text_outputs.artifact_request, plan
+    )
+    reads = [*_csv_files(outputs.export_tables(plan)), *_results(plan, "train")]
+    yield _document(TEXT, "exports", [outputs.EXPORTS], reads, outputs.exports_request, plan)
+
+
+# The picture of the workflow ----------------------------------------------------------------------
+
+
+def required_jobs(jobs: Iterable[PlannedJob], path: str) -> list[PlannedJob]:
+    """The jobs that must run before the file at `path` can exist, its own job included.
+
+    Raises:
+        KeyError: none of the jobs writes `path`.
+    """
+    writers = {output: job for job in jobs for output in job.outputs}
+    paths_to_visit, required = [path], set()
+    while paths_to_visit:
+        job = writers[paths_to_visit.pop()]
+        if job.path not in required:
+            required.add(job.path)
+            paths_to_visit += job.inputs
+    return [job for job in dict.fromkeys(writers.values()) if job.path in required]
+
+
+def rule_counts(plan: Plan) -> dict[str, int]:
+    """Rule -> how many of its jobs the page needs."""
+    return dict(Counter(job.rule for job in required_jobs(planned_jobs(plan), outputs.REPORT)))
+
+
+def rule_edges(plan: Plan) -> list[tuple[str, str]]:
+    """Pairs of rules of the page's jobs: the second reads a file that the first writes."""
+    jobs = required_jobs(planned_jobs(plan), outputs.REPORT)
+    writers = {output: job.rule for job in jobs for output in job.outputs}
+    pairs = {(writers[path], job.rule) for job in jobs for path in job.inputs}
+    return sorted(pairs)

@@ -1,4 +1,4 @@
-"""What a rank and a granularity may be, from the shapes of the model's matrices."""
+"""The ranks and granularities that are possible, from the shapes of the model's matrices."""
 
 from rankwise.core.config import ConfigError
 
@@ -8,60 +8,82 @@ FILE = "config/methods.yaml"
 def check_rank(
     name: str, entry: dict, method: dict, optimizer: dict, model: dict, where: str
 ) -> None:
-    """1 <= rank <= the shorter side of every matrix that it applies to; tokens: the model's positions; percent: 100.
+    """Check that a rank is at least 1 and at most the shorter side of its matrices.
+
+    A rank in percent is at most 100. A rank that applies to no matrix of its own is at most the
+    model's width.
+
+    Args:
+        name: the entry's name in config/methods.yaml.
+        entry: the entry as written there.
+        method: the resolved options of the method.
+        optimizer: the resolved options of the optimizer.
+        model: the model's entry.
+        where: `file: key` of the grid's ranks.
 
     Raises:
         ConfigError: names the matrix.
     """
-    for options, key, given in (
-        (method, "options", entry["options"]),
-        (optimizer, "optimizer", entry["optimizer"]),
-    ):
-        if "rank" in options:
-            limit, why = _limit(options, model)
-            if not 1 <= options["rank"] <= limit:
-                file, field = (
-                    (FILE, f"{name}.{key}.rank") if "rank" in given else where.split(": ", 1)
-                )
-                raise ConfigError(
-                    file, field, options["rank"], f"ranks of {name} from 1 to {limit} ({why})"
-                )
+    for key, options in (("options", method), ("optimizer", optimizer)):
+        if "rank" not in options:
+            continue
+        limit, why = _largest_rank(options, model)
+        if not 1 <= options["rank"] <= limit:
+            if "rank" in entry[key]:
+                file, field = FILE, f"{name}.{key}.rank"
+            else:
+                file, field = where.split(": ", 1)
+            allowed = f"ranks of {name} from 1 to {limit} ({why})"
+            raise ConfigError(file, field, options["rank"], allowed)
 
 
-def _limit(options: dict, model: dict) -> tuple[int, str]:
+def _largest_rank(options: dict, model: dict) -> tuple[int, str]:
+    """The largest rank, and what limits it."""
     if options.get("rank_rule") == "percent":
         return 100, "percent"
     if "targets" not in options and "granularity" not in options:
         return model["hidden_size"], "the model's width"
-    shapes = {
-        role: model["modules"][role]["shape"] for role in options.get("targets", model["modules"])
-    }
-    sides = {role: min(viewed(shape, options)) for role, shape in shapes.items()}
-    smallest = min(sides, key=sides.get)
-    return int(sides[smallest]), f"its {smallest} matrix"
+    shorter_sides = {}
+    for role in options.get("targets", model["modules"]):
+        shape = model["modules"][role]["shape"]
+        shorter_sides[role] = min(viewed(shape, options))
+    smallest = min(shorter_sides, key=shorter_sides.get)
+    return int(shorter_sides[smallest]), f"its {smallest} matrix"
 
 
 def check_granularity(name: str, optimizer: dict, model: dict) -> None:
-    """Whether the granularity divides the sides of the model's matrices.
+    """Check that the granularity divides the sides of the model's matrices.
 
     Raises:
         ConfigError: names the first matrix that it does not divide.
     """
-    for role, module in model["modules"].items() if "granularity" in optimizer else ():
-        if optimizer["granularity"] <= 0 or any(
-            side != int(side) for side in viewed(module["shape"], optimizer)
-        ):
-            allowed = (
-                f"what divides both sides of {role}, {module['shape'][0]} x {module['shape'][1]}"
-            )
-            raise ConfigError(
-                FILE, f"{name}.optimizer.granularity", optimizer["granularity"], allowed
-            )
+    if "granularity" not in optimizer:
+        return
+    granularity = optimizer["granularity"]
+    for role, module in model["modules"].items():
+        m, n = module["shape"]
+        if granularity <= 0 or not _is_whole(viewed(module["shape"], optimizer)):
+            allowed = f"what divides both sides of {role}, {m} x {n}"
+            raise ConfigError(FILE, f"{name}.optimizer.granularity", granularity, allowed)
+
+
+def _is_whole(sides: tuple[float, float]) -> bool:
+    return all(side == int(side) for side in sides)
 
 
 def viewed(shape: list[int], options: dict) -> tuple[float, float]:
-    """The sides of a matrix as it is projected: rows cut in c pieces, or c rows joined where the rows are projected."""
+    """The sides of a matrix as it is projected with granularity c (VLoRP, arXiv 2505.01744).
+
+    Each row is cut into c pieces where the columns are projected; columns are cut where the rows
+    are.
+
+    Args:
+        shape: rows m and columns n.
+        options: of the optimizer: `side` and `granularity`.
+    """
     m, n = shape
     side, c = options.get("side", "short"), options.get("granularity", 1)
-    right = side == "right" or (side == "short" and m >= n) or (side in ("long", "both") and m < n)
-    return (m * c, n / c) if right else (m / c, n * c)
+    projects_columns = (
+        side == "right" or (side == "short" and m >= n) or (side in ("long", "both") and m < n)
+    )
+    return (m * c, n / c) if projects_columns else (m / c, n * c)

@@ -1,76 +1,115 @@
-"""What the request of each profile holds beside model, method and shapes, and where it runs. Standard library only."""
+"""Which settings each profile depends on, and which profiles need a GPU. Standard library only."""
+
+import math
 
 from rankwise.core.config import ConfigError
 
+# Measurement -> its folder of results. All others are profiles.
+FOLDERS = {"train": "runs", "trial": "search"}
 MEASUREMENTS = ("memory", "flops", "forward", "ledger", "fits", "throughput")
-PREDICT = "predict"  # a profile of every training, whether a study asks for it or not: what its job will need
-TIMED = (
-    "forward",
-    "throughput",
-)  # what they measure is the machine: in a study's own environment, and not from shapes
+# The profile that predicts what a training job will need. Every training run has one, whether the
+# study asks for it or not; schedulers are asked for that much memory and time.
+PREDICT = "predict"
+# Profiles that measure the machine, not the shapes: they run in the study's own environment.
+TIMED = ("forward", "throughput")
 
 
-def settings(measurement: str, grid: dict, study: dict, dataset: dict, tokens: int) -> dict:
-    """The settings of one measurement, and no others: what a request does not hold cannot rerun it."""
+def settings(  # noqa: PLR0911 - one return a measurement
+    measurement: str, grid: dict, study: dict, dataset: dict, tokens: int
+) -> dict:
+    """The settings that one profile depends on.
+
+    A setting that a request leaves out cannot rerun the profile, so each profile gets its own and
+    no others.
+
+    Args:
+        measurement: One of `MEASUREMENTS`, or `PREDICT`.
+        grid: The grid that asks for the profile; for `PREDICT`, the grid with its training
+            schedule.
+        study: The checked study.
+        dataset: The dataset's entry.
+        tokens: Length of a text in this grid.
+    """
     if measurement == PREDICT:
-        return _training(grid, study["device"], dataset)
-    where = {"device": grid["device"]}
-    threads = {"cpu_threads": study["cpu_threads"]}
-    accumulates = {"accumulation_steps": grid["accumulation_steps"]}
-    lengths = {"lengths_tokens": grid.get("lengths_tokens", [tokens])}
+        return _prediction(grid, study["device"], dataset)
+    match measurement:
+        case "memory":
+            return _picked(grid, "measured")
+        case "flops":
+            samples = dataset.get("train_samples")
+            return {**_picked(grid, "accumulation_steps"), "train_samples": samples}
+        case "forward":
+            return {
+                **_picked(grid, "device"),
+                "cpu_threads": study["cpu_threads"],
+                "lengths_tokens": grid.get("lengths_tokens", [tokens]),
+                "batch_sizes": grid.get("batch_sizes", [grid["batch_size"]]),
+            }
+        case "ledger":
+            return _picked(grid, "device", "measured", "checkpointing")
+        case "fits":
+            return {
+                **_picked(grid, "device", "memory_gib", "checkpointing"),
+                "lengths_tokens": grid.get("lengths_tokens", [tokens]),
+            }
+        case "throughput":
+            return {
+                **_picked(grid, "device", "accumulation_steps", "checkpointing"),
+                "cpu_threads": study["cpu_threads"],
+            }
+    raise ValueError(f"measurement: got {measurement!r}, allowed: {', '.join(MEASUREMENTS)}")
+
+
+def _picked(grid: dict, *names: str) -> dict:
+    return {name: grid[name] for name in names}
+
+
+def _prediction(schedule: dict, device: str, dataset: dict) -> dict:
+    """The settings of the prediction of a training run."""
     return {
-        "memory": {"measured": grid["measured"]},
-        "flops": {**accumulates, "train_samples": dataset.get("train_samples")},
-        "forward": {
-            **where,
-            **threads,
-            **lengths,
-            "batch_sizes": grid.get("batch_sizes", [grid["batch_size"]]),
-        },
-        "ledger": {**where, "measured": grid["measured"], "checkpointing": grid["checkpointing"]},
-        "fits": {
-            **where,
-            **lengths,
-            "memory_gib": grid["memory_gib"],
-            "checkpointing": grid["checkpointing"],
-        },
-        "throughput": {**where, **threads, **accumulates, "checkpointing": grid["checkpointing"]},
-    }[measurement]
-
-
-def _training(schedule: dict, device: str, dataset: dict) -> dict:
-    """The settings of a training's prediction; `updates` is None where the rows of the train split are not known."""
-    rows = dataset.get("train_samples") or dataset.get("generated", {}).get("rows", {}).get("train")
-    batch = schedule["batch_size"] * schedule["accumulation_steps"]
-    epochs = rows and schedule["epochs"] * -(-(rows - dataset["selection_rows"]) // batch)
-    kept = {
-        name: schedule[name] for name in ("accumulation_steps", "checkpointing", "eval_batch_size")
+        **_picked(schedule, "accumulation_steps", "checkpointing", "eval_batch_size"),
+        "device": device,
+        "updates": schedule["updates"] or _updates_of_epochs(schedule, dataset),
     }
-    return {**kept, "device": device, "updates": schedule["updates"] or epochs}
+
+
+def _updates_of_epochs(schedule: dict, dataset: dict) -> int | None:
+    """Updates in all epochs; None if the number of rows of the train split is not known."""
+    generated_rows = dataset.get("generated", {}).get("rows", {})
+    rows = dataset.get("train_samples") or generated_rows.get("train")
+    if not rows:
+        return None
+    batch_size = schedule["batch_size"] * schedule["accumulation_steps"]
+    # The selection slice is held out of the train split.
+    trained_rows = rows - dataset["selection_rows"]
+    return schedule["epochs"] * math.ceil(trained_rows / batch_size)
 
 
 def on_gpu(measurement: str, grid: dict) -> bool:
-    """Whether a profile needs a GPU: what is measured on one; predictions of what one would do need none."""
+    """Whether a profile needs a GPU. A prediction of what a GPU would do needs none."""
     measured = measurement in TIMED or (measurement == "ledger" and grid["measured"])
     return measured and grid["device"] == "cuda"
 
 
 def lengths(grid: dict, tokens: int) -> list[int]:
-    """Every sequence length (tokens) that a grid's measurements use, where the dataset's is `tokens`."""
+    """Every sequence length that the grid's measurements use; its texts have `tokens`."""
     return [tokens, *grid.get("lengths_tokens", [])]
 
 
 def check_lengths(grid: dict, model: str, positions: int, where: tuple[str, str]) -> None:
-    """Whether the model has the positions that the grid's own lengths ask for.
+    """Check that the model has positions for the lengths that the grid itself names.
+
+    Args:
+        grid: The grid of a study.
+        model: Name of the model, for the message.
+        positions: How many tokens the model has positions for.
+        where: File and key of the grid.
 
     Raises:
-        ConfigError: it has not.
+        ConfigError: a length is above `positions`.
     """
+    file, key = where
     for tokens in grid.get("lengths_tokens", []):
         if tokens > positions:
-            raise ConfigError(
-                where[0],
-                f"{where[1]}.lengths_tokens",
-                tokens,
-                f"at most {positions}, the positions of {model}",
-            )
+            allowed = f"at most {positions}, the positions of {model}"
+            raise ConfigError(file, f"{key}.lengths_tokens", tokens, allowed)

@@ -1,23 +1,50 @@
-"""What options a method or optimizer takes, read from its source: importing it would import torch.
+"""The options of a method or optimizer, with types and defaults, read from source.
 
-A module under methods/ or optim/ holds one class named like the file (`head_only.py` -> `HeadOnly`). The options of a method
-are the fields of its dataclass, those of an optimizer the arguments of its `__init__`; the defaults are the paper's.
+The options of a method are the fields of its dataclass and of the dataclasses that it inherits
+from; those of an optimizer are the arguments of its `__init__`, which may be inherited. Defaults
+are the paper's. Modules are named as Python names them: `rankwise.methods.lora`.
 """
 
 import ast
 import functools
-import json
+import operator
 from dataclasses import dataclass
-from pathlib import Path
+
+from rankwise.core.config import ConfigError
+from rankwise.study.class_source import ClassSource, has_foreign_base, lineage, main_class
 
 REQUIRED = object()
-SUPPLIED = ("self", "params", "lr", "seed")  # of an optimizer's arguments
-_TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str}
+SUPPLIED = ("self", "params", "lr", "seed")  # arguments of an optimizer that the workflow gives
+METHOD_BASE = ("rankwise.methods.parts.base", "Method")
+ALLOWED_ANNOTATIONS = (
+    "int, float, bool, str, Literal[...], X | None, Optional[X], Union[X, Y], "
+    "tuple[X, ...], list[X]"
+)
+ALLOWED_DEFAULTS = "numbers, texts, true, false, None, arithmetic on numbers, or a tuple of these"
+TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str}
+WORDS = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a text"}
+PLURALS = {"int": "integers", "float": "numbers", "bool": "true or false", "str": "names"}
+UNARY = {ast.UAdd: operator.pos, ast.USub: operator.neg}
+BINARY = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
 
 
 @dataclass(frozen=True)
 class Option:
-    """One field: its name, its annotation as written, and its default (`REQUIRED` where there is none)."""
+    """One option.
+
+    Attributes:
+        name: its name in config/methods.yaml.
+        annotation: its type, as the source has it.
+        default: as JSON has it (lists, not tuples); `REQUIRED` where there is none.
+    """
 
     name: str
     annotation: str
@@ -25,95 +52,309 @@ class Option:
 
     def accepts(self, value: object) -> bool:
         """Whether a value from YAML fits the annotation."""
-        return _accepts(_annotation(self.annotation), value)
+        return _accepts(_tree(self.annotation), value)
 
     @property
     def allowed(self) -> str:
-        """The annotation in words for an error message."""
-        node = _annotation(self.annotation)
-        if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
-            return ", ".join(str(value) for value in _literal(node))
-        words = {
-            "tuple[str, ...]": "a list of names",
-            "int": "an integer",
-            "float": "a number",
-            "bool": "true or false",
-        }
-        return words.get(self.annotation, self.annotation)
+        """The annotation in words, for error messages."""
+        return _in_words(_tree(self.annotation))
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether a text is a value here, and not a reference to a number of the cell."""
+        return any(
+            isinstance(node, ast.Name) and node.id == "str"
+            for node in ast.walk(_tree(self.annotation))
+        )
 
 
 @functools.cache
-def _annotation(text: str) -> ast.expr:
-    return ast.parse(text, mode="eval").body
+def options(module: str) -> dict[str, Option]:
+    """The options of a module's class in their order, those of base classes first.
+
+    Raises:
+        ConfigError: the class cannot be read, or an annotation or default is none that options may
+        have.
+    """
+    classes = lineage(module)
+    for place, cls in enumerate(classes):
+        if init := _function(cls, "__init__"):
+            return _arguments(cls, init, classes[place + 1 :])
+        if _is_dataclass(cls):
+            return _fields(classes[place:])
+        _refuse_fields_without_dataclass(cls)
+    if has_foreign_base(module):
+        cls = main_class(module)
+        raise ConfigError(
+            cls.file,
+            f"class {cls.name}",
+            "no __init__ of its own",
+            "an __init__ whose annotated arguments are the options, with their defaults",
+        )
+    return {}
 
 
-def _literal(node: ast.Subscript) -> tuple:
-    value = ast.literal_eval(node.slice)
-    return value if isinstance(value, tuple) else (value,)
+def _is_dataclass(cls: ClassSource) -> bool:
+    return any("dataclass" in ast.unparse(decorator) for decorator in cls.node.decorator_list)
+
+
+def _function(cls: ClassSource, name: str) -> ast.FunctionDef | None:
+    for statement in cls.node.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == name:
+            return statement
+    return None
+
+
+def _own_fields(cls: ClassSource) -> list[ast.AnnAssign]:
+    """The annotated names in the body of a class, less its class variables."""
+    return [
+        statement
+        for statement in cls.node.body
+        if isinstance(statement, ast.AnnAssign)
+        and "ClassVar" not in ast.unparse(statement.annotation)
+    ]
+
+
+def _refuse_fields_without_dataclass(cls: ClassSource) -> None:
+    for field in _own_fields(cls):
+        if not cls.module.startswith("rankwise.methods.parts."):
+            raise ConfigError(
+                cls.file,
+                f"class {cls.name}",
+                f"the field {ast.unparse(field.target)} and no @dataclass",
+                "@dataclass(frozen=True) above a class with fields",
+            )
+
+
+def _fields(classes: tuple[ClassSource, ...]) -> dict[str, Option]:
+    """The fields of a dataclass, those of the farthest base first.
+
+    A field that is defined again replaces the base's field in its place.
+    """
+    found = {}
+    for cls in reversed(classes):
+        for field in _own_fields(cls) if _is_dataclass(cls) else ():
+            name = ast.unparse(field.target)
+            if isinstance(field.value, ast.List):
+                raise ConfigError(
+                    cls.file,
+                    f"default of {cls.name}.{name}",
+                    ast.unparse(field.value),
+                    "a tuple: a dataclass has no lists as defaults",
+                )
+            found[name] = _option(cls, name, field.annotation, field.value)
+    return found
+
+
+def _arguments(
+    cls: ClassSource, init: ast.FunctionDef, bases: tuple[ClassSource, ...]
+) -> dict[str, Option]:
+    """The arguments of `__init__`.
+
+    If it has `**options`, the arguments of the next base's `__init__` come first.
+    """
+    found = {}
+    if init.args.kwarg:
+        for place, base in enumerate(bases):
+            if inherited := _function(base, "__init__"):
+                found |= _arguments(base, inherited, bases[place + 1 :])
+                break
+    positional = [*init.args.posonlyargs, *init.args.args]
+    without_default = len(positional) - len(init.args.defaults)
+    defaults = [None] * without_default + init.args.defaults + init.args.kw_defaults
+    for argument, default in zip([*positional, *init.args.kwonlyargs], defaults, strict=True):
+        if argument.arg not in SUPPLIED:
+            found[argument.arg] = _option(cls, argument.arg, argument.annotation, default)
+    return found
+
+
+def _option(
+    cls: ClassSource, name: str, annotation: ast.expr | None, default: ast.expr | None
+) -> Option:
+    """An option whose annotation and default have been checked.
+
+    Raises:
+        ConfigError: names the file, the class and the option.
+    """
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        text = annotation.value  # an annotation in quotes
+    else:
+        text = "nothing" if annotation is None else ast.unparse(annotation)
+    if annotation is None or not _is_supported(text):
+        raise ConfigError(cls.file, f"annotation of {cls.name}.{name}", text, ALLOWED_ANNOTATIONS)
+    if default is None:
+        return Option(name, text, REQUIRED)
+    key = f"default of {cls.name}.{name}"
+    try:
+        value = _evaluate(default)
+    except (ValueError, ArithmeticError, TypeError):
+        raise ConfigError(cls.file, key, ast.unparse(default), ALLOWED_DEFAULTS) from None
+    option = Option(name, text, value)
+    if not option.accepts(value):
+        raise ConfigError(cls.file, key, value, f"{option.allowed}, for the annotation is {text}")
+    return option
+
+
+def _evaluate(node: ast.expr) -> object:
+    """The value of a constant expression; tuples become lists, as in JSON."""
+    if isinstance(node, ast.Constant) and not isinstance(node.value, bytes | complex):
+        if node.value is not Ellipsis:
+            return node.value
+    elif isinstance(node, ast.Tuple | ast.List):
+        return [_evaluate(item) for item in node.elts]
+    elif isinstance(node, ast.UnaryOp) and type(node.op) in UNARY:
+        return UNARY[type(node.op)](_number(node.operand))
+    elif isinstance(node, ast.BinOp) and type(node.op) in BINARY:
+        return BINARY[type(node.op)](_number(node.left), _number(node.right))
+    raise ValueError("not a constant expression")
+
+
+def _number(node: ast.expr) -> int | float:
+    value = _evaluate(node)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("not a number")
+    return value
+
+
+# Class constants ----------------------------------------------------------------------------------
+
+
+@functools.cache
+def constant(module: str, name: str, default: object) -> object:
+    """The value of a constant (QUANTIZED, RELEASE) of a module's class or its nearest base.
+
+    Raises:
+        ConfigError: the value is an expression that only running it would tell.
+    """
+    for cls in lineage(module):
+        for statement in cls.node.body:
+            targets, value = _assignment(statement)
+            if name in targets and value is not None:
+                try:
+                    return ast.literal_eval(value)
+                except ValueError:
+                    raise ConfigError(
+                        cls.file, f"{cls.name}.{name}", ast.unparse(value), "a constant"
+                    ) from None
+    return default
+
+
+def _assignment(statement: ast.stmt) -> tuple[list[str], ast.expr | None]:
+    """The names that a statement assigns, and the value."""
+    if isinstance(statement, ast.Assign):
+        return [ast.unparse(target) for target in statement.targets], statement.value
+    if isinstance(statement, ast.AnnAssign):
+        return [ast.unparse(statement.target)], statement.value
+    return [], None
+
+
+@functools.cache
+def defines(module: str, name: str) -> bool:
+    """Whether a module's class, or a base of it other than `Method` itself, has a method `name`."""
+    return any(
+        _function(cls, name) is not None
+        for cls in lineage(module)
+        if (cls.module, cls.name) != METHOD_BASE
+    )
+
+
+# Annotations --------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _tree(annotation: str) -> ast.expr:
+    return ast.parse(annotation, mode="eval").body
+
+
+def _is_supported(annotation: str) -> bool:
+    try:
+        tree = _tree(annotation)
+    except SyntaxError:
+        return False
+    return _supports(tree)
+
+
+def _supports(node: ast.expr) -> bool:
+    if _is_none(node):
+        return True
+    if members := _union(node):
+        return all(_supports(member) for member in members)
+    if not isinstance(node, ast.Subscript):
+        return ast.unparse(node) in TYPES
+    kind = _container(node)
+    if kind == "Literal":
+        return all(isinstance(item, ast.Constant | ast.UnaryOp) for item in _items(node))
+    items, _ = _element_types(node)
+    if kind == "list" and len(_items(node)) != 1:
+        return False
+    return kind in ("tuple", "list") and bool(items) and all(_supports(item) for item in items)
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def _container(node: ast.Subscript) -> str:
+    """The name before the brackets: `tuple` in `tuple[int, ...]`, `Optional` in `Optional[int]`."""
+    name = ast.unparse(node.value).rpartition(".")[2]
+    return {"Tuple": "tuple", "List": "list"}.get(name, name)
+
+
+def _items(node: ast.Subscript) -> list[ast.expr]:
+    return node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+
+
+def _union(node: ast.expr) -> list[ast.expr]:
+    """The members of `X | Y`, `Union[X, Y]` or `Optional[X]`; empty for anything else."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return [node.left, node.right]
+    if isinstance(node, ast.Subscript) and _container(node) == "Union":
+        return _items(node)
+    if isinstance(node, ast.Subscript) and _container(node) == "Optional":
+        return [*_items(node), ast.Constant(None)]
+    return []
+
+
+def _element_types(node: ast.Subscript) -> tuple[list[ast.expr], bool]:
+    """The types in a tuple or list, and whether one type stands for any number of elements."""
+    items = _items(node)
+    if _container(node) == "list":
+        return items, True
+    if len(items) == 2 and isinstance(items[1], ast.Constant) and items[1].value is Ellipsis:
+        return items[:1], True
+    return items, False
 
 
 def _accepts(node: ast.expr, value: object) -> bool:
-    if isinstance(node, ast.Constant) and node.value is None:
+    if _is_none(node):
         return value is None
-    if isinstance(node, ast.BinOp):  # int | None
-        return _accepts(node.left, value) or _accepts(node.right, value)
-    if isinstance(node, ast.Subscript):
-        if ast.unparse(node.value) == "Literal":
-            return value in _literal(node)
-        items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        repeated = isinstance(items[-1], ast.Constant) and items[-1].value is Ellipsis
-        if not isinstance(value, list | tuple) or (not repeated and len(value) != len(items)):
-            return False
-        kinds = [items[0]] * len(value) if repeated else items
-        return all(_accepts(kind, item) for kind, item in zip(kinds, value, strict=True))
-    name = ast.unparse(node)
-    return isinstance(value, _TYPES[name]) and (name == "bool" or not isinstance(value, bool))
+    if members := _union(node):
+        return any(_accepts(member, value) for member in members)
+    if not isinstance(node, ast.Subscript):
+        name = ast.unparse(node)
+        # Python counts True as an integer, YAML does not.
+        return isinstance(value, TYPES[name]) and (name == "bool" or not isinstance(value, bool))
+    if _container(node) == "Literal":
+        return value in [ast.literal_eval(item) for item in _items(node)]
+    items, repeated = _element_types(node)
+    if not isinstance(value, list | tuple) or (not repeated and len(value) != len(items)):
+        return False
+    types = items * len(value) if repeated else items
+    return all(_accepts(kind, element) for kind, element in zip(types, value, strict=True))
 
 
-@functools.cache
-def options(path: Path) -> dict[str, Option]:
-    """The options of the module at `path`, in order; values as JSON has them (lists, not tuples)."""
-    body = _body(path)
-    built = [n for n in body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-    fields = [(n.target.id, n.annotation, n.value) for n in body if isinstance(n, ast.AnnAssign)]
-    given = _arguments(built[0].args) if built else fields
-    return {name: Option(name, ast.unparse(kind), _default(value)) for name, kind, value in given}
-
-
-@functools.cache
-def constant(path: Path, name: str, default: object) -> object:
-    """What the class at `path` says of itself in `name = literal` (QUANTIZED, RELEASE), or `default`."""
-    said = [
-        n.value
-        for n in _body(path)
-        if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == name
-    ]
-    return ast.literal_eval(said[0]) if said else default
-
-
-@functools.cache
-def defines(path: Path, name: str) -> bool:
-    """Whether the class at `path` has a method `name` of its own."""
-    return any(isinstance(n, ast.FunctionDef) and n.name == name for n in _body(path))
-
-
-def _body(path: Path) -> list[ast.stmt]:
-    """The body of the class named like the file."""
-    wanted = path.stem.replace("_", "")
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name.lower() == wanted]
-    if not classes:
-        raise ValueError(f"{path}: no class named like the file ({wanted}, whatever the case)")
-    return classes[0].body
-
-
-def _arguments(args: ast.arguments) -> list[tuple[str, ast.expr, ast.expr | None]]:
-    """(name, annotation, default) of every argument but those that the workflow itself supplies."""
-    positional = [*args.posonlyargs, *args.args]
-    defaults = [*[None] * (len(positional) - len(args.defaults)), *args.defaults, *args.kw_defaults]
-    every = zip([*positional, *args.kwonlyargs], defaults, strict=True)
-    return [(arg.arg, arg.annotation, value) for arg, value in every if arg.arg not in SUPPLIED]
-
-
-def _default(value: ast.expr | None) -> object:
-    return REQUIRED if value is None else json.loads(json.dumps(ast.literal_eval(value)))
+def _in_words(node: ast.expr) -> str:
+    if _is_none(node):
+        return "null"
+    if members := _union(node):
+        return " or ".join(_in_words(member) for member in members)
+    if not isinstance(node, ast.Subscript):
+        return WORDS[ast.unparse(node)]
+    if _container(node) == "Literal":
+        return ", ".join(str(ast.literal_eval(item)) for item in _items(node))
+    items, repeated = _element_types(node)
+    names = {ast.unparse(item) for item in items}
+    if len(names) > 1 or not names <= set(PLURALS):
+        return f"a list: {ast.unparse(node)}"
+    plural = PLURALS[names.pop()]
+    return f"a list of {plural}" if repeated else f"a list of {len(items)} {plural}"

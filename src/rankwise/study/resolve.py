@@ -1,209 +1,260 @@
-"""Resolve one method entry for one model and rank: defaults, references to the rank, limits."""
+"""Resolve a method's entry for one model and rank: fill in defaults, and check every value.
+
+The module also has the rules between keys, and between the entries of methods, models and datasets,
+that a schema cannot express.
+"""
 
 from pathlib import Path
 
 from rankwise.core.config import ConfigError
+from rankwise.core.paths import PACKAGE, own_folder
 from rankwise.study import claims
+from rankwise.study.class_source import file_of
 from rankwise.study.limits import FILE, check_granularity, check_rank
 from rankwise.study.options import REQUIRED, Option, constant, defines, options
 
-PACKAGE_DIR = Path(__file__).resolve().parents[1]
-DENSE = ("fp32", "bf16")  # the others are rankwise.models.quantized
+PACKAGE_DIR = PACKAGE  # the name that callers of this module use
+DENSE = ("fp32", "bf16")  # every other kind of storage is in rankwise.models.quantized
+MODELS, DATASETS = "config/models.yaml", "config/datasets.yaml"
+
+
+# Modules ------------------------------------------------------------------------------------------
 
 
 def module_options(folder: str, module: str, key: str) -> dict[str, Option]:
-    """The options of methods/<module>.py or optim/<module>.py."""
-    path = PACKAGE_DIR / folder / f"{module}.py"
-    if not path.is_file():
-        names = [file.stem for file in path.parent.glob("*.py") if file.stem != "__init__"]
-        raise ConfigError(FILE, key, module, names)
-    try:
-        return options(path)
-    except ValueError:
-        raise ConfigError(FILE, key, module, "a module with settings of its own") from None
+    """The options of methods/<module>.py or optim/<module>.py, packaged or the user's own.
+
+    Args:
+        folder: methods or optim.
+        module: the file's name without `.py`.
+        key: where the module is named in config/methods.yaml, for messages.
+
+    Raises:
+        ConfigError: there is no such file, or its class cannot be read.
+    """
+    if module not in module_names(folder):
+        raise ConfigError(FILE, key, module, module_names(folder))
+    return options(f"rankwise.{folder}.{module}")
+
+
+def module_names(folder: str) -> list[str]:
+    """The names of all files in methods/ or optim/, packaged and the user's own, sorted."""
+    names = set()
+    for place in (PACKAGE / folder, own_folder(folder)):
+        names |= {file.stem for file in place.glob("*.py") if file.stem != "__init__"}
+    return sorted(names)
+
+
+def module_path(folder: str, module: str) -> Path:
+    """The file of a method or optimizer that exists."""
+    return file_of(f"rankwise.{folder}.{module}")
 
 
 def observes(module: str) -> bool:
-    """Whether the method of methods/<module>.py has quantities for the history."""
-    return defines(PACKAGE_DIR / "methods" / f"{module}.py", "observe")
+    """Whether the method of methods/<module>.py reports quantities for the history."""
+    return defines(f"rankwise.methods.{module}", "observe")
 
 
-def _says(folder: str, module: str, name: str, default: object) -> object:
-    """A constant of the class in methods/<module>.py or optim/<module>.py."""
-    return constant(PACKAGE_DIR / folder / f"{module}.py", name, default)
+def _method_constant(module: str, name: str) -> bool:
+    """A constant of a method's class (QUANTIZED, PROMPT); false if it has none."""
+    return bool(constant(f"rankwise.methods.{module}", name, False))
 
 
 def takes_rank(entry: dict, name: str) -> bool:
-    """Whether the method or its optimizer has a rank that the entry leaves open; else it stands once in a grid, at rank 0."""
+    """Whether the method or its optimizer has a rank that the entry does not fix.
+
+    A method without such a rank stands once in a grid, at rank 0.
+    """
     method = module_options("methods", entry["module"], f"{name}.module")
     optimizer = module_options("optim", entry["optimizer"]["module"], f"{name}.optimizer.module")
-    return any(
-        "rank" in known and "rank" not in given
-        for known, given in ((method, entry["options"]), (optimizer, entry["optimizer"]))
-    )
+    in_method = "rank" in method and "rank" not in entry["options"]
+    in_optimizer = "rank" in optimizer and "rank" not in entry["optimizer"]
+    return in_method or in_optimizer
+
+
+# A method's entry ---------------------------------------------------------------------------------
 
 
 def resolve_method(name: str, entry: dict, model: dict, rank: int, where: str) -> dict:
-    """The entry with every option of its method and optimizer given, checked against their annotations.
+    """The entry with every option of its method and optimizer filled in and checked.
 
-    Option values `rank` and `hidden_size` stand for the cell's rank and the model's width; a rank in the entry is pinned.
+    Option values `rank` and `hidden_size` stand for the cell's rank and the model's width. A rank
+    in the entry is kept whatever the cell's rank is.
+
+    Args:
+        name: the entry's name in config/methods.yaml.
+        entry: the entry, with defaults of the schema.
+        model: the entry of the model.
+        rank: the cell's rank.
+        where: `file: key` of the grid's ranks, for messages.
 
     Raises:
-        ConfigError: an option is unknown, missing or of the wrong type; a target is not in the model; rank or granularity
-            does not fit its matrices; the method needs dense weights.
+        ConfigError: an option is unknown, missing or of the wrong type; a target is not in the
+            model; rank or granularity does not fit its matrices; the method needs dense weights.
     """
-    given = {key: value for key, value in entry["optimizer"].items() if key != "module"}
-    method = _fill(f"{name}.options", "methods", entry["module"], entry["options"], model, rank)
+    module, optimizer_module = entry["module"], entry["optimizer"]["module"]
+    optimizer_options = {key: value for key, value in entry["optimizer"].items() if key != "module"}
+    method = _fill(f"{name}.options", ("methods", module), entry["options"], model, rank)
     optimizer = _fill(
-        f"{name}.optimizer", "optim", entry["optimizer"]["module"], given, model, rank
+        f"{name}.optimizer", ("optim", optimizer_module), optimizer_options, model, rank
     )
-    _check_targets(name, method, model)
-    if entry["weights"] not in DENSE and not _says("methods", entry["module"], "QUANTIZED", False):
-        raise ConfigError(
-            FILE,
-            f"{name}.weights",
-            entry["weights"],
-            f"{' or '.join(DENSE)} under {entry['module']}",
-        )
-    if entry["dense"] and "rank" not in optimizer:
-        raise ConfigError(
-            FILE,
-            f"{name}.dense",
-            entry["dense"],
-            f"nothing: {entry['optimizer']['module']} projects no gradient",
-        )
+    for target in method.get("targets") or ():
+        if target not in model["modules"]:
+            raise ConfigError(FILE, f"{name}.options.targets", target, model["modules"])
+    _check_storage(name, entry, optimizer)
     check_granularity(name, optimizer, model)
-    if not _says("methods", entry["module"], "PROMPT", False):
+    if not _method_constant(module, "PROMPT"):
         check_rank(name, entry, method, optimizer, model, where)
-    return {
-        **entry,
-        "options": method,
-        "optimizer": {"module": entry["optimizer"]["module"], **optimizer},
-    }
+    return {**entry, "options": method, "optimizer": {"module": optimizer_module, **optimizer}}
+
+
+def _fill(key: str, source: tuple[str, str], given: dict, model: dict, rank: int) -> dict:
+    """Every option of a module: the value given in the entry, or the default."""
+    known = module_options(*source, key)
+    for name in given:
+        if name not in known:
+            raise ConfigError(FILE, key, name, list(known) or "no options")
+    references = {"rank": rank, "hidden_size": model["hidden_size"]}
+    filled = {}
+    for name, option in known.items():
+        default = rank if name == "rank" else option.default
+        value = given.get(name, default)
+        if value is REQUIRED:
+            raise ConfigError(FILE, f"{key}.{name}", "nothing", option.allowed)
+        if isinstance(value, str) and not option.takes_text:
+            value = references.get(value, value)
+        if not option.accepts(value):
+            raise ConfigError(FILE, f"{key}.{name}", value, option.allowed)
+        filled[name] = value
+    return filled
+
+
+def _check_storage(name: str, entry: dict, optimizer: dict) -> None:
+    """Check that the method works on such a base, and that `dense` exempts from a projection."""
+    module, stored = entry["module"], entry["weights"]
+    if stored not in DENSE and not _method_constant(module, "QUANTIZED"):
+        allowed = f"{' or '.join(DENSE)} under {module}"
+        raise ConfigError(FILE, f"{name}.weights", stored, allowed)
+    if entry["dense"] and "rank" not in optimizer:
+        allowed = f"nothing: {entry['optimizer']['module']} projects no gradient"
+        raise ConfigError(FILE, f"{name}.dense", entry["dense"], allowed)
 
 
 def check_length(name: str, method: dict, model: dict, tokens: int, where: tuple[str, str]) -> None:
     """Whether a text fits behind a method's virtual tokens.
 
+    Args:
+        name: the entry's name.
+        method: the resolved entry.
+        model: the model's entry.
+        tokens: the longest text of the grid.
+        where: file and key of the grid, for messages.
+
     Raises:
-        ConfigError: together they are more than the model's positions.
+        ConfigError: virtual tokens and text are more than the model's positions.
     """
-    rank, positions = method["options"].get("rank", 0), model["max_positions_tokens"]
-    if _says("methods", method["module"], "PROMPT", False) and not 1 <= rank <= positions - tokens:
-        allowed = (
-            f"1 to {positions - tokens} virtual tokens of {name} before {tokens} tokens of text"
-        )
+    if not _method_constant(method["module"], "PROMPT"):
+        return
+    rank, room = method["options"].get("rank", 0), model["max_positions_tokens"] - tokens
+    if not 1 <= rank <= room:
+        allowed = f"1 to {room} virtual tokens of {name} before {tokens} tokens of text"
         raise ConfigError(where[0], f"{where[1]}.ranks", rank, allowed)
 
 
 def check_release(name: str, optimizer: dict, schedule: dict, where: tuple[str, str]) -> None:
-    """Whether a schedule can be had with gradients released: a step inside backward is taken once, and unclipped.
+    """Check that a schedule is possible with gradients released.
+
+    A step inside backward is taken once, and its gradients are not clipped.
 
     Raises:
-        ConfigError: the schedule accumulates or clips, and the optimizer steps inside backward.
+        ConfigError: the schedule accumulates or clips gradients, and the optimizer steps inside
+        backward.
     """
-    if (
-        not optimizer.get("release")
-        or _says("optim", optimizer["module"], "RELEASE", "fused") == "gathered"
-    ):
+    if not optimizer.get("release"):
         return
-    for key, needed in (("accumulation_steps", 1), ("max_gradient_norm", None)):
-        if schedule[key] != needed:
-            words = f"{'null' if needed is None else needed} with {name}, which steps inside backward (release)"
-            raise ConfigError(where[0], f"{where[1]}.{key}", schedule[key], words)
+    if constant(f"rankwise.optim.{optimizer['module']}", "RELEASE", "fused") == "gathered":
+        return  # projections are accumulated and clipped, so nothing is lost
+    inside = f"with {name}, which steps inside backward (release)"
+    if schedule["accumulation_steps"] != 1:
+        key = f"{where[1]}.accumulation_steps"
+        raise ConfigError(where[0], key, schedule["accumulation_steps"], f"1 {inside}")
+    if schedule["max_gradient_norm"] is not None:
+        key = f"{where[1]}.max_gradient_norm"
+        raise ConfigError(where[0], key, schedule["max_gradient_norm"], f"null {inside}")
 
 
-def _fill(key: str, folder: str, module: str, given: dict, model: dict, rank: int) -> dict:
-    known = module_options(folder, module, key)
-    values = {"rank": rank, "hidden_size": model["hidden_size"]}
-    for option in given:
-        if option not in known:
-            raise ConfigError(FILE, key, option, list(known) or "no options")
-    filled = {}
-    for option in known.values():
-        value = given.get(option.name, rank if option.name == "rank" else option.default)
-        if value is REQUIRED:
-            raise ConfigError(FILE, f"{key}.{option.name}", "nothing", option.allowed)
-        if "str" not in option.annotation and isinstance(value, str):
-            value = values.get(value, value)
-        if not option.accepts(value):
-            raise ConfigError(FILE, f"{key}.{option.name}", value, option.allowed)
-        filled[option.name] = value
-    return filled
-
-
-def _check_targets(name: str, method: dict, model: dict) -> None:
-    for target in method.get("targets", ()):
-        if target not in model["modules"]:
-            raise ConfigError(FILE, f"{name}.options.targets", target, model["modules"])
+# Models and datasets ------------------------------------------------------------------------------
 
 
 def check_sources(library: dict[str, dict]) -> None:
-    """Rules between keys and between entries, which a schema cannot say in one sentence.
+    """Check the rules between keys and between entries that a schema cannot say in one sentence.
 
     Raises:
-        ConfigError: an entry has no or several sources, a source lacks its check, a dataset lacks its splits or
-            classes, or a claim cannot be decided as it stands.
+        ConfigError: an entry has no or several sources, a source lacks its check, a dataset lacks
+            its splits or classes, or a claim cannot be decided as it stands.
     """
     claims.check(library)
     for name, entry in library["datasets"].items():
-        _one_of(entry, ("hub", "files", "generated"), "config/datasets.yaml", name)
+        _check_one_source(entry, ("hub", "files", "generated"), DATASETS, name)
         _check_dataset(name, entry)
     for name, entry in library["models"].items():
         if weights := entry.get("weights"):
-            _one_of(weights, ("hub", "files", "pretrain"), "config/models.yaml", f"{name}.weights")
-            for source, wanted in (("hub", "revision"), ("files", "sha256")):
-                if source in weights and wanted not in weights:
-                    raise ConfigError(
-                        "config/models.yaml",
-                        f"{name}.weights.{wanted}",
-                        "nothing",
-                        f"the {wanted} of {source}",
-                    )
+            _check_weights(f"{name}.weights", weights)
 
 
-def _one_of(entry: dict, sources: tuple[str, ...], file: str, key: str) -> None:
-    there = [source for source in sources if source in entry]
-    if len(there) != 1:
-        raise ConfigError(
-            file, key, ", ".join(there) or "no source", f"exactly one of {', '.join(sources)}"
-        )
+def _check_weights(key: str, weights: dict) -> None:
+    _check_one_source(weights, ("hub", "files", "pretrain"), MODELS, key)
+    for source, proof in (("hub", "revision"), ("files", "sha256")):
+        if source in weights and proof not in weights:
+            raise ConfigError(MODELS, f"{key}.{proof}", "nothing", f"the {proof} of {source}")
+
+
+def _check_one_source(entry: dict, sources: tuple[str, ...], file: str, key: str) -> None:
+    given = [source for source in sources if source in entry]
+    if len(given) != 1:
+        got = ", ".join(given) or "no source"
+        raise ConfigError(file, key, got, f"exactly one of {', '.join(sources)}")
 
 
 def _check_dataset(name: str, entry: dict) -> None:
-    file = "config/datasets.yaml"
     splits = entry["generated"]["rows"] if "generated" in entry else entry.get("splits", {})
-    for key, split in (
-        (f"{name}.report_split", entry["report_split"]),
-        (f"{name}.splits", "train"),
-    ):
+    needed = {f"{name}.report_split": entry["report_split"], f"{name}.splits": "train"}
+    for key, split in needed.items():
         if split not in splits:
-            raise ConfigError(file, key, split, ", ".join(splits) or "splits with a file each")
-    for key in ("label", "classes") if entry["task"] == "classification" else ():
+            allowed = ", ".join(splits) or "splits with a file each"
+            raise ConfigError(DATASETS, key, split, allowed)
+    if entry["task"] != "classification":
+        return
+    for key in ("label", "classes"):
         if key not in entry:
-            raise ConfigError(file, f"{name}.{key}", "nothing", f"the {key} of a classification")
+            raise ConfigError(
+                DATASETS, f"{name}.{key}", "nothing", f"the {key} of a classification"
+            )
 
 
 def check_pair(
     library: dict[str, dict], model: str, dataset: str, tokens: int, where: tuple[str, str]
 ) -> None:
-    """Whether a model can do a dataset's task at a length; `where` is the file and key of the grid.
+    """Whether a model can do a dataset's task at a length of text.
+
+    Args:
+        library: the checked entries.
+        model: the model's name.
+        dataset: the dataset's name.
+        tokens: the length of a text in this grid.
+        where: file and key of the grid, for messages.
 
     Raises:
         ConfigError: the model has no head for the task, or not so many positions.
     """
     entry, data = library["models"][model], library["datasets"][dataset]
     if data["task"] not in entry["head"]:
-        raise ConfigError(
-            *where, data["task"], f"tasks that {model} has a head for: {', '.join(entry['head'])}"
-        )
-    if tokens > entry["max_positions_tokens"]:
-        given_here = tokens != data["max_length_tokens"]
-        file, key = (
-            (where[0], f"{where[1]}.sequence_length_tokens")
-            if given_here
-            else ("config/datasets.yaml", f"{dataset}.max_length_tokens")
-        )
-        raise ConfigError(
-            file, key, tokens, f"at most {entry['max_positions_tokens']}, the positions of {model}"
-        )
+        allowed = f"tasks that {model} has a head for: {', '.join(entry['head'])}"
+        raise ConfigError(*where, data["task"], allowed)
+    positions = entry["max_positions_tokens"]
+    if tokens > positions:
+        if tokens == data["max_length_tokens"]:
+            file, key = DATASETS, f"{dataset}.max_length_tokens"
+        else:
+            file, key = where[0], f"{where[1]}.sequence_length_tokens"
+        raise ConfigError(file, key, tokens, f"at most {positions}, the positions of {model}")

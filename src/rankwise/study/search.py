@@ -1,9 +1,13 @@
-"""A search: every method of a grid tries as many settings as every other, on train and the selection slice alone.
+"""A search: every method of a grid tries as many settings as every other, and reads only the train
+split.
 
-A trial is called by its settings, not by a number, so a value added anywhere is a new trial and moves no other. Its request is
-that of a training whose reported split is the selection slice: it has no use for the other. What a search chooses is known only
-when it has run, so the request of a run that follows leaves those settings open and holds the digest of the choice's request,
-which holds those of the trials. Standard library only: the plan imports this.
+A trial is named after its settings, not numbered: a value that is added anywhere is a new trial and
+renames no other. The request of a trial is that of a training run whose reported split is the
+selection slice, so a trial never reads the test split.
+
+What a search chooses is known only once it has run. The request of a run that follows a search
+therefore leaves the searched settings open and holds the digest of the choice's request, which in
+turn holds the digests of the trials' requests. Standard library only: the plan imports this module.
 """
 
 import itertools
@@ -16,116 +20,170 @@ from rankwise.core.config import ConfigError, pick, without
 from rankwise.study.grids import Cell
 from rankwise.study.resolve import module_options
 
-SETTLED = "rankwise.study.search_choice"  # what a run that follows a search executes beside others
+# The module that a run which follows a search loads to apply the choice.
+SETTLED = "rankwise.study.search_choice"
 RATES = ("learning_rates", "learning_rate_factors")
-PARTS = {"options": "methods", "optimizer": "optim"}  # of a method's entry -> where its module lies
+# Part of a method's entry -> the folder of the module that takes its options.
+PARTS = {"options": "methods", "optimizer": "optim"}
 Where = tuple[str, str]  # file, key
+# One searched setting: its part of the entry (or "learning_rate"), the option's name, its values.
+Setting = tuple[str, str, list]
 
 
 def trials(search: dict, name: str, method: dict, where: Where) -> dict[str, dict]:
-    """Trial -> what it changes in the entry `method`, called `name`: learning_rate, options, optimizer.
+    """The trials of one method.
+
+    Args:
+        search: The grid's `search`.
+        name: The method's name.
+        method: The method's entry with the study's overrides.
+        where: File and key of the search.
+
+    Returns:
+        Trial -> what it changes in the entry: `learning_rate`, `options`, `optimizer`.
 
     Raises:
-        ConfigError: the method has no such option, values are the same, or both kinds of learning rate are given.
+        ConfigError: the method has no such option, two trials would be the same, or both kinds of
+            learning rate are given.
     """
     values = _values(search, name, where)
-    found = {}
-    rates = values.get("learning_rates") or [
-        r * method["learning_rate"] for r in values.get("learning_rate_factors", [1])
-    ]
-    lists = [
-        ("learning_rate", "", [float(f"{rate:.6g}") for rate in rates]),
-        *_options(values, name, method, where),
-    ]
-    for case in itertools.product(*(some for _, _, some in lists)):
-        trial: dict = {part: {} for part in PARTS}
-        for (part, option, _), value in zip(lists, case, strict=True):
-            trial |= {part: {**trial[part], option: value}} if option else {part: value}
-        found[
-            "-".join(
-                _word(option or "lr", value)
-                for (_, option, _), value in zip(lists, case, strict=True)
-            )
-        ] = trial
-    if len(found) < math.prod(len(some) for _, _, some in lists):
-        raise ConfigError(*where, ", ".join(found), f"values of {name} that differ")
-    return found
+    rates = _learning_rates(values, method)
+    settings = [("learning_rate", "", rates), *_options(values, name, method, where)]
+    changes_by_trial = {}
+    for chosen in itertools.product(*(choices for _, _, choices in settings)):
+        trial, changes = _trial(settings, chosen)
+        changes_by_trial[trial] = changes
+    if len(changes_by_trial) < math.prod(len(choices) for _, _, choices in settings):
+        raise ConfigError(*where, ", ".join(changes_by_trial), f"values of {name} that differ")
+    return changes_by_trial
 
 
 def _values(search: dict, name: str, where: Where) -> dict:
-    """The values that one method tries: what stands below its name replaces what stands for all."""
+    """The values that one method tries.
+
+    Values below the method's name replace those for all methods.
+    """
+    file, key = where
     own = search["methods"].get(name, {})
-    for given, key in ((search, where[1]), (own, f"{where[1]}.methods.{name}")):
+    for given, given_key in ((search, key), (own, f"{key}.methods.{name}")):
         if set(RATES) <= set(given):
-            raise ConfigError(where[0], key, " and ".join(RATES), "one of them")
-    return {**(without(search, RATES) if set(RATES) & set(own) else search), **own}
+            raise ConfigError(file, given_key, " and ".join(RATES), "one of them")
+    has_own_rates = bool(set(RATES) & set(own))
+    shared = without(search, RATES) if has_own_rates else search
+    return {**shared, **own}
 
 
-def _options(
-    values: dict, name: str, method: dict, where: Where
-) -> Iterator[tuple[str, str, list]]:
-    """(part of the entry, option, its values)."""
+def _learning_rates(values: dict, method: dict) -> list[float]:
+    """The learning rates to try, to 6 digits.
+
+    A product such as 3 * 1e-3 has noise in its last digits.
+    """
+    factors = values.get("learning_rate_factors", [1])
+    multiples = [factor * method["learning_rate"] for factor in factors]
+    rates = values.get("learning_rates") or multiples
+    return [float(f"{rate:.6g}") for rate in rates]
+
+
+def _options(values: dict, name: str, method: dict, where: Where) -> Iterator[Setting]:
+    """The searched options of a method and of its optimizer."""
+    file, key = where
     for part, folder in PARTS.items():
         module = method["module"] if part == "options" else method["optimizer"]["module"]
+        # The rank is not searched: it tells cells apart.
         known = sorted({*module_options(folder, module, f"{name}.{part}")} - {"rank"})
-        for option, some in values[part].items():
+        for option, choices in values[part].items():
             if option not in known:
-                words = f"what {name} has ({', '.join(known) or 'none'}); what only some methods have stands below methods.NAME"
-                raise ConfigError(where[0], f"{where[1]}.{part}", option, words)
-            yield part, option, some
+                allowed = (
+                    f"what {name} has ({', '.join(known) or 'none'}); "
+                    "what only some methods have stands below methods.NAME"
+                )
+                raise ConfigError(file, f"{key}.{part}", option, allowed)
+            yield part, option, choices
+
+
+def _trial(settings: list[Setting], chosen: tuple) -> tuple[str, dict]:
+    """The name of a trial and what it changes, from the value `chosen` for each setting."""
+    words = []
+    changes: dict = {part: {} for part in PARTS}
+    for (part, option, _), value in zip(settings, chosen, strict=True):
+        words.append(_word(option or "lr", value))
+        if option:
+            changes[part][option] = value
+        else:
+            changes[part] = value
+    return "-".join(words), changes
 
 
 def _word(name: str, value: object) -> str:
-    """`lr0.003`, `alpha16`: what a path can hold."""
+    """`lr0.003`, `alpha16`: a name and its value as a path can hold them."""
     return name + re.sub(r"[^A-Za-z0-9_.+]+", "-", str(value))
 
 
 def check_budget(search: dict, methods: dict[Cell, dict[str, dict]], where: Where) -> None:
-    """Whether every curve tries as many different settings; `methods` has the resolved entry of each trial, by curve.
+    """Check that every curve tries as many different settings as every other.
+
+    Args:
+        search: The grid's `search`.
+        methods: Curve -> trial -> the method's resolved entry.
+        where: File and key of the search.
 
     Raises:
-        ConfigError: says how many each method has, names one of which two trials are the same, or one that the grid has not.
+        ConfigError: the methods have different numbers of trials, two trials of a curve resolve to
+            the same settings, or `search.methods` names a method that the grid does not have.
     """
+    file, key = where
+    trials_by_method = {curve.method: entries for curve, entries in methods.items()}
     for name in search["methods"]:
-        pick({curve.method: curve for curve in methods}, name, where[0], f"{where[1]}.methods")
-    counts = {curve.method: len(trials) for curve, trials in methods.items()}
+        pick(trials_by_method, name, file, f"{key}.methods")
+    counts = {name: len(entries) for name, entries in trials_by_method.items()}
     if len(set(counts.values())) > 1:
-        got = ", ".join(f"{name} {number}" for name, number in counts.items())
-        raise ConfigError(
-            *where,
-            got,
-            "as many trials for each method; methods.NAME gives one more values of its own",
-        )
-    for curve, trials in methods.items():
-        if len({provenance.digest(method) for method in trials.values()}) < len(trials):
-            raise ConfigError(*where, ", ".join(trials), f"trials of {curve.folder} that differ")
+        got = ", ".join(f"{name} {count}" for name, count in counts.items())
+        allowed = "as many trials for each method; methods.NAME gives one more values of its own"
+        raise ConfigError(file, key, got, allowed)
+    for curve, entries in methods.items():
+        if len({provenance.digest(entry) for entry in entries.values()}) < len(entries):
+            allowed = f"trials of {curve.folder} that differ"
+            raise ConfigError(file, key, ", ".join(entries), allowed)
 
 
 def settings(trial: dict, method: dict) -> dict:
-    """The values of a trial as they stand in its resolved entry, where `rank` has become a number."""
+    """The searched settings with their values in the resolved entry.
+
+    There `rank` has become a number.
+    """
     options = {part: {name: method[part][name] for name in trial[part]} for part in PARTS}
     return {"learning_rate": method["learning_rate"], **options}
 
 
 def trial_request(training: dict, schedule: dict, trial: dict) -> dict:
-    """The request of a trial, from that of a training."""
-    dataset = {**training["dataset"], "report_split": "selection"}
-    schedule = {**training["schedule"], **schedule}
+    """The request of a trial.
+
+    Args:
+        training: The request that a training run with the trial's settings would have.
+        schedule: What the search changes in the schedule.
+        trial: What the trial changes in the method's entry.
+    """
     return {
         **training,
-        "dataset": dataset,
-        "schedule": schedule,
+        "dataset": {**training["dataset"], "report_split": "selection"},
+        "schedule": {**training["schedule"], **schedule},
         "trial": settings(trial, training["method"]),
     }
 
 
 def open_request(training: dict, trials: dict[str, dict], choice: dict) -> dict:
-    """The request of a training that follows a search: without the settings that `choice`, a request, will choose."""
-    searched = {part: tuple(next(iter(trials.values()))[part]) for part in PARTS}
-    method = {**without(training["method"], ("learning_rate",))}
-    method |= {part: without(method[part], names) for part, names in searched.items()}
-    return {
-        **training,
-        "method": method,
-        "inputs": {**training["inputs"], "search": provenance.digest(choice)},
-    }
+    """The request of a training run that follows a search.
+
+    It leaves open the settings that the search chooses.
+
+    Args:
+        training: The request of the run if there were no search.
+        trials: Trial -> what it changes in the method's entry.
+        choice: The request of the choice among the trials.
+    """
+    any_trial = next(iter(trials.values()))  # all trials of a search change the same settings
+    method = without(training["method"], ("learning_rate",))
+    for part in PARTS:
+        method[part] = without(method[part], tuple(any_trial[part]))
+    inputs = {**training["inputs"], "search": provenance.digest(choice)}
+    return {**training, "method": method, "inputs": inputs}

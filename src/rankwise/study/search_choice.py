@@ -1,6 +1,8 @@
-"""What a search settles: the choice among its trials, by loss on the selection slice, and runs with the settings chosen.
+"""The choice among the trials of a search, by loss on the selection slice, and its use in the runs
+that follow.
 
-Standard library only. Training loads this by name, so that an edit of it reruns searches' choices and what follows them.
+Standard library only. Training loads this module by name, so an edit of it reruns the choices of
+searches and the runs that follow them.
 """
 
 import math
@@ -14,93 +16,141 @@ PARTS = ("options", "optimizer")  # of a method's settings, beside its learning 
 
 
 def best(tried: list[tuple[str, float, float | None]]) -> str | None:
-    """Of (trial, learning rate, selection loss in nats) of each run, the trial with the lowest mean loss over its runs.
+    """The trial with the lowest mean loss over its runs.
 
-    A trial of which a run failed (loss None) is out; of equals, the lowest learning rate; None if all are out.
+    Of trials with equal losses it is the one with the lowest learning rate.
+
+    Args:
+        tried: Trial, learning rate, and loss on the selection slice (nats) of each run; a run that
+            failed has the loss None, and its trial cannot be chosen.
+
+    Returns:
+        The trial's name, or None if every trial has a failed run.
     """
-    losses: dict[tuple[float, str], list] = {}
-    for trial, rate, loss in tried:
-        losses.setdefault((rate, trial), []).append(loss)
-    sound = [
-        (math.fsum(some) / len(some), *key) for key, some in losses.items() if None not in some
-    ]
-    return min(sound)[2] if sound else None
+    losses_by_trial: dict[tuple[float, str], list[float | None]] = {}
+    for trial, rate, run_loss in tried:
+        losses_by_trial.setdefault((rate, trial), []).append(run_loss)
+    candidates = []
+    for (rate, trial), losses in losses_by_trial.items():
+        if None not in losses:
+            candidates.append((math.fsum(losses) / len(losses), rate, trial))
+    if not candidates:
+        return None
+    _, _, trial = min(candidates)
+    return trial
 
 
-def loss(found: dict) -> float | None:
-    """The selection loss (nats) of a trial's result; None where it failed."""
-    return found["metrics"]["eval_loss_nats"] if found["status"] == "ok" else None
+def loss(trial: dict) -> float | None:
+    """The loss on the selection slice (nats) in a trial's result; None if the trial failed."""
+    return trial["metrics"]["eval_loss_nats"] if trial["status"] == "ok" else None
 
 
 def choose(request: dict) -> dict:
-    """The settings `selected` by a search, and every run of its `trials`; a status and a reason if no trial ended well.
+    """Choose among the trials of a search.
+
+    Args:
+        request: The choice's request, which lists the trials' results with the digests of their
+            requests.
+
+    Returns:
+        `trials`, one row for each run, and the settings `selected`; instead of these a `status` and
+        a `reason` if no trial ended well.
 
     Raises:
-        ValueError: a trial answers another request than the one planned.
+        FileNotFoundError: a trial's result is not there.
+        ValueError: a trial answers another request than the planned one.
     """
-    runs = [
-        (one["trial"], _answer(Path(one["result"]), one["digest"])) for one in request["trials"]
+    results = [
+        (run["trial"], _read(Path(run["result"]), run["digest"])) for run in request["trials"]
     ]
-    trials = [
-        {"trial": name, "seed": found["request"]["cell"]["seed"], **found["request"]["trial"], "status": found["status"],
-         "selection_loss_nats": loss(found)}
-        for name, found in runs
-    ]  # fmt: skip
+    trials = [_row(name, run_result) for name, run_result in results]
     chosen = best(
-        [(one["trial"], one["learning_rate"], one["selection_loss_nats"]) for one in trials]
+        [(row["trial"], row["learning_rate"], row["selection_loss_nats"]) for row in trials]
     )
     if chosen is None:
-        counts = Counter(one["status"] for one in trials if one["status"] != "ok").most_common()
-        words = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in counts)
-        first = next(found for _, found in runs if found["status"] == counts[0][0])
-        reason = f"no trial of the search ended well: {words}; the first: {first['reason']}"
-        return {"status": first["status"], "reason": reason, "trials": trials}
-    settings = next(found["request"]["trial"] for name, found in runs if name == chosen)
+        return {**_failure([run_result for _, run_result in results]), "trials": trials}
+    settings = next(
+        run_result["request"]["trial"] for name, run_result in results if name == chosen
+    )
     return {"selected": {"trial": chosen, **settings}, "trials": trials}
 
 
-def settle(request: dict) -> tuple[dict, dict]:
-    """A training request with the settings that its search chose, and what the run's result says of them.
-
-    If no trial ended well, the result is the search's status, with its reason.
-
-    Raises:
-        FileNotFoundError: the search's choice is not there.
-        ValueError: it answers another request than the one planned.
-    """
-    cell = request["cell"]
-    file = (
-        FOLDER
-        / cell["model"]
-        / cell["dataset"]
-        / cell["method"]
-        / f"r{cell['rank']}"
-        / "selected.json"
-    )
-    found = _answer(file, request["inputs"]["search"])
-    if found["status"] != "ok":
-        return request, {"status": found["status"], "reason": found["reason"]}
-    return {**request, "method": _with(request["method"], found["selected"])}, {
-        "selected": found["selected"]
+def _row(name: str, run_result: dict) -> dict:
+    """What the choice tells of one run of a trial."""
+    request = run_result["request"]
+    return {
+        "trial": name,
+        "seed": request["cell"]["seed"],
+        **request["trial"],
+        "status": run_result["status"],
+        "selection_loss_nats": loss(run_result),
     }
 
 
-def method(found: dict) -> dict:
-    """The settings that a result's run had: its method, with what its search chose; learning_rate None where that failed."""
-    return _with({"learning_rate": None, **found["request"]["method"]}, found.get("selected", {}))
+def _failure(results: list[dict]) -> dict:
+    """The most frequent status of the failed runs, and the reason of the first such run.
+
+    The runs that follow the search get this status, too.
+    """
+    failed = Counter(one["status"] for one in results if one["status"] != "ok").most_common()
+    counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in failed)
+    status = failed[0][0]
+    first = next(one for one in results if one["status"] == status)
+    reason = f"no trial of the search ended well: {counts}; the first: {first['reason']}"
+    return {"status": status, "reason": reason}
 
 
-def _with(entry: dict, chosen: dict) -> dict:
-    rate = {name: chosen[name] for name in ("learning_rate",) if name in chosen}
-    return {**entry, **rate, **{part: {**entry[part], **chosen.get(part, {})} for part in PARTS}}
+def settle(request: dict) -> tuple[dict, dict]:
+    """Fill the settings that a search has chosen into a training request.
+
+    Args:
+        request: The request of a training run that follows a search.
+
+    Returns:
+        The request with the chosen settings, and what the run's result says about them: `selected`.
+        If no trial ended well, the request as it was, and the `status` and `reason` of the search.
+
+    Raises:
+        FileNotFoundError: the search has not chosen yet.
+        ValueError: the choice answers another request than the planned one.
+    """
+    cell = request["cell"]
+    curve = Path(cell["model"], cell["dataset"], cell["method"], f"r{cell['rank']}")
+    choice = _read(FOLDER / curve / "selected.json", request["inputs"]["search"])
+    if choice["status"] != "ok":
+        return request, {"status": choice["status"], "reason": choice["reason"]}
+    settled = {**request, "method": _with_settings(request["method"], choice["selected"])}
+    return settled, {"selected": choice["selected"]}
 
 
-def _answer(file: Path, expected: str) -> dict:
+def method(run_result: dict) -> dict:
+    """The method that a run was trained with: its request's, with the settings chosen by a search.
+
+    The learning rate is None if the search failed.
+    """
+    planned = {"learning_rate": None, **run_result["request"]["method"]}
+    return _with_settings(planned, run_result.get("selected", {}))
+
+
+def _with_settings(entry: dict, chosen: dict) -> dict:
+    """A method's entry with the settings that a search chose."""
+    settled = {**entry}
+    if "learning_rate" in chosen:
+        settled["learning_rate"] = chosen["learning_rate"]
+    for part in PARTS:
+        settled[part] = {**entry[part], **chosen.get(part, {})}
+    return settled
+
+
+def _read(file: Path, planned_digest: str) -> dict:
+    """A result, if it answers the request with this digest."""
     if not file.is_file():
         raise FileNotFoundError(f"{file}: not there; build it with: snakemake {file}")
     found = result.read(file)
-    if (digest := provenance.digest(found["request"])) != expected:
+    digest = provenance.digest(found["request"])
+    if digest != planned_digest:
         raise ValueError(
-            f"{file}: answers request {digest}, this job was planned with {expected}; run snakemake again"
+            f"{file}: answers request {digest}, this job was planned with {planned_digest}; "
+            "run snakemake again"
         )
     return found

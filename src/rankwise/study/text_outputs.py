@@ -1,4 +1,7 @@
-"""Requests of the texts that are made from a study's records, and the command that makes anything. Standard library only."""
+"""Requests of the texts that are made from a study's results, and the command that builds a target.
+
+Standard library only.
+"""
 
 import tomllib
 
@@ -6,84 +9,109 @@ from rankwise.core.config import without
 from rankwise.study import outputs
 from rankwise.study.plan import FOLDERS, MEASUREMENTS, RESULTS, Plan
 
-# Tables of what was found, where the study has them.
-FINDINGS = tuple(
-    f"{RESULTS}/{name}.csv" for name in ("tables/estimates", "tables/comparisons", "claims")
-)
-EVERY = (*FOLDERS, *MEASUREMENTS)
-# Of an entry, what says where it comes from.
+EVERY = (*FOLDERS, *MEASUREMENTS)  # the measurements that a study asks for by name
+# Keys of an entry that say where it comes from. The artifact shows only these of a model or a
+# method; it shows all of a dataset.
 SHOWN = {"models": ("weights", "licence"), "methods": ("label", "source")}
 
 
 def command(plan: Plan, target: str = "") -> str:
-    """What builds a target of the study, or all of it."""
-    study = "" if plan.file == "config/config.yaml" else f"--configfile {plan.file} "
-    return f".venv/bin/snakemake {target}{' ' * bool(target)}{study}--cores all"
+    """The shell command that builds a target of the study, or the whole study."""
+    words = [".venv/bin/snakemake"]
+    if target:
+        words.append(target)
+    if plan.file != "config/config.yaml":  # Snakemake reads this one if it is given none
+        words += ["--configfile", plan.file]
+    return " ".join([*words, "--cores", "all"])
 
 
 def findings(plan: Plan) -> list[str]:
-    """Files of the tables that say what was found: intervals, comparisons, claims."""
-    return [file for file in FINDINGS if file in outputs.targets(plan)]
+    """CSV files of the tables that answer the study's question: intervals, comparisons, claims."""
+    files = []
+    if plan.cells("train"):
+        files += [f"{RESULTS}/tables/{name}.csv" for name in ("estimates", "comparisons")]
+    if outputs.claim_tables(plan):
+        files.append(f"{outputs.CLAIMS}.csv")
+    return files
 
 
 def results(plan: Plan) -> list[str]:
-    """Paths of every result of the study."""
+    """Paths of every result that the study asks for."""
     return [
         plan.path(measurement, cell) for measurement in EVERY for cell in plan.cells(measurement)
     ]
 
 
+def numbers_tables(plan: Plan) -> list[str]:
+    """CSV files that the numbers for use in a text are read from."""
+    gathered = [
+        name for name in outputs.made_from(plan, "summary") if name in outputs.TABLE_SOURCES
+    ]
+    files = [f"{RESULTS}/tables/{name}.csv" for name in ("summary", *gathered)]
+    if outputs.claim_tables(plan):
+        files.append(f"{outputs.CLAIMS}.csv")
+    return files
+
+
 def numbers_request(plan: Plan) -> dict:
-    """The numbers for use in a text."""
-    sources = [name for name in outputs.made_from(plan, "summary") if name in outputs.TABLE_SOURCES]
-    claims = [f"{outputs.CLAIMS}.csv"] if outputs.claim_tables(plan) else []
-    files = [f"{RESULTS}/tables/{name}.csv" for name in ("summary", *sources)]
-    settings = {"labels": outputs.labels(plan), "tables": [*files, *claims]}
+    """Request of numbers.json and numbers.tex: the study's numbers for use in a text."""
     return {
-        **settings,
+        "labels": outputs.labels(plan),
+        "tables": numbers_tables(plan),
         "code": plan.digests("paper_numbers"),
         "environment": plan.environment("report"),
     }
 
 
 def artifact_request(plan: Plan) -> dict:
-    """The checklist and the appendix: the study, and of the entries it uses what says where they come from."""
-    cells = [cell for measurement in EVERY for cell in plan.cells(measurement)]
-    names = {
-        kind: dict.fromkeys(getattr(cell, kind[:-1]) for cell in cells)
-        for kind in ("models", "datasets", "methods")
-    }
-    names["datasets"] |= {name: None for kind, name in plan.inputs() if kind == "dataset"}
-    entries = {
-        kind: {name: plan.library[kind][name] for name in found} for kind, found in names.items()
-    }
-    for kind, keys in SHOWN.items():
-        entries[kind] = {
-            name: {key: entry[key] for key in keys if key in entry}
-            for name, entry in entries[kind].items()
-        }
-    settings = {
+    """Request of artifact.md: the study, and where each entry that it uses comes from."""
+    lock_names = dict.fromkeys([plan.study["environment"], "cpu", "report"])
+    return {
         "study": without(plan.study, ("tracker", "share")),
         "file": plan.file,
         "project": _project(plan),
-        **entries,
+        **_entries(plan),
+        "planned": {name: plan.digest(name) for name in EVERY if plan.cells(name)},
+        "commands": {"study": command(plan), "page": command(plan, outputs.ARTIFACT)},
+        "locks": [plan.environment(name) for name in lock_names],
+        "tables": findings(plan),
+        "code": plan.digests("artifact"),
+        "environment": plan.environment("report"),
     }
-    planned = {name: plan.digest(name) for name in EVERY if plan.cells(name)}
-    commands = {"study": command(plan), "page": command(plan, outputs.ARTIFACT)}
-    locks = [
-        plan.environment(name)
-        for name in dict.fromkeys((plan.study["environment"], "cpu", "report"))
-    ]
-    settings |= {"planned": planned, "commands": commands, "locks": locks, "tables": findings(plan)}
-    return {**settings, "code": plan.digests("artifact"), "environment": plan.environment("report")}
+
+
+def _entries(plan: Plan) -> dict[str, dict[str, dict]]:
+    """Kind -> name -> entry of the models, datasets and methods that the study uses."""
+    cells = [cell for measurement in EVERY for cell in plan.cells(measurement)]
+    # A model may be pre-trained on a dataset that no cell names.
+    corpora = [name for kind, name in plan.inputs() if kind == "dataset"]
+    names = {
+        "models": dict.fromkeys(cell.model for cell in cells),
+        "datasets": dict.fromkeys([*(cell.dataset for cell in cells), *corpora]),
+        "methods": dict.fromkeys(cell.method for cell in cells),
+    }
+    entries: dict[str, dict[str, dict]] = {}
+    for kind, used in names.items():
+        entries[kind] = {name: _shown(kind, plan.library[kind][name]) for name in used}
+    return entries
+
+
+def _shown(kind: str, entry: dict) -> dict:
+    """The keys of an entry that the artifact shows."""
+    if kind not in SHOWN:
+        return entry
+    return {key: entry[key] for key in SHOWN[kind] if key in entry}
 
 
 def _project(plan: Plan) -> dict[str, str]:
-    """What pyproject.toml says about the code."""
-    found = tomllib.loads((plan.workflow / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    known = {"name": found["name"], "version": found["version"], "python": found["requires-python"]}
+    """Name, version, supported Pythons, licence and address of the code, from pyproject.toml."""
+    text = (plan.workflow / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads(text)["project"]
+    addresses = list(project.get("urls", {}).values())
     return {
-        **known,
-        "licence": found.get("license", ""),
-        "address": next(iter(found.get("urls", {}).values()), ""),
+        "name": project["name"],
+        "version": project["version"],
+        "python": project["requires-python"],
+        "licence": project.get("license", ""),
+        "address": addresses[0] if addresses else "",
     }

@@ -1,154 +1,245 @@
-"""What a fine-tuning method is: something that adapts a model. Loaded by module name, so that no method imports another."""
+"""The interface of a fine-tuning method, and how methods and optimizers are loaded and applied.
+
+Methods and optimizers are loaded by the name of their module, so that no method imports another. A
+module that the package does not have is loaded from the user's own folder (core/paths.py).
+"""
 
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from rankwise.core.errors import Unsupported
+from rankwise.core.errors import BrokenModule, Unsupported
+from rankwise.core.paths import own_folder
+from rankwise.core.provenance import source_file
 
 DENSE = ("fp32", "bf16")
 
 
 class Method:
-    """One file in methods/, one frozen dataclass named like the file; its fields are the options.
+    """A fine-tuning method: adapts a model, and may act after every optimizer step.
 
-    `TRAINABLE` says how many numbers train, the head apart, as an expression in r (rank), m and n (rows and columns of a
-    matrix of `targets`; the expression is summed over them), d (hidden size), h (layers) and the options by name.
-    `MODEL` is the same for what is there once a model. Both are printed in docs/methods.md and counted in the tests.
+    One file in methods/ holds one frozen dataclass named like the file; its fields are the options.
+
+    Attributes:
+        TRAINABLE: how many numbers train, the head apart: an expression in r (rank), m and n (rows
+            and columns of a matrix of `targets`; the expression is summed over them), d (hidden
+            size), h (layers) and the options by name. Printed in docs/methods.md and counted in the
+            tests.
+        MODEL: the same for numbers that exist once a model.
+        IDENTITY: before the first step, the adapted model answers as the model it was made of.
+        PROMPT: `rank` virtual tokens stand before the text.
+        QUANTIZED: works on a base in 4 or 8 bits, that is, neither trains nor reads its matrices.
     """
 
     TRAINABLE = "0"
     MODEL = "0"
-    IDENTITY = True  # before the first step the adapted model answers as the one it was made of
-    PROMPT = False  # `rank` virtual tokens stand before the text. Stated in the method's own file
-    QUANTIZED = False  # works on a base in 4 or 8 bits: neither trains nor reads its matrices. Stated in the method's own file
+    # IDENTITY may be a property where it depends on an option. PROMPT and QUANTIZED are read from
+    # source while planning (study/options.py), so they must be constants.
+    IDENTITY = True
+    PROMPT = False
+    QUANTIZED = False
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
-        """Adapt `model` and set `requires_grad`; touch nothing else.
+        """Adapt `model` and set `requires_grad` of its parameters; change nothing else.
 
-        `names` is models.names(entry, task): task, modules by role, head, new_head, hidden_size.
+        Args:
+            model: the base, as it is stored.
+            names: from `models.build.names`: task, modules by role, head, new_head, hidden_size.
+
+        Returns:
+            The adapted model: `model` itself, or a model around it.
         """
         raise NotImplementedError
 
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Called after optimizer step `step`, which counts from 1."""
+        """Called after optimizer step `step`; the first step is 1."""
 
     def resume(self, model: nn.Module, step: int) -> None:
-        """Where a run goes on after `step`: bring back shapes and modes, which no state dict holds, before that is loaded."""
+        """Called when a run continues after `step`, before the saved state is loaded.
+
+        Brings back shapes and modes that the method has changed by then and no state dict holds.
+        """
 
     def observe(self, model: nn.Module) -> dict[str, float]:
-        """What changes while the method trains, for the history: `sparsity_fraction`, `product_effective_rank`."""
+        """Quantities for the history: `sparsity_fraction`, `product_effective_rank`."""
         return {}
 
     def settle(self, model: nn.Module) -> None:
-        """Bring the model to the state that most of its training is in: FLOPs are counted there."""
+        """Bring the model to the state in which it trains for most of the time.
+
+        Called before FLOPs are counted.
+        """
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
-        """Why the method cannot do this model, or None."""
+        """Why the method cannot adapt this model, or None if it can."""
 
     def rate(self, name: str) -> float:
-        """What the learning rate of the parameter called `name` is multiplied by."""
+        """The factor on the learning rate of the parameter called `name`."""
         return 1.0
 
     def merge(self, model: nn.Module) -> nn.Module | None:
-        """A model of the base's own modules that answers as the adapted one, or None where there is none."""
+        """A model of the base's own modules that answers as the adapted one; None if there is none.
+
+        Uses the adapted model up.
+        """
         return model
 
 
-def _class(folder: str, module: str) -> type:
-    loaded = importlib.import_module(f"rankwise.{folder}.{module}")
-    wanted = module.replace("_", "")
-    return next(
-        value
-        for name, value in vars(loaded).items()
-        if name.lower() == wanted and isinstance(value, type)
-    )
+# Loading ------------------------------------------------------------------------------------------
 
 
 def method_class(module: str) -> type[Method]:
-    """The method of methods/<module>.py."""
-    return _class("methods", module)
+    """The method of methods/<module>.py.
 
-
-def load_method(entry: dict) -> Method:
-    """The method of a resolved entry (plan.Plan.method)."""
-    fields = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in entry["options"].items()
-    }
-    return method_class(entry["module"])(**fields)
+    Raises:
+        BrokenModule: the file cannot be imported, or has no class named like it.
+    """
+    return _class_in("methods", module)
 
 
 def optimizer_class(module: str) -> type[torch.optim.Optimizer]:
-    """The optimizer of optim/<module>.py."""
-    return _class("optim", module)
+    """The optimizer of optim/<module>.py.
+
+    Raises:
+        BrokenModule: the file cannot be imported, or has no class named like it.
+    """
+    return _class_in("optim", module)
+
+
+def _class_in(folder: str, module: str) -> type:
+    """The class named like its file, whatever the case and without underscores."""
+    loaded = _import_module(folder, module)
+    wanted = module.replace("_", "")
+    for name, value in vars(loaded).items():
+        if name.lower() == wanted and isinstance(value, type):
+            return value
+    shown = source_file(f"rankwise.{folder}.{module}")
+    raise BrokenModule(f"{shown}: no class named like the file")
+
+
+def _import_module(folder: str, module: str) -> object:
+    """Import a module of the package or, if it has none of this name, of the user's folder."""
+    name = f"rankwise.{folder}.{module}"
+    package = importlib.import_module(f"rankwise.{folder}")
+    own = str(own_folder(folder))
+    if own_folder(folder).is_dir() and own not in package.__path__:
+        package.__path__.append(own)
+        importlib.invalidate_caches()  # the file may be younger than Python's list of the folder
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # a user's file may raise anything while it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise BrokenModule(f"{source_file(name)}: cannot be imported ({reason})") from error
+
+
+def load_method(entry: dict) -> Method:
+    """The method of a resolved entry (`study.plan.Plan.method`), with its options."""
+    method = method_class(entry["module"])
+    return method(**_as_declared(entry["options"], method))
+
+
+def _as_declared(options: dict, constructor: Callable) -> dict:
+    """Options from JSON, whose lists become tuples unless the option is annotated as a list."""
+    parameters = inspect.signature(constructor).parameters
+    values = {}
+    for name, value in options.items():
+        annotation = str(parameters[name].annotation) if name in parameters else ""
+        is_tuple = isinstance(value, list) and "list" not in annotation.lower()
+        values[name] = tuple(value) if is_tuple else value
+    return values
+
+
+# Applying -----------------------------------------------------------------------------------------
+
+
+def adapt(entry: dict, model: nn.Module, names: dict) -> tuple[Method, nn.Module]:
+    """The method of a resolved entry, and the model that it has adapted.
+
+    Args:
+        entry: the resolved entry.
+        model: the base, stored as the entry's `weights` say.
+        names: from `models.build.names`.
+
+    Raises:
+        Unsupported: the method cannot adapt this model; the message is the reason.
+    """
+    method = load_method(entry)
+    stored = entry.get("weights", "fp32")
+    if stored not in DENSE and not method.QUANTIZED:
+        reason = f"trains or reads dense matrices, which weights {stored} are not"
+        raise Unsupported(f"{entry['module']} {reason}")
+    reason = method.unsupported(model, names)
+    if reason:
+        raise Unsupported(reason)
+    return method, method.prepare(model, names)
 
 
 def build_optimizer(
     entry: dict, method: Method, model: nn.Module, names: dict, seed: int
 ) -> torch.optim.Optimizer:
-    """The optimizer of a resolved entry over the trainable parameters of `model`; a profile's entry has no learning rate."""
-    options = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in entry["optimizer"].items()
-    }
+    """The optimizer of a resolved entry over the trainable parameters of an adapted model.
+
+    Args:
+        entry: the resolved entry; that of a profile has no learning rate.
+        method: the entry's method.
+        model: the adapted model.
+        names: from `models.build.names`.
+        seed: of the optimizer's sketches and random bases, where it takes one.
+    """
+    options = dict(entry["optimizer"])
     optimizer = optimizer_class(options.pop("module"))
+    options = _as_declared(options, optimizer)
     if "seed" in inspect.signature(optimizer).parameters:
         options["seed"] = seed
-    rate = entry.get("learning_rate", 0.0)
-    return optimizer(_groups(entry, method, model, names, rate), lr=rate, **options)
+    learning_rate = entry.get("learning_rate", 0.0)
+    groups = _parameter_groups(entry, method, model, names, learning_rate)
+    return optimizer(groups, lr=learning_rate, **options)
 
 
 def unreleased(entry: dict) -> dict:
-    """The entry with its optimizer stepping after backward: what profiles build, which have no backward of their own."""
-    released = {"release": False} if "release" in entry["optimizer"] else {}
-    return {**entry, "optimizer": {**entry["optimizer"], **released}}
+    """The entry with an optimizer that steps after backward.
+
+    Profiles build optimizers without a backward of their own, so nothing can step inside it.
+    """
+    if "release" not in entry["optimizer"]:
+        return entry
+    return {**entry, "optimizer": {**entry["optimizer"], "release": False}}
 
 
-def _groups(
+def _parameter_groups(
     entry: dict, method: Method, model: nn.Module, names: dict, learning_rate: float
 ) -> list[dict]:
-    """Parameter groups by learning rate, and by whether the entry's `dense` exempts them from projection."""
-    kinds = {id(p): kind for kind, p in _kinds(model, names)}
-    groups: dict[tuple, list[nn.Parameter]] = {}
+    """Parameter groups by learning rate, and by whether `dense` exempts them from projection."""
+    kinds = _kinds_by_parameter(model, names)
+    exempt_kinds = entry.get("dense", ())
+    params_by_group: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, param in model.named_parameters():
         if param.requires_grad:
-            key = (method.rate(name), kinds.get(id(param)) in entry.get("dense", ()))
-            groups.setdefault(key, []).append(param)
-    dense = {True: {"dense": True}, False: {}}
-    return [
-        {"params": params, "lr": rate * learning_rate, **dense[flag]}
-        for (rate, flag), params in groups.items()
-    ]
+            is_dense = kinds.get(id(param)) in exempt_kinds
+            params_by_group.setdefault((method.rate(name), is_dense), []).append(param)
+    groups = []
+    for (rate, is_dense), params in params_by_group.items():
+        group = {"params": params, "lr": rate * learning_rate}
+        groups.append({**group, "dense": True} if is_dense else group)
+    return groups
 
 
-def _kinds(model: nn.Module, names: dict) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters that an entry may exempt: ("embeddings" or "head", parameter)."""
+def _kinds_by_parameter(model: nn.Module, names: dict) -> dict[int, str]:
+    """By id, the parameters that an entry may exempt from projection: "embeddings" or "head".
+
+    The output embedding that is tied to the input embedding counts as the head, which comes later.
+    """
+    kinds = {}
     for name, module in model.named_modules():
         for param in module.parameters(recurse=False):
             if isinstance(module, nn.Embedding):
-                yield "embeddings", param
+                kinds[id(param)] = "embeddings"
             elif set(name.split(".")) & set(names["head"]):
-                yield "head", param
-
-
-def adapt(entry: dict, model: nn.Module, names: dict) -> tuple[Method, nn.Module]:
-    """The method and the model it has adapted.
-
-    Raises:
-        Unsupported: the method cannot do this model, with the reason.
-    """
-    method = load_method(entry)
-    if (kind := entry.get("weights", "fp32")) not in DENSE and not method.QUANTIZED:
-        raise Unsupported(
-            f"{entry['module']} trains or reads dense matrices, which weights {kind} are not"
-        )
-    if reason := method.unsupported(model, names):
-        raise Unsupported(reason)
-    return method, method.prepare(model, names)
+                kinds[id(param)] = "head"
+    return kinds
 
 
 def train_only(model: nn.Module, suffixes: tuple[str, ...]) -> None:

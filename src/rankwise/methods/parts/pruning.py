@@ -1,4 +1,7 @@
-"""Masks that prune: which entries stay, at what sparsity, when. Legend: s sparsity (share of zeros), t optimizer step."""
+"""Masks for pruning: which entries stay, at which sparsity, and when.
+
+Legend: s sparsity (share of zeros), t optimizer step.
+"""
 
 import torch
 from torch import Tensor
@@ -7,30 +10,47 @@ from torch import Tensor
 def cubic_sparsity(
     t: int, initial: float, final: float, begin: int, every: int, count: int
 ) -> float:
-    """s_f + (s_i - s_f) (1 - (t - t0) / (k dt))^3, clamped to s_i before t0 and to s_f after t0 + k dt.
+    """s_f + (s_i - s_f) (1 - (t - t0) / (k dt))^3, and s_i before t0 and s_f after t0 + k dt.
 
-    Zhu & Gupta 2017, arXiv 1710.01878, equation 1; begin is t0, every dt, count k.
+    Args:
+        t: the step.
+        initial: s_i.
+        final: s_f.
+        begin: t0, the step of the first pruning.
+        every: dt, steps between prunings.
+        count: k, the number of prunings.
+
+    References:
+        Zhu & Gupta 2017, arXiv 1710.01878, equation 1.
     """
     if t < begin:
         return initial
-    left = max(0.0, 1 - (t - begin) / (every * count))
-    return final + (initial - final) * left**3
+    remaining = max(0.0, 1 - (t - begin) / (every * count))
+    return final + (initial - final) * remaining**3
 
 
 def keep_largest(scores: Tensor, sparsity: float, kept: Tensor) -> Tensor:
-    """A mask over `scores` (not negative) with exactly floor(s * numel) zeros, or as many as `kept` has if those are more.
+    """A mask over `scores` with exactly floor(s * numel) zeros, at the smallest scores.
 
-    What `kept` has dropped stays dropped, whatever the ties.
+    Args:
+        scores: of any shape, not negative.
+        sparsity: s.
+        kept: the mask of earlier prunings. Entries that it has dropped stay dropped; if they are
+            more than floor(s * numel), these alone are.
     """
     drop = int(sparsity * scores.numel())
+    # Dropped entries come first in the order, whatever the ties among the scores.
     order = scores.masked_fill(~kept, -1.0).flatten().argsort(stable=True)
     mask = kept.flatten().clone()
     mask[order[:drop]] = False
     return mask.view_as(scores)
 
 
-def component_norms(a: Tensor, b: Tensor) -> Tensor:
-    """||B_:i|| ||A_i:|| of every rank component i of B A, with A (r, n) and B (m, r)."""
+def component_norms(
+    a: Tensor,  # (r, n)
+    b: Tensor,  # (m, r)
+) -> Tensor:  # (r)
+    """||B_:i|| ||A_i:|| of every rank component i of B A."""
     return torch.linalg.vector_norm(b, dim=0) * torch.linalg.vector_norm(a, dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Sequence classification: one label a text; loss in nats, correct or not."""
+"""Sequence classification: one label a text; loss in nats, and whether the prediction is right."""
 
 import torch
 from torch import Tensor, nn
@@ -8,18 +8,24 @@ from rankwise.models.build import pad_token_id
 
 
 def encode(rows: list[dict], tokenizer: PreTrainedTokenizerBase, dataset: dict) -> list[dict]:
-    """Token ids, cut to the dataset's `max_length_tokens`, and the label of each row."""
+    """Examples with the token ids and the label of each row.
+
+    Args:
+        rows: with `text` and `label`.
+        tokenizer: of the model.
+        dataset: its entry; texts are cut to its `max_length_tokens`.
+    """
+    if not rows:
+        return []  # the tokenizer refuses an empty list
     texts = [row["text"] for row in rows]
-    ids = (
-        tokenizer(texts, truncation=True, max_length=dataset["max_length_tokens"])["input_ids"]
-        if texts
-        else []
-    )
-    return [{"input_ids": i, "labels": row["label"]} for i, row in zip(ids, rows, strict=True)]
+    length = dataset["max_length_tokens"]
+    ids_by_row = tokenizer(texts, truncation=True, max_length=length)["input_ids"]
+    pairs = zip(ids_by_row, rows, strict=True)
+    return [{"input_ids": ids, "labels": row["label"]} for ids, row in pairs]
 
 
 class Collate:
-    """Pads a batch to its longest example."""
+    """Makes a batch of examples, padded to the longest."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int):
         self.pad = pad_token_id(tokenizer)
@@ -32,22 +38,16 @@ class Collate:
             length = len(example["input_ids"])
             ids[row, :length] = torch.tensor(example["input_ids"])
             mask[row, :length] = 1
-        return {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "labels": torch.tensor([e["labels"] for e in batch]),
-        }
+        labels = torch.tensor([example["labels"] for example in batch])
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def scores(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # each (examples,)
-    """Loss, whether the label is right, and one prediction an example."""
-    logits = model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-    ).logits.float()
-    loss = nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
-    right = logits.argmax(-1) == batch["labels"]
+    """Loss, whether the prediction is right, and the number of predictions, which is 1."""
+    output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    logits, labels = output.logits.float(), batch["labels"]  # (examples, classes), (examples,)
     return {
-        "loss_nats": loss,
-        "correct_fraction": right.float(),
-        "predictions": torch.ones_like(batch["labels"]),
+        "loss_nats": nn.functional.cross_entropy(logits, labels, reduction="none"),
+        "correct_fraction": (logits.argmax(-1) == labels).float(),
+        "predictions": torch.ones_like(labels),
     }

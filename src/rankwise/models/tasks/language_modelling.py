@@ -1,4 +1,4 @@
-"""Causal language modelling: the text as one stream, cut into blocks; loss in nats a predicted token."""
+"""Causal language modelling: one stream of text, cut into blocks; loss in nats a token."""
 
 import torch
 from torch import Tensor, nn
@@ -6,13 +6,19 @@ from transformers import PreTrainedTokenizerBase
 
 
 def encode(rows: list[dict], tokenizer: PreTrainedTokenizerBase, dataset: dict) -> list[dict]:
-    """Blocks of exactly `max_length_tokens` tokens; the remainder is dropped."""
-    lines = (
-        tokenizer([row["text"] for row in rows], add_special_tokens=False)["input_ids"]
-        if rows
-        else []
-    )
-    stream = [token for line in lines for token in line]
+    """Blocks of exactly `max_length_tokens` tokens; the remainder of the stream is dropped.
+
+    Args:
+        rows: with `text`, in order.
+        tokenizer: of the model.
+        dataset: its entry.
+    """
+    if not rows:
+        return []  # the tokenizer refuses an empty list
+    texts = [row["text"] for row in rows]
+    stream: list[int] = []
+    for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+        stream += ids
     length = dataset["max_length_tokens"]
     starts = range(0, len(stream) - length + 1, length)
     return [{"input_ids": stream[start : start + length]} for start in starts]
@@ -22,7 +28,7 @@ class Collate:
     """Stacks blocks of one length; the model shifts the labels itself."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int):
-        """Blocks need no padding and no draws."""
+        """Blocks need no padding and no random numbers."""
 
     def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
         ids = torch.tensor([example["input_ids"] for example in batch])
@@ -30,8 +36,8 @@ class Collate:
 
 
 def scores(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # each (examples,)
-    """Mean loss of a block, which predicts all of its tokens but the first."""
-    ids = batch["input_ids"]
+    """The mean loss of each block, which predicts all of its tokens but the first."""
+    ids = batch["input_ids"]  # (examples, tokens)
     logits = model(input_ids=ids, attention_mask=batch["attention_mask"]).logits.float()
     loss = nn.functional.cross_entropy(logits[:, :-1].mT, ids[:, 1:], reduction="none")
     return {"loss_nats": loss.mean(1), "predictions": torch.full_like(ids[:, 0], ids.shape[1] - 1)}

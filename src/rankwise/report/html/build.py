@@ -33,9 +33,9 @@ from rankwise.report.html import (
     vega,
 )
 from rankwise.report.ledger import PARTS
-from rankwise.study import jobs as workflow
 from rankwise.study import outputs, text_outputs
 from rankwise.study.describe import about
+from rankwise.study.jobs import rule_counts, rule_edges
 from rankwise.study.plan import Plan
 
 OWN_SCRIPTS = ("page.js", "charts.js", "tables.js", "run.js")  # joined to one script, in this order
@@ -209,7 +209,7 @@ def _study(plan: Plan, results: list[dict]) -> dict:
 
 def _built(plan: Plan) -> dict:
     """The rules that build the page, and the command that runs them."""
-    jobs, edges = workflow.jobs(plan), workflow.edges(plan)
+    jobs, edges = rule_counts(plan), rule_edges(plan)
     rules = []
     for rule, count in sorted(jobs.items()):
         sources = [source for source, reader in edges if reader == rule]

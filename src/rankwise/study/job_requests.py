@@ -1,0 +1,141 @@
+"""The requests of jobs that write a result: the JSON that decides the result, and nothing that does
+not.
+
+Snakemake reruns a job if its request has changed. So a request has everything that the result
+depends on (settings, digests of the sources that run, the lock, digests of the inputs' requests),
+and leaves out everything else: a profile's request has no learning rate, for example. Standard
+library only.
+"""
+
+from typing import TYPE_CHECKING
+
+from rankwise.core import provenance
+from rankwise.core.config import pick, without
+from rankwise.study import grids, measurements, search
+from rankwise.study.grids import Cell
+from rankwise.study.measurements import FOLDERS, PREDICT
+from rankwise.study.resolve import DENSE
+
+if TYPE_CHECKING:
+    from rankwise.study.plan import Plan
+
+QUANTIZED = "rankwise.models.quantized"  # the storage of weights that are not dense
+
+
+def cell_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
+    """The request of a training run, a trial or a profile."""
+    trains = measurement in FOLDERS
+    # A profile that measures no machine runs in the CPU's environment, whatever the study's is.
+    has_study_environment = trains or plan.needs_gpu(measurement, cell)
+    environment = plan.study["environment"] if has_study_environment else "cpu"
+    specific = _training_request if trains else _profile_request
+    return {
+        "measurement": measurement,
+        "cell": cell.names,
+        "environment": plan.environment(environment),
+        **specific(plan, measurement, cell),
+    }
+
+
+def _training_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
+    grid = plan.grids.by_measurement[measurement][cell]
+    follows_search = measurement == "train" and plan.is_searched(cell.curve)
+    method = plan.method(measurement, cell)
+    task = plan.library["datasets"][cell.dataset]["task"]
+    loaded = [f"rankwise.models.tasks.{task}"]
+    if follows_search:
+        loaded.append(search.SETTLED)
+    request = {
+        "model": plan.model_entry(cell.model),
+        "method": method,
+        "dataset": plan.dataset_entry(cell.dataset),
+        "schedule": plan.grids.schedule(grid),
+        "inputs": {
+            "dataset": plan.input_digest("dataset", cell.dataset),
+            "model": plan.input_digest("model", cell.model),
+        },
+        "device": plan.study["device"],
+        "cpu_threads": plan.study["cpu_threads"],
+        "code": _code(plan, measurement, method, *loaded),
+    }
+    trials = plan.grids.trials.get(cell.curve)
+    if measurement == "trial":
+        return search.trial_request(request, grid["search"]["schedule"], trials[cell.trial])
+    if follows_search:
+        return search.open_request(request, trials, plan.choice(cell.curve))
+    return request
+
+
+def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
+    """A profile depends on shapes, so new weights, data or learning rates do not rerun it."""
+    grid = plan.grids.by_measurement[measurement][cell]
+    if measurement == PREDICT:  # of a training run, whose batch size is in its schedule
+        grid = {**grid, **plan.grids.schedule(grid)}
+    dataset = plan.library["datasets"][cell.dataset]
+    tokens = grids.tokens(plan.library, grid, cell.dataset)
+    method = without(plan.method(measurement, cell), ("learning_rate",))
+    return {
+        "model": without(plan.model_entry(cell.model), ("weights",)),
+        "method": method,
+        "shapes": {
+            "task": dataset["task"],
+            "classes": len(dataset.get("classes", [])),
+            "batch_size": grid["batch_size"],
+            "sequence_length_tokens": tokens,
+        },
+        "code": _code(plan, measurement, method),
+        **measurements.settings(measurement, grid, plan.study, dataset, tokens),
+    }
+
+
+def choice_request(plan: "Plan", curve: Cell) -> dict:
+    """The request of the choice among the trials of a curve.
+
+    Trials and seeds are sorted, so that their order in the study does not matter.
+    """
+    seeds = sorted(plan.grids.training_grids[curve]["search"]["seeds"])
+    trials = []
+    for trial in sorted(plan.grids.trials[curve]):
+        for seed in seeds:
+            cell = curve._replace(trial=trial, seed=seed)
+            digest = provenance.digest(plan.request("trial", cell))
+            trials.append({"trial": trial, "result": plan.path("trial", cell), "digest": digest})
+    return {
+        "measurement": "choose",
+        "cell": curve.names,
+        "environment": plan.environment(plan.study["environment"]),
+        "trials": trials,
+        "code": plan.digests("choose"),
+    }
+
+
+def input_request(plan: "Plan", kind: str, name: str) -> dict:
+    """The request of a prepared dataset or model; `kind` is `dataset` or `model`."""
+    entry = plan.dataset_entry(name) if kind == "dataset" else plan.model_entry(name)
+    request = {kind: entry, "name": name, "environment": plan.environment("cpu")}
+    if kind == "model" and "pretrain" in entry["weights"]:
+        return {**request, **_pretraining_request(plan, name)}
+    return {**request, "code": plan.digests(f"prepare_{kind}")}
+
+
+def _pretraining_request(plan: "Plan", model: str) -> dict:
+    """What the request of a pre-trained model has beside its entry: its corpus and task."""
+    corpus = plan.corpus(model)
+    key = f"{model}.weights.pretrain.dataset"
+    task = pick(plan.library["datasets"], corpus, "config/models.yaml", key)["task"]
+    return {
+        "dataset": plan.dataset_entry(corpus),
+        "inputs": {"dataset": plan.input_digest("dataset", corpus)},
+        "code": plan.digests("pretrain_model", f"rankwise.models.tasks.{task}"),
+    }
+
+
+def _code(plan: "Plan", script: str, method: dict, *others: str) -> dict[str, str]:
+    """Digests of the script's sources, and of the modules that it loads by name for a method."""
+    modules = [
+        f"rankwise.methods.{method['module']}",
+        f"rankwise.optim.{method['optimizer']['module']}",
+    ]
+    if method["weights"] not in DENSE:
+        modules.append(QUANTIZED)
+    return plan.digests(script, *modules, *others)

@@ -1,0 +1,114 @@
+"""Why jobs would run again and what they cost, from results by hand.
+
+Which jobs run is Snakemake's own word; tests/workflow/test_rerun.py asks the real one.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from helpers.repository import ROOT
+from rankwise.audit import rerun_plan
+from rankwise.audit.request_differences import differences
+from rankwise.cli.plan_text import text
+from rankwise.core import result
+from rankwise.study.jobs import PlannedJob, cell_jobs
+from rankwise.study.plan import Plan
+
+GRID = {
+    "models": ["tiny"], "datasets": ["generated_reviews"], "methods": ["full", "lora"], "ranks": [2, 4], "seeds": [0, 1],
+}  # fmt: skip
+STUDY = {"name": "s", "question": "?", "device": "cpu", "disk_gib": 3, "schedule": {"updates": 9}}
+HOUR = 3600.0
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    for name in ("config", "envs", "workflow_scripts"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return Plan({**STUDY, "train": [GRID]}, tmp_path, "config/s.yaml")
+
+
+def run_of(plan: Plan, method: str, rank: int, seed: int) -> PlannedJob:
+    (job,) = [
+        job
+        for job in cell_jobs(plan, "train")
+        if (job.cell.method, job.cell.rank, job.cell.seed) == (method, rank, seed)
+    ]
+    return job
+
+
+def write(plan: Plan, job: PlannedJob, hours: float) -> None:
+    result.write(plan.root / job.path, job.request, {}, {"job_time_s": hours * HOUR})
+
+
+def hours(plan: Plan, *pending: PlannedJob) -> tuple[float, int]:
+    """Hours of jobs, and the number of jobs of unknown time."""
+    cost = rerun_plan.cost(plan, list(pending), rerun_plan.study_jobs(plan).values())
+    return cost["hours"], cost["unknown"]
+
+
+def test_a_job_costs_what_it_did_or_its_curve_or_its_kind(plan: Plan) -> None:
+    assert hours(plan, run_of(plan, "lora", 2, 0)) == (0, 1)
+    write(plan, run_of(plan, "full", 0, 0), 1)
+    write(plan, run_of(plan, "lora", 4, 0), 4)
+    write(plan, run_of(plan, "lora", 4, 1), 6)
+    assert hours(plan, run_of(plan, "lora", 4, 0)) == (4, 0)  # itself, not the median of its curve
+    assert hours(plan, run_of(plan, "full", 0, 1)) == (1, 0)  # the other seed
+    assert hours(plan, run_of(plan, "lora", 2, 0)) == (4, 0)  # the median of all three
+    both = run_of(plan, "lora", 4, 0), run_of(plan, "full", 0, 1)
+    assert hours(plan, *both) == (5, 0)
+
+
+def test_an_interrupted_write_is_no_result(plan: Plan) -> None:
+    job = run_of(plan, "full", 0, 0)
+    write(plan, job, 1)
+    file = plan.root / job.path
+    file.write_text(file.read_text()[:-9])
+    assert rerun_plan.stored(file) == {}
+    assert hours(plan, job) == (0, 1)
+
+
+REQUEST = {
+    "code": {"rankwise.methods.lora": "a", "rankwise.optim.adamw": "b"},
+    "environment": {"lock": "envs/cpu.lock", "digest": "c"},
+    "inputs": {"dataset": "d", "model": "e"},
+    "schedule": {"updates": 3, "milestones": [1, 2]},
+}
+
+
+@pytest.mark.parametrize(("change", "expected"), [
+    ({}, []),
+    ({"code": {"rankwise.methods.lora": "x", "rankwise.optim.adamw": "b"}}, ["src/rankwise/methods/lora.py changed"]),
+    ({"code": {"rankwise.methods.lora": "a"}}, ["src/rankwise/optim/adamw.py changed"]),
+    ({"environment": {"lock": "envs/cpu.lock", "digest": "x"}}, ["envs/cpu.lock changed"]),
+    ({"inputs": {"dataset": "x", "model": "e"}}, ["dataset prepared anew"]),
+    ({"inputs": {"dataset": "d", "model": "e", "search": "f"}}, ["search prepared anew"]),
+    ({"schedule": {"updates": 4, "milestones": [1, 2]}}, ["schedule.updates: 3 -> 4"]),
+    ({"schedule": {"milestones": [1]}}, ["schedule.milestones: [1, 2] -> [1]", "schedule.updates: 3 -> nothing"]),
+    ({"device": "cuda"}, ["device: nothing -> cuda"]),
+])  # fmt: skip
+def test_a_changed_request_is_explained(change: dict, expected: list[str]) -> None:
+    assert differences(REQUEST, {**REQUEST, **change}) == expected
+
+
+def test_the_text_counts_jobs_by_reason() -> None:
+    jobs = [
+        {"job": "train", "why": ["not there yet"]},
+        {"job": "train", "why": ["envs/cpu.lock changed", "resumes from its checkpoint"]},
+        {"job": "table", "why": ["made from what runs"]},
+    ]
+    cost = {"hours": 2.5, "gpu_hours": 0.0, "peak_bytes": 3 * 2**30, "disk_gib": 7, "unknown": 1}
+    found = {"study": "config/s.yaml", "planned": 9, "jobs": jobs, "cost": cost}
+    assert text(found).splitlines() == [
+        "config/s.yaml: 3 jobs would run: 2 train, 1 table",
+        "  not there yet: 1 train",
+        "  envs/cpu.lock changed: 1 train",
+        "  resumes from its checkpoint: 1 train",
+        "  made from what runs: 1 table",
+        "cost: about 2.5 h, 0 h of them on a GPU; 1 jobs of unknown time (`snakemake predictions` "
+        "tells more); predicted peak 3 GiB; disk 7 GiB",
+    ]
+    assert text({**found, "jobs": []}) == (
+        "config/s.yaml: nothing to be done; all 9 results are as planned"
+    )

@@ -1,0 +1,99 @@
+"""The list of a study's jobs is the list that the real workflow makes of it."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helpers.repository import run_snakemake
+from rankwise.core import provenance
+from rankwise.study import jobs, outputs
+from rankwise.study.jobs import PlannedJob
+from rankwise.study.plan import Plan, read_plan
+
+STUDY = "config/everything.yaml"
+# Targets that nothing else needs: without them a dry run would leave out their jobs.
+ON_DEMAND = (
+    outputs.REPORT,
+    outputs.EXPORTS,
+    outputs.ARTIFACT,
+    outputs.NUMBERS[0],
+    "results/tables/groups.csv",
+    "predictions",
+)
+WITHOUT_OUTPUT = ("all", "predictions")  # rules that only name other rules' files
+Facts = tuple[str, list[str], list[str], str]  # rule, outputs, inputs, request's digest
+
+
+def facts_of(job: PlannedJob) -> Facts:
+    digest = provenance.digest(job.request)
+    return job.rule, sorted(job.outputs), sorted(job.inputs), digest
+
+
+def listed(text: str, key: str) -> list[str]:
+    """The paths behind `input:` or `output:` in what a dry run prints of one job."""
+    line = re.search(rf"^    {key}: (.*)$", text, re.MULTILINE)
+    return sorted(set(line[1].split(", "))) if line else []
+
+
+def jobs_of_snakemake(root: Path) -> list[Facts]:
+    """Every job of a dry run."""
+    done = run_snakemake(root, *ON_DEMAND, "-n", "-p", "--configfile", STUDY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = []
+    for block in re.split(r"^(?=(?:local)?rule )", done.stdout, flags=re.MULTILINE)[1:]:
+        rule = re.match(r"(?:local)?rule (\w+):", block)[1]
+        if rule not in WITHOUT_OUTPUT:
+            digest = re.search(r"--request @results/\.requests/(\w+)\.json", block)[1]
+            found.append((rule, listed(block, "output"), listed(block, "input"), digest))
+    return found
+
+
+@pytest.fixture
+def everything(clone: Path, demo: dict) -> Plan:
+    """A study with every kind of job: the demo, with a search for all methods but one."""
+    (grid,) = demo["train"]
+    grid["methods"].remove("head_only")
+    unsearched = {**grid, "methods": ["head_only"]}
+    grid["search"] = {"learning_rate_factors": [1, 3], "seeds": [1]}
+    (clone / STUDY).write_text(yaml.safe_dump({**demo, "train": [grid, unsearched]}))
+    return read_plan(clone, STUDY)
+
+
+def test_the_jobs_are_those_of_the_real_workflow(everything: Plan) -> None:
+    """The same rules, outputs, inputs and requests."""
+    planned = [facts_of(job) for job in jobs.planned_jobs(everything)]
+    assert sorted(jobs_of_snakemake(everything.root)) == sorted(planned)
+
+
+def test_a_job_comes_after_the_jobs_whose_files_it_reads(everything: Plan) -> None:
+    written: set[str] = set()
+    for job in jobs.planned_jobs(everything):
+        assert written.issuperset(job.inputs), job
+        assert written.isdisjoint(job.outputs), job
+        written |= set(job.outputs)
+
+
+def test_listing_the_jobs_builds_no_request_of_a_cell(
+    everything: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+    monkeypatch.setattr(everything, "request", lambda *case: built.append(case) or {"case": case})
+    job = jobs.cell_jobs(everything, "train")[0]
+    assert jobs.result_jobs(everything)
+    assert built == []
+    assert job.request is job.request
+    assert built == [("train", job.cell)]
+
+
+def test_only_what_a_file_needs_is_required(everything: Plan) -> None:
+    """A run of a search needs its inputs, trials and choice, and no profile."""
+    run = jobs.cell_jobs(everything, "train")[0]
+    required = jobs.required_jobs(jobs.planned_jobs(everything), run.path)
+    assert [job.rule for job in required] == [
+        "prepare_dataset", "prepare_dataset", "pretrain_model", "trial", "trial", "choose", "train",
+    ]  # fmt: skip
+    assert {job.cell.curve for job in required if job.cell} == {run.cell.curve}
+    with pytest.raises(KeyError):
+        jobs.required_jobs(jobs.planned_jobs(everything), "results/nothing.csv")
