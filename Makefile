@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCKS := envs/cpu.lock envs/report.lock envs/dev.lock
 
-.PHONY: demo docs image image-check image-test test test-all lint locks
+.PHONY: FORCE demo docs image image-check image-test test test-all lint locks
 .DELETE_ON_ERROR:
 
 demo: .venv/ready ## the demo study: offline, CPU, minutes
@@ -24,9 +24,12 @@ lint: .venv/ready ## style, import contracts, workflow
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakefmt --check Snakefile rules # it calls shfmt
 	$(BIN)/snakemake --lint --configfile config/demo.yaml
 
-docs: .venv/ready ## write docs/methods.md anew
-	mkdir -p docs
-	$(BIN)/rankwise methods --page >docs/methods.md
+docs: .venv/docs-ready ## the site, built strictly into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs/methods.md: .venv/ready FORCE ## write the page of methods anew
+	$(BIN)/rankwise methods --page >$@.new
+	mv $@.new $@
 
 image: ## the image of envs/gpu.lock, by docker, podman or buildah
 	docker/build.sh
@@ -45,4 +48,9 @@ locks: .venv/ready ## write the lock files anew
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check $(LOCKS:%=-r %)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Its pins are constrained by the other locks, so it adds packages and changes none.
+.venv/docs-ready: .venv/ready envs/docs.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r envs/docs.lock
 	touch $@

@@ -104,7 +104,7 @@ def main() -> None:
         "--cores", type=int, default=os.cpu_count(), help="jobs at once (default: all cores)"
     )
     given = parser.parse_args()
-    there = gpus.found()
+    there = gpus.available()
     os.environ.setdefault(environment.OWN, environment.RECORDED)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "clone"

@@ -1,8 +1,9 @@
-"""Copy a study's tables and figures from results/ into benchmarks/NAME, and write them into the README's marked blocks.
+"""Copy a study's tables and figures into benchmarks/NAME, and fill the pages' marked blocks.
 
     python benchmarks/publish.py laptop
 
-A block stands between `<!-- begin FILE -->` and `<!-- end FILE -->`; nothing in it is typed by hand.
+A block of README.md or docs/ stands between `<!-- begin FILE -->` and `<!-- end FILE -->`. Nothing
+in it is typed by hand.
 """
 
 import argparse
@@ -71,7 +72,7 @@ def publish(name: str, results: Path) -> None:
 
 
 def decided(claims: Path) -> bool:
-    """Whether most of what a study could decide of published numbers it did, so that its verdicts are worth a page."""
+    """Whether a study decides more published numbers than it leaves open."""
     counts = Counter(row["verdict"] for row in _rows(claims)) if claims.is_file() else Counter()
     return counts["reproduced"] > counts["not yet run"]
 
@@ -92,7 +93,7 @@ def verdicts(claims: Path) -> str:
 
 
 def closing(results: Path) -> str:
-    """A Markdown table of predicted, tracked and measured peaks, the furthest off first, from a study's ledgers."""
+    """A Markdown table of predicted, tracked and measured peaks, the largest residual first."""
     rows = [
         row for row in _rows(results / "tables" / "ledger.csv") if row.get("measured_peak_bytes")
     ]
@@ -135,7 +136,7 @@ def fill(text: str) -> str:
 
 
 def main() -> None:
-    """Publish the study named on the command line, if any, then fill the README."""
+    """Publish the study named on the command line, if any, then fill the pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", nargs="?", help="name of the folder below benchmarks/")
     parser.add_argument(
@@ -144,8 +145,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.study:
         publish(given.study, given.results)
-    readme = ROOT / "README.md"
-    readme.write_text(fill(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ set -euo pipefail
 cd "$(dirname "$0")"
 compile="uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --no-emit-find-links"
 
-rm -f cpu.lock report.lock dev.lock gpu.lock # an old pin is a preference, and would keep the CUDA build of torch
+rm -f cpu.lock report.lock dev.lock docs.lock gpu.lock # an old pin is a preference, and would keep the CUDA build of torch
 portable() { sed -i.bak 's/^\(torch==[0-9.]*\)+cpu$/\1/' "$1" && rm "$1.bak"; } # a local build's name, which no index has
 $compile --python-version 3.11 cpu.in -o cpu.lock
 portable cpu.lock
 $compile --python-version 3.11 report.in -c cpu.lock -o report.lock
 $compile --python-version 3.11 dev.in -c cpu.lock -c report.lock -o dev.lock
 portable dev.lock
+$compile --python-version 3.11 docs.in -c cpu.lock -c report.lock -c dev.lock -o docs.lock
 # The container: Python 3.12 of Ubuntu 24.04, CUDA 13 wheels of torch, every file by hash.
 unset UV_FIND_LINKS UV_TORCH_BACKEND
 $compile --python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes \

@@ -20,8 +20,8 @@ from rankwise.core import requests
 from rankwise.core.config import ConfigError
 from rankwise.execution import container as container_image
 from rankwise.execution import job_memory, slurm_nodes, slurm_request, snakemake_adapter
-from rankwise.execution.gpu_needs import card_need
-from rankwise.execution.gpus import CardError
+from rankwise.execution.gpu_needs import gpu_need
+from rankwise.execution.gpus import GpuError
 from rankwise.study import outputs, text_outputs
 from rankwise.study.plan import MEASUREMENTS, Cell, Plan, study_file
 
@@ -42,7 +42,7 @@ try:
     IMAGE = container_image.reference(PROJECT)
     if workflow.is_main_process and "APPTAINER" in DEPLOYED:
         container_image.check(IMAGE, PROJECT)
-except (ConfigError, CardError, snakemake_adapter.UntestedSnakemake) as error:
+except (ConfigError, GpuError, snakemake_adapter.UntestedSnakemake) as error:
     sys.exit(str(error))
 
 preflight.set_environment(PLAN, warm=workflow.is_main_process and not CLUSTER)
@@ -114,7 +114,7 @@ def input_title(kind, wildcard):
 
 def cards_of(measurement):
     """A function from wildcards to the number of whole GPUs that a job takes."""
-    return lambda wildcards: _card_need(measurement, cell_of(wildcards))[0]
+    return lambda wildcards: _gpu_need(measurement, cell_of(wildcards))[0]
 
 
 def card_memory_of(measurement):
@@ -122,14 +122,14 @@ def card_memory_of(measurement):
 
     A text, since Snakemake rounds numbers.
     """
-    return lambda wildcards: f"{_card_need(measurement, cell_of(wildcards))[1]:g}"
+    return lambda wildcards: f"{_gpu_need(measurement, cell_of(wildcards))[1]:g}"
 
 
-def _card_need(measurement, cell):
+def _gpu_need(measurement, cell):
     on_gpu = PLAN.needs_gpu(measurement, cell)
     shares = on_gpu and PLAN.study["share"]
     predicted = job_memory.prediction(PLAN, cell) if shares else {}
-    return card_need(PLAN.study, measurement, on_gpu, predicted, LOCAL)
+    return gpu_need(PLAN.study, measurement, on_gpu, predicted, LOCAL)
 
 
 def training_memory(wildcards):

@@ -14,10 +14,11 @@ import pytest
 import torch
 import yaml
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from helpers.repository import ROOT
 from rankwise.core.errors import Unsupported
-from rankwise.methods.parts.base import adapt, build_optimizer, optimizer_class, unreleased
+from rankwise.methods.parts.base import Method, adapt, build_optimizer, optimizer_class, unreleased
 from rankwise.models import build, storage
 from rankwise.study.grids import Cell
 from rankwise.study.plan import Plan
@@ -186,7 +187,7 @@ def check_resumed(whole: Case, first: Case, second: Case) -> None:
 
 
 def check_merged(found: Case) -> None:
-    """After some training, the merged model answers as the unmerged one."""
+    """After some training, the merged model has the base's modules and answers as the unmerged one."""
     found.train(3)
     dense = found.model.eval()
     if found.entry["weights"] not in ("fp32", "bf16"):
@@ -195,8 +196,14 @@ def check_merged(found: Case) -> None:
     merged = found.method.merge(dense)
     if merged is None:
         pytest.skip("does not merge")
+    if found.entry["weights"] in ("fp32", "bf16"):
+        assert module_types(merged) == module_types(found.base)
     rounding = 5e-2 if found.entry["weights"] == "bf16" else 2e-5
     assert torch.allclose(logits(merged), answers, atol=rounding, rtol=1e-4)
+
+
+def module_types(model: nn.Module) -> dict[str, type]:
+    return {name: type(module) for name, module in model.named_modules()}
 
 
 def check_state_formula(
@@ -239,27 +246,32 @@ def check_declared(found: Case) -> None:
     for param in found.trainable().values():
         if id(param) not in in_head:
             counted += storage.numel(param)
-    assert counted == declared(found)
+    assert counted == declared(found.method, found.base, found.names)
 
 
-def declared(found: Case) -> int:
-    options = found.entry["options"]
-    layers = next(module for module in found.base.modules() if isinstance(module, nn.ModuleList))
+def declared(method: Method, base: nn.Module, names: dict) -> int:
+    """TRAINABLE over the target matrices of the base, and MODEL once."""
+    layers = [module for module in base.modules() if isinstance(module, nn.ModuleList)]
     known = {
-        **options,
-        "r": options.get("rank", 0),
-        "d": found.names["hidden_size"],
-        "h": len(layers),
+        **vars(method),
+        "r": getattr(method, "rank", 0),
+        "d": names["hidden_size"],
+        "h": len(layers[0]),
     }
-    method = type(found.method)
     total = eval(method.MODEL, {}, known)
-    roles = options.get("targets", getattr(found.method, "targets", ()))
-    ending_by_role = {role: entry["name"] for role, entry in found.names["modules"].items()}
-    for path, module in found.base.named_modules():
+    ending_by_role = {role: entry["name"] for role, entry in names["modules"].items()}
+    for path, module in base.named_modules():
         endings = [end for end in ending_by_role.values() if f".{path}".endswith(f".{end}")]
-        for role in roles:
+        for role in getattr(method, "targets", ()):
             # Where two endings fit, the longer one says what the module is.
             if endings and ending_by_role[role] == max(endings, key=len):
-                sides = {"m": module.out_features, "n": module.in_features, "role": role}
-                total += eval(method.TRAINABLE, {}, {**known, **sides})
+                m, n = rows_and_columns(module)
+                total += eval(method.TRAINABLE, {}, {**known, "m": m, "n": n, "role": role})
     return total
+
+
+def rows_and_columns(module: nn.Module) -> tuple[int, int]:
+    """(m, n) of W in W x; GPT-2's Conv1D keeps its matrix transposed."""
+    if isinstance(module, Conv1D):
+        return module.nf, module.nx
+    return module.out_features, module.in_features

@@ -1,4 +1,4 @@
-"""Inputs of trainings as the workflow lays them, made small and without Snakemake."""
+"""Prepared inputs of training runs, laid out as the workflow does it, but small and without Snakemake."""
 
 import copy
 from pathlib import Path
@@ -13,22 +13,41 @@ from rankwise.training import pretrain
 
 
 def prepare(
-    plan: Plan, root: Path, corpus: int = 1500, rows: dict | None = None, updates: int = 30
+    plan: Plan,
+    root: Path,
+    corpus_rows: int = 1500,
+    review_rows: dict | None = None,
+    selection_rows: int = 400,
+    updates: int = 30,
 ) -> None:
-    """Every input of the plan below `root`: a small corpus, reviews of so many `rows` a split, a model pre-trained a little."""
-    library = copy.deepcopy(plan.library)
-    library["datasets"]["generated_text"]["generated"]["rows"]["train"] = corpus
-    library["datasets"]["generated_reviews"]["generated"]["rows"] |= rows or {}
-    library["models"]["tiny"]["weights"]["pretrain"]["schedule"] |= {
-        "updates": updates,
-        "evaluate_every_updates": updates,
-    }
-    plan.library = library
+    """Prepare every dataset and model that the plan needs.
+
+    Args:
+        plan: Its library is replaced by a copy with the smaller sizes.
+        root: Where the folder `results/inputs` is made.
+        corpus_rows: Texts to pre-train the tiny model on.
+        review_rows: Reviews of each split, the selection rows included in `train`.
+        selection_rows: Reviews that are held out of `train`.
+        updates: Optimizer updates of the pre-training.
+    """
+    plan.library = copy.deepcopy(plan.library)
+    generated = plan.library["datasets"]
+    generated["generated_text"]["generated"]["rows"]["train"] = corpus_rows
+    generated["generated_reviews"]["generated"]["rows"] |= review_rows or {}
+    generated["generated_reviews"]["selection_rows"] = selection_rows
+    schedule = plan.library["models"]["tiny"]["weights"]["pretrain"]["schedule"]
+    schedule |= {"updates": updates, "evaluate_every_updates": updates}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         for kind, name in plan.inputs():
-            request, path = plan.input_request(kind, name), root / plan.input_path(kind, name)
-            path.parent.mkdir(parents=True)
-            AcceleratorState._reset_state(reset_partial_state=True)
             make = datasets.prepare_dataset if kind == "dataset" else pretrain.pretrain
+            request = plan.input_request(kind, name)
+            path = root / plan.input_path(kind, name)
+            path.parent.mkdir(parents=True)
+            reset_accelerate()
             result.write(path, request, make(request, path.parent), {})
+
+
+def reset_accelerate() -> None:
+    """Let the next run choose device and precision: accelerate keeps both for the whole process."""
+    AcceleratorState._reset_state(reset_partial_state=True)

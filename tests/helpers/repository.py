@@ -13,6 +13,7 @@ LEFT_OUT = shutil.ignore_patterns(
     ".git",
     ".venv",
     "logs",
+    "site",
     "__pycache__",
     "*.egg-info",
     ".*_cache",

@@ -2,7 +2,6 @@
 
 import copy
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from helpers.repository import ROOT
 from rankwise.methods.parts.low_rank_linear import Factors, LowRankLinear, transport, truncate
 from rankwise.methods.weight_reduction import WeightReduction
 from rankwise.models import build
-from rankwise.training.run import Loop
+from rankwise.training.progress import TrainingState
 
 MODELS = yaml.safe_load((ROOT / "config/models.yaml").read_text())
 MODELS["minilm"]["architecture"] |= {"num_hidden_layers": 2, "vocab_size": 512}  # less to draw
@@ -318,9 +317,7 @@ def test_a_best_state_from_before_the_shrink_is_restored() -> None:
     with torch.no_grad():
         wanted = model(**batch()).logits
     fit(method, model, adamw(model), range(1, 4))
-    loop = Loop.__new__(Loop)
-    loop.model, loop.best = model, (0.0, best)
-    loop._restore_best()
+    TrainingState(best_parameters=best).restore_best(model)
     with torch.no_grad():
         assert torch.equal(model(**batch()).logits, wanted)
 
@@ -348,18 +345,3 @@ def test_what_it_cannot_do_it_says() -> None:
     )
     with pytest.raises(ValueError, match="svt_keep: got 0"):
         WeightReduction(rank=4, svt_keep=0)
-
-
-def test_options_are_read_from_the_source() -> None:
-    from rankwise.study.options import options
-
-    found = options("rankwise.methods.weight_reduction")
-    assert list(found) == [
-        "rank",
-        "targets",
-        "forward",
-        "residual",
-        "svt",
-        "svt_interval_steps",
-        "svt_keep",
-    ]

@@ -1,8 +1,7 @@
-"""bitsandbytes' optimizers: their arithmetic against torch's, their bytes, and a resumed run against an uninterrupted one."""
+"""bitsandbytes' optimizers: their arithmetic against torch's, their bytes, and resuming."""
 
 import io
 import warnings
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,8 +11,7 @@ from torch import nn
 from helpers.repository import ROOT
 from rankwise.core.config import check
 from rankwise.measure.memory.persistent import memory
-from rankwise.optim.adamw_8bit import AdamW8bit
-from rankwise.optim.paged_adamw import PagedAdamW
+from rankwise.optim import AdamW8bit, PagedAdamW
 from rankwise.study.resolve import resolve_method
 
 CASES = {
@@ -22,15 +20,14 @@ CASES = {
     "paged": (PagedAdamW, {}),
     "paged 8 bit": (PagedAdamW, {"bits": 8}),
 }
-each_case = pytest.mark.parametrize("case", CASES)
+every_case = pytest.mark.parametrize("case", CASES)
 MODELS = yaml.safe_load((ROOT / "config/models.yaml").read_text())
 
 
 def network() -> nn.Module:
+    """Tensors of 7,200, 90, 360 and 4 numbers: one is large enough for 8-bit moments by default."""
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Linear(80, 90), nn.Tanh(), nn.Linear(90, 4)
-    )  # 7,200 numbers, 360, 90, 4
+    return nn.Sequential(nn.Linear(80, 90), nn.Tanh(), nn.Linear(90, 4))
 
 
 def advance(model: nn.Module, optimizer: torch.optim.Optimizer, start: int, stop: int) -> None:
@@ -41,22 +38,27 @@ def advance(model: nn.Module, optimizer: torch.optim.Optimizer, start: int, stop
         optimizer.step()
 
 
-def make(case: str) -> Callable[..., torch.optim.Optimizer]:
-    optimizer, options = CASES[case]
-    return lambda params, **more: optimizer(params, lr=1e-2, **options, **more)
+def make(case: str, params) -> torch.optim.Optimizer:
+    cls, options = CASES[case]
+    return cls(params, lr=1e-2, **options)
 
 
 def state(optimizer: torch.optim.Optimizer) -> list[dict]:
-    """Shape and dtype of every tensor that each parameter keeps."""
-    return [
-        {
-            name: (tuple(v.shape), v.dtype)
-            for name, v in optimizer.state[p].items()
-            if torch.is_tensor(v)
-        }
-        for group in optimizer.param_groups
-        for p in group["params"]
-    ]
+    """Shape and dtype of every state tensor, by parameter."""
+    kinds = []
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            tensors = optimizer.state[param].items()
+            kinds.append({k: (tuple(v.shape), v.dtype) for k, v in tensors if torch.is_tensor(v)})
+    return kinds
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+# Arithmetic ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
@@ -69,150 +71,32 @@ def test_paged_adamw_is_torchs(decay: float) -> None:
 
 
 def test_eight_bits_step_like_adamw_but_for_the_rounding() -> None:
-    """A first step from zero moments is sign(g) lr, so that what 8 bits change is seen later, and stays below a step."""
-    found = {}
-    for name, optimizer in {"ours": AdamW8bit, "torch": torch.optim.AdamW}.items():
-        param = nn.Parameter(torch.zeros(90, 80))
-        stepping = optimizer([param], lr=1e-2, weight_decay=0.0)
+    """A first step from zero moments is sign(g) lr, so rounding shows later, and stays below a step."""
+
+    def weights(cls: type) -> list[torch.Tensor]:
+        param, weights = nn.Parameter(torch.zeros(90, 80)), []
+        optimizer = cls([param], lr=1e-2, weight_decay=0.0)
         for step in range(10):
             param.grad = torch.randn(90, 80, generator=torch.Generator().manual_seed(step))
-            stepping.step()
-            found[name, step] = param.detach().clone()
-    assert torch.allclose(found["ours", 0], found["torch", 0], atol=1e-6)
-    assert (found["ours", 9] - found["torch", 9]).abs().max() < 1e-2
-    assert not torch.equal(found["ours", 9], found["torch", 9])
+            optimizer.step()
+            weights.append(param.detach().clone())
+        return weights
+
+    ours, theirs = weights(AdamW8bit), weights(torch.optim.AdamW)
+    assert torch.allclose(ours[0], theirs[0], atol=1e-6)
+    assert (ours[9] - theirs[9]).abs().max() < 1e-2
+    assert not torch.equal(ours[9], theirs[9])
 
 
-@each_case
+@every_case
 def test_it_learns_and_again_to_the_bit(case: str) -> None:
     first, second = network(), network()
     x = torch.randn(64, 80, generator=torch.Generator().manual_seed(99))
     before = (first(x) - x[:, :4]).square().mean().item()
-    advance(first, make(case)(first.parameters()), 0, 30)
-    advance(second, make(case)(second.parameters()), 0, 30)
+    advance(first, make(case, first.parameters()), 0, 30)
+    advance(second, make(case, second.parameters()), 0, 30)
     assert (first(x) - x[:, :4]).square().mean() < 0.8 * before
-    assert all(
-        torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)
-    )
-
-
-@each_case
-def test_allocated_state_is_what_a_step_leaves(case: str) -> None:
-    """On the CPU and, the prediction, on the meta device; allocating changes no step."""
-    stepped, allocated, meta = network(), network(), network().to("meta")
-    optimizers = [make(case)(model.parameters()) for model in (stepped, allocated, meta)]
-    advance(stepped, optimizers[0], 0, 1)
-    optimizers[1].allocate()
-    optimizers[2].allocate()
-    assert state(optimizers[0]) == state(optimizers[1]) == state(optimizers[2])
-    assert all(
-        v.is_meta for s in optimizers[2].state.values() for v in s.values() if torch.is_tensor(v)
-    )
-    advance(allocated, optimizers[1], 0, 1)
-    assert all(
-        torch.equal(a, b) for a, b in zip(stepped.parameters(), allocated.parameters(), strict=True)
-    )
-
-
-@each_case
-def test_state_is_the_formula(case: str) -> None:
-    optimizer, options = CASES[case]
-    known = {"min_8bit_size": 4096, "bits": 32, **options}
-    for shape in [(90, 80), (4, 90), (64, 64)]:
-        made = optimizer([nn.Parameter(torch.empty(shape, device="meta"))], lr=1e-2, **options)
-        made.allocate()
-        numbers = sum(torch.Size(size).numel() for size, _ in state(made)[0].values())
-        for formula in (optimizer.STATE, optimizer.formula(**options)):
-            assert numbers == eval(formula, {**known, "m": shape[0], "n": shape[1]})
-        assert numbers == eval(optimizer.VECTOR, {**known, "k": shape[0] * shape[1]})
-
-
-def test_small_tensors_keep_fp32_moments() -> None:
-    optimizer = AdamW8bit(
-        [
-            nn.Parameter(torch.empty(4095, device="meta")),
-            nn.Parameter(torch.empty(4096, device="meta")),
-        ]
-    )
-    optimizer.allocate()
-    small, large = state(optimizer)
-    assert small == {"state1": ((4095,), torch.float32), "state2": ((4095,), torch.float32)}
-    assert large["state1"] == ((4096,), torch.uint8)
-    assert large["absmax1"] == ((16,), torch.float32)
-
-
-@pytest.mark.parametrize(("module", "options", "large", "small"), [
-    ("adamw_8bit", {}, 2 * (1 + 4 / 256), 8), ("paged_adamw", {}, 8, 8), ("paged_adamw", {"bits": 8}, 2 * (1 + 4 / 256), 8),
-])  # fmt: skip
-def test_bytes_are_predicted_and_measured(
-    module: str, options: dict, large: float, small: int
-) -> None:
-    """Tiny's tensors: from 4,096 numbers (all of them multiples of 256) `large` bytes a number, else `small`; tables once."""
-    methods = {
-        "x": {"module": "full", "learning_rate": 1.0e-3, "optimizer": {"module": module, **options}}
-    }
-    entry = check(methods, ROOT / "src/rankwise/core/schema/methods.schema.yaml", "methods")["x"]
-    entry = resolve_method("x", entry, MODELS["tiny"], 0, "study: train.0")
-    asked = {
-        "model": MODELS["tiny"],
-        "method": entry,
-        "shapes": {"task": "classification", "classes": 2},
-        "measured": True,
-    }
-    found = memory(asked)["metrics"]
-    sizes = [
-        96 * 64,
-        64 * 64,
-        64,
-        64,
-        *2 * [*4 * [64 * 64, 64], 64, 64, 128 * 64, 128, 128 * 64, 64, 64, 64],
-        64 * 64,
-        64,
-        128,
-        2,
-    ]
-    assert sum(sizes) == found["trainable_parameters"]
-    tables = 2048 if large < 8 else 0
-    assert (
-        found["optimizer_state_bytes"]
-        == sum(n * (large if n >= 4096 else small) for n in sizes) + tables
-    )
-    assert found["measured_optimizer_state_bytes"] == found["optimizer_state_bytes"]
-
-
-@each_case
-def test_a_resumed_run_is_the_uninterrupted_one(case: str) -> None:
-    whole, first, second = network(), network(), network()
-    advance(whole, make(case)(whole.parameters()), 0, 9)
-    optimizer = make(case)(first.parameters())
-    advance(first, optimizer, 0, 4)
-    saved = io.BytesIO()
-    torch.save({"model": first.state_dict(), "optimizer": optimizer.state_dict()}, saved)
-    loaded = torch.load(io.BytesIO(saved.getvalue()), weights_only=True)
-    second.load_state_dict(loaded["model"])
-    resumed = make(case)(second.parameters())
-    resumed.load_state_dict(loaded["optimizer"])
-    assert state(resumed) == state(optimizer)
-    advance(second, resumed, 4, 9)
-    assert all(
-        torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True)
-    )
-
-
-@each_case
-def test_fp32_moments_of_bf16_weights_survive_a_round_trip(case: str) -> None:
-    model = network().bfloat16()
-    optimizer = make(case)(model.parameters())
-    for param in model.parameters():
-        param.grad = torch.ones_like(param)
-    optimizer.step()
-    before = state(optimizer)
-    optimizer.load_state_dict(optimizer.state_dict())
-    assert state(optimizer) == before
-    assert {kind for tensors in before for _, kind in tensors.values()} <= {
-        torch.float32,
-        torch.uint8,
-    }
+    assert same(first, second)
 
 
 def test_groups_keep_their_own_rates_and_keys() -> None:
@@ -230,3 +114,111 @@ def test_pages_on_a_cpu_are_no_warning() -> None:
         warnings.simplefilter("error")
         model = network()
         advance(model, PagedAdamW(model.parameters(), lr=1e-2), 0, 1)
+
+
+# State --------------------------------------------------------------------------------------------
+
+
+@every_case
+def test_allocated_state_is_what_a_step_leaves(case: str) -> None:
+    """On the CPU and, as a prediction, on the meta device; allocating changes no step."""
+    stepped, allocated, meta = network(), network(), network().to("meta")
+    optimizers = [make(case, model.parameters()) for model in (stepped, allocated, meta)]
+    advance(stepped, optimizers[0], 0, 1)
+    optimizers[1].allocate()
+    optimizers[2].allocate()
+    assert state(optimizers[0]) == state(optimizers[1]) == state(optimizers[2])
+    for kept in optimizers[2].state.values():
+        assert all(value.is_meta for value in kept.values() if torch.is_tensor(value))
+    advance(allocated, optimizers[1], 0, 1)
+    assert same(stepped, allocated)
+
+
+@every_case
+@pytest.mark.parametrize("shape", [(90, 80), (4, 90), (64, 64)])
+def test_state_is_the_formula(case: str, shape: tuple[int, int]) -> None:
+    cls, options = CASES[case]
+    names = {"min_8bit_size": 4096, "bits": 32, **options, "m": shape[0], "n": shape[1]}
+    names["k"] = shape[0] * shape[1]
+    optimizer = make(case, [nn.Parameter(torch.empty(shape, device="meta"))])
+    optimizer.allocate()
+    kept = sum(torch.Size(size).numel() for size, _ in state(optimizer)[0].values())
+    for formula in (cls.STATE, cls.formula(**options), cls.VECTOR):
+        assert kept == eval(formula, {}, names)
+
+
+def test_small_tensors_keep_fp32_moments() -> None:
+    params = [nn.Parameter(torch.empty(size, device="meta")) for size in (4095, 4096)]
+    optimizer = AdamW8bit(params)
+    optimizer.allocate()
+    small, large = state(optimizer)
+    assert small == {"state1": ((4095,), torch.float32), "state2": ((4095,), torch.float32)}
+    assert large["state1"] == ((4096,), torch.uint8)
+    assert large["absmax1"] == ((16,), torch.float32)
+
+
+BYTES_8BIT = 2 * (1 + 4 / 256)  # two codes, and a scale of four bytes per 256 numbers
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "large", "tables"),
+    [
+        ("adamw_8bit", {}, BYTES_8BIT, 2048),
+        ("paged_adamw", {}, 8, 0),
+        ("paged_adamw", {"bits": 8}, BYTES_8BIT, 2048),
+    ],
+)
+def test_bytes_are_predicted_and_measured(
+    module: str, options: dict, large: float, tables: int
+) -> None:
+    """Tensors of tiny from 4,096 numbers, all multiples of 256, have `large` bytes a number, others 8."""
+    optimizer = {"module": module, **options}
+    methods = {"x": {"module": "full", "learning_rate": 1.0e-3, "optimizer": optimizer}}
+    entry = check(methods, ROOT / "src/rankwise/core/schema/methods.schema.yaml", "methods")["x"]
+    request = {
+        "model": MODELS["tiny"],
+        "method": resolve_method("x", entry, MODELS["tiny"], 0, "study: train.0"),
+        "shapes": {"task": "classification", "classes": 2},
+        "measured": True,
+    }
+    metrics = memory(request)["metrics"]
+    embeddings = [96 * 64, 64 * 64, 64, 64]
+    attention = 4 * [64 * 64, 64] + [64, 64]
+    feed_forward = [128 * 64, 128, 128 * 64, 64, 64, 64]
+    head = [64 * 64, 64, 128, 2]
+    sizes = embeddings + 2 * (attention + feed_forward) + head
+    assert metrics["trainable_parameters"] == sum(sizes)
+    expected = sum(size * (large if size >= 4096 else 8) for size in sizes) + tables
+    assert metrics["optimizer_state_bytes"] == expected
+    assert metrics["measured_optimizer_state_bytes"] == expected
+
+
+@every_case
+def test_a_resumed_run_is_the_uninterrupted_one(case: str) -> None:
+    whole, first, second = network(), network(), network()
+    advance(whole, make(case, whole.parameters()), 0, 9)
+    stopped = make(case, first.parameters())
+    advance(first, stopped, 0, 4)
+    file = io.BytesIO()
+    torch.save({"model": first.state_dict(), "optimizer": stopped.state_dict()}, file)
+    loaded = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+    second.load_state_dict(loaded["model"])
+    resumed = make(case, second.parameters())
+    resumed.load_state_dict(loaded["optimizer"])
+    assert state(resumed) == state(stopped)
+    advance(second, resumed, 4, 9)
+    assert same(whole, second)
+
+
+@every_case
+def test_fp32_moments_of_bf16_weights_survive_a_round_trip(case: str) -> None:
+    model = network().bfloat16()
+    optimizer = make(case, model.parameters())
+    for param in model.parameters():
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    before = state(optimizer)
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert state(optimizer) == before
+    for tensors in before:
+        assert {dtype for _, dtype in tensors.values()} <= {torch.float32, torch.uint8}

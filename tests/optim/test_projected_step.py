@@ -6,13 +6,36 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers.optimizing import B1, B2, F64, close, gradients
-from helpers.projected_adam import PLAIN, SIDES, adam, bases, dct_ii, moved, optimize, seen, unseen
+from helpers.optimizing import B1, B2, F64, adam, close, gradients
+from helpers.optimizing import optimize as optimize_with
+from helpers.projected_adam import PLAIN, SIDES, bases, dct_ii, moved, optimize, seen, unseen
 from rankwise.optim import ProjectedAdam
 from rankwise.optim.parts import projectors
 
+both_shapes = pytest.mark.parametrize("shape", [(6, 10), (10, 6)])
 
-@pytest.mark.parametrize("shape", [(6, 10), (10, 6)])
+
+def fix_basis(monkeypatch: pytest.MonkeyPatch, basis: Tensor) -> None:
+    """Let every SVD find this basis."""
+    values = torch.ones(1, basis.shape[1], dtype=F64)
+    monkeypatch.setattr(projectors, "svd", lambda grads, rank: (basis[None], values))
+
+
+def assert_leading(grad: Tensor, state: dict, projector: str, rank: int) -> None:
+    """The state's basis is the leading one of this gradient (s, L)."""
+    basis, other = bases(state, grad.shape[0])
+    if projector == "dct":
+        scores = (dct_ii(grad.shape[0]).mT @ grad).abs().sum(1)
+        assert set(state["columns"].tolist()) == set(scores.topk(rank).indices.tolist())
+        return
+    exact = torch.linalg.svd(grad)
+    left, right = exact.U[:, :rank], exact.Vh[:rank].mT
+    assert close(basis @ basis.mT, left @ left.mT, atol=1e-9)
+    if other is not None:
+        assert close(other @ other.mT, right @ right.mT, atol=1e-9)
+
+
+@both_shapes
 @pytest.mark.parametrize(("projector", "convention", "decay", "side"), [
     (*case, side)
     for case in (("svd", "torch", 0.1), ("rsvd", "transformers", 0.1), ("dct", "torch", 0.0))
@@ -21,45 +44,31 @@ from rankwise.optim.parts import projectors
 def test_steps_are_their_equations(
     projector: str, convention: str, decay: float, side: str, shape: tuple[int, int]
 ) -> None:
-    """R = P'G, moments of R, W <- (1 - lr wd) W - lr alpha P D, over two intervals; the basis found is the leading one."""
-    rank, lr, scale, eps, grads = 3, 0.1, 0.5, 1e-3, gradients(5, *shape)
-    options = {
-        "rank": rank,
-        "side": side,
-        "projector": projector,
-        "scale": scale,
-        "interval_steps": 3,
-        "eps": eps,
-    }
+    """R = P^T G, moments of R, W <- (1 - lr wd) W - lr scale P D, over two intervals."""
+    rank, lr, scale, eps = 3, 0.1, 0.5, 1e-3
+    options = {"rank": rank, "side": side, "projector": projector, "oversample": 10, "eps": eps}
+    options |= {"scale": scale, "interval_steps": 3, "convention": convention}
     param = nn.Parameter(gradients(1, *shape, seed=1)[0])
-    optimizer = ProjectedAdam(
-        [param], lr, **options, oversample=10, convention=convention, weight_decay=decay
-    )
+    optimizer = ProjectedAdam([param], lr, **options, weight_decay=decay)
     expected, m, v = param.detach().clone(), None, None
-    for t, grad in enumerate(grads, start=1):
+    for t, grad in enumerate(gradients(5, *shape), start=1):
         param.grad = grad.clone()
         optimizer.step()
         g = seen(grad, side)
-        basis, other = bases(optimizer.state[param], g.shape[0])
         if t in (1, 4):
-            left = torch.linalg.svd(g)
-            if projector == "dct":
-                scores = (dct_ii(g.shape[0]).mT @ g).abs().sum(1)
-                assert set(optimizer.state[param]["columns"].tolist()) == set(
-                    scores.topk(rank).indices.tolist()
-                )
-            else:
-                assert close(basis @ basis.mT, left.U[:, :rank] @ left.U[:, :rank].mT, atol=1e-9)
-            if other is not None:
-                assert close(other @ other.mT, left.Vh[:rank].mT @ left.Vh[:rank], atol=1e-9)
+            assert_leading(g, optimizer.state[param], projector, rank)
+        basis, other = bases(optimizer.state[param], g.shape[0])
         low = basis.mT @ g if other is None else basis.mT @ g @ other
-        m, v = (torch.zeros_like(low) if kept is None else kept for kept in (m, v))
+        if m is None:
+            m, v = torch.zeros_like(low), torch.zeros_like(low)
         direction = basis @ adam(m, v, low, t, eps, convention)
-        direction = unseen(direction if other is None else direction @ other.mT, param.shape, side)
+        if other is not None:
+            direction = direction @ other.mT
+        update = lr * scale * unseen(direction, param.shape, side)
         if convention == "torch":
-            expected = (1 - lr * decay) * expected - lr * scale * direction
+            expected = (1 - lr * decay) * expected - update
         else:
-            expected = (1 - lr * decay) * (expected - lr * scale * direction)
+            expected = (1 - lr * decay) * (expected - update)
         assert close(param, expected, atol=1e-12)
 
 
@@ -68,7 +77,7 @@ def test_steps_are_their_equations(
 def test_steps_with_a_drawn_basis_are_their_equations(
     projector: str, side: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The basis is drawn again at every use, from a seed: the same within an interval, another in the next; none is kept."""
+    """The basis is drawn again at every use: the same within an interval, another in the next; none is kept."""
     drawn, draw = [], projectors.draw
 
     def spy(*arguments) -> Tensor:
@@ -76,12 +85,11 @@ def test_steps_with_a_drawn_basis_are_their_equations(
         return drawn[-1]
 
     monkeypatch.setattr(projectors, "draw", spy)
-    param, grads = nn.Parameter(torch.zeros(6, 10, dtype=F64)), gradients(5, 6, 10)
-    optimizer = ProjectedAdam(
-        [param], 0.1, rank=3, side=side, projector=projector, scale=0.5, interval_steps=2
-    )
-    expected, used, m, v = torch.zeros(6, 10, dtype=F64), [], None, None
-    for t, grad in enumerate(grads, start=1):
+    param, expected = nn.Parameter(torch.zeros(6, 10, dtype=F64)), torch.zeros(6, 10, dtype=F64)
+    options = {"rank": 3, "side": side, "projector": projector, "scale": 0.5, "interval_steps": 2}
+    optimizer = ProjectedAdam([param], 0.1, **options)
+    used, m, v = [], None, None
+    for t, grad in enumerate(gradients(5, 6, 10), start=1):
         drawn.clear()
         param.grad = grad.clone()
         optimizer.step()
@@ -89,63 +97,48 @@ def test_steps_with_a_drawn_basis_are_their_equations(
         assert all(torch.equal(basis, drawn[0]) for basis in drawn)
         used.append(drawn[0])
         low = used[-1].mT @ seen(grad, side)
-        m, v = (torch.zeros_like(low) if kept is None else kept for kept in (m, v))
-        expected -= 0.1 * 0.5 * unseen(used[-1] @ adam(m, v, low, t, 1e-8), param.shape, side)
+        if m is None:
+            m, v = torch.zeros_like(low), torch.zeros_like(low)
+        direction = used[-1] @ adam(m, v, low, t, 1e-8, "torch")
+        expected -= 0.1 * 0.5 * unseen(direction, param.shape, side)
         assert close(param, expected, atol=1e-13)
     same = [torch.equal(a, b) for a, b in itertools.pairwise(used)]
     assert same == [True, False, True, False]
 
 
 def test_a_signed_permutation_as_basis_is_adam(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adam is not rotation-equivariant, so full rank is not Adam; with a signed permutation it is, exactly."""
+    """Adam depends on the basis, so full rank is not Adam; with a signed permutation it is, exactly."""
     order = torch.randperm(6, generator=torch.Generator().manual_seed(3))
-    basis = torch.eye(6, dtype=F64)[:, order] * torch.tensor(
-        [1.0, -1.0, 1.0, 1.0, -1.0, -1.0], dtype=F64
-    )
-    monkeypatch.setattr(
-        projectors, "svd", lambda grads, rank: (basis[None], torch.ones(1, 6, dtype=F64))
-    )
+    signs = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0, -1.0], dtype=F64)
+    fix_basis(monkeypatch, torch.eye(6, dtype=F64)[:, order] * signs)
     grads, weight = gradients(8, 6, 10), gradients(1, 6, 10, seed=2)[0]
-    found, _ = optimize(weight, grads, rank=6, scale=1.0, weight_decay=0.1, interval_steps=3)
-    param = nn.Parameter(weight.clone())
-    theirs = torch.optim.AdamW([param], 0.1, weight_decay=0.1)
-    for grad in grads:
-        param.grad = grad
-        theirs.step()
-    assert close(found, param, atol=1e-14)
+    ours, _ = optimize(weight, grads, rank=6, scale=1.0, weight_decay=0.1, interval_steps=3)
+    theirs, _ = optimize_with(torch.optim.AdamW, weight, grads, weight_decay=0.1)
+    assert close(ours, theirs, atol=1e-14)
 
 
 @pytest.mark.parametrize(
-    ("momentum", "transport", "fixed"),
+    ("momentum", "transport", "is_fixed"),
     [(0.0, "none", False), (0.9, "project", False), (0.9, "none", True)],
 )
 @pytest.mark.parametrize("interval", [1, 3, 100])
-@pytest.mark.parametrize("shape", [(6, 10), (10, 6)])
+@both_shapes
 def test_full_rank_sgd_is_torchs(
-    shape, interval, momentum, transport, fixed, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, int],
+    interval: int,
+    momentum: float,
+    transport: str,
+    is_fixed: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if fixed:
-        basis = torch.linalg.qr(gradients(1, 6, 6, seed=3)[0])[0]
-        monkeypatch.setattr(
-            projectors, "svd", lambda grads, rank: (basis[None], torch.ones(1, 6, dtype=F64))
-        )
+    """Momentum is torch's if it is transported, or if the basis stays."""
+    if is_fixed:
+        fix_basis(monkeypatch, torch.linalg.qr(gradients(1, 6, 6, seed=3)[0])[0])
     grads, weight = gradients(7, *shape), gradients(1, *shape, seed=2)[0]
-    found, _ = optimize(
-        weight,
-        grads,
-        rank=6,
-        rule="sgd",
-        momentum=momentum,
-        transport=transport,
-        scale=1.0,
-        interval_steps=interval,
-    )
-    param = nn.Parameter(weight.clone())
-    theirs = torch.optim.SGD([param], 0.1, momentum=momentum)
-    for grad in grads:
-        param.grad = grad
-        theirs.step()
-    assert close(found, param, atol=1e-12)
+    options = {"rule": "sgd", "momentum": momentum, "transport": transport, "scale": 1.0}
+    ours, _ = optimize(weight, grads, rank=6, interval_steps=interval, **options)
+    theirs, _ = optimize_with(torch.optim.SGD, weight, grads, momentum=momentum)
+    assert close(ours, theirs, atol=1e-12)
 
 
 @pytest.mark.parametrize("projector", ["svd", "rsvd", "dct", "orthonormal"])
@@ -168,30 +161,31 @@ def test_within_an_interval_the_weight_moves_in_rank_r(
 ) -> None:
     weight, grads = torch.zeros(shape, dtype=F64), gradients(10, *shape)
     options = {"rank": 3, "projector": projector, "interval_steps": 5}
-    assert torch.linalg.matrix_rank(optimize(weight, grads[:5], **options)[0]) == 3
-    assert 3 < torch.linalg.matrix_rank(optimize(weight, grads, **options)[0]) <= 6
+    one_interval, _ = optimize(weight, grads[:5], **options)
+    two_intervals, _ = optimize(weight, grads, **options)
+    assert torch.linalg.matrix_rank(one_interval) == 3
+    assert 3 < torch.linalg.matrix_rank(two_intervals) <= 6
 
 
 @pytest.mark.parametrize("convention", ["torch", "transformers"])
 def test_vectors_and_dense_groups_step_by_adam(convention: str) -> None:
-    """torch's to rounding; the other convention is Adam with eps divided by sqrt(1 - b2^t)."""
-    vector, matrix = (
-        nn.Parameter(torch.ones(7, dtype=F64)),
-        nn.Parameter(torch.ones(4, 5, dtype=F64)),
-    )
+    """With decay before the step in torch's convention, after it in the other."""
+    vector = nn.Parameter(torch.ones(7, dtype=F64))
+    matrix = nn.Parameter(torch.ones(4, 5, dtype=F64))
     groups = [{"params": [vector]}, {"params": [matrix], "dense": True}]
-    optimizer = ProjectedAdam(
-        groups, 0.1, rank=2, convention=convention, eps=1e-3, weight_decay=0.1
-    )
-    expected = {p: p.detach().clone() for p in (vector, matrix)}
-    moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in (vector, matrix)}
-    for t, (a, b) in enumerate(zip(gradients(5, 7), gradients(5, 4, 5), strict=True), start=1):
-        vector.grad, matrix.grad = a.clone(), b.clone()
+    options = {"rank": 2, "convention": convention, "eps": 1e-3, "weight_decay": 0.1}
+    optimizer = ProjectedAdam(groups, 0.1, **options)
+    expected = {param: param.detach().clone() for param in (vector, matrix)}
+    moments = {param: (torch.zeros_like(param), torch.zeros_like(param)) for param in expected}
+    for t, grads in enumerate(zip(gradients(5, 7), gradients(5, 4, 5), strict=True), start=1):
+        vector.grad, matrix.grad = (grad.clone() for grad in grads)
         optimizer.step()
-        for param, grad in ((vector, a), (matrix, b)):
-            direction = adam(*moments[param], grad, t, 1e-3, convention)
-            late = 0.99 if convention == "transformers" else 1.0
-            expected[param] = late * (expected[param] * (0.99 / late) - 0.1 * direction)
+        for param, grad in zip((vector, matrix), grads, strict=True):
+            update = 0.1 * adam(*moments[param], grad, t, 1e-3, convention)
+            if convention == "torch":
+                expected[param] = 0.99 * expected[param] - update
+            else:
+                expected[param] = 0.99 * (expected[param] - update)
             assert close(param, expected[param], atol=1e-13)
 
 
@@ -200,29 +194,22 @@ def test_vectors_and_dense_groups_step_by_adam(convention: str) -> None:
 def test_it_is_galores(
     shape: tuple[int, int], decay: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The authors' optimizer over three refreshes. A tall matrix's basis is theirs by its sign too, which is arbitrary."""
+    """The authors' optimizer over three refreshes."""
     galore = pytest.importorskip("galore_torch")
 
     def svd(grads: list[Tensor], rank: int) -> tuple[Tensor, Tensor]:
-        found = [torch.linalg.svd(g.mT, full_matrices=False) for g in grads]
-        return torch.stack([f.Vh[:rank].mT for f in found]), torch.stack([f.S for f in found])
+        found = [torch.linalg.svd(grad.mT, full_matrices=False) for grad in grads]
+        basis = torch.stack([each.Vh[:rank].mT for each in found])
+        return basis, torch.stack([each.S for each in found])
 
+    # Signs of singular vectors are arbitrary, and moments depend on them. For a tall matrix the authors
+    # decompose the transpose of what we decompose, so their signs are taken.
     if shape[0] > shape[1]:
         monkeypatch.setattr(projectors, "svd", svd)
-    weight, grads = (
-        gradients(1, *shape, seed=2)[0].float(),
-        [g.float() for g in gradients(10, *shape)],
-    )
-    ours, _ = optimize(
-        weight,
-        grads,
-        rank=2,
-        interval_steps=4,
-        scale=0.25,
-        weight_decay=decay,
-        convention="transformers",
-        eps=1e-6,
-    )
+    weight = gradients(1, *shape, seed=2)[0].float()
+    grads = [grad.float() for grad in gradients(10, *shape)]
+    options = {"rank": 2, "interval_steps": 4, "scale": 0.25, "eps": 1e-6}
+    ours, _ = optimize(weight, grads, **options, convention="transformers", weight_decay=decay)
     theirs = nn.Parameter(weight.clone())
     group = {"params": [theirs], "rank": 2, "update_proj_gap": 4, "scale": 0.25, "proj_type": "std"}
     optimizer = galore.GaLoreAdamW([group], lr=0.1, weight_decay=decay, no_deprecation_warning=True)
@@ -232,14 +219,14 @@ def test_it_is_galores(
     assert close(ours, theirs, atol=1e-6)
 
 
-def test_factored_rule_is_its_equations() -> None:
-    """V = v_r v_c' / sum(v_r) of R^2, bias-corrected as Adam's."""
+def test_the_factored_rule_is_its_equations() -> None:
+    """V = v_r v_c^T / sum(v_r) of R^2, bias-corrected as Adam's."""
     grads, eps = gradients(4, 6, 10), 1e-3
-    param, optimizer = optimize(
-        torch.zeros(6, 10, dtype=F64), grads, rank=3, rule="factored", scale=1.0, eps=eps
-    )
+    expected = torch.zeros(6, 10, dtype=F64)
+    options = {"rank": 3, "rule": "factored", "scale": 1.0, "eps": eps}
+    param, optimizer = optimize(expected, grads, **options)
     basis = optimizer.state[param]["basis"]
-    m, rows, columns, expected = 0, 0, 0, torch.zeros(6, 10, dtype=F64)
+    m, rows, columns = 0, 0, 0
     for t, grad in enumerate(grads, start=1):
         low = basis.mT @ grad
         m = B1 * m + (1 - B1) * low

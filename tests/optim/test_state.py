@@ -1,28 +1,33 @@
-"""ProjectedAdam's state is its formula, and each parameter's is its own, in a stack of one shape too."""
+"""ProjectedAdam's state is its formula for every combination of options, and each parameter's state is its own."""
 
-import copy
 import itertools
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from helpers.optimizing import F64, close, gradients
+from helpers.optimizing import F64, close, gradients, numbers
 from helpers.projected_adam import SIDES, optimize, seen
 from rankwise.optim import ProjectedAdam
 
-# State ----------------------------------------------------------------------------------------------------------------
-
-STATES = [
-    {"projector": p, "side": s, "rule": r, "scheme": k, "momentum": 0.9, "rank": 3}
-    for p, s, r, k in itertools.product(
+GRID = [
+    {
+        "projector": projector,
+        "side": side,
+        "rule": rule,
+        "scheme": scheme,
+        "momentum": 0.9,
+        "rank": 3,
+    }
+    for projector, side, rule, scheme in itertools.product(
         ["svd", "rsvd", "dct", "normal"],
         SIDES,
         ["adam", "sgd", "factored"],
         ["subspace", "original"],
     )
-    if s != "both" or p in ("svd", "rsvd")
-] + [
+    if side != "both" or projector in ("svd", "rsvd")
+]
+OTHERS = [
     {"rank": 3, "rule": "sgd"},
     {"rank": 3, "drift": 0.5},
     {"rank": 3, "drift": 0.5, "side": "both"},
@@ -33,46 +38,47 @@ STATES = [
     {"rank": 500, "rank_rule": "proportional", "projector": "rsvd", "sketch_factor": 2},
     {"rank": 3, "random_from_step": 2, "convention": "transformers"},
 ]
+# Every eleventh of the grid has each projector, side, rule and scheme at least once.
+FAST = GRID[::11] + OTHERS
+SHAPES = [(6, 10), (10, 6), (8, 8), (6, 5, 2)]
+few_fast = pytest.mark.parametrize(
+    "cases", [FAST, pytest.param(GRID, marks=pytest.mark.slow)], ids=["few", "grid"]
+)
 
 
-def numbers(state: dict) -> int:
-    return sum(value.numel() for value in state.values() if torch.is_tensor(value))
+def sides(shape: tuple[int, ...], options: dict) -> dict[str, int]:
+    """The letters of the formula, from the words of the options."""
+    m, n = torch.empty(shape).flatten(1).shape
+    matrix = torch.empty(m, n)
+    s, large = seen(matrix, options.get("side", "short"), options.get("granularity", 1)).shape
+    rank, shorter = options["rank"], min(s, large)
+    if options.get("rank_rule") == "percent":
+        rank = rank * shorter // 100
+    elif options.get("rank_rule") == "proportional":
+        rank = rank * shorter // 768
+    return {"m": m, "n": n, "s": s, "L": large, "r": min(max(1, rank), shorter)}
 
 
-def test_state_is_the_formula() -> None:
+def test_the_fast_cases_have_every_option() -> None:
+    for key in ("projector", "side", "rule", "scheme"):
+        assert {case[key] for case in GRID[::11]} == {case[key] for case in GRID}
+
+
+@few_fast
+def test_state_is_the_formula(cases: list[dict]) -> None:
     """Predicted on meta, kept after a step, and written in the formula: one number."""
-    defaults = {
-        "projector": "svd",
-        "side": "short",
-        "rule": "adam",
-        "scheme": "subspace",
-        "momentum": 0.0,
-        "drift": 0.0,
-    }
-    for options, shape in itertools.product(STATES, [(6, 10), (10, 6), (8, 8), (6, 5, 2)]):
+    defaults = {"projector": "svd", "side": "short", "rule": "adam", "scheme": "subspace"}
+    defaults |= {"momentum": 0.0, "drift": 0.0}
+    for options, shape in itertools.product(cases, SHAPES):
         grad = gradients(1, *shape)[0]
         param, optimizer = optimize(torch.zeros_like(grad), [grad], **options)
-        side, c = options.get("side", "short"), options.get("granularity", 1)
-        m, n = grad.flatten(1).shape
-        s, long = seen(grad.flatten(1), side, c).shape
-        short = min(s, long)
-        r = {
-            "percent": options["rank"] * short // 100,
-            "proportional": options["rank"] * short // 768,
-        }
-        r = min(max(1, r.get(options.get("rank_rule"), options["rank"])), short)
-        expected = eval(
-            ProjectedAdam.formula(**{**defaults, **options}),
-            {},
-            {"m": m, "n": n, "s": s, "L": long, "r": r},
-        )
+        formula = ProjectedAdam.formula(**{**defaults, **options})
+        expected = eval(formula, {}, sides(shape, options))
         meta = nn.Parameter(torch.empty(shape, device="meta", dtype=F64))
         planned = ProjectedAdam([meta], **options)
         planned.allocate()
-        assert (numbers(planned.state[meta]), numbers(optimizer.state[param])) == (
-            expected,
-            expected,
-        ), (options, shape)
+        assert numbers(optimizer.state[param]) == expected, (options, shape)
+        assert numbers(planned.state[meta]) == expected, (options, shape)
 
 
 @pytest.mark.parametrize(
@@ -87,43 +93,35 @@ def test_a_vectors_state_is_its_formula(rule: str, momentum: float, kept: int) -
     assert eval(ProjectedAdam.VECTOR, {}, {"k": 7, "rule": rule, "momentum": momentum}) == kept
 
 
-def test_a_bfloat16_parameter_keeps_bfloat16_state() -> None:
-    for options in STATES:
+@few_fast
+def test_a_bfloat16_parameter_keeps_bfloat16_state(cases: list[dict]) -> None:
+    for options in cases:
         grad = gradients(1, 6, 10, dtype=torch.bfloat16)[0]
         param, optimizer = optimize(torch.zeros_like(grad), [grad], **options)
-        kept = {
-            key: value.dtype
-            for key, value in optimizer.state[param].items()
-            if torch.is_tensor(value)
-        }
-        assert set(kept.values()) <= {torch.bfloat16, torch.int32}, options
+        tensors = [value for value in optimizer.state[param].values() if torch.is_tensor(value)]
+        assert {tensor.dtype for tensor in tensors} <= {torch.bfloat16, torch.int32}, options
         assert param.isfinite().all()
         assert (param != 0).any()
 
 
-# Stacks ---------------------------------------------------------------------------------------------------------------
+# Stacks -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "options",
-    [o for o in STATES if o.get("side", "short") in ("short", "both")]
-    + [{"rank": 2, "transport": "project"}],
-    ids=str,
-)
-def test_matrices_in_one_stack_step_as_alone(options: dict) -> None:
-    options = {**options, "interval_steps": 2}
-    weights, grads = (
-        gradients(3, 6, 10, seed=1),
-        [gradients(5, 6, 10, seed=10 + i) for i in range(3)],
-    )
-    together = [nn.Parameter(w.clone()) for w in weights]
-    optimizer = ProjectedAdam(together, 0.1, **options)
-    for t in range(5):
-        for param, own in zip(together, grads, strict=True):
-            param.grad = own[t].clone()
-        optimizer.step()
-    alone = [optimize(w, own, **options)[0] for w, own in zip(weights, grads, strict=True)]
-    assert all(close(a, b, atol=1e-12) for a, b in zip(together, alone, strict=True))
+@few_fast
+def test_matrices_in_one_stack_step_as_alone(cases: list[dict]) -> None:
+    weights = gradients(3, 6, 10, seed=1)
+    grads = [gradients(5, 6, 10, seed=10 + index) for index in range(3)]
+    for case in cases:
+        options = {**case, "interval_steps": 2}
+        together = [nn.Parameter(weight.clone()) for weight in weights]
+        optimizer = ProjectedAdam(together, 0.1, **options)
+        for t in range(5):
+            for param, own in zip(together, grads, strict=True):
+                param.grad = own[t].clone()
+            optimizer.step()
+        for param, weight, own in zip(together, weights, grads, strict=True):
+            alone, _ = optimize(weight, own, **options)
+            assert close(param, alone, atol=1e-12), options
 
 
 @pytest.mark.parametrize(
@@ -132,56 +130,31 @@ def test_matrices_in_one_stack_step_as_alone(options: dict) -> None:
     ids=str,
 )
 def test_a_parameter_without_gradient_waits(options: dict) -> None:
-    """It neither moves nor counts the step, also when others of its shape do, and is then where it would be alone."""
-    grads = [gradients(5, 6, 10, seed=s) for s in (1, 2)]
+    """It neither moves nor counts the step, also when others of its shape do, and ends as it would alone."""
+    grads = [gradients(5, 6, 10, seed=seed) for seed in (1, 2)]
     grads[0][1] = grads[0][2] = grads[1][3] = None
     together = [nn.Parameter(torch.ones(6, 10, dtype=F64)) for _ in grads]
     options = {"rank": 3, "interval_steps": 2, **options}
     optimizer = ProjectedAdam(together, 0.1, weight_decay=0.1, **options)
     for pair in zip(*grads, strict=True):
         for param, grad in zip(together, pair, strict=True):
-            param.grad = grad if grad is None else grad.clone()
+            param.grad = None if grad is None else grad.clone()
         optimizer.step()
     for param, own in zip(together, grads, strict=True):
-        there = [g for g in own if g is not None]
-        alone, _ = optimize(torch.ones(6, 10, dtype=F64), there, weight_decay=0.1, **options)
+        received = [grad for grad in own if grad is not None]
+        alone, _ = optimize(torch.ones(6, 10, dtype=F64), received, weight_decay=0.1, **options)
         assert close(param, alone, atol=1e-12)
-        assert optimizer.state[param]["step"] == len(there)
+        assert optimizer.state[param]["step"] == len(received)
 
 
 def test_a_parameter_group_added_later_leaves_the_others_state() -> None:
-    grads = gradients(4, 6, 10)
-    param, late = (
-        nn.Parameter(torch.zeros(6, 10, dtype=F64)),
-        nn.Parameter(torch.zeros(6, 10, dtype=F64)),
-    )
+    grads, start = gradients(4, 6, 10), torch.zeros(6, 10, dtype=F64)
+    param, late = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     optimizer = ProjectedAdam([param], 0.1, rank=3)
     for t, grad in enumerate(grads):
         if t == 2:
             optimizer.add_param_group({"params": [late], "lr": 0.2})
         param.grad, late.grad = grad.clone(), grad.clone()
         optimizer.step()
-    assert close(param, optimize(torch.zeros(6, 10, dtype=F64), grads, rank=3)[0], atol=1e-13)
-    assert close(
-        late, optimize(torch.zeros(6, 10, dtype=F64), grads[2:], rank=3, lr=0.2)[0], atol=1e-13
-    )
-
-
-def test_a_copy_goes_its_own_way() -> None:
-    grads = gradients(4, 6, 10)
-    model = nn.ParameterList([torch.zeros(6, 10, dtype=F64), torch.zeros(6, 10, dtype=F64)])
-    optimizer = ProjectedAdam(model.parameters(), 0.1, rank=3)
-
-    def advance(model: nn.Module, optimizer: torch.optim.Optimizer, coming: list[Tensor]) -> None:
-        for grad in coming:
-            for param in model:
-                param.grad = grad.clone()
-            optimizer.step()
-
-    advance(model, optimizer, grads[:2])
-    twin, twins = copy.deepcopy((model, optimizer))
-    still = [p.detach().clone() for p in model]
-    advance(twin, twins, grads[2:])
-    assert all(torch.equal(a, b) for a, b in zip(model, still, strict=True))
-    advance(model, optimizer, grads[2:])
-    assert all(torch.equal(a, b) for a, b in zip(model, twin, strict=True))
+    assert close(param, optimize(start, grads, rank=3)[0], atol=1e-13)
+    assert close(late, optimize(start, grads[2:], rank=3, lr=0.2)[0], atol=1e-13)

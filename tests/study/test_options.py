@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.own_files import forget
 from rankwise.core.config import ConfigError
 from rankwise.core.provenance import source_closure, source_file
-from rankwise.study import class_source
-from rankwise.study import options as reading
 from rankwise.study.options import REQUIRED, constant, defines, options
 
 METHOD = """
@@ -39,10 +38,7 @@ DEFAULTS = "numbers, texts, true, false, None, arithmetic on numbers, or a tuple
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Write files of a user's own project, where the test then runs; nothing read before is remembered."""
     monkeypatch.chdir(tmp_path)
-    cached = [reading.options, reading.constant, reading.defines, class_source.lineage]
-    cached += [class_source.imports, class_source._parse, source_closure]
-    for function in cached:
-        function.cache_clear()
+    forget()
 
     def write(**files: str) -> None:
         for name, text in files.items():
@@ -51,8 +47,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             (tmp_path / folder / f"{module}.py").write_text(textwrap.dedent(text))
 
     yield write
-    for function in cached:
-        function.cache_clear()
+    forget()
 
 
 def read(own, fields: str) -> dict:

@@ -1,15 +1,15 @@
-"""The one loop: what it counts, what it leaves alone, what it selects, and that it says when it fails."""
+"""Training runs: their results, and what the loop counts, leaves alone, selects and reports."""
 
 import copy
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
-from helpers.prepared import prepare
+from helpers.prepared import prepare, reset_accelerate
 from helpers.repository import ROOT
 from rankwise.data.prepared import load_data
 from rankwise.methods.parts.base import adapt, build_optimizer
@@ -17,176 +17,159 @@ from rankwise.models import build
 from rankwise.study.plan import Plan
 from rankwise.training import run as training
 
+TRAINED = ["full", "head_only", "lora", "rsvd"]
 STUDY = {
-    "name": "loop", "question": "?", "device": "cpu", "schedule": {"updates": 6, "batch_size": 16, "eval_batch_size": 64},
+    "name": "loop",
+    "question": "?",
+    "device": "cpu",
+    "schedule": {"updates": 6, "batch_size": 16, "eval_batch_size": 64},
     "train": [
-        {"models": ["tiny"], "datasets": ["generated_reviews"], "methods": ["frozen", "full", "head_only", "lora", "rsvd"],
-         "ranks": [4], "seeds": [0, 1],
-         "override": {name: {"learning_rate": 3e-3} for name in ("full", "head_only", "lora", "rsvd")}},
+        {
+            "models": ["tiny"],
+            "datasets": ["generated_reviews"],
+            "methods": ["frozen", *TRAINED],
+            "ranks": [4],
+            "seeds": [0, 1],
+            "override": {name: {"learning_rate": 3e-3} for name in TRAINED},
+        },
     ],
-}  # fmt: skip
+}
+TRAIN_ROWS = 500
+SELECTION_ROWS = 100
+TINY = Path("results/inputs/models/tiny")
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
-    """A folder with the study's inputs."""
+    """A folder with the study's inputs, and its plan."""
     root, plan = tmp_path_factory.mktemp("inputs"), Plan(STUDY, ROOT)
-    prepare(plan, root)
+    rows = {"train": TRAIN_ROWS + SELECTION_ROWS, "validation": 100}
+    prepare(plan, root, review_rows=rows, selection_rows=SELECTION_ROWS)
     return root, plan
 
 
 @pytest.fixture
-def run(prepared: tuple[Path, Plan], monkeypatch: pytest.MonkeyPatch):
-    """Train one cell of a method, with changes to its request."""
+def request_of(prepared: tuple[Path, Plan], monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
+    """The request of a method's cell, to be changed; the test runs in the folder with the inputs."""
     root, plan = prepared
     monkeypatch.chdir(root)
 
+    def find(method: str, seed: int = 0) -> dict:
+        for cell in plan.cells("train"):
+            if (cell.method, cell.seed) == (method, seed):
+                return copy.deepcopy(plan.request("train", cell))
+        raise AssertionError(f"no cell of {method} with seed {seed}")
+
+    return find
+
+
+@pytest.fixture
+def run(request_of: Callable[..., dict]) -> Callable[..., dict]:
+    """Train one cell of a method, with changes to its schedule and its method."""
+
     def train(method: str, seed: int = 0, schedule: dict | None = None, **changes: object) -> dict:
-        cell = next(c for c in plan.cells("train") if c.method == method and c.seed == seed)
-        request = copy.deepcopy(plan.request("train", cell))
+        request = request_of(method, seed)
         request["schedule"] |= schedule or {}
         request["method"] |= changes
-        AcceleratorState._reset_state(reset_partial_state=True)
+        reset_accelerate()
         return training.train(request)
 
     return train
 
 
-def numbers(found: dict) -> str:
-    return json.dumps([found["metrics"], found["history"]])
-
-
-@pytest.mark.parametrize("method", ["full", "head_only", "lora", "rsvd"])
-def test_two_runs_are_equal_to_the_bit_and_seeds_differ(method: str, run) -> None:
-    assert numbers(run(method)) == numbers(run(method)) != numbers(run(method, seed=1))
-
-
-@pytest.mark.parametrize("method", ["full", "head_only", "lora", "rsvd"])
-def test_a_tiny_batch_is_learnt(method: str, prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def default_run(prepared: tuple[Path, Plan]) -> Callable[[str], dict]:
+    """The result of a method's cell with seed 0, trained once for all tests that only read it."""
     root, plan = prepared
-    monkeypatch.chdir(root)
-    cell = next(c for c in plan.cells("train") if c.method == method)
-    request = plan.request("train", cell)
+    results = {}
+
+    def train(method: str) -> dict:
+        if method not in results:
+            cells = [cell for cell in plan.cells("train") if cell.seed == 0]
+            cell = next(cell for cell in cells if cell.method == method)
+            reset_accelerate()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(root)
+                results[method] = training.train(plan.request("train", cell))
+        return copy.deepcopy(results[method])
+
+    return train
+
+
+def numbers(result: dict) -> str:
+    return json.dumps([result["metrics"], result["history"]])
+
+
+# Reproducibility -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_two_runs_are_equal_to_the_bit(method: str, run, default_run) -> None:
+    assert numbers(run(method)) == numbers(default_run(method))
+
+
+@pytest.mark.parametrize("method", ["lora", "rsvd"])
+def test_another_seed_gives_another_result(method: str, run, default_run) -> None:
+    assert numbers(run(method, seed=1)) != numbers(default_run(method))
+
+
+def test_every_method_starts_from_the_same_loss(default_run) -> None:
+    """The new head is drawn before the method is applied."""
+    losses = set()
+    for method in ("frozen", *TRAINED):
+        first_row = default_run(method)["history"][0]
+        losses.add(round(first_row["selection_loss_nats"], 6))
+    assert len(losses) == 1
+
+
+def test_the_number_of_evaluations_does_not_change_training(run) -> None:
+    """An evaluation takes no random numbers from training, which has dropout here."""
+    often = run("lora", schedule={"evaluate_every_updates": 1, "select": "last"})
+    once = run("lora", schedule={"evaluate_every_updates": 6, "select": "last"})
+    assert often["metrics"] == once["metrics"]
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_activation_checkpointing_does_not_change_the_result(method: str, run, default_run) -> None:
+    """Recomputed activations have the same dropout. LoRA's layers learn, though the base is frozen."""
+    plain = default_run(method)
+    recomputed = run(method, schedule={"checkpointing": True})
+    assert plain["metrics"] == recomputed["metrics"]
+    assert plain["history"][-1] == recomputed["history"][-1] != recomputed["history"][0]
+
+
+# Learning ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_a_tiny_batch_is_learnt(method: str, request_of) -> None:
+    request = request_of(method)
     torch.manual_seed(0)
-    model = build.from_snapshot(root / "results/inputs/models/tiny", "classification", 2)
+    base = build.from_snapshot(TINY, "classification", 2)
     names = build.names(request["model"], "classification")
-    method, model = adapt(request["method"], model, names)
-    data = load_data(request, build.tokenizer(root / "results/inputs/models/tiny"), seed=0)
-    optimizer, batch, losses = (
-        build_optimizer({**request["method"], "learning_rate": 0.01}, method, model, names, 0),
-        data.collate(data.train[:4]),
-        [],
-    )
+    adapting, model = adapt(request["method"], base, names)
+    data = load_data(request, build.tokenizer(TINY), seed=0)
+    entry = {**request["method"], "learning_rate": 0.01}
+    optimizer = build_optimizer(entry, adapting, model, names, 0)
+    batch = data.collate(data.train[:4])
+    losses = []
     for _ in range(60):
         optimizer.zero_grad()
-        losses.append(model(**batch).loss)
-        losses[-1].backward()
+        loss = model(**batch).loss
+        loss.backward()
         optimizer.step()
+        losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_an_adaptive_rank_is_reported(run, prepared) -> None:
-    """What the energy rule kept, in each row of the history after the first."""
-    cell = next(c for c in prepared[1].cells("train") if c.method == "rsvd")
-    settings = prepared[1].request("train", cell)["method"]["optimizer"]
-    rows = run("rsvd", optimizer={**settings, "rank": 16, "rank_rule": "energy", "energy": 0.5})[
-        "history"
+def test_accumulated_micro_batches_are_one_larger_batch(run) -> None:
+    unclipped = {"max_gradient_norm": None}
+    whole = run("full", schedule={"batch_size": 32, **unclipped})["metrics"]
+    parts = run("full", schedule={"batch_size": 16, "accumulation_steps": 2, **unclipped})[
+        "metrics"
     ]
-    assert "effective_rank" not in rows[0]
-    assert all(1 <= row["effective_rank"] < 16 for row in rows[1:])
-    assert all("effective_rank" not in row for row in run("rsvd")["history"])
-
-
-def test_every_method_starts_alike(run) -> None:
-    """The head is drawn before the method is applied, so all start at one loss."""
-    first = {
-        name: run(name)["history"][0]["selection_loss_nats"]
-        for name in ("frozen", "full", "head_only", "rsvd", "lora")
-    }
-    assert len({round(loss, 6) for loss in first.values()}) == 1, first
-
-
-def test_counts_are_exact_and_epochs_true(run) -> None:
-    found = run(
-        "full", schedule={"epochs": 1, "updates": None, "batch_size": 30, "accumulation_steps": 2}
-    )
-    # 2,000 rows: 67 micro-batches, the last of 20; 34 updates.
-    assert (found["metrics"]["samples"], found["metrics"]["updates"]) == (2000, 34)
-    assert [(row["epoch"], row["update"]) for row in found["history"]] == [(0.0, 0), (1.0, 34)]
-    assert found["split"] == "validation"
-
-
-def test_accumulation_is_one_larger_batch(run) -> None:
-    whole = run("full", schedule={"batch_size": 32, "max_gradient_norm": None})
-    parts = run(
-        "full", schedule={"batch_size": 16, "accumulation_steps": 2, "max_gradient_norm": None}
-    )
-    assert whole["metrics"]["samples"] == parts["metrics"]["samples"]
-    assert whole["metrics"]["eval_loss_nats"] == pytest.approx(
-        parts["metrics"]["eval_loss_nats"], abs=2e-4
-    )
-
-
-def test_the_selected_state_is_reported(run) -> None:
-    """With a rate that spoils the model after the first evaluation, `best` reports the first one's state."""
-    spoilt = {
-        "updates": 40,
-        "evaluate_every_updates": 10,
-        "scheduler": "constant",
-        "warmup_fraction": 0.0,
-    }
-    best = run("full", schedule=spoilt, learning_rate=0.3)
-    last = run("full", schedule={**spoilt, "select": "last"}, learning_rate=0.3)
-    losses = [row["selection_loss_nats"] for row in best["history"]]
-    assert min(losses) < losses[-1]
-    assert best["metrics"]["eval_loss_nats"] < last["metrics"]["eval_loss_nats"]
-
-
-def test_a_diverged_run_is_a_result_with_a_reason(run) -> None:
-    found = run(
-        "full",
-        schedule={"updates": 8, "max_gradient_norm": None, "warmup_fraction": 0.0},
-        learning_rate=1e30,
-    )
-    assert found["status"] == "diverged"
-    assert "by update" in found["reason"] or "at update" in found["reason"]
-
-
-def test_a_frozen_model_is_evaluated_once_and_not_trained(run) -> None:
-    found = run("frozen")
-    assert found["metrics"]["updates"] == found["metrics"]["trainable_parameters"] == 0
-    assert len(found["history"]) == 1
-
-
-@pytest.mark.parametrize("method", ["head_only", "lora"])
-def test_frozen_parameters_do_not_move_by_a_bit(
-    method: str, prepared, monkeypatch: pytest.MonkeyPatch, run
-) -> None:
-    _root, _plan = prepared
-    seen = {}
-
-    def watched(entry: dict, model: torch.nn.Module, names: dict):
-        found, adapted = adapt(entry, model, names)
-        seen["model"] = adapted
-        seen["before"] = {
-            n: p.detach().clone() for n, p in adapted.named_parameters() if not p.requires_grad
-        }
-        return found, adapted
-
-    monkeypatch.setattr(training, "adapt", watched)
-    run(method)
-    after = dict(seen["model"].named_parameters())
-    assert seen["before"]
-    assert all(torch.equal(value, after[name]) for name, value in seen["before"].items())
-
-
-def test_how_often_is_evaluated_changes_no_training(run) -> None:
-    """With dropout: an evaluation takes nothing of what training draws."""
-    often, once = (
-        run("lora", schedule={"evaluate_every_updates": every, "select": "last"})
-        for every in (1, 6)
-    )
-    assert often["metrics"] == once["metrics"]
+    assert whole["samples"] == parts["samples"]
+    assert whole["eval_loss_nats"] == pytest.approx(parts["eval_loss_nats"], abs=2e-4)
 
 
 def test_bf16_trains(run) -> None:
@@ -194,70 +177,127 @@ def test_bf16_trains(run) -> None:
 
 
 def test_language_modelling_learns_and_reports_perplexity(
-    prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request_of, prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop knows no labels: a small Llama on running text."""
-    root, plan = prepared
-    monkeypatch.chdir(root)
-    entry = copy.deepcopy(plan.library["models"]["stories260k"])
+    library = prepared[1].library
+    model = copy.deepcopy(library["models"]["stories260k"])
     torch.manual_seed(0)
     folder = tmp_path / "llama"
-    build.from_shapes(entry, "language_modelling", 0, device="cpu").save_pretrained(folder)
-    build.tokenizer(root / "results/inputs/models/tiny").save_pretrained(folder)
-    dataset = {
-        **plan.library["datasets"]["generated_text"],
+    build.from_shapes(model, "language_modelling", 0, device="cpu").save_pretrained(folder)
+    build.tokenizer(TINY).save_pretrained(folder)
+    text = {
+        **library["datasets"]["generated_text"],
         "task": "language_modelling",
         "max_length_tokens": 32,
     }
-    cell = next(c for c in plan.cells("train") if c.method == "full" and c.seed == 0)
-    request = copy.deepcopy(plan.request("train", cell)) | {"model": entry, "dataset": dataset}
+    request = request_of("full") | {"model": model, "dataset": text}
     request["schedule"] |= {"updates": 40, "evaluate_every_updates": 40}
     request["cell"]["dataset"] = "generated_text"
-    request["inputs"]["dataset"] = plan.input_digest("dataset", "generated_text")
+    request["inputs"]["dataset"] = prepared[1].input_digest("dataset", "generated_text")
     monkeypatch.setattr(training, "model_folder", lambda request: folder)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    found = training.train(request)
-    assert found["metrics"]["perplexity"] == pytest.approx(
-        torch.tensor(found["metrics"]["eval_loss_nats"]).exp().item(), rel=1e-5
-    )
-    assert found["metrics"]["perplexity"] < found["history"][0]["selection_perplexity"] / 2
-    assert "accuracy_fraction" not in found["metrics"]
+    reset_accelerate()
+    result = training.train(request)
+    perplexity = result["metrics"]["perplexity"]
+    assert perplexity == pytest.approx(math.exp(result["metrics"]["eval_loss_nats"]), rel=1e-5)
+    assert perplexity < result["history"][0]["selection_perplexity"] / 2
+    assert "accuracy_fraction" not in result["metrics"]
 
 
-def test_inputs_of_another_plan_are_refused(prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-    root, plan = prepared
-    monkeypatch.chdir(root)
-    request = copy.deepcopy(plan.request("train", plan.cells("train")[0]))
+# What a result holds -------------------------------------------------------------------------------
+
+
+def test_counts_and_epochs_are_exact(run) -> None:
+    schedule = {"epochs": 1, "updates": None, "batch_size": 30, "accumulation_steps": 2}
+    result = run("full", schedule=schedule)
+    # 500 examples are 17 micro-batches of 30, the last of 20, and so 9 updates.
+    assert result["metrics"]["samples"] == TRAIN_ROWS
+    assert result["metrics"]["updates"] == 9
+    assert [(row["epoch"], row["update"]) for row in result["history"]] == [(0.0, 0), (1.0, 9)]
+    assert result["split"] == "validation"
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_metrics_are_the_means_of_the_examples(method: str, default_run) -> None:
+    """Examples are in order and the same for every method, so that runs can be paired."""
+    result = default_run(method)
+    losses = result["examples"]["loss_nats"]
+    right = result["examples"]["correct_fraction"]
+    assert set(right) <= {0.0, 1.0}
+    assert result["metrics"]["accuracy_fraction"] == sum(right) / len(right)
+    mean_loss = sum(losses) / len(losses)
+    assert math.isclose(result["metrics"]["eval_loss_nats"], mean_loss, rel_tol=1e-12)
+
+
+def test_a_method_adds_columns_to_the_history(default_run) -> None:
+    assert all("product_effective_rank" in row for row in default_run("lora")["history"])
+
+
+def test_an_adaptive_rank_is_in_the_history(run, request_of, default_run) -> None:
+    """The optimizer reports what the energy rule kept, after the first evaluation."""
+    optimizer = request_of("rsvd")["method"]["optimizer"]
+    optimizer |= {"rank": 16, "rank_rule": "energy", "energy": 0.5}
+    first, *later = run("rsvd", optimizer=optimizer)["history"]
+    assert "effective_rank" not in first
+    assert all(1 <= row["effective_rank"] < 16 for row in later)
+    assert all("effective_rank" not in row for row in default_run("rsvd")["history"])
+
+
+def test_the_best_state_is_reported(run) -> None:
+    """The learning rate spoils the model after the first evaluation; `best` reports that one."""
+    spoiling = {
+        "updates": 40,
+        "evaluate_every_updates": 10,
+        "scheduler": "constant",
+        "warmup_fraction": 0.0,
+    }
+    best = run("full", schedule=spoiling, learning_rate=0.3)
+    last = run("full", schedule={**spoiling, "select": "last"}, learning_rate=0.3)
+    losses = [row["selection_loss_nats"] for row in best["history"]]
+    assert min(losses) < losses[-1]
+    assert best["metrics"]["eval_loss_nats"] < last["metrics"]["eval_loss_nats"]
+
+
+def test_a_frozen_model_is_evaluated_once_and_not_trained(default_run) -> None:
+    result = default_run("frozen")
+    assert result["metrics"]["updates"] == result["metrics"]["trainable_parameters"] == 0
+    assert len(result["history"]) == 1
+
+
+@pytest.mark.parametrize("method", ["head_only", "lora"])
+def test_frozen_parameters_do_not_move_by_a_bit(
+    method: str, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, before = [], {}
+
+    def watching_adapt(entry: dict, base: torch.nn.Module, names: dict):
+        adapting, model = adapt(entry, base, names)
+        models.append(model)
+        for name, param in model.named_parameters():
+            if not param.requires_grad:
+                before[name] = param.detach().clone()
+        return adapting, model
+
+    monkeypatch.setattr(training, "adapt", watching_adapt)
+    run(method)
+    after = dict(models[0].named_parameters())
+    assert before
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+# Refusals and trackers -----------------------------------------------------------------------------
+
+
+def test_inputs_of_another_plan_are_refused(request_of) -> None:
+    request = request_of("full")
     request["inputs"]["dataset"] = "0" * 16
-    with pytest.raises(
-        ValueError, match=r"dataset\.json: prepared for request .*, this job was planned with 0000"
-    ):
+    message = r"dataset\.json: prepared for request .*, this job was planned with 0000"
+    with pytest.raises(ValueError, match=message):
         training.train(request)
 
 
-def test_a_tracker_is_fed(run, prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_receives_the_run(run, prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard", reason="trackers are optional")
     monkeypatch.setenv("RANKWISE_TRACKER", "tensorboard")
     run("full")
     assert list((prepared[0] / "logs/tracking").rglob("events.out.*"))
-
-
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_activation_checkpointing_changes_no_result(method: str, run) -> None:
-    """Dropout included: what is computed again is drawn again. The base is frozen under LoRA, and its layers still learn."""
-    plain, spared = run(method), run(method, schedule={"checkpointing": True})
-    assert plain["metrics"] == spared["metrics"]
-    assert plain["history"][-1] == spared["history"][-1] != spared["history"][0]
-
-
-def test_metrics_are_the_means_of_the_examples(run) -> None:
-    """Every example of the reported split, in order; the same for every method, so runs can be paired."""
-    for method in ("full", "lora"):
-        found = run(method)
-        losses, right = (found["examples"][name] for name in ("loss_nats", "correct_fraction"))
-        assert set(right) <= {0.0, 1.0}
-        assert found["metrics"]["accuracy_fraction"] == sum(right) / len(right)
-        assert math.isclose(
-            found["metrics"]["eval_loss_nats"], sum(losses) / len(losses), rel_tol=1e-12
-        )
-    assert any("product_effective_rank" in row for row in found["history"])

@@ -1,4 +1,4 @@
-"""Trials and the runs that follow them, trained: no reported split for the first, the settings found for the others."""
+"""Runs that belong to a search: trials, and the runs that use the settings found."""
 
 import copy
 import json
@@ -7,22 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from helpers.prepared import prepare
+from helpers.prepared import prepare, reset_accelerate
 from helpers.repository import ROOT
 from helpers.searched import GRID, STUDY, planned
+from rankwise.analysis import tidy
 from rankwise.core import result
 from rankwise.study import search_choice
 from rankwise.study.plan import Plan
+from rankwise.training import run as training
+
+REPORTED = Path("results/inputs/datasets/generated_reviews/validation.jsonl")
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
-    """Inputs as the workflow lays them, without the reported split; the model is pre-trained for two updates."""
+    """A folder with the inputs, and the plan. The reported split lies elsewhere."""
     root, plan = tmp_path_factory.mktemp("inputs"), planned(methods=["full", "lora"], ranks=[2])
-    prepare(plan, root, corpus=600, rows={"train": 600, "validation": 100}, updates=2)
-    (root / "results/inputs/datasets/generated_reviews/validation.jsonl").rename(
-        root / "validation.jsonl"
-    )
+    rows = {"train": 300, "validation": 100}
+    prepare(plan, root, corpus_rows=600, review_rows=rows, selection_rows=100, updates=2)
+    (root / REPORTED).rename(root / REPORTED.name)
     return root, plan
 
 
@@ -30,74 +33,83 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
 def run(
     prepared: tuple[Path, Plan], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str, dict], dict]:
-    """Train with a request, where the inputs lie."""
-    from accelerate.state import AcceleratorState
-
-    from rankwise.training import run as training
-
+    """Run a request of a kind (`train` or `trial`) in the folder with the inputs."""
     monkeypatch.chdir(prepared[0])
 
-    def train(kind: str, request: dict) -> dict:
-        AcceleratorState._reset_state(reset_partial_state=True)
+    def start(kind: str, request: dict) -> dict:
+        reset_accelerate()
         return getattr(training, kind)(request)
 
-    return train
+    return start
 
 
-def test_a_trial_needs_no_reported_split(prepared: tuple[Path, Plan], run) -> None:
-    """It lies elsewhere. A trial's metrics are those of the selection slice at its best state; no example is scored."""
+def test_a_trial_does_not_read_the_reported_split(prepared: tuple[Path, Plan], run) -> None:
+    """Its metrics are those of the best state on the selection split. It keeps no examples."""
     plan = prepared[1]
-    found = run("trial", plan.request("trial", plan.cells("trial")[0]))
+    request = plan.request("trial", plan.cells("trial")[0])
+    found = run("trial", request)
+    losses = [row["selection_loss_nats"] for row in found["history"]]
     assert found["split"] == "selection"
     assert found["metrics"]["updates"] == 3
-    assert found["metrics"]["eval_loss_nats"] == min(
-        row["selection_loss_nats"] for row in found["history"]
-    )
+    assert found["metrics"]["eval_loss_nats"] == min(losses)
     assert "examples" not in found
+
+    reporting = copy.deepcopy(request)
+    reporting["dataset"]["report_split"] = "validation"
     with pytest.raises(FileNotFoundError, match=r"validation\.jsonl"):
-        run("train", {**(request := copy.deepcopy(plan.request("trial", plan.cells("trial")[0]))),
-                      "dataset": {**request["dataset"], "report_split": "validation"}})  # fmt: skip
+        run("train", reporting)
 
 
-def test_a_run_after_a_search_is_the_run_with_those_settings(
-    prepared: tuple[Path, Plan], run
-) -> None:
-    """To the bit; the result and its row in the table say which they were."""
-    from rankwise.analysis import tidy
-
+@pytest.fixture
+def finished_search(prepared: tuple[Path, Plan], run) -> dict[float, list[float]]:
+    """Run all trials of LoRA and choose; the losses of each learning rate that was tried."""
     root, plan = prepared
-    home = root / "results/inputs/datasets/generated_reviews/validation.jsonl"
-    cell = next(c for c in plan.cells("train") if c.method == "lora")
-    choice, losses = plan.choice(cell.curve), {}
-    for tried in (c for c in plan.cells("trial") if c.curve == cell.curve):
-        request = plan.request("trial", tried)
-        found = run("trial", request)
-        result.write(root / plan.path("trial", tried), request, found, {})
-        losses.setdefault(request["trial"]["learning_rate"], []).append(
-            found["metrics"]["eval_loss_nats"]
-        )
-    result.write(
-        root / f"results/search/{cell.curve.folder}/selected.json",
-        choice,
-        search_choice.choose(choice),
-        {},
-    )
-    (root / "validation.jsonl").rename(home)
-    try:
-        found = run("train", plan.request("train", cell))
-        plain = {name: value for name, value in GRID.items() if name != "search"}
-        rate = {"lora": {"learning_rate": found["selected"]["learning_rate"]}}
-        alone = Plan({**STUDY, "train": [{**plain, "override": rate}]}, ROOT)
-        alone.library = plan.library
-        same = run("train", alone.request("train", cell))
-    finally:
-        home.rename(root / "validation.jsonl")
-    assert json.dumps([found["metrics"], found["history"]]) == json.dumps(
-        [same["metrics"], same["history"]]
-    )
+    curve = next(cell.curve for cell in plan.cells("train") if cell.method == "lora")
+    losses = {}
+    for cell in plan.cells("trial"):
+        if cell.curve == curve:
+            request = plan.request("trial", cell)
+            found = run("trial", request)
+            result.write(root / plan.path("trial", cell), request, found, {})
+            rate = request["trial"]["learning_rate"]
+            losses.setdefault(rate, []).append(found["metrics"]["eval_loss_nats"])
+    choice = plan.choice(curve)
+    file = root / f"results/search/{curve.folder}/selected.json"
+    result.write(file, choice, search_choice.choose(choice), {})
+    return losses
+
+
+@pytest.fixture
+def reported_split(prepared: tuple[Path, Plan]):
+    """The reported split is where runs look for it, during one test."""
+    root = prepared[0]
+    (root / REPORTED.name).rename(root / REPORTED)
+    yield
+    (root / REPORTED).rename(root / REPORTED.name)
+
+
+def test_a_run_after_a_search_uses_the_settings_found(
+    prepared: tuple[Path, Plan], run, finished_search, reported_split
+) -> None:
+    """It equals, to the bit, a run with these settings written out. Result and table name them."""
+    root, plan = prepared
+    cell = next(cell for cell in plan.cells("train") if cell.method == "lora")
+    request = plan.request("train", cell)
+    found = run("train", request)
+    best_rate = min(finished_search, key=lambda rate: sum(finished_search[rate]))
     assert found["split"] == "validation"
-    assert found["selected"]["learning_rate"] == min(losses, key=lambda rate: sum(losses[rate]))
+    assert found["selected"]["learning_rate"] == best_rate
+
+    grid = {name: value for name, value in GRID.items() if name != "search"}
+    grid["override"] = {"lora": {"learning_rate": best_rate}}
+    written_out = Plan({**STUDY, "train": [grid]}, ROOT)
+    written_out.library = plan.library
+    expected = run("train", written_out.request("train", cell))
+    assert json.dumps([found["metrics"], found["history"]]) == json.dumps(
+        [expected["metrics"], expected["history"]]
+    )
+
     path = root / plan.path("train", cell)
-    result.write(path, plan.request("train", cell), found, {})
-    row = tidy.collect([(path, plan.request("train", cell))]).iloc[0]
-    assert row["learning_rate"] == found["selected"]["learning_rate"]
+    result.write(path, request, found, {})
+    row = tidy.collect([(path, request)]).iloc[0]
+    assert row["learning_rate"] == best_rate

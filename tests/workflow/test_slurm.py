@@ -385,7 +385,7 @@ def test_accounting_shows_what_struck(submitted: Submitted) -> None:
 
 def test_what_was_preempted_goes_on(submitted: Submitted) -> None:
     """From where it was, on whichever node: its result is compared with the local one above."""
-    assert ": goes on after update " in submitted.preempted.read_text()
+    assert ": resumed after update " in submitted.preempted.read_text()
     assert not list((submitted.root / "results/checkpoints").iterdir())
 
 

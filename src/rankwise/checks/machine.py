@@ -170,8 +170,8 @@ def _gpus() -> dict:
     if version.hangs and not settings.read("RANKWISE_CARDS"):
         return facts  # a driver that hangs would hang again
     try:
-        found = gpus.found()
-    except gpus.CardError as error:
+        found = gpus.available()
+    except gpus.GpuError as error:
         return {**facts, "refused": str(error)}
     facts["found"] = [gpu._asdict() for gpu in found]
     facts["notes"] = gpu_lease.notes(found) if found else []

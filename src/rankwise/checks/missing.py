@@ -10,7 +10,7 @@ from rankwise.core.config import ConfigError
 from rankwise.core.probe import ABSENT
 from rankwise.core.units import GIB, MIB
 from rankwise.execution.gpu_needs import CONTEXT_GIB
-from rankwise.execution.gpus import Card
+from rankwise.execution.gpus import Gpu
 from rankwise.study.jobs import PlannedJob
 from rankwise.study.plan import Plan
 
@@ -59,7 +59,7 @@ def _problem(what: str | ConfigError, do: str) -> dict:
 
 
 def _lacking(
-    kind: str, jobs: list[PlannedJob], plan: Plan, known_gpus: list[Card] | None = None
+    kind: str, jobs: list[PlannedJob], plan: Plan, known_gpus: list[Gpu] | None = None
 ) -> list[dict]:
     """The problems that the preflight check finds, with the remedy for their kind."""
     lines = preflight.lacking(kind, jobs, plan, known_gpus)
@@ -116,7 +116,7 @@ def _gpu(plan: Plan, jobs: list[PlannedJob], facts: dict[str, dict], needs: dict
     known = facts["cards"]
     if known.get("refused"):
         return [_problem(known["refused"], "correct that variable")]
-    gpus = [Card(**gpu) for gpu in known.get("found", [])]
+    gpus = [Gpu(**gpu) for gpu in known.get("found", [])]
     if gpus:
         problems = [*_torch(facts, needs), *_driver_and_capability(plan, gpus, facts)]
         return [*problems, *_too_small(gpus, needs)]
@@ -139,7 +139,7 @@ def _torch(facts: dict[str, dict], needs: dict) -> list[dict]:
     return [_problem(error, f"install {GPU_LOCK}, or run in the image (docker/build.sh)")]
 
 
-def _driver_and_capability(plan: Plan, gpus: list[Card], facts: dict[str, dict]) -> list[dict]:
+def _driver_and_capability(plan: Plan, gpus: list[Gpu], facts: dict[str, dict]) -> list[dict]:
     """The driver or a GPU is too old for the CUDA of the installed torch, or else of the lock."""
     locked = environment.locked_versions(plan.workflow / GPU_LOCK).get(CUDA_RUNTIME, "")
     cuda = facts["torch"].get("cuda") or locked
@@ -162,7 +162,7 @@ def _driver_and_capability(plan: Plan, gpus: list[Card], facts: dict[str, dict])
     return problems
 
 
-def _too_small(gpus: list[Card], needs: dict) -> list[dict]:
+def _too_small(gpus: list[Gpu], needs: dict) -> list[dict]:
     """GPUs on which the training run with the largest predicted peak would run out of memory."""
     if not needs["peak_bytes"]:
         return []
@@ -183,7 +183,7 @@ def _too_small(gpus: list[Card], needs: dict) -> list[dict]:
     return problems
 
 
-def _use_others(others: list[Card], otherwise: str) -> str:
+def _use_others(others: list[Gpu], otherwise: str) -> str:
     """Keep to the GPUs that are good enough; if there are none, use something else."""
     if not others:
         return f"use {otherwise}"

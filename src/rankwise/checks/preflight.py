@@ -101,7 +101,7 @@ def check_gpus(limit: int | None, asked: dict[str, object]) -> None:
     """
     if limit is None:
         return
-    found = gpus.found() if limit > 1 else []
+    found = gpus.available() if limit > 1 else []
     if limit > max(len(found), 1):
         has = f"it has {', '.join(map(str, found))}" if found else "it shows no NVIDIA GPU"
         allowed = f"at most {len(found)} on this machine, for {has}"
@@ -155,7 +155,7 @@ def lacking(
     kind: str,
     jobs: list[PlannedJob],
     plan: Plan,
-    known_gpus: list[gpus.Card] | None = None,
+    known_gpus: list[gpus.Gpu] | None = None,
     limit: int | None = None,
 ) -> list[str]:
     """The problems of one of `KINDS`.
@@ -189,7 +189,7 @@ def _disk(plan: Plan) -> list[str]:
 
 
 def _gpu(
-    jobs: list[PlannedJob], plan: Plan, known_gpus: list[gpus.Card] | None, limit: int | None
+    jobs: list[PlannedJob], plan: Plan, known_gpus: list[gpus.Gpu] | None, limit: int | None
 ) -> list[str]:
     """One line for each kind of job that needs a GPU, if there is none or none is allowed."""
     kinds = _kinds_on_gpu(jobs, plan)
@@ -198,7 +198,7 @@ def _gpu(
     if limit == 0:
         allowed = f"at least 1, for {', '.join(kinds)} of {plan.file}"
         return [f"snakemake: --resources gpu: got 0, allowed: {allowed}"]
-    if gpus.found() if known_gpus is None else known_gpus:
+    if gpus.available() if known_gpus is None else known_gpus:
         return []
     return [
         f"{plan.file}: {_device_key(kind)}: got cuda, but this machine shows no NVIDIA GPU; "
@@ -236,7 +236,7 @@ def gpu_notes(jobs: list[PlannedJob], plan: Plan) -> list[str]:
     """What to know of this machine's GPUs before jobs start; nothing if no job takes one."""
     if not _kinds_on_gpu(jobs, plan):
         return []
-    found = gpus.found()
+    found = gpus.available()
     return [*gpu_lease.notes(found), *_unshared(jobs, plan)] if found else []
 
 

@@ -4,6 +4,11 @@ only.
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30  # bytes
 
+# GPU memory that CUDA takes in every process outside torch's caching allocator: the context and the
+# loaded kernels. An estimate for current data-center GPUs, not a measurement of ours: a ledger that
+# is measured on a GPU reports `measured_context_bytes`.
+CUDA_CONTEXT_BYTES = 600 * MIB
+
 # Ending of a column's name -> its unit in tables and figures. `_per_s` must come before `_s`, which
 # it also ends with.
 UNITS = {

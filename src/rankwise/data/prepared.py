@@ -1,4 +1,4 @@
-"""Prepared inputs as a job sees them: the very ones that its request names, or an error."""
+"""Load prepared inputs for a job: exactly those that the job's request names, or an error."""
 
 import importlib
 import json
@@ -15,50 +15,85 @@ from rankwise.core.paths import INPUTS
 
 @dataclass(frozen=True)
 class Data:
-    """Encoded examples of one dataset: to train on, to select on (held out of train), to report."""
+    """The encoded examples of one dataset.
+
+    Attributes:
+        task: The module of `models/tasks` that encodes and scores the examples.
+        tokenizer: That of the model.
+        collate: Turns a list of examples into a batch of tensors.
+        train: Examples to train on.
+        selection: Examples held out of `train`, to select a state and settings on.
+        report: Examples of the reported split.
+    """
 
     task: ModuleType
     tokenizer: PreTrainedTokenizerBase
-    collate: Callable
+    collate: Callable[[list[dict]], dict]
     train: list[dict]
     selection: list[dict]
     report: list[dict]
 
 
-def _prepared(kind: str, name: str, expected: str) -> Path:
-    folder = INPUTS / f"{kind}s" / name
-    file = folder / f"{kind}.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: not there; build it with: snakemake {file}")
-    found = provenance.digest(json.loads(file.read_text(encoding="utf-8"))["request"])
-    if found != expected:
-        raise ValueError(
-            f"{file}: prepared for request {found}, this job was planned with {expected}; run snakemake again"
-        )
-    return folder
-
-
 def model_folder(request: dict) -> Path:
-    """The prepared model of a training request."""
-    return _prepared("model", request["cell"]["model"], request["inputs"]["model"])
+    """The folder with the prepared model of a training request.
+
+    Raises:
+        FileNotFoundError: The model is not prepared.
+        ValueError: It was prepared for another request.
+    """
+    return _prepared_folder("model", request["cell"]["model"], request["inputs"]["model"])
 
 
 def load_data(
     request: dict, tokenizer: PreTrainedTokenizerBase, seed: int, name: str | None = None
 ) -> Data:
-    """The dataset of a training request (or the one called `name`), encoded for its task."""
+    """Load and encode the dataset of a training request.
+
+    Args:
+        request: Gives the dataset entry, and the digest of the prepared data.
+        tokenizer: That of the model.
+        seed: The random seed of a collate function that draws (masked language modelling).
+        name: The dataset's name; that of the request's cell if None. A pre-training has no cell.
+
+    Raises:
+        FileNotFoundError: The dataset is not prepared.
+        ValueError: It was prepared for another request.
+    """
     dataset = request["dataset"]
-    folder = _prepared("dataset", name or request["cell"]["dataset"], request["inputs"]["dataset"])
+    name = name or request["cell"]["dataset"]
+    folder = _prepared_folder("dataset", name, request["inputs"]["dataset"])
     task = importlib.import_module(f"rankwise.models.tasks.{dataset['task']}")
 
-    def encoded(split: str) -> list[dict]:
+    def encode(split: str) -> list[dict]:
         return task.encode(read_rows(folder / f"{split}.jsonl"), tokenizer, dataset)
 
-    splits = (encoded("train"), encoded("selection"), encoded(dataset["report_split"]))
-    return Data(task, tokenizer, task.Collate(tokenizer, seed), *splits)
+    return Data(
+        task=task,
+        tokenizer=tokenizer,
+        collate=task.Collate(tokenizer, seed),
+        train=encode("train"),
+        selection=encode("selection"),
+        report=encode(dataset["report_split"]),
+    )
 
 
 def read_rows(path: Path) -> list[dict]:
-    """Rows of a prepared split."""
+    """The rows of a prepared split."""
     with path.open(encoding="utf-8") as stream:
         return [json.loads(line) for line in stream]
+
+
+def _prepared_folder(kind: str, name: str, expected: str) -> Path:
+    """The folder of a prepared dataset or model (`kind`), if it was made for request `expected`."""
+    folder = INPUTS / f"{kind}s" / name
+    file = folder / f"{kind}.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: not there; build it with: snakemake {file}")
+    prepared = json.loads(file.read_text(encoding="utf-8"))
+    digest = provenance.digest(prepared["request"])
+    if digest != expected:
+        raise ValueError(
+            f"{file}: prepared for request {digest}, this job was planned with {expected}; "
+            "run snakemake again"
+        )
+    return folder

@@ -1,6 +1,7 @@
-"""Where datasets and models come from, the hub or files, and what of it cannot be had: looked at before any job starts.
+"""Check where datasets and models come from, the hub or files, before any job starts.
 
-Standard library only. Each problem is one sentence that names the file, the key, what was got and what is allowed.
+Each problem is one sentence that names the file, the key, what was got and what is allowed. This
+module uses the standard library only, so a login node can import it.
 """
 
 import csv
@@ -17,126 +18,169 @@ from rankwise.core import probe, provenance, settings
 from rankwise.study.plan import Plan
 
 HUB_TIMEOUT_S = 10
+RESOLVE_S = 2  # for looking up the host's name, which the timeout of a connection does not cover
 
 
 def repository(kind: str, name: str, plan: Plan) -> dict:
-    """`repo` and `revision` of a dataset or model (`kind`) from the hub; nothing of any other."""
+    """Where an entry is on the hub.
+
+    Args:
+        kind: "dataset" or "model".
+        name: The entry's name.
+        plan: Gives the library of entries.
+
+    Returns:
+        `repo` and `revision`; empty if the entry does not come from the hub.
+    """
     entry = plan.library[f"{kind}s"][name]
     if kind == "dataset":
         return entry.get("hub", {})
     weights = entry["weights"]
-    return {"repo": weights["hub"], "revision": weights["revision"]} if "hub" in weights else {}
+    if "hub" not in weights:
+        return {}
+    return {"repo": weights["hub"], "revision": weights["revision"]}
 
 
 def folder(kind: str, name: str, plan: Plan) -> str | None:
-    """The folder of a dataset or model from files, as its entry names it."""
+    """The folder of an entry that comes from files, as the entry writes it; None for other entries.
+
+    Args:
+        kind: "dataset" or "model".
+        name: The entry's name.
+        plan: Gives the library of entries.
+    """
     entry = plan.library[f"{kind}s"][name]
-    return (
-        entry.get("files", {}).get("folder") if kind == "dataset" else entry["weights"].get("files")
-    )
+    if kind == "dataset":
+        return entry.get("files", {}).get("folder")
+    return entry["weights"].get("files")
 
 
 def missing(what: str, kind: str, name: str, plan: Plan) -> list[str]:
-    """What is missing of a dataset or model: of its `hub`, or of its `files`."""
-    where, entry = f"config/{kind}s.yaml: {name}", plan.library[f"{kind}s"][name]
+    """The problems of an entry's source: what of it cannot be had.
+
+    Args:
+        what: "hub" asks whether the hub can be reached, "files" whether the files are right. An
+            entry has only one of them, and no problem with the other.
+        kind: "dataset" or "model".
+        name: The entry's name.
+        plan: Gives the library of entries.
+
+    Returns:
+        One sentence per problem.
+    """
+    where = f"config/{kind}s.yaml: {name}"
+    entry = plan.library[f"{kind}s"][name]
     if what == "hub":
-        found = repository(kind, name, plan)
-        return _hub(f"{where}.hub", found["repo"]) if found else []
+        source = repository(kind, name, plan)
+        return _hub_problems(f"{where}.hub", source["repo"]) if source else []
     if folder(kind, name, plan) is None:
         return []
-    return (
-        _model_files(where, entry["weights"]) if kind == "model" else _dataset_files(where, entry)
-    )
+    if kind == "model":
+        return _model_problems(where, entry["weights"])
+    return _dataset_problems(where, entry)
 
 
 def hub_endpoint() -> str | None:
-    """Where the hub is; None where it is not asked, for the cache is used, and says itself what it lacks."""
-    offline = settings.read("HF_HUB_OFFLINE") not in ("", "0")
-    return None if offline else settings.read("HF_ENDPOINT")
+    """The address of the hub, or None if jobs only read its cache and report what it lacks."""
+    is_offline = settings.read("HF_HUB_OFFLINE") not in ("", "0")
+    return None if is_offline else settings.read("HF_ENDPOINT")
 
 
 @functools.cache
 def unreachable(endpoint: str) -> str | None:
-    """Why a hub cannot be reached, asked once; None if it answers, whatever it says."""
-    asked = probe.ask(
-        {"hub": lambda: _knock(endpoint)}, HUB_TIMEOUT_S + 2
-    )  # a limit for the look-up of the name, too
-    return asked["hub"].get("trouble")
+    """Why the hub cannot be reached, or None if it answers at all. Asked once per process."""
+    answers = probe.ask({"hub": lambda: _connect(endpoint)}, HUB_TIMEOUT_S + RESOLVE_S)
+    return answers["hub"].get("trouble")
 
 
-def _knock(endpoint: str) -> dict:
+def _connect(endpoint: str) -> dict:
     try:
         urllib.request.urlopen(endpoint, timeout=HUB_TIMEOUT_S).close()
     except urllib.error.HTTPError:
-        pass  # it answers
+        pass  # an error status is an answer, too
     except urllib.error.URLError as error:
         return {"trouble": str(error.reason)}
     return {}
 
 
-def _hub(where: str, repo: str) -> list[str]:
+def _hub_problems(where: str, repo: str) -> list[str]:
     endpoint = hub_endpoint()
-    if endpoint is None or not (why := unreachable(endpoint)):
+    reason = unreachable(endpoint) if endpoint else None
+    if not reason:
         return []
     allowed = "a reachable hub, or an entry with files"
     return [
-        f"{where}: {repo} cannot be fetched, {endpoint} is unreachable: {why}; allowed: {allowed}"
+        f"{where}: {repo} cannot be fetched, {endpoint} is unreachable: {reason}; "
+        f"allowed: {allowed}"
     ]
 
 
-def _folder(where: str, given: str) -> tuple[Path, list[str]]:
+def _folder_problems(where: str, given: str) -> list[str]:
     path = os.path.expandvars(given)
     if "$" in path:
-        return Path(path), [
-            f"{where}: got {given}, allowed: a folder; set the environment variable in it first"
-        ]
-    return Path(path), (
-        [] if Path(path).is_dir() else [f"{where}: got {path}, allowed: a folder that is there"]
-    )
-
-
-def _file(where: str, path: Path, sha256: str | None) -> list[str]:
-    if not path.is_file():
-        return [f"{where}: got {path}, allowed: a file that is there"]
-    if sha256 and (found := provenance.file_sha256(path)) != sha256:
-        return [f"{where}: sha256 of {path} is {found}, allowed: {sha256}"]
+        allowed = "a folder; set the environment variable in it first"
+        return [f"{where}: got {given}, allowed: {allowed}"]
+    if not Path(path).is_dir():
+        return [f"{where}: got {path}, allowed: a folder that is there"]
     return []
 
 
-def _model_files(where: str, weights: dict) -> list[str]:
-    path, found = _folder(f"{where}.weights.files", weights["files"])
-    return found or _file(f"{where}.weights.sha256", path / "model.safetensors", weights["sha256"])
+def _file_problems(where: str, path: Path, sha256: str | None) -> list[str]:
+    if not path.is_file():
+        return [f"{where}: got {path}, allowed: a file that is there"]
+    if sha256:
+        found = provenance.file_sha256(path)
+        if found != sha256:
+            return [f"{where}: sha256 of {path} is {found}, allowed: {sha256}"]
+    return []
 
 
-def _dataset_files(where: str, entry: dict) -> list[str]:
-    place, found = _folder(f"{where}.files.folder", entry["files"]["folder"])
-    if found:
-        return found
-    for split, wanted in entry["splits"].items():
+def _model_problems(where: str, weights: dict) -> list[str]:
+    problems = _folder_problems(f"{where}.weights.files", weights["files"])
+    if problems:
+        return problems
+    file = Path(os.path.expandvars(weights["files"])) / "model.safetensors"
+    return _file_problems(f"{where}.weights.sha256", file, weights["sha256"])
+
+
+def _dataset_problems(where: str, entry: dict) -> list[str]:
+    given = entry["files"]["folder"]
+    problems = _folder_problems(f"{where}.files.folder", given)
+    if problems:
+        return problems
+    for split, source in entry["splits"].items():
         key = f"{where}.splits.{split}"
-        found += _file(key, place / wanted["path"], wanted.get("sha256")) or _columns(
-            key, place / wanted["path"], entry
-        )
-    return found
+        file = Path(os.path.expandvars(given)) / source["path"]
+        file_problems = _file_problems(key, file, source.get("sha256"))
+        # The columns of a missing or wrong file are not looked at.
+        problems += file_problems or _column_problems(key, file, entry)
+    return problems
 
 
-def _columns(where: str, path: Path, entry: dict) -> list[str]:
-    """Text and label columns that the first line of the file has not."""
-    form = entry["files"]["format"]
-    if form not in ("tsv", "csv", "jsonl"):
+def _column_problems(where: str, file: Path, entry: dict) -> list[str]:
+    """The entry's text and label columns that the file's first line does not have."""
+    file_format = entry["files"]["format"]
+    if file_format not in ("tsv", "csv", "jsonl"):
         return []
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as stream:
-        first = stream.readline()
-    if form == "jsonl":
-        there = list(json.loads(first))
-    else:
-        there = entry.get("columns") or next(
-            csv.reader(io.StringIO(first), delimiter="\t" if form == "tsv" else ",")
-        )
+    present = _columns(file, file_format, entry.get("columns"))
     text = entry["text"] if isinstance(entry["text"], list) else [entry["text"]]
-    wanted = [*text, *([entry["label"]] if "label" in entry else [])]
+    label = [entry["label"]] if "label" in entry else []
+    allowed = ", ".join(present)
     return [
-        f"{where}: {path} has no column {name!r}, allowed: {', '.join(there)}"
-        for name in wanted
-        if name not in there
+        f"{where}: {file} has no column {name!r}, allowed: {allowed}"
+        for name in [*text, *label]
+        if name not in present
     ]
+
+
+def _columns(file: Path, file_format: str, given: list[str] | None) -> list[str]:
+    """The columns of a file: those that its entry gives, or those that its first line names."""
+    opener = gzip.open if file.suffix == ".gz" else open
+    with opener(file, "rt", encoding="utf-8") as stream:
+        first_line = stream.readline()
+    if file_format == "jsonl":
+        return list(json.loads(first_line))
+    if given:
+        return given
+    delimiter = "\t" if file_format == "tsv" else ","
+    return next(csv.reader(io.StringIO(first_line), delimiter=delimiter))

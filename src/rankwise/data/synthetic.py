@@ -1,8 +1,11 @@
-"""A small English of reviews, so that the demo needs no data: reviews with a label, and unlabelled text to pre-train on.
+"""Generated English for demos without a download: labelled reviews, and text to pre-train on.
 
-A review's sentiment is that of its last clause, and negation flips a clause, so single words do not decide it. The unlabelled
-text is plainer, and opens with a verdict in one word: a model that has learnt to fill it in knows words and their sentiment
-before it sees a label, as a real pretrained model does, and adapting it is left with negation and contrast.
+The sentiment of a review is that of its last clause, and a negation reverses a clause. Single words
+therefore do not decide the label.
+
+The unlabelled text is plainer and opens with its verdict in one word. A model that has learnt to
+fill in this word knows words and their sentiment before it sees a label, as a real pretrained model
+does. Fine-tuning is left to learn negation and contrast.
 """
 
 import random
@@ -22,47 +25,73 @@ NOUNS = [
     "book",
     "author",
 ]
-GOOD = ["good", "great", "lovely", "superb", "fine", "charming", "brilliant"]
-BAD = ["bad", "awful", "dull", "poor", "nasty", "boring", "terrible"]
+GOOD_ADJECTIVES = ["good", "great", "lovely", "superb", "fine", "charming", "brilliant"]
+BAD_ADJECTIVES = ["bad", "awful", "dull", "poor", "nasty", "boring", "terrible"]
 ADVERBS = ["very", "really", "quite", "rather"]
-LIKED, LIKE = ["loved", "liked", "enjoyed"], ["love", "like", "enjoy"]
-HATED, HATE = ["hated", "disliked", "loathed"], ["hate", "dislike", "loathe"]
-WORTH, AVOID = "recommended", "avoid"
+LIKED = ["loved", "liked", "enjoyed"]
+LIKE = ["love", "like", "enjoy"]
+HATED = ["hated", "disliked", "loathed"]
+HATE = ["hate", "dislike", "loathe"]
+GOOD_VERDICT = "recommended"
+BAD_VERDICT = "avoid"
 OPENERS = ["yesterday", "last week", "to be honest", "again"]
 
-
-def _clause(draw: random.Random, positive: bool, negations: float = 0.25) -> str:
-    """One clause with the sentiment asked for, negated in this share of cases."""
-    noun, negated = draw.choice(NOUNS), draw.random() < negations
-    words = positive != negated
-    if draw.random() < 0.6:
-        adjective = draw.choice(GOOD if words else BAD)
-        return f"the {noun} was {'not' if negated else draw.choice(ADVERBS)} {adjective}"
-    if negated:
-        return f"i did not {draw.choice(LIKE if words else HATE)} the {noun}"
-    return f"i {draw.choice(LIKED if words else HATED)} the {noun}"
-
-
-def _review(draw: random.Random) -> dict:
-    positive = draw.random() < 0.5
-    last = _clause(draw, positive)
-    kind = draw.random()
-    if kind < 0.4:
-        last = f"{_clause(draw, positive)} and {last}"
-    elif kind < 0.6:
-        last = f"{_clause(draw, not positive)} but {last}"
-    opener = f"{draw.choice(OPENERS)} , " if draw.random() < 0.5 else ""
-    return {"text": f"{opener}{last} .", "label": int(positive)}
-
-
-def _text(draw: random.Random) -> dict:
-    positive = draw.random() < 0.5
-    clauses = [_clause(draw, positive, negations=0.1) for _ in range(draw.choice((1, 1, 2)))]
-    return {"text": f"{WORTH if positive else AVOID} {' and '.join(clauses)} ."}
+# The order of the draws below is part of the data: another order generates other rows.
 
 
 def rows(settings: dict, split: str) -> Iterator[dict]:
-    """`settings["rows"][split]` reviews or texts; the splits of one seed differ, and are the same on every machine."""
+    """Generate one split: the same rows on every machine, and other rows for every other split.
+
+    Args:
+        settings: `kind` ("reviews" or "text"), `seed`, and `rows`, which has the number of rows of
+            each split.
+        split: The name of the split.
+
+    Returns:
+        `{"text": ..., "label": 0 or 1}` for reviews, `{"text": ...}` for text.
+    """
+    # Seeded by a text, whose use by `random` does not depend on the machine or on PYTHONHASHSEED.
     draw = random.Random(f"{settings['seed']} {split}")
-    make = _review if settings["kind"] == "reviews" else _text
-    return (make(draw) for _ in range(settings["rows"][split]))
+    make_row = _review if settings["kind"] == "reviews" else _text
+    for _ in range(settings["rows"][split]):
+        yield make_row(draw)
+
+
+def _clause(draw: random.Random, positive: bool, negated_share: float = 0.25) -> str:
+    """A clause of the given sentiment; a share of the clauses says it with a negation."""
+    noun = draw.choice(NOUNS)
+    is_negated = draw.random() < negated_share
+    word_is_good = positive != is_negated  # "not bad" is positive, but "bad" is not a good word
+    if draw.random() < 0.6:
+        adjective = draw.choice(GOOD_ADJECTIVES if word_is_good else BAD_ADJECTIVES)
+        adverb = "not" if is_negated else draw.choice(ADVERBS)
+        return f"the {noun} was {adverb} {adjective}"
+    if is_negated:
+        verb = draw.choice(LIKE if word_is_good else HATE)
+        return f"i did not {verb} the {noun}"
+    verb = draw.choice(LIKED if word_is_good else HATED)
+    return f"i {verb} the {noun}"
+
+
+def _review(draw: random.Random) -> dict:
+    """One review: 40 % agree in two clauses, 20 % contradict their first clause, 40 % have one."""
+    positive = draw.random() < 0.5
+    body = _clause(draw, positive)
+    kind = draw.random()
+    if kind < 0.4:
+        body = f"{_clause(draw, positive)} and {body}"
+    elif kind < 0.6:
+        body = f"{_clause(draw, not positive)} but {body}"
+    opener = ""
+    if draw.random() < 0.5:
+        opener = f"{draw.choice(OPENERS)} , "
+    return {"text": f"{opener}{body} .", "label": int(positive)}
+
+
+def _text(draw: random.Random) -> dict:
+    """One unlabelled text: the verdict, then one clause (two thirds) or two clauses (one third)."""
+    positive = draw.random() < 0.5
+    count = draw.choice((1, 1, 2))
+    clauses = [_clause(draw, positive, negated_share=0.1) for _ in range(count)]
+    verdict = GOOD_VERDICT if positive else BAD_VERDICT
+    return {"text": f"{verdict} {' and '.join(clauses)} ."}

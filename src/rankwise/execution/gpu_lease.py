@@ -1,8 +1,11 @@
-"""Leases: which job may use which card, agreed on among all runs of ours on a machine.
+"""Leases: which job may use which GPU, agreed on among all runs of ours on a machine.
 
-The folder of the locks is /tmp/rankwise-cards, the same for all users, or RANKWISE_LEASES; containers have to share it. It is
-no guard against who takes a card without asking: what such a process has there is seen, said, and left to it. Whoever locks a
-card's file (flock) keeps the card from us. Standard library only.
+The leases are locks on files in one folder for all users, /tmp/rankwise-cards or RANKWISE_LEASES,
+which containers have to share. A lease is no guard against programs that use a GPU without asking:
+the memory that such a program uses is measured, reported and left to it. Whoever locks a GPU's
+file with flock(1) keeps that GPU from us.
+
+Standard library only.
 """
 
 import contextlib
@@ -14,156 +17,207 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rankwise.core import settings
+from rankwise.execution import gpus
 from rankwise.execution.gpu_packing import Need
-from rankwise.execution.gpus import GIB, Card, CardError, found, processes, used_bytes
-from rankwise.execution.lease_queue import Job, Queue, said
+from rankwise.execution.gpus import GIB, Gpu, GpuError
+from rankwise.execution.lease_queue import Grant, Job, Queue, describe
 
-IDLE_BYTES = 2**28  # in use on a card where nobody computes, at most
-FIRST_POLL_S, POLL_S, SAY_S = 0.02, 1.0, 60.0
+IDLE_BYTES = 2**28  # the driver itself uses up to this much of a GPU on which nobody computes
+FIRST_POLL_S, LAST_POLL_S = 0.02, 1.0  # a waiting job looks ever less often
+REPORT_EVERY_S = 60.0
+
+Say = Callable[[str], None]
 
 
 class Lease:
-    """Cards that this process has, and whatever process has `fds` too."""
+    """GPUs that this process has, and every process that inherits `fds`.
 
-    def __init__(self, cards: list[Card], need: Need, others: int, fds: list[int], folder: Path):
-        self.cards, self.need, self.others_bytes, self.fds, self._folder = (
-            cards,
-            need,
-            others,
-            fds,
-            folder,
-        )
+    Args:
+        granted: The GPUs.
+        need: What was asked for.
+        others_bytes: Memory that processes of other people use there.
+        fds: Descriptors of the locked files; the lease lasts while a process has one of them open.
+        folder: The folder of the queue.
+    """
+
+    def __init__(
+        self, granted: list[Gpu], need: Need, others_bytes: int, fds: list[int], folder: Path
+    ):
+        self.gpus = granted
+        self.need = need
+        self.others_bytes = others_bytes
+        self.fds = fds
+        self._folder = folder
 
     @property
     def shared(self) -> bool:
-        """Whether other jobs may be on the card."""
-        return not self.need.cards
+        """Whether other jobs may be on the GPU."""
+        return self.need.whole == 0
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the job has to be told: its cards by UUID, and for its result what it had."""
-        uuids = [card.uuid for card in self.cards]
-        says = {
+        """The environment variables that tell the job its GPUs.
+
+        RANKWISE_CARD is the lease as JSON; the job stores it in its result.
+        """
+        uuids = [gpu.uuid for gpu in self.gpus]
+        is_idle = self.others_bytes <= IDLE_BYTES
+        record = {
             "uuids": uuids,
             "shared": self.shared,
-            "others_bytes": self.others_bytes * (self.others_bytes > IDLE_BYTES),
+            "others_bytes": 0 if is_idle else self.others_bytes,
         }
-        says |= {"share_bytes": self.need.memory_bytes} if self.shared else {}
-        return {"CUDA_VISIBLE_DEVICES": ",".join(uuids), "RANKWISE_CARD": json.dumps(says)}
+        if self.shared:
+            record["share_bytes"] = self.need.memory_bytes
+        return {"CUDA_VISIBLE_DEVICES": ",".join(uuids), "RANKWISE_CARD": json.dumps(record)}
 
     def release(self) -> None:
-        """Let go. A process that inherited the locks and still lives keeps the cards."""
+        """End this process's part in the lease. Processes that inherited it keep the GPUs."""
         for fd in self.fds:
             os.close(fd)
         with Queue(self._folder) as queue:
-            queue.jobs()  # removes the files of the dead
+            queue.jobs()  # this removes the files of dead jobs, now ours among them
 
 
-def take(cards: int, memory_gib: float, say: Callable[[str], None] | None = None) -> Lease | None:
-    """Wait for `cards` whole cards, or (where that is 0) for so much memory (GiB) of one; None where no card is known.
+def take(whole: int, memory_gib: float, say: Say | None = None) -> Lease | None:
+    """Wait for GPUs.
 
-    `say` is told one line when a job has to wait, one a minute from then on, and one when it has its card.
+    Args:
+        whole: Number of whole GPUs; 0 for a share of one.
+        memory_gib: Memory of each whole GPU at least, or the size of the share.
+        say: Receives one line when the job has to wait, one a minute from then on, and one when it
+            has its GPUs; by default they go to the job's log.
+
+    Returns:
+        The lease, or None if no GPU is known on this machine.
 
     Raises:
-        CardError: what is asked for is not on this machine; one sentence.
+        GpuError: This machine cannot give what is asked for. The message is one sentence.
     """
-    say = say or _to_log
-    there = found()
-    if not there:
-        say("no card is known here, so this job takes none")
+    say = say or _print_to_log
+    present = gpus.available()
+    if not present:
+        say("no GPU is known here, so this job takes none")
         return None
-    need = fitting(cards, memory_gib, there)
-    folder, sizes = lease_folder(), {card.uuid: card.memory_bytes for card in there}
+    need = fitting(whole, memory_gib, present)
+    folder = lease_folder()
     with Queue(folder) as queue:
-        fd, own = queue.enter(need, sizes)
-    uuids, others, fds = _wait(folder, fd, own, there, say)
-    mine = [card for card in there if card.uuid in uuids]
-    beside = f"; others have {others / GIB:.1f} GiB there" if others > IDLE_BYTES else ""
-    say(f"runs on {said(need)}: {', '.join(map(str, mine))}{beside}")
-    return Lease(mine, need, others, [fd, *fds], folder)
+        fd, job = queue.enter(need, {gpu.uuid: gpu.memory_bytes for gpu in present})
+    grant = _wait(folder, fd, job, present, say)
+    granted = [gpu for gpu in present if gpu.uuid in grant.uuids]
+    say(_describe_start(need, granted, grant.others_bytes))
+    return Lease(granted, need, grant.others_bytes, [fd, *grant.fds], folder)
 
 
-def _wait(
-    folder: Path, fd: int, own: Job, there: list[Card], say: Callable
-) -> tuple[tuple[str, ...], int, list[int]]:
-    pause, last = FIRST_POLL_S, -SAY_S
-    while True:
-        with Queue(folder) as queue:
-            due = queue.pick(own, {})
-        if due:
-            used = used_bytes(there)  # the driver takes its time: not while everybody waits
-            with Queue(folder) as queue:
-                if got := queue.take(fd, own, used):
-                    return got
-        if time.monotonic() - last >= SAY_S:
-            with Queue(folder) as queue:
-                say(queue.why(own))
-            last = time.monotonic()
-        time.sleep(pause)
-        pause = min(2 * pause, POLL_S)
+def fitting(whole: int, memory_gib: float, present: list[Gpu]) -> Need:
+    """What is asked for, checked against the GPUs of this machine.
 
+    If their sizes are unknown, a share becomes a whole GPU.
 
-def fitting(cards: int, memory_gib: float, there: list[Card]) -> Need:
-    """What is asked for, checked against the cards that are there. Where their sizes are not known, a share is a whole card.
+    Args:
+        whole: Number of whole GPUs; 0 for a share of one.
+        memory_gib: Memory of each whole GPU at least, or the size of the share.
+        present: The GPUs of this machine.
 
     Raises:
-        CardError: more cards, or more memory on one, than there is.
+        GpuError: More GPUs, or more memory on one, than there is.
     """
-    if not any(card.memory_bytes for card in there):
-        cards, memory_gib = max(cards, 1), 0
-    need = Need(cards, int(memory_gib * GIB))
-    enough = [card for card in there if card.memory_bytes >= need.memory_bytes]
-    if len(enough) < max(cards, 1):
-        each = f" of at least {memory_gib:g} GiB" * (memory_gib > 0)
-        asked = (
-            f"{cards} card{'s' * (cards != 1)}{each}"
-            if cards
-            else f"{memory_gib:g} GiB of one card"
-        )
-        raise CardError(
-            f"resources: gpu, gpu_memory_gib: got {asked}, allowed on this machine: {', '.join(map(str, there))}"
+    if not any(gpu.memory_bytes for gpu in present):
+        whole, memory_gib = max(whole, 1), 0
+    need = Need(whole, int(memory_gib * GIB))
+    large_enough = [gpu for gpu in present if gpu.memory_bytes >= need.memory_bytes]
+    if len(large_enough) < max(whole, 1):
+        raise GpuError(
+            f"resources: gpu, gpu_memory_gib: got {_describe_request(whole, memory_gib)}, "
+            f"allowed on this machine: {', '.join(map(str, present))}"
         )
     return need
 
 
-def notes(there: list[Card]) -> list[str]:
-    """What a person should know of the cards before jobs start: a line for each on which others compute; if they differ."""
-    used, names = used_bytes(there), processes(there)
+def notes(present: list[Gpu]) -> list[str]:
+    """What the user should know of the GPUs before jobs start.
+
+    Args:
+        present: The GPUs of this machine.
+
+    Returns:
+        A line for each GPU on which others compute, and one if the GPUs are of several kinds.
+    """
+    used = gpus.used_bytes(present)
+    names = gpus.processes(present)
+    sizes = {gpu.uuid: gpu.memory_bytes for gpu in present}
     with Queue(lease_folder()) as queue:
-        others = queue.others({card.uuid: card.memory_bytes for card in there}, used)
-    busy = [(card, others[card.uuid]) for card in there if others.get(card.uuid, 0) > IDLE_BYTES]
-    seen = [
-        f"{card}: others have {size / GIB:.1f} GiB there; {', '.join(names[card.uuid]) or 'no names'}"
-        for card, size in busy
-    ]
-    kinds = list(dict.fromkeys(card.name for card in there))
+        others = queue.others(sizes, used)
+    lines = []
+    for gpu in present:
+        others_bytes = others.get(gpu.uuid, 0)
+        if others_bytes > IDLE_BYTES:
+            programs = ", ".join(names[gpu.uuid]) or "no names"
+            lines.append(f"{gpu}: others have {others_bytes / GIB:.1f} GiB there; {programs}")
+    kinds = list(dict.fromkeys(gpu.name for gpu in present))
     if len(kinds) > 1:
-        seen.append(
-            f"cards of several kinds ({', '.join(kinds)}): times differ; CUDA_VISIBLE_DEVICES keeps to some of them"
+        lines.append(
+            f"GPUs of several kinds ({', '.join(kinds)}): times differ; "
+            "CUDA_VISIBLE_DEVICES keeps to some of them"
         )
-    return seen
+    return lines
 
 
 def lease_folder() -> Path:
-    """The folder, made if it lacks.
+    """The folder of the leases. It is made if it does not exist.
 
     Raises:
-        CardError: it cannot be had; one sentence.
+        GpuError: It cannot be made, read or written.
     """
     folder = Path(settings.read("RANKWISE_LEASES"))
-    with contextlib.suppress(FileExistsError, OSError):
+    with contextlib.suppress(OSError):  # it exists, or the check below names what is wrong
         folder.mkdir()
         folder.chmod(0o1777)  # whatever the umask
-    if (
-        folder.is_symlink()
-        or not folder.is_dir()
-        or not os.access(folder, os.R_OK | os.W_OK | os.X_OK)
-    ):
-        raise CardError(
-            f"RANKWISE_LEASES: got {folder}, allowed: a folder that every user of this machine may write (mode 1777)"
+    # A link could lead another user's runs into a folder of the link's owner.
+    is_folder = folder.is_dir() and not folder.is_symlink()
+    if not is_folder or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise GpuError(
+            f"RANKWISE_LEASES: got {folder}, "
+            "allowed: a folder that every user of this machine may write (mode 1777)"
         )
     return folder
 
 
-def _to_log(text: str) -> None:
+def _wait(folder: Path, fd: int, job: Job, present: list[Gpu], say: Say) -> Grant:
+    """Ask the queue again and again until it gives the job its GPUs."""
+    pause = FIRST_POLL_S
+    reported_at = -REPORT_EVERY_S
+    while True:
+        with Queue(folder) as queue:
+            may_be_due = queue.pick(job, {}) is not None
+        if may_be_due:
+            # nvidia-smi takes its time, so it is not asked while the queue is locked.
+            used = gpus.used_bytes(present)
+            with Queue(folder) as queue:
+                grant = queue.take(fd, job, used)
+            if grant:
+                return grant
+        if time.monotonic() - reported_at >= REPORT_EVERY_S:
+            with Queue(folder) as queue:
+                say(queue.why(job))
+            reported_at = time.monotonic()
+        time.sleep(pause)
+        pause = min(2 * pause, LAST_POLL_S)
+
+
+def _describe_start(need: Need, granted: list[Gpu], others_bytes: int) -> str:
+    text = f"runs on {describe(need)}: {', '.join(map(str, granted))}"
+    if others_bytes > IDLE_BYTES:
+        text += f"; others have {others_bytes / GIB:.1f} GiB there"
+    return text
+
+
+def _describe_request(whole: int, memory_gib: float) -> str:
+    if whole == 0:
+        return f"{memory_gib:g} GiB of one GPU"
+    count = "1 GPU" if whole == 1 else f"{whole} GPUs"
+    return f"{count} of at least {memory_gib:g} GiB" if memory_gib > 0 else count
+
+
+def _print_to_log(text: str) -> None:
     print(f"rankwise: {text}", file=sys.stderr, flush=True)

@@ -1,37 +1,45 @@
-"""What a job takes of the cards, as Snakemake's resources `gpu` and `gpu_memory_gib`. Standard library only.
+"""The GPUs that a job takes, as Snakemake's resources `gpu` and `gpu_memory_gib`.
 
-`gpu` counts whole cards. A training that shares one has `gpu` 0, for Snakemake's limit on it would let one run at a time, and
-`gpu_memory_gib`, which the lease (lease.py) gives it of a card. What measures memory or speed never shares.
+`gpu` counts whole GPUs. A training run that shares a GPU has `gpu` 0, because Snakemake's limit on
+`gpu` would let one run at a time, and `gpu_memory_gib`, the share that its lease (gpu_lease.py)
+gives it. Jobs that measure memory or speed never share a GPU.
+
+Standard library only.
 """
 
 import math
 
+from rankwise.core.units import CUDA_CONTEXT_BYTES
 from rankwise.study.measurements import MEASUREMENTS
 
 GIB = 2**30
-MARGIN = 1.1  # of the predicted peak, for its error
-WORKSPACE_GIB = 0.25  # beyond it, of the allocator's memory, for cuBLAS and rounding
-CONTEXT_GIB = (
-    600 / 1024
-)  # what CUDA takes in each process beside the allocator; job.py holds a job to the rest
+
+# A share is the predicted peak of the allocator and what the prediction leaves out.
+MARGIN = 1.1  # times the predicted peak, for the error of the prediction
+WORKSPACE_GIB = 0.25  # of the allocator's memory, for the workspace of cuBLAS and for rounding
+CONTEXT_GIB = CUDA_CONTEXT_BYTES / GIB  # in each process; job.py limits the allocator to the rest
 
 
-def card_need(
+def gpu_need(
     study: dict, measurement: str, on_gpu: bool, predicted: dict, local: bool
 ) -> tuple[int, float]:
-    """(whole cards, GiB of one) for a job of a study; `predicted` has its training's `peak_bytes`, where they are known.
+    """The GPUs that a job of a study takes.
 
-    On a cluster (not `local`) the scheduler hands out whole cards, so nothing is shared there.
+    Args:
+        study: The resolved study.
+        measurement: What the job does: `train`, `trial` or a measurement.
+        on_gpu: Whether it runs on a GPU at all.
+        predicted: The prediction of its training run, with `peak_bytes`; may be empty.
+        local: Whether it runs on this machine. The scheduler of a cluster gives whole GPUs only, so
+            nothing is shared there.
+
+    Returns:
+        The number of whole GPUs, and the GiB of a share.
     """
     if not on_gpu:
         return 0, 0.0
-    if (
-        not study["share"]
-        or not local
-        or measurement in MEASUREMENTS
-        or "peak_bytes" not in predicted
-    ):
+    may_share = study["share"] and local and measurement not in MEASUREMENTS
+    if not may_share or "peak_bytes" not in predicted:
         return 1, 0.0
-    return 0, math.ceil(
-        100 * (MARGIN * predicted["peak_bytes"] / GIB + WORKSPACE_GIB + CONTEXT_GIB)
-    ) / 100
+    share_gib = MARGIN * predicted["peak_bytes"] / GIB + WORKSPACE_GIB + CONTEXT_GIB
+    return 0, math.ceil(100 * share_gib) / 100

@@ -1,9 +1,14 @@
-"""Which card a job gets: one rule for all, worked out anew from what is held and who waits.
+"""Which GPU a job gets: one rule for all jobs, worked out anew from what is held and who waits.
 
-A job takes whole cards, or so many bytes of one. Bytes go to the card with the most room, for an idle card helps nobody. Jobs
-are served in the order in which they came. One that cannot be served yet closes the card that it will most likely get: nobody
-who came later enters it, so it drains, while other cards go on being filled. Whoever has been passed by too many closes every
-card. Nothing is read or locked here (lease.py does), so that the rule can be tested by itself. Standard library only.
+A job takes whole GPUs, or a share: some bytes of one GPU. A share goes to the GPU with the most
+room, because an idle GPU helps nobody.
+
+Jobs are served in the order in which they came. A job that cannot be served yet closes the GPU
+that it will most likely get: no later job enters this GPU, so it drains, while the others go on
+being filled. A job that too many later jobs have overtaken is *impatient* and closes every GPU.
+
+Nothing is read or locked here (lease_queue.py does that), so the rule can be tested by itself.
+Standard library only.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,21 +16,32 @@ from typing import NamedTuple
 
 
 class Need(NamedTuple):
-    """`cards` whole ones, each of at least `memory_bytes`; or, where `cards` is 0, `memory_bytes` of one."""
+    """What a job asks for.
 
-    cards: int
+    Args:
+        whole: Number of whole GPUs, each with at least `memory_bytes`; 0 for a share of one GPU.
+        memory_bytes: Memory of each whole GPU, or the size of the share.
+    """
+
+    whole: int
     memory_bytes: int
 
 
 class Held(NamedTuple):
-    """What a job has."""
+    """What a job has: its need, and the UUIDs of its GPUs."""
 
     need: Need
     uuids: tuple[str, ...]
 
 
 class Waiting(NamedTuple):
-    """A job that came earlier: the cards that it may use, and whether it has been passed by too many."""
+    """A job that waits.
+
+    Args:
+        need: What it asks for.
+        uuids: The GPUs that it may use.
+        impatient: Whether too many later jobs have overtaken it.
+    """
 
     need: Need
     uuids: tuple[str, ...]
@@ -33,61 +49,79 @@ class Waiting(NamedTuple):
 
 
 class Room:
-    """What is free on each card."""
+    """The free memory on each GPU, and which GPUs are closed to later jobs.
+
+    Args:
+        sizes: UUID -> bytes of the GPU.
+        held: What running jobs of ours have.
+        others: UUID -> bytes that processes of other people use there.
+    """
 
     def __init__(self, sizes: Mapping[str, int], held: Iterable[Held], others: Mapping[str, int]):
-        self.sizes, self.others = (
-            dict(sizes),
-            dict(others),
-        )  # uuid -> bytes: of the card; that are not ours to give
-        self.jobs, self.taken = dict.fromkeys(sizes, 0), dict.fromkeys(sizes, 0)
+        self.sizes = dict(sizes)
+        self.others = dict(others)
+        self.jobs = dict.fromkeys(sizes, 0)  # jobs of ours on each GPU
+        self.taken = dict.fromkeys(sizes, 0)  # bytes promised to them
         self.closed: set[str] = set()
-        for one in held:
-            self.fill(one.need, [uuid for uuid in one.uuids if uuid in self.sizes])
+        for holding in held:
+            known = [uuid for uuid in holding.uuids if uuid in self.sizes]
+            self.fill(holding.need, known)
 
     def fill(self, need: Need, uuids: Iterable[str]) -> None:
-        """The cards are held now."""
+        """Take these GPUs, or a share of one, out of the free memory."""
         for uuid in uuids:
             self.jobs[uuid] += 1
-            self.taken[uuid] += self.sizes[uuid] if need.cards else need.memory_bytes
+            self.taken[uuid] += self.sizes[uuid] if need.whole else need.memory_bytes
 
     def free(self, uuid: str) -> int:
-        """Bytes that may still be given."""
+        """Bytes of a GPU that may still be given."""
         return self.sizes[uuid] - self.taken[uuid] - self.others.get(uuid, 0)
 
     def pick(self, need: Need, uuids: Iterable[str]) -> tuple[str, ...] | None:
-        """The cards among `uuids` that serve the need now; None if none do."""
-        open_ = [uuid for uuid in self.suitable(need, uuids) if uuid not in self.closed]
-        if need.cards:  # first those on which others have least
-            idle = sorted(
-                (uuid for uuid in open_ if not self.jobs[uuid]),
-                key=lambda uuid: self.others.get(uuid, 0),
-            )
-            return tuple(idle[: need.cards]) if len(idle) >= need.cards else None
-        widest = max(open_, key=self.free, default=None)
-        return (widest,) if widest is not None and self.free(widest) >= need.memory_bytes else None
+        """The GPUs among `uuids` that serve the need now, or None if it has to wait."""
+        usable = [uuid for uuid in self.suitable(need, uuids) if uuid not in self.closed]
+        if need.whole:
+            return self._pick_whole(need, usable)
+        roomiest = max(usable, key=self.free, default=None)
+        if roomiest is None or self.free(roomiest) < need.memory_bytes:
+            return None
+        return (roomiest,)
+
+    def _pick_whole(self, need: Need, usable: list[str]) -> tuple[str, ...] | None:
+        """GPUs without a job of ours; first those on which other people use least."""
+        idle = [uuid for uuid in usable if self.jobs[uuid] == 0]
+        if len(idle) < need.whole:
+            return None
+        idle.sort(key=lambda uuid: self.others.get(uuid, 0))
+        return tuple(idle[: need.whole])
 
     def suitable(self, need: Need, uuids: Iterable[str]) -> list[str]:
-        """The cards that could serve the need if they were empty."""
-        return [
-            uuid for uuid in uuids if uuid in self.sizes and self.sizes[uuid] >= need.memory_bytes
-        ]
+        """The GPUs that would serve the need if they were empty."""
+        known = [uuid for uuid in uuids if uuid in self.sizes]
+        return [uuid for uuid in known if self.sizes[uuid] >= need.memory_bytes]
 
-    def serve(self, one: Waiting) -> None:
-        """Set aside what a job is due that came earlier: its share if it can have it now, else the card that it waits for."""
-        found = self.pick(one.need, one.uuids)
-        if found:
-            self.fill(one.need, found)
-        if found and not one.impatient:
-            return
-        suitable = self.suitable(one.need, one.uuids)
-        if one.impatient:
+    def serve(self, job: Waiting) -> None:
+        """Reserve for an earlier job what it is due, before a later job picks.
+
+        If the job can be served now, it gets its share (it takes it when it asks next). If not, the
+        GPUs that it waits for are closed.
+        """
+        due = self.pick(job.need, job.uuids)
+        if due:
+            self.fill(job.need, due)
+        suitable = self.suitable(job.need, job.uuids)
+        if job.impatient:
             self.closed |= set(suitable)
-            return
-        wait = (
-            (lambda uuid: (self.jobs[uuid], -self.free(uuid)))
-            if one.need.cards
-            else (lambda uuid: -self.free(uuid))
-        )
-        soonest = sorted((uuid for uuid in suitable if uuid not in self.closed), key=wait)
-        self.closed |= set(soonest[: max(one.need.cards, 1)])
+        elif not due:
+            open_gpus = [uuid for uuid in suitable if uuid not in self.closed]
+            open_gpus.sort(key=lambda uuid: self._wait_for(job.need, uuid))
+            self.closed |= set(open_gpus[: max(job.need.whole, 1)])
+
+    def _wait_for(self, need: Need, uuid: str) -> tuple[int, ...]:
+        """A sort key: the GPU that will serve the need soonest comes first.
+
+        A whole GPU is free soonest where fewest jobs run; a share, where most memory is free.
+        """
+        if need.whole:
+            return self.jobs[uuid], -self.free(uuid)
+        return (-self.free(uuid),)

@@ -1,190 +1,230 @@
-"""The cards of this machine that may be used, and what others have on them.
+"""The GPUs of this machine that may be used, and what other processes have on them.
 
-They are those that the driver's nvidia-smi names (a card that is split by MIG is its parts), less what CUDA_VISIBLE_DEVICES
-leaves out, which SLURM sets; its numbers count in nvidia-smi's order. Where that program lacks, the driver's files in /proc
-give cards without sizes. RANKWISE_CARDS names a JSON file that stands for all of it, to keep to some cards or to try out many:
+They are the GPUs that nvidia-smi reports (each MIG slice counts as one), filtered by
+CUDA_VISIBLE_DEVICES, which SLURM sets; numbers in it count in nvidia-smi's order. Without
+nvidia-smi, the driver's files in /proc give GPUs of unknown size.
+
+RANKWISE_CARDS names a JSON file that replaces all of this, to use some GPUs only or to simulate
+many:
 
     [{"uuid": "GPU-5d5ba0d6-...", "name": "NVIDIA H100", "memory_gib": 80}]
 
-Standard library only: every job on a card asks here before it has loaded anything.
+Standard library only: every job on a GPU calls this before it has loaded anything.
 """
 
 import json
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from rankwise.core import settings
+from rankwise.core import probe, settings
 
 GIB, MIB = 2**30, 2**20
 PROC = Path("/proc/driver/nvidia/gpus")
-SMI, SMI_S = "nvidia-smi", 60
+SMI = "nvidia-smi"
+SMI_TIMEOUT_S = 60  # on a machine with many GPUs and no persistence daemon, a call may take long
 KEYS = {"uuid": str, "name": str, "memory_gib": int | float}
 
 
-class CardError(ValueError):
-    """What is asked of the cards cannot be had; one sentence."""
+class GpuError(ValueError):
+    """What is asked of the GPUs cannot be had. The message is one sentence."""
 
 
-class Card(NamedTuple):
-    """One card, or one part of a card that is split."""
+class Gpu(NamedTuple):
+    """One GPU, or one slice of a GPU that MIG splits."""
 
     uuid: str
     name: str
-    memory_bytes: int  # 0: not known
+    memory_bytes: int  # 0: unknown
 
     def __str__(self) -> str:
         size = f", {self.memory_bytes / GIB:.1f} GiB" if self.memory_bytes else ""
         return f"{self.uuid} ({self.name}{size})"
 
 
-def found(environment: Mapping[str, str] = os.environ) -> list[Card]:
-    """The cards that this process may use, none where there is no driver.
+def available(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
+    """The GPUs that this process may use; none if there is no driver.
 
     Raises:
-        CardError: RANKWISE_CARDS or CUDA_VISIBLE_DEVICES is wrong; one sentence.
+        GpuError: RANKWISE_CARDS or CUDA_VISIBLE_DEVICES is wrong.
     """
-    if pool := settings.read("RANKWISE_CARDS", environment):
-        return _pool(Path(pool))
-    return _visible(_of_driver(), settings.given("CUDA_VISIBLE_DEVICES", environment))
+    pool_file = settings.read("RANKWISE_CARDS", environment)
+    if pool_file:
+        return _read_pool(Path(pool_file))
+    return _visible(_installed(), settings.given("CUDA_VISIBLE_DEVICES", environment))
 
 
-def _pool(path: Path) -> list[Card]:
+def used_bytes(gpus: list[Gpu]) -> dict[str, int]:
+    """Memory in use on each GPU, by all processes together, ours included.
+
+    Returns:
+        UUID -> bytes. GPUs that nvidia-smi does not report, such as MIG slices, are left out.
+    """
+    lines = _smi("--query-gpu=uuid,memory.used", "--format=csv,noheader,nounits") or []
+    used = {}
+    for line in lines:
+        uuid, mebibytes = line.split(", ")
+        used[uuid] = _mib_to_bytes(mebibytes)
+    return {gpu.uuid: used[gpu.uuid] for gpu in gpus if gpu.uuid in used}
+
+
+def processes(gpus: list[Gpu]) -> dict[str, list[str]]:
+    """The processes that compute on each GPU, ours included. In a container, none may be visible.
+
+    Returns:
+        UUID -> texts such as `python3 (pid 7)`.
+    """
+    lines = _smi("--query-compute-apps=gpu_uuid,pid,process_name", "--format=csv,noheader") or []
+    names: dict[str, list[str]] = {gpu.uuid: [] for gpu in gpus}
+    for line in lines:
+        uuid, pid, program = line.split(", ", 2)
+        if uuid in names:
+            names[uuid].append(f"{Path(program).name} (pid {pid})")
+    return names
+
+
+# The file of RANKWISE_CARDS -----------------------------------------------------------------------
+
+
+def _read_pool(path: Path) -> list[Gpu]:
     where = f"RANKWISE_CARDS: {path}"
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CardError(
+        raise GpuError(
             f"{where}: got {error.strerror}, allowed: a JSON file that can be read"
         ) from None
     except ValueError as error:
-        raise CardError(f"{where}: got {error}, allowed: JSON") from None
+        raise GpuError(f"{where}: got {error}, allowed: JSON") from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise CardError(
-            f"{where}: got {json.dumps(entries)[:60]}, allowed: a list of cards, each with {', '.join(KEYS)}"
+        raise GpuError(
+            f"{where}: got {json.dumps(entries)[:60]}, "
+            f"allowed: a list of GPUs, each with {', '.join(KEYS)}"
         )
-    cards = [_entry(f"{where}: {number}", entry) for number, entry in enumerate(entries)]
-    twice = [
-        card.uuid
-        for number, card in enumerate(cards)
-        if card.uuid in {other.uuid for other in cards[:number]}
-    ]
-    if twice:
-        raise CardError(f"{where}: got uuid {twice[0]!r} twice, allowed: each card once")
-    return cards
+    gpus: list[Gpu] = []
+    uuids: set[str] = set()
+    for number, entry in enumerate(entries):
+        gpu = _read_entry(f"{where}: {number}", entry)
+        if gpu.uuid in uuids:
+            raise GpuError(f"{where}: got uuid {gpu.uuid!r} twice, allowed: each GPU once")
+        uuids.add(gpu.uuid)
+        gpus.append(gpu)
+    return gpus
 
 
-def _entry(where: str, entry: dict) -> Card:
-    for name in [*entry, *KEYS]:
-        if name not in KEYS or name not in entry:
-            raise CardError(
-                f"{where}: got {', '.join(entry) or 'nothing'}, allowed: {', '.join(KEYS)}"
-            )
+def _read_entry(where: str, entry: dict) -> Gpu:
+    if set(entry) != set(KEYS):
+        present = ", ".join(entry) or "nothing"
+        raise GpuError(f"{where}: got {present}, allowed: {', '.join(KEYS)}")
     for name, kind in KEYS.items():
-        if not isinstance(entry[name], kind) or isinstance(entry[name], bool):
-            raise CardError(
-                f"{where}.{name}: got {entry[name]!r}, allowed: a {'number' if name == 'memory_gib' else 'text'}"
-            )
-    if not re.fullmatch(r"[\w.-]+", entry["uuid"]):
-        raise CardError(
-            f"{where}.uuid: got {entry['uuid']!r}, allowed: letters, digits, '-', '_' and '.'"
-        )
-    if not entry["memory_gib"] > 0:
-        raise CardError(
-            f"{where}.memory_gib: got {entry['memory_gib']}, allowed: more than 0, in GiB"
-        )
-    return Card(entry["uuid"], entry["name"], int(entry["memory_gib"] * GIB))
+        value = entry[name]
+        # For Python, True and False are integers.
+        if not isinstance(value, kind) or isinstance(value, bool):
+            allowed = "a number" if name == "memory_gib" else "a text"
+            raise GpuError(f"{where}.{name}: got {value!r}, allowed: {allowed}")
+    uuid, memory_gib = entry["uuid"], entry["memory_gib"]
+    if not re.fullmatch(r"[\w.-]+", uuid):  # it becomes a file name in the folder of leases
+        allowed = "letters, digits, '-', '_' and '.'"
+        raise GpuError(f"{where}.uuid: got {uuid!r}, allowed: {allowed}")
+    if not memory_gib > 0:
+        raise GpuError(f"{where}.memory_gib: got {memory_gib}, allowed: more than 0, in GiB")
+    return Gpu(uuid, entry["name"], int(memory_gib * GIB))
 
 
-def _of_driver() -> list[Card]:
+# The driver --------------------------------------------------------------------------------------
+
+
+def _installed() -> list[Gpu]:
+    """All GPUs, a split one replaced by its slices."""
     lines = _smi("--query-gpu=uuid,name,memory.total", "--format=csv,noheader,nounits")
     if lines is None:
-        return _of_proc()
-    cards = [
-        Card(uuid, name, _mib(size)) for uuid, name, size in (line.split(", ") for line in lines)
-    ]
-    parts = _parts()
-    return [part for card in cards for part in parts.get(card.uuid, [card])]
+        return _from_proc()
+    slices = _mig_slices()
+    gpus: list[Gpu] = []
+    for line in lines:
+        uuid, name, mebibytes = line.split(", ")
+        gpus += slices.get(uuid, [Gpu(uuid, name, _mib_to_bytes(mebibytes))])
+    return gpus
 
 
-def _parts() -> dict[str, list[Card]]:
-    """UUID of a card that MIG splits -> its parts; their names tell their sizes: `MIG 1g.10gb`."""
-    found, card = {}, ("", "")
+def _mig_slices() -> dict[str, list[Gpu]]:
+    """UUID of a split GPU -> its slices.
+
+    `nvidia-smi -L` lists the slices below their GPU. A slice's size is in its profile: `1g.10gb`.
+    """
+    slices: dict[str, list[Gpu]] = {}
+    gpu_name, gpu_uuid = "", ""
     for line in _smi("-L") or []:
-        if whole := re.match(r"GPU \d+: (.+) \(UUID: (\S+)\)", line):
-            card = whole.groups()
-        elif part := re.match(r"\s+MIG (\S+?\.(\d+)gb\S*)\s+Device\s+\d+: \(UUID: (\S+)\)", line):
-            found.setdefault(card[1], []).append(
-                Card(part[3], f"{card[0]} MIG {part[1]}", int(part[2]) * GIB)
-            )
-    return found
+        whole = re.match(r"GPU \d+: (.+) \(UUID: (\S+)\)", line)
+        if whole:
+            gpu_name, gpu_uuid = whole.groups()
+            continue
+        part = re.match(r"\s+MIG (\S+?\.(\d+)gb\S*)\s+Device\s+\d+: \(UUID: (\S+)\)", line)
+        if part:
+            profile, gib, uuid = part.groups()
+            one_slice = Gpu(uuid, f"{gpu_name} MIG {profile}", int(gib) * GIB)
+            slices.setdefault(gpu_uuid, []).append(one_slice)
+    return slices
 
 
-def _of_proc() -> list[Card]:
-    texts = [path.read_text(encoding="utf-8") for path in sorted(PROC.glob("*/information"))]
-    fields = [
-        dict(re.findall(r"^([^:\n]+):[ \t]*(.*)$", text, flags=re.MULTILINE)) for text in texts
-    ]
-    cards = [
-        Card(one.get("GPU UUID", "?").strip(), one.get("Model", "NVIDIA GPU").strip(), 0)
-        for one in fields
-    ]
-    return [card for card in cards if "?" not in card.uuid]  # a container is not told of the others
+def _from_proc() -> list[Gpu]:
+    """The GPUs in the driver's files, whose sizes are unknown."""
+    gpus = []
+    for path in sorted(PROC.glob("*/information")):
+        text = path.read_text(encoding="utf-8")
+        fields = dict(re.findall(r"^([^:\n]+):[ \t]*(.*)$", text, flags=re.MULTILINE))
+        uuid = fields.get("GPU UUID", "?").strip()
+        # A container sees a file of every GPU, but `GPU-????...` for those that it was not given.
+        if "?" not in uuid:
+            gpus.append(Gpu(uuid, fields.get("Model", "NVIDIA GPU").strip(), 0))
+    return gpus
 
 
 def _smi(*arguments: str) -> list[str] | None:
-    """Lines that nvidia-smi prints; None where it lacks or finds no driver."""
-    if shutil.which(SMI) is None:
+    """Lines that nvidia-smi prints; None where it is missing, fails or does not answer."""
+    answer = probe.run(SMI, *arguments, seconds=SMI_TIMEOUT_S)
+    if answer.trouble:
         return None
-    try:
-        done = subprocess.run(
-            [SMI, *arguments], capture_output=True, text=True, timeout=SMI_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return None if done.returncode else [line for line in done.stdout.splitlines() if line.strip()]
+    return [line for line in answer.printed.splitlines() if line.strip()]
 
 
-def _mib(text: str) -> int:
+def _mib_to_bytes(text: str) -> int:
+    """A size that nvidia-smi prints; 0 for `[N/A]`."""
     return int(text) * MIB if text.strip().isdigit() else 0
 
 
-def _visible(cards: list[Card], asked: str | None) -> list[Card]:
-    """The cards that CUDA_VISIBLE_DEVICES names: by number, or by the beginning of a UUID. CUDA stops at `-1` and at words."""
-    if asked is None or not cards:
-        return cards
-    kept: list[Card] = []
-    for name in filter(None, (part.strip() for part in asked.split(","))):
+# CUDA_VISIBLE_DEVICES -----------------------------------------------------------------------------
+
+
+def _visible(gpus: list[Gpu], setting: str | None) -> list[Gpu]:
+    """The GPUs that CUDA_VISIBLE_DEVICES names, in its order; all if it is not set.
+
+    As CUDA does, this stops at the first name that is neither a number nor a UUID, such as `-1`.
+    """
+    if setting is None or not gpus:
+        return gpus
+    visible: list[Gpu] = []
+    for part in setting.split(","):
+        name = part.strip()
+        if not name:
+            continue
         if not name.isdigit() and not name.startswith(("GPU-", "MIG-")):
             break
-        match = [
-            c
-            for i, c in enumerate(cards)
-            if (str(int(name)) == str(i) if name.isdigit() else c.uuid.startswith(name))
-        ]
-        if len(match) != 1:
-            allowed = ", ".join(f"{number} or {card.uuid}" for number, card in enumerate(cards))
-            raise CardError(f"environment: CUDA_VISIBLE_DEVICES: got {name!r}, allowed: {allowed}")
-        kept += [card for card in match if card not in kept]
-    return kept
+        gpu = _named(name, gpus)
+        if gpu not in visible:
+            visible.append(gpu)
+    return visible
 
 
-def used_bytes(cards: list[Card]) -> dict[str, int]:
-    """UUID -> what everybody, we included, has on a card; a card of which the driver does not tell is not in it."""
-    lines = _smi("--query-gpu=uuid,memory.used", "--format=csv,noheader,nounits") or []
-    found = {uuid: _mib(size) for uuid, size in (line.split(", ") for line in lines)}
-    return {card.uuid: found[card.uuid] for card in cards if card.uuid in found}
-
-
-def processes(cards: list[Card]) -> dict[str, list[str]]:
-    """UUID -> `name (pid 7)` of each process that computes on a card, ours among them. A container may see none."""
-    lines = _smi("--query-compute-apps=gpu_uuid,pid,process_name", "--format=csv,noheader") or []
-    rows = [line.split(", ", 2) for line in lines]
-    return {
-        card.uuid: [f"{Path(row[2]).name} (pid {row[1]})" for row in rows if row[0] == card.uuid]
-        for card in cards
-    }
+def _named(name: str, gpus: list[Gpu]) -> Gpu:
+    """The GPU with this number, or whose UUID begins with `name`."""
+    if name.isdigit():
+        matches = gpus[int(name) : int(name) + 1]
+    else:
+        matches = [gpu for gpu in gpus if gpu.uuid.startswith(name)]
+    if len(matches) != 1:
+        allowed = ", ".join(f"{number} or {gpu.uuid}" for number, gpu in enumerate(gpus))
+        raise GpuError(f"environment: CUDA_VISIBLE_DEVICES: got {name!r}, allowed: {allowed}")
+    return matches[0]

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from rankwise.core import environment as installed
 from rankwise.core import paths, provenance, requests, result, settings
+from rankwise.core.units import CUDA_CONTEXT_BYTES
 
 # Exit status of a job that ran out of its share of a GPU: worker_client runs it again, alone on one.
 RUN_ALONE = 75
-CONTEXT_BYTES = 600 * 2**20  # what CUDA itself takes of a share, beside the allocator
 
 
 def arguments() -> tuple[dict, Path]:
@@ -75,7 +75,7 @@ def limit_gpu_memory(share_bytes: int) -> None:
     cuda = sys.modules["torch"].cuda
     if cuda.is_available():
         total_bytes = cuda.get_device_properties(0).total_memory
-        usable_bytes = max(0, share_bytes - CONTEXT_BYTES)
+        usable_bytes = max(0, share_bytes - CUDA_CONTEXT_BYTES)
         cuda.set_per_process_memory_fraction(min(1.0, usable_bytes / total_bytes))
 
 

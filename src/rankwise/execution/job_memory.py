@@ -1,7 +1,10 @@
-"""What a job asks a scheduler for: host memory and time. From its training's prediction (`snakemake predictions`), if it is
-there and answers the planned request, else from the model's shapes.
+"""The host memory and the time that a job asks a scheduler for.
 
-Generous on purpose: a job that is stopped for a limit costs more than one that waits a little longer. Standard library only.
+Both follow from the training run's prediction (`snakemake predictions`), if there is one that
+answers the planned request, and from the model's shapes otherwise. They are generous on purpose: a
+job that is stopped at a limit costs more than one that waits a little longer.
+
+Standard library only.
 """
 
 import math
@@ -11,72 +14,96 @@ from rankwise.study.measurements import PREDICT, TIMED
 from rankwise.study.plan import Cell, Plan
 
 MIB = 2**20
-LIBRARIES_MIB = {
-    "cpu": 2500,
-    "cuda": 5000,
-}  # resident memory of a process that has imported torch, CUDA's libraries included
-COPIES = 3  # of a model's fp32 weights in host memory while it is read, adapted and moved to a card
-MARGIN = 1.3  # of memory: kernels' workspace, the best state so far, data
-START_MIN, SLOWER = 15, 3  # a job's start, and how much slower than RATES a machine may be
-RATES = {
-    "cpu": 5e9,
-    "cuda": 5e12,
-}  # FLOP/s that training sustains on a core of a laptop, on a small card in fp32
-REAL = (
-    6  # times a model's fp32 weights: what a step on real tensors takes where nothing is predicted
-)
-UNKNOWN_MIN = 24 * 60
+
+# Host memory.
+LIBRARIES_MIB = {"cpu": 2500, "cuda": 5000}  # of a process that has imported torch (and CUDA's)
+MARGIN = 1.3  # times the predicted peak: workspace of kernels, the best state so far, the data
+COPIES = 3  # of the fp32 weights in host memory, while a model is read, adapted and moved to a GPU
+REAL = 6  # times the fp32 weights: a training step on real tensors, if there is no prediction
+
+# Time.
+RATES = {"cpu": 5e9, "cuda": 5e12}  # FLOP/s of training: a laptop's core, a small GPU in fp32
+SLOWER = 3  # how many times slower than RATES a machine may be
+START_MIN = 15  # minutes until a job trains
+UNKNOWN_MIN = 24 * 60  # minutes for a run without a prediction
 
 
 def prediction(plan: Plan, cell: Cell) -> dict:
-    """The predicted numbers of a cell's training; none where it was not predicted, or for another study's schedule."""
+    """The predicted metrics of a cell's training run.
+
+    Returns:
+        Metrics by name; empty if there is no prediction, or only one for another schedule.
+    """
     path = plan.root / plan.path(PREDICT, cell.curve)
-    found = result.read(path) if path.is_file() else {}
-    return (
-        found.get("metrics", {})
-        if found.get("request") == plan.request(PREDICT, cell.curve)
-        else {}
-    )
+    if not path.is_file():
+        return {}
+    predicted = result.read(path)
+    if predicted.get("request") != plan.request(PREDICT, cell.curve):
+        return {}
+    return predicted.get("metrics", {})
 
 
 def training_mib(plan: Plan, cell: Cell) -> int:
-    """Host memory of a training."""
-    device, weights = plan.study["device"], 4 * parameters(plan.library["models"][cell.model])
-    peak = prediction(plan, cell).get("peak_bytes", REAL * weights)
-    return LIBRARIES_MIB[device] + math.ceil(
-        (MARGIN * peak if device == "cpu" else COPIES * weights) / MIB
-    )
+    """Host memory of a training run, in MiB."""
+    device = plan.study["device"]
+    weights_bytes = 4 * parameters(plan.library["models"][cell.model])
+    if device == "cpu":
+        peak_bytes = prediction(plan, cell).get("peak_bytes", REAL * weights_bytes)
+        needed = MARGIN * peak_bytes
+    else:
+        needed = COPIES * weights_bytes
+    return LIBRARIES_MIB[device] + math.ceil(needed / MIB)
 
 
 def training_min(plan: Plan, cell: Cell) -> int:
-    """Minutes that a training may take."""
+    """The time limit of a training run, in minutes."""
     seconds = predicted_s(plan, prediction(plan, cell))
-    return UNKNOWN_MIN if seconds is None else START_MIN + math.ceil(SLOWER * seconds / 60)
+    if seconds is None:
+        return UNKNOWN_MIN
+    return START_MIN + math.ceil(SLOWER * seconds / 60)
 
 
 def profile_mib(plan: Plan, measurement: str, cell: Cell) -> int:
-    """Host memory of a profile: tensors count where they are real and on the CPU; on a card they are made there."""
+    """Host memory of a profile, in MiB.
+
+    Tensors count if they are real (not on the meta device) and on the CPU. Those of a profile on a
+    GPU are made on the GPU.
+    """
     request = plan.request(measurement, cell)
-    real, device = request.get("measured", measurement in TIMED), request.get("device", "cpu")
-    held = (
-        REAL * 4 * parameters(plan.library["models"][cell.model]) if real and device == "cpu" else 0
-    )
-    return LIBRARIES_MIB[device] + math.ceil(held / MIB)
+    is_real = request.get("measured", measurement in TIMED)
+    device = request.get("device", "cpu")
+    tensors_bytes = 0
+    if is_real and device == "cpu":
+        tensors_bytes = REAL * 4 * parameters(plan.library["models"][cell.model])
+    return LIBRARIES_MIB[device] + math.ceil(tensors_bytes / MIB)
 
 
 def predicted_s(plan: Plan, predicted: dict) -> float | None:
-    """Seconds of updates at RATES; None where their number is not known."""
+    """Seconds that the updates of a run take at RATES.
+
+    Args:
+        plan: Gives the study's device and its CPU threads.
+        predicted: The run's prediction, with `updates` and `update_flops`; may be empty.
+
+    Returns:
+        Seconds, or None if the number of updates is not known.
+    """
     if "updates" not in predicted:
         return None
-    cores = plan.study["cpu_threads"] if plan.study["device"] == "cpu" else 1
-    return predicted["updates"] * predicted["update_flops"] / (RATES[plan.study["device"]] * cores)
+    device = plan.study["device"]
+    cores = plan.study["cpu_threads"] if device == "cpu" else 1
+    flops = predicted["updates"] * predicted["update_flops"]
+    return flops / (RATES[device] * cores)
 
 
 def parameters(model: dict) -> int:
-    """Entries of the embedding and of every layer's matrices: nearly all parameters of a model."""
-    shape = model["architecture"]
-    layers = next(
-        shape[name] for name in ("n_layers", "n_layer", "num_hidden_layers") if name in shape
-    )
-    matrices = sum(math.prod(module["shape"]) for module in model["modules"].values())
-    return shape["vocab_size"] * model["hidden_size"] + layers * matrices
+    """Nearly all parameters of a model: the embedding and the matrices of every layer.
+
+    Args:
+        model: A resolved model entry.
+    """
+    architecture = model["architecture"]
+    names = ("n_layers", "n_layer", "num_hidden_layers")  # transformers' families differ in it
+    layers = next(architecture[name] for name in names if name in architecture)
+    per_layer = sum(math.prod(module["shape"]) for module in model["modules"].values())
+    return architecture["vocab_size"] * model["hidden_size"] + layers * per_layer

@@ -1,8 +1,11 @@
-"""What a training's job will need, from shapes: its peak memory and its FLOPs. So that a scheduler can be asked for neither
-too little nor a whole card, and so that a plan can tell hours before there is hardware.
+"""What a training run will need, predicted from shapes: its peak memory and its FLOPs.
 
-`peak_bytes` bounds training and evaluation: on CUDA what the caching allocator reserves, on a CPU live storages. Sequences fill
-their length, so shorter texts need less; workspace inside of kernels, the CUDA context and autocast's copies are not in it.
+The schedulers (SLURM, Snakemake, the GPU lease) are asked for this much, and a plan can estimate
+hours before any hardware is there.
+
+`peak_bytes` bounds training and evaluation. On CUDA it is what the caching allocator reserves, on a
+CPU the live storages. Sequences are assumed to fill their length, so shorter texts need less. Not
+included: workspace inside kernels, the CUDA context, and the copies that autocast makes.
 """
 
 from rankwise.core.errors import Unsupported
@@ -12,26 +15,37 @@ from rankwise.measure.memory.ledger import track
 
 
 def predict(request: dict) -> dict:
-    """`peak_bytes`, `update_flops` and, where the size of the train split is known, `updates`."""
+    """Predict one training run.
+
+    Returns:
+        A result with the metrics `peak_bytes`, `weights_bytes`, `update_flops` and, where the size
+        of the train split is known, `updates`; or status `unsupported` with the reason.
+    """
     try:
-        peak, weights = _training(request)
-        found = {"peak_bytes": max(peak, _evaluation(request)), "weights_bytes": weights}
-        found |= {"update_flops": count.update_flops(request)}
+        training_peak, weights = _training(request)
+        metrics = {
+            "peak_bytes": max(training_peak, _evaluation_peak(request)),
+            "weights_bytes": weights,
+            "update_flops": count.update_flops(request),
+        }
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
-    return {"metrics": {**found, **({"updates": request["updates"]} if request["updates"] else {})}}
+    if request["updates"]:
+        metrics["updates"] = request["updates"]
+    return {"metrics": metrics}
 
 
 def _training(request: dict) -> tuple[int, int]:
-    """Bytes at the peak, and those of weights in it."""
+    """Bytes at the peak of training, and how many of these are weights."""
     tracker, _ = track(request, "meta")
-    found = account.ledger(tracker)
-    return account.allocated(tracker, request["device"]).get(
-        "peak_reserved_bytes", found["peak_bytes"]
-    ), found["weights_bytes"]
+    columns = account.peak_columns(tracker) | account.allocator_columns(tracker, request["device"])
+    # Only CUDA has an allocator that reserves more than is alive.
+    peak = columns.get("peak_reserved_bytes", columns["peak_bytes"])
+    return peak, columns["weights_bytes"]
 
 
-def _evaluation(request: dict) -> int:
+def _evaluation_peak(request: dict) -> int:
     """Bytes at the peak of an evaluation, whose batches may be larger than those of training."""
-    batch = {**request["shapes"], "batch_size": request["eval_batch_size"]}
-    return account.ledger(track({**request, "shapes": batch}, "meta")[0])["evaluation_peak_bytes"]
+    shapes = {**request["shapes"], "batch_size": request["eval_batch_size"]}
+    tracker, _ = track({**request, "shapes": shapes}, "meta")
+    return account.peak_columns(tracker)["evaluation_peak_bytes"]

@@ -1,6 +1,7 @@
-"""One training step from shapes, taken apart into what measures look at: forward, backward, update.
+"""One training step built from a profile's request, in parts that a profile can observe.
 
-The model has random weights, or none (device meta); sequences fill their length, so that no attention mask is needed.
+The parts are the forward pass, the backward pass and the update. The model has random weights, or
+none at all on the meta device. Every sequence fills its length, so no attention mask is needed.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,15 @@ from rankwise.models import build, storage
 
 @dataclass
 class Step:
-    """A model, its optimizer (None where nothing trains) and a batch."""
+    """A model with its optimizer and one batch.
+
+    Attributes:
+        method: The fine-tuning method that adapted the model.
+        model: The adapted model, in train mode.
+        optimizer: The optimizer; None where nothing trains.
+        batch: Token ids (batch, length) and labels.
+        taken: How many updates have been made.
+    """
 
     method: Method
     model: nn.Module
@@ -24,54 +33,66 @@ class Step:
     taken: int = 0
 
     def forward(self) -> Tensor:
-        """The loss."""
+        """Return the loss of the batch."""
         return self.model(**self.batch).loss
 
     def update(self) -> None:
-        """Step, drop the gradients, and let the method do what it does after a step."""
+        """Step the optimizer, drop the gradients and call the method's `after_step`."""
         self.taken += 1
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.method.after_step(self.model, self.optimizer, self.taken)
 
     def run(self) -> None:
-        """Forward, backward and update, in one."""
+        """Run forward, backward and update once; only forward where nothing trains."""
         loss = self.forward()
         if self.optimizer is not None:
             loss.backward()
             self.update()
 
     def trainable(self) -> list[nn.Parameter]:
-        """What the optimizer steps."""
+        """Return the parameters that the optimizer steps."""
         return [param for param in self.model.parameters() if param.requires_grad]
 
 
-def base(request: dict, device: str) -> nn.Module:
-    """The model of a profile's request, in fp32 and not adapted.
+def base_model(request: dict, device: str) -> nn.Module:
+    """Build the model of a profile's request in fp32, before a method adapts it.
 
     Raises:
-        ValueError: the device has no room for it.
+        ValueError: The device has too little memory for its weights.
     """
     shapes = request["shapes"]
+    task, classes = shapes["task"], shapes["classes"]
     if device != "meta":
-        build.check_room(request["model"], shapes["task"], shapes["classes"], device)
-    return build.from_shapes(request["model"], shapes["task"], shapes["classes"], device)
+        build.check_room(request["model"], task, classes, device)
+    return build.from_shapes(request["model"], task, classes, device)
 
 
 def adapted(
     request: dict, device: str, model: nn.Module | None = None
 ) -> tuple[Method, nn.Module, dict]:
-    """The method, the model as it stores and adapts it, and the names.
+    """Store the base as the method wants it (fp32, bf16, quantized) and adapt it.
+
+    Args:
+        request: A profile's request, with `shapes`, `method` and `model`.
+        device: Where the model is, or is built.
+        model: The base model; by default a new one is built.
+
+    Returns:
+        The method, the adapted model, and the model's names (`build.names`).
 
     Raises:
-        Unsupported: the method cannot do this model, with the reason.
+        Unsupported: The method cannot train this model; the message is the reason.
     """
-    entry, names = request["method"], build.names(request["model"], request["shapes"]["task"])
+    entry = request["method"]
+    names = build.names(request["model"], request["shapes"]["task"])
+    # Methods create their parameters without naming a device, so the default device is set.
     with torch.device(device):
-        model = storage.store(
-            base(request, device) if model is None else model, entry["weights"], names
-        )
-        return *adapt(entry, model, names), names
+        if model is None:
+            model = base_model(request, device)
+        model = storage.store(model, entry["weights"], names)
+        method, model = adapt(entry, model, names)
+    return method, model, names
 
 
 def step(
@@ -80,10 +101,17 @@ def step(
     watch: Callable[[nn.Module], None] | None = None,
     model: nn.Module | None = None,
 ) -> Step:
-    """The step of a request with `shapes`, `method`, `model` and `checkpointing`; `watch` sees the model before its optimizer.
+    """Build the training step of a profile's request.
+
+    Args:
+        request: With `shapes`, `method`, `model` and optionally `checkpointing`.
+        device: Where the step runs.
+        watch: Called with the adapted model before its optimizer is built. A hook registered here
+            runs before the hooks of an optimizer that frees gradients inside backward.
+        model: The base model; by default a new one is built.
 
     Raises:
-        Unsupported: as in `adapted`.
+        Unsupported: The method cannot train this model; the message is the reason.
     """
     method, model, names = adapted(request, device, model)
     model.train()
@@ -91,15 +119,21 @@ def step(
         build.checkpoint(model)
     if watch:
         watch(model)
-    trains = any(param.requires_grad for param in model.parameters())
-    optimizer = build_optimizer(request["method"], method, model, names, seed=0) if trains else None
+    optimizer = None
+    if any(param.requires_grad for param in model.parameters()):
+        optimizer = build_optimizer(request["method"], method, model, names, seed=0)
     return Step(method, model, optimizer, batch(request, device))
 
 
 def batch(request: dict, device: str) -> dict[str, Tensor]:
-    """Random token ids (batch, length) and labels: a class a sequence, or the tokens themselves."""
+    """Draw random token ids (batch, length) and derive labels from them.
+
+    A classification task gets one class per sequence, (batch,). Any other task gets the tokens.
+    """
     shapes = request["shapes"]
     size = (shapes["batch_size"], shapes["sequence_length_tokens"])
     ids = torch.randint(request["model"]["architecture"]["vocab_size"], size, device=device)
-    labels = ids[:, 0] % max(shapes["classes"], 1) if shapes["task"] == "classification" else ids
+    labels = ids
+    if shapes["task"] == "classification":
+        labels = ids[:, 0] % max(shapes["classes"], 1)
     return {"input_ids": ids, "labels": labels}

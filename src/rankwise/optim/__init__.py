@@ -1,4 +1,13 @@
-"""`from rankwise.optim import Fira`: the optimizer of fira.py, loaded when it is asked for, so that no file depends on all."""
+"""Memory-efficient optimizers, usable alone as ordinary `torch.optim` optimizers.
+
+    from rankwise.optim import Fira
+    optimizer = Fira(model.parameters(), lr=1e-4, rank=128)
+
+Each optimizer is in the module of its name: `LDAdam` in ldadam.py, `AdamW8bit` in adamw_8bit.py. It
+is imported when it is first used, for two reasons. Only the 8-bit and paged ones need bitsandbytes.
+And a result that is digested with the sources behind it depends on its own optimizer, not on all of
+them.
+"""
 
 import importlib
 import pkgutil
@@ -6,31 +15,33 @@ import pkgutil
 import torch
 
 
-def __getattr__(name: str) -> type:
-    if name == name.lower():  # a module, which the import system finds by itself
+def __getattr__(name: str) -> type[torch.optim.Optimizer]:
+    """Import the optimizer `name` from its module."""
+    if name == name.lower():  # not a class but a module, which the import system finds by itself
         raise AttributeError(name)
-    for module in pkgutil.iter_modules(__path__):
-        if module.name.replace("_", "") == name.lower() and (found := _class(module.name, name)):
-            return found
-    raise AttributeError(f"rankwise.optim has no {name}; it has {', '.join(__dir__())}")
+    for module in _modules():
+        if module.replace("_", "") == name.lower():
+            optimizer = _optimizer(module)
+            if optimizer is not None:
+                return optimizer
+    raise AttributeError(f"rankwise.optim: got {name}, allowed: {', '.join(__dir__())}")
 
 
 def __dir__() -> list[str]:
-    found = (
-        _class(module.name, module.name.replace("_", ""))
-        for module in pkgutil.iter_modules(__path__)
-    )
-    return sorted(optimizer.__name__ for optimizer in found if optimizer)
+    """Return the names of all optimizers."""
+    optimizers = [_optimizer(module) for module in _modules()]
+    return sorted(optimizer.__name__ for optimizer in optimizers if optimizer is not None)
 
 
-def _class(module: str, name: str) -> type | None:
-    """The optimizer named like its file, whatever the case."""
-    values = vars(importlib.import_module(f"{__name__}.{module}")).items()
-    optimizers = (
-        v
-        for k, v in values
-        if k.lower() == name.lower()
-        and isinstance(v, type)
-        and issubclass(v, torch.optim.Optimizer)
-    )
-    return next(optimizers, None)
+def _modules() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__)]
+
+
+def _optimizer(module: str) -> type[torch.optim.Optimizer] | None:
+    """Return the optimizer named like its module, whatever the case, or None."""
+    class_name = module.replace("_", "")
+    for name, value in vars(importlib.import_module(f"{__name__}.{module}")).items():
+        is_class = name.lower() == class_name and isinstance(value, type)
+        if is_class and issubclass(value, torch.optim.Optimizer):
+            return value
+    return None

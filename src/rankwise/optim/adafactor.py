@@ -1,23 +1,50 @@
-"""Adafactor as torch has it (Shazeer & Stern 2018, Algorithm 4): the second moment as row and column means, m + n numbers.
+"""Adafactor as torch has it: the second moment is kept as row and column means, m + n numbers.
 
-Torch's step is relative: the learning rate is multiplied by the weight's root mean square, max(eps2, RMS(W)), and capped at
-1 / sqrt(t); decay is decoupled. A vector keeps its whole second moment. Each tensor has a step count (4 B).
+Source: Shazeer & Stern 2018, arXiv 1804.04235, Algorithm 4. Torch's step is relative to the weight,
+as in the paper; transformers' Trainer turns that off (`scale_parameter=False`), so its Adafactor is
+another optimizer. A vector keeps its whole second moment. Each tensor keeps a step count too (4
+bytes).
 """
 
 import torch
+from torch.optim.optimizer import ParamsT
 
 from rankwise.optim.parts.release import Releasing
 
 
 class Adafactor(Releasing, torch.optim.Adafactor):
-    """torch.optim.Adafactor; with `release` it steps inside backward."""
+    """torch.optim.Adafactor with gradient release.
+
+        v_r, v_c <- means of G^2 over rows and columns, with decay 1 - t^beta2_decay
+        U = G / sqrt(v_r v_c^T / mean(v_r))
+        U <- U / max(1, RMS(U) / clip)
+        W <- (1 - lr * weight_decay) W - min(lr, 1 / sqrt(t)) * max(1e-3, RMS(W)) * U
+
+    RMS is the root mean square of a tensor's entries.
+
+    Args:
+        params: parameters, or parameter groups.
+        lr: relative learning rate.
+        beta2_decay: exponent of the second moment's decay, negative.
+        clip: largest root mean square of an update before it is scaled.
+        weight_decay: decoupled, per unit of learning rate.
+        release: step inside backward and free each gradient.
+
+    References:
+        Shazeer & Stern 2018, Adafactor, arXiv 1804.04235, Algorithm 4.
+
+    Example:
+        >>> optimizer = Adafactor(model.parameters(), lr=1e-2)
+        >>> model(inputs).square().mean().backward()
+        >>> optimizer.step()
+    """
 
     STATE = "m + n + 1"
     VECTOR = "k + 1"
 
     def __init__(
         self,
-        params,
+        params: ParamsT,
         lr: float = 1e-2,
         *,
         beta2_decay: float = -0.8,
@@ -30,9 +57,13 @@ class Adafactor(Releasing, torch.optim.Adafactor):
             self.release()
 
     def allocate(self) -> None:
-        """Allocate the state of every parameter now, rather than at its first step, which the meta device cannot take."""
+        """Allocate the state of every parameter now, rather than at its first step.
+
+        Torch's Adafactor cannot step on the meta device, where planning predicts the state's size.
+        """
         for group in self.param_groups:
             for param in group["params"]:
                 param.grad = torch.empty_like(param)
+            # Torch's own initializer; it fills the six lists with what a step would use.
             self._init_group(group, [], [], [], [], [], [])
         self.zero_grad()

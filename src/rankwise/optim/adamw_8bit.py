@@ -1,21 +1,42 @@
-"""AdamW with 8-bit moments: each is kept as codes, scaled by the largest value in its block of 256, and updated in fp32.
+"""AdamW with 8-bit moments, by bitsandbytes.
 
-Source: Dettmers et al. 2022, arXiv 2110.02861 (block-wise dynamic quantization), by bitsandbytes. Its blocks are 256 numbers,
-the paper's 2,048. Tensors of fewer than `min_8bit_size` numbers keep fp32 moments. The paper also keeps the embeddings' moments
-in fp32 (its stable embedding layer); here they are 8-bit like all others, which is bitsandbytes' default for a plain embedding.
+Source: Dettmers et al. 2022, arXiv 2110.02861 (block-wise dynamic quantization). A moment is kept
+as codes of one byte, scaled by the largest value in its block, and updated in fp32. Where
+bitsandbytes differs from the paper: its blocks are 256 numbers, the paper's 2,048. The paper keeps
+the embeddings' moments in fp32 (its stable embedding layer); here they are 8-bit like all others,
+which is bitsandbytes' default for a plain embedding.
 """
 
-from collections.abc import Iterable
-
 import bitsandbytes
-from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 
 class AdamW8bit(bitsandbytes.optim.AdamW8bit):
-    """bitsandbytes' AdamW8bit with a state that can be allocated ahead, on any device.
+    """bitsandbytes' AdamW8bit, whose state can also be allocated ahead and on any device.
 
-    Of the numbers kept, 2mn are codes of a byte; the scales and the two tables of 256 levels have four bytes each. All
-    matrices share the tables.
+        m <- b1 m + (1 - b1) G
+        v <- b2 v + (1 - b2) G^2
+        W <- (1 - lr * weight_decay) W - lr * m_hat / (sqrt(v_hat) + eps)
+        m, v <- nearest of 256 levels, times the largest value in the block
+
+    Of the numbers kept, 2mn are codes of one byte. The scales, one per 256 numbers, and the two
+    tables of 256 levels have four bytes per number. All matrices share the tables.
+
+    Args:
+        params: parameters, or parameter groups.
+        lr: learning rate.
+        betas: decays of the two moments, in [0, 1).
+        eps: added to the root of the second moment.
+        weight_decay: decoupled, per unit of learning rate.
+        min_8bit_size: tensors of fewer numbers keep fp32 moments.
+
+    References:
+        Dettmers et al. 2022, 8-bit Optimizers via Block-wise Quantization, arXiv 2110.02861.
+
+    Example:
+        >>> optimizer = AdamW8bit(model.parameters(), lr=1e-5)
+        >>> model(inputs).square().mean().backward()
+        >>> optimizer.step()
     """
 
     STATE = "2 * m * n + (m * n >= min_8bit_size) * (2 * -(m * n // -256) + 2 * 256)"
@@ -23,7 +44,7 @@ class AdamW8bit(bitsandbytes.optim.AdamW8bit):
 
     def __init__(
         self,
-        params: Iterable[Tensor] | Iterable[dict],
+        params: ParamsT,
         lr: float = 1e-3,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -35,12 +56,12 @@ class AdamW8bit(bitsandbytes.optim.AdamW8bit):
 
     @classmethod
     def formula(cls, **options: object) -> str:
-        """STATE for the given options."""
+        """Return the formula of the numbers kept per matrix, for the given options."""
         return cls.STATE
 
     def allocate(self) -> None:
         """Allocate the state of every parameter now, rather than at its first step."""
-        for g, group in enumerate(self.param_groups):
-            for p, param in enumerate(group["params"]):
+        for group_index, group in enumerate(self.param_groups):
+            for param_index, param in enumerate(group["params"]):
                 if not self.state[param]:
-                    self.init_state(group, param, g, p)
+                    self.init_state(group, param, group_index, param_index)

@@ -1,9 +1,13 @@
-"""APOLLO: the full gradient, each channel scaled as Adam would in a random subspace (Zhu et al. 2024, 2412.05270, Algorithm 1).
+"""APOLLO: the full gradient, with each channel scaled as Adam would scale it in a random subspace.
 
-R = P'G with P ~ N(0, 1/r) redrawn every T steps, N = Adam(R), s_j = ||N_j|| / ||R_j|| a channel (a column of R), U = G s,
-limited to ||U_t|| <= 1.01 ||U_{t-1}||, W <- W - lr sqrt(scale) U. APOLLO-Mini: r = 1 and one factor a tensor, ||N|| / ||R||.
-Where we differ from the authors' code: P is redrawn from the seed at each step instead of kept (s r numbers less); the
-paper's state is the same 2 L r and the limiter's norm.
+Source: Zhu et al. 2024, arXiv 2412.05270, Algorithm 1. APOLLO-Mini is `rank=1, scaling="tensor"`.
+Where we differ from the authors' code:
+
+- It keeps P. Here P is redrawn from the seed at each step, so s r numbers less are kept. That is
+  the paper's state: 2 L r numbers and the limiter's norm.
+- It limits the growth of the update's norm before bias correction, which is in its step size. Here
+  the norm is limited after it. In the first steps the uncorrected norm of even a constant gradient
+  grows by more than the limit, so theirs is limited there and ours is not.
 """
 
 from collections.abc import Iterator
@@ -12,23 +16,59 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 from rankwise.optim.parts.descent import Batch, Descent, State
-from rankwise.optim.parts.rules import Adam, Elementwise, Rule, limit_growth_
+from rankwise.optim.parts.rules import AdamRule, Rule, WholeGradient, limit_growth_
 from rankwise.optim.parts.stacked import DescentOptimizer, settings
 from rankwise.optim.parts.subspace import Subspace, basis_numbers, project
 
 
 class Apollo(DescentOptimizer):
-    """APOLLO; vectors and `dense` groups by Adam. `scaling` is by channel, or by tensor (Mini). Others as in ProjectedAdam."""
+    """SGD whose channels are scaled by Adam in a random subspace.
 
-    @classmethod
-    def formula(cls, **options: object) -> str:
-        return f"{basis_numbers(**options)}2 * L * r + 1"
+        R = P^T G,  N = Adam(R)                             (r, L)
+        f_j = ||N_j|| / ||R_j||                             per column j, or one f for the tensor
+        U = f * G, scaled to ||U_t|| <= limit * ||U_{t-1}||
+        W <- W - lr * sqrt(scale) * U
+
+    G is seen as (s, L), s being the shorter side; P (s, r) is drawn with entries N(0, 1/r).
+    Vectors, and matrices of a group with `"dense": True`, step by Adam.
+
+    Args:
+        params: parameters, or parameter groups; every option may also be set by group.
+        lr: learning rate.
+        rank: r, capped at the matrix's shorter side.
+        scaling: one factor per "channel" (a column of R), or one per "tensor" (APOLLO-Mini).
+        projector: "normal", "rademacher" and "orthonormal" draw the basis; "svd" and "rsvd" take
+            leading singular vectors and keep them.
+        interval_steps: steps between refreshes of the basis.
+        scale: its root multiplies the update; the authors take 1 for APOLLO and 128 for
+            APOLLO-Mini.
+        limit: largest ratio of the update's norms of two steps.
+        betas: decays of Adam's two moments, in [0, 1).
+        eps: added to the root of the second moment.
+        convention: where `eps` enters: "torch" after bias correction; "transformers" before it, and
+            weight decay then follows the step.
+        weight_decay: decoupled, per unit of learning rate.
+        release: step inside backward and free each gradient.
+        seed: of the bases.
+
+    Raises:
+        ValueError: a rank or interval below 1.
+
+    References:
+        Zhu et al. 2024, APOLLO, arXiv 2412.05270, Algorithm 1.
+
+    Example:
+        >>> optimizer = Apollo(model.parameters(), lr=1e-4, rank=1, scaling="tensor", scale=128.0)
+        >>> model(inputs).square().mean().backward()
+        >>> optimizer.step()
+    """
 
     def __init__(
         self,
-        params,
+        params: ParamsT,
         lr: float = 1e-3,
         *,
         rank: int,
@@ -46,38 +86,58 @@ class Apollo(DescentOptimizer):
     ):
         super().__init__(params, settings(locals()), release)
 
+    @classmethod
+    def formula(cls, **options: object) -> str:
+        """Return the formula of the numbers kept per matrix: basis, moments and a norm."""
+        return f"{basis_numbers(**options)}2 * L * r + 1"
+
     def descent(self, group: dict, param: Tensor) -> Descent:
-        rule = Adam(group["betas"], group["eps"], group["convention"])
+        """Return Adam for vectors and dense groups, else APOLLO's descent."""
+        rule = AdamRule(group["betas"], group["eps"], group["convention"])
         if group["dense"] or param.ndim < 2:
-            return Elementwise(rule)
-        return Scaled(Subspace.of(group), rule, group["scaling"], group["scale"], group["limit"])
+            return WholeGradient(rule)
+        per_channel = group["scaling"] == "channel"
+        return ApolloDescent(Subspace.of(group), rule, per_channel, group["scale"], group["limit"])
 
 
 @dataclass(frozen=True)
-class Scaled:
-    """APOLLO's mathematics; state: Adam's two moments of R and the last update's norm (and P where it is not drawn)."""
+class ApolloDescent:
+    """APOLLO's mathematics; state: Adam's moments of R, the last update's norm, P if it is kept."""
 
     space: Subspace
     rule: Rule
-    scaling: str
+    per_channel: bool
     scale: float
     limit: float
 
     def init_state(self, param: Tensor) -> State:
-        low = self.rule.init_state(self.space.low(param))
-        return {**self.space.init_state(param), **low, "update_norm": param.new_zeros(())}
+        return {
+            **self.space.init_state(param),
+            **self.rule.init_state(self.space.low(param)),
+            "update_norm": param.new_zeros(()),
+        }
 
     def directions(self, batch: Batch) -> Iterator[Tensor]:
         self.space.refresh(batch, self.rule)
         low = project(self.space, batch, self.space.basis(batch))  # (B, r, L)
-        step = self.rule.direction(low, batch.state, batch.step)
-        over = 1 if self.scaling == "channel" else (1, 2)
-        factor = step.norm(dim=over, keepdim=True) / (
-            low.norm(dim=over, keepdim=True) + 1e-8
-        )  # (B, 1, L or 1)
+        step = self.rule.direction(low, batch.state, batch.step)  # (B, r, L)
+        factor = scaling_factor(step, low, self.per_channel)
         for index, grad in enumerate(batch.grads):
             whole = grad.clone(memory_format=torch.contiguous_format)
             update = self.space.view(whole)
             update.mul_(factor[index])
             limit_growth_(update, batch.state["update_norm"][index], self.limit)
             yield whole.mul_(self.scale**0.5)
+
+
+def scaling_factor(
+    step: Tensor,  # (B, r, L)
+    low: Tensor,  # (B, r, L)
+    per_channel: bool,
+) -> Tensor:  # (B, 1, L), or (B, 1, 1)
+    """Return how much Adam scales each column of R, or R as a whole.
+
+    The 1e-8 is the authors' guard against a column of zeros.
+    """
+    dims = (1,) if per_channel else (1, 2)
+    return step.norm(dim=dims, keepdim=True) / (low.norm(dim=dims, keepdim=True) + 1e-8)

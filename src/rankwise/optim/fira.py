@@ -1,9 +1,14 @@
-"""Fira: a projected step, plus the part of the gradient that the subspace does not see, scaled to match (Chen et al. 2024).
+"""Fira: a projected Adam step, plus the part of the gradient outside the subspace, scaled to match.
 
-R = P'G, N = Adam(R), W <- W - lr [alpha P N + S], S = phi (G - P R), phi_j = ||N_j|| / ||R_j|| for each column j of the
-projected gradient (2410.01623, eq. 7 and 8); the limiter then holds ||S_t|| <= 1.01 ||S_{t-1}||.
-Where we differ from the authors' code: it subtracts alpha P R, which leaves (1 - alpha) of the part inside the subspace in the
-residual; the paper's form, here the default, subtracts P R. `residual: published` is theirs.
+Source: Chen et al. 2024, arXiv 2410.01623, eq. 7 and 8.
+Where we differ from the authors' code:
+
+- It subtracts scale * P R from the gradient, which leaves (1 - scale) of the part inside the
+  subspace in the residual. The paper subtracts P R, which is our default; `residual="published"` is
+  theirs.
+- It limits the growth of the residual's norm before bias correction, which is in its step size.
+  Here the norm is limited after it. In the first steps the uncorrected norm of even a constant
+  gradient grows by more than the limit, so theirs is limited there and ours is not.
 """
 
 from collections.abc import Iterator
@@ -12,21 +17,62 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 from rankwise.optim.parts.descent import Batch, Descent, State
-from rankwise.optim.parts.rules import Adam, Elementwise, Rule, limit_growth_
+from rankwise.optim.parts.rules import AdamRule, Rule, WholeGradient, limit_growth_
 from rankwise.optim.parts.stacked import DescentOptimizer, settings
 from rankwise.optim.parts.subspace import Subspace, each, project
 
 
 class Fira(DescentOptimizer):
-    """Fira; vectors and `dense` groups by Adam. Options as in ProjectedAdam, and `limit`, the growth that S may have a step."""
+    """GaLore's step, plus the gradient's residual outside the subspace.
+
+        R = P^T G,  N = Adam(R)                             (r, L)
+        phi_j = ||N_j|| / ||R_j||                           for each column j
+        S = phi * (G - P R), scaled to ||S_t|| <= limit * ||S_{t-1}||
+        W <- W - lr * (scale * P N + S)
+
+    G is seen as (s, L), s being the shorter side; P (s, r) holds leading left singular vectors. The
+    ratio phi is Adam's scaling of a column as the subspace sees it. Vectors, and matrices of a
+    group with `"dense": True`, step by Adam.
+
+    Args:
+        params: parameters, or parameter groups; every option may also be set by group.
+        lr: learning rate.
+        rank: r, capped at the matrix's shorter side.
+        projector: "svd", or "rsvd" (randomized).
+        oversample: columns of rsvd's sketch beyond r.
+        power_iterations: of rsvd.
+        interval_steps: steps between refreshes of the basis.
+        scale: what the projected step is multiplied by.
+        limit: largest ratio of the residual's norms of two steps.
+        residual: "paper" subtracts P R from the gradient, "published" subtracts scale * P R.
+        betas: decays of Adam's two moments, in [0, 1).
+        eps: added to the root of the second moment.
+        convention: where `eps` enters: "torch" after bias correction; "transformers" before it, and
+            weight decay then follows the step.
+        weight_decay: decoupled, per unit of learning rate.
+        release: step inside backward and free each gradient.
+        seed: of rsvd's sketches.
+
+    Raises:
+        ValueError: a rank or interval below 1.
+
+    References:
+        Chen et al. 2024, Fira, arXiv 2410.01623, eq. 7 and 8.
+
+    Example:
+        >>> optimizer = Fira(model.parameters(), lr=1e-4, rank=4)
+        >>> model(inputs).square().mean().backward()
+        >>> optimizer.step()
+    """
 
     STATE = "s * r + 2 * L * r + 1"
 
     def __init__(
         self,
-        params,
+        params: ParamsT,
         lr: float = 1e-3,
         *,
         rank: int,
@@ -47,37 +93,63 @@ class Fira(DescentOptimizer):
         super().__init__(params, settings(locals()), release)
 
     def descent(self, group: dict, param: Tensor) -> Descent:
-        rule = Adam(group["betas"], group["eps"], group["convention"])
+        """Return Adam for vectors and dense groups, else Fira's descent."""
+        rule = AdamRule(group["betas"], group["eps"], group["convention"])
         if group["dense"] or param.ndim < 2:
-            return Elementwise(rule)
-        kept = group["scale"] if group["residual"] == "published" else 1.0
-        return Residual(Subspace.of(group), rule, group["scale"], group["limit"], kept)
+            return WholeGradient(rule)
+        subtracted = group["scale"] if group["residual"] == "published" else 1.0
+        return FiraDescent(Subspace.of(group), rule, group["scale"], group["limit"], subtracted)
 
 
 @dataclass(frozen=True)
-class Residual:
+class FiraDescent:
     """Fira's mathematics; state: P, Adam's two moments of R, and the last residual's norm."""
 
     space: Subspace
     rule: Rule
     scale: float
     limit: float
-    subtracted: float
+    subtracted: float  # share of P R that is taken from the gradient
 
     def init_state(self, param: Tensor) -> State:
-        low = self.rule.init_state(self.space.low(param))
-        return {**self.space.init_state(param), **low, "residual_norm": param.new_zeros(())}
+        return {
+            **self.space.init_state(param),
+            **self.rule.init_state(self.space.low(param)),
+            "residual_norm": param.new_zeros(()),
+        }
 
     def directions(self, batch: Batch) -> Iterator[Tensor]:
         self.space.refresh(batch, self.rule)
-        basis = each(self.space.basis(batch), len(batch.params))
+        basis = each(self.space.basis(batch), len(batch.params))  # (B, s, r)
         low = project(self.space, batch, basis)  # (B, r, L)
-        step = self.rule.direction(low, batch.state, batch.step)
-        ratio = step.norm(dim=1) / (low.norm(dim=1) + 1e-8)  # (B, L)
+        step = self.rule.direction(low, batch.state, batch.step)  # (B, r, L)
+        ratio = column_ratio(step, low)  # (B, L)
         for index, grad in enumerate(batch.grads):
             whole = grad.clone(memory_format=torch.contiguous_format)
-            residual = self.space.view(whole)
-            residual.addmm_(basis[index], low[index], alpha=-self.subtracted).mul_(ratio[index])
-            limit_growth_(residual, batch.state["residual_norm"][index], self.limit)
-            residual.addmm_(basis[index], step[index], alpha=self.scale)
+            update = self.space.view(whole)
+            scale_residual_(update, basis[index], low[index], ratio[index], self.subtracted)
+            limit_growth_(update, batch.state["residual_norm"][index], self.limit)
+            update.addmm_(basis[index], step[index], alpha=self.scale)
             yield whole
+
+
+def column_ratio(
+    step: Tensor,  # (..., r, L)
+    low: Tensor,  # (..., r, L)
+) -> Tensor:  # (..., L)
+    """Return phi: how much Adam scales each column of the projected gradient.
+
+    The 1e-8 is the authors' guard against a column of zeros.
+    """
+    return step.norm(dim=-2) / (low.norm(dim=-2) + 1e-8)
+
+
+def scale_residual_(
+    grad: Tensor,  # (s, L), replaced by the scaled residual
+    basis: Tensor,  # (s, r)
+    low: Tensor,  # (r, L)
+    ratio: Tensor,  # (L,)
+    subtracted: float,
+) -> None:
+    """Set `grad` to phi * (G - subtracted * P R), column by column."""
+    grad.addmm_(basis, low, alpha=-subtracted).mul_(ratio)

@@ -1,10 +1,16 @@
-"""Flora: momentum kept as a random projection (Hao, Cao & Mou 2024, 2402.03293, Algorithm 2).
+"""Flora: momentum kept as a random projection, behind Adafactor's normalisation.
 
-U = G / sqrt(v), v factored from row and column sums (Adafactor, decay 1 - t^-0.8), limited to a root mean square of 1;
-M <- b1 M + (1 - b1) P'U with P ~ N(0, 1/r); W <- W - lr P M. Every `interval_steps` (kappa) P is redrawn from the seed, and the
-momentum carried over, M <- P_new' P M. P is never kept.
-Where we differ from the authors' code: the short side is projected, as theirs does for tall matrices; gradient accumulation
-is the trainer's, uncompressed.
+Source: Hao, Cao & Mou 2024, arXiv 2402.03293, Algorithm 2.
+Where we differ from the authors' code:
+
+- The shorter side is projected; theirs does so for tall matrices.
+- Theirs multiplies the update by RMS(W) by default; ours does not.
+- Theirs adds the fresh update without a projection; ours projects it too, with the momentum.
+- Theirs clips the update to a root mean square of 1 after momentum, ours before it is projected. A
+  back-projection is longer than what was projected, so the root mean square of our step over lr may
+  be several times 1 (at rank 8 on a square matrix); theirs is at most 1, or RMS(W) by default.
+- Gradient accumulation is the trainer's, uncompressed.
+- Sums have the weight's dtype; theirs are fp32. In bf16 a sum near its limit no longer decays.
 """
 
 from collections.abc import Iterator
@@ -13,22 +19,58 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 from rankwise.optim.parts.descent import Batch, Descent, State
-from rankwise.optim.parts.rules import Elementwise, Factored, Sgd, factored_root
+from rankwise.optim.parts.rules import FactoredRule, SgdRule, WholeGradient, factored_root
 from rankwise.optim.parts.stacked import DescentOptimizer, settings
 from rankwise.optim.parts.subspace import Subspace, each
 
 
 class Flora(DescentOptimizer):
-    """Flora; vectors and `dense` groups by Adam with a factored second moment. Options as in ProjectedAdam."""
+    """Adafactor whose momentum is a random projection.
+
+        v_r, v_c <- sums of G^2 over rows and columns, with decay 1 - t^-0.8
+        U = G / sqrt(v_r v_c^T / sum(v_r))
+        U <- U / max(1, RMS(U) / clip)
+        M <- momentum * M + (1 - momentum) P^T U                (r, L)
+        W <- (1 - lr * weight_decay) W - lr * P M
+
+    G is seen as (s, L), s being the shorter side; P (s, r) is drawn with entries N(0, 1/r) and
+    never kept. Every `interval_steps` it is drawn anew, and M <- P_new^T P_old M. RMS is the root
+    mean square of a tensor's entries. Vectors step by Adam, and matrices of a
+    group with `"dense": True` by Adam with a factored second moment.
+
+    Args:
+        params: parameters, or parameter groups; every option may also be set by group.
+        lr: learning rate.
+        rank: r, capped at the matrix's shorter side.
+        projector: entries of the basis: "normal" or "rademacher" (of one size, with random signs).
+        interval_steps: kappa, steps between redraws of the basis.
+        momentum: decay of M, in [0, 1).
+        clip: largest root mean square of U.
+        weight_decay: decoupled, per unit of learning rate.
+        release: step inside backward and free each gradient.
+        seed: of the bases.
+
+    Raises:
+        ValueError: a rank or interval below 1.
+
+    References:
+        Hao, Cao & Mou 2024, Flora, arXiv 2402.03293, Algorithm 2.
+
+    Example:
+        >>> optimizer = Flora(model.parameters(), lr=1e-4, rank=4)
+        >>> model(inputs).square().mean().backward()
+        >>> optimizer.step()
+    """
 
     STATE = "L * r + m + n"
     DENSE = "k + m + n"
 
     def __init__(
         self,
-        params,
+        params: ParamsT,
         lr: float = 1e-3,
         *,
         rank: int,
@@ -43,13 +85,14 @@ class Flora(DescentOptimizer):
         super().__init__(params, {**settings(locals()), "transport": "project"}, release)
 
     def descent(self, group: dict, param: Tensor) -> Descent:
+        """Return factored Adam for vectors and dense groups, else Flora's descent."""
         if group["dense"] or param.ndim < 2:
-            return Elementwise(Factored((group["momentum"], 0.999)))
-        return ProjectedMomentum(Subspace.of(group), group["momentum"], group["clip"])
+            return WholeGradient(FactoredRule((group["momentum"], 0.999)))
+        return FloraDescent(Subspace.of(group), group["momentum"], group["clip"])
 
 
 @dataclass(frozen=True)
-class ProjectedMomentum:
+class FloraDescent:
     """Flora's mathematics; state: M (r, L), v_r (m), v_c (n)."""
 
     space: Subspace
@@ -58,22 +101,41 @@ class ProjectedMomentum:
 
     def init_state(self, param: Tensor) -> State:
         rows, columns = param.flatten(1).shape
-        sums = {"row_sums": param.new_zeros(rows), "column_sums": param.new_zeros(columns)}
-        return {"momentum": torch.zeros_like(self.space.low(param)), **sums}
+        return {
+            "momentum": torch.zeros_like(self.space.low(param)),
+            "row_sums": param.new_zeros(rows),
+            "column_sums": param.new_zeros(columns),
+        }
 
     def directions(self, batch: Batch) -> Iterator[Tensor]:
-        self.space.refresh(batch, Sgd(self.momentum))
-        basis = each(self.space.basis(batch), len(batch.params))
+        self.space.refresh(batch, SgdRule(self.momentum))  # the rule that carries M over
+        basis = each(self.space.basis(batch), len(batch.params))  # (B, s, r)
         decay = 1 - batch.step**-0.8
         for index, grad in enumerate(batch.grads):
-            state = {key: value[index] for key, value in batch.state.items()}
-            update = factored_root(
-                grad.flatten(1).square() + 1e-30, state["row_sums"], state["column_sums"], decay
-            )
-            torch.div(grad.flatten(1), update, out=update)
-            update.div_((update.square().mean().sqrt() / self.clip).clamp(min=1))
-            momentum = state["momentum"].lerp_(
-                basis[index].mT @ self.space.view(update), 1 - self.momentum
-            )
-            self.space.view(update).addmm_(basis[index], momentum, beta=0)
+            state = batch.state_of(index)
+            rows, columns = state["row_sums"], state["column_sums"]
+            update = normalised(grad.flatten(1), rows, columns, decay, self.clip)
+            view = self.space.view(update)
+            momentum = state["momentum"].lerp_(basis[index].mT @ view, 1 - self.momentum)
+            view.addmm_(basis[index], momentum, beta=0)
             yield update.view_as(grad)
+
+
+def normalised(
+    grad: Tensor,  # (m, n)
+    rows: Tensor,  # (m,), updated in place
+    columns: Tensor,  # (n,), updated in place
+    decay: float,
+    clip: float,
+) -> Tensor:  # (m, n)
+    """Return the gradient over the root of its factored second moment, clipped by root mean square.
+
+    The 1e-30 is Adafactor's eps_1; it keeps the root of an all-zero gradient above 0.
+
+    References:
+        Shazeer & Stern 2018, Adafactor, arXiv 1804.04235, Algorithm 4.
+    """
+    root = factored_root(grad.square() + 1e-30, rows, columns, decay)
+    update = torch.div(grad, root, out=root)
+    size = update.square().mean().sqrt()
+    return update.div_((size / clip).clamp(min=1))

@@ -1,10 +1,11 @@
-"""LDAdam: Adam in a subspace that follows the gradient at every step, with error feedback (Robert et al. 2024, 2410.16103).
+"""LDAdam: Adam in a subspace that follows the gradient at every step, with error feedback.
 
-a = G + E; P from one block power iteration on B = rho P_old M_hat + (1 - rho) a, started at P_old: P = qr(B B' P_old);
-Q = P'P_old; M <- Q M; v <- (1 - b2^t) |Q^2 (v_hat - M_hat^2) + (Q M_hat)^2| (squares by element); Adam on R = P'a;
-E <- a - P R + b1 / (1 - b1) (P_old M_old - P Q M_old); W <- W - lr P D. The first basis is the leading left singular vectors.
-Where we differ from the authors' code: the error is optimizer state, counted as such (m n numbers), and not left in the
-gradient, so gradients are zeroed as ever.
+Source: Robert et al. 2024, arXiv 2410.16103.
+Where we differ from the authors' code:
+
+- The error is optimizer state (mn numbers) and counted as such. Theirs is left in the gradient,
+  which then must not be zeroed.
+- A square matrix is projected on the right, theirs on the left. Other shapes are projected alike.
 """
 
 from collections.abc import Iterator
@@ -12,22 +13,60 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 from rankwise.optim.parts import projectors
 from rankwise.optim.parts.descent import Batch, Descent, LowRank, State
-from rankwise.optim.parts.rules import Adam, Elementwise
+from rankwise.optim.parts.rules import AdamRule, WholeGradient
 from rankwise.optim.parts.stacked import DescentOptimizer, settings
 from rankwise.optim.parts.subspace import Subspace
 
 
 class LDAdam(DescentOptimizer):
-    """LDAdam; vectors and `dense` groups by Adam. `rho` weighs the momentum in the search for the next subspace."""
+    """Adam in a subspace that takes one power iteration per step, with error feedback.
+
+        A = G + E                                               (s, L)
+        B = rho P_old M_hat + (1 - rho) A
+        P = qr(B B^T P_old)                                     (s, r)
+        M, v <- carried from P_old to P
+        D = Adam(P^T A)                                         (r, L)
+        E <- A - P P^T A + b1 / (1 - b1) (P_old M_old - P P^T P_old M_old)
+        W <- (1 - lr * weight_decay) W - lr * P D
+
+    G is seen as (s, L), s being the shorter side. The first basis is the leading left singular
+    vectors. E collects what the projections of the gradient and of the momentum lost. Vectors, and
+    matrices of a group with `"dense": True`, step by Adam.
+
+    Args:
+        params: parameters, or parameter groups; every option may also be set by group.
+        lr: learning rate.
+        rank: r, capped at the matrix's shorter side.
+        rho: weight of the momentum in the search for the next basis, in [0, 1]; the gradient's is
+            1 - rho.
+        error_feedback: keep E; without it what a projection loses is lost.
+        betas: decays of Adam's two moments, in [0, 1).
+        eps: added to the root of the second moment.
+        weight_decay: decoupled, per unit of learning rate.
+        release: step inside backward and free each gradient.
+        seed: without effect, because nothing is drawn.
+
+    Raises:
+        ValueError: a rank below 1.
+
+    References:
+        Robert et al. 2024, LDAdam, arXiv 2410.16103.
+
+    Example:
+        >>> optimizer = LDAdam(model.parameters(), lr=1e-4, rank=4)
+        >>> model(inputs).square().mean().backward()
+        >>> optimizer.step()
+    """
 
     STATE = "s * r + 2 * L * r + m * n"
 
     def __init__(
         self,
-        params,
+        params: ParamsT,
         lr: float = 1e-3,
         *,
         rank: int,
@@ -43,59 +82,95 @@ class LDAdam(DescentOptimizer):
 
     @classmethod
     def formula(cls, *, error_feedback: bool, **options: object) -> str:
+        """Return the formula of the numbers kept per matrix, with or without the error."""
         return cls.STATE if error_feedback else "s * r + 2 * L * r"
 
     def descent(self, group: dict, param: Tensor) -> Descent:
-        rule = Adam(group["betas"], group["eps"])
+        """Return Adam for vectors and dense groups, else LDAdam's descent."""
+        rule = AdamRule(group["betas"], group["eps"])
         if group["dense"] or param.ndim < 2:
-            return Elementwise(rule)
-        return Following(
-            Subspace(group["rank"], seed=group["seed"]), rule, group["rho"], group["error_feedback"]
-        )
+            return WholeGradient(rule)
+        space = Subspace(group["rank"], seed=group["seed"])
+        return LDAdamDescent(space, rule, group["rho"], group["error_feedback"])
 
 
 @dataclass(frozen=True)
-class Following:
+class LDAdamDescent:
     """LDAdam's mathematics; state: P (s, r), Adam's two moments (r, L), and the error (m, n)."""
 
     space: Subspace
-    rule: Adam
+    rule: AdamRule
     rho: float
     error_feedback: bool
 
     def init_state(self, param: Tensor) -> State:
-        error = {"error": torch.zeros_like(param)} if self.error_feedback else {}
-        return {
-            **self.space.init_state(param),
-            **self.rule.init_state(self.space.low(param)),
-            **error,
-        }
+        state = self.space.init_state(param)
+        state.update(self.rule.init_state(self.space.low(param)))
+        if self.error_feedback:
+            state["error"] = torch.zeros_like(param)
+        return state
 
     def directions(self, batch: Batch) -> Iterator[LowRank]:
         for index, grad in enumerate(batch.grads):
-            state = {key: value[index] for key, value in batch.state.items()}
+            state = batch.state_of(index)
             whole = grad + state["error"] if self.error_feedback else grad.contiguous()
-            yield self._one(self.space.view(whole), state, batch.step)
+            yield self._direction(self.space.view(whole), state, batch.step)
 
-    def _one(self, a: Tensor, state: State, step: int) -> LowRank:  # a: (s, L)
-        old, momentum = state["basis"].clone(), state["exp_avg"].clone()
-        state["basis"].copy_(self._next(a, old, momentum, step))
+    def _direction(
+        self,
+        total: Tensor,  # (s, L), the gradient plus the error
+        state: State,
+        step: int,
+    ) -> LowRank:
+        old_basis, old_momentum = state["basis"].clone(), state["exp_avg"].clone()
+        state["basis"].copy_(self._next_basis(total, old_basis, old_momentum, step))
         basis = state["basis"]
         if step > 1:
-            self.rule.transport(state, basis.mT @ old, step - 1)
+            self.rule.transport(state, basis.mT @ old_basis, step - 1)
         carried = state["exp_avg"].clone()
-        low = basis.mT @ a
+        low = basis.mT @ total  # (r, L)
         direction = self.rule.direction(low, state, step)
         if self.error_feedback:
             b1 = self.rule.betas[0]
-            lost = (old @ momentum).addmm_(basis, carried, alpha=-1).mul_(b1 / (1 - b1))
-            self.space.view(state["error"]).copy_(lost.add_(a).addmm_(basis, low, alpha=-1))
+            error = lost_in_projection(total, low, basis, carried, old_basis, old_momentum, b1)
+            self.space.view(state["error"]).copy_(error)
         return LowRank(basis, direction, self.space.view)
 
-    def _next(self, a: Tensor, old: Tensor, momentum: Tensor, step: int) -> Tensor:  # (s, r)
+    def _next_basis(
+        self,
+        total: Tensor,  # (s, L)
+        old_basis: Tensor,  # (s, r)
+        momentum: Tensor,  # (r, L)
+        step: int,
+    ) -> Tensor:  # (s, r)
         if step == 1:
-            return projectors.svd([a], old.shape[1])[0][0].to(a.dtype)
+            vectors, _ = projectors.svd([total], old_basis.shape[1])
+            return vectors[0].to(total.dtype)
         mean = momentum / (1 - self.rule.betas[0] ** (step - 1))
-        mixed = (old @ mean).mul_(self.rho).add_(a, alpha=1 - self.rho)
-        power = mixed @ (mixed.mT @ old)
-        return torch.linalg.qr(projectors.wide(power)).Q.to(a.dtype)
+        return power_iteration(total, old_basis, mean, self.rho)
+
+
+def power_iteration(
+    total: Tensor,  # (s, L)
+    basis: Tensor,  # (s, r)
+    mean: Tensor,  # (r, L), the bias-corrected momentum
+    rho: float,
+) -> Tensor:  # (s, r), orthonormal
+    """Take one block power iteration on B = rho P M_hat + (1 - rho) A, from P: qr(B B^T P)."""
+    mixed = (basis @ mean).mul_(rho).add_(total, alpha=1 - rho)
+    power = mixed @ (mixed.mT @ basis)
+    return torch.linalg.qr(projectors.wide(power)).Q.to(total.dtype)
+
+
+def lost_in_projection(
+    total: Tensor,  # (s, L)
+    low: Tensor,  # (r, L)
+    basis: Tensor,  # (s, r)
+    carried: Tensor,  # (r, L), the momentum in the new basis
+    old_basis: Tensor,  # (s, r)
+    old_momentum: Tensor,  # (r, L)
+    b1: float,
+) -> Tensor:  # (s, L)
+    """Return A - P P^T A + b1 / (1 - b1) (P_old M_old - P M): what the two projections lost."""
+    lost_momentum = (old_basis @ old_momentum).addmm_(basis, carried, alpha=-1).mul_(b1 / (1 - b1))
+    return lost_momentum.add_(total).addmm_(basis, low, alpha=-1)

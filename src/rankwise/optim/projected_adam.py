@@ -1,20 +1,30 @@
-"""Adam inside a low-rank subspace of the gradient: G (s, L) -> R = P'G (r, L) -> Adam -> P D.
+"""Adam inside a low-rank subspace of the gradient: GaLore and its relatives, as options.
 
-Sources: GaLore (Zhao et al. 2024, 2403.03507, Algorithm 1) and its kin, by options:
+Source: GaLore (Zhao et al. 2024, arXiv 2403.03507, Algorithm 1). Its relatives, by options:
 
-    rSVDAdam of published system A   projector rsvd, side left, rank_rule proportional, interval 500, scale 1
-    its "SVT", which truncates       the same, rank_rule fixed or percent, sketch_factor 2
-    singular value thresholding      projector rsvd, rank_rule svt (soft) or energy
-    GoLore (2410.11289)              random_from_step: the basis is then a random orthonormal one
-    VLoRP's schemes (2505.01744)     scheme subspace (SS) or original (OS), granularity, projector normal or rademacher
-    DCT subspaces (2505.17967)       projector dct, transport project
+    rSVDAdam of published system A  projector rsvd, side left, rank_rule proportional,
+                                    interval_steps 500, scale 1
+    its "SVT", which truncates      the same, with rank_rule fixed or percent, sketch_factor 2
+    singular value thresholding     projector rsvd, rank_rule svt (soft) or energy
+    GoLore (2410.11289)             random_from_step: bases are then random and orthonormal
+    VLoRP's schemes (2505.01744)    scheme subspace (SS) or original (OS), granularity, projector
+                                    normal or rademacher
+    DCT subspaces (2505.17967)      projector dct, transport project
 
-Scheme `original` keeps Adam's moments of the back-projected gradient P P'G, in the size of the weight. Moments are neither
-rotated nor reset when the basis changes, unless `transport` says so: `project` rotates them (LDAdam's rule), `reset` zeroes
-them. `drift` refreshes a matrix early, when its basis captures less than that share of what it captured when it was new.
-Where we differ from the authors' code: a basis is refreshed at steps 1, T+1, 2T+1, ... also for T = 1 (system A: then never
-again); sketches are drawn from the seed and the step, so that a resumed run draws the same; same-shaped matrices share a
-draw; with `side: long` a wide matrix takes the branch it should (GaLore's reverse_std crashes at r = m).
+Where we differ from the authors' codes:
+
+- The basis is refreshed at steps 1, T+1, 2T+1, ... also for T = 1. System A then never refreshes
+  again.
+- Sketches and random bases are drawn from the seed and the step, so a resumed run draws the same
+  ones.
+- Matrices of one shape share a draw.
+- With `side="long"` a wide matrix takes the right branch; GaLore's reverse_std crashes at r = m.
+- DCT subspaces keep GaLore's interval and scale, and have no error feedback. The authors' DCTAdamW
+  selects new columns at every step, without a scale, with error feedback as an option.
+- In bf16 the moments are bf16 too, and the second one stops decaying where 0.999 v rounds to v.
+
+An SVD of a gradient that is not finite raises an error; a drawn basis lets the loss become
+non-finite.
 """
 
 from collections.abc import Iterator
@@ -23,68 +33,88 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 from rankwise.optim.parts.descent import Batch, Descent, LowRank, State
-from rankwise.optim.parts.rules import Adam, Elementwise, Factored, Rule, Sgd
-from rankwise.optim.parts.stacked import DescentOptimizer, settings
+from rankwise.optim.parts.gathering import GatheringOptimizer
+from rankwise.optim.parts.rules import AdamRule, FactoredRule, Rule, SgdRule, WholeGradient
+from rankwise.optim.parts.stacked import settings
 from rankwise.optim.parts.subspace import Subspace, basis_numbers, each, project
 
 
-class ProjectedAdam(DescentOptimizer):
-    """Adam, or another inner rule, on projected gradients; vectors and `dense` groups by the rule alone.
+class ProjectedAdam(GatheringOptimizer):
+    """Adam, or another inner rule, on gradients projected to rank r.
+
+        R = P^T G                                       (r, L)
+        D = Adam(R), with moments of R's shape          (r, L)
+        W <- (1 - lr * weight_decay) W - lr * scale * P D
+
+    G is seen as (s, L), s being the side that is projected. P (s, r) is the basis; it is renewed
+    every `interval_steps`. With `side="both"` R = P^T G Q and the step is P D Q^T. Vectors, and
+    matrices of a group with `"dense": True`, step by the inner rule on the whole gradient.
 
     Args:
-        params: parameters, or groups; any option may be given by group.
+        params: parameters, or parameter groups; every option may also be set by group.
         lr: learning rate.
-        rank: r, capped at the matrix's shorter side.
-        rank_rule: fixed r; proportional (r / reference_width of the shorter side); percent of it; energy or svt (r is the cap).
-        reference_width: the width at which a proportional rank is r.
-        energy: share of the squared norm that rank_rule energy keeps.
-        threshold: tau as a share of the largest singular value, for rank_rule svt.
-        projector: svd and rsvd look at the gradient, dct picks columns of a fixed basis, the others draw from `seed`.
-        side: what is projected: the short side, the long, left (rows), right (columns), or both.
-        granularity: c of VLoRP: rows are cut in c pieces before projection; below 1, rows are glued.
-        rule: adam, sgd, or factored (row and column sums for the second moment).
-        scheme: subspace keeps moments of P'G, original of P P'G.
-        transport: what becomes of the moments when the basis changes.
-        sketch_factor, oversample, power_iterations: of rsvd, whose sketch has sketch_factor r + oversample columns.
-        interval_steps: T, steps between refreshes.
-        drift: refresh early below this share of the captured norm; 0 is never.
-        random_from_step: from this step on the basis is a random orthonormal one.
+        rank: r, capped at the matrix's shorter side; in the units of `rank_rule`.
+        rank_rule: "fixed" takes `rank` as it is; "proportional" takes rank / reference_width of the
+            shorter side; "percent" takes rank percent of it. With "energy" and "svt" `rank` is the
+            cap: "energy" uses the fewest singular vectors that hold the share `energy` of the
+            squared norm, "svt" shrinks singular values by `threshold`.
+        reference_width: shorter side at which a proportional rank is `rank`.
+        energy: share of the squared norm, in (0, 1], for rank_rule "energy".
+        threshold: as a share of the largest singular value, in [0, 1], for rank_rule "svt".
+        projector: "svd" and "rsvd" (randomized) take leading singular vectors of the gradient;
+            "dct" picks columns of a fixed cosine basis; "normal", "rademacher" and "orthonormal"
+            draw from `seed`.
+        side: what is projected: the "short" or "long" side, "left" (rows), "right" (columns), or
+            "both".
+        granularity: c of VLoRP. Rows of a tall matrix are cut in c pieces, or 1/c rows are joined.
+        rule: inner rule: "adam", "sgd", or "factored" (Adam with a factored second moment).
+        scheme: "subspace" keeps the rule's state in the subspace; "original" keeps that of the
+            back-projected gradient P P^T G, in the weight's size.
+        transport: what happens to the state when the basis changes: "none" keeps it as it is,
+            "reset" zeroes it, "project" rotates it into the new basis.
+        oversample: columns of rsvd's sketch beyond sketch_factor * r.
+        sketch_factor: rsvd's sketch has sketch_factor * r + oversample columns.
+        power_iterations: of rsvd.
+        interval_steps: T, steps between refreshes of the basis.
+        drift: refresh a matrix early when its basis captures less than this share of the norm that
+            it captured when it was new; 0 never does.
+        random_from_step: from this step on bases are random and orthonormal; None never.
         scale: what the projected step is multiplied by.
-        betas, eps, convention: Adam's; see rules.adam_direction. transformers also decays after the step.
-        momentum: of rule sgd.
+        betas: decays of Adam's two moments, in [0, 1).
+        eps: added to the root of the second moment.
+        convention: where `eps` enters: "torch" after bias correction; "transformers" before it, and
+            weight decay then follows the step.
+        momentum: of rule "sgd".
         weight_decay: decoupled, per unit of learning rate.
-        release: project each gradient as it appears and free it; bases are then found in a step's first micro-batch.
+        release: project each gradient as it appears in backward, and free it. Bases are then found
+            in the first micro-batch of a step.
         seed: of sketches and random bases.
 
     Raises:
         ValueError: options that exclude each other, or a granularity that does not divide a matrix.
+
+    References:
+        Zhao et al. 2024, GaLore, arXiv 2403.03507, Algorithm 1.
+        Robert et al. 2024, LDAdam, arXiv 2410.16103, eq. 5 (`transport="project"`).
+        Refael et al. 2024, AdaRankGrad, arXiv 2410.17881 (`rank_rule="energy"`).
+        Cai, Candes & Shen 2010, singular value thresholding (`rank_rule="svt"`).
+
+    Example:
+        >>> optimizer = ProjectedAdam(model.parameters(), lr=1e-4, rank=4, projector="rsvd")
+        >>> model(inputs).square().mean().backward()
+        >>> optimizer.step()
     """
 
-    RELEASE = "gathered"
+    RELEASE = "gathered"  # planning reads it here, in the source, without importing torch
     VECTOR = "(2 if rule != 'sgd' else momentum > 0) * k"
     DENSE = "{'adam': 2 * k, 'sgd': (momentum > 0) * k, 'factored': k + m + n}[rule]"
 
-    @classmethod
-    def formula(
-        cls, *, rule: str, scheme: str, side: str, momentum: float, **options: object
-    ) -> str:
-        """Numbers kept a matrix: the basis, and the rule's for what it sees."""
-        rows, columns = (
-            ("m", "n") if scheme == "original" else ("r", "r" if side == "both" else "L")
-        )
-        seen = f"{rows} * {columns}"
-        kept = {
-            "adam": f"2 * {seen}",
-            "sgd": seen if momentum else "0",
-            "factored": f"{seen} + {rows} + {columns}",
-        }
-        return f"{basis_numbers(side=side, **options)}{kept[rule]}"
-
     def __init__(
         self,
-        params,
+        params: ParamsT,
         lr: float = 1e-3,
         *,
         rank: int,
@@ -115,35 +145,61 @@ class ProjectedAdam(DescentOptimizer):
     ):
         super().__init__(params, settings(locals()), release)
 
+    @classmethod
+    def formula(
+        cls, *, rule: str, scheme: str, side: str, momentum: float, **options: object
+    ) -> str:
+        """Return the formula of the numbers kept per matrix: those of the basis and of the rule."""
+        if scheme == "original":
+            rows, columns = "m", "n"
+        else:
+            rows, columns = "r", "r" if side == "both" else "L"
+        if rule == "adam":
+            kept = f"2 * {rows} * {columns}"
+        elif rule == "factored":
+            kept = f"{rows} * {columns} + {rows} + {columns}"
+        else:
+            kept = f"{rows} * {columns}" if momentum else "0"
+        return f"{basis_numbers(side=side, **options)}{kept}"
+
     def effective_rank(self) -> float | None:
-        """Mean number of basis vectors in use a matrix, where the rank rule decides on them."""
-        adaptive = [
-            p for g in self.param_groups if g["rank_rule"] in ("energy", "svt") for p in g["params"]
-        ]
-        bases = [self.state[p]["basis"] for p in adaptive if "basis" in self.state[p]]
-        return (
-            torch.stack([(basis != 0).any(0).sum() for basis in bases]).double().mean().item()
-            if bases
-            else None
-        )
+        """Return the mean number of basis vectors in use per matrix.
+
+        Returns:
+            None if no group has an adaptive rank rule ("energy" or "svt"), or before the first
+            step.
+        """
+        counts = []
+        for group in self.param_groups:
+            if group["rank_rule"] not in ("energy", "svt"):
+                continue
+            for param in group["params"]:
+                if "basis" in self.state[param]:
+                    is_used = (self.state[param]["basis"] != 0).any(0)  # (r,)
+                    counts.append(is_used.sum())
+        return torch.stack(counts).double().mean().item() if counts else None
 
     def descent(self, group: dict, param: Tensor) -> Descent:
-        rules: dict[str, Rule] = {
-            "adam": Adam(group["betas"], group["eps"], group["convention"]),
-            "sgd": Sgd(group["momentum"]),
-            "factored": Factored(group["betas"], group["eps"]),
-        }
-        rule = rules[group["rule"]]
+        """Return the rule itself for vectors and dense groups, else on projected gradients."""
+        rule = inner_rule(group)
         if group["dense"] or param.ndim < 2:
-            return Elementwise(rule)
-        return (Projected if group["scheme"] == "subspace" else Original)(
-            Subspace.of(group), rule, group["scale"]
-        )
+            return WholeGradient(rule)
+        scheme = SubspaceScheme if group["scheme"] == "subspace" else OriginalScheme
+        return scheme(Subspace.of(group), rule, group["scale"])
+
+
+def inner_rule(group: dict) -> Rule:
+    """Return the inner rule that a parameter group's options describe."""
+    if group["rule"] == "adam":
+        return AdamRule(group["betas"], group["eps"], group["convention"])
+    if group["rule"] == "sgd":
+        return SgdRule(group["momentum"])
+    return FactoredRule(group["betas"], group["eps"])
 
 
 @dataclass(frozen=True)
-class Projected:
-    """The inner rule on R = P'G; state: the basis and the rule's, of R's shape."""
+class SubspaceScheme:
+    """The inner rule on R = P^T G; state: the basis, and the rule's state of R's shape."""
 
     space: Subspace
     rule: Rule
@@ -152,15 +208,16 @@ class Projected:
     def init_state(self, param: Tensor) -> State:
         return {**self.space.init_state(param), **self.rule.init_state(self.space.low(param))}
 
-    def gather(self, batch: Batch, *, first: bool = True) -> Tensor:
-        if first:
+    def gather(self, batch: Batch, *, refresh: bool = True) -> Tensor:
+        if refresh:
             self.space.refresh(batch, self.rule)
         return project(self.space, batch, self.space.basis(batch))
 
     def directions(self, batch: Batch) -> Iterator[LowRank]:
-        low = self.gather(batch) if batch.gathered is None else batch.gathered
+        low = self.gather(batch) if batch.gathered is None else batch.gathered  # (B, r, L)
         basis = each(self.space.basis(batch), len(batch.params))
-        step = self.scale * self.rule.direction(low, batch.state, self.space.rule_step(batch.step))
+        rule_step = self.space.rule_step(batch.step)
+        step = self.scale * self.rule.direction(low, batch.state, rule_step)
         if "other_basis" in batch.state:
             step = step @ batch.state["other_basis"].mT
         for left, right in zip(basis, step, strict=True):
@@ -168,26 +225,31 @@ class Projected:
 
 
 @dataclass(frozen=True)
-class Original(Projected):
-    """The inner rule on P P'G, in the weight's own space (VLoRP's OS); state: the basis and the rule's, of W's shape."""
+class OriginalScheme(SubspaceScheme):
+    """The inner rule on P P^T G; state: the basis, and the rule's state of the weight's shape.
+
+    This is VLoRP's scheme OS. Its moments need no transport, because they are not in the subspace.
+    """
 
     def init_state(self, param: Tensor) -> State:
         return {**self.space.init_state(param), **self.rule.init_state(param.flatten(1))}
 
-    def gather(self, batch: Batch, *, first: bool = True) -> Tensor:
-        if first:
-            self.space.refresh(batch, Sgd())  # moments of the original space need no transport
+    def gather(self, batch: Batch, *, refresh: bool = True) -> Tensor:
+        if refresh:
+            self.space.refresh(batch, SgdRule())  # a rule without state, so nothing is carried over
         return project(self.space, batch, self.space.basis(batch))
 
     def directions(self, batch: Batch) -> Iterator[Tensor]:
-        low = self.gather(batch) if batch.gathered is None else batch.gathered
+        low = self.gather(batch) if batch.gathered is None else batch.gathered  # (B, r, L)
         basis = each(self.space.basis(batch), len(batch.params))
         if "other_basis" in batch.state:
             low = low @ batch.state["other_basis"].mT
         for index, (left, right) in enumerate(zip(basis, low, strict=True)):
             whole = torch.zeros_like(batch.params[index])
             self.space.view(whole).addmm_(left, right)
-            state = {key: value[index] for key, value in batch.state.items()}
+            state = batch.state_of(index)
+            # No name for the rule's direction: it would stay in memory while the next one is
+            # computed.
             yield self.scale * self.rule.direction(whole.flatten(1), state, batch.step).view_as(
                 whole
             )

@@ -1,13 +1,19 @@
-"""ProjFactor, the optimizer of VLoRP: first moment projected, second moment factored in the weight's own space (2505.01744).
+"""ProjFactor, the optimizer of VLoRP: a projected first moment and a factored second one.
 
-G (m, n) is reshaped by the granularity c (a row is cut in c pieces, or 1/c rows are glued) and projected with P ~ N(0, 1/r),
-the same for all pieces: R = P'G, M <- b1 M + (1 - b1) R, G_o = P R, v_r <- b2 v_r + (1 - b2) (G_o^2) 1, v_c likewise,
-W <- W - lr sqrt(1 - b2^t) / (1 - b1^t) (P M) / (sqrt(v_r v_c' / sum v_r) + eps). Budget c r numbers a row, whatever c.
-P is redrawn every `interval_steps` and never kept. The sums v_r, v_c belong to G_o, in the shape of W.
-Where we differ from the authors' code: one draw holds for all micro-batches of a step (theirs changes within a step that
-refreshes, and projects back with the last); the momentum may be carried into a new subspace (`transport: project`; theirs
-keeps it, where it is noise, as our default none does) or zeroed; no `scale`, which cancels in it; clipping acts, on the
-projections; projector svd, which its README promises, is there.
+Source: VLoRP, arXiv 2505.01744. G is reshaped by the granularity c before it is projected: a row is
+cut in c pieces, or 1/c rows are joined, and all pieces share one P. A budget of c r numbers per row
+costs the same memory at every c.
+
+Where we differ from the authors' code:
+
+- One draw holds for all micro-batches of a step. Theirs draws again in every micro-batch of a step
+  that refreshes, and projects back with the last draw.
+- The momentum may be carried into a new subspace (`transport="project"`) or zeroed ("reset").
+  Theirs keeps it, as our default "none" does; under the new basis it is noise.
+- There is no `scale`, which cancels in their step.
+- Clipping acts, on the projections. In theirs gradients are gone before the trainer clips them.
+- The projector svd exists; their README promises it.
+- Sums have the weight's dtype; theirs are fp32. In bf16 0.999 v rounds to v, so sums never decay.
 """
 
 from collections.abc import Iterator
@@ -16,29 +22,62 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 from rankwise.optim.parts.descent import Batch, Descent, State
-from rankwise.optim.parts.rules import Adam, Elementwise, Sgd, factored_root
-from rankwise.optim.parts.stacked import DescentOptimizer, settings
+from rankwise.optim.parts.gathering import GatheringOptimizer
+from rankwise.optim.parts.rules import AdamRule, SgdRule, WholeGradient, factored_root
+from rankwise.optim.parts.stacked import settings
 from rankwise.optim.parts.subspace import Subspace, basis_numbers, each, project
 
 
-class ProjFactor(DescentOptimizer):
-    """ProjFactor; vectors and `dense` groups by Adam. Options as in ProjectedAdam.
+class ProjFactor(GatheringOptimizer):
+    """Adam with a projected first moment and a second moment factored in the weight's own space.
+
+        R = P^T G                                               (r, L)
+        M <- b1 M + (1 - b1) R                                  (r, L)
+        v_r, v_c <- sums of (P R)^2 over W's rows and columns, with decay b2
+        W <- W - lr sqrt(1 - b2^t) / (1 - b1^t) * P M / (sqrt(v_r v_c^T / sum(v_r)) + eps)
+
+    G is seen as (s, L), s being the shorter side, after it is cut by the granularity. P (s, r) is
+    drawn with entries N(0, 1/r), drawn anew every `interval_steps`, and never kept. P R and P M are
+    reshaped to W's shape. Vectors, and matrices of a group with `"dense": True`, step by Adam.
+
+    Args:
+        params: parameters, or parameter groups; every option may also be set by group.
+        lr: learning rate.
+        rank: r, capped at the shorter side of the reshaped matrix.
+        granularity: c. Rows of a tall matrix are cut in c pieces, or 1/c rows are joined.
+        projector: "normal", "rademacher" and "orthonormal" draw the basis; "svd" and "rsvd" take
+            leading singular vectors and keep them.
+        transport: what happens to M when the basis changes: "none" keeps it as it is, "reset"
+            zeroes it, "project" rotates it into the new basis.
+        interval_steps: tau, steps between redraws of the basis.
+        betas: decays of the two moments, in [0, 1).
+        eps: added to the root of the second moment.
+        convention: where `eps` enters: "torch" after bias correction; "transformers" before it, as
+            above, and weight decay then follows the step.
+        weight_decay: decoupled, per unit of learning rate.
+        release: project each gradient as it appears in backward, and free it.
+        seed: of the bases.
 
     Raises:
-        ValueError: a granularity that does not divide a matrix.
+        ValueError: a granularity that does not divide a matrix; a rank or interval below 1.
+
+    References:
+        VLoRP, arXiv 2505.01744.
+
+    Example:
+        >>> optimizer = ProjFactor(model.parameters(), lr=1e-4, rank=2, granularity=2.0)
+        >>> model(inputs).square().mean().backward()
+        >>> optimizer.step()
     """
 
-    RELEASE = "gathered"
-
-    @classmethod
-    def formula(cls, **options: object) -> str:
-        return f"{basis_numbers(**options)}L * r + m + n"
+    RELEASE = "gathered"  # planning reads it here, in the source, without importing torch
 
     def __init__(
         self,
-        params,
+        params: ParamsT,
         lr: float = 1e-3,
         *,
         rank: int,
@@ -55,17 +94,22 @@ class ProjFactor(DescentOptimizer):
     ):
         super().__init__(params, settings(locals()), release)
 
+    @classmethod
+    def formula(cls, **options: object) -> str:
+        """Return the formula of the numbers kept per matrix: those of the basis, M, v_r and v_c."""
+        return f"{basis_numbers(**options)}L * r + m + n"
+
     def descent(self, group: dict, param: Tensor) -> Descent:
+        """Return Adam for vectors and dense groups, else ProjFactor's descent."""
+        betas, eps, convention = group["betas"], group["eps"], group["convention"]
         if group["dense"] or param.ndim < 2:
-            return Elementwise(Adam(group["betas"], group["eps"], group["convention"]))
-        return FactoredOutside(
-            Subspace.of(group), *group["betas"], group["eps"], group["convention"]
-        )
+            return WholeGradient(AdamRule(betas, eps, convention))
+        return ProjFactorDescent(Subspace.of(group), *betas, eps, convention)
 
 
 @dataclass(frozen=True)
-class FactoredOutside:
-    """ProjFactor's mathematics; state: M (r, L), v_r (m), v_c (n)."""
+class ProjFactorDescent:
+    """ProjFactor's mathematics; state: M (r, L), v_r (m), v_c (n), and P where it is kept."""
 
     space: Subspace
     b1: float
@@ -75,42 +119,38 @@ class FactoredOutside:
 
     def init_state(self, param: Tensor) -> State:
         rows, columns = param.flatten(1).shape
-        sums = {"row_sums": param.new_zeros(rows), "column_sums": param.new_zeros(columns)}
         return {
             **self.space.init_state(param),
             "momentum": torch.zeros_like(self.space.low(param)),
-            **sums,
+            "row_sums": param.new_zeros(rows),
+            "column_sums": param.new_zeros(columns),
         }
 
-    @property
-    def _momentum(self) -> Sgd:
-        """What is kept in the subspace, and so carried over when it changes."""
-        return Sgd(self.b1)
-
-    def gather(self, batch: Batch, *, first: bool = True) -> Tensor:
-        if first:
-            self.space.refresh(batch, self._momentum)
+    def gather(self, batch: Batch, *, refresh: bool = True) -> Tensor:
+        if refresh:
+            # M is all that is kept in the subspace; SGD's rule carries it over when the basis
+            # changes.
+            self.space.refresh(batch, SgdRule(self.b1))
         return project(self.space, batch, self.space.basis(batch))
 
     def directions(self, batch: Batch) -> Iterator[Tensor]:
         low = self.gather(batch) if batch.gathered is None else batch.gathered  # (B, r, L)
         momentum = batch.state["momentum"].lerp_(low, 1 - self.b1)
-        basis = each(self.space.basis(batch), len(batch.params))
-        first, second = (
-            1 - self.b1 ** self.space.rule_step(batch.step),
-            (1 - self.b2**batch.step) ** 0.5,
-        )
+        basis = each(self.space.basis(batch), len(batch.params))  # (B, s, r)
+        # M restarts with a reset of the basis; the sums do not.
+        first_correction = 1 - self.b1 ** self.space.rule_step(batch.step)
+        second_correction = (1 - self.b2**batch.step) ** 0.5
+        is_torch = self.convention == "torch"
         for index, param in enumerate(batch.params):
             whole = torch.zeros_like(param)
+            # Two views of one memory: as (s, L) for products with P, as (m, n) for the sums.
             view, matrix = self.space.view(whole), whole.flatten(1)
             view.addmm_(basis[index], low[index]).square_()
-            root = factored_root(
-                matrix, batch.state["row_sums"][index], batch.state["column_sums"][index], self.b2
-            )
-            if self.convention == "torch":
-                root.div_(second)
+            rows, columns = batch.state["row_sums"][index], batch.state["column_sums"][index]
+            root = factored_root(matrix, rows, columns, self.b2)
+            if is_torch:
+                root.div_(second_correction)
             view.addmm_(basis[index], momentum[index], beta=0)
-            matrix.div_(root.add_(self.eps)).mul_(
-                (1.0 if self.convention == "torch" else second) / first
-            )
+            matrix.div_(root.add_(self.eps))
+            matrix.mul_((1.0 if is_torch else second_correction) / first_correction)
             yield whole

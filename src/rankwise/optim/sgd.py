@@ -1,19 +1,43 @@
-"""SGD as torch has it, m <- mu m + g, W <- W - lr m: mn numbers of momentum, none without it. Decay is coupled (L2)."""
+"""SGD as torch has it: mn numbers of momentum, none without it.
+
+Unlike in our other optimizers decay is coupled: it is added to the gradient (L2 regularization).
+"""
 
 import torch
+from torch.optim.optimizer import ParamsT
 
 from rankwise.optim.parts.release import Releasing
 
 
 class Sgd(Releasing, torch.optim.SGD):
-    """torch.optim.SGD; with `release` it steps inside backward."""
+    """torch.optim.SGD with gradient release.
+
+        M <- momentum * M + G + weight_decay * W
+        W <- W - lr * M
+
+    Args:
+        params: parameters, or parameter groups.
+        lr: learning rate.
+        momentum: decay of M, in [0, 1); 0 keeps no state.
+        weight_decay: coupled, added to the gradient.
+        release: step inside backward and free each gradient.
+
+    References:
+        Sutskever et al. 2013, On the importance of initialization and momentum in deep learning;
+        torch multiplies M, not G, by the learning rate.
+
+    Example:
+        >>> optimizer = Sgd(model.parameters(), lr=1e-2, momentum=0.9)
+        >>> model(inputs).square().mean().backward()
+        >>> optimizer.step()
+    """
 
     STATE = "(momentum > 0) * m * n"
     VECTOR = "(momentum > 0) * k"
 
     def __init__(
         self,
-        params,
+        params: ParamsT,
         lr: float = 1e-3,
         *,
         momentum: float = 0.0,

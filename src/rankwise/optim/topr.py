@@ -1,32 +1,60 @@
-"""TopR: AdamW on the largest entries of each gradient (published system A, its "LoRA + TopR").
+"""TopR: AdamW on the largest entries of each gradient.
 
-Of each tensor the k = max(least, floor(fraction numel)) largest |g| are kept, the rest are zero; then AdamW as torch has it.
-`least: 0` is the published form, in which a tensor of two entries gets no gradient at fraction 0.3 or less; `least: 1` is
-sound. The moments stay dense, so that masked entries go on moving by momentum and decay: it filters gradients, it does not
-train sparsely, and it saves no memory. `error_feedback` adds what was dropped to the next gradient, e <- g + e - top(g + e)
-(Stich et al. 2018), at mn numbers more. `lazy` moves kept entries only. Fraction 1 is AdamW, bitwise.
+Source: published system A, its "LoRA + TopR". Error feedback: Stich et al. 2018, arXiv 1809.07599.
+The moments stay dense, so entries that are masked now go on moving by momentum and decay. TopR
+filters gradients; it neither trains sparsely nor saves memory. Where we differ from the published
+code: `least=0` is its form, in which a tensor of two entries gets no gradient at fraction 0.3 or
+less. Our default is 1. Error feedback and lazy steps are additions.
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 from rankwise.optim.parts.release import Releasing
 
 
 class TopR(Releasing, torch.optim.AdamW):
-    """AdamW on the top `fraction` of each gradient's entries, at least `least`."""
+    """AdamW on the top `fraction` of each gradient's entries by magnitude.
 
-    @classmethod
-    def formula(cls, *, error_feedback: bool, **options: object) -> str:
-        return "3 * m * n + 1" if error_feedback else "2 * m * n + 1"
+        k = max(least, floor(fraction * number of entries))
+        g <- the k largest |G|, or |G + E| with error feedback; zero elsewhere
+        E <- G + E - g
+        W <- AdamW(g)
+
+    A fraction of 1 is AdamW, bitwise.
+
+    Args:
+        params: parameters, or parameter groups; every option may also be set by group.
+        lr: learning rate.
+        fraction: share of each tensor's entries that is kept, in (0, 1].
+        least: fewest entries kept per tensor.
+        error_feedback: add what was dropped to the next gradient, at mn numbers more of state.
+        lazy: move kept entries only.
+        betas: decays of Adam's two moments, in [0, 1).
+        eps: added to the root of the second moment.
+        weight_decay: decoupled, per unit of learning rate.
+        release: step inside backward and free each gradient.
+
+    Raises:
+        ValueError: a fraction outside (0, 1].
+
+    References:
+        Stich et al. 2018, Sparsified SGD with Memory, arXiv 1809.07599 (`error_feedback`).
+
+    Example:
+        >>> optimizer = TopR(model.parameters(), lr=1e-4, fraction=0.1)
+        >>> model(inputs).square().mean().backward()
+        >>> optimizer.step()
+    """
 
     VECTOR = "(2 + error_feedback) * k + 1"
 
     def __init__(
         self,
-        params,
+        params: ParamsT,
         lr: float = 1e-3,
         *,
         fraction: float = 0.1,
@@ -41,6 +69,7 @@ class TopR(Releasing, torch.optim.AdamW):
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction: got {fraction}, allowed: above 0, at most 1")
         super().__init__(params, lr, tuple(betas), eps, weight_decay)
+        # torch's AdamW knows only its own options: ours are added to the groups that it has made.
         options = {
             "fraction": fraction,
             "least": least,
@@ -53,48 +82,74 @@ class TopR(Releasing, torch.optim.AdamW):
         if release:
             self.release()
 
+    @classmethod
+    def formula(cls, *, error_feedback: bool, **options: object) -> str:
+        """Return the formula of the numbers kept per matrix, with or without the error."""
+        return "3 * m * n + 1" if error_feedback else "2 * m * n + 1"
+
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """Take one step; with release it was taken in backward, and this marks its end.
+
+        Args:
+            closure: recomputes the loss, as in torch; not with release.
+
+        Returns:
+            The closure's loss, or None.
+        """
+        if self.released:
+            return super().step(closure)
+        if closure is None:
+            return self._masked_step(super().step)
+        with torch.enable_grad():
+            loss = closure()
+        self._masked_step(super().step)
+        return loss
+
+    def _step_of(self, param: Tensor) -> None:
+        # The step after Releasing in the order of classes, which is torch's AdamW.
+        self._masked_step(super(Releasing, self).step)
+
     @torch.no_grad()
-    def _masked_step(self, step: Callable, *arguments: object) -> Tensor | None:
-        """Step with masked gradients in the place of the real ones, which come back untouched."""
-        groups = {
-            p: group for group in self.param_groups for p in group["params"] if p.grad is not None
-        }
-        given = {p: p.grad for p in groups}
-        before = {p: p.clone() for p, group in groups.items() if group["lazy"]}
+    def _masked_step(self, step: Callable[[], Tensor | None]) -> Tensor | None:
+        """Call torch's step with masked gradients in place of the real ones, and put those back."""
+        groups = {}  # of every parameter that has a gradient
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is not None:
+                    groups[param] = group
+        original_grads = {param: param.grad for param in groups}
+        before = {param: param.clone() for param, group in groups.items() if group["lazy"]}
         errors = {}
+        # Errors are out of the state during the step: torch initializes the state only if it is
+        # empty.
         for param, group in groups.items():
-            feedback = group["error_feedback"]
-            whole = param.grad + self.state[param].pop("error", 0) if feedback else param.grad
-            param.grad = top(whole, max(group["least"], int(group["fraction"] * whole.numel())))
-            if feedback:
+            whole = param.grad
+            if group["error_feedback"]:
+                whole = param.grad + self.state[param].pop("error", 0)
+            count = max(group["least"], int(group["fraction"] * whole.numel()))
+            param.grad = top(whole, count)
+            if group["error_feedback"]:
                 errors[param] = whole - param.grad
-        loss = step(*arguments)
+        loss = step()
         for param, old in before.items():
             param.copy_(torch.where(param.grad == 0, old, param))
-        for param, grad in given.items():
+        for param, grad in original_grads.items():
             param.grad = grad
             if param in errors:
                 self.state[param]["error"] = errors[param]
         return loss
 
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Take one step; with release it has happened in backward."""
-        if self.released:
-            return super().step(closure)
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-            self._masked_step(super().step)
-            return loss
-        return self._masked_step(super().step)
 
-    def _step_of(self, param: Tensor) -> None:
-        self._masked_step(lambda: super(Releasing, self).step())
+def top(
+    grad: Tensor,  # any shape
+    count: int,
+) -> Tensor:  # as grad
+    """Return the `count` entries of largest magnitude, zero elsewhere.
 
-
-def top(grad: Tensor, count: int) -> Tensor:
-    """The `count` entries of largest magnitude, the others zero; ties arbitrary."""
+    Which of several equal entries are kept is arbitrary.
+    """
     if count >= grad.numel():
         return grad
     kept = grad.abs().flatten().topk(count).indices
-    return torch.zeros_like(grad).flatten().index_copy_(0, kept, grad.flatten()[kept]).view_as(grad)
+    flat = torch.zeros_like(grad).flatten()
+    return flat.index_copy_(0, kept, grad.flatten()[kept]).view_as(grad)

@@ -1,4 +1,4 @@
-"""Figure: the final metric against the bytes that training keeps between steps, with the front of the two."""
+"""Figure: the final metric against the bytes kept between steps, with their Pareto front."""
 
 import numpy as np
 import pandas as pd
@@ -6,215 +6,223 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rankwise.analysis import statistics
-from rankwise.report import placing, style
+from rankwise.analysis.fronts import is_on_front
+from rankwise.report import label_placement, style
+from rankwise.report.label_placement import Mark
 
 CURVE = ["method", "rank"]
 CELL = ["model", "dataset", *CURVE]
 PARTS = ["weights_bytes", "quantization_bytes", "gradients_bytes", "optimizer_state_bytes"]
-BOTTOM = 0.04  # height of a failed run's cross, as a share of the panel
-FRONT = "grey: front of the means (less memory, better)"
-DIRECT = 8  # dots that can all be named; beyond, a legend names the methods and a dot at an end of a line its rank
+BOTTOM = 0.04  # height of the cross of a failed run, as a share of the panel
+FRONT_NOTE = "grey: front of the means (less memory, better)"
+# Up to so many dots are all named. With more, a legend names the methods, and only the dots at the
+# ends of each line are labelled, by their rank.
+MAX_NAMED = 8
 
 
 @style.styled
 def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
-    """One panel a model and dataset of `tables["runs"]` that `tables["memory"]` profiles too: means, and faintly each seed.
+    """Draw one panel for each model and dataset that `runs` and `memory` have in common.
 
-    A curve with a failed run is never on the front: the mean of the seeds that survived flatters it.
+    Large marks are means over seeds, faint marks single seeds. A curve with a failed run is never
+    on the front, for the mean of the seeds that ended well would favour it.
 
     Raises:
-        ValueError: a run of a panel has no memory profile, or no panel is left; names the cells.
+        ValueError: A run of a panel has no memory profile, or there is no panel. The message names
+            the cells.
     """
-    found = _panels(tables["runs"], tables["memory"], labels)
-    curves = {key: _means(rows) for key, rows in found.items()}
-    direct = max(len(points) for points in curves.values()) <= DIRECT
-    figure, panels = style.panels(found, style.COLUMN, height=3.2, columns=2)
-    marks = [
-        _panel(axes, found[key], points, labels, direct)
-        for axes, (key, points) in zip(panels, curves.items(), strict=True)
-    ]
-    if not direct:
-        _legend(figure, pd.concat(curves.values()), labels)
+    runs_by_panel = _panels(tables["runs"], tables["memory"], labels)
+    means_by_panel = {key: _means(runs) for key, runs in runs_by_panel.items()}
+    name_all = max(len(means) for means in means_by_panel.values()) <= MAX_NAMED
+    figure, panels = style.panel_grid(runs_by_panel, style.COLUMN_WIDTH, height=3.2, columns=2)
+    marks_by_panel = []
+    for axes, (key, means) in zip(panels, means_by_panel.items(), strict=True):
+        marks_by_panel.append(_panel(axes, runs_by_panel[key], means, labels, name_all))
+    if not name_all:
+        _legend(figure, pd.concat(means_by_panel.values()), labels)
+    # The layout, and with it the place of each dot in pixels, is known only once it is drawn.
     figure.draw_without_rendering()
-    for axes, named in zip(panels, marks, strict=True):
-        pixels = [(*where.transform((x, y)), text, colour) for where, x, y, text, colour in named]
-        placing.place(axes, pixels, [point for line in axes.lines for point in _along(line)])
+    for axes, marks in zip(panels, marks_by_panel, strict=True):
+        _place_labels(axes, marks)
     return figure
+
+
+def _place_labels(axes: Axes, marks: list[tuple]) -> None:
+    in_pixels = []
+    for transform, x, y, text, colour in marks:
+        in_pixels.append(Mark(*transform.transform((x, y)), text, colour))
+    avoid = [point for line in axes.lines for point in _points_on(line)]
+    label_placement.place_labels(axes, in_pixels, avoid)
+
+
+# What a panel shows ----------------------------------------------------------------------------
 
 
 def _panels(
     runs: pd.DataFrame, memory: pd.DataFrame, labels: dict[str, str]
 ) -> dict[tuple[str, str], pd.DataFrame]:
-    """Runs by panel, with `kept_bytes` and the metric that the panel shows as `value`."""
-    sizes = memory[CELL].assign(kept_bytes=memory[PARTS].astype(float).sum(axis=1, skipna=False))
+    """Runs of each panel, with `kept_bytes` and the metric that the panel shows as `value`."""
+    kept_bytes = memory[PARTS].astype(float).sum(axis=1, skipna=False)
+    sizes = memory[CELL].assign(kept_bytes=kept_bytes)
     joined = runs.merge(sizes, on=CELL, how="left", validate="many_to_one")
-    profiled = set(style.groups(memory, labels))
+    profiled = style.by_panel(memory, labels)
+    runs_by_panel = {}
+    for key, rows in style.by_panel(joined, labels).items():
+        if key in profiled:
+            runs_by_panel[key] = _with_value(rows)
+    if not runs_by_panel:
+        raise ValueError(_missing_message(joined))
     lacking = joined[joined["kept_bytes"].isna() & (joined["status"] == "ok")]
-    found = {
-        key: _valued(rows) for key, rows in style.groups(joined, labels).items() if key in profiled
-    }
-    missing = (
-        lacking[[key in found for key in zip(lacking["model"], lacking["dataset"], strict=True)]]
-        if found
-        else joined
-    )
-    if len(missing) or not found:
-        named = style.cells(missing) or "there are none"
-        raise ValueError(f"accuracy_memory: no memory profile for the cells of train: {named}")
-    return found
+    keys = zip(lacking["model"], lacking["dataset"], strict=True)
+    missing = lacking[[key in runs_by_panel for key in keys]]
+    if len(missing):
+        raise ValueError(_missing_message(missing))
+    return runs_by_panel
 
 
-def _valued(rows: pd.DataFrame) -> pd.DataFrame:
-    empty = pd.Series(np.nan, rows.index)
-    accuracy = rows.get("accuracy_fraction", empty).astype(float)
-    is_accuracy = accuracy.notna().any()
-    value = 100 * accuracy if is_accuracy else rows.get("perplexity", empty).astype(float)
-    return rows.assign(value=value, accuracy=is_accuracy)
+def _missing_message(rows: pd.DataFrame) -> str:
+    cells = style.cell_names(rows) or "there are none"
+    return f"accuracy_memory: no memory profile for the cells of train: {cells}"
 
 
-def _means(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a method and rank: mean value over its seeds, kept bytes, and what became of the runs that failed."""
-    found = rows.groupby(CURVE, sort=False)
-    means = found.agg(kept_bytes=("kept_bytes", "first"), value=("value", "mean"))
-    return means.assign(failed=found["status"].agg(_failed)).reset_index()
+def _with_value(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with the metric as `value`, and whether it is an accuracy."""
+    empty = pd.Series(np.nan, runs.index)
+    accuracy = runs.get("accuracy_fraction", empty).astype(float)
+    if accuracy.notna().any():
+        return runs.assign(value=100 * accuracy, is_accuracy=True)
+    return runs.assign(value=runs.get("perplexity", empty).astype(float), is_accuracy=False)
 
 
-def _failed(status: pd.Series) -> str:
-    bad = status[status != "ok"].str.replace("_", " ")
-    words = [
-        f"{n} of {len(status)} {word}" if n < len(status) else word
-        for word, n in bad.value_counts(sort=False).items()
-    ]
-    return ", ".join(words)
+def _means(runs: pd.DataFrame) -> pd.DataFrame:
+    """For each curve: kept bytes, mean value over seeds, and what became of failed runs."""
+    curves = runs.groupby(CURVE, sort=False)
+    means = curves.agg(kept_bytes=("kept_bytes", "first"), value=("value", "mean"))
+    return means.assign(failed=curves["status"].agg(style.failed_counts)).reset_index()
+
+
+# Drawing ---------------------------------------------------------------------------------------
 
 
 def _panel(
-    axes: Axes, rows: pd.DataFrame, points: pd.DataFrame, labels: dict[str, str], direct: bool
+    axes: Axes,
+    runs: pd.DataFrame,
+    means: pd.DataFrame,
+    labels: dict[str, str],
+    name_all: bool,
 ) -> list[tuple]:
-    """Draw the dots; returns what to label: transform, x, y, text, colour."""
-    one, unit = style.unit(rows["kept_bytes"].max())
+    """Draw the dots of a panel.
+
+    Returns:
+        What to label: transform of the coordinates, x, y, text, colour.
+    """
+    unit_bytes, unit = style.byte_unit(runs["kept_bytes"].max())
+    runs = runs.assign(size=runs["kept_bytes"] / unit_bytes)
+    means = means.assign(size=means["kept_bytes"] / unit_bytes)
+    less_is_better = not runs["is_accuracy"].iloc[0]
+    _draw_front(axes, means, less_is_better)
     marks = []
-    _front(
-        axes, points.assign(size=points["kept_bytes"] / one), -1 if rows["accuracy"].iloc[0] else 1
-    )
-    for method, part in points.groupby("method", sort=False):
-        seeds, curve = rows[rows["method"] == method], part.assign(size=part["kept_bytes"] / one)
-        colour, marker = style.look(method, labels)
-        axes.plot(
-            seeds["kept_bytes"] / one,
-            seeds["value"],
-            marker,
-            color=colour,
-            alpha=0.35,
-            markersize=2.5,
-            mew=0,
-        )
-        drawn = curve.dropna(subset=["size", "value"])
-        axes.plot(
-            drawn["size"],
-            drawn["value"],
-            "-",
-            marker=marker,
-            color=colour,
-            ms=4.5,
-            lw=0.8,
-            zorder=3,
-        )
-        ends = drawn if direct else drawn.iloc[sorted({0, len(drawn) - 1})]
-        marks += [
-            (axes.transData, p.size, p.value, _text(p, labels, direct), style.ink(colour))
-            for p in ends.itertuples()
-        ]
-        bottom, bad = (
-            axes.get_xaxis_transform(),
-            curve[(curve["failed"] != "") & curve["size"].notna()],
-        )
-        axes.plot(
-            bad["size"], [BOTTOM] * len(bad), "x", transform=bottom, color=colour, ms=5, zorder=3
-        )
-        words = [f"{_text(p, labels, direct)}: {p.failed}" for p in bad.itertuples()]
-        marks += [
-            (bottom, x, BOTTOM, text, style.ink(colour))
-            for x, text in zip(bad["size"], words, strict=True)
-        ]
-    _axes(axes, rows, unit, points)
-    unseen = points[(points["failed"] != "") & points["kept_bytes"].isna()]
-    lines = [
-        f"{style.name(p.method, p.rank, labels)}: {p.failed}, no memory profile"
-        for p in unseen.itertuples()
-    ]
-    axes.set_xlabel("\n".join([axes.get_xlabel(), FRONT, *lines]))
+    for method, curve in means.groupby("method", sort=False):
+        _draw_method(axes, runs[runs["method"] == method], curve, *style.look(method, labels))
+        marks += _marks(axes, curve, labels, name_all)
+    _set_axes(axes, runs, unit, means)
+    lines = [axes.get_xlabel(), FRONT_NOTE]
+    for curve in means[(means["failed"] != "") & means["kept_bytes"].isna()].itertuples():
+        name = style.curve_name(curve.method, curve.rank, labels)
+        lines.append(f"{name}: {curve.failed}, no memory profile")
+    axes.set_xlabel("\n".join(lines))
     return marks
 
 
-def _front(axes: Axes, points: pd.DataFrame, sign: int) -> None:
-    """Steps through the points that no other dominates; `sign` is 1 where less is better."""
-    sound = points[(points["failed"] == "") & points["size"].notna() & points["value"].notna()]
-    if len(sound):
-        best = sound[statistics.pareto(sound["size"], -sign * sound["value"])].sort_values(
-            ["size", "value"]
-        )
-        x, y = [*best["size"], points["size"].max()], [*best["value"], best["value"].iloc[-1]]
-        axes.plot(
-            x,
-            y,
-            drawstyle="steps-post",
-            color=style.FRONT,
-            lw=3.5,
-            solid_capstyle="round",
-            zorder=1,
-        )
+def _draw_method(
+    axes: Axes, runs: pd.DataFrame, curve: pd.DataFrame, colour: str, marker: str
+) -> None:
+    """Faint marks for seeds, a line through the means, crosses at the bottom for failed runs."""
+    seed_look = {"color": colour, "alpha": 0.35, "ms": 2.5, "mew": 0}
+    axes.plot(runs["size"], runs["value"], marker, **seed_look)
+    means = curve.dropna(subset=["size", "value"])
+    look = {"color": colour, "marker": marker, "ms": 4.5, "lw": 0.8, "zorder": 3}
+    axes.plot(means["size"], means["value"], "-", **look)
+    failed = _failed(curve)
+    cross = {"transform": axes.get_xaxis_transform(), "color": colour, "ms": 5, "zorder": 3}
+    axes.plot(failed["size"], [BOTTOM] * len(failed), "x", **cross)
 
 
-def _along(line: Line2D) -> np.ndarray:
+def _failed(curve: pd.DataFrame) -> pd.DataFrame:
+    return curve[(curve["failed"] != "") & curve["size"].notna()]
+
+
+def _marks(axes: Axes, curve: pd.DataFrame, labels: dict[str, str], name_all: bool) -> list[tuple]:
+    """What to label of one method."""
+    means = curve.dropna(subset=["size", "value"])
+    named = means if name_all else means.iloc[sorted({0, len(means) - 1})]
+    ink = style.ink(style.look(curve["method"].iloc[0], labels)[0])
+    marks = []
+    for point in named.itertuples():
+        text = _text(point, labels, name_all)
+        marks.append((axes.transData, point.size, point.value, text, ink))
+    for point in _failed(curve).itertuples():
+        text = f"{_text(point, labels, name_all)}: {point.failed}"
+        marks.append((axes.get_xaxis_transform(), point.size, BOTTOM, text, ink))
+    return marks
+
+
+def _text(point: tuple, labels: dict[str, str], name_all: bool) -> str:
+    if name_all or not point.rank:
+        return style.curve_name(point.method, point.rank, labels)
+    return style.rank_name(point.rank)
+
+
+def _draw_front(axes: Axes, means: pd.DataFrame, less_is_better: bool) -> None:
+    """Steps through the means that no other mean dominates."""
+    has_point = means["size"].notna() & means["value"].notna()
+    sound = means[(means["failed"] == "") & has_point]
+    if sound.empty:
+        return
+    score = -sound["value"] if less_is_better else sound["value"]
+    front = sound[is_on_front(sound["size"], score)].sort_values(["size", "value"])
+    # The front goes on to the largest size: more memory is never worse than less.
+    x = [*front["size"], means["size"].max()]
+    y = [*front["value"], front["value"].iloc[-1]]
+    look = {"color": style.FRONT, "lw": 3.5, "solid_capstyle": "round", "zorder": 1}
+    axes.plot(x, y, drawstyle="steps-post", **look)
+
+
+def _points_on(line: Line2D) -> np.ndarray:
     """Points on a drawn line and its markers, in pixels, (n, 2)."""
     corners = line.get_transform().transform(line.get_xydata())
     if line.get_linestyle() == "None" or len(corners) < 2:
         return corners
     place = np.linspace(0, len(corners) - 1, 6 * len(corners))
-    return np.column_stack(
-        [np.interp(place, range(len(corners)), corners[:, axis]) for axis in (0, 1)]
-    )
+    x, y = (np.interp(place, range(len(corners)), corners[:, axis]) for axis in (0, 1))
+    return np.column_stack([x, y])
 
 
-def _text(point: tuple, labels: dict[str, str], direct: bool) -> str:
-    return (
-        style.name(point.method, point.rank, labels)
-        if direct or not point.rank
-        else style.rank_name(point.rank)
-    )
-
-
-def _axes(axes: Axes, rows: pd.DataFrame, unit: str, points: pd.DataFrame) -> None:
-    split = "" if rows["split"].dropna().empty else f" on {rows['split'].dropna().iloc[0]}"
-    axes.set_ylabel(
-        f"accuracy{split} (%)"
-        if rows["accuracy"].iloc[0]
-        else f"perplexity{split}\n(lower is better)"
-    )
+def _set_axes(axes: Axes, runs: pd.DataFrame, unit: str, means: pd.DataFrame) -> None:
+    splits = runs["split"].dropna()
+    split = f" on {splits.iloc[0]}" if len(splits) else ""
+    if runs["is_accuracy"].iloc[0]:
+        axes.set_ylabel(f"accuracy{split} (%)")
+    else:
+        axes.set_ylabel(f"perplexity{split}\n(lower is better)")
     axes.set_xlabel(
         f"weights + gradients + optimizer state ({unit}),\nkept between steps, without activations"
     )
     axes.set_xlim(0, axes.get_xlim()[1] * 1.1)
     low, high = axes.get_ylim()
-    axes.set_ylim(
-        low - (0.14 if (points["failed"] != "").any() else 0.03) * (high - low),
-        high + 0.05 * (high - low),
-    )
+    room_below = 0.14 if (means["failed"] != "").any() else 0.03  # for the crosses
+    axes.set_ylim(low - room_below * (high - low), high + 0.05 * (high - low))
 
 
-def _legend(figure: Figure, points: pd.DataFrame, labels: dict[str, str]) -> None:
+def _legend(figure: Figure, means: pd.DataFrame, labels: dict[str, str]) -> None:
     """Each method's colour and its ranks, in the order in which the line joins them."""
-    curves = style.ordered(points, labels).groupby("method", sort=False)
-    ranks = {method: sorted(set(rows["rank"]) - {0}) for method, rows in curves}
-    looks = [style.look(method, labels) for method in ranks]
-    dots = [
-        Line2D([], [], color=colour, marker=marker, linestyle="", markersize=5)
-        for colour, marker in looks
-    ]
-    names = [
-        f"{labels[m]}, r={', '.join(f'{rank:.0f}' for rank in some)}" if some else labels[m]
-        for m, some in ranks.items()
-    ]
-    figure.legend(dots, names, loc="outside lower center", ncols=3, handletextpad=0.2)
+    handles = []
+    for method, rows in style.ordered(means, labels).groupby("method", sort=False):
+        colour, marker = style.look(method, labels)
+        name = labels[method]
+        ranks = sorted(set(rows["rank"]) - {0})
+        if ranks:
+            name = f"{name}, r={', '.join(f'{rank:.0f}' for rank in ranks)}"
+        dot = Line2D([], [], color=colour, marker=marker, ls="", ms=5, label=name)
+        handles.append(dot)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, handletextpad=0.2)

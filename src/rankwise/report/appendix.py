@@ -1,4 +1,7 @@
-"""The artifact appendix of a study, in the parts that ACM, SC and MLSys ask for, filled from its records."""
+"""The artifact appendix of a study, in the parts that ACM, SC and MLSys ask for.
+
+It is filled from the records of the study.
+"""
 
 import re
 from pathlib import Path
@@ -10,18 +13,18 @@ from rankwise.report.records import (
     Records,
     device_names,
     environments,
-    hours,
+    hours_by_device,
     listed,
     peak_bytes,
     source,
-    statuses,
+    status_counts,
     table,
 )
 from rankwise.study import search_choice
 from rankwise.study.plan import FOLDERS
 
 
-def appendix(found: Records) -> list[str]:
+def appendix(records: Records) -> list[str]:
     """The lines of the section."""
     parts = (
         _abstract,
@@ -37,187 +40,171 @@ def appendix(found: Records) -> list[str]:
         _settings,
         _customise,
     )
-    return ["## Artifact appendix", "", *(line for part in parts for line in part(found))]
+    lines = ["## Artifact appendix", ""]
+    for part in parts:
+        lines += part(records)
+    return lines
 
 
-def _abstract(found: Records) -> list[str]:
-    trials = sum(one["measurement"] == "trial" for one in found.results)
-    seeds = f", seeds {listed(found.seeds)}" if found.seeds else ""
-    runs = f"{len(found.runs)} training runs of {len(found.curves())} curves{seeds}"
-    others = (
-        f"{trials} trials of searches; {len(found.results) - len(found.runs) - trials} profiles"
-    )
-    return ["### Abstract", "", f"{found.plan.study['question']} {runs}; {others}.", ""]
+def _abstract(records: Records) -> list[str]:
+    trials = sum(record["measurement"] == "trial" for record in records.results)
+    profiles = len(records.results) - len(records.runs) - trials
+    seeds = f", seeds {listed(records.seeds)}" if records.seeds else ""
+    curves = len(records.runs_by_curve())
+    runs = f"{len(records.runs)} training runs of {curves} curves{seeds}"
+    text = f"{runs}; {trials} trials of searches; {profiles} profiles."
+    return ["### Abstract", "", f"{records.plan.study['question']} {text}", ""]
 
 
-def _meta(found: Records) -> list[str]:
-    request, study = found.request, found.plan.study
+# Meta-information ------------------------------------------------------------------------------
+
+
+def _meta(records: Records) -> list[str]:
+    request, study = records.request, records.plan.study
     project = request["project"]
-    quantities = sorted({name for one in found.runs for name in one.get("metrics", {})})
+    labels = [entry.get("label", name) for name, entry in records.used("methods").items()]
+    locks = [f"{lock['lock']} ({lock['digest']})" for lock in request["locks"]]
+    address = project["address"] or f"{UNKNOWN}: pyproject.toml names no address"
+    execution = (
+        f"`{request['commands']['study']}`; threads per job: {study['cpu_threads']}; "
+        f"device: {study['device']}"
+    )
     rows = [
-        (
-            "Algorithm",
-            listed(entry.get("label", name) for name, entry in found.used("methods").items()),
-        ),
+        ("Algorithm", listed(labels)),
         ("Program", f"{project['name']} {project['version']}, a Snakemake workflow"),
-        ("Model", listed(found.used("models"))),
-        ("Data set", listed(found.used("datasets"))),
-        (
-            "Run-time environment",
-            listed(f"{lock['lock']} ({lock['digest']})" for lock in request["locks"]),
-        ),
-        ("Hardware", _hardware(found)),
-        (
-            "Execution",
-            f"`{request['commands']['study']}`; threads a job: {study['cpu_threads']}; device: {study['device']}",
-        ),
-        (
-            "Metrics",
-            listed(
-                [
-                    *quantities,
-                    *(
-                        f"{name} profiles"
-                        for name in statuses(found.results)
-                        if name not in FOLDERS
-                    ),
-                ]
-            ),
-        ),
-        ("Output", "results/: tables, figures, a page; results/README.md says what each is"),
-        ("Experiments", f"{len(found.results)} jobs, below"),
-        ("Disk space", _disk(found)),
-        ("Time to prepare", _prepared(found)),
-        ("Time to complete", _time(found)),
-        (
-            "Publicly available",
-            f"{UNKNOWN}: pyproject.toml names no address"
-            if not project["address"]
-            else project["address"],
-        ),
+        ("Model", listed(records.used("models"))),
+        ("Data set", listed(records.used("datasets"))),
+        ("Run-time environment", listed(locks)),
+        ("Hardware", _hardware(records)),
+        ("Execution", execution),
+        ("Metrics", _metrics(records)),
+        ("Output", "results/: tables, figures, a page; results/README.md describes each"),
+        ("Experiments", f"{len(records.results)} jobs, below"),
+        ("Disk space", _disk(records)),
+        ("Time to prepare", _time_to_prepare(records)),
+        ("Time to complete", _time_to_complete(records)),
+        ("Publicly available", address),
         ("Licence of the code", project["licence"] or UNKNOWN),
         ("Archived", UNKNOWN),
     ]
     return ["### Meta-information", "", *table(("item", "value"), rows)]
 
 
-def _disk(found: Records) -> str:
-    there = f"inputs take {_mib(found.disk['inputs'])}, results {_mib(found.disk['results'])}"
-    return f"{found.plan.study['disk_gib']} GiB free at the start; {there}"
+def _metrics(records: Records) -> str:
+    quantities: set[str] = set()
+    for record in records.runs:
+        quantities.update(record.get("metrics", {}))
+    measurements = status_counts(records.results)
+    profiles = [f"{name} profiles" for name in measurements if name not in FOLDERS]
+    return listed([*sorted(quantities), *profiles])
 
 
-def _mib(size_bytes: int) -> str:
+def _disk(records: Records) -> str:
+    inputs, results = _mib_text(records.disk["inputs"]), _mib_text(records.disk["results"])
+    needed = f"{records.plan.study['disk_gib']} GiB free at the start"
+    return f"{needed}; inputs take {inputs}, results {results}"
+
+
+def _mib_text(size_bytes: int) -> str:
     return f"{size_bytes / 2**20:.1f} MiB"
 
 
-def _hardware(found: Records) -> str:
-    names = device_names(found.results)
-    peak = peak_bytes(found.results)
-    told = [f"{name}: {listed(models, f'name {UNKNOWN}')}" for name, models in names.items()]
-    return "; ".join(
-        [*told, *([f"at most {_mib(peak)} allocated on a GPU in training"] if peak else [])]
-    )
+def _hardware(records: Records) -> str:
+    texts = []
+    for device, names in device_names(records.results).items():
+        texts.append(f"{device}: {listed(names, f'name {UNKNOWN}')}")
+    peak = peak_bytes(records.results)
+    if peak:
+        texts.append(f"at most {_mib_text(peak)} allocated on a GPU in training")
+    return "; ".join(texts)
 
 
-def _prepared(found: Records) -> str:
-    timed = {
-        name: one["cost"]
-        for (kind, name), one in found.inputs.items()
-        if kind == "model" and "train_time_s" in one.get("cost", {})
-    }
-    spent = [
-        f"pre-training of {name}: {(cost['train_time_s'] + cost['evaluation_time_s']) / 3600:.3g} h"
-        for name, cost in timed.items()
-    ]
-    return "; ".join([*spent, f"downloads and installation: {UNKNOWN}"])
+def _time_to_prepare(records: Records) -> str:
+    texts = []
+    for (kind, name), record in records.inputs.items():
+        cost = record.get("cost", {})
+        if kind == "model" and "train_time_s" in cost:
+            hours = (cost["train_time_s"] + cost["evaluation_time_s"]) / 3600
+            texts.append(f"pre-training of {name}: {hours:.3g} h")
+    return "; ".join([*texts, f"downloads and installation: {UNKNOWN}"])
 
 
-def _time(found: Records) -> str:
-    told = []
-    for name, (time, timed, every) in hours(found.results).items():
-        kind = "GPU" if name == "cuda" else "CPU"
-        told.append(
-            f"{time:.3g} {kind} hours of wall clock in the {timed} of {every} jobs on {name} that record theirs"
-        )
-    return "; ".join(told) or UNKNOWN
+def _time_to_complete(records: Records) -> str:
+    texts = []
+    for device, (hours, timed, jobs) in hours_by_device(records.results).items():
+        kind = "GPU" if device == "cuda" else "CPU"
+        total = f"{hours:.3g} {kind} hours of wall clock"
+        texts.append(f"{total} in the {timed} of {jobs} jobs on {device} that record theirs")
+    return "; ".join(texts) or UNKNOWN
 
 
-def _models(found: Records) -> list[str]:
-    rows = [
-        (name, source(entry), _licence(found, "models", name))
-        for name, entry in found.used("models").items()
-    ]
+# Models, data, methods -------------------------------------------------------------------------
+
+
+def _models(records: Records) -> list[str]:
+    rows = []
+    for name, entry in records.used("models").items():
+        rows.append((name, source(entry), _licence(records, "models", name)))
     return ["### Models", "", *table(("model", "source", "licence"), rows)]
 
 
-def _licence(found: Records, kind: str, name: str) -> str:
-    entry = found.used(kind)[name]
-    made = "generated" in entry or "pretrain" in entry.get("weights", {})
-    project = found.request["project"]
-    made_here = (
-        f"; made here by code under {project['licence']}" if made and project["licence"] else ""
-    )
-    return entry.get("licence", f"{UNKNOWN} in config/{kind}.yaml{made_here}")
+def _licence(records: Records, kind: str, name: str) -> str:
+    entry = records.used(kind)[name]
+    if "licence" in entry:
+        return entry["licence"]
+    text = f"{UNKNOWN} in config/{kind}.yaml"
+    project_licence = records.request["project"]["licence"]
+    is_made_here = "generated" in entry or "pretrain" in entry.get("weights", {})
+    if is_made_here and project_licence:
+        text += f"; made here by code under {project_licence}"
+    return text
 
 
-def _data(found: Records) -> list[str]:
+def _data(records: Records) -> list[str]:
     rows = []
-    for name, entry in found.used("datasets").items():
-        splits = found.inputs.get(("dataset", name), {}).get("splits", {})
-        sizes = listed(
-            (f"{split} {one['rows']:,}" for split, one in splits.items()),
-            f"{UNKNOWN}: not prepared here",
+    for name, entry in records.used("datasets").items():
+        splits = records.inputs.get(("dataset", name), {}).get("splits", {})
+        sizes = [f"{split} {content['rows']:,}" for split, content in splits.items()]
+        row = (
+            name,
+            entry["task"].replace("_", " "),
+            source(entry),
+            listed(sizes, f"{UNKNOWN}: not prepared here"),
+            entry["report_split"],
+            _licence(records, "datasets", name),
         )
-        rows.append(
-            (
-                name,
-                entry["task"].replace("_", " "),
-                source(entry),
-                sizes,
-                entry["report_split"],
-                _licence(found, "datasets", name),
-            )
-        )
-    return [
-        "### Data sets",
-        "",
-        *table(("data set", "task", "source", "rows", "reported split", "licence"), rows),
-    ]
+        rows.append(row)
+    heads = ("data set", "task", "source", "rows", "reported split", "licence")
+    return ["### Data sets", "", *table(heads, rows)]
 
 
-def _methods(found: Records) -> list[str]:
-    rows = [
-        (name, entry.get("label", name), entry.get("source", UNKNOWN))
-        for name, entry in found.used("methods").items()
-    ]
-    return [
-        "### Methods",
-        "",
-        "[docs/methods.md](../docs/methods.md) has each formula.",
-        "",
-        *table(("method", "label", "source"), rows),
-    ]
-
-
-def _machines(found: Records) -> list[str]:
+def _methods(records: Records) -> list[str]:
     rows = []
-    for place, count in environments(found.results):
-        packages = listed(f"{name} {version}" for name, version in place["packages"].items())
-        differs = listed(
-            (f"{name} {how}" for name, how in place["differs_from_lock"].items()), "nothing"
+    for name, entry in records.used("methods").items():
+        rows.append((name, entry.get("label", name), entry.get("source", UNKNOWN)))
+    text = "[docs/methods.md](../docs/methods.md) has each formula."
+    return ["### Methods", "", text, "", *table(("method", "label", "source"), rows)]
+
+
+# Machines and commands -------------------------------------------------------------------------
+
+
+def _machines(records: Records) -> list[str]:
+    rows = []
+    for environment, jobs in environments(records.results):
+        packages = [f"{name} {version}" for name, version in environment["packages"].items()]
+        differs = [f"{name} {how}" for name, how in environment["differs_from_lock"].items()]
+        row = (
+            f"{environment['lock']} ({environment['digest']})",
+            environment["python"],
+            f"{environment['platform']}, {environment.get('processor', UNKNOWN)}",
+            listed(packages),
+            listed(differs, "nothing"),
+            environment.get("driver", UNKNOWN),
+            provenance.digest(environment),
+            jobs,
         )
-        rows.append(
-            (
-                f"{place['lock']} ({place['digest']})",
-                place["python"],
-                f"{place['platform']}, {place.get('processor', UNKNOWN)}",
-                packages,
-                differs,
-                place.get("driver", UNKNOWN),
-                provenance.digest(place),
-                count,
-            )
-        )
+        rows.append(row)
     heads = (
         "lock",
         "Python",
@@ -228,93 +215,71 @@ def _machines(found: Records) -> list[str]:
         "environment_digest",
         "jobs",
     )
-    return [
-        "### Hardware and run-time environment",
-        "",
-        f"Devices: {_hardware(found)}.",
-        "",
-        *table(heads, rows),
-    ]
+    title = "### Hardware and run-time environment"
+    return [title, "", f"Devices: {_hardware(records)}.", "", *table(heads, rows)]
 
 
-def _install(found: Records) -> list[str]:
-    folders = [
-        source(entry) for kind in ("models", "datasets") for entry in found.used(kind).values()
-    ]
-    variables = sorted({name for text in folders for name in re.findall(r"\$\{(\w+)\}", text)})
-    needs = (
-        [f"Set {listed(f'`{name}`' for name in variables)} to the folders of the files above.", ""]
-        if variables
-        else []
-    )
-    return [
-        "### Installation",
-        "",
-        "```",
-        "make .venv/ready",
-        "```",
-        "",
-        f"Python {found.request['project']['python']}.",
-        "",
-        *needs,
-    ]
-
-
-def _workflow(found: Records) -> list[str]:
-    commands = found.request["commands"]
-    return ["### Experiment workflow", "", "```", commands["study"], commands["page"], "```", ""]
-
-
-def _runs(found: Records) -> list[str]:
-    rows = [
-        (name, count.total(), *(count[status] for status in STATUSES))
-        for name, count in statuses(found.results).items()
-    ]
-    failed = [
-        (one["path"], one["status"].replace("_", " "), one.get("reason", UNKNOWN))
-        for one in found.results
-        if one["status"] != "ok"
-    ]
-    heads = ("measurement", "runs", *(status.replace("_", " ") for status in STATUSES))
-    return [
-        "### Runs",
-        "",
-        *table(heads, rows),
-        *(table(("result", "status", "reason"), failed) if failed else []),
-    ]
-
-
-def _expected(found: Records) -> list[str]:
-    first = found.results[0]
-    script = next(name for name in first["request"]["code"] if name.startswith("workflow_scripts/"))
-    command = f".venv/bin/python {script} --request @{first['path']} --output again/{Path(first['path']).name}"
-    text = "A result can be made again alone, from the request in it. Its `metrics` should come out the same; its `cost` varies."
-    lines = ["### Evaluation and expected results", "", text, "", "```", command, "```", ""]
-    if "claims" in found.frames:
-        verdicts = found.frames["claims"]["verdict"].value_counts()
-        lines += [
-            "Published numbers, by verdict:",
-            "",
-            *table(("verdict", "claims"), verdicts.items()),
-        ]
+def _install(records: Records) -> list[str]:
+    lines = ["### Installation", "", "```", "make .venv/ready", "```", ""]
+    lines += [f"Python {records.request['project']['python']}.", ""]
+    variables: set[str] = set()
+    for kind in ("models", "datasets"):
+        for entry in records.used(kind).values():
+            variables.update(re.findall(r"\$\{(\w+)\}", source(entry)))
+    if variables:
+        names = listed(f"`{name}`" for name in sorted(variables))
+        lines += [f"Set {names} to the folders of the files above.", ""]
     return lines
 
 
-def _settings(found: Records) -> list[str]:
+def _workflow(records: Records) -> list[str]:
+    commands = records.request["commands"]
+    return ["### Experiment workflow", "", "```", commands["study"], commands["page"], "```", ""]
+
+
+# Results ---------------------------------------------------------------------------------------
+
+
+def _runs(records: Records) -> list[str]:
     rows = []
-    for key, runs in found.curves().items():
-        schedules = [one["request"]["schedule"] for one in runs]
-        chosen = [search_choice.method(one)["learning_rate"] for one in runs]
-        rates = dict.fromkeys(f"{rate:g}" for rate in chosen if rate is not None)
-        batches = dict.fromkeys(one["batch_size"] * one["accumulation_steps"] for one in schedules)
-        updates = dict.fromkeys(
-            one["metrics"]["updates"] for one in runs if "updates" in one.get("metrics", {})
-        )
-        seconds = [
-            one["cost"]["train_time_s"] for one in runs if "train_time_s" in one.get("cost", {})
-        ]
-        mean = f"{sum(seconds) / len(seconds):.3g}" if seconds else UNKNOWN
-        rows.append((*key, len(runs), listed(rates), listed(batches), listed(updates), mean))
+    for name, counts in status_counts(records.results).items():
+        rows.append((name, counts.total(), *(counts[status] for status in STATUSES)))
+    heads = ("measurement", "runs", *(status.replace("_", " ") for status in STATUSES))
+    lines = ["### Runs", "", *table(heads, rows)]
+    failed = []
+    for record in records.results:
+        if record["status"] != "ok":
+            status = record["status"].replace("_", " ")
+            failed.append((record["path"], status, record.get("reason", UNKNOWN)))
+    if failed:
+        lines += table(("result", "status", "reason"), failed)
+    return lines
+
+
+def _expected(records: Records) -> list[str]:
+    first = records.results[0]
+    sources = first["request"]["code"]
+    script = next(name for name in sources if name.startswith("workflow_scripts/"))
+    command = (
+        f".venv/bin/python {script} --request @{first['path']} "
+        f"--output again/{Path(first['path']).name}"
+    )
+    text = (
+        "Each result can be made again alone, from the request that it contains. Its `metrics` "
+        "should be the same; its `cost` varies."
+    )
+    lines = ["### Evaluation and expected results", "", text, "", "```", command, "```", ""]
+    if "claims" in records.frames:
+        verdicts = records.frames["claims"]["verdict"].value_counts()
+        lines += ["Published numbers, by verdict:", ""]
+        lines += table(("verdict", "claims"), verdicts.items())
+    return lines
+
+
+def _settings(records: Records) -> list[str]:
+    rows = []
+    for curve, runs in records.runs_by_curve().items():
+        rows.append((*curve, *_curve_settings(runs)))
     heads = (
         "model",
         "data set",
@@ -329,7 +294,28 @@ def _settings(found: Records) -> list[str]:
     return ["### Settings", "", *table(heads, rows)] if rows else []
 
 
-def _customise(found: Records) -> list[str]:
-    keys = listed(f"`{name}`" for name in found.plan.study)
-    text = f"`{found.plan.file}` is the study, with {keys}. Its choices are entries of config/; README.md says how to add one."
+def _curve_settings(runs: list[dict]) -> tuple:
+    """Runs, learning rates, effective batches, updates and mean training time of one curve."""
+    rates, batches, updates, seconds = [], [], [], []
+    for run in runs:
+        rate = search_choice.method(run)["learning_rate"]
+        if rate is not None:
+            rates.append(f"{rate:g}")
+        schedule = run["request"]["schedule"]
+        batches.append(schedule["batch_size"] * schedule["accumulation_steps"])
+        if "updates" in run.get("metrics", {}):
+            updates.append(run["metrics"]["updates"])
+        if "train_time_s" in run.get("cost", {}):
+            seconds.append(run["cost"]["train_time_s"])
+    mean = f"{sum(seconds) / len(seconds):.3g}" if seconds else UNKNOWN
+    distinct = (listed(dict.fromkeys(values)) for values in (rates, batches, updates))
+    return (len(runs), *distinct, mean)
+
+
+def _customise(records: Records) -> list[str]:
+    keys = listed(f"`{name}`" for name in records.plan.study)
+    text = (
+        f"`{records.plan.file}` defines the study, with the keys {keys}. Their values name "
+        "entries of config/; README.md says how to add one."
+    )
     return ["### Customisation", "", text, ""]

@@ -1,6 +1,6 @@
-"""results/artifact.md: a reproducibility checklist and an artifact appendix, filled from a study's records.
+"""results/artifact.md: a reproducibility checklist and an artifact appendix.
 
-What no record holds is `not recorded`.
+Both are filled from the records of a study. What no record holds is "not recorded".
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from rankwise.analysis import tables
 from rankwise.core import result
 from rankwise.report.appendix import appendix
 from rankwise.report.checklist import checklist
-from rankwise.report.records import Records
+from rankwise.report.records import UNKNOWN, Records
 from rankwise.study.plan import Plan
 
 HEAD = """\
@@ -17,7 +17,8 @@ HEAD = """\
 
 > {question}
 
-Made by `{command}` from `{file}`, `config/` and the records in `results/`. What no record holds is "not recorded".
+Made by `{command}` from `{file}`, `config/` and the records in `results/`.
+What no record holds is "{unknown}".
 """
 
 
@@ -25,22 +26,28 @@ def artifact(request: dict, output: Path) -> None:
     """Write the page from the results of `request["study"]`.
 
     Raises:
-        ValueError: the configuration or a source changed since the workflow was planned.
-        StaleResult: a result answers another request than the planned one.
+        ValueError: The configuration or a source changed since the workflow was planned.
+        StaleResult: A result answers another request than the planned one.
     """
-    plan = Plan(request["study"], Path.cwd(), request["file"])
-    if {name: plan.digest(name) for name in request["planned"]} != request["planned"]:
+    root = Path.cwd()  # the folder of the study: configuration and results
+    plan = Plan(request["study"], root, request["file"])
+    current = {name: plan.digest(name) for name in request["planned"]}
+    if current != request["planned"]:
         raise ValueError(
             "config/ or a source changed since the workflow was planned; run snakemake again"
         )
-    frames = {Path(name).stem: tables.read(Path.cwd() / name) for name in request["tables"]}
-    result.write_text(output, page(Records(request, plan, Path.cwd(), frames)))
+    frames = {Path(name).stem: tables.read(root / name) for name in request["tables"]}
+    result.write_text(output, page(Records(request, plan, root, frames)))
 
 
-def page(found: Records) -> str:
-    """The whole text, Markdown."""
-    study, command = found.plan.study, found.request["commands"]["page"]
+def page(records: Records) -> str:
+    """The whole page, as Markdown."""
+    study = records.plan.study
     head = HEAD.format(
-        name=study["name"], question=study["question"], command=command, file=found.plan.file
+        name=study["name"],
+        question=study["question"],
+        command=records.request["commands"]["page"],
+        file=records.plan.file,
+        unknown=UNKNOWN,
     )
-    return "\n".join([head, *checklist(found), *appendix(found)]).rstrip() + "\n"
+    return "\n".join([head, *checklist(records), *appendix(records)]).rstrip() + "\n"

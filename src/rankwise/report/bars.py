@@ -1,56 +1,77 @@
-"""Horizontal stacked bars, one a method and rank: what figures of costs share."""
+"""Horizontal stacked bars, one for each method and rank: what figures of costs share."""
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from rankwise.report import style
 
-WIDTH, ROW, AROUND = 4.6, 0.17, 0.66  # inches: figure, one row, a panel's title and axis
-Parts = dict[str, tuple[str, str]]  # column -> its name and colour
+WIDTH = 4.6  # inches: a figure
+ROW = 0.17  # inches: the height of a row
+AROUND = 0.66  # inches: a panel's title and axis
+BAR = 0.72  # height of a bar as a share of its row
+Parts = dict[str, tuple[str, str]]  # column -> name and colour of the part that it holds
 
 
 def panels(
-    found: dict[tuple[str, ...], pd.DataFrame],
+    rows_by_panel: dict[tuple[str, ...], pd.DataFrame],
     foot: float,
     width: float = WIDTH,
     around: float = AROUND,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with one titled panel a key, as high as its rows; `foot` inches are for what stands below them."""
-    heights = [len(rows) + 0.2 for rows in found.values()]  # in rows, as each panel's limits are
-    figure = style.canvas(width, sum(heights) * ROW + len(found) * around + foot)
-    grid = list(figure.subplots(len(found), squeeze=False, height_ratios=heights)[:, 0])
-    for axes, key in zip(grid, found, strict=True):
+    """A figure with one titled panel for each key, as high as its rows need.
+
+    Args:
+        rows_by_panel: the rows of each panel; the parts of a key are its title.
+        foot: inches below the panels, for a legend.
+        width: the width of the figure in inches.
+        around: inches for the title and the axis of each panel.
+    """
+    heights = [len(rows) + 0.2 for rows in rows_by_panel.values()]  # in rows, as the limits are
+    total_height = sum(heights) * ROW + len(rows_by_panel) * around + foot
+    figure = style.empty_figure(width, total_height)
+    grid = figure.subplots(len(rows_by_panel), squeeze=False, height_ratios=heights)
+    grid = list(grid[:, 0])
+    for axes, key in zip(grid, rows_by_panel, strict=True):
         axes.set_title(" / ".join(key))
     return figure, grid
 
 
 def stack(
-    axes: Axes, rows: pd.DataFrame, parts: Parts, labels: dict[str, str], per: float = 1.0
+    axes: Axes, rows: pd.DataFrame, parts: Parts, labels: dict[str, str], divisor: float = 1.0
 ) -> pd.Series:
-    """Draw each row's parts end to end, divided by `per`; write a status that is not ok. Returns the totals."""
+    """Draw the parts of each row end to end, and write the status of rows that are not ok.
+
+    Args:
+        axes: the panel.
+        rows: one row for each bar, numbered from 0.
+        parts: the columns to stack; a column that the rows lack is skipped.
+        labels: the label of each method.
+        divisor: values are divided by it, for a unit that fits.
+
+    Returns:
+        The end of each bar.
+    """
     left = pd.Series(0.0, rows.index)
     for column, (_, colour) in parts.items():
         if column in rows:
-            width = rows[column].astype(float).fillna(0) / per
-            axes.barh(rows.index, width, left=left, color=colour, height=0.72, linewidth=0)
+            width = rows[column].astype(float).fillna(0) / divisor
+            axes.barh(rows.index, width, left=left, color=colour, height=BAR, linewidth=0)
             left += width
     for place, row in rows.iterrows():
         if row["status"] != "ok":
-            beside(axes, place, left[place], row["status"].replace("_", " "))
-    axes.set_yticks(rows.index, names(rows, labels))
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0, pad=4)
-    axes.grid(axis="y", visible=False)
+            text_beside(axes, place, left[place], style.status_text(row["status"]))
+    style.rows_axis(axes, row_names(rows, labels), pad=4)
     return left
 
 
-def beside(axes: Axes, place: int, end: float, text: str) -> None:
-    """Text right of a bar's end."""
+def text_beside(axes: Axes, row: int, end: float, text: str) -> None:
+    """Write text right of a bar's end."""
     axes.annotate(
         text,
-        (end, place),
+        (end, row),
         (3, 0),
         textcoords="offset points",
         va="center_baseline",
@@ -58,29 +79,35 @@ def beside(axes: Axes, place: int, end: float, text: str) -> None:
     )
 
 
-def names(rows: pd.DataFrame, labels: dict[str, str]) -> list[str]:
-    """A method's name at its first row only; then the ranks alone."""
-    repeated = rows["method"].eq(rows["method"].shift())
-    return [
-        style.rank_name(row.rank) if again else style.name(row.method, row.rank, labels)
-        for row, again in zip(rows.itertuples(), repeated, strict=True)
-    ]
+def row_names(rows: pd.DataFrame, labels: dict[str, str]) -> list[str]:
+    """Names of rows: a method's label at its first row only, then the ranks alone."""
+    is_repeated = rows["method"].eq(rows["method"].shift())
+    names = []
+    for row, again in zip(rows.itertuples(), is_repeated, strict=True):
+        if again and row.rank:
+            names.append(style.rank_name(row.rank))
+        else:
+            names.append(style.curve_name(row.method, row.rank, labels))
+    return names
 
 
-def legend(
-    figure: Figure, parts: Parts, frame: pd.DataFrame, others: list | None = None, columns: int = 3
-) -> None:
-    """Below the panels: every part that some row has, and other handles."""
-    shown = [
-        (name, colour)
-        for column, (name, colour) in parts.items()
-        if column in frame and frame[column].astype(float).sum()
-    ]
-    handles = [Patch(color=colour, label=name) for name, colour in shown] + (others or [])
+def separate_methods(axes: Axes, rows: pd.DataFrame) -> None:
+    """Draw a thin line between two rows of different methods."""
+    for place in range(1, len(rows)):
+        if rows["method"][place] != rows["method"][place - 1]:
+            axes.axhline(place - 0.5, color=style.GUIDE, linewidth=0.6)
+
+
+def legend(figure: Figure, parts: Parts, table: pd.DataFrame, more_handles: list[Artist]) -> None:
+    """A legend below the panels: the parts that some row has, then further handles."""
+    handles: list[Artist] = []
+    for column, (name, colour) in parts.items():
+        if column in table and table[column].astype(float).sum():
+            handles.append(Patch(color=colour, label=name))
     figure.legend(
-        handles=handles,
+        handles=[*handles, *more_handles],
         loc="outside lower left",
-        ncols=columns,
+        ncols=3,
         handlelength=1.1,
         columnspacing=1.2,
     )

@@ -1,115 +1,124 @@
-"""The reproducibility checklist of a study: each answer from its records, with where to look.
+"""The reproducibility checklist of a study: answers from its records, with where to look.
 
-After the checklists of Pineau et al. 2021 (Improving Reproducibility in Machine Learning Research, arXiv 2003.12206) and
-of NeurIPS. An answer is yes, partly, no or not applicable.
+After the checklists of Pineau et al. 2021 ("Improving Reproducibility in Machine Learning
+Research", arXiv 2003.12206) and of NeurIPS. An answer is yes, partly, no or not applicable.
 """
 
 from rankwise.report.records import (
     UNKNOWN,
     Records,
     environments,
-    hours,
+    hours_by_device,
     listed,
     source,
-    statuses,
+    status_counts,
     table,
 )
 
 PROFILES = ("memory", "flops", "ledger", "fits", "forward", "throughput")
-Row = tuple[str, str, str]  # item, answer, where
+NOT_APPLICABLE = "not applicable"
+Row = tuple[str, str, str]  # item, answer, where to look
 
 
-def checklist(found: Records) -> list[str]:
+def checklist(records: Records) -> list[str]:
     """The lines of the section."""
-    parts = {
-        "Models and algorithms": _algorithms(found),
-        "Data": _data(found),
-        "Code": _code(found),
-        "Experiments": _experiments(found),
+    rows_by_title = {
+        "Models and algorithms": _algorithms(records),
+        "Data": _data(records),
+        "Code": _code(records),
+        "Experiments": _experiments(records),
     }
     lines = ["## Reproducibility checklist", ""]
-    for title, rows in parts.items():
+    for title, rows in rows_by_title.items():
         lines += [f"### {title}", "", *table(("item", "answer", "where"), rows)]
     return lines
 
 
-def _yes(reasons_against: list[str], all_of: int) -> str:
-    if not reasons_against:
+def _answer(exceptions: list, of: int) -> str:
+    """`yes` without exceptions, `no` if everything is one, else `partly`."""
+    if not exceptions:
         return "yes"
-    return "no" if len(reasons_against) == all_of else "partly"
+    return "no" if len(exceptions) == of else "partly"
 
 
-def _algorithms(found: Records) -> list[Row]:
-    unsourced = [name for name, entry in found.used("methods").items() if "source" not in entry]
-    costs = [name for name in PROFILES if found.plan.cells(name)]
-    tables = listed((f"results/tables/{name}.csv" for name in costs), "the study plans no profile")
+def _algorithms(records: Records) -> list[Row]:
+    methods = records.used("methods")
+    without_source = [name for name, entry in methods.items() if "source" not in entry]
+    profiled = [name for name in PROFILES if records.plan.cells(name)]
+    tables = [f"results/tables/{name}.csv" for name in profiled]
     return [
         (
             "each algorithm described, with its source",
-            _yes(unsourced, len(found.used("methods"))),
+            _answer(without_source, len(methods)),
             "docs/methods.md; below, Methods",
         ),
         ("each architecture written out", "yes", "config/models.yaml"),
-        ("cost in time and memory", "yes" if costs else "no", tables),
-        ("theoretical claims", "not applicable", "the study makes none"),
+        (
+            "cost in time and memory",
+            "yes" if profiled else "no",
+            listed(tables, "the study plans no profile"),
+        ),
+        ("theoretical claims", NOT_APPLICABLE, "the study makes none"),
     ]
 
 
-def _data(found: Records) -> list[Row]:
-    entries = found.used("datasets")
-    read = [name for kind, name in found.plan.inputs() if kind == "dataset"]
-    uncounted = [name for name in read if ("dataset", name) not in found.inputs]
-    pinned = [name for name, entry in entries.items() if UNKNOWN in source(entry)]
-    made = [name for name, entry in entries.items() if "generated" in entry]
-    held = listed(
-        (f"{name}: {entries[name]['selection_rows']} rows" for name in read), "nothing is trained"
-    )
-    licences = _licences(found)
+# Data ------------------------------------------------------------------------------------------
+
+
+def _data(records: Records) -> list[Row]:
+    entries = records.used("datasets")
+    prepared = [name for kind, name in records.plan.inputs() if kind == "dataset"]
+    uncounted = [name for name in prepared if ("dataset", name) not in records.inputs]
+    unpinned = [name for name, entry in entries.items() if UNKNOWN in source(entry)]
+    generated = [name for name, entry in entries.items() if "generated" in entry]
+    held_out = [f"{name}: {entries[name]['selection_rows']} rows" for name in prepared]
     return [
         (
             "examples of each split counted",
-            _yes(uncounted, len(read)) if read else "not applicable",
+            _answer(uncounted, len(prepared)) if prepared else NOT_APPLICABLE,
             "below, Data sets",
         ),
         (
             "selection never on the reported split",
-            "yes" if read else "not applicable",
-            f"held out of train: {held}",
+            "yes" if prepared else NOT_APPLICABLE,
+            f"held out of train: {listed(held_out, 'nothing is trained')}",
         ),
         (
             "data can be had again, at a pinned revision or checksum",
-            _yes(pinned, len(entries)),
+            _answer(unpinned, len(entries)),
             "below, Data sets",
         ),
         (
             "new data described",
-            "yes" if made else "not applicable",
-            f"src/rankwise/data/synthetic.py: {listed(made)}" if made else "none",
+            "yes" if generated else NOT_APPLICABLE,
+            f"src/rankwise/data/synthetic.py: {listed(generated)}" if generated else "none",
         ),
-        ("licences of data and weights named", *licences),
+        _licences(records),
     ]
 
 
-def _licences(found: Records) -> tuple[str, str]:
-    lacking = {kind: found.unlicensed(kind) for kind in ("models", "datasets")}
-    said = [
-        f"config/{kind}.yaml has none for {listed(names)}"
-        for kind, names in lacking.items()
-        if names
-    ]
-    every = len(found.used("models")) + len(found.used("datasets"))
-    return _yes([name for names in lacking.values() for name in names], every), "; ".join(
-        said
-    ) or "below, Models and Data sets"
+def _licences(records: Records) -> Row:
+    lacking, texts, used = [], [], 0
+    for kind in ("models", "datasets"):
+        names = records.unlicensed(kind)
+        lacking += names
+        used += len(records.used(kind))
+        if names:
+            texts.append(f"config/{kind}.yaml has none for {listed(names)}")
+    where = "; ".join(texts) or "below, Models and Data sets"
+    return "licences of data and weights named", _answer(lacking, used), where
 
 
-def _code(found: Records) -> list[Row]:
-    places = environments(found.results)
-    differing = [place for place, _ in places if place["differs_from_lock"]]
-    locks = listed(f"{lock['lock']} ({lock['digest']})" for lock in found.request["locks"])
+# Code and experiments --------------------------------------------------------------------------
+
+
+def _code(records: Records) -> list[Row]:
+    known = environments(records.results)
+    differing = [environment for environment, _ in known if environment["differs_from_lock"]]
+    locks = [f"{lock['lock']} ({lock['digest']})" for lock in records.request["locks"]]
     return [
-        ("dependencies pinned", "yes", locks),
-        ("installed as pinned", _yes(differing, len(places)), "below, Run-time environment"),
+        ("dependencies pinned", "yes", listed(locks)),
+        ("installed as pinned", _answer(differing, len(known)), "below, Run-time environment"),
         (
             "training and evaluation code",
             "yes",
@@ -117,7 +126,7 @@ def _code(found: Records) -> list[Row]:
         ),
         (
             "pretrained models named",
-            "yes" if found.used("models") else "not applicable",
+            "yes" if records.used("models") else NOT_APPLICABLE,
             "below, Models",
         ),
         (
@@ -128,38 +137,43 @@ def _code(found: Records) -> list[Row]:
     ]
 
 
-def _experiments(found: Records) -> list[Row]:
-    counts = statuses(found.results)
-    failed = {name: count.total() - count["ok"] for name, count in counts.items()}
-    searched = [grid for grid in found.plan.study["train"] if grid.get("search")]
-    wall = listed(
-        f"{time:.3g} h on {name} ({timed} of {every} jobs record theirs)"
-        for name, (time, timed, every) in hours(found.results).items()
-    )
+def _experiments(records: Records) -> list[Row]:
+    counts = status_counts(records.results)
+    total = sum(count.total() for count in counts.values())
     rows = [
-        (
-            "number of runs",
-            "yes",
-            f"{sum(count.total() for count in counts.values())}; below, Runs",
-        ),
-        (
-            "failed runs reported",
-            "yes",
-            f"{sum(failed.values())} failed"
-            + (f": {listed(n for n, k in failed.items() if k)}" if any(failed.values()) else ""),
-        ),
-        ("time and machines", "yes", f"{wall}; below, Hardware"),
+        ("number of runs", "yes", f"{total}; below, Runs"),
+        ("failed runs reported", "yes", _failures(records)),
+        ("time and machines", "yes", f"{_hours(records)}; below, Hardware"),
         ("measures defined", "yes", "results/README.md, Columns"),
     ]
-    if not found.runs:
-        return [
-            *rows,
-            ("seeds, variation, hyper-parameters", "not applicable", "the study trains nothing"),
-        ]
-    several = len(found.seeds) > 1
+    if records.runs:
+        return rows + _training(records)
+    title = "seeds, variation, hyper-parameters"
+    return [*rows, (title, NOT_APPLICABLE, "the study trains nothing")]
+
+
+def _failures(records: Records) -> str:
+    failed = {}
+    for name, count in status_counts(records.results).items():
+        failed[name] = count.total() - count["ok"]
+    text = f"{sum(failed.values())} failed"
+    if any(failed.values()):
+        text += f": {listed(name for name, count in failed.items() if count)}"
+    return text
+
+
+def _hours(records: Records) -> str:
+    texts = []
+    for device, (hours, timed, jobs) in hours_by_device(records.results).items():
+        texts.append(f"{hours:.3g} h on {device} ({timed} of {jobs} jobs record theirs)")
+    return listed(texts)
+
+
+def _training(records: Records) -> list[Row]:
+    searched = any(grid.get("search") for grid in records.plan.study["train"])
+    several_seeds = len(records.seeds) > 1
     return [
-        *rows,
-        ("seeds", "yes", listed(found.seeds)),
+        ("seeds", "yes", listed(records.seeds)),
         ("hyper-parameters of every run", "yes", "the request in each result; below, Settings"),
         (
             "hyper-parameters searched, with one budget for all",
@@ -168,26 +182,24 @@ def _experiments(found: Records) -> list[Row]:
         ),
         (
             "variation over seeds",
-            "yes" if several else "no",
-            variation(found) if several else "one seed: no interval",
+            "yes" if several_seeds else "no",
+            _variation(records) if several_seeds else "one seed: no interval",
         ),
     ]
 
 
-def variation(found: Records) -> str:
-    """How the study states uncertainty, as its tables say."""
-    if "comparisons" not in found.frames:
+def _variation(records: Records) -> str:
+    """How the study states its uncertainty, as its tables say."""
+    if "comparisons" not in records.frames:
         return "standard deviation over seeds, results/tables/summary.csv"
-    compared = found.frames["comparisons"]
-    tests = listed(dict.fromkeys(compared["test"].dropna())) if "test" in compared else UNKNOWN
-    verdicts = listed(
-        f"{count} {verdict}"
-        for verdict, count in compared["verdict"].value_counts(sort=False).items()
-    )
-    margins = (
-        listed(f"{margin:g}" for margin in dict.fromkeys(compared["margin"].dropna()))
-        if "margin" in compared
-        else UNKNOWN
-    )
-    how = f"95 % intervals; {len(compared)} pairs tested by {tests}, margin {margins}: {verdicts or 'none'}"
-    return f"{how}; results/tables/comparisons.csv"
+    compared = records.frames["comparisons"]
+    tests, margins = UNKNOWN, UNKNOWN
+    if "test" in compared:
+        tests = listed(dict.fromkeys(compared["test"].dropna()))
+    if "margin" in compared:
+        values = dict.fromkeys(compared["margin"].dropna())
+        margins = listed(f"{margin:g}" for margin in values)
+    counts = compared["verdict"].value_counts(sort=False)
+    verdicts = listed((f"{count} {verdict}" for verdict, count in counts.items()), "none")
+    pairs = f"{len(compared)} pairs tested by {tests}, margin {margins}: {verdicts}"
+    return f"95 % intervals; {pairs}; results/tables/comparisons.csv"

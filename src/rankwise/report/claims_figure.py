@@ -1,4 +1,7 @@
-"""Figure: how far ours are from the published numbers, one strip a system and quantity, one mark a claim."""
+"""Figure: how far our numbers are from the published ones.
+
+There is one strip for each system and quantity, and one mark for each claim.
+"""
 
 from pathlib import Path
 
@@ -12,49 +15,49 @@ from rankwise.analysis import tables
 from rankwise.analysis.claim_verdicts import FAILED, HELD, holds_as_corrected
 from rankwise.report import style
 
-# Verdict -> colour (Okabe and Ito), marker, words.
-READING = "corrected"
-LOOKS = {
+NOT_COMPARABLE = "not comparable"
+CORRECTED = "corrected"  # not reproduced, but the corrected reading of the published number is
+LOOKS = {  # kind -> colour (Okabe and Ito), marker, words
     HELD: ("#0072B2", "o", "reproduced"),
-    READING: ("#E69F00", "D", "not reproduced, but its corrected reading is"),
+    CORRECTED: ("#E69F00", "D", "not reproduced, but its corrected reading is"),
     FAILED: ("#D55E00", "X", "not reproduced"),
-    "not comparable": ("#7F7F7F", "|", "not comparable"),
+    NOT_COMPARABLE: ("#7F7F7F", "|", "not comparable"),
 }
-EXACT, TICKS = 0.1, (-100, -10, -1, 0, 1, 10, 100, 1000)  # percent; up to EXACT the axis is linear
-WIDTH, ROW, AROUND = 6.4, 0.19, 1.1  # inches
+LINEAR = 0.1  # percent; between minus and plus this value the axis is linear
+TICKS = (-100, -10, -1, 0, 1, 10, 100, 1000)  # percent
+WIDTH, ROW_HEIGHT, AROUND = 6.4, 0.19, 1.1  # inches: figure, row, title and axis
+COUNT_END = 40  # points right of the panel at which the column of counts ends
 
 
 def claims_figure(request: dict, output: Path) -> None:
-    """Draw the table beside the output; the metadata carry the ids of the runs that decide it."""
+    """Draw the table of claims that is beside the output.
+
+    The metadata of the files name the runs of `request["tables"]`, which decide the claims.
+    """
     folder = output.parent / "tables"
     frames = [tables.read(folder / f"{name}.csv") for name in request["tables"]]
-    runs = [
-        digest
-        for frame in frames
-        if "request_digest" in frame
-        for digest in frame["request_digest"]
-    ]
-    style.save(draw(tables.read(output.with_suffix(".csv"))), output, sorted(set(runs)))
+    figure = draw(tables.read(output.with_suffix(".csv")))
+    style.save(figure, output, style.run_digests(frames))
 
 
 @style.styled
 def draw(claims: pd.DataFrame) -> Figure:
-    """Strips of the quantities that have a number of ours, under a title with the counts of all verdicts."""
-    found = claims.assign(kind=kinds(claims), percent=_percent(claims)).dropna(subset=["ours"])
-    strips = list(found.groupby(["system", "title"], sort=False))
-    figure = style.canvas(WIDTH, ROW * max(len(strips), 2) + AROUND)
+    """Draw a strip for each quantity that we have, below the counts of all verdicts."""
+    with_kind = claims.assign(kind=kinds(claims), percent=_percent(claims))
+    known = with_kind.dropna(subset=["ours"])
+    strips = list(known.groupby(["system", "title"], sort=False))
+    figure = style.empty_figure(WIDTH, ROW_HEIGHT * max(len(strips), 2) + AROUND)
     figure.suptitle(counts(claims), x=0.01, ha="left", fontsize=9, fontweight="bold")
     axes = figure.subplots()
     for place, (_, rows) in enumerate(strips):
-        _strip(axes, place, rows)
-    _axis(axes, ["  ".join(key) for key, _ in strips])
+        _draw_strip(axes, place, rows)
+    _set_axes(axes, ["  ".join(key) for key, _ in strips])
     if not strips:
         axes.text(0.5, 0.5, "no claim is decided yet", transform=axes.transAxes, ha="center")
-    shown = [kind for kind in LOOKS if (found["kind"] == kind).any()]
-    handles = [
-        Line2D([], [], ls="", color=LOOKS[k][0], marker=LOOKS[k][1], ms=5, label=LOOKS[k][2])
-        for k in shown
-    ]
+    handles = []
+    for kind, (colour, marker, text) in LOOKS.items():
+        if (known["kind"] == kind).any():
+            handles.append(Line2D([], [], ls="", color=colour, marker=marker, ms=5, label=text))
     figure.legend(
         handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2, columnspacing=1.2
     )
@@ -62,64 +65,60 @@ def draw(claims: pd.DataFrame) -> Figure:
 
 
 def kinds(claims: pd.DataFrame) -> pd.Series:
-    """The verdict, with those not reproduced whose corrected reading is set apart."""
-    return claims["verdict"].mask(
-        (claims["verdict"] == FAILED) & holds_as_corrected(claims), READING
-    )
+    """The verdict on each claim, where `corrected` replaces it if the corrected reading holds."""
+    is_corrected = (claims["verdict"] == FAILED) & holds_as_corrected(claims)
+    return claims["verdict"].mask(is_corrected, CORRECTED)
 
 
 def counts(claims: pd.DataFrame) -> str:
-    """How many claims there are, and how many of each verdict: `264 claims: 120 reproduced, ...`."""
-    found = claims["verdict"].value_counts()
-    return f"{len(claims)} claims: " + ", ".join(
-        f"{number} {verdict}" for verdict, number in found.items()
-    )
+    """The number of claims, and of each verdict: `264 claims: 120 reproduced, ...`."""
+    by_verdict = claims["verdict"].value_counts()
+    texts = [f"{count} {verdict}" for verdict, count in by_verdict.items()]
+    return f"{len(claims)} claims: {', '.join(texts)}"
 
 
 def _percent(claims: pd.DataFrame) -> pd.Series:
     return 100 * (claims["ours"] - claims["published"]) / claims["published"].abs()
 
 
-def _strip(axes: Axes, place: int, rows: pd.DataFrame) -> None:
-    """Marks of one strip, those at one spot fanned out, and how many hold."""
-    spots = rows.groupby(rows["percent"].round(2)).cumcount()
-    crowd = rows.groupby(rows["percent"].round(2))["percent"].transform("size")
-    height = (spots - (crowd - 1) / 2) * (0.7 / crowd.clip(lower=6))
+def _draw_strip(axes: Axes, place: int, rows: pd.DataFrame) -> None:
+    """The marks of one strip, and how many of its claims hold.
+
+    Marks at the same place are spread over the height of the strip.
+    """
+    same_place = rows.groupby(rows["percent"].round(2))
+    number, crowd = same_place.cumcount(), same_place["percent"].transform("size")
+    height = (number - (crowd - 1) / 2) * (0.7 / crowd.clip(lower=6))
     for kind, (colour, marker, _) in LOOKS.items():
         here = rows["kind"] == kind
         if here.any():
             look = {"color": colour, "marker": marker, "ms": 4, "mew": 0.8}
             axes.plot(rows["percent"][here], place + height[here], ls="", clip_on=False, **look)
-    held, judged = (rows["kind"] == HELD).sum(), (rows["kind"] != "not comparable").sum()
-    where = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+    held, judged = (rows["kind"] == HELD).sum(), (rows["kind"] != NOT_COMPARABLE).sum()
     text = f"{held} of {judged}" if judged else ""
-    axes.annotate(
-        text, (1, place), (40, 0), ha="right", va="center_baseline", annotation_clip=False, **where
-    )
+    style.text_right_of_panel(axes, place, text, COUNT_END)
 
 
-def _axis(axes: Axes, names: list[str]) -> None:
-    axes.set_xscale("symlog", linthresh=EXACT, linscale=0.6)
+def _set_axes(axes: Axes, names: list[str]) -> None:
+    axes.set_xscale("symlog", linthresh=LINEAR, linscale=0.6)
     low, high = axes.get_xlim()
-    axes.set_xlim(min(1.3 * low, -12), max(1.3 * high, 12))
-    axes.xaxis.set_major_locator(
-        FixedLocator([tick for tick in TICKS if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]])
-    )
+    low, high = min(1.3 * low, -12), max(1.3 * high, 12)
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(FixedLocator([tick for tick in TICKS if low <= tick <= high]))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:+,.0f}".replace("-", style.MINUS) if value else "0")
-    )
+    axes.xaxis.set_major_formatter(FuncFormatter(_tick_text))
     axes.set_xlabel("ours less the published number, % of it (log scale on both sides of 0)")
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0, pad=6)
-    axes.grid(axis="y", visible=False)
+    style.rows_axis(axes, names, pad=6)
     axes.axvline(0, color="#4D4D4D", linewidth=0.6, zorder=1)
     axes.annotate(
         "hold",
         (1, -0.6),
-        (40, 4),
+        (COUNT_END, 4),
         xycoords=axes.get_yaxis_transform(),
         textcoords="offset points",
         ha="right",
     )
+
+
+def _tick_text(percent: float, _: int) -> str:
+    return f"{percent:+,.0f}".replace("-", style.MINUS) if percent else "0"

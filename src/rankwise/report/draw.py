@@ -9,46 +9,41 @@ from rankwise.analysis.scores import DEVICES, KIND, check_devices
 from rankwise.analysis.tables import read
 from rankwise.report import style
 
-# Table -> the column that a row has only if it was measured on the device that it names; the others are measured throughout.
+# Tables whose rows were measured on a device. Where a column is given, only the rows that have a
+# value in it were measured; the other rows were predicted.
 MEASURED = {"runs": None, "forward": None, "throughput": None, "ledger": "measured_peak_bytes"}
 ONE_PANEL = ("predicted",)  # figures with one panel for all models and datasets
 
 
 def draw(request: dict, output: Path) -> None:
-    """Write `request["figure"]` as PNG, SVG and PDF; their metadata carry the digests of the runs in them.
+    """Write `request["figure"]` as PNG, SVG and PDF.
+
+    The metadata of the files name the digests of the runs that it shows.
 
     Raises:
-        ValueError: a panel would mix devices, named, or the figure lacks runs, named.
+        ValueError: A panel would mix devices, or the figure lacks runs. The message names them.
     """
+    figure_name = request["figure"]
     folder = output.parents[1] / "tables"
     tables = {name: read(folder / f"{name}.csv") for name in request["tables"]}
-    _check_devices(request["figure"], tables)
-    runs = [
-        digest
-        for frame in tables.values()
-        if "request_digest" in frame
-        for digest in frame["request_digest"]
-    ]
-    figure = importlib.import_module(f"rankwise.report.{request['figure']}").draw(
-        tables, dict(request["labels"])
-    )
-    style.save(figure, output, sorted(set(runs)))
+    _check_devices(figure_name, tables)
+    module = importlib.import_module(f"rankwise.report.{figure_name}")
+    figure = module.draw(tables, dict(request["labels"]))
+    style.save(figure, output, style.run_digests(tables.values()))
 
 
-def _check_devices(figure: str, tables: dict[str, pd.DataFrame]) -> None:
+def _check_devices(figure_name: str, tables: dict[str, pd.DataFrame]) -> None:
     for name, column in MEASURED.items():
-        if name in tables:
-            rows = tables[name]
-            measured = (
-                rows[rows[column].notna()]
-                if column in rows
-                else rows
-                if column is None
-                else rows.iloc[:0]
-            )
-            where = (
-                {"model": "all models", "dataset": "all datasets"} if figure in ONE_PANEL else {}
-            )
-            check_devices(
-                measured.assign(**where), name, KIND if name == "runs" else DEVICES
-            )  # of runs, no times are drawn
+        if name not in tables:
+            continue
+        measured = _measured_rows(tables[name], column)
+        if figure_name in ONE_PANEL:
+            measured = measured.assign(model="all models", dataset="all datasets")
+        # Figures of runs draw scores and no times, so runs on two types of GPU may be mixed.
+        check_devices(measured, name, KIND if name == "runs" else DEVICES)
+
+
+def _measured_rows(rows: pd.DataFrame, column: str | None) -> pd.DataFrame:
+    if column is None:
+        return rows
+    return rows[rows[column].notna()] if column in rows else rows.iloc[:0]

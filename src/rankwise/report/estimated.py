@@ -1,4 +1,4 @@
-"""What figures of the final metric share: the estimates of each model and dataset, checked against the runs."""
+"""What figures of the final metric share: the estimates of each panel, checked against the runs."""
 
 from typing import NamedTuple
 
@@ -11,10 +11,16 @@ CELL = ["model", "dataset", *CURVE]
 
 
 class Group(NamedTuple):
-    """A model and dataset: what the axis says, 1 if more is better (else -1), curves as `value`, `low`, `high`, and the runs.
+    """The curves of one model and dataset.
 
-    Every curve that was tried has a row; without a run that ended well it has no value, with one seed no interval. `failed`
-    says what became of the other runs: `diverged`, `1 of 3 diverged`, or nothing.
+    Attributes:
+        axis: the name of the metric, for an axis.
+        sign: 1 if a higher metric is better, else -1.
+        curves: one row for each curve that was tried, with the estimate as `value` and the ends of
+            its interval as `low` and `high`. A curve without a run that ended well has no value; a
+            curve with one seed has no interval. `failed` says what became of the failed runs:
+            `diverged`, `1 of 3 diverged`, or nothing.
+        runs: the runs of these curves.
     """
 
     axis: str
@@ -23,62 +29,67 @@ class Group(NamedTuple):
     runs: pd.DataFrame
 
     def notes(self, labels: dict[str, str]) -> list[str]:
-        """Lines below a panel: which curves have one seed, which runs failed."""
+        """Lines below a panel: which curves have one seed, and which runs failed."""
         shown = self.curves[self.curves["value"].notna()]
-        alone = [
-            style.name(row.method, row.rank, labels) for row in shown.itertuples() if row.seeds == 1
+        one_seed = shown[shown["seeds"] == 1]
+        names = [style.curve_name(row.method, row.rank, labels) for row in one_seed.itertuples()]
+        return [
+            *style.one_seed_notes(names, len(shown)),
+            *style.failure_notes(self.runs, labels),
         ]
-        return [*style.one_seed(alone, len(shown)), *style.failed(self.runs, labels)]
+
+    def sound(self) -> pd.DataFrame:
+        """The curves that have a value and no failed run."""
+        has_value = self.curves["value"].notna()
+        return self.curves[(self.curves["failed"] == "") & has_value]
 
 
 def groups(
     figure: str, tables: dict[str, pd.DataFrame], labels: dict[str, str]
 ) -> dict[tuple[str, str], Group]:
-    """From `tables["estimates"]` and `tables["runs"]`, in the order of the runs.
+    """The curves of each (model, dataset), in the order of the runs.
+
+    Args:
+        figure: the name of the figure, for messages.
+        tables: `estimates` and `runs`.
+        labels: the label of each method.
 
     Raises:
-        ValueError: a curve with a run that ended well has no estimate, or there are no runs; names the cells.
+        ValueError: A curve with a run that ended well has no estimate, or there are no runs. The
+            message names the cells.
     """
-    runs = tables["runs"]
-    curves = (
-        runs.groupby(CELL, sort=False)["status"]
-        .agg(failed=_failed, ended=lambda some: (some == "ok").sum())
-        .reset_index()
+    curves = _joined(tables["runs"], tables["estimates"])
+    missing = curves[curves["estimate"].isna() & (curves["ended"] > 0)]
+    if curves.empty or len(missing):
+        cells = style.cell_names(missing) or "there are none"
+        raise ValueError(f"{figure}: no estimate for the cells of train: {cells}")
+    runs_by_panel = style.by_panel(tables["runs"], labels)
+    groups_by_panel = {}
+    for key, rows in style.by_panel(curves, labels).items():
+        if rows["estimate"].notna().any():
+            groups_by_panel[key] = _group(rows, runs_by_panel[key])
+    return groups_by_panel
+
+
+def _joined(runs: pd.DataFrame, estimates: pd.DataFrame) -> pd.DataFrame:
+    """One row for each curve that was tried, with its estimate if there is one."""
+    statuses = runs.groupby(CELL, sort=False)["status"]
+    curves = statuses.agg(failed=style.failed_counts, ended=lambda status: (status == "ok").sum())
+    return curves.reset_index().merge(estimates, on=CELL, how="left", validate="one_to_one")
+
+
+def _group(curves: pd.DataFrame, runs: pd.DataFrame) -> Group:
+    metric = curves["metric"].dropna().iloc[0]
+    is_fraction = metric.endswith("_fraction")
+    splits = runs["split"].dropna()
+    name = metric.removesuffix("_fraction")
+    if len(splits):
+        name = f"{name} on {splits.iloc[0]}"
+    axis = f"{name} (%)" if is_fraction else f"{name}\n(lower is better)"
+    factor = 100 if is_fraction else 1
+    scaled = curves.assign(
+        value=curves["estimate"] * factor,
+        low=curves["low"] * factor,
+        high=curves["high"] * factor,
     )
-    joined = curves.merge(tables["estimates"], on=CELL, how="left", validate="one_to_one")
-    missing = joined[joined["estimate"].isna() & (joined["ended"] > 0)]
-    if joined.empty or len(missing):
-        raise ValueError(
-            f"{figure}: no estimate for the cells of train: {style.cells(missing) or 'there are none'}"
-        )
-    tried = style.groups(runs, labels)
-    return {
-        key: _group(rows, tried[key])
-        for key, rows in style.groups(joined, labels).items()
-        if rows["estimate"].notna().any()
-    }
-
-
-def _failed(status: pd.Series) -> str:
-    bad = status[status != "ok"].str.replace("_", " ")
-    words = [
-        f"{n} of {len(status)} {word}" if n < len(status) else word
-        for word, n in bad.value_counts(sort=False).items()
-    ]
-    return ", ".join(words)
-
-
-def _group(rows: pd.DataFrame, runs: pd.DataFrame) -> Group:
-    metric = rows["metric"].dropna().iloc[0]
-    percent = metric.endswith("_fraction")
-    split = "" if runs["split"].dropna().empty else f" on {runs['split'].dropna().iloc[0]}"
-    axis = f"{metric.removesuffix('_fraction')}{split}" + (
-        " (%)" if percent else "\n(lower is better)"
-    )
-    factor = 100 if percent else 1
-    scaled = {
-        "value": rows["estimate"] * factor,
-        "low": rows["low"] * factor,
-        "high": rows["high"] * factor,
-    }
-    return Group(axis, 1 if percent else -1, rows.assign(**scaled).reset_index(drop=True), runs)
+    return Group(axis, 1 if is_fraction else -1, scaled.reset_index(drop=True), runs)

@@ -1,7 +1,7 @@
-"""A study's results as the files that users of published systems A and C know, so that their plotting scripts run on them.
+"""A study's results in the files of published systems A and C, so that their scripts can plot them.
 
-The folder is written whole: what another study left under its two subfolders goes. The README, written last, says for every
-file what it is, its unit, and where ours differs.
+The folder is written whole: what another study left in its two subfolders is removed. The README,
+written last, says for every file what it holds, in which unit, and how ours differs from theirs.
 """
 
 import shutil
@@ -14,21 +14,24 @@ from rankwise.report import system_a, system_c
 INTRODUCTION = """\
 # Results in the layouts of published systems
 
-Generated from `results/tables` and `results/runs`; made anew, and what another study left here removed, by
+Generated from `results/tables` and `results/runs`. To build it again, and to remove what another
+study left here, run
 
 ```
 snakemake results/exports/README.md
 ```
 
-A number that we do not have is null, an empty field, or a file that is not there. It is never guessed.
+A number that we do not have is null, an empty field, or a missing file. It is never guessed.
 """
 
 
 def exports(request: dict, output: Path) -> None:
-    """Write both systems' files beside the README at `output`, from the tables and runs of the study's results folder.
+    """Write the files of both systems, and the README at `output`.
+
+    They are made from the tables and runs of the results folder above `output`.
 
     Raises:
-        ValueError: a run's result is not the one in the table of runs.
+        ValueError: A run's result is not the one in the table of runs.
     """
     folder, results = output.parent, output.parents[1]
     frames = {name: tables.read(results / "tables" / f"{name}.csv") for name in request["tables"]}

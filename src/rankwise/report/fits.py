@@ -1,4 +1,4 @@
-"""Figure: the largest micro-batch that memory of a size holds, by method; one panel a model, dataset and length."""
+"""Figure: the largest micro-batch that fits into memory of a given size, by method and rank."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,10 +11,12 @@ from rankwise.report import bars, style
 
 @style.styled
 def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
-    """Dots on a logarithmic axis, one a memory size; a cross where not even one sample fits.
+    """Draw one panel for each model, dataset and sequence length, from `fits`.
+
+    Dots on a logarithmic axis, one for each memory size; a cross where not even one sample fits.
 
     Raises:
-        ValueError: the table is empty.
+        ValueError: The table is empty.
     """
     table = tables["fits"]
     if table.empty or "largest_batch_size" not in table:
@@ -23,48 +25,58 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
         )
     sizes = sorted(table["memory_gib"].dropna().unique())
     colours = dict(zip(sizes, [*style.COLOURS[2:], *style.COLOURS[:2]], strict=False))
-    found = {
-        (*key, f"{tokens:.0f} tokens"): rows.reset_index(drop=True)
-        for key, group in style.groups(table, labels).items()
-        for tokens, rows in group.groupby("sequence_length_tokens")
-    }
-    compact = {
-        key: rows.drop_duplicates(["method", "rank"]).reset_index(drop=True)
-        for key, rows in found.items()
-    }
-    figure, grid = bars.panels(compact, foot=0.3)
-    for axes, key in zip(grid, found, strict=True):
-        _panel(axes, found[key], compact[key], colours, labels)
-    dots = [
-        Line2D([], [], color=colour, marker="o", ms=4.5, ls="", label=f"{size:g} GiB")
-        for size, colour in colours.items()
-    ]
+    rows_by_panel, curves_by_panel = _panels(table, labels)
+    figure, panels = bars.panels(curves_by_panel, foot=0.3)
+    for axes, (key, rows) in zip(panels, rows_by_panel.items(), strict=True):
+        _panel(axes, rows, curves_by_panel[key], colours, labels)
+    handles = []
+    for size, colour in colours.items():
+        dot = Line2D([], [], color=colour, marker="o", ms=4.5, ls="", label=f"{size:g} GiB")
+        handles.append(dot)
     figure.legend(
-        handles=dots,
+        handles=handles,
         loc="outside lower left",
-        ncols=len(dots),
+        ncols=len(handles),
         handletextpad=0.1,
         columnspacing=1.2,
     )
     return figure
 
 
+def _panels(
+    table: pd.DataFrame, labels: dict[str, str]
+) -> tuple[dict[tuple, pd.DataFrame], dict[tuple, pd.DataFrame]]:
+    """All rows of each panel, and the first row of each of its methods and ranks."""
+    rows_by_panel, curves_by_panel = {}, {}
+    for key, group in style.by_panel(table, labels).items():
+        for tokens, rows in group.groupby("sequence_length_tokens"):
+            panel = (*key, f"{tokens:.0f} tokens")
+            rows_by_panel[panel] = rows.reset_index(drop=True)
+            curves = rows.drop_duplicates(["method", "rank"])
+            curves_by_panel[panel] = curves.reset_index(drop=True)
+    return rows_by_panel, curves_by_panel
+
+
 def _panel(
-    axes: Axes, rows: pd.DataFrame, compact: pd.DataFrame, colours: dict, labels: dict[str, str]
+    axes: Axes,
+    rows: pd.DataFrame,
+    curves: pd.DataFrame,
+    colours: dict[float, str],
+    labels: dict[str, str],
 ) -> None:
-    bars.stack(axes, compact, {}, labels)
+    bars.stack(axes, curves, {}, labels)  # names and statuses alone: there are no bars
     axes.set_xscale("log")
-    place = {key: i for i, key in enumerate(zip(compact["method"], compact["rank"], strict=True))}
-    largest = max(rows["largest_batch_size"].max(), 1)
+    curve_keys = list(zip(curves["method"], curves["rank"], strict=True))
     for row in rows[rows["status"] == "ok"].itertuples():
-        y, colour = place[row.method, row.rank], colours[row.memory_gib]
+        y, colour = curve_keys.index((row.method, row.rank)), colours[row.memory_gib]
         if row.largest_batch_size:
             axes.plot(row.largest_batch_size, y, "o", color=colour, ms=4.5, clip_on=False)
         else:
+            # Zero has no place on a logarithmic axis; the sizes' crosses stand side by side.
             x = 0.012 + 0.03 * list(colours).index(row.memory_gib)
-            axes.plot(
-                x, y, "x", color=colour, ms=4, transform=axes.get_yaxis_transform(), clip_on=False
-            )
+            cross = {"color": colour, "ms": 4, "clip_on": False}
+            axes.plot(x, y, "x", transform=axes.get_yaxis_transform(), **cross)
+    largest = max(rows["largest_batch_size"].max(), 1)
     axes.set_xlim(0.5, largest * 1.6)
     axes.xaxis.set_major_locator(LogLocator(10, subs=(1,) if largest > 300 else (1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -1,20 +1,25 @@
-"""Figure: the gradient's norm before clipping, a mean over the updates since the last evaluation, by epoch."""
+"""Figure: the gradient's norm before clipping by epoch.
+
+Each value is a mean over the updates since the last evaluation.
+"""
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rankwise.report import courses, style
+from rankwise.report import by_epoch, style
 
-NORM = courses.Quantity("gradient_norm", "gradient norm (log scale)", log=True)
+NORM = by_epoch.Quantity("gradient_norm", "gradient norm (log scale)", log=True)
 
 
 @style.styled
 def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
-    """Panels by model and dataset, from `tables["history"]`; runs that failed, from `["runs"]`, are named below.
+    """Draw panels by model and dataset, from `history`; failed runs, from `runs`, are named below.
 
-    Norms compare within a method: another method's gradient has other entries and more or fewer of them.
+    Norms can be compared within a method only: each method trains its own entries, and so its
+    gradient has its own length.
 
     Raises:
-        ValueError: there is no history, at all or for a panel of the runs, or none with a norm; names the cells.
+        ValueError: There is no history for the runs of a panel, or none with a norm. The message
+            names the cells.
     """
-    return courses.draw("gradient_norms", tables, labels, (NORM,))
+    return by_epoch.draw("gradient_norms", tables, labels, (NORM,))

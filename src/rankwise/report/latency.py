@@ -1,25 +1,29 @@
-"""Figure: latency of the forward pass against batch size, medians with quartiles, un-merged and merged.
+"""Figure: latency of the forward pass against batch size, un-merged and merged.
 
-Both axes are logarithmic: a straight rise of slope one is a device that is full. With one batch size the lengths take its
-place, and with one length too there is no curve to draw: dots by method.
+The marks are medians; the bars are quartiles.
+
+Both axes are logarithmic: where a curve rises with slope one, the device is fully used. With a
+single batch size, the sequence lengths take its place. With a single length as well there is no
+curve to draw, and the figure shows dots by method.
 """
 
 from typing import NamedTuple
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from rankwise.report import placing, style
+from rankwise.report import bars, label_placement, style
+from rankwise.report.label_placement import CurveEnd
 
-DIRECT = 6  # curves that a panel still shows well, each of them perhaps merged too
-WIDTH, ROW, AROUND = 4.6, 0.17, 0.66  # inches: figure of dots, one row, a panel's title and axis
+MAX_CURVES = 6  # curves that a panel still shows well if each is drawn un-merged and merged
 SIZE, LENGTH = "batch_size", "sequence_length_tokens"
-LATENCY = ["forward_latency_q1_s", "forward_latency_s", "forward_latency_q3_s"]
+QUARTILES = ["forward_latency_q1_s", "forward_latency_s", "forward_latency_q3_s"]
 DAGGER = "\N{DAGGER}"
-TIMES = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"))
+TIME_UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 
 class Part(NamedTuple):
@@ -32,227 +36,266 @@ class Part(NamedTuple):
 
 @style.styled
 def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
-    """Panels by model and dataset, from `tables["forward"]`.
+    """Draw panels by model and dataset, from `forward`.
 
     Raises:
-        ValueError: the table is empty.
+        ValueError: The table is empty.
     """
-    found = style.groups(tables["forward"], labels)
-    if not found:
+    rows_by_panel = style.by_panel(tables["forward"], labels)
+    if not rows_by_panel:
         raise ValueError("latency: no forward pass: no cell of profile has the measurement forward")
-    along = {key: _along(rows) for key, rows in found.items()}
+    along = {key: _varying_column(rows) for key, rows in rows_by_panel.items()}
     if not any(along.values()):
-        return _dots(found, labels)
-    parts = [
-        part
-        for key, rows in found.items()
-        for part in _parts(key, rows, along[key] or SIZE, labels)
-    ]
-    figure, panels = style.panels(
-        [(part.title,) for part in parts], 4.6 if len(parts) == 1 else 3.5, 2.6, columns=2
-    )
-    ends = [_curves(axes, part, labels) for axes, part in zip(panels, parts, strict=True)]
-    _legend(
-        figure,
-        tables["forward"],
-        [Line2D([], [], color="black", ls=dash, lw=1.2) for dash in ("-", "--")],
-    )
-    placing.name_ends(figure, panels, ends)
+        return _draw_dots(rows_by_panel, labels)
+    parts: list[Part] = []
+    for key, rows in rows_by_panel.items():
+        parts += _parts(key, rows, along[key] or SIZE, labels)
+    titles = [(part.title,) for part in parts]
+    width = 4.6 if len(parts) == 1 else 3.5
+    figure, panels = style.panel_grid(titles, width, 2.6, columns=2)
+    ends = [_panel(axes, part, labels) for axes, part in zip(panels, parts, strict=True)]
+    un_merged = Line2D([], [], color="black", ls="-", lw=1.2, label="un-merged")
+    merged = Line2D([], [], color="black", ls="--", lw=1.2, label="merged")
+    _legend(figure, tables["forward"], [un_merged, merged])
+    label_placement.name_ends(figure, panels, ends)
     return figure
 
 
+# What figures of times share -------------------------------------------------------------------
+
+
 def time_unit(seconds: float) -> tuple[float, str]:
-    """The largest unit of time that is no longer than `seconds`: its seconds and its name."""
-    return next((both for both in TIMES if seconds >= both[0]), TIMES[-1])
+    """The largest unit of time that is not longer than `seconds`: its seconds and its name."""
+    return style.largest_unit(seconds, TIME_UNITS)
 
 
-def tainted(rows: pd.DataFrame) -> pd.Series:
+def is_tainted(rows: pd.DataFrame) -> pd.Series:
     """Whether something disturbed the measurement of each row."""
-    return rows["taint"].fillna("") != "" if "taint" in rows else pd.Series(False, rows.index)
+    if "taint" not in rows:
+        return pd.Series(False, rows.index)
+    return rows["taint"].fillna("") != ""
 
 
-def mark(rows: pd.DataFrame) -> str:
-    """The dagger, if any of the rows is tainted."""
-    return DAGGER if tainted(rows).any() else ""
+def add_legend(figure: Figure, rows: pd.DataFrame, handles: list[Artist], columns: int) -> None:
+    """A legend of `handles`, below a line for each reason why rows are tainted.
+
+    Without handles and reasons there is no legend.
+    """
+    title = "\n".join(_taint_lines(rows))
+    if handles or title:
+        figure.legend(
+            handles=handles,
+            loc="outside lower left",
+            ncols=columns,
+            handletextpad=0.4,
+            title=title,
+            title_fontsize=8,
+            alignment="left",
+        )
 
 
-def daggers(rows: pd.DataFrame) -> list[str]:
-    """What the legend says of tainted rows: a line a reason."""
-    reasons = rows.loc[tainted(rows), "taint"].str.split("; ").explode() if "taint" in rows else []
+def _taint_lines(rows: pd.DataFrame) -> list[str]:
+    if "taint" not in rows:
+        return []
+    reasons = rows.loc[is_tainted(rows), "taint"].str.split("; ").explode()
     return [f"{DAGGER} {reason}" for reason in dict.fromkeys(reasons)]
 
 
-def failures(rows: pd.DataFrame, labels: dict[str, str]) -> list[str]:
-    """A line a method and rank that could not be measured: why, and from which batch on if not at all sizes."""
-    lines = {}
-    for row in rows[rows["status"] != "ok"].itertuples():
-        size = getattr(row, SIZE, float("nan"))
-        where = "" if pd.isna(size) else f" at {size:.0f} x {getattr(row, LENGTH):.0f} tokens"
-        words = f"{style.name(row.method, row.rank, labels)}: {row.status.replace('_', ' ')}"
-        lines.setdefault(words, where)
-    return [words + where for words, where in lines.items()]
+# Curves ----------------------------------------------------------------------------------------
 
 
-def _along(rows: pd.DataFrame) -> str | None:
-    return next(
-        (column for column in (SIZE, LENGTH) if column in rows and rows[column].nunique() > 1), None
-    )
+def _varying_column(rows: pd.DataFrame) -> str | None:
+    """The column to put on the axis, if any has several values: batch size, then length."""
+    for column in (SIZE, LENGTH):
+        if column in rows and rows[column].nunique() > 1:
+            return column
+    return None
 
 
-def _merged(rows: pd.DataFrame) -> pd.Series:
+def _is_merged(rows: pd.DataFrame) -> pd.Series:
     return rows["merged"].eq(True) if "merged" in rows else pd.Series(False, rows.index)
 
 
 def _parts(
     key: tuple[str, str], rows: pd.DataFrame, along: str, labels: dict[str, str]
 ) -> list[Part]:
-    """The panels of one model and dataset: at its longest length, as many as keep each readable, methods together."""
-    other = LENGTH if along == SIZE else SIZE
+    """The panels of one model and dataset, as many as keep each readable.
+
+    Only the largest value of the other column is shown: curves along batch sizes are at the
+    longest length. A method's curves are in one panel.
+    """
+    other = _other(along)
     shown = rows[rows[other].isna() | (rows[other] == rows[other].max())]
-    pages = _pages(shown.groupby("method", sort=False)["rank"].nunique(), labels)
-    last = max(pages.values())
+    curve_counts = shown.groupby("method", sort=False)["rank"].nunique()
+    page_of_method = _pages(curve_counts, labels)
+    page_count = max(page_of_method.values()) + 1
     name = " / ".join(key)
-    titles = [f"{name}, {page + 1} of {last + 1}" if last else name for page in range(last + 1)]
-    return [
-        Part(title, shown[shown["method"].map(pages) == page], along)
-        for page, title in enumerate(titles)
-    ]
+    parts = []
+    for page in range(page_count):
+        title = f"{name}, {page + 1} of {page_count}" if page_count > 1 else name
+        on_page = shown["method"].map(page_of_method) == page
+        parts.append(Part(title, shown[on_page], along))
+    return parts
 
 
-def _pages(curves: pd.Series, labels: dict[str, str]) -> dict[str, int]:
-    """Which panel each method is on; a new one where the curves are too many, or a colour would come twice."""
-    count, page, used, pages = 0, 0, set(), {}
-    for method, number in curves.items():
+def _other(along: str) -> str:
+    return LENGTH if along == SIZE else SIZE
+
+
+def _pages(curve_counts: pd.Series, labels: dict[str, str]) -> dict[str, int]:
+    """The panel of each method.
+
+    A new panel starts where the curves would be too many, or where a colour would come twice.
+    """
+    page, curves_on_page, colours_on_page = 0, 0, set()
+    page_of_method = {}
+    for method, count in curve_counts.items():
         colour = style.look(method, labels)[0]
-        if used and (count + number > DIRECT or colour in used):
-            count, page, used = 0, page + 1, set()
-        count, used, pages[method] = count + number, used | {colour}, page
-    return pages
+        too_many = curves_on_page + count > MAX_CURVES
+        if colours_on_page and (too_many or colour in colours_on_page):
+            page, curves_on_page, colours_on_page = page + 1, 0, set()
+        curves_on_page += count
+        colours_on_page = colours_on_page | {colour}
+        page_of_method[method] = page
+    return page_of_method
 
 
-def _curves(axes: Axes, part: Part, labels: dict[str, str]) -> list[tuple]:
-    """Draw a panel; returns each method's last latency, name and colour."""
+def _panel(axes: Axes, part: Part, labels: dict[str, str]) -> list[CurveEnd]:
+    """Draw a panel; returns the ends of the un-merged curves."""
     rows, along = part.rows, part.along
     sound = rows[rows["status"] == "ok"]
-    one, unit = time_unit(sound["forward_latency_s"].median() if len(sound) else 1)
-    ranks, ends = sorted(set(sound["rank"]) - {0}), []
-    for (method, rank), both in sound.groupby(["method", "rank"], sort=False):
-        colour, marker = style.look(method, labels)
-        for merged, curve in both.sort_values(along).groupby(_merged(both)):
-            low, middle, high = (curve[name] / one for name in LATENCY)
-            place = ranks.index(rank) / (len(ranks) - 1) if rank and len(ranks) > 1 else 0.5
-            width = 0.8 + 0.8 * place  # the higher the rank, the thicker
-            look = {
-                "color": colour,
-                "marker": marker,
-                "ms": 3,
-                "lw": width,
-                "mfc": "white" if merged else colour,
-            }
-            axes.errorbar(
-                curve[along],
-                middle,
-                [middle - low, high - middle],
-                ls="--" if merged else "-",
-                elinewidth=0.7,
-                **look,
-            )
-            if not merged:
-                name = style.name(method, rank, labels) + mark(curve)
-                ends.append((middle.iloc[-1], name, style.ink(colour)))
-    _axes(axes, rows, along, unit)
-    axes.set_xlabel("\n".join([axes.get_xlabel(), *failures(rows, labels)]))
+    unit_seconds, unit = time_unit(sound["forward_latency_s"].median() if len(sound) else 1)
+    ranks = sorted(set(sound["rank"]) - {0})
+    ends = []
+    for (method, rank), curves in sound.groupby(["method", "rank"], sort=False):
+        width = _line_width(rank, ranks)
+        for is_merged, curve in curves.sort_values(along).groupby(_is_merged(curves)):
+            times = curve[QUARTILES] / unit_seconds
+            _draw_curve(axes, curve[along], times, style.look(method, labels), width, is_merged)
+            if not is_merged:
+                name = style.curve_name(method, rank, labels)
+                name += DAGGER if is_tainted(curve).any() else ""
+                ink = style.ink(style.look(method, labels)[0])
+                ends.append(CurveEnd(times["forward_latency_s"].iloc[-1], name, ink))
+    _set_axes(axes, rows, along, unit)
+    axes.set_xlabel("\n".join([axes.get_xlabel(), *_failure_lines(rows, labels)]))
     return ends
 
 
-def _axes(axes: Axes, rows: pd.DataFrame, along: str, unit: str) -> None:
+def _line_width(rank: int, ranks: list[int]) -> float:
+    """Width of a line in points: the higher the rank, the thicker."""
+    if rank and len(ranks) > 1:
+        return 0.8 + 0.8 * (ranks.index(rank) / (len(ranks) - 1))
+    return 0.8 + 0.8 * 0.5
+
+
+def _draw_curve(
+    axes: Axes,
+    x: pd.Series,
+    times: pd.DataFrame,
+    look: tuple[str, str],
+    width: float,
+    is_merged: bool,
+) -> None:
+    low, middle, high = (times[name] for name in QUARTILES)
+    colour, marker = look
+    axes.errorbar(
+        x,
+        middle,
+        [middle - low, high - middle],
+        ls="--" if is_merged else "-",
+        elinewidth=0.7,
+        color=colour,
+        marker=marker,
+        ms=3,
+        lw=width,
+        mfc="white" if is_merged else colour,
+    )
+
+
+def _failure_lines(rows: pd.DataFrame, labels: dict[str, str]) -> list[str]:
+    """One line for each method and rank that failed: why, and the first size at which it did."""
+    first_size: dict[str, str] = {}
+    for row in rows[rows["status"] != "ok"].itertuples():
+        size = getattr(row, SIZE, float("nan"))
+        where = "" if pd.isna(size) else f" at {size:.0f} x {getattr(row, LENGTH):.0f} tokens"
+        name = style.curve_name(row.method, row.rank, labels)
+        first_size.setdefault(f"{name}: {style.status_text(row.status)}", where)
+    return [text + where for text, where in first_size.items()]
+
+
+def _set_axes(axes: Axes, rows: pd.DataFrame, along: str, unit: str) -> None:
     axes.set(xscale="log", yscale="log", ylabel=f"latency ({unit})")
     values = sorted(rows[along].dropna().unique())
     axes.set_xticks(values, [f"{value:.0f}" for value in values])
     axes.xaxis.set_minor_locator(NullLocator())
     low, high = axes.get_ylim()
-    subs = (1, 2, 5) if high / low < 100 else (1, 3) if high / low < 1000 else (1,)
+    if high / low < 100:
+        subs = (1, 2, 5)
+    elif high / low < 1000:
+        subs = (1, 3)
+    else:
+        subs = (1,)
     axes.yaxis.set_major_locator(LogLocator(10, subs=subs))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    fixed = rows[LENGTH if along == SIZE else SIZE].max()
-    axes.set_xlabel(
-        f"batch size (of {fixed:.0f} tokens)"
-        if along == SIZE
-        else f"tokens (batch size {fixed:.0f})"
-    )
+    fixed = rows[_other(along)].max()
+    if along == SIZE:
+        axes.set_xlabel(f"batch size (of {fixed:.0f} tokens)")
+    else:
+        axes.set_xlabel(f"tokens (batch size {fixed:.0f})")
 
 
-def _legend(figure: Figure, rows: pd.DataFrame, looks: list[Line2D]) -> None:
-    shown = [
-        (look, name)
-        for look, name in zip(looks, ("un-merged", "merged"), strict=True)
-        if _merged(rows).any()
-    ]
-    add_legend(figure, rows, shown, columns=2)
+def _legend(figure: Figure, rows: pd.DataFrame, both: list[Line2D]) -> None:
+    """A legend of un-merged and merged passes; with un-merged passes alone it is not needed."""
+    add_legend(figure, rows, both if _is_merged(rows).any() else [], columns=2)
 
 
-def add_legend(
-    figure: Figure, rows: pd.DataFrame, shown: list[tuple[object, str]], columns: int
-) -> None:
-    """What the looks mean, below what taints the rows."""
-    title = {"title": "\n".join(daggers(rows)), "title_fontsize": 8, "alignment": "left"}
-    if shown or title["title"]:
-        looks, names = [look for look, _ in shown], [name for _, name in shown]
-        figure.legend(
-            looks, names, loc="outside lower left", ncols=columns, handletextpad=0.4, **title
-        )
+# Dots ------------------------------------------------------------------------------------------
 
 
-def _dots(found: dict[tuple[str, str], pd.DataFrame], labels: dict[str, str]) -> Figure:
-    cells = {key: rows.drop_duplicates(["method", "rank"]) for key, rows in found.items()}
-    heights = [len(rows) + 0.2 for rows in cells.values()]
-    figure = style.canvas(WIDTH, sum(heights) * ROW + len(found) * AROUND + 0.5)
-    grid = figure.subplots(len(found), squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (key, rows) in zip(grid, found.items(), strict=True):
-        axes.set_title(" / ".join(key))
+def _draw_dots(
+    rows_by_panel: dict[tuple[str, str], pd.DataFrame], labels: dict[str, str]
+) -> Figure:
+    """One row for each method and rank, with a dot for the un-merged and for the merged pass."""
+    curves = {key: rows.drop_duplicates(["method", "rank"]) for key, rows in rows_by_panel.items()}
+    figure, panels = bars.panels(curves, foot=0.5)
+    for axes, rows in zip(panels, rows_by_panel.values(), strict=True):
         _panel_of_dots(axes, rows, labels)
-    dots = [
-        Line2D([], [], color="black", marker="o", ms=4.5, ls="", mfc=fill)
-        for fill in ("black", "white")
-    ]
-    _legend(figure, pd.concat(found.values()), dots)
+    look = {"color": "black", "marker": "o", "ms": 4.5, "ls": ""}
+    un_merged = Line2D([], [], mfc="black", label="un-merged", **look)
+    merged = Line2D([], [], mfc="white", label="merged", **look)
+    _legend(figure, pd.concat(rows_by_panel.values()), [un_merged, merged])
     return figure
 
 
 def _panel_of_dots(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
-    sound = rows["status"] == "ok"
-    one, unit = time_unit(rows["forward_latency_s"].median() if sound.any() else 1)
+    any_ok = (rows["status"] == "ok").any()
+    unit_seconds, unit = time_unit(rows["forward_latency_s"].median() if any_ok else 1)
     names = []
-    for place, ((method, rank), both) in enumerate(rows.groupby(["method", "rank"], sort=False)):
+    for place, ((method, rank), passes) in enumerate(rows.groupby(["method", "rank"], sort=False)):
         colour = style.look(method, labels)[0]
-        for row, merged in zip(both.itertuples(), _merged(both), strict=True):
-            if row.status != "ok":
-                axes.annotate(
-                    row.status.replace("_", " "),
-                    (0.02, place),
-                    xycoords=axes.get_yaxis_transform(),
-                    va="center_baseline",
-                )
-                continue
-            low, middle, high = (getattr(row, name) / one for name in LATENCY)
-            axes.plot([low, high], [place, place], color=colour, lw=0.9)
-            axes.plot(
-                middle,
-                place,
-                "o",
-                color=colour,
-                mfc="white" if merged else colour,
-                ms=4.5,
-                zorder=3,
-            )
-        names.append(style.name(method, rank, labels) + mark(both))
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.4, -0.6)
+        for row, is_merged in zip(passes.itertuples(), _is_merged(passes), strict=True):
+            _draw_dot(axes, place, row, unit_seconds, colour, is_merged)
+        dagger = DAGGER if is_tainted(passes).any() else ""
+        names.append(style.curve_name(method, rank, labels) + dagger)
+    style.rows_axis(axes, names, pad=6)
     axes.set_xlim(left=0)
-    axes.tick_params(axis="y", length=0, pad=6)
-    axes.grid(axis="y", visible=False)
-    size = (
-        f", batch {rows[SIZE].max():.0f} of {rows[LENGTH].max():.0f} tokens" if sound.any() else ""
-    )
+    size = ""
+    if any_ok:
+        size = f", batch {rows[SIZE].max():.0f} of {rows[LENGTH].max():.0f} tokens"
     axes.set_xlabel(f"latency ({unit}){size}")
+
+
+def _draw_dot(
+    axes: Axes, place: int, row: tuple, unit_seconds: float, colour: str, is_merged: bool
+) -> None:
+    """A median with its quartiles, or the status of a pass that failed."""
+    if row.status != "ok":
+        where = {"xycoords": axes.get_yaxis_transform(), "va": "center_baseline"}
+        axes.annotate(style.status_text(row.status), (0.02, place), **where)
+        return
+    low, middle, high = (getattr(row, name) / unit_seconds for name in QUARTILES)
+    axes.plot([low, high], [place, place], color=colour, lw=0.9)
+    fill = "white" if is_merged else colour
+    axes.plot(middle, place, "o", color=colour, mfc=fill, ms=4.5, zorder=3)

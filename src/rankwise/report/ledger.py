@@ -1,4 +1,4 @@
-"""Figure: what a training step holds at its peak, by kind, with the measured peak as a line."""
+"""Figure: the bytes of a training step at its peak, by kind, with the measured peak as a line."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -24,45 +24,37 @@ MEASURED = {"color": "black", "linewidth": 1.4}
 
 @style.styled
 def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
-    """One panel a model and dataset, from `tables["ledger"]`.
+    """Draw one panel for each model and dataset, from `ledger`.
 
     Raises:
-        ValueError: the table is empty.
+        ValueError: The table is empty.
     """
     table = tables["ledger"]
-    found = {key: rows.reset_index(drop=True) for key, rows in style.groups(table, labels).items()}
-    if not found:
+    rows_by_panel = style.by_panel(table, labels)
+    if not rows_by_panel:
         raise ValueError("ledger: no memory ledger: no cell of profile has the measurement ledger")
-    figure, grid = bars.panels(found, foot=0.9)
-    for axes, rows in zip(grid, found.values(), strict=True):
-        _panel(axes, rows, labels)
-    measured = "measured_peak_bytes" in table and table["measured_peak_bytes"].notna().any()
-    others = [Line2D([], [], label="measured peak", **MEASURED)] if measured else []
-    bars.legend(figure, PARTS, table, others)
+    figure, panels = bars.panels(rows_by_panel, foot=0.9)
+    for axes, rows in zip(panels, rows_by_panel.values(), strict=True):
+        _panel(axes, rows.reset_index(drop=True), labels)
+    handles = []
+    if "measured_peak_bytes" in table and table["measured_peak_bytes"].notna().any():
+        handles.append(Line2D([], [], label="measured peak", **MEASURED))
+    bars.legend(figure, PARTS, table, handles)
     return figure
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
-    highest = (
-        rows["peak_bytes"].max() if "peak_bytes" in rows and rows["peak_bytes"].notna().any() else 1
-    )
-    one, unit = style.unit(highest)
-    totals = bars.stack(axes, rows, PARTS, labels, per=one)
+    has_peak = "peak_bytes" in rows and rows["peak_bytes"].notna().any()
+    highest = rows["peak_bytes"].max() if has_peak else 1
+    unit_bytes, unit = style.byte_unit(highest)
+    totals = bars.stack(axes, rows, PARTS, labels, divisor=unit_bytes)
     for place, row in rows[rows["status"] == "ok"].iterrows():
-        bars.beside(
-            axes, place, max(totals[place], _measured(row) / one), style.number(totals[place])
-        )
-        if _measured(row):
-            axes.plot(
-                [_measured(row) / one] * 2,
-                [place - 0.42, place + 0.42],
-                solid_capstyle="butt",
-                **MEASURED,
-            )
-    axes.set_xlim(0, highest / one * 1.12)
+        measured = row.get("measured_peak_bytes")
+        measured = float(measured) / unit_bytes if pd.notna(measured) else 0.0
+        end = max(totals[place], measured)
+        bars.text_beside(axes, place, end, style.number(totals[place]))
+        if measured:
+            y = [place - 0.42, place + 0.42]
+            axes.plot([measured, measured], y, solid_capstyle="butt", **MEASURED)
+    axes.set_xlim(0, highest / unit_bytes * 1.12)
     axes.set_xlabel(f"bytes at the peak ({unit})")
-
-
-def _measured(row: pd.Series) -> float:
-    value = row.get("measured_peak_bytes")
-    return float(value) if pd.notna(value) else 0.0

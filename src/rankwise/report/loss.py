@@ -1,18 +1,18 @@
-"""Figure: loss on the selection slice by epoch, the mean over seeds in a band from the lowest to the highest seed."""
+"""Figure: loss on the selection slice by epoch, the mean and the range of the seeds."""
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rankwise.report import courses, style
+from rankwise.report import by_epoch, style
 
-LOSS = courses.Quantity("selection_loss_nats", "selection loss (nats)")
+LOSS = by_epoch.Quantity("selection_loss_nats", "selection loss (nats)")
 
 
 @style.styled
 def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
-    """Panels by model and dataset, from `tables["history"]`; runs that failed, from `["runs"]`, are named below.
+    """Draw panels by model and dataset, from `history`; failed runs, from `runs`, are named below.
 
     Raises:
-        ValueError: there is no history, at all or for a panel of the runs; names the cells.
+        ValueError: There is no history for the runs of a panel. The message names the cells.
     """
-    return courses.draw("loss", tables, labels, (LOSS,))
+    return by_epoch.draw("loss", tables, labels, (LOSS,))

@@ -1,6 +1,7 @@
-"""Figure: bytes of optimizer state by method and rank, with the saving against full fine-tuning with AdamW.
+"""Figure: bytes of optimizer state by method and rank, with the change against full AdamW.
 
-Dots on a logarithmic axis: the sizes span three orders of magnitude, and a bar's length would say nothing there.
+Dots on a logarithmic axis: the sizes span three orders of magnitude, and the length of a bar would
+mean nothing on such an axis.
 """
 
 import math
@@ -13,86 +14,74 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from rankwise.report import bars, style
 
-SIZE, SAVING = 52, 98  # points right of the panel where the two columns of numbers end
+REFERENCE = "full"
+SIZE_END, CHANGE_END = 52, 98  # points right of the panel at which the two columns of numbers end
 
 
 @style.styled
 def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
-    """One panel a model and dataset, from `tables["memory"]`.
+    """Draw one panel for each model and dataset, from `memory`.
 
     Raises:
-        ValueError: the table is empty.
+        ValueError: The table is empty.
     """
-    found = style.groups(tables["memory"], labels)
-    if not found:
+    rows_by_panel = style.by_panel(tables["memory"], labels)
+    if not rows_by_panel:
         raise ValueError("memory: no memory profile: no cell of profile has the measurement memory")
-    figure, grid = bars.panels(found, foot=0.25)
-    for axes, rows in zip(grid, found.values(), strict=True):
+    figure, panels = bars.panels(rows_by_panel, foot=0.25)
+    for axes, rows in zip(panels, rows_by_panel.values(), strict=True):
         _panel(axes, rows.reset_index(drop=True), labels)
-    _legend(figure, pd.concat(found.values()))
+    _legend(figure, pd.concat(rows_by_panel.values()))
     return figure
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
     sizes = rows["optimizer_state_bytes"].where(rows["status"] == "ok").astype(float)
     positive = sizes[sizes > 0]
-    one, unit = style.unit(math.sqrt(positive.min() * positive.max()) if len(positive) else 1)
-    full = sizes[(rows["method"] == "full") & (rows["rank"] == 0)]
-    _axis(axes, positive / one, unit)
+    middle = math.sqrt(positive.min() * positive.max()) if len(positive) else 1
+    unit_bytes, unit = style.byte_unit(middle)
+    references = sizes[(rows["method"] == REFERENCE) & (rows["rank"] == 0)]
+    _set_axis(axes, positive / unit_bytes, unit)
     for place, row in rows.iterrows():
         colour = style.look(row["method"], labels)[0]
-        _dot(axes, place, sizes[place] / one, colour, _is_measured(row))
-        if place and row["method"] != rows["method"][place - 1]:
-            axes.axhline(place - 0.5, color=style.GUIDE, linewidth=0.6)
+        _draw_dot(axes, place, sizes[place] / unit_bytes, colour, _is_measured(row))
         if row["status"] != "ok":
-            _beside(axes, place, row["status"].replace("_", " "), SAVING)
+            text = style.status_text(row["status"])
+            style.text_right_of_panel(axes, place, text, CHANGE_END)
             continue
-        _beside(axes, place, _label(sizes[place]), SIZE)
-        if len(full) and place != full.index[0]:
-            _beside(axes, place, _saving(sizes[place] / full.iloc[0]), SAVING)
-    if len(full):
-        _beside(axes, -1, f"vs {labels['full']}", SAVING)
-    axes.set_yticks(range(len(rows)), bars.names(rows, labels))
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+        style.text_right_of_panel(axes, place, _size_text(sizes[place]), SIZE_END)
+        if len(references) and place != references.index[0]:
+            text = _change_text(sizes[place] / references.iloc[0])
+            style.text_right_of_panel(axes, place, text, CHANGE_END)
+    if len(references):
+        style.text_right_of_panel(axes, -1, f"vs {labels[REFERENCE]}", CHANGE_END)
+    bars.separate_methods(axes, rows)
+    style.rows_axis(axes, bars.row_names(rows, labels), pad=6)
 
 
-def _beside(axes: Axes, place: int, text: str, right: float) -> None:
-    """Text that ends `right` points right of the panel."""
-    where = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
-    axes.annotate(
-        text,
-        (1, place),
-        (right, 0),
-        ha="right",
-        va="center_baseline",
-        annotation_clip=False,
-        **where,
-    )
-
-
-def _axis(axes: Axes, sizes: pd.Series, unit: str) -> None:
+def _set_axis(axes: Axes, sizes: pd.Series, unit: str) -> None:
     axes.set_xscale("log")
     low, high = (sizes.min(), sizes.max()) if len(sizes) else (1, 1)
     axes.set_xlim(low / 1.6, high * 1.6)
-    axes.xaxis.set_major_locator(
-        LogLocator(10, subs=(1,) if high / low > 100 else (1, 3) if high / low > 8 else (1, 2, 5))
-    )
+    if high / low > 100:
+        subs = (1,)
+    elif high / low > 8:
+        subs = (1, 3)
+    else:
+        subs = (1, 2, 5)
+    axes.xaxis.set_major_locator(LogLocator(10, subs=subs))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.set_xlabel(f"optimizer state ({unit}, log scale)")
-    axes.tick_params(axis="y", length=0, pad=6)
-    axes.grid(axis="y", visible=False)
 
 
-def _dot(axes: Axes, place: int, size: float, colour: str, measured: bool) -> None:
-    """A dot at `size`, filled if the bytes were also counted; at 0, which a log axis lacks, an arrow at the edge."""
-    look = {
-        "color": colour,
-        "markerfacecolor": colour if measured else "white",
-        "ms": 4.5,
-        "clip_on": False,
-        "zorder": 3,
-    }
+def _draw_dot(axes: Axes, place: int, size: float, colour: str, is_measured: bool) -> None:
+    """A dot at `size`, filled if the bytes were also counted after a real step.
+
+    A size of 0 has no place on a logarithmic axis; it is an arrow at the left edge.
+    """
+    fill = colour if is_measured else "white"
+    look = {"color": colour, "mfc": fill, "ms": 4.5, "clip_on": False, "zorder": 3}
     if size == 0:
         axes.plot(0, place, "<", transform=axes.get_yaxis_transform(), **look)
     elif size > 0:
@@ -103,28 +92,33 @@ def _is_measured(row: pd.Series) -> bool:
     return bool(pd.notna(row.get("measured_optimizer_state_bytes")))
 
 
-def _label(size: float) -> str:
-    """The size in its own unit, whatever the axis has."""
-    one, unit = style.unit(size)
-    return f"{style.number(size / one)} {unit}" if size else "0 B"
+def _size_text(size_bytes: float) -> str:
+    """The size in a unit that fits it, whatever unit the axis has."""
+    unit_bytes, unit = style.byte_unit(size_bytes)
+    return f"{style.number(size_bytes / unit_bytes)} {unit}" if size_bytes else "0 B"
 
 
-def _saving(share: float) -> str:
-    """The change against AdamW in percent; a saving that is not whole never reads 100."""
+def _change_text(share: float) -> str:
+    """The change against AdamW in percent; only a state of 0 bytes reads as a change by 100 %."""
     percent = 100 * (share - 1)
-    digits = 0 if share == 0 else 1 if abs(percent) < 99.95 or share > 1 else 3
+    if share == 0:
+        digits = 0
+    elif abs(percent) < 99.95 or share > 1:
+        digits = 1
+    else:
+        digits = 3
     sign = style.MINUS if percent < 0 else "+"
     return f"{sign}{abs(percent):.{digits}f} %"
 
 
 def _legend(figure: Figure, rows: pd.DataFrame) -> None:
-    measured = rows[rows["status"] == "ok"].apply(_is_measured, axis=1)
-    texts = {True: "predicted, and counted after a real step", False: "predicted from shapes"}
-    shown = [kind for kind in texts if (measured == kind).any()]
-    dots = [
-        Line2D([], [], color="black", marker="o", ms=4.5, ls="", mfc="black" if k else "white")
-        for k in shown
-    ]
-    figure.legend(
-        dots, [texts[kind] for kind in shown], loc="outside lower left", ncols=2, handletextpad=0.2
-    )
+    is_measured = rows[rows["status"] == "ok"].apply(_is_measured, axis=1)
+    handles = []
+    for measured, fill, text in (
+        (True, "black", "predicted, and counted after a real step"),
+        (False, "white", "predicted from shapes"),
+    ):
+        if (is_measured == measured).any():
+            dot = {"color": "black", "marker": "o", "ms": 4.5, "ls": "", "mfc": fill}
+            handles.append(Line2D([], [], label=text, **dot))
+    figure.legend(handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2)

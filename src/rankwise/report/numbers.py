@@ -1,8 +1,12 @@
-r"""results/numbers.json and numbers.tex: every number of the summary, and how many claims came to which verdict, by name.
+r"""results/numbers.json and numbers.tex: the numbers of a study by name, for use in a text.
 
-A name is `model/dataset/method/rN/column`, or `claims/verdict`. In LaTeX, after \input{numbers}:
+They hold every number of the summary, and how many claims have each verdict. A name is
+`model/dataset/method/rN/column` or `claims/verdict`. In LaTeX, after \input{numbers}:
+
     \rankwise{tiny/generated_reviews/lora/r8/accuracy_percent}
-with `/low` or `/high` after it for the ends of its 95 % interval, where it has one. An unknown name is an error of LaTeX.
+
+A number with a 95 % interval has its ends under the name followed by `/low` and `/high`. An unknown
+name is an error in LaTeX.
 """
 
 from collections.abc import Iterator
@@ -16,83 +20,113 @@ from rankwise.core.units import of_column, unit
 
 CURVE = ["model", "dataset", "method", "rank"]
 VERDICTS = ("reproduced", "not reproduced", "not comparable", "not yet run")
-COUNTED = {"n": "runs", "claims": "claims"}
-TEX = r"""% Made by Rankwise; numbers.json has the same with unit and runs. Use: \rankwise{NAME}
+COUNT_UNITS = {"n": "runs", "claims": "claims"}  # units of columns that count
+PREAMBLE = r"""% Made by Rankwise; numbers.json also has units and runs. Use: \rankwise{NAME}
 \makeatletter
 \newcommand{\rankwise}[1]{\ifcsname rankwise@#1\endcsname\csname rankwise@#1\endcsname
-  \else\PackageError{rankwise}{No number is called \detokenize{#1}}{numbers.json lists all names.}\fi}
+  \else\PackageError{rankwise}{No number is called \detokenize{#1}}%
+    {numbers.json lists all names.}\fi}
 \newcommand{\rankwise@number}[2]{\expandafter\def\csname rankwise@#1\endcsname{#2}}
 """
 
 
 def numbers(request: dict, output: Path) -> None:
-    """Write numbers.json at `output` and numbers.tex beside it, from the tables below the same folder."""
-    files = [Path(name).relative_to("results") for name in request["tables"]]
-    frames = {file.stem: tables.read(output.parent / file) for file in files}
-    found = {
-        **of_summary(frames.pop("summary"), frames, dict(request["labels"])),
-        **of_claims(frames.get("claims")),
-    }
-    result.write_json(output, found)
-    result.write_text(output.with_suffix(".tex"), latex(found))
+    """Write numbers.json at `output` and numbers.tex beside it.
+
+    The tables of the request are read from the folder of `output`.
+    """
+    frames = {}
+    for name in request["tables"]:
+        path = Path(name).relative_to("results")
+        frames[path.stem] = tables.read(output.parent / path)
+    summary, claims = frames.pop("summary"), frames.get("claims")
+    by_name = of_summary(summary, frames, dict(request["labels"])) | of_claims(claims)
+    result.write_json(output, by_name)
+    result.write_text(output.with_suffix(".tex"), latex(by_name))
+
+
+# By name ---------------------------------------------------------------------------------------
 
 
 def of_summary(
     summary: pd.DataFrame, frames: dict[str, pd.DataFrame], labels: dict[str, str]
 ) -> dict[str, dict]:
-    """Name -> value, text, unit, low and high (None without an interval) and the ids of the runs behind it.
+    """Every number of the summary, by name.
 
-    `frames` are the tables of results that the summary is made from, `labels` the methods' by name.
+    Args:
+        summary: the table, whose methods are labels.
+        frames: the tables of results that the summary is made from.
+        labels: the label of each method.
+
+    Returns:
+        Name -> value, text, unit, low and high (None without an interval) and the digests of the
+        runs that it is made from.
     """
-    methods = {label: method for method, label in labels.items()}
-    rows = summary.assign(method=summary["method"].map(lambda name: methods.get(name, name)))
-    found = {}
-    for row in rows.to_dict("records"):
-        key = {name: row[name] for name in CURVE}
-        for column in _measured(rows):
+    method_of_label = {label: method for method, label in labels.items()}
+    columns = _number_columns(summary)
+    by_name = {}
+    for row in summary.to_dict("records"):
+        row["method"] = method_of_label.get(row["method"], row["method"])
+        cell = {name: row[name] for name in CURVE}
+        prefix = f"{cell['model']}/{cell['dataset']}/{cell['method']}/r{cell['rank']:.0f}"
+        for column in columns:
             if pd.notna(row[column]):
-                ends = [
-                    None if pd.isna(end := row.get(name)) else end
-                    for name in tables.INTERVALS.get(column, (None, None))
-                ]
-                name = (
-                    f"{key['model']}/{key['dataset']}/{key['method']}/r{key['rank']:.0f}/{column}"
-                )
-                found[name] = _number(row[column], column, *ends, _runs(frames, key, column))
-    return found
+                low, high = _interval(row, column)
+                runs = _runs(frames, cell, column)
+                by_name[f"{prefix}/{column}"] = _entry(row[column], column, low, high, runs)
+    return by_name
 
 
-def _measured(frame: pd.DataFrame) -> list[str]:
-    """Columns of numbers, less the ends of intervals, which go with their middle."""
-    others = {*CURVE, *(end for ends in tables.INTERVALS.values() for end in ends)}
-    return [
-        name
-        for name in frame.columns
-        if name not in others and pd.api.types.is_numeric_dtype(frame[name])
-    ]
+def _number_columns(summary: pd.DataFrame) -> list[str]:
+    """Columns of numbers; the ends of intervals are left out, for they belong to their middle."""
+    left_out = set(CURVE)
+    for ends in tables.INTERVALS.values():
+        left_out.update(ends)
+    columns = [name for name in summary.columns if name not in left_out]
+    return [name for name in columns if pd.api.types.is_numeric_dtype(summary[name])]
 
 
-def _at(frame: pd.DataFrame, key: dict) -> pd.DataFrame:
-    return frame[(frame[list(key)] == list(key.values())).all(axis="columns")]
+def _interval(row: dict, column: str) -> tuple[float | None, float | None]:
+    """The ends of a number's interval, None where it has none."""
+    low_name, high_name = tables.INTERVALS.get(column, (None, None))
+    low, high = row.get(low_name), row.get(high_name)
+    return (None if pd.isna(low) else low), (None if pd.isna(high) else high)
 
 
-def _runs(frames: dict[str, pd.DataFrame], key: dict, column: str) -> list[str]:
-    """Ids of the runs that a number is made of: those that ended well, in the table that has its quantity."""
-    sources = {
-        name: list(frame.columns) for name, frame in frames.items() if "request_digest" in frame
-    }
-    rows = _at(frames[of_column(column, sources)], {**key, "status": "ok"})
-    return sorted(set(rows["request_digest"]))
+def _runs(frames: dict[str, pd.DataFrame], cell: dict, column: str) -> list[str]:
+    """Digests of the runs behind a number: the runs that ended well, in the table of its column."""
+    columns_by_table = {}
+    for name, frame in frames.items():
+        if "request_digest" in frame:
+            columns_by_table[name] = list(frame.columns)
+    table = frames[of_column(column, columns_by_table)]
+    key = {**cell, "status": "ok"}
+    is_own = (table[list(key)] == list(key.values())).all(axis="columns")
+    return sorted(set(table.loc[is_own, "request_digest"]))
 
 
-def _number(
+def of_claims(claims: pd.DataFrame | None) -> dict[str, dict]:
+    """How many claims there are, and how many have each verdict, by name."""
+    if claims is None:
+        return {}
+    counts = dict.fromkeys(VERDICTS, 0)
+    counts |= claims["verdict"].value_counts().to_dict()
+    counts["total"] = len(claims)
+    by_name = {}
+    for verdict, count in counts.items():
+        name = f"claims/{verdict.replace(' ', '_')}"
+        by_name[name] = _entry(count, "claims", None, None, [])
+    return by_name
+
+
+def _entry(
     value: float, column: str, low: float | None, high: float | None, runs: list[str]
 ) -> dict:
-    value = int(value) if float(value).is_integer() and unit(column) != "%" else float(value)
+    is_whole = float(value).is_integer() and unit(column) != "%"
     return {
-        "value": value,
+        "value": int(value) if is_whole else float(value),
         "text": text(value, column),
-        "unit": COUNTED.get(column) or unit(column),
+        "unit": COUNT_UNITS.get(column) or unit(column),
         "low": low,
         "high": high,
         "runs": runs,
@@ -100,47 +134,43 @@ def _number(
 
 
 def text(value: float, column: str) -> str:
-    """A number as a text shows it: two decimals of a per cent or a perplexity, else a whole number or four digits."""
+    """A number as a text shows it.
+
+    A percentage or a perplexity has two decimals; any other number is whole or has four
+    significant digits.
+    """
     if unit(column) == "%" or column.startswith("perplexity"):
         return f"{value:.2f}"
-    return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1e4 else f"{value:.4g}"
+    if float(value).is_integer() or abs(value) >= 1e4:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
 
 
-def of_claims(claims: pd.DataFrame | None) -> dict[str, dict]:
-    """How many claims there are, and of each verdict."""
-    if claims is None:
-        return {}
-    counts = {
-        **dict.fromkeys(VERDICTS, 0),
-        **claims["verdict"].value_counts().to_dict(),
-        "total": len(claims),
-    }
-    return {
-        f"claims/{verdict.replace(' ', '_')}": _number(count, "claims", None, None, [])
-        for verdict, count in counts.items()
-    }
+# LaTeX -----------------------------------------------------------------------------------------
 
 
-def latex(found: dict[str, dict]) -> str:
-    """A macro that looks a number up by name, and the numbers."""
-    return f"{TEX}{''.join(_macros(found))}\\makeatother\n"
+def latex(by_name: dict[str, dict]) -> str:
+    r"""The macro `\rankwise`, which looks a number up by its name, and the numbers."""
+    return f"{PREAMBLE}{''.join(_macros(by_name))}\\makeatother\n"
 
 
-def _macros(found: dict[str, dict]) -> Iterator[str]:
-    for name, one in sorted(found.items()):
+def _macros(by_name: dict[str, dict]) -> Iterator[str]:
+    """One line for each number and for each end of an interval."""
+    for name, entry in sorted(by_name.items()):
+        yield _macro(name, entry["text"])
         column = name.rpartition("/")[2]
-        ends = {
-            f"{name}/{end}": text(one[end], column)
-            for end in ("low", "high")
-            if one[end] is not None
-        }
-        for key, shown in {name: one["text"], **ends}.items():
-            yield f"\\rankwise@number{{{key}}}{{{_tex(shown)}}}\n"
+        for end in ("low", "high"):
+            if entry[end] is not None:
+                yield _macro(f"{name}/{end}", text(entry[end], column))
 
 
-def _tex(shown: str) -> str:
-    """A minus and a power of ten as mathematics."""
-    mantissa, power, exponent = shown.partition("e")
-    if not power:
+def _macro(name: str, shown: str) -> str:
+    return f"\\rankwise@number{{{name}}}{{{_math(shown)}}}\n"
+
+
+def _math(shown: str) -> str:
+    """The text of a number, with a minus sign or a power of ten as mathematics."""
+    mantissa, has_power, exponent = shown.partition("e")
+    if not has_power:
         return shown.replace("-", r"\ensuremath{-}")
     return rf"\ensuremath{{{mantissa}\times10^{{{int(exponent)}}}}}"

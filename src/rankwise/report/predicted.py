@@ -1,76 +1,72 @@
-"""Figure: measured peaks of memory against the predicted ones, and by how much they differ."""
+"""Figure: how far the measured peaks of memory are from the predicted ones."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rankwise.report import placing, style
+from rankwise.report import label_placement, style
+from rankwise.report.label_placement import Mark
 
-LIMIT = 2  # percent: what a ledger may leave unexplained
-FEW, NAMED = 6, 4  # cells that are all named; of more, those furthest off
+LIMIT = 2  # percent of the peak that a memory ledger may leave unexplained
+ALL_NAMED = 6  # up to so many cells are all named
+WORST_NAMED = 4  # of more cells, so many of the worst are named
+VISIBLE = 0.05  # percent: a cell that is off by less is never named as one of the worst
 
 
 @style.styled
 def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
-    """One panel for all cells of `tables["ledger"]` that were measured: the residual in percent against the measured peak.
+    """Draw one panel for all measured cells of `ledger`.
+
+    It shows the residual (measured less predicted, in percent) against the measured peak.
 
     Raises:
-        ValueError: no cell was measured.
+        ValueError: No cell was measured.
     """
     table = tables["ledger"]
     if "measured_peak_bytes" not in table or not table["measured_peak_bytes"].notna().any():
         raise ValueError(
-            "predicted: no ledger was measured; set `measured: true` in a profile grid whose device is there"
+            "predicted: no memory ledger was measured; set `measured: true` in a grid of profile "
+            "and run it on a machine that has its device"
         )
     rows = style.ordered(table[table["measured_peak_bytes"].notna()], labels)
-    figure = style.canvas(4.6, 3.0)
+    unit_bytes, unit = style.byte_unit(rows["measured_peak_bytes"].median())
+    rows = rows.assign(
+        x=rows["measured_peak_bytes"].astype(float) / unit_bytes,
+        residual=100 * rows["residual_fraction"].astype(float),
+    )
+    figure = style.empty_figure(4.6, 3.0)
     axes = figure.subplots()
-    one, unit = style.unit(rows["measured_peak_bytes"].median())
-    share = 100 * rows["residual_fraction"].astype(float)
     axes.axhspan(-LIMIT, LIMIT, color=style.GUIDE, alpha=0.5, linewidth=0)
     axes.axhline(0, color="black", linewidth=0.6)
-    for (method, *_), some in rows.groupby(["method"], sort=False):
+    for method, cells in rows.groupby("method", sort=False):
         colour, marker = style.look(method, labels)
-        x = some["measured_peak_bytes"].astype(float) / one
-        axes.plot(
-            x,
-            share[some.index],
-            marker,
-            color=colour,
-            ms=4,
-            ls="",
-            mfc="none" if marker != "o" else colour,
-        )
+        fill = colour if marker == "o" else "none"
+        axes.plot(cells["x"], cells["residual"], marker, color=colour, ms=4, ls="", mfc=fill)
     axes.set_xlabel(f"measured peak ({unit})")
     axes.set_ylabel("measured less predicted (%)")
-    reach = max(2.4, 1.2 * share.abs().max())
+    distance = rows["residual"].abs()
+    reach = max(2.4, 1.2 * distance.max())
     axes.set_ylim(-reach, reach)
-    axes.set_title(f"{len(rows)} cells, {(share.abs() <= LIMIT).sum()} within {LIMIT} %")
-    _name(
-        figure,
-        axes,
-        rows.assign(share=share, x=rows["measured_peak_bytes"].astype(float) / one),
-        labels,
-    )
+    axes.set_title(f"{len(rows)} cells, {(distance <= LIMIT).sum()} within {LIMIT} %")
+    _name_cells(figure, axes, rows, labels)
     return figure
 
 
-def _name(figure: Figure, axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
-    """Name the cells, or of many those that are furthest off, if they are off at all, beside marks and the line at zero."""
-    worst = (
-        rows[rows["share"].abs() > 0.05].sort_values("share", key=abs, ascending=False).head(NAMED)
-    )
-    named = rows if len(rows) <= FEW else worst
+def _name_cells(figure: Figure, axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
+    """Name the cells, or of many cells the worst; labels avoid the marks and the line at zero."""
+    if len(rows) <= ALL_NAMED:
+        named = rows
+    else:
+        visible = rows[rows["residual"].abs() > VISIBLE]
+        named = visible.sort_values("residual", key=abs, ascending=False).head(WORST_NAMED)
     figure.draw_without_rendering()
-    pixels = [
-        (
-            *axes.transData.transform((row.x, row.share)),
-            style.name(row.method, row.rank, labels),
-            style.ink(style.look(row.method, labels)[0]),
-        )
-        for row in named.itertuples()
-    ]
-    marks = [axes.transData.transform((row.x, row.share)) for row in rows.itertuples()]
-    line = [axes.transData.transform((x, 0)) for x in np.linspace(*axes.get_xlim(), 60)]
-    placing.place(axes, pixels, [*marks, *line])
+    to_pixels = axes.transData.transform
+    marks = []
+    for row in named.itertuples():
+        name = style.curve_name(row.method, row.rank, labels)
+        ink = style.ink(style.look(row.method, labels)[0])
+        marks.append(Mark(*to_pixels((row.x, row.residual)), name, ink))
+    avoid = [to_pixels((row.x, row.residual)) for row in rows.itertuples()]
+    avoid += [to_pixels((x, 0)) for x in np.linspace(*axes.get_xlim(), 60)]
+    label_placement.place_labels(axes, marks, avoid)

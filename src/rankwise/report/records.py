@@ -1,8 +1,12 @@
-"""What a study's results say about themselves, taken together: how many ended how, where they ran, how long, how much disk."""
+"""What the results of a study say together: statuses, devices, environments, hours and disk space.
+
+A record is a result file as a dictionary, with its `measurement` and `path` added.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -11,182 +15,219 @@ from rankwise.core import result
 from rankwise.study.plan import FOLDERS, MEASUREMENTS, Plan
 
 UNKNOWN = "not recorded"
-TIMES = ("train_time_s", "evaluation_time_s")  # of a run's cost: what adds up to its time
+CURVE = ("model", "dataset", "method", "rank")
 
 
-def read(plan: Plan, root: Path) -> list[dict]:
-    """Every result of the study, with its `measurement` and `path`.
+class Hours(NamedTuple):
+    """Wall-clock hours of the jobs on one device.
+
+    Attributes:
+        hours: their sum over the jobs that record their time.
+        timed: how many jobs record their time.
+        jobs: how many jobs there are.
+    """
+
+    hours: float
+    timed: int
+    jobs: int
+
+
+class Records:
+    """A study with everything that a page about it is made from.
+
+    Attributes:
+        request: the request of the page.
+        plan: the study's plan.
+        frames: tables of findings by name, as far as the study has them.
+        results: the records of all results.
+        runs: the records of training runs.
+        seeds: the random seeds of the training runs, sorted.
+        inputs: the records of the prepared inputs that exist, by (kind, name).
+        disk: bytes on disk of `inputs` and `results`.
+    """
+
+    def __init__(self, request: dict, plan: Plan, root: Path, frames: dict[str, pd.DataFrame]):
+        self.request, self.plan, self.frames = request, plan, frames
+        self.results = read_results(plan, root)
+        self.runs = [record for record in self.results if record["measurement"] == "train"]
+        self.seeds = sorted({cell.seed for cell in plan.cells("train")})
+        self.inputs = read_inputs(plan, root)
+        self.disk = disk_bytes(plan, root)
+
+    def used(self, kind: str) -> dict[str, dict]:
+        """Entries of the study's models, datasets or methods, by name."""
+        return self.request[kind]
+
+    def unlicensed(self, kind: str) -> list[str]:
+        """Names of the models or datasets whose entry names no licence."""
+        return [name for name, entry in self.used(kind).items() if "licence" not in entry]
+
+    def runs_by_curve(self) -> dict[tuple, list[dict]]:
+        """The training runs of each (model, dataset, method, rank)."""
+        by_curve: dict[tuple, list[dict]] = {}
+        for record in self.runs:
+            cell = record["request"]["cell"]
+            curve = tuple(cell[name] for name in CURVE)
+            by_curve.setdefault(curve, []).append(record)
+        return by_curve
+
+
+# Reading ---------------------------------------------------------------------------------------
+
+
+def read_results(plan: Plan, root: Path) -> list[dict]:
+    """The records of all results of the study.
 
     Raises:
-        StaleResult: a result answers another request than the planned one.
+        StaleResult: A result answers another request than the planned one.
     """
-    found = []
+    records = []
     for measurement in (*FOLDERS, *MEASUREMENTS):
         for cell in plan.cells(measurement):
             path = plan.path(measurement, cell)
-            one = result.read(root / path)
-            if one["request"] != plan.request(measurement, cell):
+            content = result.read(root / path)
+            if content["request"] != plan.request(measurement, cell):
                 raise StaleResult(
                     f"{path} answers another request than the planned one; run snakemake again"
                 )
-            found.append({**one, "measurement": measurement, "path": path})
-    return found
+            records.append({**content, "measurement": measurement, "path": path})
+    return records
 
 
-def inputs(plan: Plan, root: Path) -> dict[tuple[str, str], dict]:
-    """(kind, name) -> what prepared the input, for those that lie there: they may be deleted once nothing reads them."""
-    paths = {(kind, name): root / plan.input_path(kind, name) for kind, name in plan.inputs()}
-    return {key: result.read(path) for key, path in paths.items() if path.is_file()}
+def read_inputs(plan: Plan, root: Path) -> dict[tuple[str, str], dict]:
+    """The records of prepared inputs by (kind, name).
+
+    An input may be deleted once nothing reads it any more; then it is left out.
+    """
+    records = {}
+    for kind, name in plan.inputs():
+        path = root / plan.input_path(kind, name)
+        if path.is_file():
+            records[kind, name] = result.read(path)
+    return records
 
 
-def statuses(results: list[dict]) -> dict[str, Counter]:
-    """Measurement -> how many of its results have each status."""
-    names = dict.fromkeys(one["measurement"] for one in results)
+def disk_bytes(plan: Plan, root: Path) -> dict[str, int]:
+    """Bytes on disk of the study's prepared `inputs` and of its `results`."""
+    inputs = 0
+    for kind, name in plan.inputs():
+        folder = (root / plan.input_path(kind, name)).parent
+        inputs += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    results = 0
+    for measurement in (*FOLDERS, *MEASUREMENTS):
+        for cell in plan.cells(measurement):
+            results += (root / plan.path(measurement, cell)).stat().st_size
+    return {"inputs": inputs, "results": results}
+
+
+# Summaries -------------------------------------------------------------------------------------
+
+
+def status_counts(records: list[dict]) -> dict[str, Counter]:
+    """For each measurement, how many of its results have each status."""
+    counts: dict[str, Counter] = {}
+    for record in records:
+        counts.setdefault(record["measurement"], Counter())[record["status"]] += 1
+    return counts
+
+
+def device_of(record: dict) -> str:
+    """The device that a job ran on.
+
+    A job that predicts from shapes runs on the CPU, even if it predicts for a GPU.
+    """
+    predicts = record["measurement"] == "fits" or record["request"].get("measured") is False
+    if predicts:
+        return "cpu"
+    return record.get("device") or record["request"].get("device", "cpu")
+
+
+def device_names(records: list[dict]) -> dict[str, list[str]]:
+    """Devices that jobs ran on, with the names that the results record for them, if any."""
+    names: dict[str, list[str]] = {}
+    for record in records:
+        own = names.setdefault(device_of(record), [])
+        for part in (record.get("cost", {}), *record.get("rows", [])):
+            if "device_name" in part and part["device_name"] not in own:
+                own.append(part["device_name"])
+    return names
+
+
+def environments(records: list[dict]) -> list[tuple[dict, int]]:
+    """Each environment that results were made in, with its lock, and how many were."""
+    distinct: list[dict] = []
+    counts: list[int] = []
+    for record in records:
+        environment = place(record)
+        if environment in distinct:
+            counts[distinct.index(environment)] += 1
+        else:
+            distinct.append(environment)
+            counts.append(1)
+    return list(zip(distinct, counts, strict=True))
+
+
+def hours_by_device(records: list[dict]) -> dict[str, Hours]:
+    """Wall-clock hours of the jobs on each device: training and evaluation."""
+    times: dict[str, list[float]] = {}
+    job_counts: Counter = Counter()
+    for record in records:
+        device, cost = device_of(record), record.get("cost", {})
+        job_counts[device] += 1
+        own_times = times.setdefault(device, [])
+        if "train_time_s" in cost:
+            own_times.append(cost["train_time_s"] + cost.get("evaluation_time_s", 0))
     return {
-        name: Counter(one["status"] for one in results if one["measurement"] == name)
-        for name in names
+        device: Hours(sum(seconds) / 3600, len(seconds), job_counts[device])
+        for device, seconds in times.items()
     }
 
 
-def device(one: dict) -> str:
-    """Where a job ran: what predicts a GPU from shapes runs on the CPU."""
-    asked = one.get("device") or one["request"].get("device", "cpu")
-    from_shapes = one["measurement"] == "fits" or one["request"].get("measured") is False
-    return "cpu" if from_shapes else asked
-
-
-def device_names(results: list[dict]) -> dict[str, list[str]]:
-    """Device that jobs ran on -> its names, where some result has one."""
-    found = {device(one): {} for one in results}
-    for one in results:
-        for part in (one.get("cost", {}), *one.get("rows", [])):
-            if "device_name" in part:
-                found[device(one)][part["device_name"]] = None
-    return {name: list(names) for name, names in found.items()}
-
-
-def environments(results: list[dict]) -> list[tuple[dict, int]]:
-    """Each environment that results were made in, with its lock, and how many were."""
-    found: list[tuple[dict, int]] = []
-    for one in results:
-        where = place(one)
-        number = next((i for i, (known, _) in enumerate(found) if known == where), None)
-        if number is None:
-            found.append((where, 1))
-        else:
-            found[number] = (where, found[number][1] + 1)
-    return found
-
-
-def hours(results: list[dict]) -> dict[str, tuple[float, int, int]]:
-    """Device -> (hours of wall clock on it, how many results record their time, how many there are)."""
-    found = {}
-    for name in dict.fromkeys(map(device, results)):
-        here = [one.get("cost", {}) for one in results if device(one) == name]
-        timed = [
-            sum(cost.get(time, 0) for time in TIMES) for cost in here if "train_time_s" in cost
-        ]
-        found[name] = (sum(timed) / 3600, len(timed), len(here))
-    return found
-
-
-def peak_bytes(results: list[dict]) -> float | None:
-    """The largest peak that a training run's allocator recorded, if any did."""
+def peak_bytes(records: list[dict]) -> float | None:
+    """The largest peak that the allocator of a training run recorded, if any did."""
+    costs = [record.get("cost", {}) for record in records]
     return max(
-        (
-            one["cost"]["peak_allocated_bytes"]
-            for one in results
-            if "peak_allocated_bytes" in one.get("cost", {})
-        ),
+        (cost["peak_allocated_bytes"] for cost in costs if "peak_allocated_bytes" in cost),
         default=None,
     )
 
 
-def disk_bytes(plan: Plan, root: Path) -> dict[str, int]:
-    """What the study's prepared inputs and results take on disk."""
-    folders = [(root / plan.input_path(kind, name)).parent for kind, name in plan.inputs()]
-    cells = [
-        root / plan.path(kind, cell)
-        for kind in (*FOLDERS, *MEASUREMENTS)
-        for cell in plan.cells(kind)
-    ]
-    there = [
-        file
-        for folder in folders
-        if folder.is_dir()
-        for file in folder.rglob("*")
-        if file.is_file()
-    ]
-    return {
-        "inputs": sum(file.stat().st_size for file in there),
-        "results": sum(file.stat().st_size for file in cells),
-    }
-
-
-class Records:
-    """A study, its results, its prepared inputs and the tables of its findings: all that a page about them is made from."""
-
-    def __init__(self, request: dict, plan: Plan, root: Path, frames: dict[str, pd.DataFrame]):
-        self.request, self.plan, self.frames = request, plan, frames
-        self.results, self.inputs = read(plan, root), inputs(plan, root)
-        self.disk = disk_bytes(plan, root)
-        self.runs = [one for one in self.results if one["measurement"] == "train"]
-        self.seeds = sorted({cell.seed for cell in plan.cells("train")})
-
-    def used(self, kind: str) -> dict[str, dict]:
-        """Name -> entry of the models, datasets or methods of the study."""
-        return self.request[kind]
-
-    def unlicensed(self, kind: str) -> list[str]:
-        """Names of those without a licence in the configuration."""
-        return [name for name, entry in self.used(kind).items() if "licence" not in entry]
-
-    def curves(self) -> dict[tuple, list[dict]]:
-        """(model, dataset, method, rank) -> its training runs."""
-        cells = [one["request"]["cell"] for one in self.runs]
-        keys = [
-            tuple(cell[name] for name in ("model", "dataset", "method", "rank")) for cell in cells
-        ]
-        return {
-            key: [one for one, own in zip(self.runs, keys, strict=True) if own == key]
-            for key in dict.fromkeys(keys)
-        }
+# Texts -----------------------------------------------------------------------------------------
 
 
 def source(entry: dict) -> str:
-    """Where a model or dataset comes from, as its entry says: revision, SHA-256 or seed."""
-    where = entry.get("weights", entry)
-    if "hub" in where:
-        hub = (
-            where["hub"]
-            if isinstance(where["hub"], dict)
-            else {"repo": where["hub"], "revision": where["revision"]}
-        )
+    """Where a model or dataset comes from: a hub's revision, files' SHA-256, or a random seed."""
+    weights = entry.get("weights", entry)
+    if "hub" in weights:
+        hub = weights["hub"]
+        if not isinstance(hub, dict):
+            hub = {"repo": hub, "revision": weights["revision"]}
         return f"hub, {hub['repo']} at {hub['revision']}"
-    if "files" in where:
-        folder = where["files"] if isinstance(where["files"], str) else where["files"]["folder"]
-        sums = [
-            where.get("sha256"),
-            *(split.get("sha256") for split in entry.get("splits", {}).values()),
-        ]
-        return (
-            f"files in {folder}, SHA-256 {', '.join(dict.fromkeys(filter(None, sums))) or UNKNOWN}"
-        )
+    if "files" in weights:
+        files = weights["files"]
+        folder = files if isinstance(files, str) else files["folder"]
+        checksums = [weights.get("sha256")]
+        checksums += [split.get("sha256") for split in entry.get("splits", {}).values()]
+        known = dict.fromkeys(checksum for checksum in checksums if checksum)
+        return f"files in {folder}, SHA-256 {listed(known)}"
     if "generated" in entry:
         return f"generated, {entry['generated']['kind']}, seed {entry['generated']['seed']}"
-    return (
-        f"pre-trained here on {where['pretrain']['dataset']}"
-        if "pretrain" in where
-        else "shapes only, no weights"
-    )
+    if "pretrain" in weights:
+        return f"pre-trained here on {weights['pretrain']['dataset']}"
+    return "shapes only, no weights"
 
 
 def table(heads: tuple[str, ...], rows: Iterable[tuple]) -> list[str]:
-    """A pipe table, and the empty line after it."""
-    texts = [[str(value).replace("|", r"\|").replace("\n", " ") for value in row] for row in rows]
-    return [*(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *texts]), ""]
+    """The lines of a Markdown table, and the empty line after it."""
+    lines = [heads, ["---"] * len(heads)]
+    lines += [_escaped(row) for row in rows]
+    return [*(f"| {' | '.join(line)} |" for line in lines), ""]
+
+
+def _escaped(row: tuple) -> list[str]:
+    return [str(value).replace("|", r"\|").replace("\n", " ") for value in row]
 
 
 def listed(values: Iterable[object], none: str = UNKNOWN) -> str:
-    """`a, b, c`."""
+    """`a, b, c`, or the text `none` without values."""
     return ", ".join(map(str, values)) or none

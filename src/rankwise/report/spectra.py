@@ -1,25 +1,27 @@
-"""Figure: sparsity and effective ranks by epoch, of the methods that have them."""
+"""Figure: sparsity and effective ranks by epoch, for the methods that report them."""
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rankwise.report import courses, style
+from rankwise.report import by_epoch, style
 
 QUANTITIES = (
-    courses.Quantity("sparsity_fraction", "zeros in the factors (%)", factor=100, common=False),
-    courses.Quantity("product_effective_rank", "effective rank of B A", common=False),
-    courses.Quantity("effective_rank", "basis vectors in use", common=False),
+    by_epoch.Quantity("sparsity_fraction", "zeros in the factors (%)", factor=100, common=False),
+    by_epoch.Quantity("product_effective_rank", "effective rank of B A", common=False),
+    by_epoch.Quantity("effective_rank", "basis vectors in use", common=False),
 )
 
 
 @style.styled
 def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
-    """Panels by model, dataset and quantity, from `tables["history"]`; runs that failed, from `["runs"]`, are named below.
+    """Draw panels by model, dataset and quantity, from `history`; failed runs are named below.
 
-    The effective rank of B A is e to the entropy of its normalised singular values, the mean over layers; basis vectors in use
-    are those that an adaptive projected optimizer keeps, the mean over matrices.
+    The effective rank of B A is e to the power of the entropy of its normalised singular values
+    (Roy and Vetterli 2007), averaged over layers. The basis vectors in use are the ones that an
+    adaptive projected optimizer keeps, averaged over matrices.
 
     Raises:
-        ValueError: there is no history, at all or for a panel of the runs, or none with any of the three; names the cells.
+        ValueError: There is no history for the runs of a panel, or none with any of the three
+            quantities. The message names the cells.
     """
-    return courses.draw("spectra", tables, labels, QUANTITIES)
+    return by_epoch.draw("spectra", tables, labels, QUANTITIES)

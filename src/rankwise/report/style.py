@@ -1,6 +1,9 @@
-"""What every figure shares: colours, names, units, panels, and files whose bytes are the same each time.
+"""What all figures share: colours, markers, names, units, panel grids and files.
 
-Colours: Okabe and Ito, Color Universal Design, 2008, without the yellow, which white paper swallows.
+The files of a figure have the same bytes each time that it is drawn from the same tables.
+
+Colours: Okabe and Ito, Color Universal Design, 2008, without the yellow, which is too pale on white
+paper.
 """
 
 import os
@@ -15,7 +18,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 COLOURS = ("#7F7F7F", "#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
-MARKERS = "osD^vPX<>ph*"  # the next one each time that the colours are used up
+MARKERS = "osD^vPX<>ph*"  # the next marker is used each time that the colours are used up
+# Line styles from the fullest line to the thinnest: (offset, (points on, points off, ...)).
 DASHES = (
     "-",
     (0, (6, 1.2)),
@@ -23,166 +27,301 @@ DASHES = (
     (0, (1, 1)),
     (0, (5, 1.5, 1, 1.5)),
     (0, (1, 2.5)),
-)  # fuller to thinner lines
-GUIDE = "#D9D9D9"
-FRONT = "#CFCFCF"
+)
+GUIDE = "#D9D9D9"  # separators and reference bands
+FRONT = "#CFCFCF"  # Pareto fronts
 RC = {
-    "font.family": "DejaVu Sans", "font.size": 8, "axes.labelsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 8,
-    "legend.fontsize": 8, "legend.frameon": False, "axes.titlesize": 9, "axes.titleweight": "bold",
-    "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
-    "axes.edgecolor": "#4D4D4D", "axes.grid": True, "axes.axisbelow": True, "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "figure.constrained_layout.use": True,
-    "svg.fonttype": "path", "svg.hashsalt": "rankwise", "pdf.fonttype": 42, "hatch.linewidth": 0.5,
-}  # fmt: skip
-styled = matplotlib.rc_context(RC)  # decorates a `draw`
-UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": "#4D4D4D",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "path",  # an SVG looks the same on a computer without the font
+    "svg.hashsalt": "rankwise",  # without it, the ids in an SVG are random
+    "pdf.fonttype": 42,  # TrueType: the text of a PDF can be searched and copied
+    "hatch.linewidth": 0.5,
+}
+styled = matplotlib.rc_context(RC)  # a decorator for every `draw`
+BYTE_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 MINUS = "\N{MINUS SIGN}"
 ONE_SEED = "one seed: no interval"
-COLUMN = 3.4  # inches: the width of a panel, and of a paper's column
-TITLE = 36  # letters that fit above such a panel
-NAMED = 3  # curves that a note names; of more it gives the number
+COLUMN_WIDTH = 3.4  # inches: the width of a panel, and of a column of a paper
+TITLE_LETTERS = 36  # letters that fit above a panel of that width
+MAX_NAMED = 3  # a note names at most so many curves; of more curves it gives the number
+MIN_CONTRAST = 4.5  # of text on white: WCAG 2.2, success criterion 1.4.3
+
+
+# Colours and line styles -----------------------------------------------------------------------
 
 
 def look(method: str, labels: dict[str, str]) -> tuple[str, str]:
-    """Colour and marker of a method: its place among all methods decides, so a figure never recolours one."""
+    """Colour and marker of a method.
+
+    They follow from the method's place among all configured methods, so that a method has the same
+    colour in every figure of every study.
+    """
     turn, place = divmod(list(labels).index(method), len(COLOURS))
     return COLOURS[place], MARKERS[turn % len(MARKERS)]
 
 
 def dash(method: str, labels: dict[str, str]) -> object:
-    """Line style of a method where its rank needs none: another each time that the colours are used up."""
+    """Line style of a method: the next one each time that the colours are used up.
+
+    For figures in which the line style does not stand for the rank.
+    """
     return DASHES[list(labels).index(method) // len(COLOURS) % len(DASHES)]
 
 
+def rank_dashes(ranks: Iterable[int]) -> dict[int, object]:
+    """Line style of each rank: the higher the rank, the fuller the line. Rank 0 has a full line."""
+    descending = sorted(set(ranks) - {0}, reverse=True)
+    dashes: dict[int, object] = {0: "-"}
+    for place, rank in enumerate(descending):
+        dashes[rank] = DASHES[place % len(DASHES)]
+    return dashes
+
+
 def ink(colour: str) -> tuple[float, float, float]:
-    """The colour, darkened until text in it has a contrast of 4.5 on white."""
+    """The colour, darkened until text in it is readable on white."""
     rgb = to_rgb(colour)
-    while 1.05 / (_luminance(rgb) + 0.05) < 4.5:
+    while 1.05 / (_luminance(rgb) + 0.05) < MIN_CONTRAST:
         rgb = tuple(part * 0.95 for part in rgb)
     return rgb
 
 
 def _luminance(rgb: tuple[float, float, float]) -> float:
-    linear = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in rgb)
-    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    """Relative luminance of an sRGB colour, as WCAG 2.2 defines it."""
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in rgb
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+# Names and numbers -----------------------------------------------------------------------------
 
 
 def rank_name(rank: int) -> str:
-    """`r=8`, or nothing at rank 0, which is no rank."""
+    """`r=8`, or an empty text for rank 0, which stands for a method without a rank."""
     return f"r={rank:.0f}" if rank else ""
 
 
-def name(method: str, rank: int, labels: dict[str, str]) -> str:
-    """A curve's name, as in `LoRA (q, k, v) r=8`."""
+def curve_name(method: str, rank: int, labels: dict[str, str]) -> str:
+    """Name of a curve (a method at a rank), such as `LoRA (q, k, v) r=8`."""
     return f"{labels[method]} {rank_name(rank)}".strip()
 
 
-def ordered(frame: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
-    """Rows by method, in the order of `labels`, then by rank; otherwise as they were."""
-    place = frame["method"].map({method: i for i, method in enumerate(labels)})
-    return (
-        frame.assign(place=place)
-        .sort_values(["place", "rank"], kind="stable")
-        .drop(columns="place")
-    )
-
-
-def groups(frame: pd.DataFrame, labels: dict[str, str]) -> dict[tuple[str, str], pd.DataFrame]:
-    """Rows of each panel, ordered; the panels, (model, dataset), in the order of first appearance."""
-    return {
-        key: ordered(rows, labels) for key, rows in frame.groupby(["model", "dataset"], sort=False)
-    }
-
-
-def cells(frame: pd.DataFrame) -> str:
-    """The rows' cells for a message, each once: `tiny/sst2/lora/r2, ...`."""
-    found = (
+def cell_names(frame: pd.DataFrame) -> str:
+    """The cells of the rows for a message, each once: `tiny/sst2/lora/r2, ...`."""
+    names = (
         f"{row.model}/{row.dataset}/{row.method}/r{row.rank:.0f}" for row in frame.itertuples()
     )
-    return ", ".join(dict.fromkeys(found))
+    return ", ".join(dict.fromkeys(names))
 
 
-def failed(runs: pd.DataFrame, labels: dict[str, str]) -> list[str]:
-    """A line for each curve of which runs are missing, and why: `LoRA r=8: diverged, seed 0, 2`."""
-    bad = runs[runs["status"] != "ok"] if "status" in runs else runs.iloc[:0]
-    seeds = bad.groupby(["method", "rank", "status"], sort=False)["seed"].agg(
-        lambda seed: ", ".join(f"{s:.0f}" for s in seed)
-    )
-    return [
-        f"{name(m, rank, labels)}: {why.replace('_', ' ')}, seed {some}"
-        for (m, rank, why), some in seeds.items()
-    ]
+def status_text(status: str) -> str:
+    """A status in words: `out of memory`."""
+    return status.replace("_", " ")
 
 
-def one_seed(names: list[str], curves: int) -> list[str]:
-    """A line on those of `curves` curves that have one seed, called `names`, and so no interval; none if all have more."""
-    if not names or len(names) == curves:
-        return [ONE_SEED] * bool(names)
-    return [
-        f"{', '.join(names) if len(names) <= NAMED else f'{len(names)} of {curves} curves'}, {ONE_SEED}"
-    ]
+def failed_counts(status: pd.Series) -> str:
+    """What became of the failed runs of a curve: `diverged`, `1 of 3 diverged`, or nothing."""
+    failed = status[status != "ok"]
+    texts = []
+    for name, count in failed.value_counts(sort=False).items():
+        share = f"{count} of {len(status)} " if count < len(status) else ""
+        texts.append(f"{share}{status_text(name)}")
+    return ", ".join(texts)
 
 
-def unit(size_bytes: float) -> tuple[int, str]:
-    """The largest binary unit that is no larger than `size_bytes`: its bytes and its name."""
-    return next(both for both in UNITS if size_bytes >= both[0] or both[0] == 1)
+def failure_notes(runs: pd.DataFrame, labels: dict[str, str]) -> list[str]:
+    """One line for each curve and status of failed runs: `LoRA r=8: diverged, seed 0, 2`."""
+    if "status" not in runs:
+        return []
+    failed = runs[runs["status"] != "ok"]
+    notes = []
+    for (method, rank, status), rows in failed.groupby(["method", "rank", "status"], sort=False):
+        seeds = ", ".join(f"{seed:.0f}" for seed in rows["seed"])
+        name = curve_name(method, rank, labels)
+        notes.append(f"{name}: {status_text(status)}, seed {seeds}")
+    return notes
+
+
+def one_seed_notes(names: list[str], curve_count: int) -> list[str]:
+    """A line that says which curves have one seed and so no interval.
+
+    Args:
+        names: the curves that have one seed.
+        curve_count: the number of all curves in the panel.
+
+    Returns:
+        No line if every curve has several seeds; otherwise one.
+    """
+    if not names:
+        return []
+    if len(names) == curve_count:
+        return [ONE_SEED]
+    few = len(names) <= MAX_NAMED
+    which = ", ".join(names) if few else f"{len(names)} of {curve_count} curves"
+    return [f"{which}, {ONE_SEED}"]
+
+
+def byte_unit(size_bytes: float) -> tuple[int, str]:
+    """The largest binary unit that is not larger than `size_bytes`: its bytes and its name."""
+    return largest_unit(size_bytes, BYTE_UNITS)
+
+
+def largest_unit(amount: float, units: tuple[tuple[float, str], ...]) -> tuple[float, str]:
+    """The largest of `units` (from large to small) that is not larger than `amount`.
+
+    It is the smallest unit if all of them are larger.
+    """
+    for size, name in units:
+        if amount >= size:
+            return size, name
+    return units[-1]
 
 
 def number(value: float) -> str:
-    """Three significant digits, never in powers of ten."""
+    """A value with three significant digits, never in powers of ten."""
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 
-def panels(
-    keys: Iterable[tuple[str, str]], width: float, height: float, columns: int
+# Rows ------------------------------------------------------------------------------------------
+
+
+def ordered(frame: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
+    """Sort rows by method, in the order of `labels`, then by rank; ties keep their order."""
+    places = {method: place for place, method in enumerate(labels)}
+    with_place = frame.assign(place=frame["method"].map(places))
+    return with_place.sort_values(["place", "rank"], kind="stable").drop(columns="place")
+
+
+def by_panel(frame: pd.DataFrame, labels: dict[str, str]) -> dict[tuple[str, str], pd.DataFrame]:
+    """Rows of each (model, dataset), ordered; the keys are in the order of first appearance."""
+    groups = frame.groupby(["model", "dataset"], sort=False)
+    return {key: ordered(rows, labels) for key, rows in groups}
+
+
+# Figures ---------------------------------------------------------------------------------------
+
+
+def empty_figure(width: float, height: float) -> Figure:
+    """An empty figure of width x height inches."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)  # with a canvas, the figure can measure its texts
+    return figure
+
+
+def panel_grid(
+    keys: Iterable[tuple[str, ...]], width: float, height: float, columns: int
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with one titled panel of width x height inches a key, at most `columns` side by side."""
+    """A figure with one titled panel for each key.
+
+    Args:
+        keys: the parts of each panel's title.
+        width: the width of a panel in inches.
+        height: the height of a panel in inches.
+        columns: at most so many panels stand side by side.
+    """
     keys = list(keys)
     across = min(columns, len(keys))
     down = -(-len(keys) // across)
-    figure = canvas(width * across, height * down)
+    figure = empty_figure(width * across, height * down)
     grid = list(figure.subplots(down, across, squeeze=False).flat)
     for axes, key in zip(grid, keys, strict=False):
-        entitle(axes, *key)
+        set_panel_title(axes, *key)
     for axes in grid[len(keys) :]:
         axes.remove()
     return figure, figure.axes
 
 
-def entitle(axes: Axes, *parts: str) -> None:
-    """Title a panel of a column's width with the parts that are not empty, the last on a line of its own if it must be."""
+def set_panel_title(axes: Axes, *parts: str) -> None:
+    """Title a panel of a column's width with the parts that are not empty.
+
+    The last part goes to a second line if the title would be too long.
+    """
     *others, last = [part for part in parts if part]
-    together = " / ".join([*others, last])
-    axes.set_title(
-        together if len(together) <= TITLE or not others else " / ".join(others) + f" /\n{last}"
+    title = " / ".join([*others, last])
+    if len(title) > TITLE_LETTERS and others:
+        title = " / ".join(others) + f" /\n{last}"
+    axes.set_title(title)
+
+
+def rows_axis(axes: Axes, names: list[str], pad: float) -> None:
+    """One named row for each method and rank, from the top down, without tick marks or grid lines.
+
+    Args:
+        axes: the panel.
+        names: the label of each row.
+        pad: points between a label and the panel.
+    """
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0, pad=pad)
+    axes.grid(axis="y", visible=False)
+
+
+def text_right_of_panel(axes: Axes, row: float, text: str, end: float) -> None:
+    """Write text at a row; it ends `end` points right of the panel."""
+    axes.annotate(
+        text,
+        (1, row),
+        (end, 0),
+        xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points",
+        ha="right",
+        va="center_baseline",
+        annotation_clip=False,
     )
 
 
-def canvas(width: float, height: float) -> Figure:
-    """An empty figure, width x height inches, that can measure its texts."""
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
+# Files -----------------------------------------------------------------------------------------
+
+
+def run_digests(tables: Iterable[pd.DataFrame]) -> list[str]:
+    """Digests of all runs in the tables, each once, sorted."""
+    digests = set()
+    for table in tables:
+        if "request_digest" in table:
+            digests.update(table["request_digest"])
+    return sorted(digests)
 
 
 def save(figure: Figure, path: Path, request_digests: list[str]) -> None:
-    """Write PNG (200 dots an inch), SVG and PDF at `path`, each whole or not at all, with the ids of all runs in each."""
+    """Write PNG (200 dots per inch), SVG and PDF at `path`, each file whole or not at all.
+
+    The metadata of each file name the runs that it was drawn from. They leave out the date and the
+    version of matplotlib, so that the bytes depend on the figure alone.
+    """
     runs = " ".join(sorted(set(map(str, request_digests))))
+    png = {"Software": None, "Runs": runs}
+    svg = {"Creator": None, "Date": None, "Description": f"runs: {runs}"}
+    pdf = {"Creator": None, "Producer": None, "CreationDate": None}
+    pdf |= {"Subject": f"runs: {runs}", "Keywords": runs}
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(figure, path.with_suffix(".png"), {"Software": None, "Runs": runs})
-    _write(
-        figure,
-        path.with_suffix(".svg"),
-        {"Creator": None, "Date": None, "Description": f"runs: {runs}"},
-    )
-    undated = {"Creator": None, "Producer": None, "CreationDate": None}
-    _write(
-        figure, path.with_suffix(".pdf"), {**undated, "Subject": f"runs: {runs}", "Keywords": runs}
-    )
+    _write(figure, path.with_suffix(".png"), png)
+    _write(figure, path.with_suffix(".svg"), svg)
+    _write(figure, path.with_suffix(".pdf"), pdf)
 
 
 @styled
 def _write(figure: Figure, path: Path, metadata: dict) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(part, format=path.suffix[1:], dpi=200, metadata=metadata)
-    part.replace(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    figure.savefig(partial, format=path.suffix[1:], dpi=200, metadata=metadata)
+    partial.replace(path)

@@ -1,7 +1,8 @@
-"""Figure: median seconds of a training update by part, with the samples a second that they come to.
+"""Figure: median seconds of a training update by part, with the samples per second.
 
-Bars, for the parts add up to the whole and the axis starts at nothing. The whisker is the quartiles of the whole update, whose
-median is near the bar's end but need not be on it: medians do not add up.
+Stacked bars: the parts add up to the whole, and the axis starts at zero. The whisker shows the
+quartiles of the whole update. Its median is near the end of the bar but need not be on it, for the
+sum of medians is not the median of sums.
 """
 
 import pandas as pd
@@ -11,101 +12,86 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from rankwise.report import bars, style
-from rankwise.report.latency import DAGGER, add_legend, tainted, time_unit
+from rankwise.report.latency import DAGGER, add_legend, is_tainted, time_unit
 
 PARTS = {"forward": style.COLOURS[6], "backward": style.COLOURS[3], "optimizer": style.COLOURS[2]}
-RATE = 46  # points right of the panel where the column of rates ends
+WHISKER = {"color": "black", "lw": 0.8, "marker": "|", "ms": 3.5}
+RATE_END = 46  # points right of the panel at which the column of rates ends
 
 
 @style.styled
 def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
-    """One panel a model and dataset, from `tables["throughput"]`.
+    """Draw one panel for each model and dataset, from `throughput`.
 
     Raises:
-        ValueError: the table is empty.
+        ValueError: The table is empty.
     """
-    found = style.groups(tables["throughput"], labels)
-    if not found:
+    rows_by_panel = style.by_panel(tables["throughput"], labels)
+    if not rows_by_panel:
         raise ValueError(
-            "throughput: no training step was timed: no cell of profile has the measurement throughput"
+            "throughput: no training update was timed: no cell of profile has the measurement "
+            "throughput"
         )
-    figure, grid = bars.panels(found, foot=0.3, width=4.9)
-    for axes, rows in zip(grid, found.values(), strict=True):
+    figure, panels = bars.panels(rows_by_panel, foot=0.3, width=4.9)
+    for axes, rows in zip(panels, rows_by_panel.values(), strict=True):
         _panel(axes, rows.reset_index(drop=True), labels)
-    _legend(figure, pd.concat(found.values()))
+    handles = [Patch(color=colour, label=part) for part, colour in PARTS.items()]
+    handles.append(Line2D([], [], label="quartiles", **WHISKER))
+    add_legend(figure, pd.concat(rows_by_panel.values()), handles, columns=4)
     return figure
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
     sound = rows[rows["status"] == "ok"]
-    one, unit = time_unit(sound["update_time_s"].median() if len(sound) else 1)
+    unit_seconds, unit = time_unit(sound["update_time_s"].median() if len(sound) else 1)
     for place, row in rows.iterrows():
         if row["status"] == "ok":
-            _bar(axes, place, row, one)
+            _draw_bar(axes, place, row, unit_seconds)
         else:
-            axes.annotate(
-                row["status"].replace("_", " "),
-                (0.015, place),
-                xycoords=_row(axes),
-                va="center_baseline",
-            )
-        if place and row["method"] != rows["method"][place - 1]:
-            axes.axhline(place - 0.5, color=style.GUIDE, linewidth=0.6)
+            where = {"xycoords": axes.get_yaxis_transform(), "va": "center_baseline"}
+            axes.annotate(style.status_text(row["status"]), (0.015, place), **where)
     if len(sound):
-        _beside(axes, -1, "samples/s")
-    names = [style.name(row.method, row.rank, labels) for row in rows.itertuples()]
-    axes.set_yticks(
-        range(len(rows)),
-        [name + DAGGER * bool(taint) for name, taint in zip(names, tainted(rows), strict=True)],
-    )
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlim(0, _longest(sound) / one * 1.03 if len(sound) else 1)
-    axes.set_xlabel(f"a training update ({unit}){_size(sound)}")
-    axes.tick_params(axis="y", length=0, pad=6)
-    axes.grid(axis="y", visible=False)
+        style.text_right_of_panel(axes, -1, "samples/s", RATE_END)
+    bars.separate_methods(axes, rows)
+    names = []
+    for row, tainted in zip(rows.itertuples(), is_tainted(rows), strict=True):
+        name = style.curve_name(row.method, row.rank, labels)
+        names.append(f"{name}{DAGGER}" if tainted else name)
+    style.rows_axis(axes, names, pad=6)
+    axes.set_xlim(0, _longest(sound) / unit_seconds * 1.03 if len(sound) else 1)
+    axes.set_xlabel(f"a training update ({unit}){_size_text(sound)}")
 
 
-def _bar(axes: Axes, place: int, row: pd.Series, one: float) -> None:
+def _draw_bar(axes: Axes, place: int, row: pd.Series, unit_seconds: float) -> None:
     start = 0.0
     for part, colour in PARTS.items():
         seconds = row.get(f"{part}_time_s")
         if pd.notna(seconds):
-            axes.barh(place, seconds / one, left=start, height=0.62, color=colour)
-            start += seconds / one
-    quartiles = [row["update_time_q1_s"] / one, row["update_time_q3_s"] / one]
-    axes.plot(
-        quartiles, [place, place], color="black", lw=0.8, marker="|", ms=3.5, mew=0.8, clip_on=True
-    )
-    _beside(axes, place, style.number(row["throughput_samples_per_s"]))
-
-
-def _row(axes: Axes) -> object:
-    return axes.get_yaxis_transform()
-
-
-def _beside(axes: Axes, place: int, text: str) -> None:
-    where = {"xycoords": _row(axes), "textcoords": "offset points", "annotation_clip": False}
-    axes.annotate(text, (1, place), (RATE, 0), ha="right", va="center_baseline", **where)
+            width = seconds / unit_seconds
+            axes.barh(place, width, left=start, height=0.62, color=colour)
+            start += width
+    quartiles = [row["update_time_q1_s"] / unit_seconds, row["update_time_q3_s"] / unit_seconds]
+    axes.plot(quartiles, [place, place], mew=0.8, clip_on=True, **WHISKER)
+    rate = style.number(row["throughput_samples_per_s"])
+    style.text_right_of_panel(axes, place, rate, RATE_END)
 
 
 def _longest(rows: pd.DataFrame) -> float:
-    """Seconds that the axis must hold; an upper quartile far beyond every median is cut off."""
-    sums = rows[[f"{part}_time_s" for part in PARTS if f"{part}_time_s" in rows]].sum(axis=1)
-    return min(max(sums.max(), rows["update_time_q3_s"].max()), 1.5 * sums.max())
+    """Seconds that the axis must hold.
+
+    An upper quartile far beyond every median is cut off, so that the bars stay readable.
+    """
+    columns = [f"{part}_time_s" for part in PARTS if f"{part}_time_s" in rows]
+    longest_bar = rows[columns].sum(axis=1).max()
+    return min(max(longest_bar, rows["update_time_q3_s"].max()), 1.5 * longest_bar)
 
 
-def _size(rows: pd.DataFrame) -> str:
-    """What an update is made of, where all rows agree."""
-    found = rows.reindex(
-        columns=["accumulation_steps", "batch_size", "sequence_length_tokens"]
-    ).drop_duplicates()
-    if len(found) != 1:
+def _size_text(rows: pd.DataFrame) -> str:
+    """The size of an update, if it is the same in all rows: ` of 2 x 8 x 32 tokens`."""
+    columns = ["accumulation_steps", "batch_size", "sequence_length_tokens"]
+    sizes = rows.reindex(columns=columns).drop_duplicates()
+    if len(sizes) != 1:
         return ""
-    steps, size, length = found.iloc[0]
-    return f" of {f'{steps:.0f} x ' if steps > 1 else ''}{size:.0f} x {length:.0f} tokens"
-
-
-def _legend(figure: Figure, rows: pd.DataFrame) -> None:
-    shown = [(Patch(color=colour), part) for part, colour in PARTS.items()]
-    shown.append((Line2D([], [], color="black", lw=0.8, marker="|", ms=3.5), "quartiles"))
-    add_legend(figure, rows, shown, columns=4)
+    steps, batch_size, length = sizes.iloc[0]
+    steps_text = f"{steps:.0f} x " if steps > 1 else ""
+    return f" of {steps_text}{batch_size:.0f} x {length:.0f} tokens"

@@ -1,144 +1,136 @@
-"""Where a training stands, in a file until its result is there: what was stopped goes on from there, to the bit.
+"""The checkpoint of an unfinished training run. A resumed run gives the same result to the bit.
 
-Written when the process is told to stop (SIGTERM: by SLURM before it preempts a job or ends its time, by forks.py after Ctrl-C;
-SIGINT where the job runs alone), and every EVERY_S seconds, for a machine may be lost without a word. The file's name is the
-digest of the request, so a training that would come out otherwise never reads it. Of the model it has what training changes;
-the rest is made again, as it was.
+A checkpoint is written when the process is told to stop, and every `SAVE_EVERY_S` seconds because a
+machine may be lost without warning. These signals tell a run to stop: SIGTERM, which SLURM sends
+before it preempts a job or ends its time, and which our job server sends after Ctrl-C; and SIGINT,
+where the job runs in the foreground.
+
+The file is named after the digest of the run's request. A run that would give another result (other
+settings, data or source code) has another digest, so it never reads this file. Of the model, the
+file holds only what training changes; the frozen base is built again from the prepared input.
 """
 
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rankwise.core import paths, provenance
 from rankwise.models import storage
 
-EVERY_S = 600
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-STATUS = 128 + signal.SIGTERM  # as a shell tells of a process that SIGTERM ended
+SAVE_EVERY_S = 600
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOPPED_EXIT_STATUS = 128 + signal.SIGTERM  # how a shell reports a process that SIGTERM ended
 
 
 class Stopped(SystemExit):
-    """The process was told to stop, and has kept what it can."""
+    """The process was told to stop. What can be kept is in the checkpoint."""
 
 
 class Checkpoint:
-    """The file of one training. Entered, SIGNALS ask for a stop and no longer are one; left with a result, the file is gone."""
+    """The checkpoint file of one training run, and the run's reaction to stop signals.
+
+    Use it as a context manager around the run. Inside, a stop signal only sets a flag, which the
+    training loop reads between two batches (`check`). When the run ends with a result, the file is
+    deleted; when it ends with an exception, the file stays.
+
+    Args:
+        request: The run's request; its digest names the file.
+    """
 
     def __init__(self, request: dict):
         self.file = paths.checkpoint(provenance.digest(request))
+        self.stop_requested = False
+        self.saved_at = time.monotonic()  # or when the run began, if nothing is saved yet
+        self._previous_handlers: dict[int, object] = {}
 
     def __enter__(self) -> "Checkpoint":
-        self.asked, self.last = False, time.monotonic()
-        self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        self.stop_requested = False
+        self.saved_at = time.monotonic()
+        for number in STOP_SIGNALS:
+            self._previous_handlers[number] = signal.signal(number, self._request_stop)
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         if error is None:
             self.file.unlink(missing_ok=True)
 
-    def _ask(self, number: int, _frame: object) -> None:
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt  # somebody will not wait
-        self.asked = True
+    def _request_stop(self, number: int, _frame: object) -> None:
+        if self.stop_requested and number == signal.SIGINT:
+            raise KeyboardInterrupt  # a second Ctrl-C: the user does not want to wait
+        self.stop_requested = True
 
     def check(self) -> None:
-        """Between two batches.
+        """Stop the run if a stop signal has arrived. Called between two batches.
 
         Raises:
-            Stopped: the process was told to.
+            Stopped: A stop signal has arrived.
         """
-        if self.asked:
-            raise Stopped(STATUS)
+        if self.stop_requested:
+            raise Stopped(STOPPED_EXIT_STATUS)
 
-    def due(self) -> bool:
-        """Whether the last one is old."""
-        return time.monotonic() - self.last >= EVERY_S
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is older than `SAVE_EVERY_S`."""
+        return time.monotonic() - self.saved_at >= SAVE_EVERY_S
 
-    def save(self, state: dict) -> None:
-        """Replace the file, when the new one is on the disk. `state` holds tensors, numbers, texts, and containers of them."""
+    def save(self, contents: dict) -> None:
+        """Replace the file atomically.
+
+        Args:
+            contents: Tensors, numbers, texts and containers of them, because `load` refuses other
+                types. `contents["update"]` is the number of finished updates.
+        """
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        part = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        partial = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         try:
-            with part.open("wb") as stream:
-                torch.save(state, stream)
+            with partial.open("wb") as stream:
+                torch.save(contents, stream)
                 stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(self.file)
+                os.fsync(stream.fileno())  # or a crash could leave the new name with no content
+            partial.replace(self.file)
         finally:
-            part.unlink(missing_ok=True)
-        self.last = time.monotonic()
-        print(
-            f"{self.file}: kept after update {state['counts']['updates']}",
-            file=sys.stderr,
-            flush=True,
-        )
+            partial.unlink(missing_ok=True)
+        self.saved_at = time.monotonic()
+        self._report("checkpoint written", contents)
 
     def load(self) -> dict | None:
-        """What was saved, on the CPU; None if this training has not begun."""
+        """The saved contents with all tensors on the CPU, or None if there is no checkpoint."""
         if not self.file.is_file():
             return None
-        state = torch.load(self.file, map_location="cpu", weights_only=True)
+        contents = torch.load(self.file, map_location="cpu", weights_only=True)
+        self._report("resumed", contents)
+        return contents
+
+    def _report(self, event: str, contents: dict) -> None:
         print(
-            f"{self.file}: goes on after update {state['counts']['updates']}",
-            file=sys.stderr,
-            flush=True,
+            f"{self.file}: {event} after update {contents['update']}", file=sys.stderr, flush=True
         )
-        return state
 
 
-class Batches:
-    """The batches of a loader, epoch after epoch, from a `place` on: that of another run, which then has the same to come."""
-
-    def __init__(
-        self, loader: Iterable[dict], generators: list[torch.Generator], place: dict | None
-    ):
-        """`generators`: all that the loader and its collate draw from, as they are where an epoch begins."""
-        self.loader, self.generators, self.place = (
-            loader,
-            generators,
-            place or {"batches": 0, "generators": []},
-        )
-        self._seen = self.place["batches"]
-        for generator, state in zip(generators, self.place["generators"], strict=False):
-            generator.set_state(state)
-
-    def epoch(self) -> Iterator[dict]:
-        """Those that are left of an epoch; what was seen is drawn again, for the draws that follow depend on it."""
-        seen, self._seen = self._seen, 0
-        self.place = {
-            "batches": 0,
-            "generators": [generator.get_state() for generator in self.generators],
-        }
-        for batch in self.loader:
-            self.place["batches"] += 1
-            if self.place["batches"] > seen:
-                yield batch
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """What training changes in a model: its trainable parameters and its buffers, by name."""
+    frozen = set()
+    for name, param in model.named_parameters():
+        if not param.requires_grad:
+            frozen.add(name)
+    state = storage.learnt(model)
+    return {name: value for name, value in state.items() if name not in frozen}
 
 
-def changing(model: nn.Module) -> dict[str, torch.Tensor]:
-    """What training changes: parameters that train, and buffers."""
-    frozen = {name for name, param in model.named_parameters() if not param.requires_grad}
-    return {name: value for name, value in storage.learnt(model).items() if name not in frozen}
+def random_states() -> dict:
+    """The states of torch's global generators: of the CPU, and of each GPU if CUDA is in use."""
+    # To ask for the GPU states would start CUDA in a process that trains on the CPU.
+    gpu_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return {"cpu": torch.get_rng_state(), "cuda": gpu_states}
 
 
-def draws() -> dict:
-    """The states of torch's own generators."""
-    return {
-        "cpu": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-    }
-
-
-def draw_on(states: dict) -> None:
-    """Let them go on from `states`, as `draws` gave them."""
+def restore_random_states(states: dict) -> None:
+    """Set torch's global generators to `states`, as `random_states` returned them."""
     torch.set_rng_state(states["cpu"])
     if states["cuda"]:
         torch.cuda.set_rng_state_all(states["cuda"])

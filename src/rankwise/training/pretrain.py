@@ -1,4 +1,7 @@
-"""Pre-train a tiny model on a generated corpus with the training loop itself, so that adapting it means something."""
+"""Pre-train a tiny model on a generated corpus, with the same training loop that fine-tunes it.
+
+A demo then needs no download, and fine-tuning starts from a model that knows the words already.
+"""
 
 import tempfile
 from pathlib import Path
@@ -9,7 +12,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
+from torch import nn
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rankwise.core.paths import INPUTS
 from rankwise.data.model_files import file_digests
@@ -19,8 +23,9 @@ from rankwise.models import build
 from rankwise.training.checkpoint import Checkpoint
 from rankwise.training.loop import Loop
 
-# A text to classify opens with the mask, where the corpus has its verdict: the model is asked to fill it in.
-SPECIAL = {
+# The class token is the mask token. A text of the corpus opens with its verdict in one word. A text
+# to classify opens with the mask instead, so the model is asked to fill in the verdict.
+SPECIAL_TOKENS = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
     "sep_token": "[SEP]",
@@ -31,27 +36,44 @@ SEED = 0
 
 
 def word_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token a word of `texts`, in alphabetical order after the special tokens."""
-    words = sorted({word for text in texts for word, _ in Whitespace().pre_tokenize_str(text)})
-    vocabulary = {
-        word: index for index, word in enumerate([*dict.fromkeys(SPECIAL.values()), *words])
-    }
-    core = Tokenizer(WordLevel(vocabulary, unk_token=SPECIAL["unk_token"]))
-    core.pre_tokenizer = Whitespace()
-    ends = [(SPECIAL[name], vocabulary[SPECIAL[name]]) for name in ("cls_token", "sep_token")]
-    core.post_processor = TemplateProcessing(
-        single=f"{ends[0][0]} $A {ends[1][0]}", special_tokens=ends
+    """A tokenizer with one token per word.
+
+    Args:
+        texts: Every word in them gets a token, in alphabetical order after the special tokens.
+    """
+    words = set()
+    for text in texts:
+        words.update(word for word, _ in Whitespace().pre_tokenize_str(text))
+    special = list(dict.fromkeys(SPECIAL_TOKENS.values()))  # without duplicates, in this order
+    vocabulary = {token: index for index, token in enumerate([*special, *sorted(words)])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=SPECIAL_TOKENS["unk_token"]))
+    tokenizer.pre_tokenizer = Whitespace()
+    first, last = SPECIAL_TOKENS["cls_token"], SPECIAL_TOKENS["sep_token"]
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{first} $A {last}",
+        special_tokens=[(first, vocabulary[first]), (last, vocabulary[last])],
     )
-    return PreTrainedTokenizerFast(tokenizer_object=core, **SPECIAL)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)
 
 
 def pretrain(request: dict, folder: Path) -> dict:
-    """Train the entry's architecture from scratch and save it in `folder`; the result has the history of its loss."""
+    """Train a model from random weights and save it with its tokenizer.
+
+    Args:
+        request: The request of a model entry with `weights.pretrain`.
+        folder: Where the files go, in Hugging Face's layout.
+
+    Returns:
+        What `Loop.run` returns without `examples`, and the SHA-256 of each file.
+
+    Raises:
+        ValueError: The corpus has more words than the entry's vocabulary.
+    """
     settings = request["model"]["weights"]["pretrain"]
     torch.set_num_threads(settings["cpu_threads"])
     corpus = read_rows(INPUTS / "datasets" / settings["dataset"] / "train.jsonl")
     tokenizer = word_tokenizer([row["text"] for row in corpus])
-    _check_size(request["model"], len(tokenizer))
+    _check_vocabulary(request["model"], len(tokenizer))
     data = load_data(request, tokenizer, SEED, settings["dataset"])
     set_seed(SEED)
     model = build.from_shapes(request["model"], request["dataset"]["task"], classes=0, device="cpu")
@@ -65,19 +87,26 @@ def pretrain(request: dict, folder: Path) -> dict:
             checkpoint,
             tracking={"pretrain": request["name"]},
         )
-        found = loop.run(torch.optim.AdamW(model.parameters(), settings["learning_rate"]), SEED)
-    with tempfile.TemporaryDirectory(dir=folder) as part:
-        model.save_pretrained(part, safe_serialization=True)
-        tokenizer.save_pretrained(part)
-        for file in Path(part).iterdir():
+        optimizer = torch.optim.AdamW(model.parameters(), settings["learning_rate"])
+        result = loop.run(optimizer, SEED)
+    _save(model, tokenizer, folder)
+    result.pop("examples")  # no other model is compared with this one by example
+    return {**result, **file_digests(folder)}
+
+
+def _save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save both files by file, so that `folder` never holds half a file."""
+    with tempfile.TemporaryDirectory(dir=folder) as partial:
+        model.save_pretrained(partial, safe_serialization=True)
+        tokenizer.save_pretrained(partial)
+        for file in Path(partial).iterdir():
             file.replace(folder / file.name)
-    found.pop("examples")  # nobody compares this model with another
-    return {**found, **file_digests(folder)}
 
 
-def _check_size(model: dict, words: int) -> None:
+def _check_vocabulary(model: dict, words: int) -> None:
     size = model["architecture"]["vocab_size"]
     if words > size:
         raise ValueError(
-            f"config/models.yaml: architecture.vocab_size: got {size}, allowed: at least the corpus's {words} words"
+            f"config/models.yaml: architecture.vocab_size: got {size}, "
+            f"allowed: at least the corpus's {words} words"
         )

@@ -1,75 +1,179 @@
-"""How far a training is, and what it has summed up since it was last evaluated."""
+"""How long a run trains, and what it has accumulated so far.
+
+`TrainingState` is everything that the loop accumulates, so it is what a checkpoint stores of the
+loop. `Sums` is its part since the last evaluation.
+"""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 
 class Diverged(ArithmeticError):
     """The loss or the gradient is no longer finite."""
 
 
-@dataclass
-class Progress:
-    """Sums since the last evaluation, kept on the device so that nothing waits for it."""
+class UpdatePlan(NamedTuple):
+    """How many optimizer updates a run makes, and when it evaluates.
 
-    loss: torch.Tensor | float = 0.0
-    norm: torch.Tensor | float = 0.0
-    batches: int = 0
+    Args:
+        per_epoch: Updates in one epoch.
+        total: Updates in the whole run.
+        evaluate_every: Updates from one evaluation to the next.
+    """
+
+    per_epoch: int
+    total: int
+    evaluate_every: int
+
+    @classmethod
+    def from_schedule(cls, schedule: dict, micro_batches: int) -> "UpdatePlan":
+        """The plan of a resolved schedule whose epoch has `micro_batches` batches.
+
+        A schedule gives either `updates` or `epochs`. Without `evaluate_every_updates`, a run
+        evaluates once an epoch.
+        """
+        per_epoch = math.ceil(micro_batches / schedule["accumulation_steps"])
+        total = schedule["updates"] or per_epoch * schedule["epochs"]
+        evaluate_every = schedule["evaluate_every_updates"] or min(per_epoch, total)
+        return cls(per_epoch, total, evaluate_every)
+
+    def evaluates_after(self, update: int) -> bool:
+        """Whether the model is evaluated after this update (0: before the first)."""
+        return update % self.evaluate_every == 0 or update == self.total
+
+
+@dataclass
+class Sums:
+    """Sums since the last evaluation.
+
+    Loss and norm stay tensors on the device: reading them at every batch would make the CPU wait
+    for the GPU.
+    """
+
+    loss: Tensor | float = 0.0
+    gradient_norm: Tensor | float = 0.0
+    micro_batches: int = 0
     updates: int = 0
 
     def means(self, update: int) -> dict[str, float]:
-        """Mean loss a micro-batch and gradient norm an update.
+        """Mean loss over micro-batches and mean gradient norm over updates.
+
+        Args:
+            update: The last update in the sums, for the error message.
 
         Raises:
-            Diverged: one of them is not finite.
+            Diverged: One of them is not finite.
         """
-        loss, norm = (
-            float(self.loss) / max(self.batches, 1),
-            float(self.norm) / max(self.updates, 1),
-        )
-        if not math.isfinite(loss) or not math.isfinite(norm):
+        loss = float(self.loss) / max(self.micro_batches, 1)
+        norm = float(self.gradient_norm) / max(self.updates, 1)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             raise Diverged(f"loss {loss}, gradient norm {norm} by update {update}")
         return {"train_loss_nats": loss, "gradient_norm": norm}
 
-    def numbers(self) -> dict[str, float]:
-        """Its fields, off the device: `Progress(**numbers)` goes on with the same sums."""
+    def as_numbers(self) -> dict[str, float]:
+        """The fields as Python numbers; `Sums(**numbers)` has the same sums."""
         return {
             "loss": float(self.loss),
-            "norm": float(self.norm),
-            "batches": self.batches,
+            "gradient_norm": float(self.gradient_norm),
+            "micro_batches": self.micro_batches,
             "updates": self.updates,
         }
 
 
-class Course(NamedTuple):
-    """Updates: of an epoch, in all, and from one evaluation to the next."""
+@dataclass
+class TrainingState:
+    """What a run has accumulated since it began, over all its interruptions.
 
-    per_epoch: int
-    total: int
-    every: int
+    Attributes:
+        counts: `updates`, `samples` and `tokens` so far; `tokens` may be a tensor on the device.
+        learning_rate: Of the last update.
+        history: One row per evaluation.
+        sums: Since the last evaluation.
+        best_loss: The lowest loss on the selection split, in nats.
+        best_parameters: The trainable parameters at `best_loss`, on the CPU.
+        earlier_seconds: Run time before the last interruption.
+        evaluation_seconds: Time spent in finished evaluations of the selection split.
+        earlier_peak_bytes: Peak of allocated GPU memory before the last interruption.
+    """
+
+    counts: dict[str, int | Tensor] = field(
+        default_factory=lambda: {"updates": 0, "samples": 0, "tokens": 0}
+    )
+    learning_rate: float = 0.0
+    history: list[dict] = field(default_factory=list)
+    sums: Sums = field(default_factory=Sums)
+    best_loss: float = math.inf
+    best_parameters: dict[str, Tensor] = field(default_factory=dict)
+    earlier_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    earlier_peak_bytes: int = 0
+
+    @property
+    def updates(self) -> int:
+        """Optimizer updates made so far."""
+        return self.counts["updates"]
+
+    def whole_counts(self) -> dict[str, int]:
+        """`counts` as Python integers."""
+        return {name: int(count) for name, count in self.counts.items()}
+
+    def keep_if_best(self, model: nn.Module, loss: float) -> None:
+        """Copy the model's trainable parameters to the CPU if `loss` is the lowest so far."""
+        if not loss < self.best_loss:
+            return
+        self.best_loss = loss
+        self.best_parameters = {}
+        for name, param in model.named_parameters():
+            if param.requires_grad:
+                self.best_parameters[name] = param.detach().cpu().clone()
+
+    @torch.no_grad()
+    def restore_best(self, model: nn.Module) -> None:
+        """Give the model its best parameters back. It keeps its last ones if none were kept."""
+        for name, param in model.named_parameters():
+            if name in self.best_parameters:
+                # Assigned, not copied into: a method may have changed the parameter's shape since.
+                param.data = self.best_parameters[name].to(param.device)
+
+    def as_saved(self, seconds: float, peak_bytes: int) -> dict:
+        """The state as a checkpoint stores it.
+
+        Args:
+            seconds: Run time until now, over all interruptions.
+            peak_bytes: Peak of allocated GPU memory until now, over all interruptions.
+        """
+        return {
+            "counts": self.whole_counts(),
+            "learning_rate": self.learning_rate,
+            "history": self.history,
+            "sums": self.sums.as_numbers(),
+            "best_loss": self.best_loss,
+            "best_parameters": self.best_parameters,
+            "earlier_seconds": seconds,
+            "evaluation_seconds": self.evaluation_seconds,
+            "earlier_peak_bytes": peak_bytes,
+        }
 
     @classmethod
-    def of(cls, schedule: dict, micro_batches: int) -> "Course":
-        """That of a schedule, with so many micro-batches an epoch."""
-        per_epoch = math.ceil(micro_batches / schedule["accumulation_steps"])
-        total = schedule["updates"] or per_epoch * schedule["epochs"]
-        return cls(per_epoch, total, schedule["evaluate_every_updates"] or min(per_epoch, total))
-
-    def evaluates(self, update: int) -> bool:
-        """Whether the model is evaluated after this update."""
-        return update % self.every == 0 or update == self.total
+    def from_saved(cls, saved: dict) -> "TrainingState":
+        """The state that `as_saved` stored."""
+        return cls(**{**saved, "sums": Sums(**saved["sums"])})
 
 
 def check_finite(metrics: dict[str, float], where: str) -> None:
-    """Refuse metrics that are no numbers.
+    """Refuse metrics that are infinite or not a number.
+
+    Args:
+        metrics: Values by name.
+        where: What was evaluated, for the error message.
 
     Raises:
-        Diverged: says where, and all of them.
+        Diverged: One of them is not finite.
     """
     if not all(math.isfinite(value) for value in metrics.values()):
-        raise Diverged(
-            f"{where}: {', '.join(f'{name} {value}' for name, value in metrics.items())}"
-        )
+        values = ", ".join(f"{name} {value}" for name, value in metrics.items())
+        raise Diverged(f"{where}: {values}")

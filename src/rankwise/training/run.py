@@ -1,4 +1,4 @@
-"""One cell's training: from its request to its result. The loop itself is loop.py."""
+"""One training run, from its request to its result. The loop itself is in loop.py."""
 
 import importlib
 
@@ -14,33 +14,55 @@ from rankwise.training.checkpoint import Checkpoint
 from rankwise.training.loop import Loop
 from rankwise.training.progress import Diverged
 
-COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16}
+COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def train(request: dict) -> dict:
-    """Fine-tune one cell; the result's metrics are those of the selected state on the reported split.
+    """Fine-tune one cell and report on its dataset's reported split.
 
-    After a search it has the settings that the search chose: `selected` in the result. Out of memory, a diverged loss and an
-    unsupported method are results, with a reason.
+    If the study searches for the cell's settings, the run uses the settings that the search chose.
+
+    Args:
+        request: The cell's `train` request.
+
+    Returns:
+        `metrics` of the selected state on the reported split, `history`, `examples`, `cost` and
+        `split`; after a search also `selected`, the chosen settings. A run that ends out of memory,
+        diverged or unsupported has `status` and `reason` instead.
     """
     if "search" not in request["inputs"]:
-        return _outcome(request)
-    settled, says = importlib.import_module("rankwise.study.search_choice").settle(
-        request
-    )  # by name: an edit of it reruns no other runs
-    return says if "status" in says else {**_outcome(settled), **says}
+        return _run(request)
+    # Imported by name: a static import would put the search code into the source digest of every
+    # run, and an edit of it would rerun studies that do not search.
+    search_choice = importlib.import_module("rankwise.study.search_choice")
+    settled_request, choice = search_choice.settle(request)
+    if "status" in choice:  # the search itself failed
+        return choice
+    return {**_run(settled_request), **choice}
 
 
 def trial(request: dict) -> dict:
-    """Fine-tune one trial of a search: its request's reported split is the selection slice, and no example's score is kept."""
-    return {name: part for name, part in _outcome(request).items() if name != "examples"}
+    """Run one trial of a search.
+
+    A trial is a training run that reports on the selection split, so it never reads the test split.
+
+    Args:
+        request: The cell's `trial` request.
+
+    Returns:
+        The same as `train`, without `examples`: nothing compares the examples of a trial.
+    """
+    result = _run(request)
+    result.pop("examples", None)
+    return result
 
 
-def _outcome(request: dict) -> dict:
+def _run(request: dict) -> dict:
+    """Train, and turn the three ways in which a run may fail into results with a reason."""
     torch.set_num_threads(request["cpu_threads"])
     with Checkpoint(request) as checkpoint:
         try:
-            return _train(request, checkpoint)
+            return _fine_tune(request, checkpoint)
         except torch.cuda.OutOfMemoryError as error:
             return {"status": "out_of_memory", "reason": str(error).splitlines()[0]}
         except Diverged as error:
@@ -49,40 +71,35 @@ def _outcome(request: dict) -> dict:
             return {"status": "unsupported", "reason": str(error)}
 
 
-def _train(request: dict, checkpoint: Checkpoint) -> dict:
-    cell, task, seed = request["cell"], request["dataset"]["task"], request["cell"]["seed"]
+def _fine_tune(request: dict, checkpoint: Checkpoint) -> dict:
+    dataset, schedule, entry = request["dataset"], request["schedule"], request["method"]
+    task, seed = dataset["task"], request["cell"]["seed"]
+    classes = len(dataset.get("classes", []))
     folder = model_folder(request)
-    build.check_room(request["model"], task, len(request["dataset"].get("classes", [])), "cpu")
-    set_seed(seed)  # before the model, so that a new head starts alike under every method
-    model = build.from_snapshot(folder, task, len(request["dataset"].get("classes", [])))
-    total = sum(p.numel() for p in model.parameters())
+    build.check_room(request["model"], task, classes, "cpu")
+    set_seed(seed)  # before the model is built, so that a new head is the same under every method
+    base = build.from_snapshot(folder, task, classes)
+    total_parameters = sum(param.numel() for param in base.parameters())
     names = build.names(request["model"], task)
-    model = storage.store(
-        model, request["method"]["weights"], names, COMPUTE[request["schedule"]["precision"]]
-    )
-    method, model = adapt(request["method"], model, names)
-    if request["schedule"]["checkpointing"]:
+    base = storage.store(base, entry["weights"], names, COMPUTE_DTYPES[schedule["precision"]])
+    method, model = adapt(entry, base, names)
+    if schedule["checkpointing"]:
         build.checkpoint(model)
     data = load_data(request, build.tokenizer(folder), seed)
-    set_seed(seed)  # again, so that dropout does not depend on what the method drew
+    # Seeded again, so that dropout does not depend on how many numbers the method drew.
+    set_seed(seed)
     loop = Loop(
-        model, method, data, request["schedule"], request["device"], checkpoint, tracking=cell
+        model, method, data, schedule, request["device"], checkpoint, tracking=request["cell"]
     )
-    outcome = loop.run(
-        build_optimizer(request["method"], method, model, names, seed)
-        if _trainable(model)
-        else None,
-        seed,
-    )
-    sizes = {
-        "trainable_parameters": sum(p.numel() for p in _trainable(model)),
-        "total_parameters": total,
-    }
-    return {
-        **outcome,
-        "metrics": {**outcome["metrics"], **sizes},
-        "split": request["dataset"]["report_split"],
-    }
+    optimizer = None
+    if _trainable(model):
+        optimizer = build_optimizer(entry, method, model, names, seed)
+    result = loop.run(optimizer, seed)
+    # Counted after the run: a method may change the shapes of its parameters while it trains.
+    result["metrics"]["trainable_parameters"] = sum(param.numel() for param in _trainable(model))
+    result["metrics"]["total_parameters"] = total_parameters
+    result["split"] = dataset["report_split"]
+    return result
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:

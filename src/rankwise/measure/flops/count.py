@@ -1,247 +1,177 @@
-"""FLOPs of training from shapes: of a micro-batch, an update, a sample, an epoch, by phase; and as others count them.
+"""FLOPs of training from shapes: of a micro-batch, an update, a sample and an epoch, by phase.
 
-On the meta device, nothing is allocated. FLOPs are those of matrix products (2 a multiply-add), counted by torch's
-FlopCounterMode, with eager attention, whose products every counter sees, and with adapters un-merged; fvcore counts the forward
-pass a second time. Quantized weights are not stored here: their products are those of dense ones, and what dequantization
-costs, by element, is left out.
+Everything runs on the meta device, so nothing is allocated. FLOPs are those of matrix products, two
+for each multiply-add, counted by torch's FlopCounterMode. Attention is eager, because its products
+are then visible to every counter, and adapters are not merged. fvcore counts the forward pass a
+second time. The base is dense: products of quantized weights are those of dense ones, and what
+dequantization costs per element is left out.
 
-forward, backward: of one micro-batch. optimizer: of a step that refreshes no basis; `refresh_flops` is what a step that does
-costs more, its decompositions by closed forms (flop_formulas). An optimizer that looks for its basis at every step has the
-interval 1, and all in `optimizer_flops`. `method_update_flops` is what a method does by itself every so many steps (weight
-reduction: truncate); what it does by element (masks) is left out. `optimizer_elementwise_flops` are the pointwise operations of
-a plain step, in no sum: one for each number written. Kernels of their own (bitsandbytes' 8-bit step) are not seen, which
-`optimizer_note` says. Refreshes that values decide on (drift) count as due at every step, for the meta device has no values;
-random numbers and top-k are free.
+What the columns mean:
 
-amortised: optimizer + refresh / interval + method's update / interval, to whole FLOPs. step: forward + backward + amortised
-optimizer. update: `accumulation_steps` micro-batches and the amortised optimizer. sample: an update over its samples, to whole
-FLOPs. epoch: over all `train_samples`; a last micro-batch that is not full counts as one, so does a last update. Nothing is
-ever multiplied by a share of what was kept: masks, top-k and zeroed columns save no product. `profiler_step_flops` are
-published system A's (profiler_flops), of which `profiler_elementwise_flops` are additions and scalings.
+forward_flops, backward_flops
+    One micro-batch. Masks, top-k and zeroed columns save no product here: nothing is multiplied by
+    the share of weights that a method keeps.
+optimizer_flops
+    A step that refreshes no basis.
+refresh_flops, refresh_interval_steps
+    What a step that refreshes its bases costs more, and how often one does; its decompositions
+    follow closed forms (formulas.py). An optimizer that computes its basis in every step has the
+    interval 1, and all of that in `optimizer_flops`. Refreshes that depend on values (drift) count
+    as due in every step, for the meta device has no values. Random numbers and top-k are free.
+method_update_flops, method_update_interval_steps
+    What a method computes by itself after every so many steps, like the truncation of weight
+    reduction. What it computes per element (masks) is left out.
+optimizer_elementwise_flops
+    Pointwise operations of a plain step, one for each number written. They are in no sum.
+    `optimizer_note` names kernels that no counter sees, such as the 8-bit step of bitsandbytes.
+optimizer_amortised_flops
+    optimizer + refresh / interval + method update / its interval, rounded to whole FLOPs.
+step_flops
+    forward + backward + amortised optimizer.
+update_flops
+    `accumulation_steps` micro-batches and the amortised optimizer.
+sample_flops
+    An update divided by its samples, rounded to whole FLOPs.
+epoch_flops
+    All `train_samples`. A last micro-batch that is not full counts as a full one, and so does a
+    last update.
+profiler_step_flops, profiler_elementwise_flops
+    A step as published system A counts it (profiler.py), and the additions and scalings in that.
 """
 
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankwise.core.errors import Unsupported
 from rankwise.measure.batch import meta_batch
 from rankwise.measure.flops import fvcore, profiler
-from rankwise.measure.flops.formulas import DECOMPOSITIONS, FORMULAS, PRODUCTS, Elementwise
-from rankwise.methods.parts.base import Method, adapt, build_optimizer, unreleased
-from rankwise.models import build
-
-
-@dataclass
-class Subject:
-    """An adapted model on the meta device, in the state that most of its training is in."""
-
-    request: dict
-    method: Method
-    model: nn.Module
-    names: dict
-
-    @classmethod
-    def of(cls, request: dict, attention: str) -> "Subject":
-        """Build it from a request.
-
-        Raises:
-            Unsupported: the method cannot do the model, with the reason.
-        """
-        shapes = request["shapes"]
-        model = build.from_shapes(
-            request["model"], shapes["task"], shapes["classes"], "meta", attention
-        )
-        names = build.names(request["model"], shapes["task"])
-        with torch.device("meta"):
-            method, model = adapt(request["method"], model, names)
-        method.settle(model.train())
-        return cls(request, method, model, names)
-
-    def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """One with the real one's gradient shapes; cross-entropy has no product."""
-        classifies = self.request["shapes"]["task"] == "classification"
-        labels = batch["input_ids"][:, 0] if classifies else batch["input_ids"]
-        return nn.functional.cross_entropy(
-            self.model(**batch).logits.flatten(0, -2), labels.flatten()
-        )
-
-    def optimizer(self) -> torch.optim.Optimizer | None:
-        """Its state allocated where it can be ahead of a step; None where nothing trains."""
-        if not any(param.requires_grad for param in self.model.parameters()):
-            return None
-        built = build_optimizer(
-            unreleased(self.request["method"]), self.method, self.model, self.names, seed=0
-        )
-        if hasattr(built, "allocate"):
-            built.allocate()
-        return built
+from rankwise.measure.flops.formulas import PRODUCTS
+from rankwise.measure.flops.optimizer_step import (
+    NO_OPTIMIZER,
+    method_update_columns,
+    optimizer_columns,
+)
+from rankwise.measure.flops.subject import Subject
 
 
 def flops(request: dict) -> dict:
-    """FLOPs by phase of one micro-batch, and what they come to.
+    """Count the FLOPs of a request's training, by phase and in total.
+
+    Returns:
+        A result with the metrics listed above; or status `unsupported` with the reason.
 
     Raises:
-        ArithmeticError: two counters of the forward pass disagree.
+        ArithmeticError: Two counters of the forward pass disagree.
     """
     try:
         subject = Subject.of(request, "eager")
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
-    metrics = _forward_and_backward(subject)
+    metrics = _phases(subject)
     metrics |= second_count(subject, metrics["forward_flops"])
     metrics |= totals(metrics, request)
-    products, elementwise = _profiled(request)
+
+    products, elementwise = _profiled_step(request)
+    # System A's profiler counts the products of its optimizers as well (profiler.py, OPTIMIZER).
     products += metrics.pop("optimizer_products_flops")
-    metrics |= {
-        "profiler_step_flops": products + elementwise,
-        "profiler_elementwise_flops": elementwise,
-    }
-    shapes = {name: request["shapes"][name] for name in ("batch_size", "sequence_length_tokens")}
-    return {"metrics": {**metrics, **shapes, "accumulation_steps": request["accumulation_steps"]}}
+    metrics["profiler_step_flops"] = products + elementwise
+    metrics["profiler_elementwise_flops"] = elementwise
+
+    for name in ("batch_size", "sequence_length_tokens"):
+        metrics[name] = request["shapes"][name]
+    metrics["accumulation_steps"] = request["accumulation_steps"]
+    return {"metrics": metrics}
 
 
 def update_flops(request: dict) -> int:
     """FLOPs of one optimizer update, by torch's counter alone.
 
     Raises:
-        Unsupported: the method cannot do the model, with the reason.
+        Unsupported: The method cannot train this model; the message is the reason.
     """
-    return totals(
-        _forward_and_backward(Subject.of(request, "eager")), {**request, "train_samples": None}
-    )["update_flops"]
+    phases = _phases(Subject.of(request, "eager"))
+    return totals(phases, {**request, "train_samples": None})["update_flops"]
 
 
-def totals(parts: dict, request: dict) -> dict[str, int]:
-    """What the phases come to, from a request's batch size, `accumulation_steps` and `train_samples`."""
-    batch, steps, samples = (
-        request["shapes"]["batch_size"],
-        request["accumulation_steps"],
-        request["train_samples"],
-    )
-    micro_batch = parts["forward_flops"] + parts["backward_flops"]
-    spread = (
-        parts.get(f"{kind}_flops", 0) / parts.get(f"{kind}_interval_steps", 1)
-        for kind in ("refresh", "method_update")
-    )
-    amortised = parts["optimizer_flops"] + round(sum(spread))
-    update = steps * micro_batch + amortised
-    found = {
+def totals(phases: dict, request: dict) -> dict[str, int]:
+    """Add the phases up to a step, an update, a sample and an epoch.
+
+    Args:
+        phases: `forward_flops`, `backward_flops`, `optimizer_flops` and, where they exist, those of
+            a refresh and of the method's update with their intervals.
+        request: Its batch size, `accumulation_steps` and `train_samples` (None: no epoch).
+    """
+    batch_size = request["shapes"]["batch_size"]
+    accumulation = request["accumulation_steps"]
+    samples = request["train_samples"]
+
+    spread = 0.0
+    for kind in ("refresh", "method_update"):
+        interval = phases.get(f"{kind}_interval_steps", 1)
+        spread += phases.get(f"{kind}_flops", 0) / interval
+    amortised = phases["optimizer_flops"] + round(spread)
+
+    micro_batch = phases["forward_flops"] + phases["backward_flops"]
+    update = accumulation * micro_batch + amortised
+    columns = {
         "optimizer_amortised_flops": amortised,
         "step_flops": micro_batch + amortised,
         "update_flops": update,
-        "sample_flops": round(update / (batch * steps)),
+        "sample_flops": round(update / (batch_size * accumulation)),
     }
     if samples is not None:
-        micro_batches = -(-samples // batch)
-        found["epoch_flops"] = micro_batches * micro_batch - (-micro_batches // steps) * amortised
-    return found
+        micro_batches = _ceil_div(samples, batch_size)
+        updates = _ceil_div(micro_batches, accumulation)
+        columns["epoch_flops"] = micro_batches * micro_batch + updates * amortised
+    return columns
+
+
+def _ceil_div(number: int, divisor: int) -> int:
+    return -(-number // divisor)
 
 
 def second_count(subject: Subject, first: int) -> dict[str, int | str]:
-    """Fvcore's count of the forward pass, or why it has none.
+    """Count the forward pass once more, with fvcore.
+
+    Args:
+        subject: The model to count.
+        first: What torch counted.
+
+    Returns:
+        `fvcore_forward_flops`; or `fvcore_note` where torch.jit cannot trace the model.
 
     Raises:
-        ArithmeticError: it is not the `first`.
+        ArithmeticError: The two counts differ.
     """
     try:
         second = fvcore.forward(subject.model, meta_batch(subject.request["shapes"]))
     except RuntimeError as error:
-        return {
-            "fvcore_note": f"torch.jit cannot trace this model: {str(error).strip().splitlines()[0]}"
-        }
+        reason = str(error).strip().splitlines()[0]
+        return {"fvcore_note": f"torch.jit cannot trace this model: {reason}"}
     if second != first:
         raise ArithmeticError(f"forward: torch counts {first}, fvcore {second}")
     return {"fvcore_forward_flops": second}
 
 
-def _profiled(request: dict) -> tuple[int, int]:
+def _profiled_step(request: dict) -> tuple[int, int]:
+    """FLOPs of products and per element, as system A's profiler counts forward and backward."""
+    # System A's runs used torch's fused attention and had no padding, hence no mask.
     subject = Subject.of(request, "sdpa")
     batch = {"input_ids": meta_batch(request["shapes"])["input_ids"]}
     return profiler.forward_and_backward(subject.model, lambda: subject.loss(batch))
 
 
-def _forward_and_backward(subject: Subject) -> dict[str, int | str]:
+def _phases(subject: Subject) -> dict[str, int | str]:
+    """FLOPs of forward, backward, the optimizer and the method's own update."""
     optimizer = subject.optimizer()
     with FlopCounterMode(display=False, custom_mapping=PRODUCTS) as forward:
         loss = subject.loss(meta_batch(subject.request["shapes"]))
     with FlopCounterMode(display=False, custom_mapping=PRODUCTS) as backward:
-        if optimizer:
+        if optimizer is not None:
             loss.backward()
-    parts = {
+    phases = {
         "forward_flops": forward.get_total_flops(),
         "backward_flops": backward.get_total_flops(),
     }
-    return {**parts, **(_optimizer(subject, optimizer) if optimizer else NO_OPTIMIZER)}
-
-
-# The optimizer ------------------------------------------------------------------------------------------------------------
-
-NO_OPTIMIZER = {
-    "optimizer_flops": 0,
-    "optimizer_elementwise_flops": 0,
-    "refresh_flops": 0,
-    "optimizer_products_flops": 0,
-}
-
-
-def _optimizer(subject: Subject, optimizer: torch.optim.Optimizer) -> dict[str, int | str]:
-    """The optimizer's part; `optimizer_products_flops` are a plain step's without its decompositions."""
-    plain, elementwise = count_step(optimizer, taken=1)
-    found = {
-        "optimizer_flops": sum(plain.values()),
-        "optimizer_elementwise_flops": elementwise.flops,
-        "refresh_flops": 0,
-    }
-    products = sum(count for op, count in plain.items() if op not in DECOMPOSITIONS)
-    interval = next(
-        (group["interval_steps"] for group in optimizer.param_groups if "interval_steps" in group),
-        None,
-    )
-    if interval:
-        refreshing = sum(count_step(optimizer, taken=interval)[0].values())
-        found |= {
-            "refresh_flops": refreshing - found["optimizer_flops"],
-            "refresh_interval_steps": interval,
-        }
-    elif products != found["optimizer_flops"]:
-        found["refresh_interval_steps"] = 1
-    if elementwise.unseen:
-        found["optimizer_note"] = f"not counted: {', '.join(sorted(elementwise.unseen))}"
-        del found["optimizer_elementwise_flops"]
-    return {**found, "optimizer_products_flops": products, **_method_update(subject, optimizer)}
-
-
-def count_step(optimizer: torch.optim.Optimizer, taken: int) -> tuple[dict, Elementwise]:
-    """FLOPs by operation, and by element, of the step after `taken` of them."""
-    if hasattr(
-        optimizer, "descent"
-    ):  # others keep the count in a tensor, and no step of theirs differs
-        for state in optimizer.state.values():
-            state["step"] = taken
-    with (
-        Elementwise() as elementwise,
-        FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter,
-    ):
-        optimizer.step()
-    return dict(counter.get_flop_counts().get("Global", {})), elementwise
-
-
-def _method_update(subject: Subject, optimizer: torch.optim.Optimizer) -> dict[str, int]:
-    """What `after_step` computes at the step that an option `..._interval_steps` names."""
-    for name, interval in subject.request["method"]["options"].items():
-        if name.endswith("interval_steps"):
-            with (
-                Elementwise(),
-                FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter,
-                torch.no_grad(),
-            ):
-                subject.method.after_step(subject.model, optimizer, interval)
-            if counter.get_total_flops():
-                return {
-                    "method_update_flops": counter.get_total_flops(),
-                    "method_update_interval_steps": interval,
-                }
-    return {}
+    if optimizer is None:
+        return phases | NO_OPTIMIZER
+    return phases | optimizer_columns(optimizer) | method_update_columns(subject, optimizer)

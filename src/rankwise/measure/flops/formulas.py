@@ -1,12 +1,19 @@
-"""What an operation costs, for torch's FlopCounterMode, which knows matrix products and attention, and no more.
+"""What an operation costs where torch's FlopCounterMode does not know it.
 
-FORMULAS has what torch leaves out: products in place and with vectors, and decompositions, whose counts are those of Golub &
-Van Loan, Matrix Computations, 4th edition, to leading order, multiplications and additions each as one: Householder QR with an
-explicit thin Q, 4 m n^2 - 4 n^3 / 3 for m >= n (5.2); the SVD with the left and right vectors, the cheaper of Golub & Reinsch's
-and of the one by way of QR (8.6); the symmetric QR algorithm with vectors, 9 n^3 (8.3). Iterations are counted as the book
-counts them: as many as usually are needed.
+torch counts matrix products out of place and attention, and nothing else. FORMULAS adds products in
+place and with vectors, and decompositions.
 
-Elementwise counts one for each number that a pointwise operation writes, whatever it computes; copies are none.
+Decompositions follow Golub & Van Loan, Matrix Computations, 4th edition, to leading order, with
+multiplications and additions as one FLOP each. Iterations count as often as the book says they are
+usually needed.
+
+- Householder QR with an explicit thin Q: 4 m n^2 - 4 n^3 / 3 for m >= n (section 5.2).
+- SVD with left and right vectors: the cheaper of Golub & Reinsch's method and of the one that
+  starts with a QR (section 8.6).
+- Symmetric QR algorithm with eigenvectors: 9 n^3 (section 8.3).
+
+Elementwise counts one FLOP for each number that a pointwise operation writes, whatever it computes.
+Copies are free.
 """
 
 from collections.abc import Callable
@@ -18,11 +25,15 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rankwise.measure.meta_values import assumed_value, reads_meta_value
+
 ATEN = torch.ops.aten
 Shape = tuple[int, ...]
+
 COPIES = ("clone", "_foreach_copy", "_foreach_copy_", "_foreach_zero_")
-TORCH = ("aten", "prim", "prims", "profiler")
 REDUCTIONS = ("_foreach_norm", "_foreach_max")
+# Operators of these namespaces are torch's own; any other is a kernel that no counter looks into.
+TORCH_NAMESPACES = ("aten", "prim", "prims", "profiler")
 
 
 def qr(
@@ -30,13 +41,23 @@ def qr(
     mode: str = "reduced",
     **_: object,
 ) -> int:
-    """Householder's R, and Q where it is asked for, (m, min(m, n)) or (m, m). Thirds of a FLOP are dropped."""
+    """FLOPs of a Householder QR, rounded down to whole FLOPs.
+
+    Args:
+        shape: Of the matrix, with any batch dimensions in front.
+        mode: `r` (no Q), `reduced` (Q is (m, min(m, n))) or `complete` (Q is (m, m)).
+
+    References:
+        Golub & Van Loan, 4th edition, section 5.2.
+    """
     *batch, m, n = shape
     k = min(m, n)
+    # Three times the FLOPs, to stay with integers: the book's terms are in thirds of n^3.
     triangle = 6 * k**2 * max(m, n) - 2 * k**3
-    thin = 6 * k**2 * m - 2 * k**3
-    square = 12 * (m**2 * k - m * k**2) + 4 * k**3
-    return prod(batch) * (triangle + {"r": 0, "reduced": thin, "complete": square}[mode]) // 3
+    thin_q = 6 * k**2 * m - 2 * k**3
+    square_q = 12 * (m**2 * k - m * k**2) + 4 * k**3
+    q = {"r": 0, "reduced": thin_q, "complete": square_q}[mode]
+    return prod(batch) * (triangle + q) // 3
 
 
 def svd(
@@ -45,36 +66,64 @@ def svd(
     compute_uv: bool = True,
     **_: object,
 ) -> int:
-    """U, S and V'; S alone without `compute_uv`, to whole FLOPs. Full and thin are the same for a square matrix."""
-    *batch, m, n = shape
-    n, m = sorted((m, n))
+    """FLOPs of an SVD, rounded down to whole FLOPs.
+
+    Each line is the cheaper of two methods: Golub & Reinsch on the matrix itself, or on the R of a
+    QR, which wins for tall matrices. A wide matrix costs what its transpose does.
+
+    Args:
+        shape: Of the matrix, with any batch dimensions in front.
+        full_matrices: Whether U is (m, m); for a square matrix this makes no difference.
+        compute_uv: Whether singular vectors are computed, or singular values alone.
+
+    References:
+        Golub & Van Loan, 4th edition, section 8.6 (table of SVD costs).
+    """
+    *batch, rows, columns = shape
+    m, n = max(rows, columns), min(rows, columns)
     if not compute_uv:
-        return prod(batch) * min((12 * m * n**2 - 4 * n**3) // 3, 2 * m * n**2 + 2 * n**3)
-    if full_matrices and m > n:
-        return prod(batch) * min(4 * m**2 * n + 8 * m * n**2 + 9 * n**3, 4 * m**2 * n + 22 * n**3)
-    return prod(batch) * min(14 * m * n**2 + 8 * n**3, 6 * m * n**2 + 20 * n**3)
+        one = min((12 * m * n**2 - 4 * n**3) // 3, 2 * m * n**2 + 2 * n**3)
+    elif full_matrices and m > n:
+        one = min(4 * m**2 * n + 8 * m * n**2 + 9 * n**3, 4 * m**2 * n + 22 * n**3)
+    else:
+        one = min(14 * m * n**2 + 8 * n**3, 6 * m * n**2 + 20 * n**3)
+    return prod(batch) * one
 
 
 def eigh(shape: Shape, *_: object, **__: object) -> int:
-    """Eigenvalues and vectors of a symmetric matrix (..., n, n)."""
+    """FLOPs of all eigenvalues and eigenvectors of a symmetric matrix (..., n, n).
+
+    References:
+        Golub & Van Loan, 4th edition, section 8.3.
+    """
     return prod(shape[:-2]) * 9 * shape[-1] ** 3
 
 
-def added_product(_: Shape, left: Shape, right: Shape, **__: object) -> int:
-    """Out + left @ right, in place: the product (..., m, n) @ (..., n, p)."""
+def product_in_place(
+    _out: Shape,
+    left: Shape,  # (..., m, n)
+    right: Shape,  # (..., n, p)
+    **_: object,
+) -> int:
+    """FLOPs of out += left @ right."""
     return 2 * prod(left) * right[-1]
 
 
-def with_vector(left: Shape, _: Shape, **__: object) -> int:
-    """A product (m, n) @ (n), or an inner product."""
+def product_with_vector(
+    left: Shape,  # (m, n) or (n,)
+    _vector: Shape,  # (n,)
+    **_: object,
+) -> int:
+    """FLOPs of left @ vector."""
     return 2 * prod(left)
 
 
+# FlopCounterMode calls each of these with the shapes of an operator's tensor arguments.
 PRODUCTS: dict[Any, Callable[..., int]] = {
-    ATEN.addmm_: added_product,
-    ATEN.baddbmm_: added_product,
-    ATEN.mv: with_vector,
-    ATEN.dot: with_vector,
+    ATEN.addmm_: product_in_place,
+    ATEN.baddbmm_: product_in_place,
+    ATEN.mv: product_with_vector,
+    ATEN.dot: product_with_vector,
 }
 DECOMPOSITIONS: dict[Any, Callable[..., int]] = {
     ATEN.linalg_qr: qr,
@@ -85,9 +134,13 @@ FORMULAS = PRODUCTS | DECOMPOSITIONS
 
 
 class Elementwise(TorchDispatchMode):
-    """Counts pointwise operations within it, foreach's included, in `flops`; `unseen` names kernels that are not torch's own.
+    """Count pointwise operations, foreach's included, while the mode is active.
 
-    What is asked of a tensor's values is answered with 1 (true) on the meta device, which has none: conditions hold.
+    It also answers reads of a meta tensor's value (meta_values.py), so that conditions hold.
+
+    Attributes:
+        flops: One for each number written.
+        unseen: Names of kernels that are not torch's own, whose FLOPs are unknown.
     """
 
     def __init__(self) -> None:
@@ -97,14 +150,15 @@ class Elementwise(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        if func is ATEN._local_scalar_dense.default and args[0].is_meta:
-            return True if args[0].dtype == torch.bool else 1
-        found = func(*args, **(kwargs or {}))
+        if reads_meta_value(func, args):
+            return assumed_value(args[0])
+        output = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
+        # A foreach operator carries no pointwise tag and writes a list of tensors.
         if name.startswith("_foreach_") and name not in COPIES + REDUCTIONS:
             self.flops += sum(tensor.numel() for tensor in args[0])
-        elif func.namespace not in TORCH:
+        elif func.namespace not in TORCH_NAMESPACES:
             self.unseen.add(str(func.overloadpacket).replace(".", "::"))
-        elif torch.Tag.pointwise in func.tags and name not in COPIES and isinstance(found, Tensor):
-            self.flops += found.numel()
-        return found
+        elif torch.Tag.pointwise in func.tags and name not in COPIES and isinstance(output, Tensor):
+            self.flops += output.numel()
+        return output

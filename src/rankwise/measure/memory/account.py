@@ -1,110 +1,166 @@
-"""From a tracker's log to a ledger: bytes by kind at the peak of every phase, and through time."""
+"""From a tracker's log to numbers: bytes by kind at the peak of every phase, and through time."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from rankwise.measure.memory.allocator import Allocator
+from rankwise.measure.memory.allocator import Allocator, Block
 from rankwise.measure.memory.phases import STEPS
 from rankwise.measure.memory.tracker import KINDS, Tracker
 
-POINTS = 240  # that a timeline keeps
+POINTS = 240  # stretches of events in a timeline, each of which keeps its highest moment
 
 
 class Moment(NamedTuple):
-    """What is alive after one event."""
+    """What is alive after one event.
+
+    Attributes:
+        event: Number of the event in the log.
+        phase: The phase in which it happened.
+        total: Live bytes.
+        kinds: Live bytes by kind. All moments of a replay share this dict; copy it to keep it.
+    """
 
     event: int
     phase: str
-    total: int  # bytes
-    kinds: dict[str, int]  # bytes by kind; shared by all moments of a replay, so copy it to keep it
+    total: int
+    kinds: dict[str, int]
+
+    def kept(self) -> "Moment":
+        """A copy that later events do not change."""
+        return self._replace(kinds=dict(self.kinds))
 
 
 def replay(tracker: Tracker) -> Iterator[Moment]:
-    """Live bytes after every event, in order."""
+    """Yield what is alive after every event, in order.
+
+    A phase starts with a moment of its own before its first event: what is alive when a phase
+    begins is part of its peak.
+    """
     total, kinds = 0, dict.fromkeys(KINDS, 0)
     starts = [*tracker.phases, ("", tracker.end + 1)]
-    place = 0
-    for event, signed in enumerate(tracker.events[: tracker.end]):
-        while event >= starts[place + 1][1]:
-            place += 1
-            yield Moment(
-                event, starts[place][0], total, kinds
-            )  # what a phase finds is part of its peak
-        serial, sign = abs(signed) - 1, 1 if signed > 0 else -1
-        size = sign * tracker.sizes[serial]
-        total += size
-        kinds[tracker.kind(serial)] += size
-        yield Moment(event, starts[place][0], total, kinds)
+    position = 0  # of the current phase in `starts`
+    for event, signed_serial in enumerate(tracker.events[: tracker.end]):
+        while event >= starts[position + 1][1]:
+            position += 1
+            yield Moment(event, starts[position][0], total, kinds)
+        serial, appears = _decode(signed_serial)
+        change = tracker.sizes[serial] if appears else -tracker.sizes[serial]
+        total += change
+        kinds[tracker.kind(serial)] += change
+        yield Moment(event, starts[position][0], total, kinds)
+
+
+def _decode(signed_serial: int) -> tuple[int, bool]:
+    """(serial, whether the storage appears): the log holds serial + 1, negated where one goes."""
+    return abs(signed_serial) - 1, signed_serial > 0
 
 
 def peaks(tracker: Tracker) -> dict[str, Moment]:
-    """The moment of the most bytes in every phase, the first one where several are equal."""
-    found: dict[str, Moment] = {}
+    """The moment with the most live bytes in every phase; the first one where several are equal."""
+    peak_by_phase: dict[str, Moment] = {}
     for moment in replay(tracker):
-        if moment.phase not in found or moment.total > found[moment.phase].total:
-            found[moment.phase] = moment._replace(kinds=dict(moment.kinds))
-    return found
+        highest = peak_by_phase.get(moment.phase)
+        if highest is None or moment.total > highest.total:
+            peak_by_phase[moment.phase] = moment.kept()
+    return peak_by_phase
 
 
-def ledger(tracker: Tracker) -> dict[str, int | str]:
-    """Columns: bytes by kind at the peak of training, which add up to it, and the peak of every phase."""
-    found = peaks(tracker)
-    top = max((found[name] for name in STEPS if name in found), key=lambda moment: moment.total)
-    parts = {f"{kind}_bytes": size for kind, size in top.kinds.items()}
-    phases = {f"{name}_peak_bytes": moment.total for name, moment in found.items()}
-    return {"peak_phase": top.phase, "peak_bytes": top.total, **parts, **phases}
+def peak_columns(tracker: Tracker) -> dict[str, int | str]:
+    """Columns of a ledger from live storages.
+
+    Returns:
+        `peak_phase` and `peak_bytes` of the two training steps, the bytes of every kind at that
+        moment, which add up to the peak, and the peak of every phase.
+    """
+    peak_by_phase = peaks(tracker)
+    steps = [peak_by_phase[phase] for phase in STEPS if phase in peak_by_phase]
+    top = max(steps, key=lambda moment: moment.total)
+    columns = {"peak_phase": top.phase, "peak_bytes": top.total}
+    for kind, size in top.kinds.items():
+        columns[f"{kind}_bytes"] = size
+    for phase, moment in peak_by_phase.items():
+        columns[f"{phase}_peak_bytes"] = moment.total
+    return columns
 
 
 def timeline(tracker: Tracker) -> list[dict]:
-    """Rows of bytes by kind through time, thinned to the highest moment of each of POINTS stretches of events."""
-    stretch = max(1, -(-tracker.end // POINTS))
-    rows: dict[tuple, Moment] = {}
+    """Rows of bytes by kind through time.
+
+    The log is thinned: of each of POINTS stretches of events only the highest moment is kept, and
+    where a phase ends within a stretch, the highest of both phases.
+    """
+    stretch = max(1, -(-tracker.end // POINTS))  # events, rounded up
+    highest: dict[tuple[int, str], Moment] = {}
     for moment in replay(tracker):
         key = (moment.event // stretch, moment.phase)
-        if key not in rows or moment.total > rows[key].total:
-            rows[key] = moment._replace(kinds=dict(moment.kinds))
-    return [
-        {"event": m.event, "phase": m.phase, **{f"{k}_bytes": size for k, size in m.kinds.items()}}
-        for m in rows.values()
-    ]
+        if key not in highest or moment.total > highest[key].total:
+            highest[key] = moment.kept()
+    return [_timeline_row(moment) for moment in highest.values()]
 
 
-def allocated(tracker: Tracker, device: str) -> dict[str, int]:
-    """What CUDA's allocator makes of the log: rounding and splitting at its peak, what it reserves beyond; nothing on a CPU."""
+def _timeline_row(moment: Moment) -> dict[str, int | str]:
+    sizes = {f"{kind}_bytes": size for kind, size in moment.kinds.items()}
+    return {"event": moment.event, "phase": moment.phase, **sizes}
+
+
+def allocator_columns(tracker: Tracker, device: str) -> dict[str, int]:
+    """Columns of a ledger from CUDA's caching allocator; none on a CPU, which has none.
+
+    Returns:
+        `rounding_bytes`: what rounding and splitting add to the peak of live storages.
+        `slack_bytes`: what is reserved beyond the peak of allocated blocks.
+        `peak_allocated_bytes` and `peak_reserved_bytes`, as torch.cuda reports them.
+    """
     if device == "cpu":
         return {}
-    found = simulate(tracker)
-    peak = ledger(tracker)["peak_bytes"]
+    allocator = simulate(tracker)
+    peak = peak_columns(tracker)["peak_bytes"]
     return {
-        "rounding_bytes": found.peak_allocated - peak,
-        "slack_bytes": found.peak_reserved - found.peak_allocated,
-        "peak_allocated_bytes": found.peak_allocated,
-        "peak_reserved_bytes": found.peak_reserved,
+        "rounding_bytes": allocator.peak_allocated - peak,
+        "slack_bytes": allocator.peak_reserved - allocator.peak_allocated,
+        "peak_allocated_bytes": allocator.peak_allocated,
+        "peak_reserved_bytes": allocator.peak_reserved,
     }
 
 
 def simulate(tracker: Tracker, capacity: float = float("inf")) -> Allocator:
-    """Run the log of both steps through CUDA's allocator; the model, built elsewhere, is moved there first.
+    """Run the log of both training steps through CUDA's allocator.
+
+    Training builds the model on the CPU and moves it to the GPU. So everything that is alive before
+    the first step is allocated first, in the order in which it was made, and nothing of what came
+    and went while the model was built.
+
+    Args:
+        tracker: The log.
+        capacity: Bytes that the allocator may reserve.
 
     Raises:
-        OutOfMemory: it does not fit into `capacity` bytes.
+        OutOfMemory: The log does not fit into the capacity.
     """
-    start = dict(tracker.phases)["first_forward"]
-    allocator, blocks = Allocator(capacity), {}
-    for serial in sorted(_alive(tracker.events[:start])):
-        blocks[serial] = allocator.take(tracker.sizes[serial])
-    for signed in tracker.events[start : dict(tracker.phases)["evaluation"]]:
-        serial = abs(signed) - 1
-        if signed > 0:
-            blocks[serial] = allocator.take(tracker.sizes[serial])
+    start_of = dict(tracker.phases)
+    before = tracker.events[: start_of["first_forward"]]
+    steps = tracker.events[start_of["first_forward"] : start_of["evaluation"]]
+
+    allocator = Allocator(capacity)
+    blocks: dict[int, Block | None] = {}  # by serial
+    for serial in sorted(_alive(before)):
+        blocks[serial] = allocator.allocate(tracker.sizes[serial])
+    for signed_serial in steps:
+        serial, appears = _decode(signed_serial)
+        if appears:
+            blocks[serial] = allocator.allocate(tracker.sizes[serial])
         else:
-            allocator.give(blocks.pop(serial))
+            allocator.free(blocks.pop(serial))
     return allocator
 
 
 def _alive(events: list[int]) -> set[int]:
-    """Serials that have appeared and not gone."""
+    """Serials of the storages that have appeared and not gone."""
     alive: set[int] = set()
-    for signed in events:
-        alive ^= {abs(signed) - 1}
+    for signed_serial in events:
+        serial, appears = _decode(signed_serial)
+        if appears:
+            alive.add(serial)
+        else:
+            alive.remove(serial)
     return alive

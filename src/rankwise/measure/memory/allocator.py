@@ -1,147 +1,193 @@
-"""CUDA's caching allocator as torch has it, simulated: what a log of storages reserves, and whether it fits.
+"""A simulation of torch's CUDA caching allocator: what a log of storages reserves, and if it fits.
 
-Sizes are rounded up to 512 B. Up to 1 MiB come from segments of 2 MiB, up to 10 MiB from segments of 20 MiB, larger ones from
-segments of their own in steps of 2 MiB. A free block serves the smallest request's best fit and is split if more than 512 B
-(small) or 1 MiB (large) remain; neighbours that are free again are joined. Before it gives up, the allocator hands back the
-segments that are wholly free. Source: c10/cuda/CUDACachingAllocator.cpp with default settings (one stream, no expandable
-segments). What kernels ask of cuBLAS and cuSOLVER is not in a log.
+Source: c10/cuda/CUDACachingAllocator.cpp with default settings: one stream, no expandable segments,
+no limit on splitting. The constants below carry its names. Its rules:
+
+- A size is rounded up to a multiple of 512 B.
+- Memory comes from the driver in segments: 2 MiB for blocks up to 1 MiB, 20 MiB for blocks below
+  10 MiB, a segment of its own in steps of 2 MiB for anything larger.
+- A request takes the smallest free block that is large enough (best fit). The rest of the block is
+  split off if it is at least 512 B (small blocks) or more than 1 MiB (large blocks).
+- A block that is freed is joined with free neighbours of its segment.
+- Before it gives up, the allocator returns to the driver the segments that are wholly free.
+
+Not simulated: memory that kernels of cuBLAS and cuSOLVER ask for, because no log contains it.
 """
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
-MIB = 2**20
-ROUND, SMALL, SMALL_SEGMENT, LARGE_SEGMENT, MIN_LARGE, ROUND_LARGE = (
-    512,
-    MIB,
-    2 * MIB,
-    20 * MIB,
-    10 * MIB,
-    2 * MIB,
-)
+from rankwise.core.units import MIB
+
+MIN_BLOCK_SIZE = 512  # kMinBlockSize
+SMALL_SIZE = MIB  # kSmallSize: blocks up to this size are small
+SMALL_BUFFER = 2 * MIB  # kSmallBuffer: a segment for small blocks
+LARGE_BUFFER = 20 * MIB  # kLargeBuffer: a segment for blocks below MIN_LARGE_ALLOC
+MIN_LARGE_ALLOC = 10 * MIB  # kMinLargeAlloc: from here a block gets its own segment
+ROUND_LARGE = 2 * MIB  # kRoundLarge: sizes of such segments are multiples of it
 
 
 class OutOfMemory(MemoryError):
     """The log does not fit into the capacity."""
 
 
-def rounded(size: int) -> int:
-    """Bytes of the block that a storage of `size` bytes asks for; nothing for an empty one."""
-    return -(-size // ROUND) * ROUND
+def block_size(size: int) -> int:
+    """Bytes of the block that a storage of `size` bytes asks for (round_size in torch)."""
+    return _round_up(size, MIN_BLOCK_SIZE)
 
 
-def segment(size: int) -> int:
-    """Bytes of the segment that is opened for a rounded size."""
-    if size <= SMALL:
-        return SMALL_SEGMENT
-    return LARGE_SEGMENT if size < MIN_LARGE else -(-size // ROUND_LARGE) * ROUND_LARGE
+def segment_size(size: int) -> int:
+    """Bytes of the segment that is opened for a block (get_allocation_size in torch)."""
+    if size <= SMALL_SIZE:
+        return SMALL_BUFFER
+    if size < MIN_LARGE_ALLOC:
+        return LARGE_BUFFER
+    return _round_up(size, ROUND_LARGE)
+
+
+def _round_up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
 
 
 @dataclass(eq=False)
 class Block:
-    """A stretch of a segment, linked to its neighbours."""
+    """A stretch of a segment, linked to its neighbours there.
+
+    Attributes:
+        start: Address; the simulation only orders blocks by it.
+        size: Bytes.
+        is_small: Whether the segment is one for small blocks.
+        before: The neighbour at lower addresses.
+        after: The neighbour at higher addresses.
+        is_free: Whether it can be allocated.
+    """
 
     start: int
     size: int
-    small: bool
+    is_small: bool
     before: "Block | None" = None
     after: "Block | None" = None
-    free: bool = False
+    is_free: bool = False
 
     @property
-    def alone(self) -> bool:
-        """Whether the block is its whole segment."""
+    def is_whole_segment(self) -> bool:
+        """Whether the block has no neighbour."""
         return self.before is None and self.after is None
+
+
+FreeEntry = tuple[int, int, Block]  # size, start, block: no two blocks start at one address
 
 
 @dataclass
 class Allocator:
-    """Blocks and segments under a capacity in bytes."""
+    """Blocks and segments under a capacity.
+
+    Attributes:
+        capacity: Bytes that may be reserved.
+        reserved: Bytes of all segments now.
+        allocated: Bytes of all blocks in use now.
+        peak_reserved: The most bytes reserved so far.
+        peak_allocated: The most bytes allocated so far.
+    """
 
     capacity: float = float("inf")
     reserved: int = 0
     allocated: int = 0
     peak_reserved: int = 0
     peak_allocated: int = 0
-    _free: dict[bool, list[tuple[int, int, Block]]] = field(
-        default_factory=lambda: {True: [], False: []}
-    )
-    _next: int = 0  # address of the next segment
+    # Free blocks sorted by size, then address, in two pools: of small blocks (True), of large ones.
+    _pools: dict[bool, list[FreeEntry]] = field(default_factory=lambda: {True: [], False: []})
+    _next_start: int = 0  # address of the next segment
 
-    def take(self, size: int) -> Block | None:
-        """A block for a storage.
+    def allocate(self, size: int) -> Block | None:
+        """Find or make a block for a storage of `size` bytes; None for an empty storage.
 
         Raises:
-            OutOfMemory: no free block is large enough, and no new segment fits into the capacity.
+            OutOfMemory: No free block is large enough, and no new segment fits into the capacity.
         """
-        if not (size := rounded(size)):
+        size = block_size(size)
+        if size == 0:
             return None
-        block = self._find(size) or self._open(size)
+        block = self._best_fit(size) or self._open_segment(size)
         self._split(block, size)
+        # Counts the whole block: a rest that is too small to split off is allocated as well.
         self.allocated += block.size
         self.peak_allocated = max(self.peak_allocated, self.allocated)
         return block
 
-    def _find(self, size: int) -> Block | None:
-        free = self._free[size <= SMALL]
-        place = bisect_left(free, (size,))
-        return self._out(free[place][2]) if place < len(free) else None
-
-    def _open(self, size: int) -> Block:
-        wanted = segment(size)
-        if self.reserved + wanted > self.capacity:
-            self._hand_back()
-        if self.reserved + wanted > self.capacity:
-            raise OutOfMemory(
-                f"{wanted} B more than {self.reserved} B reserved of {self.capacity} B"
-            )
-        self.reserved += wanted
-        self.peak_reserved = max(self.peak_reserved, self.reserved)
-        self._next += wanted + 1  # segments are no neighbours
-        return Block(self._next - wanted, wanted, size <= SMALL)
-
-    def _hand_back(self) -> None:
-        for free in self._free.values():
-            self.reserved -= sum(size for size, _, block in free if block.alone)
-            free[:] = [item for item in free if not item[2].alone]
-
-    def _split(self, block: Block, size: int) -> None:
-        rest = block.size - size
-        if rest < ROUND if block.small else rest <= SMALL:
-            return
-        block.size = size
-        block.after = Block(block.start + size, rest, block.small, block, block.after)
-        if block.after.after:
-            block.after.after.before = block.after
-        self._put(block.after)
-
-    def give(self, block: Block | None) -> None:
-        """Free a block, joining it with free neighbours."""
+    def free(self, block: Block | None) -> None:
+        """Free a block and join it with free neighbours; nothing for None, an empty storage."""
         if block is None:
             return
         self.allocated -= block.size
-        if block.before and block.before.free:
-            block = self._join(self._out(block.before), block)
-        if block.after and block.after.free:
-            block = self._join(block, self._out(block.after))
-        self._put(block)
+        if block.before and block.before.is_free:
+            block = _join(self._take_from_pool(block.before), block)
+        if block.after and block.after.is_free:
+            block = _join(block, self._take_from_pool(block.after))
+        self._put_into_pool(block)
 
-    @staticmethod
-    def _join(left: Block, right: Block) -> Block:
-        left.size += right.size
-        left.after = right.after
-        if left.after:
-            left.after.before = left
-        return left
+    def release_free_segments(self) -> None:
+        """Return wholly free segments to the driver (release_cached_blocks in torch)."""
+        for pool in self._pools.values():
+            kept = []
+            for entry in pool:
+                block = entry[2]
+                if block.is_whole_segment:
+                    self.reserved -= block.size
+                else:
+                    kept.append(entry)
+            pool[:] = kept
 
-    def _put(self, block: Block) -> None:
-        block.free = True
-        insort(
-            self._free[block.small], (block.size, block.start, block)
-        )  # no two blocks start at one address
+    def _best_fit(self, size: int) -> Block | None:
+        pool = self._pools[size <= SMALL_SIZE]
+        position = bisect_left(pool, (size,))
+        if position == len(pool):
+            return None
+        return self._take_from_pool(pool[position][2])
 
-    def _out(self, block: Block) -> Block:
-        free = self._free[block.small]
-        del free[bisect_left(free, (block.size, block.start))]
-        block.free = False
+    def _open_segment(self, size: int) -> Block:
+        wanted = segment_size(size)
+        if self.reserved + wanted > self.capacity:
+            self.release_free_segments()
+        if self.reserved + wanted > self.capacity:
+            raise OutOfMemory(
+                f"a segment of {wanted} B does not fit: {self.reserved} B of {self.capacity} B "
+                "are reserved"
+            )
+        self.reserved += wanted
+        self.peak_reserved = max(self.peak_reserved, self.reserved)
+        segment = Block(self._next_start + 1, wanted, is_small=size <= SMALL_SIZE)
+        self._next_start += wanted + 1  # a gap of one byte: segments are never neighbours
+        return segment
+
+    def _split(self, block: Block, size: int) -> None:
+        """Cut a block down to `size` and free the rest, if the rest is worth it."""
+        rest_size = block.size - size
+        is_worth_it = rest_size >= MIN_BLOCK_SIZE if block.is_small else rest_size > SMALL_SIZE
+        if not is_worth_it:
+            return
+        block.size = size
+        rest = Block(block.start + size, rest_size, block.is_small, block, block.after)
+        if rest.after:
+            rest.after.before = rest
+        block.after = rest
+        self._put_into_pool(rest)
+
+    def _put_into_pool(self, block: Block) -> None:
+        block.is_free = True
+        insort(self._pools[block.is_small], (block.size, block.start, block))
+
+    def _take_from_pool(self, block: Block) -> Block:
+        pool = self._pools[block.is_small]
+        del pool[bisect_left(pool, (block.size, block.start))]
+        block.is_free = False
         return block
+
+
+def _join(left: Block, right: Block) -> Block:
+    """Merge `right` into its neighbour `left`."""
+    left.size += right.size
+    left.after = right.after
+    if left.after:
+        left.after.before = left
+    return left

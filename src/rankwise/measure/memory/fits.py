@@ -1,143 +1,203 @@
-"""The largest micro-batch of a training step that memory of a size holds, by length, and the longest text. From shapes.
+"""The largest micro-batch whose training step fits into a given memory, and the longest text.
 
-On CUDA a batch fits if the step's storages, served by the caching allocator (allocator.py), stay within the memory less what
-the CUDA context and cuBLAS's workspace take; on a CPU if the peak of live storages does. Bytes grow with the batch, by steps of
-almost equal size, so a straight line through two predictions finds the next one to make; the answer itself is predicted at
-the batch that fits and at the next one, which does not.
+Everything comes from shapes. On CUDA a batch fits if the step's storages, served by the caching
+allocator (allocator.py), stay within the memory less CUDA_CONTEXT_BYTES. On a CPU it fits if the
+peak of live storages does.
+
+A prediction of a large model takes seconds, so few are made. Bytes grow with the batch, in steps of
+almost equal size, so a straight line through two predictions tells where to look next. The answer
+is always confirmed: the batch that fits and the next one, which does not, are both predicted.
 """
 
 import functools
 from collections.abc import Callable
 
 from rankwise.core.errors import Unsupported
+from rankwise.core.units import CUDA_CONTEXT_BYTES, GIB
 from rankwise.measure.memory import account
 from rankwise.measure.memory.allocator import OutOfMemory
 from rankwise.measure.memory.ledger import track
 from rankwise.measure.memory.tracker import Tracker
 from rankwise.methods.parts.base import method_class
 
-GIB = 2**30
-CONTEXT = {
-    "cpu": 0,
-    "cuda": 600 * 2**20,
-}  # bytes; an H100 takes about 500 MiB of context and 32 MiB for cuBLAS
-LARGEST, STEP = 2**16, 64  # nobody looks further, or closer at lengths
+CONTEXT_BYTES = {"cpu": 0, "cuda": CUDA_CONTEXT_BYTES}  # taken beside the step's storages
+LARGEST_BATCH = 2**16  # the search goes no further
+LENGTH_STEP = 64  # tokens: lengths are searched in multiples of it
+FRAGMENTED = 0.94  # next guess, as a share of a batch that fits by its peak but not when simulated
 
 
 def fits(request: dict) -> dict:
-    """A row for each length and memory size: the largest batch (0: not even one), its peak and the next one's.
+    """Find the limits of a request for each of its lengths and memory sizes.
 
-    `largest_length_tokens` is the longest text, in steps of STEP tokens, of which one fits; at most the model's positions.
+    Returns:
+        A result with `rows`: the largest batch size (0: not even one), its peak and that of the
+        next batch, and `largest_length_tokens`, the longest text of which one fits (a multiple of
+        LENGTH_STEP, at most the model's positions); or status `unsupported` with the reason.
     """
-    steps = Steps(request)
+    steps = PredictedSteps(request)
+    rows = []
     try:
-        return {
-            "rows": [
-                _row(steps, tokens, gib)
-                for tokens in request["lengths_tokens"]
-                for gib in request["memory_gib"]
-            ]
-        }
+        for tokens in request["lengths_tokens"]:
+            rows += [_row(steps, tokens, gib) for gib in request["memory_gib"]]
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
+    return {"rows": rows}
 
 
-class Steps:
-    """Predicted steps of a request at other batch sizes and lengths, each made once."""
+class PredictedSteps:
+    """Predicted steps of a request at other batch sizes and lengths, each predicted once.
+
+    Attributes:
+        request: A profile's request.
+        device: `cpu` or `cuda`.
+        positions: The longest text of the model, without the method's virtual tokens.
+    """
 
     def __init__(self, request: dict):
         self.request, self.device = request, request["device"]
         entry = request["method"]
-        virtual = entry["options"]["rank"] if method_class(entry["module"]).PROMPT else 0
-        self.positions = request["model"]["max_positions_tokens"] - virtual
-        self.peak = functools.cache(
-            lambda batch, tokens: account.ledger(self.log(batch, tokens))["peak_bytes"]
-        )
+        virtual_tokens = entry["options"]["rank"] if method_class(entry["module"]).PROMPT else 0
+        self.positions = request["model"]["max_positions_tokens"] - virtual_tokens
+        # Cached per instance; functools.cache on the methods would keep every instance alive.
         self.log = functools.cache(self._log)
+        self.peak = functools.cache(self._peak)
 
-    def _log(self, batch: int, tokens: int) -> Tracker:
-        shapes = {**self.request["shapes"], "batch_size": batch, "sequence_length_tokens": tokens}
-        return track({**self.request, "shapes": shapes}, "meta")[0]
+    def _log(self, batch_size: int, tokens: int) -> Tracker:
+        shapes = {
+            **self.request["shapes"],
+            "batch_size": batch_size,
+            "sequence_length_tokens": tokens,
+        }
+        tracker, _ = track({**self.request, "shapes": shapes}, "meta")
+        return tracker
 
-    def holds(self, batch: int, tokens: int, room: int) -> bool:
-        """Whether `room` bytes are enough."""
-        if self.peak(batch, tokens) > room or self.device == "cpu":
-            return self.peak(batch, tokens) <= room
+    def _peak(self, batch_size: int, tokens: int) -> int:
+        """Bytes of live storages at the peak."""
+        return account.peak_columns(self.log(batch_size, tokens))["peak_bytes"]
+
+    def fits_into(self, batch_size: int, tokens: int, room: int) -> bool:
+        """Whether `room` bytes are enough for a step."""
+        if self.peak(batch_size, tokens) > room:
+            return False
+        if self.device == "cpu":
+            return True
         try:
-            account.simulate(self.log(batch, tokens), room)
+            account.simulate(self.log(batch_size, tokens), room)
         except OutOfMemory:
             return False
         return True
 
 
-def _row(steps: Steps, tokens: int, gib: float) -> dict:
-    room = int(gib * GIB) - CONTEXT[steps.device]
-    batch = largest(
-        lambda size: steps.peak(size, tokens), lambda size: steps.holds(size, tokens, room), room
-    )
-    longest = largest(
-        lambda size: steps.peak(1, STEP * size),
-        lambda size: steps.holds(1, STEP * size, room),
+def _row(steps: PredictedSteps, tokens: int, gib: float) -> dict:
+    room = int(gib * GIB) - CONTEXT_BYTES[steps.device]
+    batch_size = largest(
+        lambda size: steps.peak(size, tokens),
+        lambda size: steps.fits_into(size, tokens, room),
         room,
-        steps.positions // STEP,
+    )
+    length_steps = largest(
+        lambda size: steps.peak(1, LENGTH_STEP * size),
+        lambda size: steps.fits_into(1, LENGTH_STEP * size, room),
+        room,
+        steps.positions // LENGTH_STEP,
     )
     return {
         "memory_gib": gib,
         "sequence_length_tokens": tokens,
-        "largest_batch_size": batch,
-        "largest_length_tokens": STEP * longest,
-        "peak_bytes": steps.peak(batch, tokens) if batch else 0,
-        "next_peak_bytes": steps.peak(batch + 1, tokens),
+        "largest_batch_size": batch_size,
+        "largest_length_tokens": LENGTH_STEP * length_steps,
+        "peak_bytes": steps.peak(batch_size, tokens) if batch_size else 0,
+        "next_peak_bytes": steps.peak(batch_size + 1, tokens),
     }
 
 
-def table(requests: list[dict], say: Callable[[str], None]) -> str:
-    """A Markdown table of the largest batches and lengths: a row a method and length, two columns a memory size.
+def largest(
+    peak: Callable[[int], int],
+    fits_size: Callable[[int], bool],
+    room: int,
+    most: int = LARGEST_BATCH,
+) -> int:
+    """Find the largest size that fits, given that every smaller one fits too.
 
-    `say` is told each method before its turn, for a large model takes minutes.
+    Args:
+        peak: Bytes at the peak of a size; tells where to look.
+        fits_size: Whether a size fits; decides.
+        room: Bytes that are there.
+        most: The largest size to consider.
+
+    Returns:
+        A size from 0 (nothing fits) to `most`.
+    """
+    low, high = 0, most + 1  # `low` fits, `high` does not
+    halve = False  # whether the next guess is in the middle, not on the line
+    while high - low > 1:
+        width = high - low
+        was_bounded = high <= most  # a size that does not fit has been found
+        if halve:
+            guess = (low + high) // 2
+        else:
+            guess = _guess(peak, low, high if was_bounded else None, room)
+        guess = min(max(guess, low + 1), high - 1)
+        if fits_size(guess):
+            low = guess
+        else:
+            high = guess
+        # Where the line did not even halve the range, the next guess does; then the line again.
+        halve = was_bounded and not halve and high - low > width // 2
+    return low
+
+
+def _guess(peak: Callable[[int], int], low: int, high: int | None, room: int) -> int:
+    """Guess the largest size that fits, from two known peaks.
+
+    Args:
+        peak: Bytes at the peak of a size.
+        low: A size that fits.
+        high: A size that does not fit; None where none is known.
+        room: Bytes that are there.
+    """
+    if low < 2:
+        return low + 1  # no two peaks yet
+    if high and peak(high) <= room:
+        # Its live bytes fit, but the allocator's fragments do not: the line would lead back to it.
+        return max((low + high) // 2, int(FRAGMENTED * high))
+    other = high or low // 2
+    slope = (peak(low) - peak(other)) / (low - other)  # bytes per sample
+    if slope <= 0:
+        return 4 * low  # small peaks may be flat, where another part of the step dominates
+    where_line_meets_room = low + int((room - peak(low)) / slope)
+    return min(where_line_meets_room, 64 * low)  # not far beyond what has been tried
+
+
+def table(requests: list[dict], say: Callable[[str], None]) -> str:
+    """Write the limits of several requests as a Markdown table.
+
+    Args:
+        requests: All with the same memory sizes.
+        say: Called with each method's name before its turn, for a large model takes minutes.
+
+    Returns:
+        A row for each method and length, two columns for each memory size.
     """
     sizes = requests[0]["memory_gib"]
     heads = [f"{what} in {size:g} GiB" for what in ("batch", "longest") for size in sizes]
     lines = [["method", "rank", "length", *heads], ["---", *["---:"] * (2 * len(sizes) + 2)]]
     for request in requests:
-        name, rank = request["cell"]["method"], request["cell"]["rank"] or ""
-        say(name)
-        found = fits(request)
-        if "reason" in found:
-            lines.append([name, rank, found["reason"]])
-        for tokens in request["lengths_tokens"] if "rows" in found else ():
-            rows = [row for row in found["rows"] if row["sequence_length_tokens"] == tokens]
-            numbers = [
-                row[key] for key in ("largest_batch_size", "largest_length_tokens") for row in rows
-            ]
-            lines.append([name, rank, tokens, *numbers])
+        say(request["cell"]["method"])
+        lines += _table_lines(request)
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
-def largest(
-    peak: Callable[[int], int], holds: Callable[[int], bool], room: int, most: int = LARGEST
-) -> int:
-    """The largest size from 0 to `most` that `holds`, where every smaller one does too; `peak` (bytes) tells where to look."""
-    low, high, slow = 0, most + 1, False  # low holds, high does not
-    while high - low > 1:
-        guess = (
-            (low + high) // 2 if slow else _guess(peak, low, high if high <= most else None, room)
-        )
-        guess = min(max(guess, low + 1), high - 1)
-        far, bounded = high - low, high <= most
-        low, high = (guess, high) if holds(guess) else (low, guess)
-        slow = (
-            bounded and not slow and high - low > far // 2
-        )  # the line did not help: halve, then try it again
-    return low
-
-
-def _guess(peak: Callable[[int], int], low: int, high: int | None, room: int) -> int:
-    """Where the line through two peaks meets the room, not far beyond what has been tried; less if the room is fragmented."""
-    if low < 2:
-        return low + 1
-    if high and peak(high) <= room:
-        return max((low + high) // 2, int(0.94 * high))
-    other = high or low // 2
-    slope = (peak(low) - peak(other)) / (low - other)
-    return min(low + int((room - peak(low)) / slope), 64 * low) if slope > 0 else 4 * low
+def _table_lines(request: dict) -> list[list]:
+    """The lines of one method: one for each length, or one with the reason."""
+    name, rank = request["cell"]["method"], request["cell"]["rank"] or ""
+    result = fits(request)
+    if "reason" in result:
+        return [[name, rank, result["reason"]]]
+    lines = []
+    for tokens in request["lengths_tokens"]:
+        rows = [row for row in result["rows"] if row["sequence_length_tokens"] == tokens]
+        batches = [row["largest_batch_size"] for row in rows]
+        lengths = [row["largest_length_tokens"] for row in rows]
+        lines.append([name, rank, tokens, *batches, *lengths])
+    return lines

@@ -1,12 +1,20 @@
-"""Kernels as a device would choose them, for models on the meta device, whose own choices are a CPU's or none.
+"""Run a model on the meta device with the kernels that a CUDA GPU or a CPU would choose.
 
-On CUDA dropout keeps a mask of one byte a number, and attention is flash (bf16, fp16) or memory-efficient (fp32): both keep
-their output and one number a row (Dao et al. 2022, arXiv 2205.14135; Rabe & Staats 2021, arXiv 2112.05682). On a CPU dropout
-keeps its noise in the input's dtype, and attention with dropout forms its products. torch chooses in `sdp_utils.cpp`.
+On the meta device torch makes the choices of a CPU, or none. But what a step keeps for backward
+depends on the kernel. So we choose as torch would on the device asked for
+(aten/src/ATen/native/transformers/cuda/sdp_utils.cpp):
+
+- CUDA, dropout: the fused kernel keeps a mask of one byte per number (native_dropout).
+- CUDA, attention: flash in bf16 and fp16 without a mask, otherwise memory-efficient. Both keep
+  their output and one number per row (Dao et al. 2022, arXiv 2205.14135; Rabe & Staats 2021, arXiv
+  2112.05682). The memory-efficient kernel wants as many keys as queries, so grouped keys in fp32
+  take plain products.
+- CPU, dropout: keeps its noise in the input's dtype, which is what the meta device does by itself.
+- CPU, attention: flash without dropout, plain products with it.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 import torch
@@ -17,28 +25,40 @@ ATEN = torch.ops.aten
 
 
 @contextmanager
-def kernels(device: str | None) -> Iterator[None]:
-    """Within it, models on the meta device run what they would on `device`; None leaves every choice to torch."""
-    if device is None:
+def kernels_of(device: str | None) -> Iterator[None]:
+    """While active, models on the meta device run the kernels of `device`.
+
+    transformers and torch.nn look both functions up in torch.nn.functional at every call, so
+    replacing them there reaches every model.
+
+    Args:
+        device: `cuda` or `cpu`; None leaves every choice to torch.
+    """
+    with ExitStack() as patches:
+        if device is not None:
+            attention = ATTENTION[device]
+            patches.enter_context(
+                mock.patch.object(functional, "scaled_dot_product_attention", attention)
+            )
+        if device == "cuda":
+            patches.enter_context(mock.patch.object(functional, "dropout", _cuda_dropout))
         yield
-        return
-    with mock.patch.object(functional, "scaled_dot_product_attention", ATTENTION[device]):
-        if device == "cpu":
-            yield
-        else:
-            with mock.patch.object(functional, "dropout", _dropout):
-                yield
 
 
-def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: ARG001
+def _cuda_dropout(
+    x: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,  # noqa: ARG001 - part of the signature of functional.dropout
+) -> Tensor:
     if not training or p == 0:
         return x
     return torch.native_dropout(x, p, True)[0]
 
 
-def _cuda(
+def _cuda_attention(
     query: Tensor,  # (batch, heads, length, width)
-    key: Tensor,  # (batch, heads or a divisor of them, length, width), and so is the value
+    key: Tensor,  # (batch, heads or a divisor of them, length, width); the value likewise
     value: Tensor,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
@@ -50,17 +70,19 @@ def _cuda(
         return ATEN._scaled_dot_product_flash_attention(
             query, key, value, dropout_p, is_causal, scale=scale
         )[0]
-    if enable_gqa:  # the efficient kernel wants as many keys as queries
-        return _products(
+    if enable_gqa:
+        return _plain_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=True
         )
-    keeps = any(tensor.requires_grad for tensor in (query, key, value))
-    efficient = ATEN._scaled_dot_product_efficient_attention
-    return efficient(query, key, value, attn_mask, keeps, dropout_p, is_causal, scale=scale)[0]
+    # The kernel stores one number per row (the log of the softmax's denominator) only for backward.
+    needs_backward = any(tensor.requires_grad for tensor in (query, key, value))
+    return ATEN._scaled_dot_product_efficient_attention(
+        query, key, value, attn_mask, needs_backward, dropout_p, is_causal, scale=scale
+    )[0]
 
 
-def _cpu(
-    query: Tensor,
+def _cpu_attention(
+    query: Tensor,  # shapes as for CUDA
     key: Tensor,
     value: Tensor,
     attn_mask: Tensor | None = None,
@@ -70,15 +92,17 @@ def _cpu(
     enable_gqa: bool = False,
 ) -> Tensor:
     if dropout_p:
-        return _products(
+        return _plain_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )
-    flash = ATEN._scaled_dot_product_flash_attention_for_cpu
-    return flash(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
+    return ATEN._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
+    )[0]
 
 
-def _products(*given: object, **settings: object) -> Tensor:
-    return ATEN._scaled_dot_product_attention_math(*given, **settings)[0]
+def _plain_attention(*args: object, **kwargs: object) -> Tensor:
+    """Attention that forms and keeps the scores (batch, heads, length, length)."""
+    return ATEN._scaled_dot_product_attention_math(*args, **kwargs)[0]
 
 
-ATTENTION = {"cuda": _cuda, "cpu": _cpu}
+ATTENTION = {"cuda": _cuda_attention, "cpu": _cpu_attention}

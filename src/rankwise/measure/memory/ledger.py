@@ -1,14 +1,19 @@
-"""The memory ledger of a training step: every byte by kind and phase, predicted from shapes and measured.
+"""The memory ledger of a training step: every byte by kind and phase, predicted and measured.
 
-The prediction runs the step on the meta device, with the kernels of the device asked for; nothing is allocated. Its parts add
-up to its peak. The measurement is independent of it: on a CPU the peak that torch's allocator reports, workspace inside of
-kernels included, and the same storages tracked on real tensors; on CUDA the allocator's own peaks, what it reserved, and what
-the device says is in use. `residual_bytes` is the measured peak less the predicted one (on CUDA with
-the allocator's rounding); above LIMIT of the peak the result says so.
+The prediction runs the step on the meta device, with the kernels of the device asked for, so
+nothing is allocated. Its parts add up to its peak.
 
-Not predicted: workspace inside of kernels, cuBLAS's (a few MiB a handle) and the CUDA context. On processors with instructions
-for bf16, oneDNN's products in bf16 take some: where a CPU's peak is off by more than LIMIT, it is measured again without
-oneDNN, and `workspace_bytes` is by how much that is lower, and no part of the residual.
+The measurement is independent of it. On a CPU it is the peak that torch's allocator reports, with
+workspace inside kernels, and the same storages tracked on real tensors. On CUDA it is the
+allocator's own peaks, what it reserved, and what the GPU says is in use.
+
+`residual_bytes` is the measured peak less the predicted one (on CUDA with the allocator's
+rounding). If it is above LIMIT of the peak, the result says so.
+
+Not predicted: workspace inside kernels, cuBLAS's own (a few MiB per handle) and the CUDA context.
+On processors with bf16 instructions, oneDNN's bf16 products take some workspace. So where a CPU's
+peak is off by more than LIMIT, it is measured again without oneDNN. `workspace_bytes` is by how
+much that peak is lower, and it is no part of the residual.
 """
 
 import contextlib
@@ -18,123 +23,146 @@ import torch
 
 from rankwise.core.errors import Unsupported
 from rankwise.measure.memory import account, peaks, phases
-from rankwise.measure.memory.kernels import kernels
+from rankwise.measure.memory.kernels import kernels_of
 from rankwise.measure.memory.leaf_outputs import leaf_outputs_bytes
-from rankwise.measure.memory.tracker import Tracker, state_of
+from rankwise.measure.memory.tracker import Tracker, state_tensors
+from rankwise.measure.step import Step
 
 LIMIT = 0.02
 
 
 def ledger(request: dict) -> dict:
-    """The predicted ledger, and the measured peaks if the request asks for them."""
+    """Predict the ledger, and measure the peaks as well if the request asks for it.
+
+    Returns:
+        A result with metrics, a timeline of bytes by kind and the optimizer's state by tensor; or
+        status `unsupported` or `out_of_memory` with the reason.
+    """
     try:
         tracker, state = track(request, "meta")
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
-    metrics = {**account.ledger(tracker), **account.allocated(tracker, request["device"])}
-    if (
-        request["device"] == "cuda"
-    ):  # training builds and stores the model elsewhere and moves it there
-        metrics = {
-            name: value
-            for name, value in metrics.items()
-            if name.removesuffix("_peak_bytes") not in phases.BUILDING
-        }
-    metrics["leaf_outputs_bytes"] = leaf_outputs_bytes(
-        request
-    )  # what published system A calls activations
-    shapes = {key: request["shapes"][key] for key in ("batch_size", "sequence_length_tokens")}
-    found = {
-        "metrics": {**shapes, **metrics},
+    columns = account.peak_columns(tracker) | account.allocator_columns(tracker, request["device"])
+    if request["device"] == "cuda":
+        columns = _without_building(columns)
+    # What published system A calls activations.
+    columns["leaf_outputs_bytes"] = leaf_outputs_bytes(request)
+
+    shapes = {name: request["shapes"][name] for name in ("batch_size", "sequence_length_tokens")}
+    result = {
+        "metrics": {**shapes, **columns},
         "timeline": account.timeline(tracker),
         "state": state,
     }
-    return _measured(request, found) if request["measured"] else found
+    return _with_measurement(request, result) if request["measured"] else result
 
 
-def _measured(request: dict, found: dict) -> dict:
-    """`found` with the measured peaks beside the predicted ones; out of memory is a result."""
-    metrics, device = found["metrics"], request["device"]
+def _without_building(columns: dict) -> dict:
+    """Leave out the peaks of building: training builds its model on the CPU and then moves it."""
+    building = {f"{phase}_peak_bytes" for phase in phases.BUILDING}
+    return {name: value for name, value in columns.items() if name not in building}
+
+
+def _with_measurement(request: dict, result: dict) -> dict:
+    """Put the measured peaks beside the predicted ones; out of memory is a result too."""
+    device = request["device"]
     try:
-        columns = {"cpu": _measure_cpu, "cuda": peaks.cuda}[device](request)
+        measured = {"cpu": _measure_cpu, "cuda": peaks.cuda}[device](request)
     except torch.cuda.OutOfMemoryError as error:
-        return {
-            **found,
-            "status": "out_of_memory",
-            "reason": str(error).splitlines()[0],
-            "device": device,
-        }
-    highest = _highest(columns)
-    residual = highest - metrics.get("peak_allocated_bytes", metrics["peak_bytes"])
-    workspace = {}
-    if device == "cpu" and abs(residual) > LIMIT * highest:
-        with torch.backends.mkldnn.flags(enabled=False):
-            workspace = {"workspace_bytes": highest - _highest(peaks.cpu(request))}
-    residual -= workspace.get("workspace_bytes", 0)
-    share = residual / highest
-    closing = {
-        "measured_peak_bytes": highest,
-        **workspace,
-        "residual_bytes": residual,
-        "residual_fraction": share,
-    }
-    warning = (
-        {"reason": f"residual {100 * share:.1f} % of the peak, above {100 * LIMIT:.0f} %"}
-        if abs(share) > LIMIT
-        else {}
-    )
-    return {**found, **warning, "metrics": {**metrics, **columns, **closing}, "device": device}
+        reason = str(error).splitlines()[0]
+        return {**result, "status": "out_of_memory", "reason": reason, "device": device}
+    closing = _closing(request, result["metrics"], measured)
+    result = {**result, "metrics": {**result["metrics"], **measured, **closing}, "device": device}
+    share = closing["residual_fraction"]
+    if abs(share) > LIMIT:
+        result["reason"] = f"residual {100 * share:.1f} % of the peak, above {100 * LIMIT:.0f} %"
+    return result
 
 
-def _highest(columns: dict[str, int]) -> int:
-    """The highest measured peak of a training step's phases."""
-    return max(
-        columns[key] for name in phases.STEPS if (key := f"measured_{name}_peak_bytes") in columns
-    )
+def _closing(request: dict, predicted: dict, measured: dict) -> dict[str, int | float]:
+    """Compare the peaks of training: `measured_peak_bytes`, the residual and any workspace."""
+    highest = _training_peak(measured)
+    residual = highest - predicted.get("peak_allocated_bytes", predicted["peak_bytes"])
+    columns = {"measured_peak_bytes": highest}
+    if request["device"] == "cpu" and abs(residual) > LIMIT * highest:
+        with torch.backends.mkldnn.flags(enabled=False):  # oneDNN's old name
+            without_onednn = _training_peak(peaks.cpu(request))
+        columns["workspace_bytes"] = highest - without_onednn
+        residual -= columns["workspace_bytes"]
+    columns["residual_bytes"] = residual
+    columns["residual_fraction"] = residual / highest
+    return columns
+
+
+def _training_peak(measured: dict[str, int]) -> int:
+    """The highest measured peak of the phases of a training step."""
+    names = [f"measured_{phase}_peak_bytes" for phase in phases.STEPS]
+    return max(measured[name] for name in names if name in measured)
 
 
 def _measure_cpu(request: dict) -> dict[str, int]:
-    return {
-        **peaks.cpu(request),
-        "tracked_peak_bytes": account.ledger(track(request, "cpu")[0])["peak_bytes"],
-    }
+    """Peaks of the CPU allocator, and the peak of the same storages tracked on real tensors."""
+    measured = peaks.cpu(request)
+    tracker, _ = track(request, "cpu")
+    return {**measured, "tracked_peak_bytes": account.peak_columns(tracker)["peak_bytes"]}
 
 
 def track(request: dict, device: str) -> tuple[Tracker, list[dict]]:
-    """The log of every storage, and the optimizer's state by tensor and dtype.
+    """Run all phases of a request under a tracker.
+
+    Args:
+        request: A profile's request.
+        device: `meta` predicts what happens on the request's device; `cpu` and `cuda` run there.
+
+    Returns:
+        The log of every storage, and rows of the optimizer's state by tensor and dtype.
 
     Raises:
-        Unsupported: the method cannot do this model, with the reason.
+        Unsupported: The method cannot train this model; the message is the reason.
     """
-    with contextlib.suppress(
-        ImportError
-    ):  # peft loads it when it adapts a model, and its tables would count as the model's
+    # peft imports bitsandbytes when it adapts a model. Its tables would then be created within the
+    # tracked phases and count as the model's.
+    with contextlib.suppress(ImportError):
         importlib.import_module("bitsandbytes")
-    tracker = Prediction(request["device"]) if device == "meta" else Tracker()
+    if device == "meta":
+        tracker, kernels_device = PredictingTracker(request["device"]), request["device"]
+    else:
+        tracker, kernels_device = Tracker(), None
     torch.manual_seed(0)
-    with kernels(request["device"] if device == "meta" else None), tracker:
-        one = phases.run(request, device, tracker)
-    return tracker, _state(one)
+    with kernels_of(kernels_device), tracker:
+        training_step = phases.run(request, device, tracker)
+    return tracker, _state_rows(training_step)
 
 
-class Prediction(Tracker):
-    """A tracker of what a device would do that is not here."""
+class PredictingTracker(Tracker):
+    """A tracker on the meta device that predicts what happens on another device.
+
+    Attributes:
+        device: `cuda` or `cpu`.
+    """
 
     def __init__(self, device: str):
         super().__init__()
         self.device = device
 
-    def built(self, one: phases.Step) -> None:
-        """On CUDA torch's optimizers step all tensors at once, which takes temporary memory of their size."""
-        super().built(one)
-        for group in one.optimizer.param_groups if one.optimizer and self.device == "cuda" else ():
-            if group.get("foreach", True) is None:
+    def built(self, training_step: Step) -> None:
+        """Label as a tracker does, and let torch's optimizers step as they do on the device.
+
+        On CUDA their default (`foreach=None`) is to step all tensors at once, which takes temporary
+        memory of all their sizes; on the meta device it is one tensor after another.
+        """
+        super().built(training_step)
+        if self.device != "cuda" or training_step.optimizer is None:
+            return
+        for group in training_step.optimizer.param_groups:
+            if "foreach" in group and group["foreach"] is None:
                 group["foreach"] = True
 
 
-def _state(one: phases.Step) -> list[dict]:
+def _state_rows(training_step: Step) -> list[dict]:
+    """Bytes of the optimizer's state by the name of the tensor and its dtype."""
     sizes: dict[tuple[str, str], int] = {}
-    for name, value in state_of(one):
+    for name, value in state_tensors(training_step):
         key = (name, str(value.dtype).removeprefix("torch."))
         sizes[key] = sizes.get(key, 0) + value.numel() * value.element_size()
     return [

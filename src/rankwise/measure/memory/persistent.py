@@ -1,10 +1,14 @@
-"""Bytes that training keeps between steps: weights, gradients, optimizer state. From shapes, and counted on a real step.
+"""Bytes that training keeps between steps: weights, gradients and optimizer state.
 
-The prediction allocates nothing: the model and the optimizer's state live on the meta device. The measurement builds the same
-model with random weights, takes one optimizer step with random gradients and sums the tensors, as published system A did.
-Weights are what the parameters hold, packed codes included; a quantized base's scales and tables are `quantization_bytes`,
-which published systems B and C left out. Parameters count weights, not the bytes that two of them share. Activations are no
-part of this profile.
+They are predicted from shapes and counted on a real step. The prediction allocates nothing: the
+model and the optimizer's state are on the meta device. The measurement builds the same model with
+random weights, takes one optimizer step with random gradients and sums the tensors, as published
+system A did.
+
+Weights are what the parameters hold, packed codes included. A quantized base's scales and tables
+are `quantization_bytes`, which published systems B and C left out. Parameters count weights, not
+bytes: packed codes hold two weights per byte. Activations are not part of this profile (see
+ledger.py).
 """
 
 from collections.abc import Iterable
@@ -19,79 +23,92 @@ from rankwise.models import storage
 
 
 def memory(request: dict) -> dict:
-    """Predicted bytes by part, the same measured if the request asks for it.
+    """Predict bytes by part, and measure them as well if the request asks for it.
+
+    Returns:
+        A result with the metrics of `predict` and `measured_...` beside those that are measured; or
+        status `unsupported` with the reason.
 
     Raises:
-        ArithmeticError: prediction and measurement of a part differ.
+        ArithmeticError: Prediction and measurement of a part differ.
     """
     try:
         metrics = predict(request)
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
-    for part, size in measure(request).items() if request["measured"] else ():
-        if size != metrics[part]:
-            raise ArithmeticError(f"{part}: predicted {metrics[part]}, measured {size}")
-        metrics[f"measured_{part}"] = size
+    if request["measured"]:
+        for part, size in measure(request).items():
+            if size != metrics[part]:
+                raise ArithmeticError(f"{part}: predicted {metrics[part]}, measured {size}")
+            metrics[f"measured_{part}"] = size
     return {"metrics": metrics}
 
 
 def predict(request: dict) -> dict[str, int]:
-    """The parts, from shapes alone."""
+    """Bytes by part and numbers of parameters, from shapes alone.
+
+    Raises:
+        Unsupported: The method cannot train this model; the message is the reason.
+    """
     method, model, names = adapted(request, "meta")
-    trainable = [p for p in model.parameters() if p.requires_grad]
     return {
-        **_parts(request, method, model, names),
+        **_measurable_parts(request, method, model, names),
         "buffers_bytes": _bytes(model.buffers()),
-        "gradients_bytes": _gradients(request, method, model, names, trainable),
-        "trainable_parameters": sum(p.numel() for p in trainable),
-        "total_parameters": sum(storage.numel(p) for p in model.parameters()),
+        "gradients_bytes": _gradients_bytes(request, method, model, names),
+        "trainable_parameters": sum(param.numel() for param in _trainable(model)),
+        "total_parameters": sum(storage.numel(param) for param in model.parameters()),
     }
 
 
 def measure(request: dict) -> dict[str, int]:
-    """What a model on the CPU holds after a real step."""
+    """Bytes that a model on the CPU holds after a real step, by part."""
     torch.manual_seed(0)
-    return _parts(request, *adapted(request, "cpu"))
+    method, model, names = adapted(request, "cpu")
+    return _measurable_parts(request, method, model, names)
 
 
-def _parts(request: dict, method: Method, model: nn.Module, names: dict) -> dict[str, int]:
+def _measurable_parts(
+    request: dict, method: Method, model: nn.Module, names: dict
+) -> dict[str, int]:
     return {
-        "optimizer_state_bytes": _state(request, method, model, names),
+        "optimizer_state_bytes": _state_bytes(request, method, model, names),
         "weights_bytes": _bytes(model.parameters()),
         "quantization_bytes": _bytes(storage.constants(model)),
     }
 
 
-def _gradients(
-    request: dict, method: Method, model: nn.Module, names: dict, trainable: list[nn.Parameter]
-) -> int:
-    """Bytes of gradients that are there at once: all of them, unless the optimizer releases them."""
+def _gradients_bytes(request: dict, method: Method, model: nn.Module, names: dict) -> int:
+    """Bytes of the gradients that exist at once: all, unless the optimizer releases them."""
     if not request["method"]["optimizer"].get("release"):
-        return _bytes(trainable)
-    return build_optimizer(request["method"], method, model, names, seed=0).gradients_bytes()
+        return _bytes(_trainable(model))
+    optimizer = build_optimizer(request["method"], method, model, names, seed=0)
+    return optimizer.gradients_bytes()
 
 
-def _state(request: dict, method: Method, model: nn.Module, names: dict) -> int:
-    """Bytes of state after one step; a descent's state is allocated without one, for its step computes a basis."""
-    if not any(p.requires_grad for p in model.parameters()):
+def _state_bytes(request: dict, method: Method, model: nn.Module, names: dict) -> int:
+    """Bytes of optimizer state after one step."""
+    trainable = _trainable(model)
+    if not trainable:
         return 0
     optimizer = build_optimizer(unreleased(request["method"]), method, model, names, seed=0)
-    on_meta = next(model.parameters()).is_meta
-    if on_meta and hasattr(optimizer, "allocate"):
+    if trainable[0].is_meta and hasattr(optimizer, "allocate"):
+        # Our optimizers can allocate their state without a step, which would compute a basis.
         optimizer.allocate()
     else:
-        for param in (p for p in model.parameters() if p.requires_grad):
+        for param in trainable:
             param.grad = torch.randn_like(param)
         optimizer.step()
-    kept = (
-        value
-        for state in optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, Tensor)
-    )
-    return _bytes(
-        {id(value): value for value in kept}.values()
-    )  # a table that parameters share is there once
+    # By id: a table that several parameters share is there once.
+    tensors: dict[int, Tensor] = {}
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor):
+                tensors[id(value)] = value
+    return _bytes(tensors.values())
+
+
+def _trainable(model: nn.Module) -> list[nn.Parameter]:
+    return [param for param in model.parameters() if param.requires_grad]
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

@@ -1,6 +1,8 @@
-"""The life of a training process in phases, which observers of memory watch: load, prepare, two steps, an evaluation.
+"""The life of a training process in phases, which observers of memory watch.
 
-The first step makes the optimizer's state and computes its first bases; the second is like those between refreshes.
+A process loads the model, prepares it (store, adapt, build the optimizer), takes two steps and
+evaluates. The first step creates the optimizer's state and computes its first bases. The second one
+is like all later steps between refreshes.
 """
 
 from contextlib import AbstractContextManager
@@ -17,49 +19,57 @@ BUILDING = ("load", "prepare")
 
 
 class Observer(Protocol):
-    """What looks on."""
+    """What `run` tells whoever watches memory."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Everything within belongs to the phase."""
 
     def watch(self, model: nn.Module) -> None:
-        """Called with the adapted model, before there is an optimizer."""
+        """Called with the adapted model, before its optimizer is built."""
 
-    def built(self, one: Step) -> None:
+    def built(self, training_step: Step) -> None:
         """Called between prepare and the first step."""
 
-    def see_gradients(self, one: Step) -> None:
-        """Called after each backward."""
+    def see_gradients(self, training_step: Step) -> None:
+        """Called after each backward pass."""
 
-    def see_state(self, one: Step) -> None:
+    def see_state(self, training_step: Step) -> None:
         """Called after each update."""
 
 
 def run(request: dict, device: str, observer: Observer) -> Step:
-    """Go through every phase under the observer's eyes.
+    """Go through every phase and tell the observer.
+
+    Args:
+        request: A profile's request.
+        device: Where the step runs: `meta`, `cpu` or `cuda`.
+        observer: Is told when phases begin and end, and what there is to see after them.
+
+    Returns:
+        The step, after both updates and the evaluation.
 
     Raises:
-        Unsupported: the method cannot do this model, with the reason.
+        Unsupported: The method cannot train this model; the message is the reason.
     """
     with observer.phase("load"):
-        model = step.base(request, device)
+        model = step.base_model(request, device)
     with observer.phase("prepare"):
-        one = step.step(request, device, observer.watch, model)
-        del model
-    observer.built(one)
-    for first in ("first_", ""):
-        with observer.phase(f"{first}forward"):
-            loss = one.forward()
-        if one.optimizer is None:
-            continue
-        with observer.phase(f"{first}backward"):
+        training_step = step.step(request, device, observer.watch, model)
+        del model  # an adapted model may not be this one, whose memory must go within the phase
+    observer.built(training_step)
+    for prefix in ("first_", ""):
+        with observer.phase(f"{prefix}forward"):
+            loss = training_step.forward()
+        if training_step.optimizer is None:
+            continue  # nothing trains: the step is its forward pass
+        with observer.phase(f"{prefix}backward"):
             loss.backward()
-        del loss
-        observer.see_gradients(one)
-        with observer.phase(f"{first}update"):
-            one.update()
-        observer.see_state(one)
+        del loss  # frees what is left of the graph before the update, as a training loop does
+        observer.see_gradients(training_step)
+        with observer.phase(f"{prefix}update"):
+            training_step.update()
+        observer.see_state(training_step)
     with observer.phase("evaluation"), torch.no_grad():
-        one.model.eval()
-        one.forward()
-    return one
+        training_step.model.eval()
+        training_step.forward()
+    return training_step

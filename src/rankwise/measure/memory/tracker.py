@@ -1,9 +1,16 @@
-"""Every storage of a training step: when it appears, when it goes, and what it is. Works on real and on meta tensors.
+"""A log of every storage of a training step: when it appears, when it goes, and its kind.
 
-A dispatch mode sees what every operator returns; a weak reference tells when the storage behind it is gone. What operators
-allocate and free inside is not seen. A storage keeps one kind through its life, told by what becomes of it: what forward makes
-and leaves is an activation, and so is what backward computes again; what ends in `.grad` a gradient; what ends in the
-optimizer's state is state from its birth. The rest is temporary.
+It works on real tensors and on meta tensors. A dispatch mode sees what every operator returns; a
+weak reference tells when the storage behind it is gone. What an operator allocates and frees inside
+itself is not seen.
+
+A storage has one kind for its whole life, decided by what becomes of it:
+
+- What a forward pass makes and leaves behind is an activation; so is what backward computes again
+  (activation checkpointing).
+- What ends in a parameter's `.grad` is a gradient.
+- What ends in the optimizer's state is state, from its birth on; bases are `projection`.
+- The rest is temporary.
 """
 
 import gc
@@ -16,122 +23,150 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from rankwise.measure.meta_values import assumed_value, reads_meta_value
 from rankwise.measure.step import Step
 from rankwise.models import storage
 
 KINDS = (
-    "weights", "quantization", "buffers", "inputs", "gradients", "optimizer_state", "projection", "activations", "temporary",
+    "weights", "quantization", "buffers", "inputs", "gradients",
+    "optimizer_state", "projection", "activations", "temporary",
 )  # fmt: skip
-SCALAR = torch.ops.aten._local_scalar_dense.default
 
 
 class Tracker(TorchDispatchMode):
-    """A log of storages: `events` holds serial + 1 where one appears and its negative where it goes."""
+    """Logs storages while it is active, and is told of phases as an observer (phases.py).
+
+    A storage's serial is its place in the order of appearance.
+
+    Attributes:
+        events: serial + 1 where a storage appears, and the negative of that where it goes.
+        sizes: Bytes by serial.
+        kinds: Kind by serial; None where it is not known (yet).
+        phases: The name of each phase and the number of events before it.
+        end: Number of events before the last phase ended.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.events: list[int] = []
-        self.sizes: list[int] = []  # bytes, by serial
+        self.sizes: list[int] = []
         self.kinds: list[str | None] = []
-        self.phases: list[tuple[str, int]] = []  # name, number of events before it
-        self.end = 0  # number of events before the last phase ended
-        self._live: dict[int, tuple[int, weakref.ref]] = {}  # id of a storage -> serial
-        self._now = ""  # the phase
+        self.phases: list[tuple[str, int]] = []
+        self.end = 0
+        # Live storages by the id of torch's storage object. The weak reference is kept because its
+        # callback, which logs the end of the storage, dies with it.
+        self._live: dict[int, tuple[int, weakref.ref]] = {}
+        self._current_phase = ""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is SCALAR and args[0].is_meta:
-            return (
-                True if args[0].dtype == torch.bool else 1
-            )  # a meta tensor has no value: take one, and that all is well
-        out = func(*args, **(kwargs or {}))
-        tree_map_only(Tensor, self._appear, out)
-        return out
+        if reads_meta_value(func, args):
+            return assumed_value(args[0])
+        output = func(*args, **(kwargs or {}))
+        tree_map_only(Tensor, self._see_output, output)
+        return output
 
-    def _appear(self, tensor: Tensor) -> None:
-        again = self._now.endswith("backward") and torch.is_grad_enabled()
-        self.see(tensor, "activations" if again else None)
+    def _see_output(self, tensor: Tensor) -> None:
+        # Gradients are recorded within backward only where a checkpointed layer runs forward again.
+        is_recomputed = self._current_phase.endswith("backward") and torch.is_grad_enabled()
+        self.see(tensor, "activations" if is_recomputed else None)
 
     def see(self, tensor: Tensor, kind: str | None = None) -> None:
-        """Log the storage of a tensor if it is new; give it a kind if it has none."""
+        """Log a tensor's storage if it is new, and give it a kind if it has none."""
         if tensor.layout == torch.sparse_coo:
+            # A sparse tensor has no storage of its own.
             for part in (tensor._indices(), tensor._values()):
                 self.see(part, kind)
             return
         held = tensor.untyped_storage()
-        if (key := id(held)) not in self._live:
+        key = id(held)
+        if key not in self._live:
             serial = len(self.sizes)
             self._live[key] = serial, weakref.ref(held, lambda _: self._gone(key))
             self.sizes.append(held.nbytes())
             self.kinds.append(None)
             self.events.append(serial + 1)
-        serial = self._live[key][0]
-        self.kinds[serial] = self.kinds[serial] or kind
+        serial, _ = self._live[key]
+        self._set_kind(serial, kind)
 
     def _gone(self, key: int) -> None:
-        self.events.append(-self._live.pop(key)[0] - 1)
+        serial, _ = self._live.pop(key)
+        self.events.append(-(serial + 1))
 
-    # What a run of phases tells it ------------------------------------------------------------------------------------
+    def _set_kind(self, serial: int, kind: str | None) -> None:
+        """The first kind that a storage is given stays."""
+        if self.kinds[serial] is None:
+            self.kinds[serial] = kind
+
+    def kind(self, serial: int) -> str:
+        """The kind of a storage."""
+        return self.kinds[serial] or "temporary"
+
+    def _claim(self, kind: str, first_serial: int = 0) -> None:
+        """Give `kind` to live storages without one, from a serial on."""
+        for serial, _ in self._live.values():
+            if serial >= first_serial:
+                self._set_kind(serial, kind)
+
+    # As an observer of phases -------------------------------------------------------------------
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Everything within belongs to the phase."""
         self.phases.append((name, len(self.events)))
-        born, self._now = len(self.sizes), name
+        first_serial = len(self.sizes)
+        self._current_phase = name
         yield
         if name.endswith("forward"):
-            self._claim("activations", born)
-        self._now, self.end = "", len(self.events)
-
-    def _claim(self, kind: str, born: int = 0) -> None:
-        """What is alive, was born at `born` or later and has no kind yet, is of this kind."""
-        for serial, _ in self._live.values():
-            if serial >= born:
-                self.kinds[serial] = self.kinds[serial] or kind
+            self._claim("activations", first_serial)
+        self._current_phase = ""
+        self.end = len(self.events)
 
     def watch(self, model: nn.Module) -> None:
         """Recognise gradients as they arrive, before an optimizer may free them."""
         for param in model.parameters():
             if param.requires_grad:
-                param.register_post_accumulate_grad_hook(lambda p: self.see(p.grad, "gradients"))
+                param.register_post_accumulate_grad_hook(self._see_gradient)
 
-    def built(self, one: Step) -> None:
-        """The model and the batch are there; whatever else is alive belongs to the model."""
-        gc.collect()
-        for value in one.batch.values():
+    def _see_gradient(self, param: Tensor) -> None:
+        self.see(param.grad, "gradients")
+
+    def built(self, training_step: Step) -> None:
+        """Label the batch, the model and the state; all else that is alive is buffers."""
+        gc.collect()  # building a model leaves reference cycles
+        for value in training_step.batch.values():
             self.see(value, "inputs")
-        for value in storage.constants(one.model):
+        for value in storage.constants(training_step.model):
             self.see(value, "quantization")
-        for param in one.model.parameters():
+        for param in training_step.model.parameters():
             self.see(param, "weights")
-        self.see_state(one)
+        self.see_state(training_step)
         self._claim("buffers")
 
-    def see_gradients(self, one: Step) -> None:
-        """Projections that an optimizer gathers in place of gradients."""
-        for value in getattr(one.optimizer, "gradients", list)():
-            self.see(value, "gradients")
+    def see_gradients(self, training_step: Step) -> None:
+        """Label the projections that an optimizer gathers in place of gradients."""
+        if hasattr(training_step.optimizer, "gradients"):
+            for value in training_step.optimizer.gradients():
+                self.see(value, "gradients")
 
-    def see_state(self, one: Step) -> None:
-        """What the optimizer keeps."""
-        for key, value in state_of(one):
-            self.see(value, "projection" if "basis" in key else "optimizer_state")
-
-    def kind(self, serial: int) -> str:
-        """What a storage was."""
-        return self.kinds[serial] or "temporary"
+    def see_state(self, training_step: Step) -> None:
+        """Label what the optimizer keeps."""
+        for name, value in state_tensors(training_step):
+            self.see(value, "projection" if "basis" in name else "optimizer_state")
 
 
-def state_of(one: Step) -> list[tuple[str, Tensor]]:
-    """(name, tensor) of an optimizer's state, each tensor once, those on another device than the model left out."""
-    if one.optimizer is None:
+def state_tensors(training_step: Step) -> list[tuple[str, Tensor]]:
+    """(name, tensor) of an optimizer's state on the model's device.
+
+    Each tensor comes once, although several parameters may share one (a quantization table).
+    torch's AdamW counts steps in scalars on the CPU, whatever the model's device; these are left
+    out.
+    """
+    if training_step.optimizer is None:
         return []
-    device = next(one.model.parameters()).device
-    found = [
-        (key, v)
-        for state in one.optimizer.state.values()
-        for key, v in state.items()
-        if isinstance(v, Tensor)
-    ]
-    return list(
-        {id(value): (key, value) for key, value in found if value.device == device}.values()
-    )
+    device = next(training_step.model.parameters()).device
+    by_id: dict[int, tuple[str, Tensor]] = {}
+    for state in training_step.optimizer.state.values():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.device == device:
+                by_id[id(value)] = name, value
+    return list(by_id.values())

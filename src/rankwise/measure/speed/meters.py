@@ -1,100 +1,72 @@
-"""What stands beside a timed part: the energy it took, and what else was using the machine.
+"""What is recorded beside a timed part: the energy it took, and what else used the machine.
 
-Energy is read from a meter or left out, never worked out from a rated power. On CUDA it is NVML's: the card's counter, or
-where it has none the power at each look, integrated. On a CPU it is RAPL's counters of the packages, where they are readable
-(Linux gives them to root only). Both count all that ran there meanwhile, idle power too.
+Energy is read from a meter or left out; it is never derived from a rated power. On CUDA it is
+NVML's: the GPU's counter or, where it has none, the power at each look, integrated over time. On a
+CPU it is RAPL's counters of the processor packages, where they are readable (Linux gives them to
+root only). Both meters count all that ran meanwhile, idle power too.
 
-A taint says why a time is not the code's own: other processes on the card, clocks held down, other processes on the cores,
-more threads than cores. What cannot be seen here (another system than Linux, no driver) is silent.
-
-NVML is called in the driver's own library, which every machine with a driver has, so no package is needed.
+A taint says why a time is not only the code's own: other processes on the GPU, clocks held down,
+other processes on the cores, more threads than cores. What cannot be seen here (a system other than
+Linux, no driver) gives no taint.
 """
 
-import ctypes
 import os
 import time
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from rankwise.core import environment
+from rankwise.measure.speed.nvml import Gpu
 
 POWERCAP, STAT = Path("/sys/class/powercap"), Path("/proc/stat")
-BUSY = 0.2  # share of the cores from which others' work taints
-SHORTEST_S = 0.25  # a window that the kernel's ticks of 10 ms can still tell from noise
-LIBRARY = "libnvidia-ml.so.1"
-# Bits of nvmlDeviceGetCurrentClocksThrottleReasons (nvml.h) that mean slower than asked for; the others are choices.
-THROTTLES = {
-    0x4: "power cap",
-    0x8: "hardware slowdown",
-    0x20: "temperature",
-    0x40: "temperature",
-    0x80: "power brake",
-}
+BUSY = 0.2  # share of the cores above which other processes taint a time
+SHORTEST_S = 0.25  # the kernel counts in ticks of 10 ms; shorter windows are noise
 
 
 def device_name(device: str) -> str:
-    """What the vendor calls the card or the processor."""
+    """The vendor's name of the GPU or the processor."""
     return torch.cuda.get_device_name() if device == "cuda" else environment.processor()
 
 
-class Card:
-    """The card that torch computes on, as NVML sees it. A quantity that it does not offer is None."""
+class CpuSeconds(NamedTuple):
+    """CPU seconds on the cores available to this process, from counters that only grow.
 
-    def __init__(self, nvml: ctypes.CDLL, handle: ctypes.c_void_p):
-        self._nvml, self._handle = nvml, handle
+    Attributes:
+        own: Used by this process.
+        busy: Used by all processes, and stolen by other virtual machines.
+        elapsed: Used or idle: the number of cores times the time since boot.
+    """
 
-    @classmethod
-    def find(cls) -> "Card | None":
-        """The card, or None without a driver."""
-        try:
-            nvml = ctypes.CDLL(LIBRARY)
-        except OSError:
-            return None
-        handle, uuid = (
-            ctypes.c_void_p(),
-            f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}",
-        )
-        if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByUUID(
-            uuid.encode(), ctypes.byref(handle)
-        ):
-            return None
-        return cls(nvml, handle)
+    own: float
+    busy: float
+    elapsed: float
 
-    def _read(self, function: str, kind: type) -> int | None:
-        value = kind()
-        code = getattr(self._nvml, function)(self._handle, ctypes.byref(value))
-        return None if code else value.value
 
-    def energy_j(self) -> float | None:
-        """Joules since the driver was loaded."""
-        found = self._read("nvmlDeviceGetTotalEnergyConsumption", ctypes.c_ulonglong)  # millijoules
-        return None if found is None else found / 1e3
+class Counters(NamedTuple):
+    """Counters at one moment.
 
-    def power_w(self) -> float | None:
-        """Watts now."""
-        found = self._read("nvmlDeviceGetPowerUsage", ctypes.c_uint)  # milliwatts
-        return None if found is None else found / 1e3
+    Attributes:
+        cpu: CPU seconds; None where they cannot be read.
+        rapl: Microjoules by processor package, and the value at which its counter wraps.
+        gpu_j: Joules of the GPU's counter; None where it has none.
+    """
 
-    def throttles(self) -> set[str]:
-        """Why the clocks are held down now."""
-        bits = self._read("nvmlDeviceGetCurrentClocksThrottleReasons", ctypes.c_ulonglong) or 0
-        return {reason for bit, reason in THROTTLES.items() if bits & bit}
-
-    def others(self) -> int:
-        """How many other processes compute on the card. A container may see none of them, nor itself."""
-        number = ctypes.c_uint(0)  # room for none: NVML answers with the number
-        self._nvml.nvmlDeviceGetComputeRunningProcesses_v3(self._handle, ctypes.byref(number), None)
-        return max(0, number.value - torch.cuda.is_initialized())
+    cpu: CpuSeconds | None
+    rapl: dict[str, tuple[int, int]]
+    gpu_j: float | None
 
 
 class Watch:
-    """Around a timed part, as a context; `look` between repeats, outside of what is timed."""
+    """A context around a timed part. Call `look` between repeats, outside of what is timed."""
 
     def __init__(self, device: str):
-        self._device, self._card = device, Card.find() if device == "cuda" else None
+        self._device = device
+        self._gpu = Gpu.find() if device == "cuda" else None
         self._looks: list[tuple[float, float | None]] = []  # seconds, watts
-        self._seen: set[str] = set()
+        self._gpu_taints: set[str] = set()
 
     def __enter__(self) -> "Watch":
         self._start = self._counters()
@@ -106,94 +78,121 @@ class Watch:
         self._end = self._counters()
 
     def look(self) -> None:
-        """See what the card is doing now."""
-        if self._card:
-            self._looks.append((time.perf_counter(), self._card.power_w()))
-            self._seen |= {f"clocks held down by {reason}" for reason in self._card.throttles()}
-            self._seen |= {"other processes on the card"} if self._card.others() else set()
+        """Record what the GPU is doing now."""
+        if self._gpu is None:
+            return
+        self._looks.append((time.perf_counter(), self._gpu.power_w()))
+        self._gpu_taints |= {f"clocks held down by {reason}" for reason in self._gpu.throttles()}
+        if self._gpu.other_processes():
+            self._gpu_taints.add("other processes on the card")
 
-    def _counters(self) -> dict:
-        energy = _packages() if self._device == "cpu" else {}
-        return {
-            "cpu": _cpu(),
-            "rapl": energy,
-            "card": self._card.energy_j() if self._card else None,
-        }
+    def _counters(self) -> Counters:
+        return Counters(
+            cpu=_cpu_seconds(),
+            rapl=_rapl_packages() if self._device == "cpu" else {},
+            gpu_j=self._gpu.energy_j() if self._gpu else None,
+        )
 
     def energy(self) -> tuple[float, str] | None:
-        """Joules, and the meter with what it covers; None where nothing measures."""
+        """Joules between start and end, and the meter with what it covers; None without a meter."""
         start, end = self._start, self._end
-        if start["card"] is not None:
-            return end["card"] - start["card"], "nvml: the whole card"
+        if start.gpu_j is not None:
+            return end.gpu_j - start.gpu_j, "nvml: the whole card"
         if len(self._looks) > 1 and all(watts is not None for _, watts in self._looks):
-            pairs = zip(self._looks, self._looks[1:], strict=False)
-            return sum(
-                (t - s) * (a + b) / 2 for (s, a), (t, b) in pairs
-            ), "nvml, power integrated: the whole card"
-        if start["rapl"]:
-            microjoules = sum(
-                (end["rapl"][name][0] - used) % span for name, (used, span) in start["rapl"].items()
-            )
-            return microjoules / 1e6, f"rapl:{'+'.join(start['rapl'])}: the processor's packages"
+            return self._integrated_power(), "nvml, power integrated: the whole card"
+        if start.rapl:
+            packages = "+".join(start.rapl)
+            return self._rapl_joules(), f"rapl:{packages}: the processor's packages"
         return None
 
+    def _integrated_power(self) -> float:
+        """Joules by the trapezoidal rule over all looks."""
+        joules = 0
+        for (earlier, watts_before), (later, watts_after) in pairwise(self._looks):
+            joules += (later - earlier) * (watts_before + watts_after) / 2
+        return joules
+
+    def _rapl_joules(self) -> float:
+        microjoules = 0
+        for package, (used_before, wraps_at) in self._start.rapl.items():
+            used_after, _ = self._end.rapl[package]
+            microjoules += (used_after - used_before) % wraps_at
+        return microjoules / 1e6
+
     def other_cpu(self) -> float | None:
-        """Share of this process's cores that others used meanwhile, steal included; None where it cannot be told."""
-        if self._start["cpu"] is None:
+        """Share of this process's cores that others used, time stolen by a host included.
+
+        Returns:
+            None where the counters cannot be read or the window is too short.
+        """
+        start, end = self._start.cpu, self._end.cpu
+        if start is None:
             return None
-        own, busy, whole = (
-            after - before
-            for before, after in zip(self._start["cpu"], self._end["cpu"], strict=True)
-        )
-        return max(0.0, busy - own) / whole if whole >= SHORTEST_S * len(_cores()) else None
+        own = end.own - start.own
+        busy = end.busy - start.busy
+        elapsed = end.elapsed - start.elapsed
+        if elapsed < SHORTEST_S * len(_cores()):
+            return None
+        return max(0.0, busy - own) / elapsed
 
     def taint(self) -> list[str]:
-        """The reasons, none if clean."""
+        """Why the time is not only the code's own; empty if it is clean."""
+        reasons = []
         cores, threads = len(_cores()), torch.get_num_threads()
-        found = (
-            [f"{threads} threads on {cores} core{'s' * (cores != 1)}"] if threads > cores else []
-        )
-        found += (
-            [f"other processes used over {BUSY * 100:.0f} % of the cores"]
-            if (self.other_cpu() or 0) > BUSY
-            else []
-        )
-        return found + sorted(self._seen)
+        if threads > cores:
+            plural = "" if cores == 1 else "s"
+            reasons.append(f"{threads} threads on {cores} core{plural}")
+        if (self.other_cpu() or 0) > BUSY:
+            reasons.append(f"other processes used over {BUSY * 100:.0f} % of the cores")
+        return reasons + sorted(self._gpu_taints)
 
 
 def _cores() -> set[int]:
     """The cores that this process may use."""
-    return (
-        os.sched_getaffinity(0)
-        if hasattr(os, "sched_getaffinity")
-        else set(range(os.cpu_count() or 1))
+    if hasattr(os, "sched_getaffinity"):  # Linux only
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _cpu_seconds() -> CpuSeconds | None:
+    """CPU seconds on this process's cores since boot; None where /proc/stat cannot be read.
+
+    References:
+        proc(5), /proc/stat: ticks by core as user, nice, system, idle, iowait, irq, softirq, steal.
+        The guest columns that follow are contained in user already.
+    """
+    if not STAT.is_file():
+        return None
+    wanted = {f"cpu{core}" for core in _cores()}
+    all_ticks, idle_ticks, found = 0, 0, False
+    for line in STAT.read_text(encoding="utf-8").splitlines():
+        name, *numbers = line.split()
+        if name in wanted:
+            ticks = [int(number) for number in numbers[:8]]
+            all_ticks += sum(ticks)
+            idle_ticks += ticks[3] + ticks[4]
+            found = True
+    if not found:
+        return None
+    ticks_per_s, own = os.sysconf("SC_CLK_TCK"), os.times()
+    return CpuSeconds(
+        own=own.user + own.system,
+        busy=(all_ticks - idle_ticks) / ticks_per_s,
+        elapsed=all_ticks / ticks_per_s,
     )
 
 
-def _cpu() -> tuple[float, float, float] | None:
-    """Seconds that this process, and that all, have used of its cores, and all that these have had."""
-    lines = STAT.read_text(encoding="utf-8").splitlines() if STAT.is_file() else []
-    wanted = {f"cpu{core}" for core in _cores()}
-    # user, nice, system, idle, iowait, irq, softirq, steal; guests are in user already.
-    rows = [list(map(int, line.split()[1:9])) for line in lines if line.split()[0] in wanted]
-    if not rows:
-        return None
-    whole, idle = sum(map(sum, rows)), sum(sum(row[3:5]) for row in rows)
-    tick, own = os.sysconf("SC_CLK_TCK"), os.times()
-    return own.user + own.system, (whole - idle) / tick, whole / tick
-
-
-def _packages() -> dict[str, tuple[int, int]]:
-    """Microjoules used of each readable RAPL package, and where its counter starts again."""
-    found = {}
+def _rapl_packages() -> dict[str, tuple[int, int]]:
+    """(microjoules used, value at which the counter wraps) of each readable RAPL package."""
+    packages = {}
     for folder in sorted(POWERCAP.glob("intel-rapl:*")):
         try:
             name = (folder / "name").read_text().strip()
-            numbers = tuple(
-                int((folder / file).read_text()) for file in ("energy_uj", "max_energy_range_uj")
-            )
+            used = int((folder / "energy_uj").read_text())
+            wraps_at = int((folder / "max_energy_range_uj").read_text())
         except OSError:
-            continue
+            continue  # only root may read it
+        # Other domains (core, uncore, dram) are parts of a package or not of the processor.
         if name.startswith("package"):
-            found[name] = numbers
-    return found
+            packages[name] = used, wraps_at
+    return packages

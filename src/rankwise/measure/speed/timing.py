@@ -1,7 +1,8 @@
-"""What every measured time shares: a device that is there, a synchronised clock, quartiles, fresh processes.
+"""What every measured time shares: device, synchronised clock, quartiles, fresh processes.
 
-Times of one process share its memory layout and its choice of kernels, so repeats within it spread less than the machine does:
-samples come from several fresh processes, one after the other, and are pooled.
+All times of one process share its memory layout and its choice of kernels, so repeats within it
+spread less than the machine does. Samples therefore come from several fresh processes, one after
+the other, and are pooled.
 """
 
 import multiprocessing
@@ -18,19 +19,20 @@ import torch
 from rankwise.core import provenance
 
 PROCESSES = 2
-Measured = Callable[[dict], dict]
+Rehearse = Callable[[dict], None]
+Measure = Callable[[dict], dict]
 
 
 def ready(request: dict) -> str:
-    """The device of a profile's request; seeds torch's generators and sets its threads.
+    """Seed torch's generators, set its threads and return the request's device.
 
     Raises:
-        RuntimeError: the device is not there.
+        RuntimeError: The device is not there.
     """
     device = request["device"]
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(
-            "profile.N.device: got cuda, allowed on this machine: cpu, for torch finds no GPU here"
+            "profile.N.device: got cuda, allowed on this machine: cpu, because torch finds no GPU"
         )
     torch.set_num_threads(request["cpu_threads"])
     torch.manual_seed(0)
@@ -38,68 +40,78 @@ def ready(request: dict) -> str:
 
 
 class Clock:
-    """Seconds between laps, each taken when the device has done what it was given."""
+    """Measures laps. Each lap ends when the device has finished its work.
+
+    CUDA kernels run asynchronously: without synchronising, only their launch would be timed.
+    """
 
     def __init__(self, device: str):
-        self.device, self.last = device, 0.0
+        self.device, self._last = device, 0.0
         self.lap()
 
     def lap(self) -> float:
         """Seconds since the lap before."""
         if self.device == "cuda":
             torch.cuda.synchronize()
-        before, self.last = self.last, time.perf_counter()
-        return self.last - before
+        before, self._last = self._last, time.perf_counter()
+        return self._last - before
 
 
 def repeats(once_s: float, aim_s: float, least: int, most: int) -> int:
-    """How often to repeat what takes `once_s`, so that all of it takes about `aim_s`."""
+    """How often to repeat something that takes `once_s` to take about `aim_s` in total."""
     return min(max(int(aim_s / max(once_s, 1e-9)), least), most)
 
 
 def spread(quantity: str, seconds: list[float]) -> dict[str, float]:
-    """`{quantity}_q1_s`, `{quantity}_s` (the median) and `{quantity}_q3_s`, of at least two samples."""
+    """Quartiles of at least two samples: `{quantity}_q1_s`, `{quantity}_s` (median), `..._q3_s`."""
     low, median, high = statistics.quantiles(seconds, n=4)
     return {f"{quantity}_q1_s": low, f"{quantity}_s": median, f"{quantity}_q3_s": high}
 
 
 def out_of_memory(error: torch.OutOfMemoryError) -> dict[str, str]:
-    """What a result says of it: status, and the first line of torch's reason."""
+    """A result's status, and the first line of torch's message as the reason."""
     return {"status": "out_of_memory", "reason": str(error).partition("\n")[0]}
 
 
-def in_processes(
-    rehearse: Measured, measure: Measured, request: dict, processes: int
-) -> list[dict]:
-    """What `measure(request)` returns in each of so many fresh processes; 1 is this one. Both are modules' own functions.
+def in_processes(rehearse: Rehearse, measure: Measure, request: dict, processes: int) -> list[dict]:
+    """Run `measure(request)` in several fresh processes, one after the other.
 
-    `rehearse(request)` loads what measuring needs, and no weights: all do it together, before the first one measures.
+    Args:
+        rehearse: Loads all that measuring needs but no weights. All processes rehearse at the same
+            time, before the first one measures, because importing takes longer than measuring.
+        measure: Like `rehearse` a function at the top of a module, because it is pickled.
+        request: A profile's request.
+        processes: How many; 1 runs in this process.
+
+    Returns:
+        What `measure` returned in each process.
 
     Raises:
-        RuntimeError: a process ended without an answer; its own error is in the log.
+        RuntimeError: A process ended without an answer; its own error is in the log.
     """
     if processes == 1:
         return [measure(request)]
     started = [_start(rehearse, measure, request) for _ in range(processes)]
-    for one in started:
-        _answer(*one)
-    return [_measured(*one) for one in started]
+    for process, pipe in started:
+        _answer(process, pipe)  # it is ready
+    return [_measured(process, pipe) for process, pipe in started]
 
 
-def _start(*task: object) -> tuple[BaseProcess, Connection]:
-    spawn = multiprocessing.get_context("spawn")  # a forked process has no CUDA
+def _start(rehearse: Rehearse, measure: Measure, request: dict) -> tuple[BaseProcess, Connection]:
+    spawn = multiprocessing.get_context("spawn")  # CUDA cannot be used in a forked process
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_work, args=(theirs, *task), daemon=True)
+    arguments = (theirs, rehearse, measure, request)
+    process = spawn.Process(target=_work, args=arguments, daemon=True)
     process.start()
-    theirs.close()
+    theirs.close()  # so that `recv` raises EOFError when the process ends
     return process, ours
 
 
 def _measured(process: BaseProcess, pipe: Connection) -> dict:
     pipe.send("measure")
-    found = _answer(process, pipe)
+    result = _answer(process, pipe)
     process.join()
-    return found
+    return result
 
 
 def _answer(process: BaseProcess, pipe: Connection) -> dict:
@@ -112,17 +124,22 @@ def _answer(process: BaseProcess, pipe: Connection) -> dict:
         ) from None
 
 
-def _work(pipe: Connection, rehearse: Measured, measure: Measured, request: dict) -> None:
+def _work(pipe: Connection, rehearse: Rehearse, measure: Measure, request: dict) -> None:
+    """What a measuring process does."""
     rehearse(request)
     pipe.send("ready")
     pipe.recv()
-    found = measure(request)
+    result = measure(request)
     _verify(request)
-    pipe.send(found)
+    pipe.send(result)
 
 
 def _verify(request: dict) -> None:
-    """As a job does itself: it has not loaded what this process has. A process of no job has nothing to verify."""
+    """Verify the sources of this process, as a job verifies its own.
+
+    The job itself has not imported the modules that this process has. A process that no job
+    started, as in a test, has nothing to verify.
+    """
     script = getattr(sys.modules["__main__"], "__file__", None)
     if script and f"{provenance.SCRIPT_DIR}/{Path(script).name}" in request["code"]:
         provenance.verify(request["code"], Path(script))

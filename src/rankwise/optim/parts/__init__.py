@@ -1,0 +1,1 @@
+"""Parts of the optimizers: step loop, inner rules, subspaces, bases, gradient release."""

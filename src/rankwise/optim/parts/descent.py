@@ -1,4 +1,13 @@
-"""What an optimizer here is made of: a descent is the mathematics, a batch what it works on, a stack what is kept."""
+"""The data structures between an optimizer and its mathematics.
+
+Descent: the mathematics of one method. It turns gradients into directions and holds settings only.
+Batch: what a descent works on, namely parameters of one shape with their gradients and state.
+Stack: all parameters of one shape in a parameter group, with one tensor per state key.
+
+Letters used throughout this package: a gradient G is (m, n). Seen from the side that is projected
+it is (s, L); P (s, r) is the basis of the subspace, and R = P^T G (r, L) the projected gradient. B
+counts the parameters of a batch.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,59 +19,90 @@ State = dict[str, Tensor]
 
 
 class LowRank(NamedTuple):
-    """A direction left as its factors: `view(direction) = left @ right`, added to the weight without being formed."""
+    """A direction kept as two factors: `view(direction) = left @ right`.
 
-    left: Tensor  # (s, k)
-    right: Tensor  # (k, L)
-    view: Callable[[Tensor], Tensor]  # the weight as (s, L), sharing its memory
+    The optimizer adds the product to the weight directly, so the (m, n) direction is never formed.
+    """
+
+    left: Tensor  # (s, r)
+    right: Tensor  # (r, L)
+    view: Callable[[Tensor], Tensor]  # (m, n) -> (s, L), sharing memory
 
 
 @dataclass
 class Batch:
-    """B parameters of one shape at one step."""
+    """B parameters of one shape at one step.
+
+    Attributes:
+        params: the B parameters.
+        grads: their gradients, in the same order; `None` where a projection was gathered instead.
+        state: every state tensor of the parameters, stacked to (B, ...). Descents update it in
+            place.
+        step: number of this step, from 1.
+        gathered: (B, r, L) projections summed during backward, or None. They then replace `grads`.
+    """
 
     params: list[Tensor]
     grads: list[Tensor]
-    state: State  # every tensor (B, ...)
-    step: int  # counts from 1
-    gathered: Tensor | None = (
-        None  # (B, r, L): gradients projected as they appeared, in place of `grads`
-    )
+    state: State
+    step: int
+    gathered: Tensor | None = None
+
+    def state_of(self, index: int) -> State:
+        """Return the state of one parameter, as views of the stacked tensors."""
+        return {name: stacked[index] for name, stacked in self.state.items()}
 
 
 class Descent(Protocol):
     """How gradients become directions. Holds settings only; all memory is in the state."""
 
     def init_state(self, param: Tensor) -> State:
-        """What is kept for `param`, all zero; on the meta device this is the prediction of its memory."""
+        """Return the state of `param` before its first step, all zero.
+
+        The optimizer calls this with a tensor on the meta device, to predict the state's size.
+        """
 
     def directions(self, batch: Batch) -> Iterator[Tensor | LowRank]:
-        """One d a parameter, for `param -= lr * d`. Updates `batch.state`, never writes `batch.grads`."""
+        """Yield one direction d per parameter, for `param -= lr * d`.
+
+        Updates `batch.state` in place and never writes to `batch.grads`.
+        """
 
 
-class Gathering(Descent, Protocol):
-    """A descent that is linear in the gradient up to a small projection, so that projections can be summed instead."""
+class GatheringDescent(Descent, Protocol):
+    """A descent that uses a gradient only through its projection, which is linear in the gradient.
 
-    def gather(self, batch: Batch, *, first: bool) -> Tensor:
-        """Project gradients to (B, r, L); on the `first` of a step refresh the subspace if that is due."""
+    Projections of micro-batches can therefore be summed in place of the gradients.
+    """
+
+    def gather(self, batch: Batch, *, refresh: bool) -> Tensor:
+        """Project the gradients to (B, r, L), after a refresh if one is due and allowed."""
 
 
 @dataclass
 class Stack:
-    """Same-shaped parameters of a group, and their state in one tensor a key."""
+    """All parameters of one shape in a parameter group, and their state in one tensor per key.
+
+    Attributes:
+        params: the parameters; index i of every state tensor belongs to `params[i]`.
+        descent: the mathematics that they share.
+        state: state tensors (B, ...).
+        gathered: (B, r, L) projections summed since the last step, or None.
+        arrived: indices of the parameters whose projection is in `gathered`.
+        refreshed: by index, the step for which a basis was last refreshed during backward.
+    """
 
     params: list[Tensor]
     descent: Descent
     state: State
     gathered: Tensor | None = None
     arrived: frozenset[int] = frozenset()
-    refreshed: dict[int, int] = field(
-        default_factory=dict
-    )  # the step for which a gathering parameter last saw to its basis
+    refreshed: dict[int, int] = field(default_factory=dict)
 
     def batch(self, chosen: slice, step: int) -> Batch:
-        """The parameters of a slice as one batch."""
-        state = {key: value[chosen] for key, value in self.state.items()}
+        """Return the chosen parameters as one batch; their state are views, not copies."""
         params = self.params[chosen]
+        grads = [param.grad for param in params]
+        state = {name: stacked[chosen] for name, stacked in self.state.items()}
         gathered = None if self.gathered is None else self.gathered[chosen]
-        return Batch(params, [p.grad for p in params], state, step, gathered)
+        return Batch(params, grads, state, step, gathered)

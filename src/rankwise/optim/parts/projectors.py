@@ -1,7 +1,9 @@
-"""Bases of a subspace for gradients. G is (m, n), B of them share a shape, r is the rank; a basis P is (m, r).
+"""Bases of the subspace that gradients are projected onto.
 
-svd, rsvd and dct look at the gradients and are kept; normal, rademacher and orthonormal are drawn from a seed and redrawn
-whenever they are needed. E[P P'] = I for normal and rademacher; P'P = I for the others.
+G is a gradient (s, L), B of them share a shape, r is the rank; a basis P is (s, r).
+svd, rsvd and dct are computed from the gradients and kept. normal, rademacher and orthonormal are
+drawn from a seed, and drawn again whenever they are needed, so they take no memory between steps.
+E[P P^T] = I for normal and rademacher; P^T P = I for the others.
 """
 
 import math
@@ -10,95 +12,188 @@ import torch
 from torch import Tensor
 
 DRAWN = ("normal", "rademacher", "orthonormal")
-CHUNK_NUMBERS = 2**24  # what one batched SVD may copy
+
+# An SVD of a stack returns vectors as large as the stack: its numbers are limited, by chunks.
+CHUNK_NUMBERS = 2**24
+
+
+# Found in the gradients
+# -----------------------------------------------------------------------------
 
 
 def svd(
-    grads: list[Tensor],  # B times (m, n)
+    grads: list[Tensor],  # B times (s, L)
     rank: int,
-) -> tuple[Tensor, Tensor]:  # (B, m, r), (B, min(m, n))
-    """Leading left singular vectors and all singular values, by full SVDs (GaLore: Zhao et al. 2024, Algorithm 1)."""
+) -> tuple[Tensor, Tensor]:  # (B, s, r), (B, min(s, L))
+    """Return the leading left singular vectors and all singular values, by full SVDs.
+
+    References:
+        Zhao et al. 2024, GaLore, arXiv 2403.03507, Algorithm 1.
+    """
     size = max(1, CHUNK_NUMBERS // grads[0].numel())
-    found = [_leading(grads[i : i + size], rank) for i in range(0, len(grads), size)]
-    return torch.cat([vectors for vectors, _ in found]), torch.cat([values for _, values in found])
+    chunks = [_leading(grads[i : i + size], rank) for i in range(0, len(grads), size)]
+    vectors = torch.cat([chunk[0] for chunk in chunks])
+    values = torch.cat([chunk[1] for chunk in chunks])
+    return vectors, values
 
 
 def _leading(grads: list[Tensor], rank: int) -> tuple[Tensor, Tensor]:
-    """Of one chunk; the other vectors, as large as the gradients, are let go before the next chunk."""
-    u, s, _ = torch.linalg.svd(torch.stack([wide(g) for g in grads]), full_matrices=False)
+    """Decompose one chunk; the copy frees the other vectors before the next chunk starts."""
+    u, s, _ = torch.linalg.svd(torch.stack([wide(grad) for grad in grads]), full_matrices=False)
     return u[..., :rank].contiguous(), s
 
 
 def rsvd(
-    grads: list[Tensor],  # B times (m, n)
+    grads: list[Tensor],  # B times (s, L)
     rank: int,
     oversample: int,
     power_iterations: int,
     generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor]:  # (B, m, r), (B, l)
-    """Leading left singular vectors by a randomized range finder (Halko, Martinsson & Tropp 2011, Algorithms 4.4 and 5.1).
+) -> tuple[Tensor, Tensor]:  # (B, s, r), (B, l)
+    """Return the leading left singular vectors and l singular values, by a randomized range finder.
 
-    The sketch has l = min(r + oversample, m, n) columns, the same draw for every matrix. No gradient is copied.
+    One sketch of l = min(r + oversample, s, L) columns serves every matrix. Matrices are multiplied
+    one by one, so that no stack of gradients is formed.
+
+    Args:
+        grads: gradients of one shape.
+        rank: r.
+        oversample: columns of the sketch beyond r; 4 to 10 are enough.
+        power_iterations: multiplications with G G^T, which sharpen a slowly falling spectrum; 1 or
+            2.
+        generator: source of the sketch.
+
+    References:
+        Halko, Martinsson & Tropp 2011, Algorithms 4.4 and 5.1.
     """
     width = min(rank + oversample, *grads[0].shape)
     sketch = draw("normal", grads[0].shape[1], width, generator, wide(grads[0][:0]))
-    q = torch.linalg.qr(torch.stack([wide(g) @ sketch for g in grads])).Q
+    q = torch.linalg.qr(torch.stack([wide(grad) @ sketch for grad in grads])).Q  # (B, s, l)
     for _ in range(power_iterations):
-        q = torch.linalg.qr(
-            torch.stack([wide(g).mT @ columns for g, columns in zip(grads, q, strict=True)])
-        ).Q
-        q = torch.linalg.qr(
-            torch.stack([wide(g) @ columns for g, columns in zip(grads, q, strict=True)])
-        ).Q
-    small = torch.stack(
-        [wide(g).mT @ columns for g, columns in zip(grads, q, strict=True)]
-    )  # (B, n, l)
-    u, s, _ = torch.linalg.svd(
-        torch.linalg.qr(small).R.mT
-    )  # small' = R' Q': the same left vectors and values
+        q = torch.linalg.qr(_products(grads, q, transposed=True)).Q  # (B, L, l)
+        q = torch.linalg.qr(_products(grads, q, transposed=False)).Q  # (B, s, l)
+    small = _products(grads, q, transposed=True)  # (B, L, l)
+    # small^T = R^T Q^T has the left vectors and values of the l x l matrix R^T, whose SVD is cheap.
+    u, s, _ = torch.linalg.svd(torch.linalg.qr(small).R.mT)
     return q @ u[..., :rank], s
+
+
+def _products(
+    grads: list[Tensor],  # B times (s, L)
+    columns: Tensor,  # (B, L, l), or (B, s, l) if transposed
+    *,
+    transposed: bool,
+) -> Tensor:  # (B, s, l), or (B, L, l) if transposed
+    """Multiply each gradient, or its transpose, with its own columns."""
+    products = []
+    for grad, own in zip(grads, columns, strict=True):
+        # No name for the wide copy of a bf16 gradient: it would live on while the products are
+        # stacked.
+        products.append((wide(grad).mT if transposed else wide(grad)) @ own)
+    return torch.stack(products)
+
+
+def dct(
+    grads: list[Tensor],  # B times (s, L)
+    rank: int,
+) -> Tensor:  # (B, r) integers, ascending
+    """Return the r columns of the DCT-II basis whose coefficients of G are largest in l1 norm.
+
+    References:
+        DCT subspaces: arXiv 2505.17967.
+    """
+    size = grads[0].shape[0]
+    basis = dct_basis(torch.arange(size, device=grads[0].device), size, wide(grads[0][:0]))
+    scores = torch.stack([(basis.mT @ wide(grad)).abs().sum(1) for grad in grads])
+    return scores.topk(rank, dim=1).indices.sort(dim=1).values
+
+
+def dct_basis(
+    columns: Tensor,  # (..., r) integers
+    size: int,
+    like: Tensor,
+) -> Tensor:  # (..., s, r), of the dtype of `like`
+    """Return chosen columns k of the orthonormal DCT-II.
+
+    sqrt(2 / s) cos(pi (i + 1/2) k / s) at row i, and sqrt(1 / s) for k = 0.
+    """
+    centre = torch.arange(size, device=columns.device, dtype=torch.float64) + 0.5
+    waves = torch.cos(math.pi / size * centre[:, None] * columns[..., None, :])
+    scale = ((columns != 0).double().add_(1) / size).sqrt()
+    return (waves * scale[..., None, :]).to(like.dtype)
+
+
+# Drawn from a seed
+# ----------------------------------------------------------------------------------
 
 
 def draw(
     kind: str, size: int, rank: int, generator: torch.Generator | None, like: Tensor
-) -> Tensor:  # (size, r)
-    """A random basis; the same for the same state of `generator`. On the meta device only its shape."""
+) -> Tensor:  # (s, r)
+    """Draw a random basis; the same state of `generator` gives the same basis.
+
+    Args:
+        kind: "normal", N(0, 1/r); "rademacher", +-1/sqrt(r); "orthonormal", uniform (Haar)
+            orthonormal.
+        size: s.
+        rank: r.
+        generator: source of the numbers.
+        like: a tensor of the wanted device and dtype. On the meta device only the shape is
+            returned.
+    """
     if like.is_meta:
         return like.new_empty(size, rank)
     if kind == "rademacher":
-        signs = torch.randint(0, 2, (size, rank), generator=generator, device=like.device)
-        return (signs * 2 - 1).to(like.dtype) / math.sqrt(rank)
+        bits = torch.randint(0, 2, (size, rank), generator=generator, device=like.device)
+        return (bits * 2 - 1).to(like.dtype) / math.sqrt(rank)
     dtype = like.dtype if like.dtype == torch.float64 else torch.float32
     normal = torch.randn(size, rank, generator=generator, device=like.device, dtype=dtype)
-    if kind == "orthonormal":  # Haar measure: QR with the signs of R's diagonal (Mezzadri 2007)
+    if kind == "orthonormal":
+        # Without the signs of R's diagonal Q would not be Haar distributed (Mezzadri 2007).
         q, r = torch.linalg.qr(normal)
         return (q * r.diagonal().sign()).to(like.dtype)
     return (normal / math.sqrt(rank)).to(like.dtype)
 
 
-def dct(
-    grads: list[Tensor],  # B times (m, n)
-    rank: int,
-) -> Tensor:  # (B, r) whole numbers
-    """The r rows of the orthonormal DCT-II whose coefficients of G are largest in l1 norm (2505.17967), ascending."""
-    size = grads[0].shape[0]
-    everything = dct_basis(torch.arange(size, device=grads[0].device), size, wide(grads[0][:0]))
-    scores = torch.stack([(everything.mT @ wide(g)).abs().sum(1) for g in grads])
-    return scores.topk(rank, dim=1).indices.sort(dim=1).values
+# Weights of the basis vectors
+# -----------------------------------------------------------------------
 
 
-def dct_basis(
-    columns: Tensor,  # (..., r)
-    size: int,
-    like: Tensor,
-) -> Tensor:  # (..., size, r)
-    """Columns k of the orthonormal DCT-II: sqrt(2 / m) cos(pi (i + 1/2) k / m), and sqrt(1 / m) for k = 0."""
-    place = torch.arange(size, device=columns.device, dtype=torch.float64) + 0.5
-    waves = torch.cos(math.pi / size * place[:, None] * columns[..., None, :])
-    scale = ((columns != 0).double().add_(1) / size).sqrt()
-    return (waves * scale[..., None, :]).to(like.dtype)
+def energy_weights(
+    values: Tensor,  # (B, r) singular values, descending
+    grads: list[Tensor],  # B times (s, L)
+    share: float,
+) -> Tensor:  # (B, r) of 0 and 1
+    """Keep the fewest singular vectors whose squared values sum to `share` of ||G||_F^2.
+
+    References:
+        AdaRankGrad: Refael et al. 2024, arXiv 2410.17881.
+    """
+    norms = [torch.linalg.vector_norm(grad, dtype=values.dtype) for grad in grads]
+    total = torch.stack([norm**2 for norm in norms])[:, None]
+    captured_before = values.square().cumsum(1) - values.square()
+    # A gradient of zeros keeps all vectors, or none could ever be used.
+    kept = (captured_before < share * total) | (total == 0)
+    return kept.to(values.dtype)
+
+
+def threshold_weights(
+    values: Tensor,  # (B, r) singular values, descending
+    threshold: float,
+) -> Tensor:  # (B, r) in [0, 1]
+    """Weigh singular vectors so that P P^T G is singular value thresholding of G.
+
+    With weights sqrt(max(1 - tau / sigma, 0)) and tau = threshold * sigma_1,
+    P P^T G = U max(S - tau, 0) V^T for the gradient in which the basis was found.
+
+    References:
+        Cai, Candes & Shen 2010.
+    """
+    smallest = torch.finfo(values.dtype).tiny  # a singular value of 0 must not divide
+    shrinkage = threshold * values[:, :1] / values.clamp(min=smallest)
+    return (1 - shrinkage).clamp(min=0).sqrt()
 
 
 def wide(grad: Tensor) -> Tensor:
-    """At least float32: no decomposition is defined below it."""
+    """Return the tensor in fp32 or fp64: torch has no decompositions of narrower dtypes."""
     return grad if grad.dtype in (torch.float32, torch.float64) else grad.float()

@@ -1,67 +1,65 @@
-"""Gradient release: `release: true` uses each gradient as it appears in backward and frees it (LOMO, 2306.09782).
+"""Gradient release: each gradient is used and freed as soon as backward has computed it.
 
-A step then never holds all gradients at once. An optimizer releases in one of two ways.
+Memory then holds one full gradient at a time instead of all of them (LOMO: Lv et al. 2023, arXiv
+2306.09782). An optimizer releases in one of two ways, which its constant `RELEASE` names.
 
-fused (AdamW, SGD, Adafactor, Fira, APOLLO, Flora, LDAdam, TopR, LOMO, AdaLomo): the parameter steps inside backward. Nothing
-can be accumulated (a second backward before `step()` is an error), and the global norm is known only afterwards, by
-`gradient_norm`, so nothing is clipped; a study that asks for either is refused while planning. Without both, every step is
-bitwise the one without release.
+"fused" (AdamW, SGD, Adafactor, Fira, APOLLO, Flora, LDAdam, TopR, LOMO, AdaLomo): each parameter
+steps inside backward. Every step is then bitwise the step without release. Two things become
+impossible, and a study that asks for one of them is refused while it is planned:
 
-gathered (ProjectedAdam, ProjFactor): the gradient is projected and added to a small buffer, and `step()` steps. Micro-batches
-accumulate in the subspace, exactly, for the basis stays the same within a step; a refresh looks at the first micro-batch.
-`clip_grad_norm_` clips in the subspace. Gradients that are not projected (vectors, dense groups) stay until the step.
+- Gradients cannot be accumulated. A second backward before `step()` raises an error.
+- Gradients cannot be clipped by their global norm, because that is known only when all of them have
+  been used. `gradient_norm()` returns it afterwards.
 
-Several processes: the model is not wrapped in DistributedDataParallel; what is released is averaged over the processes, fused
-in the hook, layer by layer, gathered at the step, projected and small. Bases come from the first process. Resuming: state dicts
-are taken between steps, when nothing is gathered, and hold nothing of release.
+"gathered" (ProjectedAdam, ProjFactor): each gradient is projected inside backward, the projection
+is added to a small buffer, and `step()` steps. Micro-batches accumulate exactly, because
+projections are linear and the basis does not change within a step; a refresh looks at the first
+micro-batch only. `clip_grad_norm_` clips the projections. Gradients that are not projected (of
+vectors and of groups with `dense`) stay until the step.
+
+With several processes the model is not wrapped in DistributedDataParallel. Fused optimizers average
+each gradient over the processes in its hook; gathering ones average the projections before the
+step. The first process's bases are used by all. State dicts are taken between steps, when nothing
+is gathered, so a checkpoint does not depend on release.
 """
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
-
-def processes() -> int:
-    """How many processes train together."""
-    return (
-        distributed.get_world_size()
-        if distributed.is_available() and distributed.is_initialized()
-        else 1
-    )
-
-
-def average_(tensor: Tensor) -> Tensor:
-    """Replace `tensor` by its mean over the processes."""
-    if processes() > 1:
-        distributed.all_reduce(tensor)
-        tensor.div_(processes())
-    return tensor
+from rankwise.optim.parts.processes import average_
 
 
 class Releasing:
-    """Mixed in before a torch optimizer: `release=True` moves its step into backward."""
+    """Mixin in front of a torch optimizer: `release()` moves its step into backward.
 
-    RELEASE = (
-        "fused"  # steps inside backward; "gathered" sums projections there, and `step()` steps
-    )
-    STATE = "2 * m * n"  # numbers kept a matrix (m, n), seen as (s, L) and projected to (r, L)
-    VECTOR = "2 * k"  # numbers kept a vector of k
-    DENSE = "2 * k"  # numbers kept a matrix of k numbers in a dense group
+    It also holds the three formulas for the numbers that an optimizer keeps between steps, as
+    Python expressions. Their names: m rows, n columns; s the projected side, L the other one; r the
+    rank; k the numbers of a vector; and the optimizer's own options.
+    """
+
+    RELEASE = "fused"  # or "gathered"; the module's docstring explains both
+    STATE = "2 * m * n"  # numbers kept per matrix
+    VECTOR = "2 * k"  # numbers kept per vector
+    DENSE = "2 * k"  # numbers kept per matrix of k numbers in a group with `dense`
     released = False
 
     @classmethod
     def formula(cls, **options: object) -> str:
-        """STATE for the given options."""
+        """Return the formula of the numbers kept per matrix, for the given options."""
         return cls.STATE
 
     def release(self) -> None:
-        """From now on, step inside backward; `step()` only closes the step."""
-        self.released, self._done, self._norms = True, set(), []
+        """From now on step inside backward; `step()` only marks the end of a step."""
+        self.released = True
+        self._done: set[int] = set()  # ids of the parameters that have stepped in this backward
+        self._norms: list[Tensor] = []
         for group in self.param_groups:
             self._watch(group["params"])
 
     def add_param_group(self, param_group: dict) -> None:
+        """Add a parameter group, as in torch; it is released too if the optimizer is."""
         super().add_param_group(param_group)
         if self.released:
             self._watch(self.param_groups[-1]["params"])
@@ -72,9 +70,11 @@ class Releasing:
 
     @torch.no_grad()
     def _on_gradient(self, param: Tensor) -> None:
+        """Step one parameter and free its gradient; torch calls this when it is complete."""
         if id(param) in self._done:
             raise RuntimeError(
-                "a released gradient has already been applied: backward ran twice before optimizer.step()"
+                "released gradient: got a second backward before optimizer.step(), allowed: one, "
+                "because this optimizer applies each gradient inside backward"
             )
         self._done.add(id(param))
         average_(param.grad)
@@ -83,40 +83,62 @@ class Releasing:
         param.grad = None
 
     def _step_of(self, param: Tensor) -> None:
-        """Step the one parameter that has a gradient: all others are freed or yet to come."""
+        """Step `param`, the only one with a gradient: others are freed or still to come."""
         super().step()
 
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Take one step; with release it has happened in backward."""
+        """Take one step; with release it was taken in backward, and this marks its end.
+
+        Args:
+            closure: recomputes the loss, as in torch; not with release.
+
+        Returns:
+            The closure's loss, or None.
+
+        Raises:
+            ValueError: a closure with release.
+        """
         if not self.released:
             return super().step(closure)
         if closure is not None:
             raise ValueError(
-                "closure: got one, allowed: none with release, which steps inside backward"
+                "closure: got one, allowed: none with release, which steps in backward"
             )
         self._done.clear()
         self._norms.clear()
         return None
 
     def gradients_bytes(self) -> int:
-        """Bytes of the gradients that are there at once, at most: with release, those of the largest parameter."""
-        sizes = [
-            p.numel() * p.element_size() for group in self.param_groups for p in group["params"]
-        ]
+        """Return the most bytes of gradients alive at once; with release, one parameter's."""
+        sizes = []
+        for group in self.param_groups:
+            sizes += [param.numel() * param.element_size() for param in group["params"]]
         return max(sizes, default=0) if self.released else sum(sizes)
 
     def gradients(self) -> list[Tensor]:
-        """The gradients that are there, and what stands for those that are not."""
-        return [
-            p.grad for group in self.param_groups for p in group["params"] if p.grad is not None
-        ]
+        """Return all gradients that exist now."""
+        params = [param for group in self.param_groups for param in group["params"]]
+        return [param.grad for param in params if param.grad is not None]
 
-    def gradient_norm(self) -> Tensor:
-        """Norm of all gradients of this step, which release has used and freed already: known, not clipped.
+    def gradient_norm(self) -> Tensor:  # ()
+        """Return the norm of all gradients that were released since the last step.
 
         Raises:
-            RuntimeError: no gradient has come since the last step.
+            RuntimeError: no gradient was released since the last step.
         """
         if not self._norms:
-            raise RuntimeError("gradient_norm: no gradient has been released since the last step")
+            raise RuntimeError("gradient_norm: no gradient was released since the last step")
         return torch.linalg.vector_norm(torch.stack(self._norms))
+
+
+def clip_norm_(tensors: list[Tensor], max_norm: float) -> Tensor:  # ()
+    """Scale tensors in place to a joint norm of at most `max_norm`; return the norm before.
+
+    The 1e-6 is that of torch.nn.utils.clip_grad_norm_.
+    """
+    norms = torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors])
+    norm = torch.linalg.vector_norm(norms)
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for tensor in tensors:
+        tensor.mul_(scale)
+    return norm

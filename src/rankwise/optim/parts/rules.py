@@ -1,7 +1,13 @@
-"""Inner rules: from a gradient to a direction, elementwise. Legend: m, v moments; b1, b2 their decays; t step.
+"""Inner rules: Adam, SGD and factored Adam, from a gradient to a direction.
 
-A rule runs on a stack of projected gradients (B, r, L) or on one whole gradient. When the basis under it changes from P to
-P_new, `transport` carries what it keeps over: R = P_new'P is (r, r) or (B, r, r).
+A rule runs on projected gradients (B, r, L) or on one whole gradient of any shape. When the basis
+changes from P to P_new, `transport` carries the rule's state into the new basis with the rotation
+P_new^T P, which is (r, r) or (B, r, r).
+
+Sources: Adam (Kingma & Ba 2015, Algorithm 1); Adafactor's second moment (Shazeer & Stern 2018,
+Algorithm 4); transport of both moments (LDAdam: Robert et al. 2024, arXiv 2410.16103, eq. 5).
+State has the dtype of the weight. In bfloat16 0.999 v rounds back to v, so second moments of bf16
+weights never decay; the authors of VLoRP, AdaLomo and Flora keep theirs in fp32.
 """
 
 from collections.abc import Iterator
@@ -15,16 +21,23 @@ from rankwise.optim.parts.descent import Batch, State
 
 
 class Rule(Protocol):
-    """The mathematics inside or outside a subspace; settings only."""
+    """The mathematics inside a subspace, or on a whole gradient. Holds settings only."""
 
     def init_state(self, param: Tensor) -> State:
-        """What is kept for a tensor of this shape, all zero."""
+        """Return the state of a tensor of this shape before its first step, all zero."""
 
     def direction(self, grad: Tensor, state: State, step: int) -> Tensor:
-        """Return d for `param -= lr * d`. Updates `state`, never writes `grad`. `step` counts from 1."""
+        """Return d for `param -= lr * d`; `step` counts from 1.
+
+        Updates `state` in place and never writes to `grad`.
+        """
 
     def transport(self, state: State, rotation: Tensor, step: int) -> None:
-        """Carry the state, as it is after `step` steps, into a new basis."""
+        """Carry the state, as it is after `step` steps, into a new basis, in place."""
+
+
+# Adam
+# -----------------------------------------------------------------------------------------------
 
 
 def adam_direction(
@@ -36,23 +49,74 @@ def adam_direction(
     b2: float,
     eps: float,
     convention: str = "torch",
-) -> Tensor:
-    """Adam's direction (Kingma & Ba 2015, Algorithm 1), in one of two conventions.
+) -> Tensor:  # as grad
+    """Return Adam's direction in one of two conventions.
 
-    torch: m_hat / (sqrt(v_hat) + eps). transformers, of its former AdamW and of GaLore's code: eps before the correction,
-    sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps).
+        m <- b1 m + (1 - b1) g
+        v <- b2 v + (1 - b2) g^2
+        torch:         d = m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)
+        transformers:  d = sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)
+
+    The second is that of transformers' former AdamW, which GaLore's, Fira's and APOLLO's codes
+    copy: eps is added before the bias correction.
+
+    Args:
+        grad: the gradient.
+        m: first moment.
+        v: second moment.
+        t: step, from 1.
+        b1: decay of `m`, in [0, 1).
+        b2: decay of `v`, in [0, 1).
+        eps: added to the root.
+        convention: "torch" or "transformers".
+
+    References:
+        Kingma & Ba 2015, Adam, Algorithm 1.
     """
     m.lerp_(grad, 1 - b1)
     v.mul_(b2).addcmul_(grad, grad, value=1 - b2)
-    root, first, second = v.sqrt(), 1 - b1**t, (1 - b2**t) ** 0.5
+    # All that follows happens in the memory of `root`, so a step allocates one tensor.
+    root = v.sqrt()
+    first_correction = 1 - b1**t
+    second_correction = (1 - b2**t) ** 0.5
     if convention == "torch":
-        return torch.div(m, root.div_(second).add_(eps), out=root).div_(first)
-    return torch.div(m, root.add_(eps), out=root).mul_(second / first)
+        root.div_(second_correction).add_(eps)
+        return torch.div(m, root, out=root).div_(first_correction)
+    root.add_(eps)
+    return torch.div(m, root, out=root).mul_(second_correction / first_correction)
+
+
+def transport_moments_(
+    m: Tensor,  # (..., r, L), updated in place
+    v: Tensor,  # (..., r, L), updated in place
+    rotation: Tensor,  # (..., r, r)
+    t: int,
+    b1: float,
+    b2: float,
+) -> None:
+    """Carry Adam's moments into a new basis, with squares taken by element.
+
+        m <- R m
+        v <- (1 - b2^t) |R^2 (v_hat - m_hat^2) + (R m_hat)^2|
+
+    m_hat and v_hat are bias-corrected. The mean rotates as a vector. The variance v_hat - m_hat^2
+    goes through the squared rotation, as if coordinates were uncorrelated. The absolute value is
+    needed because v_hat - m_hat^2 may be negative.
+
+    References:
+        Robert et al. 2024, LDAdam, arXiv 2410.16103, eq. 5.
+    """
+    second_correction = 1 - b2**t
+    mean = m / (1 - b1**t)
+    square = v / second_correction
+    moved = rotation.square() @ (square - mean.square()) + (rotation @ mean).square()
+    m.copy_(rotation @ m)
+    v.copy_(moved.abs_().mul_(second_correction))
 
 
 @dataclass(frozen=True)
-class Adam:
-    """Two moments as large as the gradient: 2mn numbers."""
+class AdamRule:
+    """Adam: two moments as large as the gradient."""
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
@@ -62,29 +126,20 @@ class Adam:
         return {"exp_avg": torch.zeros_like(param), "exp_avg_sq": torch.zeros_like(param)}
 
     def direction(self, grad: Tensor, state: State, step: int) -> Tensor:
-        return adam_direction(
-            grad,
-            state["exp_avg"],
-            state["exp_avg_sq"],
-            step,
-            *self.betas,
-            self.eps,
-            self.convention,
-        )
+        m, v = state["exp_avg"], state["exp_avg_sq"]
+        return adam_direction(grad, m, v, step, *self.betas, self.eps, self.convention)
 
     def transport(self, state: State, rotation: Tensor, step: int) -> None:
-        """M <- R m; v <- (1 - b2^t) |R^2 (v_hat - m_hat^2) + (R m_hat)^2|, squares by element (LDAdam: 2410.16103, eq. 5)."""
-        m, v, (b1, b2) = state["exp_avg"], state["exp_avg_sq"], self.betas
-        first, second = 1 - b1**step, 1 - b2**step
-        mean, square = m / first, v / second
-        spread = rotation.square() @ (square - mean.square()) + (rotation @ mean).square()
-        m.copy_(rotation @ m)
-        v.copy_(spread.abs_().mul_(second))
+        transport_moments_(state["exp_avg"], state["exp_avg_sq"], rotation, step, *self.betas)
+
+
+# SGD
+# ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Sgd:
-    """Momentum as torch has it, m <- mu m + g; without momentum nothing is kept, and full rank is plain SGD."""
+class SgdRule:
+    """SGD with torch's momentum, m <- mu m + g; without momentum there is no state."""
 
     momentum: float = 0.0
 
@@ -99,57 +154,85 @@ class Sgd:
             state["momentum"].copy_(rotation @ state["momentum"])
 
 
+# Factored Adam
+# --------------------------------------------------------------------------------------
+
+
 def factored_root(
-    square: Tensor,  # (..., m, n): squared gradients
+    square: Tensor,  # (..., m, n)
     rows: Tensor,  # (..., m), updated in place
     columns: Tensor,  # (..., n), updated in place
     decay: float,
 ) -> Tensor:  # (..., m, n)
-    """sqrt(v_r v_c' / sum(v_r)): the second moment from row and column sums (Adafactor: Shazeer & Stern 2018, Algorithm 4)."""
+    """Return the root of a second moment that is kept as row and column sums only.
+
+        v_r <- decay v_r + (1 - decay) (G^2) 1
+        v_c <- decay v_c + (1 - decay) 1^T (G^2)
+        root = sqrt(v_r v_c^T / sum(v_r))
+
+    Args:
+        square: squared gradients.
+        rows: running row sums v_r.
+        columns: running column sums v_c.
+        decay: of both sums, in [0, 1).
+
+    References:
+        Shazeer & Stern 2018, Adafactor, Algorithm 4 (it keeps means, which gives the same
+        quotient).
+    """
     rows.mul_(decay).add_(square.sum(-1), alpha=1 - decay)
     columns.mul_(decay).add_(square.sum(-2), alpha=1 - decay)
-    mass = rows.sum(-1, keepdim=True).clamp(
-        min=torch.finfo(rows.dtype).tiny
-    )  # a gradient of zeros has no direction
-    return (rows / mass).sqrt()[..., :, None] * columns.sqrt()[..., None, :]
+    total = rows.sum(-1, keepdim=True)
+    # Gradients that were all zero so far have a total of 0; the clamp makes their root 0, not NaN.
+    total = total.clamp(min=torch.finfo(rows.dtype).tiny)
+    return (rows / total).sqrt()[..., :, None] * columns.sqrt()[..., None, :]
 
 
 @dataclass(frozen=True)
-class Factored:
-    """Adam whose second moment keeps row and column sums only: mn + m + n numbers; a vector keeps both moments whole."""
+class FactoredRule:
+    """Adam with a factored second moment: mn + m + n numbers. A vector keeps both moments whole."""
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
 
     def init_state(self, param: Tensor) -> State:
         if param.ndim < 2:
-            return Adam().init_state(param)
-        rows, columns = (
-            param.new_zeros(param.shape[:-1]),
-            param.new_zeros((*param.shape[:-2], param.shape[-1])),
-        )
-        return {"exp_avg": torch.zeros_like(param), "row_sums": rows, "column_sums": columns}
+            return AdamRule().init_state(param)
+        rows, columns = param.shape[:-1], (*param.shape[:-2], param.shape[-1])
+        return {
+            "exp_avg": torch.zeros_like(param),
+            "row_sums": param.new_zeros(rows),
+            "column_sums": param.new_zeros(columns),
+        }
 
     def direction(self, grad: Tensor, state: State, step: int) -> Tensor:
         b1, b2 = self.betas
+        m = state["exp_avg"]
         if "row_sums" not in state:
-            return adam_direction(
-                grad, state["exp_avg"], state["exp_avg_sq"], step, b1, b2, self.eps
-            )
-        state["exp_avg"].lerp_(grad, 1 - b1)
+            return adam_direction(grad, m, state["exp_avg_sq"], step, b1, b2, self.eps)
+        m.lerp_(grad, 1 - b1)
         root = factored_root(grad.square(), state["row_sums"], state["column_sums"], b2)
         root.div_((1 - b2**step) ** 0.5).add_(self.eps)
-        return torch.div(state["exp_avg"], root, out=root).div_(1 - b1**step)
+        return torch.div(m, root, out=root).div_(1 - b1**step)
 
     def transport(self, state: State, rotation: Tensor, step: int) -> None:
-        """M <- R m; row sums by R^2, which is their law where coordinates are uncorrelated; column sums stay."""
+        """Rotate m; rotate the row sums by the squared rotation; keep the column sums.
+
+        The squared rotation is exact where coordinates are uncorrelated. Column sums run over the
+        basis vectors, so an orthogonal rotation does not change them.
+        """
         state["exp_avg"].copy_(rotation @ state["exp_avg"])
-        state["row_sums"].copy_((rotation.square() @ state["row_sums"][..., None])[..., 0])
+        row_sums = state["row_sums"][..., None]  # (..., r, 1)
+        state["row_sums"].copy_((rotation.square() @ row_sums)[..., 0])
+
+
+# Whole gradients
+# ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Elementwise:
-    """A rule as a descent: on the whole gradient. Vectors step as one stack, matrices one after another."""
+class WholeGradient:
+    """A rule as a descent: the rule runs on the whole gradient, without any projection."""
 
     rule: Rule
 
@@ -158,21 +241,29 @@ class Elementwise:
 
     def directions(self, batch: Batch) -> Iterator[Tensor]:
         if batch.grads[0].ndim < 2:
+            # Vectors are small and many: one call for all of them is faster.
             yield from self.rule.direction(torch.stack(batch.grads), batch.state, batch.step)
             return
         for index, grad in enumerate(batch.grads):
-            yield self.rule.direction(
-                grad, {key: value[index] for key, value in batch.state.items()}, batch.step
-            )
+            yield self.rule.direction(grad, batch.state_of(index), batch.step)
 
 
 def limit_growth_(
-    update: Tensor,  # scaled in place
-    last: Tensor,  # (), its norm a step ago, 0 before the first; replaced by the norm now
+    update: Tensor,  # any shape, scaled in place
+    last_norm: Tensor,  # (), replaced by the norm after limiting
     limit: float,
 ) -> None:
-    """Hold ||update|| <= limit ||last||."""
+    """Scale `update` so that its norm is at most `limit` times the last one.
+
+    Args:
+        update: the update.
+        last_norm: norm of the previous update; 0 before the first, which is not limited.
+        limit: largest allowed ratio of the two norms.
+
+    References:
+        Chen et al. 2024, Fira, arXiv 2410.01623 (its norm-growth limiter).
+    """
     norm = torch.linalg.vector_norm(update)
-    allowed = torch.where(last > 0, torch.minimum(norm, limit * last), norm)
+    allowed = torch.where(last_norm > 0, torch.minimum(norm, limit * last_norm), norm)
     update.mul_(torch.where(norm > 0, allowed / norm, torch.ones_like(norm)))
-    last.copy_(allowed)
+    last_norm.copy_(allowed)

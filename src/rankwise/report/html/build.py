@@ -1,4 +1,7 @@
-"""Put a study on its page: one HTML file that opens offline, with its charts, figures, tables, runs and methods inside."""
+"""Build the page of a study: one HTML file that opens offline.
+
+It contains the study's charts, figures, tables, runs and methods.
+"""
 
 import base64
 import importlib.resources
@@ -16,28 +19,29 @@ from rankwise.report import records
 from rankwise.report.html import (
     answer,
     claims,
-    costs,
+    comparisons,
     graph,
+    groups,
     libraries,
     losses,
-    marks,
+    memory_bars,
     methods,
     quality,
     runs,
     sheets,
     trials,
+    vega,
 )
 from rankwise.report.ledger import PARTS
-from rankwise.study import jobs as flow
 from rankwise.study import outputs, text_outputs
 from rankwise.study.describe import about
+from rankwise.study.jobs import rule_counts, rule_edges
 from rankwise.study.plan import Plan
 
-OWN = ("page.js", "charts.js", "tables.js", "run.js")  # one script, in this order
-NARROW = (
-    350  # points: up to this width a figure shrinks to a telephone's screen; a wider one scrolls
-)
-NAMES = {
+OWN_SCRIPTS = ("page.js", "charts.js", "tables.js", "run.js")  # joined to one script, in this order
+NARROW = 350  # points: a figure up to this width shrinks to a phone's screen; a wider one scrolls
+PIXELS_PER_POINT = 4 / 3  # as CSS defines it
+SECTIONS = {
     "answer": "In short",
     "charts": "Charts",
     "figures": "Figures",
@@ -53,55 +57,47 @@ def page(request: dict, output: Path) -> None:
     """Write the page from the tables, figures and results of `request["study"]`.
 
     Raises:
-        ValueError: the configuration or a source changed since the workflow was planned.
-        StaleResult: a result answers another request than the planned one.
-        FileNotFoundError: a figure's SVG is not there.
+        ValueError: The configuration or a source changed since the workflow was planned.
+        StaleResult: A result answers another request than the planned one.
+        FileNotFoundError: The SVG of a figure is missing.
     """
-    plan = Plan(request["study"], Path.cwd(), request["file"])
+    root = Path.cwd()  # the folder of the study: configuration and results
+    plan = Plan(request["study"], root, request["file"])
     if provenance.digest(about(plan)) != request["about"]:
         raise ValueError(
             "config/ or a source changed since the workflow was planned; run snakemake again"
         )
-    found = records.read(plan, Path.cwd())
-    result.write_text(output, render(plan, request, found, Path.cwd()))
+    results = records.read_results(plan, root)
+    result.write_text(output, render(plan, request, results, root))
 
 
 def render(plan: Plan, request: dict, results: list[dict], root: Path) -> str:
-    """The page of a study whose tables and figures lie below `root`."""
+    """The page of a study.
+
+    Args:
+        plan: the study's plan.
+        request: the request of the page.
+        results: the records of all results.
+        root: the folder that tables and figures are below.
+    """
     labels = dict(request["labels"])
-    files = {
-        name: root / f"{outputs.table_stem(name)}.csv"
-        for name in dict.fromkeys([*request["tables"], *request["data"]])
-    }
-    frames = {name: tables.read(path) for name, path in files.items()}
-    found = quality.groups(frames, labels)
-    charts = [
-        *quality.charts(frames, labels),
-        *losses.charts(frames, labels),
-        *costs.comparisons(found, frames.get("comparisons"), labels),
-    ]
-    charts += [*costs.stacks(frames, labels), *trials.charts(frames, labels)]
-    shown = {name: frames[name] for name in request["tables"] if name not in ("claims", "runs")}
+    frames = {}
+    for name in dict.fromkeys([*request["tables"], *request["data"]]):
+        frames[name] = tables.read(root / f"{outputs.table_stem(name)}.csv")
+    charts = _charts(frames, labels)
     parts = {
-        "answer": answer.answer(found, frames, labels),
+        "answer": answer.answer(groups.by_panel(frames, labels), frames, labels),
         "charts": charts,
-        "figures": [
-            _figure(name, said, root)
-            for name, said in request["figures"].items()
-            if name != "claims"
-        ],
-        "verdicts": [_figure("claims", request["figures"]["claims"], root)]
-        if "claims" in request["figures"]
-        else [],
-        "sheets": [_sheet(name, frame, labels) for name, frame in shown.items()],
-        "claims": claims.sheet(frames["claims"], labels, _link("claims"))
-        if "claims" in frames
-        else None,
-        "runs": _sheet("runs", frames["runs"], labels) if "runs" in frames else None,
+        **_figures(request["figures"], root),
+        **_sheets(request["tables"], frames, labels),
     }
-    said = {**_study(plan, results), **_built(plan), **_methods(plan, frames, results)}
     return _template().render(
-        **parts, **said, contents=_contents(parts), **_code(charts, runs.collected(results, labels))
+        **parts,
+        **_study(plan, results),
+        **_built(plan),
+        **_methods(plan, frames, results),
+        **_code(charts, runs.collected(results, labels)),
+        contents=_contents(parts),
     )
 
 
@@ -109,73 +105,115 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
-    return environment.from_string(asset("page.html"))
+    return environment.from_string(_asset("page.html"))
 
 
-def asset(name: str) -> str:
+def _asset(name: str) -> str:
     """The text of a file beside this module."""
     return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-# Parts ------------------------------------------------------------------------------------------------------------------
+# Parts -----------------------------------------------------------------------------------------
 
 
-def _link(name: str) -> str:
-    """A table's path from the page, without its ending."""
-    return outputs.table_stem(name).partition("/")[2]
+def _charts(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> list[vega.Chart]:
+    groups_by_panel = groups.by_panel(frames, labels)
+    return [
+        *quality.charts(frames, labels),
+        *losses.charts(frames, labels),
+        *comparisons.charts(groups_by_panel, frames.get("comparisons"), labels),
+        *memory_bars.charts(frames, labels),
+        *trials.charts(frames, labels),
+    ]
 
 
-def _sheet(name: str, frame: pd.DataFrame, labels: dict[str, str]) -> sheets.Sheet:
-    return sheets.sheet(name, frame, labels, _link(name))
+def _figures(captions: dict[str, list[str]], root: Path) -> dict[str, list[dict]]:
+    """The figures, and the figure of claims for the section of published numbers."""
+    figures, verdicts = [], []
+    for name, (title, caption) in captions.items():
+        target = verdicts if name == "claims" else figures
+        target.append(_figure(name, title, caption, root))
+    return {"figures": figures, "verdicts": verdicts}
 
 
-def _figure(name: str, said: list[str], root: Path) -> dict[str, object]:
+def _figure(name: str, title: str, caption: str, root: Path) -> dict[str, object]:
     stem = outputs.figure_stem(name)
-    image = (root / f"{stem}.svg").read_bytes()
-    width, height = (
-        float(re.search(rb'%s="([\d.]+)pt"' % side, image)[1]) for side in (b"width", b"height")
-    )
+    svg = (root / f"{stem}.svg").read_bytes()
+    width = float(re.search(rb'width="([\d.]+)pt"', svg)[1])
+    height = float(re.search(rb'height="([\d.]+)pt"', svg)[1])
     return {
-        "key": name, "title": said[0], "caption": said[1], "data": base64.b64encode(image).decode(), "narrow": width <= NARROW,
-        "width": round(width * 4 / 3), "height": round(height * 4 / 3), "link": stem.partition("/")[2], "ends": outputs.DRAWN,
-    }  # fmt: skip
+        "key": name,
+        "title": title,
+        "caption": caption,
+        "data": base64.b64encode(svg).decode(),
+        "narrow": width <= NARROW,
+        "width": round(width * PIXELS_PER_POINT),
+        "height": round(height * PIXELS_PER_POINT),
+        "link": _link(stem),
+        "ends": outputs.DRAWN,
+    }
+
+
+def _sheets(
+    shown: list[str], frames: dict[str, pd.DataFrame], labels: dict[str, str]
+) -> dict[str, object]:
+    """The tables; claims and runs have sections of their own."""
+    others = [name for name in shown if name not in ("claims", "runs")]
+    claims_sheet, runs_sheet = None, None
+    if "claims" in frames:
+        claims_sheet = claims.sheet(frames["claims"], labels, _table_link("claims"))
+    if "runs" in frames:
+        runs_sheet = sheets.sheet("runs", frames["runs"], labels, _table_link("runs"))
+    return {
+        "sheets": [sheets.sheet(name, frames[name], labels, _table_link(name)) for name in others],
+        "claims": claims_sheet,
+        "runs": runs_sheet,
+    }
+
+
+def _table_link(name: str) -> str:
+    return _link(outputs.table_stem(name))
+
+
+def _link(stem: str) -> str:
+    """The path of a file as seen from the page, which is in the folder of results."""
+    return stem.partition("/")[2]
 
 
 def _contents(parts: dict) -> list[tuple[str, str, list]]:
-    """(anchor, name, the parts inside) of each section that there is."""
-    inside = {
-        "charts": [(f"chart-{one.key}", one.title) for one in parts["charts"]],
-        "figures": [(f"figure-{one['key']}", one["title"]) for one in parts["figures"]],
-        "tables": [(f"table-{one.key}", one.title) for one in parts["sheets"]],
+    """(anchor, name, its parts) of each section that the page has."""
+    inner = {
+        "charts": [(f"chart-{chart.key}", chart.title) for chart in parts["charts"]],
+        "figures": [(f"figure-{figure['key']}", figure["title"]) for figure in parts["figures"]],
+        "tables": [(f"table-{sheet.key}", sheet.title) for sheet in parts["sheets"]],
     }
-    there = {**parts, "tables": parts["sheets"], "made": True, "methods": True}
-    return [(key, name, inside.get(key, [])) for key, name in NAMES.items() if there[key]]
+    has_section = {**parts, "tables": parts["sheets"], "made": True, "methods": True}
+    return [(key, name, inner.get(key, [])) for key, name in SECTIONS.items() if has_section[key]]
 
 
 def _study(plan: Plan, results: list[dict]) -> dict:
-    kinds = Counter(one["measurement"] for one in results)
-    profiled = kinds.total() - kinds["train"] - kinds["trial"]
-    failed = sum(one["status"] != "ok" for one in results)
+    """The study and a line of facts about it."""
+    counts = Counter(record["measurement"] for record in results)
     seeds = len({cell.seed for cell in plan.cells("train")})
-    facts = [
-        f"{kinds['train']:,} training runs" if kinds["train"] else "",
-        f"{kinds['trial']:,} trials" if kinds["trial"] else "",
-        f"{profiled:,} profiles" if profiled else "",
-    ]
-    facts += [
-        f"{seeds} seed{'s' * (seeds > 1)}" if seeds else "",
-        f"{failed} did not end well" if failed else "",
-    ]
+    named_counts = (
+        (counts["train"], "training runs"),
+        (counts["trial"], "trials"),
+        (counts.total() - counts["train"] - counts["trial"], "profiles"),
+        (seeds, "seeds" if seeds > 1 else "seed"),
+        (sum(record["status"] != "ok" for record in results), "did not end well"),
+    )
+    facts = [f"{count:,} {name}" for count, name in named_counts if count]
     facts += [methods.devices(results), plan.file]
     return {"study": plan.study, "facts": [fact for fact in facts if fact]}
 
 
 def _built(plan: Plan) -> dict:
-    jobs, edges = flow.rule_counts(plan), flow.rule_edges(plan)
-    rules = [
-        (rule, count, [one for one, other in edges if other == rule])
-        for rule, count in sorted(jobs.items())
-    ]
+    """The rules that build the page, and the command that runs them."""
+    jobs, edges = rule_counts(plan), rule_edges(plan)
+    rules = []
+    for rule, count in sorted(jobs.items()):
+        sources = [source for source, reader in edges if reader == rule]
+        rules.append((rule, count, sources))
     return {
         "graph": graph.picture(jobs, edges),
         "rules": rules,
@@ -184,51 +222,52 @@ def _built(plan: Plan) -> dict:
 
 
 def _methods(plan: Plan, frames: dict[str, pd.DataFrame], results: list[dict]) -> dict:
-    said = about(plan)
-    there = dict.fromkeys(one["measurement"] for one in results)
+    entries = about(plan)
+    measurements = {record["measurement"] for record in results}
     return {
-        "schedules": methods.schedules(said["schedules"], frames.get("search")),
-        "profiles": [(name, text) for name, text in methods.PROFILES.items() if name in there],
+        "schedules": methods.schedules(entries["schedules"], frames.get("search")),
+        "profiles": [item for item in methods.PROFILES.items() if item[0] in measurements],
         "statistics": methods.statistics(frames),
-        "methods": methods.methods(said["methods"], frames.get("runs")),
-        "datasets": methods.datasets(said["datasets"]),
-        "models": methods.models(said["models"]),
+        "methods": methods.methods(entries["methods"], frames.get("runs")),
+        "datasets": methods.datasets(entries["datasets"]),
+        "models": methods.models(entries["models"]),
         "devices": methods.devices(results),
         "machines": methods.machines(results),
     }
 
 
-# Scripts and their data -------------------------------------------------------------------------------------------------
+# Scripts and their data ------------------------------------------------------------------------
 
 
-def _code(charts: list[marks.Chart], kept: dict) -> dict:
-    """Everything that runs, and what it runs on."""
-    theme, own = asset("theme.js"), "\n".join(map(asset, OWN))
-    scripts = [*libraries.scripts(), own]
-    carried = {
-        **kept,
+def _code(charts: list[vega.Chart], kept_results: dict) -> dict:
+    """The scripts, the data that they show, and the policy that allows them to run."""
+    theme = _asset("theme.js")
+    scripts = [*libraries.scripts(), "\n".join(map(_asset, OWN_SCRIPTS))]
+    data = {
+        **kept_results,
         "charts": [_compact(chart) for chart in charts],
-        "curve": losses.curve(),
-        "dark": marks.DARK,
+        "curve": losses.run_spec(),
+        "dark": vega.DARK,
         "kinds": [(column, name, colour) for column, (name, colour) in PARTS.items()],
     }
-    text = json.dumps(carried, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    policy = libraries.policy([theme, *scripts])
-    more = {
-        "css": asset("page.css"),
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return {
+        "scripts": scripts,
+        "data": text.replace("<", "\\u003c"),  # a `<` could end the script element
+        "policy": libraries.policy([theme, *scripts]),
+        "css": _asset("page.css"),
         "theme": theme,
-        "dark": marks.DARK,
+        "dark": vega.DARK,
         "licences": libraries.licences(),
     }
-    return {"scripts": scripts, "data": text, "policy": policy, **more}
 
 
-def _compact(chart: marks.Chart) -> dict:
-    """A chart with its rows as columns and values."""
-    panels = [
-        {"title": one.title, "spec": {**one.spec, "datasets": _columnar(one.spec["datasets"])}}
-        for one in chart.panels
-    ]
+def _compact(chart: vega.Chart) -> dict:
+    """What the scripts need of a chart; its rows are column names and lists of values."""
+    panels = []
+    for panel in chart.panels:
+        datasets = {name: _columnar(rows) for name, rows in panel.spec["datasets"].items()}
+        panels.append({"title": panel.title, "spec": {**panel.spec, "datasets": datasets}})
     return {
         "key": chart.key,
         "title": chart.title,
@@ -238,12 +277,8 @@ def _compact(chart: marks.Chart) -> dict:
     }
 
 
-def _columnar(datasets: dict[str, list[dict]]) -> dict[str, dict]:
-    names = {
-        key: list(dict.fromkeys(name for row in rows for name in row))
-        for key, rows in datasets.items()
-    }
-    return {
-        key: {"columns": names[key], "rows": [[row.get(n) for n in names[key]] for row in rows]}
-        for key, rows in datasets.items()
-    }
+def _columnar(rows: list[dict]) -> dict[str, list]:
+    names: dict[str, None] = {}  # a dict, for the order of first appearance
+    for row in rows:
+        names |= dict.fromkeys(row)
+    return {"columns": list(names), "rows": [[row.get(name) for name in names] for row in rows]}

@@ -1,26 +1,20 @@
-"""The table of published numbers: what was said, what ours is, the verdict; the rest opens inside the row."""
+"""The table of published numbers: the claim, our number and the verdict.
+
+A row opens to further details.
+"""
 
 from html import escape
 
 import pandas as pd
 
 from rankwise.report import style
-from rankwise.report.html.sheets import Column, Sheet, reading
+from rankwise.report.html.sheets import Cell, Column, Sheet, reading
 
 DETAILS = ("definition", "reason", "note", "needs", "source", "command")
 FAILED = ("out of memory", "diverged", "unsupported")
-DECIDED = (
-    "not reproduced",
-    "reproduced",
-    *FAILED,
-    "not comparable",
-    "not yet run",
-)  # the order of the rows
-READ_AS = {
-    "B": "_bytes",
-    "FLOPs": "_flops",
-    "fraction": "_fraction",
-}  # unit -> the columns that it is shown as
+ROW_ORDER = ("not reproduced", "reproduced", *FAILED, "not comparable", "not yet run")
+# Unit of a claim -> the ending of our columns in that unit.
+COLUMN_ENDINGS = {"B": "_bytes", "FLOPs": "_flops", "fraction": "_fraction"}
 COLUMNS = [
     Column("verdict", "verdict", "", False, True),
     Column("claim", "claim", "", False, True),
@@ -31,91 +25,97 @@ COLUMNS = [
 ]
 
 
-def sheet(frame: pd.DataFrame, labels: dict[str, str], link: str) -> Sheet:
-    """One row a claim, the decided ones first."""
-    place = (
-        frame["verdict"].map({verdict: i for i, verdict in enumerate(DECIDED)}).fillna(len(DECIDED))
-    )
-    frame = frame.assign(place=place).sort_values("place", kind="stable").drop(columns="place")
-    rows = [_row(row, labels) for row in frame.to_dict("records")]
-    counts = [
-        (str(verdict), int(count))
-        for verdict, count in frame["verdict"].value_counts(sort=False).items()
-    ]
-    return Sheet("claims", "Published numbers", "", COLUMNS, rows, (0, counts), link, 0)
+def sheet(claims: pd.DataFrame, labels: dict[str, str], link: str) -> Sheet:
+    """One row for each claim; claims with a verdict on their number come first."""
+    places = {verdict: place for place, verdict in enumerate(ROW_ORDER)}
+    place = claims["verdict"].map(places).fillna(len(ROW_ORDER))
+    claims = claims.assign(place=place).sort_values("place", kind="stable").drop(columns="place")
+    rows = [_row(row, labels) for row in claims.to_dict("records")]
+    counts = claims["verdict"].value_counts(sort=False)
+    facet = (0, [(str(verdict), int(count)) for verdict, count in counts.items()])
+    return Sheet("claims", "Published numbers", "", COLUMNS, rows, facet, link, 0)
 
 
-def _row(row: dict, labels: dict[str, str]) -> list[tuple[str, str, str]]:
-    said = {key: value for key, value in row.items() if not pd.isna(value)}
-    target = said.get("corrected", said["published"])
+def _row(row: dict, labels: dict[str, str]) -> list[Cell]:
+    claim = {key: value for key, value in row.items() if not pd.isna(value)}
     return [
-        _verdict(str(said["verdict"])),
-        (_claim(said, labels), escape(str(said.get("title", said["claim"]))), ""),
-        _published(said),
-        _number(said, said.get("ours")),
-        _difference(said.get("ours"), target),
-        (escape(str(said["system"])), "", ""),
+        _verdict(str(claim["verdict"])),
+        Cell(_details(claim, labels), escape(str(claim.get("title", claim["claim"])))),
+        _published(claim),
+        _number(claim, claim.get("ours")),
+        _difference(claim.get("ours"), claim.get("corrected", claim["published"])),
+        Cell(escape(str(claim["system"]))),
     ]
 
 
-def _claim(said: dict, labels: dict[str, str]) -> str:
-    """The title and the setting, which open to the details."""
-    facts = "".join(
-        f"<dt>{name}</dt><dd>{escape(str(said[name]))}</dd>" for name in DETAILS if said.get(name)
-    )
-    tolerance = (
-        f"<dt>tolerance</dt><dd>{_text(said, said['tolerance'])}</dd>"
-        if said.get("tolerance")
-        else ""
-    )
-    if "low" in said and "high" in said:
-        facts += (
-            f"<dt>interval</dt><dd>{_text(said, said['low'])} to {_text(said, said['high'])}</dd>"
-        )
-    head, cell = escape(str(said.get("title", said["claim"]))), escape(_cell(said, labels))
-    setting = f"<br><small>{cell or escape(str(said['claim']))}</small>"
-    name = f"<dt>name</dt><dd><code>{escape(str(said['claim']))}</code></dd>"
-    return f'<details class="claim"><summary>{head}{setting}</summary><dl>{name}{facts}{tolerance}</dl></details>'
+def _verdict(verdict: str) -> Cell:
+    classes = {"reproduced": "reproduced", "not reproduced": "not-reproduced"}
+    css_class = classes.get(verdict, "failed" if verdict in FAILED else "open")
+    return Cell(f'<span class="verdict {css_class}">{escape(verdict)}</span>')
 
 
-def _cell(said: dict, labels: dict[str, str]) -> str:
-    method = labels.get(said.get("method"), said.get("method"))
-    curve = " ".join(filter(None, [method, style.rank_name(said.get("rank") or 0)]))
-    return ", ".join(filter(None, [said.get("model"), said.get("dataset"), curve]))
+def _details(claim: dict, labels: dict[str, str]) -> str:
+    """The title and the setting of a claim, which open to the details."""
+    name = escape(str(claim["claim"]))
+    title = escape(str(claim.get("title", claim["claim"])))
+    setting = escape(_setting(claim, labels)) or name
+    facts = [("name", f"<code>{name}</code>")]
+    facts += [(key, escape(str(claim[key]))) for key in DETAILS if claim.get(key)]
+    if "low" in claim and "high" in claim:
+        low, high = _value_text(claim, claim["low"]), _value_text(claim, claim["high"])
+        facts.append(("interval", f"{low} to {high}"))
+    if claim.get("tolerance"):
+        facts.append(("tolerance", _value_text(claim, claim["tolerance"])))
+    items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in facts)
+    summary = f"<summary>{title}<br><small>{setting}</small></summary>"
+    return f'<details class="claim">{summary}<dl>{items}</dl></details>'
 
 
-def _published(said: dict) -> tuple[str, str, str]:
-    text, order, long = _number(said, said["published"])
-    if "corrected" in said and (corrected := _text(said, said["corrected"])) != text:
-        text = f"<s>{text}</s> {corrected}"
-    return text, order, long
+def _setting(claim: dict, labels: dict[str, str]) -> str:
+    """Model, dataset and curve of a claim, as far as it names them."""
+    method = labels.get(claim.get("method"), claim.get("method"))
+    curve = [part for part in (method, style.rank_name(claim.get("rank") or 0)) if part]
+    parts = (claim.get("model"), claim.get("dataset"), " ".join(curve))
+    return ", ".join(part for part in parts if part)
 
 
-def _number(said: dict, value: float | None) -> tuple[str, str, str]:
+def _published(claim: dict) -> Cell:
+    """The published number; a corrected reading stands beside the number that it replaces."""
+    published = _number(claim, claim["published"])
+    if "corrected" not in claim:
+        return published
+    corrected = _value_text(claim, claim["corrected"])
+    if corrected == published.html:
+        return published
+    return published._replace(html=f"<s>{published.html}</s> {corrected}")
+
+
+def _number(claim: dict, value: float | None) -> Cell:
     if value is None:
-        return "", "-1", ""
-    return _text(said, value), f"{value:.10g}", f"{value:,.10g} {said.get('unit', '')}".strip()
+        return Cell("", "-1")
+    exact = f"{value:,.10g} {claim.get('unit', '')}".strip()
+    return Cell(_value_text(claim, value), f"{value:.10g}", exact)
 
 
-def _text(said: dict, value: float) -> str:
-    """A number with its unit, the unit one that fits."""
-    unit, value = str(said.get("unit", "")).replace("parameters", ""), float(value)
-    if unit in READ_AS:
-        _, unit, text = reading(READ_AS[unit], pd.Series([value]))
+def _value_text(claim: dict, value: float) -> str:
+    """A number with its unit; bytes, FLOPs and fractions are in a unit that fits."""
+    value, unit = float(value), str(claim.get("unit", "")).replace("parameters", "")
+    if unit in COLUMN_ENDINGS:
+        as_column = reading(COLUMN_ENDINGS[unit], pd.Series([value]))
+        unit, text = as_column.unit, as_column.text(value)
     else:
-        text = "{:,.6g}".format
-    return f"{text(value)} <small>{escape(unit)}</small>"
+        text = f"{value:,.6g}"
+    return f"{text} <small>{escape(unit)}</small>"
 
 
-def _difference(ours: float | None, target: float) -> tuple[str, str, str]:
+def _difference(ours: float | None, target: float) -> Cell:
     if ours is None or not target:
-        return "", "-1e9", ""
-    share = 100 * (ours - target) / abs(target)
-    text = "0" if share == 0 else f"{share:+.2g}" if abs(share) < 100 else f"{share:+,.0f}"
-    return text.replace("-", style.MINUS), f"{share:.6g}", ""
-
-
-def _verdict(verdict: str) -> tuple[str, str, str]:
-    known = {"reproduced": "reproduced", "not reproduced": "not-reproduced"}
-    kind = known.get(verdict, "failed" if verdict in FAILED else "open")
-    return f'<span class="verdict {kind}">{escape(verdict)}</span>', "", ""
+        return Cell("", "-1e9")
+    percent = 100 * (ours - target) / abs(target)
+    if percent == 0:
+        text = "0"
+    elif abs(percent) < 100:
+        text = f"{percent:+.2g}"
+    else:
+        text = f"{percent:+,.0f}"
+    return Cell(text.replace("-", style.MINUS), f"{percent:.6g}")

@@ -1,105 +1,141 @@
-"""The study's rules as a picture: a box a rule with its number of jobs, a line where one reads what another makes."""
+"""The study's rules as a picture.
+
+Each box is a rule with its number of jobs. A line leads from a rule to each rule that reads its
+output.
+"""
 
 import html
 import itertools
 
-BOX, ROW, COLUMN = (132, 42), 58, 176  # a box's width and height; distances of rows and columns
+BOX_WIDTH, BOX_HEIGHT = 132, 42
+ROW, COLUMN = 58, 176  # distances of rows and of columns
 AROUND = 6
+Edge = tuple[str, str]  # a rule, and a rule that reads its output
+Point = tuple[float, float]
 
 
-def layers(rules: list[str], edges: list[tuple[str, str]]) -> dict[str, int]:
-    """Each rule's column, the first 0: right before the first of what reads it."""
-    readers = {rule: [other for one, other in edges if one == rule] for rule in rules}
-    found: dict[str, int] = {}
+def picture(jobs: dict[str, int], edges: list[Edge]) -> str:
+    """An inline SVG of rules and edges; its colours are set by the page."""
+    columns, steps = lanes(reduced(edges), layers(list(jobs), edges))
+    heights = _heights(columns, steps)
+    corners = {}
+    for name, column in columns.items():
+        corners[name] = (AROUND + column * COLUMN, AROUND + heights[name] * ROW)
+    width = max(columns.values()) * COLUMN + BOX_WIDTH + 2 * AROUND
+    height = max(heights.values()) * ROW + BOX_HEIGHT + 2 * AROUND
+    size = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
+    parts = [f'<svg {size} role="img" aria-labelledby="graph-title">']
+    title = "The rules that build this page and their jobs; the table below says the same"
+    parts.append(f'<title id="graph-title">{title}</title>')
+    for start, end in steps:
+        parts.append(_line(corners[start], corners[end], end in jobs))
+    for rule, count in jobs.items():
+        parts.append(_box(rule, count, corners[rule]))
+    return "".join([*parts, "</svg>"])
 
-    def ahead(rule: str) -> int:
-        if rule not in found:
-            found[rule] = 1 + max((ahead(one) for one in readers[rule]), default=-1)
-        return found[rule]
 
-    last = max(ahead(rule) for rule in rules)
-    return {rule: last - found[rule] for rule in rules}
+# Layout ----------------------------------------------------------------------------------------
 
 
-def reduced(edges: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The edges without those that a longer way also makes."""
-    after: dict[str, set[str]] = {}
+def layers(rules: list[str], edges: list[Edge]) -> dict[str, int]:
+    """The column of each rule, from 0: right before the first rule that reads its output."""
+    distances: dict[str, int] = {}  # the longest way to a rule that nothing reads
+
+    def distance(rule: str) -> int:
+        if rule not in distances:
+            readers = [reader for source, reader in edges if source == rule]
+            distances[rule] = 1 + max(map(distance, readers), default=-1)
+        return distances[rule]
+
+    last = max(distance(rule) for rule in rules)
+    return {rule: last - distance(rule) for rule in rules}
+
+
+def reduced(edges: list[Edge]) -> list[Edge]:
+    """The edges that no longer way replaces (the transitive reduction)."""
+    reached_from: dict[str, set[str]] = {}
 
     def reach(rule: str) -> set[str]:
-        if rule not in after:
-            after[rule] = set().union(
-                *({other} | reach(other) for one, other in edges if one == rule)
-            )
-        return after[rule]
+        if rule not in reached_from:
+            reached: set[str] = set()
+            for source, reader in edges:
+                if source == rule:
+                    reached |= {reader} | reach(reader)
+            reached_from[rule] = reached
+        return reached_from[rule]
 
-    return [
-        (one, other)
-        for one, other in edges
-        if not any(other in reach(middle) for start, middle in edges if start == one)
-    ]
+    def has_longer_way(edge: Edge) -> bool:
+        source, reader = edge
+        others = (middle for start, middle in edges if start == source)
+        return any(reader in reach(middle) for middle in others)
+
+    return [edge for edge in edges if not has_longer_way(edge)]
 
 
-def lanes(
-    edges: list[tuple[str, str]], columns: dict[str, int]
-) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Columns and edges with a lane (`*rule*2`) in every column that a line passes, so that it crosses no box."""
-    columns, steps = dict(columns), {}
-    for one, other in edges:
-        passed = [f"*{one}*{column}" for column in range(columns[one] + 1, columns[other])]
-        columns |= {name: int(name.rpartition("*")[2]) for name in passed}
-        way = [one, *passed, other]
+def lanes(edges: list[Edge], columns: dict[str, int]) -> tuple[dict[str, int], list[Edge]]:
+    """Add a lane to every column that a line passes, so that it crosses no box.
+
+    Returns:
+        The columns of rules and lanes (a lane is called `*rule*column`), and the edges, which lead
+        through the lanes. Lines from one rule share its lanes.
+    """
+    columns = dict(columns)
+    steps: dict[Edge, None] = {}
+    for source, reader in edges:
+        way = [source]
+        for column in range(columns[source] + 1, columns[reader]):
+            lane = f"*{source}*{column}"
+            columns[lane] = column
+            way.append(lane)
+        way.append(reader)
         steps |= dict.fromkeys(itertools.pairwise(way))
     return columns, list(steps)
 
 
-def picture(jobs: dict[str, int], edges: list[tuple[str, str]]) -> str:
-    """An inline SVG; its colours are the page's."""
-    columns, steps = lanes(reduced(edges), layers(list(jobs), edges))
-    heights = _heights(columns, steps)
-    places = {
-        name: (AROUND + columns[name] * COLUMN, AROUND + heights[name] * ROW) for name in columns
-    }
-    width = max(columns.values()) * COLUMN + BOX[0] + 2 * AROUND
-    height = max(heights.values()) * ROW + BOX[1] + 2 * AROUND
-    lines = [_line(places[one], places[other], other.startswith("*")) for one, other in steps]
-    boxes = [_box(rule, count, places[rule]) for rule, count in jobs.items()]
-    size = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
-    head = f'<svg {size} role="img" aria-labelledby="graph-title">'
-    title = '<title id="graph-title">The rules that build this page and their jobs; the table below says the same</title>'
-    return "".join([head, title, *lines, *boxes, "</svg>"])
+def _heights(columns: dict[str, int], steps: list[Edge]) -> dict[str, float]:
+    """The row of each box and lane.
+
+    Each column is centred. It is ordered by the mean row of what its members read, which keeps
+    crossings few (the barycentre method of Sugiyama, Tagawa and Toda 1981); ties by name.
+    """
+    members: dict[int, list[str]] = {}
+    for name, column in columns.items():
+        members.setdefault(column, []).append(name)
+    tallest = max(map(len, members.values()))
+    heights: dict[str, float] = {}
+
+    def order(name: str) -> tuple:
+        rows = [heights[source] for source, reader in steps if reader == name]
+        mean = sum(rows) / len(rows) if rows else tallest / 2
+        return mean, name.startswith("*"), name
+
+    for column in sorted(members):
+        names = sorted(members[column], key=order)
+        top = (tallest - len(names)) / 2
+        heights |= {name: top + place for place, name in enumerate(names)}
+    return heights
 
 
-def _heights(columns: dict[str, int], steps: list[tuple[str, str]]) -> dict[str, float]:
-    """Each box's and lane's row: a column is centred, and ordered as what it reads, or else by name."""
-    tallest = max(list(columns.values()).count(column) for column in columns.values())
-    found: dict[str, float] = {}
-    for column in sorted(set(columns.values())):
-        before = {
-            name: [found[one] for one, other in steps if other == name]
-            for name in columns
-            if columns[name] == column
-        }
-        mean = {
-            name: sum(rows) / len(rows) if rows else tallest / 2 for name, rows in before.items()
-        }
-        order = sorted(before, key=lambda name: (mean[name], name.startswith("*"), name))
-        found |= {name: place + (tallest - len(order)) / 2 for place, name in enumerate(order)}
-    return found
+# Drawing ---------------------------------------------------------------------------------------
 
 
-def _line(start: tuple[float, float], end: tuple[float, float], passes: bool) -> str:
-    """From a box or lane to the next; a lane is passed at its whole width."""
-    x, y, to_x, to_y = start[0] + BOX[0], start[1] + BOX[1] / 2, end[0], end[1] + BOX[1] / 2
+def _line(start: Point, end: Point, ends_at_box: bool) -> str:
+    """A line from a box or lane to the next; a lane is crossed at its whole width."""
+    x, y = start[0] + BOX_WIDTH, start[1] + BOX_HEIGHT / 2
+    to_x, to_y = end[0], end[1] + BOX_HEIGHT / 2
     middle = (x + to_x) / 2
-    through = f"h{BOX[0]}" if passes else ""
-    return f'<path class="edge" d="M{x:g},{y:g}C{middle:g},{y:g} {middle:g},{to_y:g} {to_x:g},{to_y:g}{through}"/>'
+    curve = f"M{x:g},{y:g}C{middle:g},{y:g} {middle:g},{to_y:g} {to_x:g},{to_y:g}"
+    through = "" if ends_at_box else f"h{BOX_WIDTH}"
+    return f'<path class="edge" d="{curve}{through}"/>'
 
 
-def _box(rule: str, count: int, place: tuple[float, float]) -> str:
-    x, y = place
-    middle, jobs = x + BOX[0] / 2, f"{count:,} job{'s' * (count != 1)}"
+def _box(rule: str, count: int, corner: Point) -> str:
+    x, y = corner
+    middle = x + BOX_WIDTH / 2
+    jobs = f"{count:,} job{'s' if count != 1 else ''}"
+    size = f'width="{BOX_WIDTH}" height="{BOX_HEIGHT}"'
     return (
-        f'<rect class="box" x="{x:g}" y="{y:g}" width="{BOX[0]}" height="{BOX[1]}" rx="6"/>'
+        f'<rect class="box" x="{x:g}" y="{y:g}" {size} rx="6"/>'
         f'<text class="rule" x="{middle:g}" y="{y + 18:g}">{html.escape(rule)}</text>'
         f'<text class="jobs" x="{middle:g}" y="{y + 33:g}">{jobs}</text>'
     )

@@ -1,107 +1,142 @@
-"""The chart of losses by epoch, and the one on a run's own view."""
+"""The chart of losses by epoch, and the chart on a run's own view."""
 
 import pandas as pd
 
-from rankwise.report.html import marks
-from rankwise.report.html.marks import CELL, CURVE, Chart, Panel
-from rankwise.report.html.quality import RUN, Group, groups
+from rankwise.report.html import groups, vega
+from rankwise.report.html.groups import Group, Key
+from rankwise.report.html.vega import (
+    CELL,
+    COMMAND_COLUMN,
+    CURVE,
+    CURVE_COLUMN,
+    RUN_COLUMN,
+    SEED_COLUMN,
+    Chart,
+    Column,
+    Panel,
+)
 
-POINTS = 8_000  # of the chart, all runs together
+MAX_POINTS = 8_000  # of the chart, all runs together
+DASHES = [[1, 0], [6, 2], [3, 2], [1, 2], [6, 2, 1, 2], [1, 4]]  # from full to thin lines
+LOSS: Column = ("value", "selection loss (nats)")
+RUN_COLOUR = "#0072B2"  # of the line on a run's own view
 
 
 def charts(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> list[Chart]:
-    """The loss on the selection slice by epoch, a line a run; none without a history of it."""
-    found, history = groups(frames, labels), frames.get("history")
-    if history is None or "selection_loss_nats" not in history or not found:
+    """The loss on the selection slice by epoch, one line for each run; none without a history."""
+    groups_by_panel = groups.by_panel(frames, labels)
+    history = frames.get("history")
+    if history is None or "selection_loss_nats" not in history or not groups_by_panel:
         return []
-    entries = marks.legend([m for group in found.values() for m in group.curves["method"]], labels)
-    count = sum(len(group.runs) for group in found.values())
-    panels = [
-        _panel(key, group, history, labels, entries, POINTS // max(count, 1))
-        for key, group in found.items()
-    ]
+    legend = vega.method_legend(groups.methods_of(groups_by_panel), labels)
+    run_count = sum(len(group.runs) for group in groups_by_panel.values())
+    points_per_run = MAX_POINTS // max(run_count, 1)
+    panels = []
+    for key, group in groups_by_panel.items():
+        panels.append(_panel(key, _rows(group, history, labels, points_per_run), legend))
     caption = (
-        "A line is one run. The slice is held out of train, and selection of the reported state uses it alone; "
-        "the reported split is evaluated once, after training."
+        "Each line is one run. The slice is held out of train, and the state that is reported is "
+        "selected on it alone. The reported split is evaluated once, after training."
     )
-    columns = [*RUN[:2], ("epoch", "epoch"), ("value", "selection loss (nats)"), RUN[2]]
-    return [Chart("loss", "Loss by epoch", caption, panels, entries, columns, "points")]
+    columns = [CURVE_COLUMN, SEED_COLUMN, ("epoch", "epoch"), LOSS, RUN_COLUMN]
+    return [Chart("loss", "Loss by epoch", caption, panels, legend, columns, "points")]
 
 
-def _panel(
-    key: tuple, group: Group, history: pd.DataFrame, labels: dict, entries: list[dict], most: int
-) -> Panel:
-    ids = group.runs[["model", "dataset", *CURVE, "seed", "request_digest"]].rename(
-        columns={"request_digest": "run"}
-    )
-    rows = history[[*CELL, "seed", "epoch", "update", "selection_loss_nats"]].merge(
-        ids, on=[*CELL, "seed"]
-    )
+def _rows(
+    group: Group, history: pd.DataFrame, labels: dict[str, str], points_per_run: int
+) -> pd.DataFrame:
+    """The history of the group's runs, thinned, with the loss as `value`."""
+    runs = group.runs[["model", "dataset", *CURVE, "seed", "request_digest"]]
+    runs = runs.rename(columns={"request_digest": "run"})
+    losses = history[[*CELL, "seed", "epoch", "update", "selection_loss_nats"]]
+    rows = losses.merge(runs, on=[*CELL, "seed"])
     rows = rows.rename(columns={"selection_loss_nats": "value"}).dropna(subset=["value"])
-    rows = rows[thinned(rows, most)].assign(curve=lambda found: marks.named(found, labels))
-    x, y = epochs(rows["epoch"].max()), marks.quantity("value", "selection loss (nats)")
+    rows = rows[is_kept(rows, points_per_run)]
+    return rows.assign(curve=vega.curve_names(rows, labels))
+
+
+def _panel(key: Key, rows: pd.DataFrame, legend: list[dict]) -> Panel:
+    x, y = epoch_axis(rows["epoch"].max()), vega.quantity(*LOSS)
+    colour = vega.encoded("method", legend)
+    line = vega.layer(
+        "points",
+        {"type": "line", "strokeWidth": 1.5},
+        x=x,
+        y=y,
+        detail={"field": "run", "type": "nominal"},
+        color=colour,
+        strokeDash=_rank_dashes(rows["rank"]),
+        opacity=vega.focus_opacity(0.75),
+    )
     columns = [
-        *RUN[:2],
+        CURVE_COLUMN,
+        SEED_COLUMN,
         ("epoch", "epoch"),
         ("update", "update"),
-        ("value", "selection loss (nats)"),
-        *RUN[2:],
+        LOSS,
+        RUN_COLUMN,
+        COMMAND_COLUMN,
     ]
-    ranks = sorted(set(rows["rank"]), reverse=True)
-    dashes = [[1, 0], [6, 2], [3, 2], [1, 2], [6, 2, 1, 2], [1, 4]]
-    order = [0, *(rank for rank in ranks if rank)]
-    dash = {
-        "domain": order,
-        "range": [[1, 0], *(dashes[i % len(dashes)] for i in range(len(order) - 1))],
-    }
-    colour, run = marks.by("method", entries), {"field": "run", "type": "nominal"}
-    stroke = {"field": "rank", "type": "nominal", "scale": dash, "legend": None}
-    line, dot = (
-        {"type": "line", "strokeWidth": 1.5},
+    dot = vega.layer(
+        "points",
         {"type": "point", "filled": True, "size": 30, "cursor": "pointer"},
+        x=x,
+        y=y,
+        color=colour,
+        shape=vega.encoded("method", legend, "shape"),
+        opacity=vega.focus_opacity(0.75),
+        tooltip=vega.tooltip(columns),
     )
-    layers = [
-        marks.layer("points", line, x=x, y=y, detail=run, color=colour, strokeDash=stroke, opacity=marks.faded(0.75)),
-        marks.layer("points", dot, x=x, y=y, color=colour, shape=marks.by("method", entries, "shape"),
-                    opacity=marks.faded(0.75), tooltip=marks.tooltip(columns)),
-    ]  # fmt: skip
-    data = {
-        "points": marks.records(rows[[*CURVE, "curve", "seed", "epoch", "update", "value", "run"]])
-    }
-    text = f"Loss on the selection slice by epoch, a line a run, {' on '.join(key)}."
-    return Panel(" on ".join(key), marks.chart(layers, data, text), [])
+    shown = rows[[*CURVE, "curve", "seed", "epoch", "update", "value", "run"]]
+    title = " on ".join(key)
+    description = f"Loss on the selection slice by epoch, one line for each run, {title}."
+    spec = vega.chart_spec([line, dot], {"points": vega.plain_rows(shown)}, description)
+    return Panel(title, spec, [])
 
 
-def epochs(last: float) -> dict:
-    """The axis of epochs; whole ones only, if there are any."""
-    axis = {"tickCount": 5, "format": "~r"} | ({"tickMinStep": 1} if last >= 1 else {})
-    return {
-        **marks.quantity("epoch", "epoch", zero=True),
-        "scale": {"zero": True, "nice": False, "padding": 8},
-        "axis": axis,
-    }
+def _rank_dashes(ranks: pd.Series) -> dict:
+    """An encoding of the rank by line style: the higher the rank, the fuller the line."""
+    descending = sorted(set(ranks) - {0}, reverse=True)
+    dashes = [DASHES[place % len(DASHES)] for place in range(len(descending))]
+    scale = {"domain": [0, *descending], "range": [DASHES[0], *dashes]}
+    return {"field": "rank", "type": "nominal", "scale": scale, "legend": None}
 
 
-def thinned(rows: pd.DataFrame, most: int, run: str = "run") -> pd.Series:
-    """Which rows to keep so that no run has many more than `most`; each run's first and last among them."""
-    place, size = rows.groupby(run).cumcount(), rows.groupby(run)[run].transform("size")
-    step = (size / max(most, 2)).clip(lower=1).apply(lambda value: -int(-value // 1))
+def epoch_axis(last: float) -> dict:
+    """An axis of epochs; its ticks are at whole epochs, if there are any."""
+    axis: dict = {"tickCount": 5, "format": "~r"}
+    if last >= 1:
+        axis["tickMinStep"] = 1
+    scale = {"zero": True, "nice": False, "padding": 8}
+    return {**vega.quantity("epoch", "epoch"), "scale": scale, "axis": axis}
+
+
+def is_kept(rows: pd.DataFrame, most: int) -> pd.Series:
+    """Which rows to keep, so that no run has many more than `most`.
+
+    The kept rows are evenly spaced; the first and the last row of each run are among them.
+    """
+    by_run = rows.groupby("run")
+    place, size = by_run.cumcount(), by_run["run"].transform("size")
+    step = (size / max(most, 2)).clip(lower=1).apply(lambda value: -int(-value // 1))  # rounded up
     return (place % step == 0) | (place == size - 1)
 
 
-def curve() -> dict:
-    """The chart of one run's losses, without its data."""
-    x, y = epochs(0), marks.quantity("selection_loss_nats", "selection loss (nats)")
+def run_spec() -> dict:
+    """The chart of one run's losses, without its data: the page fills it in."""
+    loss = ("selection_loss_nats", "selection loss (nats)")
+    x, y = epoch_axis(0), vega.quantity(*loss)
     columns = [
         ("epoch", "epoch"),
         ("update", "update"),
-        ("selection_loss_nats", "selection loss (nats)"),
+        loss,
+        ("train_loss_nats", "train loss (nats)"),
+        ("learning_rate", "learning rate"),
     ]
-    columns += [("train_loss_nats", "train loss (nats)"), ("learning_rate", "learning rate")]
-    line = {"type": "line", "strokeWidth": 1.8, "color": "#0072B2"}
-    dot = {"type": "point", "filled": True, "size": 45, "color": "#0072B2"}
+    line = {"type": "line", "strokeWidth": 1.8, "color": RUN_COLOUR}
+    dot = {"type": "point", "filled": True, "size": 45, "color": RUN_COLOUR}
     layers = [
-        marks.layer("points", line, x=x, y=y),
-        marks.layer("points", dot, x=x, y=y, tooltip=marks.tooltip(columns)),
+        vega.layer("points", line, x=x, y=y),
+        vega.layer("points", dot, x=x, y=y, tooltip=vega.tooltip(columns)),
     ]
-    return marks.chart(layers, {}, "Loss on the selection slice by epoch, this run.", 240)
+    return vega.chart_spec(layers, {}, "Loss on the selection slice by epoch, this run.", 240)

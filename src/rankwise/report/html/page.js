@@ -1,8 +1,10 @@
-// What the page's scripts share, and its colours. Vega and DataTables come before it; charts, tables and runs after.
+// What the page's scripts share, and the page's colours. Vega and DataTables are loaded before this
+// script; charts.js, tables.js and run.js follow it.
 const data = JSON.parse(document.getElementById("data").textContent);
 const find = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
+// Make an element. An attribute `onclick` is an event listener; empty children are left out.
 function h(tag, attributes, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes ?? {})) {
@@ -13,10 +15,14 @@ function h(tag, attributes, ...children) {
   return node;
 }
 
-// Colours -------------------------------------------------------------------------------------------------------------
+// Colours -------------------------------------------------------------------------------------
 
-const system = matchMedia("(prefers-color-scheme: dark)");
-const isDark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
+const systemDark = matchMedia("(prefers-color-scheme: dark)");
+
+function isDark() {
+  const systemTheme = systemDark.matches ? "dark" : "light";
+  return (document.documentElement.dataset.theme ?? systemTheme) === "dark";
+}
 
 function setTheme(name) {
   if (name === "auto") delete document.documentElement.dataset.theme;
@@ -24,16 +30,22 @@ function setTheme(name) {
   try {
     if (name === "auto") localStorage.removeItem("rankwise-theme");
     else localStorage.setItem("rankwise-theme", name);
-  } catch { /* a file without storage */ }
+  } catch {
+    // The browser keeps no storage for this file: the choice holds until the page is closed.
+  }
   showTheme();
   redraw();
 }
 
 function showTheme() {
-  const now = document.documentElement.dataset.theme ?? "auto";
-  for (const button of all(".themes button")) button.setAttribute("aria-pressed", String(button.dataset.theme === now));
+  const chosen = document.documentElement.dataset.theme ?? "auto";
+  for (const button of all(".themes button")) {
+    button.setAttribute("aria-pressed", String(button.dataset.theme === chosen));
+  }
 }
 
-for (const button of all(".themes button")) button.addEventListener("click", () => setTheme(button.dataset.theme));
-system.addEventListener("change", () => redraw());
+for (const button of all(".themes button")) {
+  button.addEventListener("click", () => setTheme(button.dataset.theme));
+}
+systemDark.addEventListener("change", () => redraw());
 showTheme();

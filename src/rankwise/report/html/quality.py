@@ -1,302 +1,281 @@
-"""Charts of what training reached: quality against memory, quality by rank."""
+"""Charts of what training reached: quality against memory, and quality by rank."""
 
 import pandas as pd
 
 from rankwise.report import style
-from rankwise.report.html import marks
-from rankwise.report.html.marks import CELL, CURVE, Chart, Panel
+from rankwise.report.html import groups, vega
+from rankwise.report.html.groups import Group, Key
+from rankwise.report.html.vega import (
+    CELL,
+    COMMAND_COLUMN,
+    CURVE,
+    CURVE_COLUMN,
+    RUN_COLUMN,
+    SEED_COLUMN,
+    Chart,
+    Column,
+    Panel,
+)
 
-RUN = [("curve", "curve"), ("seed", "seed"), ("run", "run"), ("command", "command")]
-
-
-class Group:
-    """Runs of one model on one dataset: the metric that they report, scaled for a reader, and its estimates by curve."""
-
-    def __init__(self, runs: pd.DataFrame, estimates: pd.DataFrame | None):
-        accuracy = "accuracy_fraction" in runs and runs["accuracy_fraction"].notna().any()
-        self.metric = "accuracy_fraction" if accuracy else "perplexity"
-        self.factor, self.title = (100, "accuracy (%)") if accuracy else (1, "perplexity")
-        split = runs["split"].dropna() if "split" in runs else []
-        self.axis = f"{self.title}, {split.iloc[0]}" if len(split) else self.title
-        self.runs = runs.assign(
-            value=runs.get(self.metric, pd.Series(dtype=float)).astype(float) * self.factor
-        )
-        self.curves = self._curves(estimates)
-
-    def _curves(self, estimates: pd.DataFrame | None) -> pd.DataFrame:
-        """One row a curve: its mean over seeds, its interval if some table has one, and its first run."""
-        ended = self.runs[self.runs["value"].notna()]
-        found = ended.groupby(CURVE, sort=False).agg(
-            value=("value", "mean"), seeds=("seed", "nunique"), run=("request_digest", "first")
-        )
-        if estimates is not None:
-            own = (
-                estimates[estimates["metric"] == self.metric].set_index(CURVE)[
-                    ["estimate", "low", "high"]
-                ]
-                * self.factor
-            )
-            found = found.join(own.astype(float))
-            found["value"] = found.pop("estimate").fillna(found["value"])
-        return found.reset_index()
-
-
-def groups(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> dict[tuple[str, str], Group]:
-    """Model and dataset -> its runs, where some ended well."""
-    if "runs" not in frames:
-        return {}
-    estimates = frames.get("estimates")
-    found = {}
-    for key, rows in style.groups(frames["runs"], labels).items():
-        own = (
-            None
-            if estimates is None
-            else estimates[(estimates["model"] == key[0]) & (estimates["dataset"] == key[1])]
-        )
-        found[key] = Group(rows, own)
-    return {key: group for key, group in found.items() if len(group.curves)}
+INTERVAL_COLUMNS: list[Column] = [("low", "from"), ("high", "to"), ("seeds", "seeds")]
+# Two texts are too near if both distances, as shares of the range of the dots, are below these.
+NEAR_X, NEAR_Y = 0.06, 0.08
 
 
 def charts(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> list[Chart]:
-    """Those that the study has the tables for."""
-    found = groups(frames, labels)
-    return [
-        one
-        for one in (against_memory(found, frames.get("memory"), labels), by_rank(found, labels))
-        if one and one.panels
+    """The charts that the study has the tables for."""
+    groups_by_panel = groups.by_panel(frames, labels)
+    both = [
+        _against_memory(groups_by_panel, frames.get("memory"), labels),
+        _by_rank(groups_by_panel, labels),
     ]
+    return [chart for chart in both if chart is not None and chart.panels]
 
 
-# Quality against memory -------------------------------------------------------------------------------------------------
+# Quality against memory ------------------------------------------------------------------------
 
 
-def against_memory(
-    found: dict, memory: pd.DataFrame | None, labels: dict[str, str]
+def _against_memory(
+    groups_by_panel: dict[Key, Group], memory: pd.DataFrame | None, labels: dict[str, str]
 ) -> Chart | None:
-    """Means and, faintly, every run, over the bytes kept between steps; bars are intervals."""
+    """Means, and faintly every run, over the bytes kept between steps; bars are intervals."""
     if memory is None:
         return None
-    kept = memory.assign(kept=memory[marks.KEPT].astype(float).sum(axis=1, skipna=False)).set_index(
-        CELL
-    )["kept"]
-    sized = {
+    kept = memory.assign(kept=memory[vega.KEPT].astype(float).sum(axis=1, skipna=False))
+    kept_bytes = kept.set_index(CELL)["kept"]
+    known = set(kept_bytes.dropna().index)
+    profiled = {
         key: group
-        for key, group in found.items()
-        if set(_keys(group.curves, key)) & set(kept.dropna().index)
+        for key, group in groups_by_panel.items()
+        if known.intersection(_cells(group.curves, key))
     }
-    entries = marks.legend([m for group in sized.values() for m in group.curves["method"]], labels)
-    panels = [_memory_panel(key, group, kept, labels, entries) for key, group in sized.items()]
+    legend = vega.method_legend(groups.methods_of(profiled), labels)
+    panels = []
+    for key, group in profiled.items():
+        panels.append(_memory_panel(key, group, kept_bytes, labels, legend))
     caption = (
-        "Each large mark is a method at a rank, the mean over its seeds; bars are 95 % intervals where the study has them. "
-        "Small marks are single runs: click one to see it. Memory is what training keeps between steps: weights, gradients "
-        "and optimizer state."
+        "Each large mark is a method at a rank: the mean over its seeds. Bars are 95 % intervals, "
+        "if the study has them. Small marks are single runs: click one to see it. Memory is what "
+        "training keeps between steps: weights, gradients and optimizer state."
     )
-    columns = [*RUN[:2], ("value", "quality"), ("size", "memory kept"), *RUN[2:]]
-    return Chart(
-        "against-memory", "Quality against memory", caption, panels, entries, columns, "runs"
-    )
+    columns = [
+        CURVE_COLUMN,
+        SEED_COLUMN,
+        ("value", "quality"),
+        ("size", "memory kept"),
+        RUN_COLUMN,
+        COMMAND_COLUMN,
+    ]
+    title = "Quality against memory"
+    return Chart("against-memory", title, caption, panels, legend, columns, "runs")
 
 
-def _keys(rows: pd.DataFrame, key: tuple[str, str]) -> list[tuple]:
-    return [(*key, method, rank) for method, rank in zip(rows["method"], rows["rank"], strict=True)]
+def _cells(rows: pd.DataFrame, key: Key) -> list[tuple]:
+    curves = zip(rows["method"], rows["rank"], strict=True)
+    return [(*key, method, rank) for method, rank in curves]
 
 
 def _memory_panel(
-    key: tuple, group: Group, kept: pd.Series, labels: dict[str, str], entries: list[dict]
+    key: Key, group: Group, kept_bytes: pd.Series, labels: dict[str, str], legend: list[dict]
 ) -> Panel:
-    one, unit = style.unit(max(kept.get(cell, 0) for cell in _keys(group.curves, key)))
-    curves, runs = (
-        rows.assign(
-            curve=marks.named(rows, labels),
-            size=[kept.get(cell, float("nan")) / one for cell in _keys(rows, key)],
-        )
-        for rows in (group.curves, group.runs)
-    )
-    runs, curves = (rows.dropna(subset=["size", "value"]) for rows in (runs, curves))
-    x = marks.quantity("size", f"kept between steps ({unit})", zero=True)
-    y = marks.quantity("value", group.axis)
-    columns = [
-        *RUN[:1],
-        ("value", group.title),
-        ("low", "from"),
-        ("high", "to"),
-        ("seeds", "seeds"),
-        ("size", f"memory ({unit})"),
-    ]
-    line = marks.layer(
+    largest = max(kept_bytes.get(cell, 0) for cell in _cells(group.curves, key))
+    unit_bytes, unit = style.byte_unit(largest)
+
+    def with_size(rows: pd.DataFrame) -> pd.DataFrame:
+        sizes = [kept_bytes.get(cell, float("nan")) / unit_bytes for cell in _cells(rows, key)]
+        named = rows.assign(curve=vega.curve_names(rows, labels), size=sizes)
+        return named.dropna(subset=["size", "value"])
+
+    curves, runs = with_size(group.curves), with_size(group.runs)
+    x = vega.quantity("size", f"kept between steps ({unit})", zero=True)
+    y = vega.quantity("value", group.axis)
+    value, size = ("value", group.title), ("size", f"memory ({unit})")
+    line = vega.layer(
         "curves",
         {"type": "line", "strokeWidth": 1.2},
         x=x,
         y=y,
-        color=marks.by("method", entries),
-        opacity=marks.faded(0.6),
+        color=vega.encoded("method", legend),
+        opacity=vega.focus_opacity(0.6),
     )
-    run = [*RUN[:2], ("value", group.title), ("size", f"memory ({unit})"), *RUN[2:]]
-    dots = _dots(x, y, entries, columns, run, _intervals(curves))
-    curves = curves.assign(text=_texts(curves))
-    text = f"{group.title} against memory kept between steps, {' on '.join(key)}."
-    data = {"curves": marks.records(_kept(curves, ["size", "text"])), "runs": _runs(runs, ["size"])}
-    return Panel(
-        " on ".join(key),
-        marks.chart([line, *dots, _ranks(x, y)], data, text),
-        marks.failures(group.runs, labels),
+    dots = _dots(
+        x,
+        y,
+        legend,
+        curve_columns=[CURVE_COLUMN, value, *INTERVAL_COLUMNS, size],
+        run_columns=[CURVE_COLUMN, SEED_COLUMN, value, size, RUN_COLUMN, COMMAND_COLUMN],
+        with_intervals=_has_intervals(curves),
     )
+    texts = vega.layer(
+        "curves",
+        {"type": "text", "align": "left", "dx": 8, "dy": -7, "fontSize": 11, "color": vega.QUIET},
+        x=x,
+        y=y,
+        text={"field": "text", "type": "nominal"},
+        opacity=vega.focus_opacity(1),
+    )
+    data = {
+        "curves": _curve_rows(curves.assign(text=_rank_texts(curves)), ["size", "text"]),
+        "runs": _run_rows(runs, ["size"]),
+    }
+    title = " on ".join(key)
+    description = f"{group.title} against memory kept between steps, {title}."
+    spec = vega.chart_spec([line, *dots, texts], data, description)
+    return Panel(title, spec, vega.failure_notes(group.runs, labels))
 
 
-def _kept(curves: pd.DataFrame, more: list[str]) -> pd.DataFrame:
-    return curves[
-        [c for c in (*CURVE, "curve", "value", "low", "high", "seeds", "run", *more) if c in curves]
-    ]
-
-
-def _runs(runs: pd.DataFrame, more: list[str]) -> list[dict]:
-    return marks.records(
-        runs[[*CURVE, "curve", "seed", "value", "request_digest", *more]].rename(
-            columns={"request_digest": "run"}
+def _rank_texts(curves: pd.DataFrame) -> list[str]:
+    """The rank beside each dot, or nothing if another text is too near."""
+    x_range = max(curves["size"].max() - curves["size"].min(), 1e-12)
+    y_range = max(curves["value"].max() - curves["value"].min(), 1e-12)
+    placed: list[tuple[float, float]] = []
+    texts = []
+    for row in curves.itertuples():
+        x, y = row.size / x_range, row.value / y_range
+        is_free = all(
+            abs(x - other_x) > NEAR_X or abs(y - other_y) > NEAR_Y for other_x, other_y in placed
         )
-    )
-
-
-def _intervals(curves: pd.DataFrame) -> bool:
-    return "low" in curves and bool(curves["low"].notna().any())
-
-
-def _dots(
-    x: dict, y: dict, entries: list[dict], columns: list, run_columns: list, intervals: bool
-) -> list[dict]:
-    """Intervals if there are any, single runs, means."""
-    look = {"color": marks.by("method", entries), "shape": marks.by("method", entries, "shape")}
-    low, high = {"field": "low", "type": "quantitative"}, {"field": "high"}
-    faint = {"type": "point", "filled": True, "size": 26, "cursor": "pointer"}
-    large = {"type": "point", "filled": True, "size": 90, "cursor": "pointer"}
-    rule = {"type": "rule", "strokeWidth": 1.4}
-    ends = marks.layer(
-        "curves", rule, x=x, y={**y, **low}, y2=high, color=look["color"], opacity=marks.faded(0.9)
-    )
-    return [
-        *[ends] * intervals,
-        marks.layer(
-            "runs",
-            faint,
-            x=x,
-            y=y,
-            **look,
-            opacity=marks.faded(0.45),
-            tooltip=marks.tooltip(run_columns),
-        ),
-        marks.layer(
-            "curves",
-            large,
-            x=x,
-            y=y,
-            **look,
-            opacity=marks.faded(1),
-            tooltip=marks.tooltip(columns),
-        ),
-    ]
-
-
-def _texts(curves: pd.DataFrame) -> list[str]:
-    """Each dot's rank, or nothing beside a dot that has a text near it."""
-    spans = [max(curves[name].max() - curves[name].min(), 1e-12) for name in ("size", "value")]
-    placed, texts = [], []
-    for x, y, rank in zip(
-        curves["size"] / spans[0], curves["value"] / spans[1], curves["rank"], strict=True
-    ):
-        free = rank > 0 and all(
-            abs(x - there) > 0.06 or abs(y - height) > 0.08 for there, height in placed
-        )
-        placed += [(x, y)] * free
-        texts.append(style.rank_name(rank) if free else "")
+        if row.rank > 0 and is_free:
+            placed.append((x, y))
+            texts.append(style.rank_name(row.rank))
+        else:
+            texts.append("")
     return texts
 
 
-def _ranks(x: dict, y: dict) -> dict:
-    text = {
-        "type": "text",
-        "align": "left",
-        "dx": 8,
-        "dy": -7,
-        "fontSize": 11,
-        "color": marks.QUIET,
-    }
-    return marks.layer(
-        "curves", text, x=x, y=y, text={"field": "text", "type": "nominal"}, opacity=marks.faded(1)
+# Quality by rank -------------------------------------------------------------------------------
+
+
+def _by_rank(groups_by_panel: dict[Key, Group], labels: dict[str, str]) -> Chart:
+    """One line for each method over its ranks; methods without a rank are level lines."""
+    with_ranks = {}
+    for key, group in groups_by_panel.items():
+        ranks_per_method = group.curves.groupby("method")["rank"].nunique()
+        if (ranks_per_method > 1).any():
+            with_ranks[key] = group
+    legend = vega.method_legend(groups.methods_of(with_ranks), labels)
+    panels = [_rank_panel(key, group, labels, legend) for key, group in with_ranks.items()]
+    caption = (
+        "Mean over seeds by rank. Bars are 95 % intervals, if the study has them. Level lines are "
+        "methods without a rank."
     )
+    columns = [CURVE_COLUMN, SEED_COLUMN, ("value", "quality"), RUN_COLUMN, COMMAND_COLUMN]
+    return Chart("by-rank", "Quality by rank", caption, panels, legend, columns, "runs")
 
 
-# Quality by rank --------------------------------------------------------------------------------------------------------
-
-
-def by_rank(found: dict, labels: dict[str, str]) -> Chart:
-    """A line a method over its ranks; methods without a rank are level lines."""
-    ranked = {
-        key: group
-        for key, group in found.items()
-        if (group.curves.groupby("method")["rank"].nunique() > 1).any()
-    }
-    entries = marks.legend([m for group in ranked.values() for m in group.curves["method"]], labels)
-    panels = [_rank_panel(key, group, labels, entries) for key, group in ranked.items()]
-    caption = "Mean over seeds by rank; bars are 95 % intervals where the study has them. Level lines are methods without a rank."
-    columns = [*RUN[:2], ("value", "quality"), *RUN[2:]]
-    return Chart("by-rank", "Quality by rank", caption, panels, entries, columns, "runs")
-
-
-def _rank_panel(key: tuple, group: Group, labels: dict[str, str], entries: list[dict]) -> Panel:
-    curves, runs = (
-        rows.assign(curve=marks.named(rows, labels))
-        for rows in (group.curves, group.runs.dropna(subset=["value"]))
-    )
-    level, curves = curves[curves["rank"] == 0], curves[curves["rank"] > 0]
-    ranks = sorted(set(curves["rank"].astype(int)))
-    scale = {"type": "log", "base": 2, "nice": False, "padding": 24}
+def _rank_panel(key: Key, group: Group, labels: dict[str, str], legend: list[dict]) -> Panel:
+    all_curves = group.curves.assign(curve=vega.curve_names(group.curves, labels))
+    levels, curves = all_curves[all_curves["rank"] == 0], all_curves[all_curves["rank"] > 0]
+    runs = group.runs.dropna(subset=["value"])
+    runs = runs.assign(curve=vega.curve_names(runs, labels))
     x = {
         "field": "rank",
         "type": "quantitative",
         "title": "rank",
-        "scale": scale,
-        "axis": {"values": ranks, "format": "d"},
+        "scale": {"type": "log", "base": 2, "nice": False, "padding": 24},
+        "axis": {"values": sorted(set(curves["rank"].astype(int))), "format": "d"},
     }
-    y = marks.quantity("value", group.axis)
-    columns = [
-        *RUN[:1],
-        ("value", group.title),
-        ("low", "from"),
-        ("high", "to"),
-        ("seeds", "seeds"),
-    ]
-    colour, flat = (
-        marks.by("method", entries),
-        {"type": "rule", "strokeDash": [5, 3], "strokeWidth": 1.6, "cursor": "pointer"},
-    )
-    lines = [
-        marks.layer(
-            "level",
-            flat,
-            y=y,
-            color=colour,
-            opacity=marks.faded(0.9),
-            tooltip=marks.tooltip([*columns, *RUN[2:]]),
-        ),
-        marks.layer(
-            "curves",
-            {"type": "line", "strokeWidth": 1.6},
-            x=x,
-            y=y,
-            color=colour,
-            opacity=marks.faded(0.8),
-        ),
-    ]
+    y = vega.quantity("value", group.axis)
+    value = ("value", group.title)
+    curve_columns = [CURVE_COLUMN, value, *INTERVAL_COLUMNS]
     dots = _dots(
-        x, y, entries, columns, [*RUN[:2], ("value", group.title), *RUN[2:]], _intervals(curves)
+        x,
+        y,
+        legend,
+        curve_columns=curve_columns,
+        run_columns=[CURVE_COLUMN, SEED_COLUMN, value, RUN_COLUMN, COMMAND_COLUMN],
+        with_intervals=_has_intervals(curves),
     )
+    layers = [_rank_lines(x, y, legend), *dots]
+    if len(levels):
+        level_columns = [*curve_columns, RUN_COLUMN, COMMAND_COLUMN]
+        layers.insert(0, _level_lines(y, legend, level_columns))
     data = {
-        name: marks.records(_kept(rows, []))
-        for name, rows in (("level", level), ("curves", curves))
+        "level": _curve_rows(levels, []),
+        "curves": _curve_rows(curves, []),
+        "runs": _run_rows(runs[runs["rank"] > 0], []),
     }
-    data["runs"] = _runs(runs[runs["rank"] > 0], [])
-    text = f"{group.title} by rank, {' on '.join(key)}."
-    layers = [*lines[0 if len(level) else 1 :], *dots]
-    return Panel(
-        " on ".join(key), marks.chart(layers, data, text), marks.failures(group.runs, labels)
+    title = " on ".join(key)
+    spec = vega.chart_spec(layers, data, f"{group.title} by rank, {title}.")
+    return Panel(title, spec, vega.failure_notes(group.runs, labels))
+
+
+def _rank_lines(x: dict, y: dict, legend: list[dict]) -> dict:
+    return vega.layer(
+        "curves",
+        {"type": "line", "strokeWidth": 1.6},
+        x=x,
+        y=y,
+        color=vega.encoded("method", legend),
+        opacity=vega.focus_opacity(0.8),
     )
+
+
+def _level_lines(y: dict, legend: list[dict], columns: list[Column]) -> dict:
+    return vega.layer(
+        "level",
+        {"type": "rule", "strokeDash": [5, 3], "strokeWidth": 1.6, "cursor": "pointer"},
+        y=y,
+        color=vega.encoded("method", legend),
+        opacity=vega.focus_opacity(0.9),
+        tooltip=vega.tooltip(columns),
+    )
+
+
+# What both charts share ------------------------------------------------------------------------
+
+
+def _curve_rows(curves: pd.DataFrame, more: list[str]) -> list[dict]:
+    columns = [*CURVE, "curve", "value", "low", "high", "seeds", "run", *more]
+    return vega.plain_rows(curves[[name for name in columns if name in curves]])
+
+
+def _run_rows(runs: pd.DataFrame, more: list[str]) -> list[dict]:
+    shown = runs[[*CURVE, "curve", "seed", "value", "request_digest", *more]]
+    return vega.plain_rows(shown.rename(columns={"request_digest": "run"}))
+
+
+def _has_intervals(curves: pd.DataFrame) -> bool:
+    return "low" in curves and bool(curves["low"].notna().any())
+
+
+def _dots(
+    x: dict,
+    y: dict,
+    legend: list[dict],
+    curve_columns: list[Column],
+    run_columns: list[Column],
+    with_intervals: bool,
+) -> list[dict]:
+    """Layers of intervals if there are any, of single runs, and of means."""
+    colour, shape = vega.encoded("method", legend), vega.encoded("method", legend, "shape")
+    interval = vega.layer(
+        "curves",
+        {"type": "rule", "strokeWidth": 1.4},
+        x=x,
+        y={**y, "field": "low", "type": "quantitative"},
+        y2={"field": "high"},
+        color=colour,
+        opacity=vega.focus_opacity(0.9),
+    )
+    run = vega.layer(
+        "runs",
+        {"type": "point", "filled": True, "size": 26, "cursor": "pointer"},
+        x=x,
+        y=y,
+        color=colour,
+        shape=shape,
+        opacity=vega.focus_opacity(0.45),
+        tooltip=vega.tooltip(run_columns),
+    )
+    mean = vega.layer(
+        "curves",
+        {"type": "point", "filled": True, "size": 90, "cursor": "pointer"},
+        x=x,
+        y=y,
+        color=colour,
+        shape=shape,
+        opacity=vega.focus_opacity(1),
+        tooltip=vega.tooltip(curve_columns),
+    )
+    return [interval, run, mean] if with_intervals else [run, mean]

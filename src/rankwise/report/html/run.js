@@ -1,111 +1,207 @@
-// One run: a view made from the data that the page carries, at #run/ID.
-const title = document.title;
-const jobs = { train: "training run", trial: "trial of a search" };
-const part = (one) => (one && typeof one === "object" && "part" in one && Object.keys(one).length === 1 ? data.parts[one.part] : one);
+// The view of one run, at #run/ID, made from the data that the page contains.
+const pageTitle = document.title;
+const jobNames = { train: "training run", trial: "trial of a search" };
 
+// A part that many runs share is stored once; a run has a reference { part: digest } to it.
+function resolved(value) {
+  const isReference = value && typeof value === "object" && "part" in value && Object.keys(value).length === 1;
+  return isReference ? data.parts[value.part] : value;
+}
+
+// [name, text] pairs of nested settings: { a: { b: 1 } } gives [["a.b", "1"]].
 function flat(value, key = "") {
-  const one = part(value);
-  if (one === null || typeof one !== "object" || (Array.isArray(one) && one.every((item) => item === null || typeof item !== "object"))) {
-    return [[key, one === null ? "none" : Array.isArray(one) ? one.join(", ") || "none" : String(one)]];
-  }
-  return Object.entries(one).flatMap(([name, item]) => flat(item, key ? `${key}.${name}` : name));
+  const content = resolved(value);
+  const isObject = (item) => item !== null && typeof item === "object";
+  if (!isObject(content)) return [[key, content === null ? "none" : String(content)]];
+  if (Array.isArray(content) && !content.some(isObject)) return [[key, content.join(", ") || "none"]];
+  return Object.entries(content).flatMap(([name, item]) => flat(item, key ? `${key}.${name}` : name));
 }
 
-const spoken = ([name, one]) => [name.replaceAll("_", " "), one];
+const withSpaces = ([name, value]) => [name.replaceAll("_", " "), value];
 
-function pairs(rows, caption) {
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, h("table", {},
-    h("caption", {}, caption),
-    h("tbody", {}, rows.map(([name, one]) => h("tr", {}, h("th", { scope: "row" }, name),
-      h("td", { class: typeof one === "number" ? "number" : "wrap" }, typeof one === "number" ? number(one) : String(one)))))));
+// Tables ----------------------------------------------------------------------------------------
+
+function scrollable(caption, ...parts) {
+  const table = h("table", {}, h("caption", {}, caption), ...parts);
+  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, table);
 }
 
-function grid(table, caption) {
-  const body = table.rows.map((row) => h("tr", {}, row.map((one) => h("td", { class: typeof one === "number" ? "number" : "" }, value("", one)))));
-  const more = table.of > table.rows.length ? `, ${table.rows.length} of ${table.of} rows` : "";
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, h("table", {}, h("caption", {}, caption + more),
-    h("thead", {}, h("tr", {}, table.columns.map((name) => h("th", { scope: "col" }, name.replaceAll("_", " "))))), h("tbody", {}, body)));
+// A table of names and values.
+function pairTable(pairs, caption) {
+  const rows = pairs.map(([name, value]) => {
+    const isNumber = typeof value === "number";
+    const text = isNumber ? numberText(value) : String(value);
+    return h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: isNumber ? "number" : "wrap" }, text));
+  });
+  return scrollable(caption, h("tbody", {}, rows));
 }
 
-function siblings(id) {
+// A table of rows that may have been thinned.
+function rowTable(table, caption) {
+  const rows = table.rows.map((values) => {
+    const cells = values.map((value) => h("td", { class: typeof value === "number" ? "number" : "" }, cellContent("", value)));
+    return h("tr", {}, cells);
+  });
+  const heads = table.columns.map((name) => h("th", { scope: "col" }, name.replaceAll("_", " ")));
+  const thinned = table.of > table.rows.length ? `, ${table.rows.length} of ${table.of} rows` : "";
+  return scrollable(caption + thinned, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows));
+}
+
+// Parts of the view -----------------------------------------------------------------------------
+
+// [id, run] of all results with the same model, dataset, method and rank.
+function sameCurve(id) {
   const own = data.runs[id].cell;
-  return Object.entries(data.runs).filter(([, run]) => ["model", "dataset", "method", "rank"].every((key) => run.cell[key] === own[key]));
+  const keys = ["model", "dataset", "method", "rank"];
+  return Object.entries(data.runs).filter(([, run]) => keys.every((key) => run.cell[key] === own[key]));
 }
 
-function memory(id) {
-  const [other, ledger] = siblings(id).find(([, run]) => run.measurement === "ledger" && run.status === "ok") ?? [];
-  if (!ledger) return [];
-  const parts = data.kinds.filter(([column]) => ledger.metrics[column] > 0);
-  const most = Math.max(...parts.map(([column]) => ledger.metrics[column]));
-  const bar = (column, colour) => {
-    const fill = h("i");
-    fill.style.width = `${(100 * ledger.metrics[column]) / most}%`;
-    fill.style.background = (isDark() && data.dark[colour]) || colour;
-    return fill;
-  };
-  const rows = parts.map(([column, name, colour]) => h("tr", {}, h("th", { scope: "row" }, name),
-    h("td", { class: "number" }, number(ledger.metrics[column])), h("td", {}, bar(column, colour))));
-  return [h("h2", {}, "Memory of a step"), h("p", {}, `Bytes at the peak, ${number(ledger.metrics.peak_bytes)} in all`,
-    other === id ? "." : [", from this cell's ", h("a", { href: `#run/${other}` }, "ledger"), "."]),
-  h("div", { class: "scroll bars" }, h("table", {}, h("caption", {}, "Bytes at the peak, by kind"), h("tbody", {}, rows)))];
-}
-
-function view(id) {
-  const run = data.runs[id], cell = run.cell;
-  const others = siblings(id).filter(([other]) => other !== id);
-  const copy = h("button", { type: "button", class: "copy", onclick: () => navigator.clipboard.writeText(run.command).then(() => { copy.textContent = "Copied"; }) }, "Copy");
-  const { code, environment: lock, ...settings } = run.request;
-  const head = [
+function heading(id, run) {
+  const facts = [
+    jobNames[run.measurement] ?? `profile: ${run.measurement}`,
+    `${run.cell.model} on ${run.cell.dataset}`,
+    id,
+    run.status === "ok" ? "ended well" : `${run.status.replaceAll("_", " ")}: ${run.reason ?? ""}`,
+  ];
+  return [
     h("p", { class: "back" }, h("a", { href: "#runs" }, "\u2190 All runs")),
     h("h1", {}, run.name),
-    h("p", { class: "facts" }, [jobs[run.measurement] ?? `profile: ${run.measurement}`, `${cell.model} on ${cell.dataset}`, id,
-      run.status === "ok" ? "ended well" : `${run.status.replaceAll("_", " ")}: ${run.reason ?? ""}`].join(" \u00b7 ")),
-    h("h2", {}, "Make it again"), h("div", {}, navigator.clipboard ? copy : null, h("pre", {}, h("code", {}, run.command))),
+    h("p", { class: "facts" }, facts.join(" \u00b7 ")),
   ];
-  const curve = run.history && run.history.columns.includes("selection_loss_nats")
-    ? [h("h2", {}, "Loss by epoch"), h("div", { class: "drawing", "data-own": "" })] : [];
-  const numbers = Object.entries({ ...run.metrics, ...(run.split ? { split: run.split } : {}) });
-  return [
-    ...head,
-    numbers.length ? [h("h2", {}, "What came out"), pairs(numbers.map(spoken), "Metrics")] : [],
-    run.cost ? pairs(Object.entries(run.cost).map(spoken), "Cost: times and peaks, which vary") : [],
-    curve, run.history ? h("details", { class: "data" }, h("summary", {}, "The history as a table"), grid(run.history, "History")) : [],
-    run.rows ? [h("h2", {}, "Rows"), grid(run.rows, "Measured rows")] : [],
-    memory(id),
-    h("h2", {}, "Where it ran"), pairs([["lock", `${lock.lock}, digest ${lock.digest}`], ...flat(run.environment), ...flat(run.job)], "Environment"),
-    h("h2", {}, "What it was asked"), run.selected ? pairs(flat(run.selected), "Chosen by its search, and left open in the request") : [],
-    pairs(flat(settings), "Request"),
-    h("details", { class: "data" }, h("summary", {}, "Digests of the sources that it ran"), pairs(flat(code), "Sources")),
-    others.length ? [h("h2", {}, "The same cell"), h("ul", { class: "others" }, others.map(([other, one]) =>
-      h("li", {}, h("a", { href: `#run/${other}` }, one.measurement in jobs ? one.name : one.measurement))))] : [],
-  ].flat(2);
 }
 
-let left = 0;
+function commandPart(run) {
+  const copy = h("button", { type: "button", class: "copy" }, "Copy");
+  copy.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(run.command);
+    copy.textContent = "Copied";
+  });
+  const code = h("pre", {}, h("code", {}, run.command));
+  // A browser may offer no clipboard to a page that was opened from a file.
+  return [h("h2", {}, "Make it again"), h("div", {}, navigator.clipboard ? copy : null, code)];
+}
+
+function resultPart(run) {
+  const metrics = Object.entries(run.metrics ?? {});
+  if (run.split) metrics.push(["split", run.split]);
+  const parts = [];
+  if (metrics.length) parts.push(h("h2", {}, "Results"), pairTable(metrics.map(withSpaces), "Metrics"));
+  if (run.cost) {
+    parts.push(pairTable(Object.entries(run.cost).map(withSpaces), "Cost: times and peaks, which vary"));
+  }
+  return parts;
+}
+
+function historyPart(run) {
+  if (!run.history) return [];
+  const table = rowTable(run.history, "History");
+  const details = h("details", { class: "data" }, h("summary", {}, "The history as a table"), table);
+  if (!run.history.columns.includes("selection_loss_nats")) return [details];
+  return [h("h2", {}, "Loss by epoch"), h("div", { class: "drawing", "data-own": "" }), details];
+}
+
+// Bars of the memory ledger of the run's curve, if there is one.
+function memoryPart(id) {
+  const isLedger = ([, run]) => run.measurement === "ledger" && run.status === "ok";
+  const [ledgerId, ledger] = sameCurve(id).find(isLedger) ?? [];
+  if (!ledger) return [];
+  const kinds = data.kinds.filter(([column]) => ledger.metrics[column] > 0);
+  const largest = Math.max(...kinds.map(([column]) => ledger.metrics[column]));
+  const rows = kinds.map(([column, name, colour]) => {
+    const size = ledger.metrics[column];
+    const bar = h("i");
+    bar.style.width = `${(100 * size) / largest}%`;
+    bar.style.background = themed(colour);
+    return h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "number" }, numberText(size)), h("td", {}, bar));
+  });
+  const link = h("a", { href: `#run/${ledgerId}` }, "ledger");
+  const source = ledgerId === id ? "." : [", from the ", link, " of this curve."];
+  const table = h("table", {}, h("caption", {}, "Bytes at the peak, by kind"), h("tbody", {}, rows));
+  return [
+    h("h2", {}, "Memory of a training step"),
+    h("p", {}, `Bytes at the peak, ${numberText(ledger.metrics.peak_bytes)} in all`, source),
+    h("div", { class: "scroll bars" }, table),
+  ];
+}
+
+function environmentPart(run) {
+  const lock = run.request.environment;
+  const pairs = [["lock", `${lock.lock}, digest ${lock.digest}`], ...flat(run.environment), ...flat(run.job)];
+  return [h("h2", {}, "Where it ran"), pairTable(pairs, "Environment")];
+}
+
+function requestPart(run) {
+  const { code, environment, ...settings } = run.request;
+  const parts = [h("h2", {}, "Settings")];
+  if (run.selected) parts.push(pairTable(flat(run.selected), "Chosen by its search, and left open in the request"));
+  const sources = h("summary", {}, "Digests of the sources that it ran");
+  parts.push(pairTable(flat(settings), "Request"), h("details", { class: "data" }, sources, pairTable(flat(code), "Sources")));
+  return parts;
+}
+
+function otherResults(id) {
+  const others = sameCurve(id).filter(([other]) => other !== id);
+  if (!others.length) return [];
+  const items = others.map(([other, run]) => {
+    const name = run.measurement in jobNames ? run.name : run.measurement;
+    return h("li", {}, h("a", { href: `#run/${other}` }, name));
+  });
+  return [h("h2", {}, "Other results of this curve"), h("ul", { class: "others" }, items)];
+}
+
+function runView(id) {
+  const run = data.runs[id];
+  return [
+    ...heading(id, run),
+    ...commandPart(run),
+    ...resultPart(run),
+    ...historyPart(run),
+    ...(run.rows ? [h("h2", {}, "Rows"), rowTable(run.rows, "Measured rows")] : []),
+    ...memoryPart(id),
+    ...environmentPart(run),
+    ...requestPart(run),
+    ...otherResults(id),
+  ];
+}
+
+// Navigation ------------------------------------------------------------------------------------
+
+let scrollPosition = 0; // of the report, while a run is shown
+
 function route() {
   const id = /^#run\/(\w+)$/.exec(location.hash)?.[1];
-  const article = document.getElementById("run"), report = document.getElementById("report");
-  const away = !report.hidden;
-  const known = id !== undefined && id in data.runs;
-  if (known && away) left = scrollY;
-  article.hidden = !known;
-  report.hidden = known;
-  document.title = known ? `${data.runs[id].name} | ${title}` : title;
-  if (known) {
-    article.replaceChildren(...view(id));
-    const place = find("[data-own]", article);
-    if (place) draw(place, { ...data.curve, datasets: { points: data.runs[id].history } });
-    scrollTo({ top: 0, behavior: "instant" });
-    article.focus({ preventScroll: true });
-  } else if (!away) {
-    const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
-    if (target) target.scrollIntoView({ behavior: "instant" });
-    else scrollTo({ top: left, behavior: "instant" });
-  }
+  const article = document.getElementById("run");
+  const report = document.getElementById("report");
+  const fromReport = !report.hidden;
+  const isRun = id !== undefined && id in data.runs;
+  if (isRun && fromReport) scrollPosition = scrollY;
+  article.hidden = !isRun;
+  report.hidden = isRun;
+  document.title = isRun ? `${data.runs[id].name} | ${pageTitle}` : pageTitle;
+  if (isRun) showRun(article, id);
+  else if (!fromReport) returnToReport();
 }
+
+function showRun(article, id) {
+  article.replaceChildren(...runView(id));
+  const place = find("[data-own]", article);
+  if (place) draw(place, { ...data.curve, datasets: { points: data.runs[id].history } });
+  scrollTo({ top: 0, behavior: "instant" });
+  article.focus({ preventScroll: true });
+}
+
+function returnToReport() {
+  const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+  if (target) target.scrollIntoView({ behavior: "instant" });
+  else scrollTo({ top: scrollPosition, behavior: "instant" });
+}
+
 addEventListener("hashchange", route);
 route();
 
+// On a narrow window the contents are folded; on paper everything is open.
 if (!matchMedia("(min-width: 68rem)").matches) find(".contents details").open = false;
-addEventListener("beforeprint", () => { for (const details of all("details")) details.open = true; });
-document.documentElement.dataset.ready = "";
+addEventListener("beforeprint", () => {
+  for (const details of all("details")) details.open = true;
+});
+document.documentElement.dataset.ready = ""; // tests wait for it

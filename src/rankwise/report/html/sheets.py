@@ -1,4 +1,7 @@
-"""Tables of the page: for each the columns that a reader needs, in units that fit; all others follow when asked for."""
+"""Tables of the page: the columns that a reader needs, in units that fit.
+
+All other columns are shown on request.
+"""
 
 import html
 from collections.abc import Callable
@@ -8,9 +11,11 @@ import pandas as pd
 
 from rankwise.analysis import tables
 from rankwise.report import style
+from rankwise.report.latency import TIME_UNITS
 
-MOST = 1000  # rows; the files have them all
-CELL = ("model", "dataset", "method", "rank", "seed")
+MAX_ROWS = 1000  # the files have all rows
+CELL_COLUMNS = ("model", "dataset", "method", "rank", "seed")
+RUN = "request_digest"
 TITLES = {
     "summary": "Results",
     "estimates": "Estimates",
@@ -20,47 +25,153 @@ TITLES = {
     "search": "Search for learning rates",
     "runs": "Training runs",
     "memory": "Memory kept between steps",
-    "ledger": "Memory of a step",
+    "ledger": "Memory of a training step",
     "fits": "What fits",
     "throughput": "Training throughput",
-    "flops": "FLOPs of a step",
+    "flops": "FLOPs of a training step",
     "forward": "Forward pass",
 }
-# Table -> the columns shown at once, behind those of the cell; all of them where it is not named.
+# Table -> the columns that are shown at first, after those of the cell. A table that is not named
+# here shows all of its columns.
 SHOWN = {
-    "summary": ("n", "accuracy_percent", "accuracy_low_percent", "accuracy_high_percent", "perplexity", "perplexity_low",
-                "perplexity_high", "best", "trainable_parameters", "optimizer_state_mib", "peak_mib", "step_time_s", "warning"),
+    "summary": (
+        "n",
+        "accuracy_percent",
+        "accuracy_low_percent",
+        "accuracy_high_percent",
+        "perplexity",
+        "perplexity_low",
+        "perplexity_high",
+        "best",
+        "trainable_parameters",
+        "optimizer_state_mib",
+        "peak_mib",
+        "step_time_s",
+        "warning",
+    ),
     "fronts": ("cost", "amount", "on_front", "front_probability", "estimate", "low", "high"),
     "views": ("cost", "budget", "amount", "estimate", "low", "high", "tied", "undecided"),
-    "runs": ("accuracy_fraction", "perplexity", "eval_loss_nats", "learning_rate", "effective_batch_size", "updates",
-             "tokens", "train_time_s"),
-    "comparisons": ("method_a", "rank_a", "method_b", "rank_b", "verdict", "difference", "low", "high", "p_holm", "metric"),
-    "memory": ("trainable_parameters", "weights_bytes", "gradients_bytes", "optimizer_state_bytes"),
-    "ledger": ("peak_bytes", "measured_peak_bytes", "residual_fraction", "peak_phase", "weights_bytes", "gradients_bytes",
-               "optimizer_state_bytes", "activations_bytes", "temporary_bytes"),
-    "throughput": ("update_time_s", "forward_time_s", "backward_time_s", "optimizer_time_s", "throughput_samples_per_s",
-                   "throughput_tokens_per_s", "energy_joules"),
-    "flops": ("step_flops", "forward_flops", "backward_flops", "optimizer_amortised_flops", "epoch_flops"),
-    "forward": ("batch_size", "sequence_length_tokens", "merged", "forward_latency_s", "throughput_samples_per_s",
-                "throughput_tokens_per_s", "forward_flops"),
-    "fits": ("memory_gib", "sequence_length_tokens", "largest_batch_size", "largest_length_tokens", "peak_bytes"),
+    "runs": (
+        "accuracy_fraction",
+        "perplexity",
+        "eval_loss_nats",
+        "learning_rate",
+        "effective_batch_size",
+        "updates",
+        "tokens",
+        "train_time_s",
+    ),
+    "comparisons": (
+        "method_a",
+        "rank_a",
+        "method_b",
+        "rank_b",
+        "verdict",
+        "difference",
+        "low",
+        "high",
+        "p_holm",
+        "metric",
+    ),
+    "memory": (
+        "trainable_parameters",
+        "weights_bytes",
+        "gradients_bytes",
+        "optimizer_state_bytes",
+    ),
+    "ledger": (
+        "peak_bytes",
+        "measured_peak_bytes",
+        "residual_fraction",
+        "peak_phase",
+        "weights_bytes",
+        "gradients_bytes",
+        "optimizer_state_bytes",
+        "activations_bytes",
+        "temporary_bytes",
+    ),
+    "throughput": (
+        "update_time_s",
+        "forward_time_s",
+        "backward_time_s",
+        "optimizer_time_s",
+        "throughput_samples_per_s",
+        "throughput_tokens_per_s",
+        "energy_joules",
+    ),
+    "flops": (
+        "step_flops",
+        "forward_flops",
+        "backward_flops",
+        "optimizer_amortised_flops",
+        "epoch_flops",
+    ),
+    "forward": (
+        "batch_size",
+        "sequence_length_tokens",
+        "merged",
+        "forward_latency_s",
+        "throughput_samples_per_s",
+        "throughput_tokens_per_s",
+        "forward_flops",
+    ),
+    "fits": (
+        "memory_gib",
+        "sequence_length_tokens",
+        "largest_batch_size",
+        "largest_length_tokens",
+        "peak_bytes",
+    ),
     "search": ("trial", "learning_rate", "selection_loss_nats", "selected", "updates"),
-}  # fmt: skip
-FACETS = (
-    "verdict",
-    "metric",
-    "model",
-    "dataset",
-)  # a table is filtered by the first of these that has several values
-TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
-FLOPS = ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1.0, "FLOP"))
-RUN = "request_digest"
-SCORES = ("estimate", "low", "high", "difference", "margin")  # columns in the unit of the metric
+}
+# A table can be filtered by the first of these columns that has two to MAX_FACETS values.
+FACETS = ("verdict", "metric", "model", "dataset")
+MAX_FACETS = 8
+# Columns that stand in the caption if they have one value.
+SHARED = ("model", "dataset", "split", "device", "metric")
+SCORES = ("estimate", "low", "high", "difference", "margin")  # columns in the metric's unit
 SPOKEN = ("cost", "task")  # columns whose values are names of quantities
+FLOP_UNITS = (
+    (1e15, "PFLOP"),
+    (1e12, "TFLOP"),
+    (1e9, "GFLOP"),
+    (1e6, "MFLOP"),
+    (1.0, "FLOP"),
+)
+UNIT_NAMES = {  # ending of a column -> its unit, for units that are never scaled
+    "_nats": "nats",
+    "_gib": "GiB",
+    "_joules": "J",
+    "_tokens": "tokens",
+    "_watts": "watts",
+    "_mib": "MiB",
+}
+
+
+class Cell(NamedTuple):
+    """A cell of a table.
+
+    Attributes:
+        html: what it shows.
+        order: what sorts it, if that is not what it shows.
+        exact: what is shown when it is hovered, if anything.
+    """
+
+    html: str
+    order: str = ""
+    exact: str = ""
 
 
 class Column(NamedTuple):
-    """A heading, its unit, whether its cells are numbers and shown at once, and the name in the files."""
+    """A column of a table.
+
+    Attributes:
+        name: its name in the files.
+        heading: its heading.
+        unit: its unit, or nothing.
+        number: whether its cells are numbers.
+        shown: whether it is shown at first.
+    """
 
     name: str
     heading: str
@@ -70,143 +181,192 @@ class Column(NamedTuple):
 
 
 class Sheet(NamedTuple):
-    """A table as the page writes it: cells are (HTML, what sorts them, a longer form)."""
+    """A table of the page.
+
+    Attributes:
+        key: its name in links.
+        title: its title.
+        caption: what all of its rows have in common.
+        columns: its columns.
+        rows: its cells.
+        facet: the index of the column that filters it, with its values and their numbers of rows.
+        link: the path of its files, without the ending.
+        left: how many further rows only the files have.
+    """
 
     key: str
     title: str
     caption: str
     columns: list[Column]
-    rows: list[list[tuple[str, str, str]]]
-    facet: (
-        tuple[int, list[tuple[str, int]]] | None
-    )  # column, and its values with how many rows have each
+    rows: list[list[Cell]]
+    facet: tuple[int, list[tuple[str, int]]] | None
     link: str
-    left: int  # rows that only the files have
+    left: int
+
+
+class Reading(NamedTuple):
+    """How a column of numbers is shown: heading, unit, and the text of a value in that unit."""
+
+    heading: str
+    unit: str
+    text: Callable[[float], str]
 
 
 def sheet(key: str, frame: pd.DataFrame, labels: dict[str, str], link: str) -> Sheet:
-    """One table. A method is called by its label, a run is a link to it, what all rows share is in the caption."""
-    title = TITLES.get(key, key.replace("_", " ").capitalize())
+    """One table of the page.
+
+    Methods are shown by their labels and runs as links. Empty columns, and columns that are the
+    same in all rows, are left out; the latter are in the caption.
+
+    Args:
+        key: the name of the table.
+        frame: its rows.
+        labels: the label of each method.
+        link: the path of its files from the page, without the ending.
+    """
     frame = frame.dropna(axis="columns", how="all")
-    shared = [
-        name for name in ("model", "dataset", "split", "device", "metric") if _constant(frame, name)
-    ]
+    shared = [name for name in SHARED if _is_constant(frame, name)]
     caption = ", ".join(str(frame[name].iloc[0]) for name in shared)
-    whole, frame = len(frame), frame.drop(columns=shared).head(MOST)
-    if "status" in frame and (frame["status"] == "ok").all():
-        frame = frame.drop(columns="status")
-    order = [
-        name for name in dict.fromkeys([*CELL, RUN, *SHOWN.get(key, ()), *frame]) if name in frame
-    ]
-    shown = {*CELL, "status", "reason", RUN, *SHOWN.get(key, order)}
-    percent = SCORES if "metric" in shared and caption.endswith("accuracy_fraction") else ()
-    parts = [_column(name, frame[name], name in shown, labels, name in percent) for name in order]
-    rows = [list(row) for row in zip(*(cells for _, cells in parts), strict=True)]
-    columns = [column for column, _ in parts]
+    in_percent = "metric" in shared and frame["metric"].iloc[0] == "accuracy_fraction"
+    rows = frame.drop(columns=shared).head(MAX_ROWS)
+    if "status" in rows and (rows["status"] == "ok").all():
+        rows = rows.drop(columns="status")
+    order = dict.fromkeys([*CELL_COLUMNS, RUN, *SHOWN.get(key, ()), *rows])
+    names = [name for name in order if name in rows]
+    shown = {*CELL_COLUMNS, "status", "reason", RUN, *SHOWN.get(key, names)}
+    columns, cells_by_column = [], []
+    for name in names:
+        quantity = f"{name}_fraction" if in_percent and name in SCORES else name
+        column, cells = _column(name, quantity, rows[name], name in shown, labels)
+        columns.append(column)
+        cells_by_column.append(cells)
     return Sheet(
-        key, title, caption, columns, rows, _facet(columns, frame), link, whole - len(frame)
+        key,
+        TITLES.get(key, key.replace("_", " ").capitalize()),
+        caption,
+        columns,
+        [list(cells) for cells in zip(*cells_by_column, strict=True)],
+        _facet(names, rows),
+        link,
+        len(frame) - len(rows),
     )
 
 
-def _constant(frame: pd.DataFrame, name: str) -> bool:
+def _is_constant(frame: pd.DataFrame, name: str) -> bool:
     return name in frame and len(frame) > 0 and frame[name].nunique(dropna=False) == 1
 
 
-def _facet(columns: list[Column], frame: pd.DataFrame) -> tuple[int, list[tuple[str, int]]] | None:
+def _facet(names: list[str], rows: pd.DataFrame) -> tuple[int, list[tuple[str, int]]] | None:
     for name in FACETS:
-        if name in frame and 1 < frame[name].nunique() <= 8:
-            place = next(i for i, column in enumerate(columns) if column.name == name)
-            return place, [
-                (str(value), int(count))
-                for value, count in frame[name].value_counts(sort=False).items()
-            ]
+        if name in rows and 1 < rows[name].nunique() <= MAX_FACETS:
+            counts = rows[name].value_counts(sort=False)
+            return names.index(name), [(str(value), int(count)) for value, count in counts.items()]
     return None
 
 
+# Cells -----------------------------------------------------------------------------------------
+
+
 def _column(
-    name: str, values: pd.Series, shown: bool, labels: dict[str, str], percent: bool
-) -> tuple[Column, list[tuple[str, str, str]]]:
-    heading, unit, text = reading(f"{name}_fraction" if percent else name, values)
-    number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+    name: str, quantity: str, values: pd.Series, shown: bool, labels: dict[str, str]
+) -> tuple[Column, list[Cell]]:
+    """A column and its cells; its unit follows from the name `quantity`."""
     if name == RUN:
         return Column(name, "run", "", False, shown), [_link(value) for value in values]
-    if name.startswith("method") and not number:
-        values = values.map(lambda value: labels.get(value, value))
-    cells = [_cell(name, value, text if number else None) for value in values]
-    return Column(name, heading, unit, number, shown), cells
+    is_bool = pd.api.types.is_bool_dtype(values)
+    is_number = pd.api.types.is_numeric_dtype(values) and not is_bool
+    as_shown = reading(quantity, values)
+    if is_number:
+        cells = [_number_cell(name, value, as_shown.text) for value in values]
+    else:
+        if name.startswith("method"):
+            values = values.map(lambda value: labels.get(value, value))
+        cells = [_text_cell(name, value) for value in values]
+    return Column(name, as_shown.heading, as_shown.unit, is_number, shown), cells
 
 
-def _cell(name: str, value: object, text: Callable[[float], str] | None) -> tuple[str, str, str]:
-    if pd.isna(value) or (name.startswith("rank") and value == 0):
-        return "", "-1", ""
-    if text is None:
-        words = ("no", "yes")[bool(value)] if isinstance(value, bool) else str(value)
-        return html.escape(words.replace("_", " ") if name in SPOKEN else words), "", ""
-    return text(float(value)), f"{float(value):.10g}", f"{float(value):,.10g}"
+def _number_cell(name: str, value: float, text: Callable[[float], str]) -> Cell:
+    has_no_rank = name.startswith("rank") and value == 0
+    if pd.isna(value) or has_no_rank:
+        return Cell("", "-1")
+    return Cell(text(float(value)), f"{float(value):.10g}", f"{float(value):,.10g}")
 
 
-def _link(run: str) -> tuple[str, str, str]:
-    return (f'<a href="#run/{run}">{run[:8]}</a>' if isinstance(run, str) else ""), "", ""
+def _text_cell(name: str, value: object) -> Cell:
+    if pd.isna(value):
+        return Cell("", "-1")
+    if isinstance(value, bool):
+        return Cell("yes" if value else "no")
+    text = str(value).replace("_", " ") if name in SPOKEN else str(value)
+    return Cell(html.escape(text))
 
 
-def reading(name: str, values: pd.Series) -> tuple[str, str, Callable[[float], str]]:
-    """How a column is read: its heading, its unit, and a value's text in that unit."""
-    numbers = (
-        values.dropna().astype(float).abs()
-        if pd.api.types.is_numeric_dtype(values)
-        else pd.Series(dtype=float)
-    )
+def _link(run: object) -> Cell:
+    return Cell(f'<a href="#run/{run}">{run[:8]}</a>' if isinstance(run, str) else "")
+
+
+# Units -----------------------------------------------------------------------------------------
+
+
+def reading(name: str, values: pd.Series) -> Reading:
+    """How a column is shown: its heading, its unit, and a value's text in that unit.
+
+    A scaled unit fits the largest value, so that columns side by side tend to have the same unit.
+    """
     stem = name.rpartition("_")[0].replace("_", " ")
-    largest = (
-        numbers.max() if (numbers > 0).any() else 1.0
-    )  # so that columns of one kind, side by side, have one unit
-    if name.endswith("_per_s") or name.endswith("_per_second"):
-        return (
-            name.partition("_per_")[0].replace("_", " "),
-            "per s",
-            lambda v: f"{v:,.4g}" if v < 1000 else f"{v:,.0f}",
-        )
+    largest = _largest(values)
+    if name.endswith(("_per_s", "_per_second")):
+        return Reading(name.partition("_per_")[0].replace("_", " "), "per s", _rate_text)
     if name.endswith("_bytes"):
-        return stem, *_scaled(style.unit(largest))
+        return _scaled(stem, *style.byte_unit(largest))
     if name.endswith("_flops"):
-        return stem, *_scaled(next(both for both in FLOPS if largest >= both[0] or both[0] == 1.0))
+        return _scaled(stem, *style.largest_unit(largest, FLOP_UNITS))
     if name.endswith("_s"):
-        return stem, *_scaled(next((both for both in TIMES if largest >= both[0]), TIMES[-1]))
+        return _scaled(stem, *style.largest_unit(largest, TIME_UNITS))
     if name.endswith(("_fraction", "_percent")):
         factor = 100 if name.endswith("_fraction") else 1
-        return stem, "%", lambda value: f"{value * factor:.2f}".replace("-", style.MINUS)
-    units = ("_nats", "_gib", "_joules", "_tokens", "_watts", "_mib")
-    unit = next((one[1:] for one in units if name.endswith(one)), "")
-    heading = tables.HEADINGS.get(name, "") or (stem if unit else name.replace("_", " "))
+        return Reading(stem, "%", lambda value: _percent_text(factor * value))
+    ending = next((ending for ending in UNIT_NAMES if name.endswith(ending)), "")
+    heading = tables.HEADINGS.get(name) or (stem if ending else name.replace("_", " "))
     text = "{:g}".format if name == "learning_rate" else whole
-    return (
-        heading.partition(" (")[0],
-        {"gib": "GiB", "mib": "MiB", "joules": "J"}.get(unit, unit),
-        text,
-    )
+    return Reading(heading.partition(" (")[0], UNIT_NAMES.get(ending, ""), text)
 
 
-def _scaled(scale: tuple[float, str]) -> tuple[str, Callable[[float], str]]:
-    return scale[1], lambda value: digits(value / scale[0])
+def _largest(values: pd.Series) -> float:
+    if not pd.api.types.is_numeric_dtype(values):
+        return 1.0
+    sizes = values.dropna().astype(float).abs()
+    return sizes.max() if (sizes > 0).any() else 1.0
+
+
+def _scaled(heading: str, size: float, unit: str) -> Reading:
+    return Reading(heading, unit, lambda value: digits(value / size))
+
+
+def _rate_text(value: float) -> str:
+    return f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _percent_text(value: float) -> str:
+    return f"{value:.2f}".replace("-", style.MINUS)
 
 
 def digits(value: float) -> str:
-    """Four significant digits, never in powers of ten until they are very small."""
+    """A value with four significant digits, in powers of ten only if it is very small."""
+    size = abs(value)
     if value == 0:
         return "0"
-    size = abs(value)
-    text = (
-        f"{value:,.0f}"
-        if size >= 1000
-        else f"{value:#.4g}".rstrip(".")
-        if size >= 1e-3
-        else f"{value:.2g}"
-    )
+    if size >= 1000:
+        text = f"{value:,.0f}"
+    elif size >= 1e-3:
+        text = f"{value:#.4g}".rstrip(".")
+    else:
+        text = f"{value:.2g}"
     return text.replace("-", style.MINUS, 1) if value < 0 else text
 
 
 def whole(value: float) -> str:
-    """A count with its thousands, or four significant digits."""
+    """A whole number with separators of thousands, or four significant digits."""
     if value.is_integer():
         return f"{value:,.0f}".replace("-", style.MINUS)
     return digits(value)

@@ -1,41 +1,65 @@
-// Tables: sorted, filtered and paged by DataTables; the tools above them are in the page.
-for (const table of all("table.sheet")) {
-  const rows = table.tBodies[0].rows.length;
-  const made = new window.DataTable(table, {
-    paging: rows > 30, pageLength: 25, lengthChange: false, autoWidth: false, order: [], searching: true, info: rows > 10,
+// Tables. DataTables sorts, filters and pages them; the controls above each table are in the page.
+for (const table of all("table.sheet")) setUpTable(table);
+
+function setUpTable(table) {
+  const rowCount = table.tBodies[0].rows.length;
+  const dataTable = new window.DataTable(table, {
+    paging: rowCount > 30,
+    pageLength: 25,
+    lengthChange: false,
+    autoWidth: false,
+    order: [],
+    searching: true,
+    info: rowCount > 10,
+    // The page has its own controls and its own foot.
     layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null, bottom: null },
     columnDefs: [{ targets: "_all", className: "" }],
-    language: { zeroRecords: "No row has this.", info: "_TOTAL_ rows", infoFiltered: "of _MAX_", infoEmpty: "no rows" },
+    language: { zeroRecords: "No row matches.", info: "_TOTAL_ rows", infoFiltered: "of _MAX_", infoEmpty: "no rows" },
   });
-  const box = table.closest(".scroll"), tools = box.previousElementSibling;
-  find("input[type=search]", tools).addEventListener("input", (event) => made.search(event.target.value).draw());
+  const box = table.closest(".scroll");
+  const tools = box.previousElementSibling;
+  find("input[type=search]", tools).addEventListener("input", (event) => {
+    dataTable.search(event.target.value).draw();
+  });
   for (const button of all(".chips button", tools)) {
-    button.addEventListener("click", () => {
-      const on = button.getAttribute("aria-pressed") !== "true";
-      for (const one of all(".chips button", tools)) one.setAttribute("aria-pressed", String(on && one === button));
-      const exact = on ? `^${button.dataset.value.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}$` : "";
-      made.column(Number(find(".chips", tools).dataset.column)).search(exact, { regex: true, smart: false }).draw();
-    });
+    button.addEventListener("click", () => toggleChip(button, dataTable));
   }
   find(".columns", tools)?.addEventListener("click", (event) => {
-    const on = table.classList.toggle("all");
-    event.target.setAttribute("aria-pressed", String(on));
+    const showsAll = table.classList.toggle("all");
+    event.target.setAttribute("aria-pressed", String(showsAll));
   });
-  box.after(foot(made, rows));
+  box.after(tableFoot(dataTable, rowCount));
 }
 
-function foot(made, rows) {
+// Show only the rows with the button's value, or all rows again.
+function toggleChip(button, dataTable) {
+  const turnOn = button.getAttribute("aria-pressed") !== "true";
+  const chips = button.closest(".chips");
+  for (const other of all("button", chips)) {
+    other.setAttribute("aria-pressed", String(turnOn && other === button));
+  }
+  const literal = button.dataset.value.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  const column = dataTable.column(Number(chips.dataset.column));
+  column.search(turnOn ? `^${literal}$` : "", { regex: true, smart: false }).draw();
+}
+
+// The number of rows shown, and buttons to turn the page.
+function tableFoot(dataTable, rowCount) {
   const info = h("span", { "aria-live": "polite" });
-  const back = h("button", { type: "button", onclick: () => made.page("previous").draw("page") }, "Previous");
-  const on = h("button", { type: "button", onclick: () => made.page("next").draw("page") }, "Next");
-  const node = h("div", { class: "dt-foot" }, info, rows > 30 ? h("span", {}, back, " ", on) : null);
-  const say = () => {
-    const page = made.page.info();
-    const shown = page.recordsDisplay === page.recordsTotal ? `${page.recordsTotal} row${page.recordsTotal === 1 ? "" : "s"}` : `${page.recordsDisplay} of ${page.recordsTotal} rows`;
-    info.textContent = page.pages > 1 ? `${page.start + 1} to ${page.end} of ${shown}` : shown;
-    [back.disabled, on.disabled] = [page.page === 0, page.page >= page.pages - 1];
+  const turn = (where) => () => dataTable.page(where).draw("page");
+  const previous = h("button", { type: "button", onclick: turn("previous") }, "Previous");
+  const next = h("button", { type: "button", onclick: turn("next") }, "Next");
+  const buttons = rowCount > 30 ? h("span", {}, previous, " ", next) : null;
+  const update = () => {
+    const page = dataTable.page.info();
+    const total = page.recordsTotal;
+    const isFiltered = page.recordsDisplay !== total;
+    const rows = isFiltered ? `${page.recordsDisplay} of ${total} rows` : `${total} row${total === 1 ? "" : "s"}`;
+    info.textContent = page.pages > 1 ? `${page.start + 1} to ${page.end} of ${rows}` : rows;
+    previous.disabled = page.page === 0;
+    next.disabled = page.page >= page.pages - 1;
   };
-  made.on("draw", say);
-  say();
-  return node;
+  dataTable.on("draw", update);
+  update();
+  return h("div", { class: "dt-foot" }, info, buttons);
 }

@@ -1,7 +1,9 @@
 "use strict";
-// Before the first paint: the colours chosen last time, if the browser lets us keep them.
+// Runs before the page is first painted: set the colours that were chosen last time.
 document.documentElement.classList.add("scripted");
 try {
-  const kept = localStorage.getItem("rankwise-theme");
-  if (kept === "light" || kept === "dark") document.documentElement.dataset.theme = kept;
-} catch { /* a file without storage: colours follow the system */ }
+  const chosen = localStorage.getItem("rankwise-theme");
+  if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;
+} catch {
+  // The browser keeps no storage for this file: the colours follow the system.
+}

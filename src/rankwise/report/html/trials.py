@@ -5,120 +5,127 @@ import math
 import pandas as pd
 
 from rankwise.report import style
-from rankwise.report.html import marks
-from rankwise.report.html.marks import CURVE, Chart, Panel
-from rankwise.report.html.quality import RUN
+from rankwise.report.html import vega
+from rankwise.report.html.groups import Key
+from rankwise.report.html.vega import (
+    COMMAND_COLUMN,
+    CURVE,
+    CURVE_COLUMN,
+    RUN_COLUMN,
+    SEED_COLUMN,
+    Chart,
+    Column,
+    Panel,
+)
 
 LOSS = "selection_loss_nats"
-COLUMNS = [
-    *RUN[:1],
-    ("trial", "trial"),
-    ("learning_rate", "learning rate"),
-    ("value", "selection loss (nats)"),
-]
+TRIAL: Column = ("trial", "trial")
+RATE: Column = ("learning_rate", "learning rate")
+VALUE: Column = ("value", "selection loss (nats)")
 
 
 def charts(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> list[Chart]:
-    """A panel a model and dataset that was searched; none without a trial that ended well."""
+    """A panel for each model and dataset that was searched; none if no trial ended well."""
     search = frames.get("search")
     if search is None or LOSS not in search:
         return []
-    found = {
-        key: rows for key, rows in style.groups(search, labels).items() if rows[LOSS].notna().any()
-    }
-    entries = marks.legend([method for rows in found.values() for method in rows["method"]], labels)
-    panels = [_panel(key, rows, labels, entries) for key, rows in found.items()]
+    rows_by_panel, methods = {}, []
+    for key, rows in style.by_panel(search, labels).items():
+        if rows[LOSS].notna().any():
+            rows_by_panel[key] = rows
+            methods += rows["method"].tolist()
+    if not rows_by_panel:
+        return []
+    legend = vega.method_legend(methods, labels)
+    panels = [_panel(key, rows, labels, legend) for key, rows in rows_by_panel.items()]
     caption = (
-        "A mark is one trial of a method at a rank and one seed, never evaluated on the reported split; a line joins the best "
-        "mean over seeds at each rate. Rings mark the settings that were chosen, which the runs took."
+        "Each mark is one trial of a method at a rank with one seed, never evaluated on the "
+        "reported split. A line joins the best mean over seeds at each rate. Rings mark the chosen "
+        "settings, with which the runs were trained."
     )
-    columns = [*COLUMNS[:3], ("seed", "seed"), COLUMNS[3], *RUN[2:3]]
-    return (
-        [Chart("search", "Search for learning rates", caption, panels, entries, columns, "points")]
-        if panels
-        else []
-    )
+    columns = [CURVE_COLUMN, TRIAL, RATE, SEED_COLUMN, VALUE, RUN_COLUMN]
+    title = "Search for learning rates"
+    return [Chart("search", title, caption, panels, legend, columns, "points")]
 
 
-def means(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a trial of which every seed ended well: its mean loss over them as `value`."""
-    trials = rows.groupby([*CURVE, "trial"], sort=False)
-    value = trials[LOSS].mean().where(trials["status"].agg(lambda status: (status == "ok").all()))
-    return (
-        trials[["learning_rate", "selected"]]
-        .first()
-        .assign(value=value)
-        .dropna(subset=["value"])
-        .reset_index()
-    )
-
-
-def _panel(
-    key: tuple[str, str], rows: pd.DataFrame, labels: dict[str, str], entries: list[dict]
-) -> Panel:
+def _panel(key: Key, rows: pd.DataFrame, labels: dict[str, str], legend: list[dict]) -> Panel:
     points = rows.rename(columns={LOSS: "value", "request_digest": "run"}).dropna(subset=["value"])
-    trials = means(rows)
-    best = trials.sort_values("value", kind="stable").drop_duplicates([*CURVE, "learning_rate"])
-    shown = {
+    trials = _means(rows)
+    by_loss = trials.sort_values("value", kind="stable")
+    best = by_loss.drop_duplicates([*CURVE, "learning_rate"]).sort_values("learning_rate")
+    datasets = {
         "points": points[[*CURVE, "seed", "trial", "learning_rate", "value", "run"]],
-        "lines": best.sort_values("learning_rate").drop(columns=["selected", "trial"]),
+        "lines": best.drop(columns=["selected", "trial"]),
         "chosen": trials[trials["selected"].astype(bool)].drop(columns="selected"),
     }
-    data = {
-        name: marks.records(some.assign(curve=marks.named(some, labels)))
-        for name, some in shown.items()
-    }
-    text = f"Loss on the selection slice by learning rate, {' on '.join(key)}."
-    return Panel(
-        " on ".join(key),
-        marks.chart(_layers(entries, ticks(rows["learning_rate"])), data, text),
-        marks.failures(rows, labels),
-    )
+    data = {}
+    for name, frame in datasets.items():
+        named = frame.assign(curve=vega.curve_names(frame, labels))
+        data[name] = vega.plain_rows(named)
+    title = " on ".join(key)
+    description = f"Loss on the selection slice by learning rate, {title}."
+    layers = _layers(legend, _ticks(rows["learning_rate"]))
+    spec = vega.chart_spec(layers, data, description)
+    return Panel(title, spec, vega.failure_notes(rows, labels))
 
 
-def ticks(rates: pd.Series) -> list[float]:
-    """One and three of each power of ten between the lowest and highest rate; those two, if there are fewer."""
-    decades = range(math.floor(math.log10(rates.min())), math.ceil(math.log10(rates.max())) + 1)
-    round_ones = [float(f"{digit}e{power}") for power in decades for digit in (1, 3)]
-    found = [one for one in round_ones if rates.min() <= one <= rates.max()]
-    return found if len(found) > 1 else sorted({rates.min(), rates.max()})
+def _means(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row for each trial of which every seed ended well, with its mean loss as `value`."""
+    trials = rows.groupby([*CURVE, "trial"], sort=False)
+    all_ok = trials["status"].agg(lambda status: (status == "ok").all())
+    settings = trials[["learning_rate", "selected"]].first()
+    means = settings.assign(value=trials[LOSS].mean().where(all_ok))
+    return means.dropna(subset=["value"]).reset_index()
 
 
-def _layers(entries: list[dict], values: list[float]) -> list[dict]:
-    scale = {"type": "log", "nice": False, "padding": 16}
+def _ticks(rates: pd.Series) -> list[float]:
+    """One and three times each power of ten in the range of the rates.
+
+    If there are fewer than two of them, the ticks are at the lowest and the highest rate.
+    """
+    low, high = rates.min(), rates.max()
+    ticks = []
+    for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1):
+        ticks += [float(f"1e{power}"), float(f"3e{power}")]
+    in_range = [tick for tick in ticks if low <= tick <= high]
+    return in_range if len(in_range) > 1 else sorted({low, high})
+
+
+def _layers(legend: list[dict], ticks: list[float]) -> list[dict]:
+    """Lines of the best means, rings around the chosen settings, and a dot for each trial."""
     x = {
-        **marks.quantity("learning_rate", "learning rate"),
-        "scale": scale,
-        "axis": {"format": "~g", "values": values},
+        **vega.quantity(*RATE),
+        "scale": {"type": "log", "nice": False, "padding": 16},
+        "axis": {"format": "~g", "values": ticks},
     }
-    y, colour = marks.quantity("value", COLUMNS[3][1]), marks.by("method", entries)
-    curve = {"field": "curve", "type": "nominal"}
-    line, ring = (
+    y, colour = vega.quantity(*VALUE), vega.encoded("method", legend)
+    line = vega.layer(
+        "lines",
         {"type": "line", "strokeWidth": 1.6},
-        {"type": "point", "filled": False, "size": 240, "strokeWidth": 1.8},
+        x=x,
+        y=y,
+        color=colour,
+        detail={"field": "curve", "type": "nominal"},
+        opacity=vega.focus_opacity(0.8),
     )
-    dot = {"type": "point", "filled": True, "size": 60, "cursor": "pointer"}
-    seen = [*COLUMNS[:3], ("seed", "seed"), COLUMNS[3], *RUN[2:]]
-    shape = marks.by("method", entries, "shape")
-    return [
-        marks.layer("lines", line, x=x, y=y, color=colour, detail=curve, opacity=marks.faded(0.8)),
-        marks.layer(
-            "chosen",
-            ring,
-            x=x,
-            y=y,
-            color=colour,
-            opacity=marks.faded(1),
-            tooltip=marks.tooltip(COLUMNS),
-        ),
-        marks.layer(
-            "points",
-            dot,
-            x=x,
-            y=y,
-            color=colour,
-            shape=shape,
-            opacity=marks.faded(0.85),
-            tooltip=marks.tooltip(seen),
-        ),
-    ]
+    ring = vega.layer(
+        "chosen",
+        {"type": "point", "filled": False, "size": 240, "strokeWidth": 1.8},
+        x=x,
+        y=y,
+        color=colour,
+        opacity=vega.focus_opacity(1),
+        tooltip=vega.tooltip([CURVE_COLUMN, TRIAL, RATE, VALUE]),
+    )
+    columns = [CURVE_COLUMN, TRIAL, RATE, SEED_COLUMN, VALUE, RUN_COLUMN, COMMAND_COLUMN]
+    dot = vega.layer(
+        "points",
+        {"type": "point", "filled": True, "size": 60, "cursor": "pointer"},
+        x=x,
+        y=y,
+        color=colour,
+        shape=vega.encoded("method", legend, "shape"),
+        opacity=vega.focus_opacity(0.85),
+        tooltip=vega.tooltip(columns),
+    )
+    return [line, ring, dot]

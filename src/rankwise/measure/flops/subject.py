@@ -1,0 +1,71 @@
+"""The model whose FLOPs are counted: adapted, on the meta device, with a dense base."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rankwise.measure.batch import meta_loss
+from rankwise.methods.parts.base import Method, adapt, build_optimizer, unreleased
+from rankwise.models import build
+
+
+@dataclass
+class Subject:
+    """An adapted model on the meta device, in the state that most of its training is in.
+
+    Attributes:
+        request: The profile's request.
+        method: The method that adapted the model.
+        model: The adapted model.
+        names: The model's names (`build.names`).
+    """
+
+    request: dict
+    method: Method
+    model: nn.Module
+    names: dict
+
+    @classmethod
+    def of(cls, request: dict, attention: str) -> "Subject":
+        """Build the subject of a request.
+
+        Args:
+            request: A profile's request.
+            attention: `eager` forms the products of attention one by one, so every counter sees
+                them. `sdpa` calls torch's fused attention, as training does.
+
+        Raises:
+            Unsupported: The method cannot train this model; the message is the reason.
+        """
+        shapes = request["shapes"]
+        model = build.from_shapes(
+            request["model"], shapes["task"], shapes["classes"], "meta", attention
+        )
+        names = build.names(request["model"], shapes["task"])
+        with torch.device("meta"):
+            method, model = adapt(request["method"], model, names)
+        method.settle(model.train())
+        return cls(request, method, model, names)
+
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """A loss whose gradients have the shapes of the real one."""
+        return meta_loss(self.model, batch, self.request["shapes"]["task"])
+
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """Build the optimizer, with its state where that can be allocated before a step.
+
+        The optimizer never releases gradients inside backward here: its FLOPs are counted apart.
+
+        Returns:
+            The optimizer; None where nothing trains.
+        """
+        if not any(param.requires_grad for param in self.model.parameters()):
+            return None
+        optimizer = build_optimizer(
+            unreleased(self.request["method"]), self.method, self.model, self.names, seed=0
+        )
+        # torch's own optimizers have no `allocate`; they create their state in the first step.
+        if hasattr(optimizer, "allocate"):
+            optimizer.allocate()
+        return optimizer

@@ -1,0 +1,49 @@
+"""The training batches, epoch after epoch, from a position that a checkpoint can store."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+
+class ResumableBatches:
+    """Iterate over a loader's epochs, optionally from a saved position.
+
+    After a resume, the remaining batches equal those that the interrupted run would have seen.
+
+    Args:
+        loader: Gives the batches of one epoch each time it is iterated over.
+        generators: Every random generator that the loader and its collate function draw from.
+        position: The `position` of an interrupted run, or None to begin with the first epoch.
+
+    Attributes:
+        position: `batches`, how many batches of this epoch were handed out, and `generators`, the
+            generators' states at the beginning of the epoch.
+    """
+
+    def __init__(
+        self, loader: Iterable[dict], generators: list[torch.Generator], position: dict | None
+    ):
+        self.loader = loader
+        self.generators = generators
+        self.position = position or self._epoch_start()
+        self._to_skip = self.position["batches"]
+        for generator, state in zip(generators, self.position["generators"], strict=True):
+            generator.set_state(state)
+
+    def epoch(self) -> Iterator[dict]:
+        """The batches of one epoch; in the first epoch after a resume, those that are left of it.
+
+        The batches that were already used are drawn again and dropped, because the following random
+        draws (such as the masks of masked language modelling) depend on them.
+        """
+        to_skip = self._to_skip
+        self._to_skip = 0
+        self.position = self._epoch_start()
+        for batch in self.loader:
+            self.position["batches"] += 1
+            if self.position["batches"] > to_skip:
+                yield batch
+
+    def _epoch_start(self) -> dict:
+        states = [generator.get_state() for generator in self.generators]
+        return {"batches": 0, "generators": states}

@@ -1,0 +1,58 @@
+"""What a scheduler is asked for: host memory and time, from a prediction or from shapes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helpers.predicting import LORA, plan_of
+from helpers.repository import ROOT
+from rankwise.core.config import library
+from rankwise.execution import job_memory
+from rankwise.study.plan import Plan
+
+
+def test_a_scheduler_is_asked_for_more_than_is_predicted(tmp_path: Path) -> None:
+    plan = plan_of()
+    request, plan.root = plan.request("predict", LORA), tmp_path
+    path = tmp_path / plan.path("predict", LORA)
+    path.parent.mkdir(parents=True)
+
+    def asked_for(peak: int, updates: int, **other: object) -> tuple[int, int]:
+        metrics = {"peak_bytes": peak, "update_flops": 10**10, "updates": updates}
+        path.write_text(json.dumps({"metrics": metrics, "request": {**request, **other}}))
+        return job_memory.training_mib(plan, LORA), job_memory.training_min(plan, LORA)
+
+    small_mib, small_min = asked_for(1 << 30, 10)
+    large_mib, large_min = asked_for(8 << 30, 10**6)
+    assert small_mib > 1 << 10
+    assert large_mib > 8 << 10
+    assert large_mib > small_mib + 7000
+    assert large_min > small_min >= job_memory.START_MIN
+
+    # A prediction of another study's request is as good as none.
+    others_mib, others_min = asked_for(8 << 30, 10**6, device="cuda")
+    path.unlink()
+    assert others_mib == job_memory.training_mib(plan, LORA) >= job_memory.LIBRARIES_MIB["cpu"]
+    assert others_min == job_memory.training_min(plan, LORA) == job_memory.UNKNOWN_MIN
+
+
+def test_a_profile_asks_for_host_memory_where_its_tensors_are() -> None:
+    study = yaml.safe_load((ROOT / "config/gpu.yaml").read_text())
+    plan = Plan(study, ROOT, "config/gpu.yaml")
+    large = next(cell for cell in plan.cells("throughput") if cell.model == "llama_2_7b")
+    on_gpu = job_memory.profile_mib(plan, "throughput", large)
+    assert on_gpu == job_memory.LIBRARIES_MIB["cuda"]
+    for grid in study["profile"]:
+        grid["device"] = "cpu"
+    on_cpu = job_memory.profile_mib(Plan(study, ROOT, "config/gpu.yaml"), "throughput", large)
+    assert on_cpu > 4 * 6.7e9 / 2**20
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"), [("distilbert", 66e6), ("gpt2", 124e6), ("llama_2_7b", 6.7e9)]
+)
+def test_the_size_of_a_model_from_its_shapes(model: str, parameters: float) -> None:
+    counted = job_memory.parameters(library(ROOT)["models"][model])
+    assert abs(counted / parameters - 1) < 0.05

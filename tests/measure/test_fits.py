@@ -1,0 +1,90 @@
+"""The largest batch and the longest text that fit into a memory."""
+
+import pytest
+import torch
+
+from helpers.profiling import ledger_request
+from rankwise.core.units import CUDA_CONTEXT_BYTES, GIB
+from rankwise.measure.memory import account
+from rankwise.measure.memory.fits import fits, largest
+from rankwise.measure.memory.ledger import ledger, track
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 2, 3, 17, 1000])
+@pytest.mark.parametrize("floor", [0, 5000])
+@pytest.mark.parametrize("lost", [0.0, 0.07])
+def test_the_largest_size_of_a_known_law(wanted: int, floor: int, lost: float) -> None:
+    """Peaks that are flat at first, and room of which a share is lost to fragments."""
+    tried = set()
+
+    def peak(size: int) -> int:
+        return max(floor, 100 + 10 * size)
+
+    def fits_size(size: int) -> bool:
+        tried.add(size)
+        return size <= wanted
+
+    room = int(peak(wanted) * (1 + lost)) if wanted else 50
+    assert largest(peak, fits_size, room) == wanted
+    assert len(tried) < 40
+
+
+def test_the_boundary_on_a_cpu_is_that_of_real_tensors() -> None:
+    gib = 12 / 1024
+    request = ledger_request("tiny", "lora", "fits", memory_gib=[gib], lengths_tokens=[32])
+    row = fits(request)["rows"][0]
+    batch_size = row["largest_batch_size"]
+    for size, should_fit in ((batch_size, True), (batch_size + 1, False)):
+        shapes = {**request["shapes"], "batch_size": size}
+        tracker, _ = track({**request, "shapes": shapes}, "cpu")
+        assert (account.peak_columns(tracker)["peak_bytes"] <= gib * GIB) == should_fit
+    assert row["peak_bytes"] <= gib * GIB < row["next_peak_bytes"]
+
+
+@pytest.mark.slow
+def test_the_longest_text() -> None:
+    """stories260k has 512 positions: all fit into much memory, the predicted number into less."""
+    request = ledger_request(
+        "stories260k",
+        "full",
+        "fits",
+        dataset="wikitext2",
+        memory_gib=[0.01, 4],
+        lengths_tokens=[64],
+    )
+    few, many = (row["largest_length_tokens"] for row in fits(request)["rows"])
+    assert many == 512
+    assert 0 < few < 512
+    for tokens, should_fit in ((few, True), (few + 64, False)):
+        shapes = {**request["shapes"], "batch_size": 1, "sequence_length_tokens": tokens}
+        result = ledger({**request, "shapes": shapes, "measured": False})
+        assert (result["metrics"]["peak_bytes"] <= 0.01 * GIB) == should_fit
+
+
+def test_less_memory_than_the_weights_holds_nothing() -> None:
+    """DistilBERT's fp32 weights take 0.25 GiB; of 0.7 GiB, CUDA's context leaves 0.11 GiB."""
+    request = ledger_request("distilbert", "full", "fits", memory_gib=[0.7], device="cuda")
+    row = fits(request)["rows"][0]
+    assert row["largest_batch_size"] == 0
+    assert row["peak_bytes"] == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_the_boundary_on_a_gpu_is_the_predicted_one() -> None:
+    """With the allocator limited to what `fits` leaves it, 5 % below the boundary a step fits."""
+    request = ledger_request(
+        "distilbert", "full", "fits", memory_gib=[6], lengths_tokens=[128], device="cuda"
+    )
+    batch_size = fits(request)["rows"][0]["largest_batch_size"]
+    room = 6 * GIB - CUDA_CONTEXT_BYTES
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.mem_get_info()[1])
+    try:
+        for share, should_fit in ((0.95, True), (1.05, False)):
+            sizes = {"batch_size": round(share * batch_size), "sequence_length_tokens": 128}
+            shapes = {**request["shapes"], **sizes}
+            result = ledger(
+                {**request, "shapes": shapes, "measured": True, "measurement": "ledger"}
+            )
+            assert (result.get("status", "ok") == "ok") == should_fit
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
