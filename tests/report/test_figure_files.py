@@ -12,7 +12,7 @@ from helpers.planted import Planned, request, write
 from helpers.repository import ROOT
 from rankwise.analysis import tidy
 from rankwise.report import accuracy_memory, loss, memory, style
-from rankwise.study import outputs
+from rankwise.study import jobs, outputs
 
 LABELS = {"full": "Full", "lora": "LoRA", "rsvd": "rSVD"}
 DIGEST = "0123456789abcdef"

@@ -11,7 +11,8 @@ from importlib import metadata
 from pathlib import Path
 
 from rankwise.core import settings
-from rankwise.core.provenance import SourceChanged, lock_digest
+from rankwise.core.lock import lock_digest
+from rankwise.core.provenance import SourceChanged
 
 CPUINFO = Path("/proc/cpuinfo")
 DRIVER = Path("/proc/driver/nvidia/version")

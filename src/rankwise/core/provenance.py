@@ -11,7 +11,6 @@ import ast
 import functools
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ EXEMPT = frozenset(
     {
         f"{PACKAGE}.core.provenance",
         f"{PACKAGE}.core.environment",
+        f"{PACKAGE}.core.lock",
         f"{PACKAGE}.core.paths",
         f"{PACKAGE}.core.requests",
         f"{PACKAGE}.core.settings",
@@ -66,13 +66,6 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def lock_digest(path: Path) -> str:
-    """Digest of a lock file's pins; comments, order and layout do not count."""
-    text = re.sub(r"#.*", "", path.read_text(encoding="utf-8"))
-    lines = text.replace("\\\n", " ").splitlines()  # a pin continues on lines with its hashes
-    return digest(sorted(" ".join(line.split()) for line in lines if line.strip()))
 
 
 @functools.cache
@@ -210,9 +203,10 @@ def data_files(module: str) -> dict[str, Path]:
 
 
 def source_file(name: str) -> str:
-    """Where a source lies, by its name in requests: `rankwise.optim.adamw` -> `src/rankwise/optim/adamw.py`.
+    """The path of a source, by its name in requests.
 
-    A method or optimizer in the user's own folder -> `methods/norms_only.py`.
+    `rankwise.optim.adamw` is `src/rankwise/optim/adamw.py`; a method in the user's own folder is
+    `methods/norms_only.py`.
     """
     module, _, data = name.partition("/")
     if module == SCRIPT_DIR:
