@@ -1,10 +1,11 @@
-"""How much sooner a study of small trainings ends when they share cards. Writes benchmarks/packing.md where there is a GPU.
+"""How much sooner a study of small training runs ends when they share GPUs.
 
     python benchmarks/packing.py --cores 16
 
-The same 16 trainings run twice through Snakemake: each with a card of its own, then with `share: true`. Where there is no card
-it is a rehearsal: one simulated card of 8 GiB, of which a job takes 1.5, and trainings on the CPU; it writes no file. Whatever
-torch the machine has may do it, for both times are of the same one, and it is named beside them.
+The same 16 runs go through Snakemake twice: each with a GPU of its own, then with `share: true`.
+Where there is a GPU, this writes benchmarks/packing.md. Without a GPU it is a rehearsal that writes
+nothing: runs on the CPU, and one simulated GPU of 8 GiB, of which a job takes 1.5 GiB. Any torch
+may be installed, since both times are taken with the same one, which is named beside them.
 """
 
 import argparse
@@ -115,8 +116,11 @@ def main() -> None:
     text += f"| a card for each | {serial:.1f} |\n| sharing cards | {packed:.1f} |\n"
     torch = metadata.version("torch")
     where = ", ".join(map(str, there)) or "a rehearsal on a CPU with a simulated card"
-    text += f"\nFaster by {serial / packed:.2f}; {sum(alone[run] == together[run] for run in alone)} of {len(alone)} runs"
-    text += f" have the same metrics to the last digit. At most {given.cores} at once; {where}; torch {torch}.\n"
+    same = sum(alone[run] == together[run] for run in alone)
+    text += (
+        f"\nFaster by {serial / packed:.2f}; {same} of {len(alone)} runs have the same metrics to "
+    )
+    text += f"the last digit. At most {given.cores} at once; {where}; torch {torch}.\n"
     if there:
         (ROOT / "benchmarks/packing.md").write_text(text, encoding="utf-8")
     print(text)

@@ -1,4 +1,6 @@
-"""How long the workflow takes to think: `snakemake -n`, a no-op rebuild, a grid of 2,700 jobs. Writes benchmarks/speed.md.
+"""How long planning takes: `snakemake -n`, a rebuild with nothing to do, a grid of 2,700 jobs.
+
+Writes benchmarks/speed.md.
 
     python benchmarks/speed.py
 
@@ -53,7 +55,7 @@ def jobs(printed: str) -> int:
 
 
 def main() -> None:
-    """Measure in a copy of the tree; the rebuild is of the finished demo, and left out where that is not built."""
+    """Measure in a copy of the tree. The rebuild needs a finished demo, and is left out without."""
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "clone"
@@ -73,7 +75,8 @@ def main() -> None:
         rows.append(("rebuild of the finished demo", jobs(printed), median))
     text = "| command | jobs | median of three (s) |\n| --- | ---: | ---: |\n"
     text += "".join(f"| {what} | {count:,} | {median:.1f} |\n" for what, count, median in rows)
-    text += f"\n{os.cpu_count()} CPU cores, Python {sys.version.split()[0]}. Wall clock of a shared machine.\n"
+    python = sys.version.split()[0]
+    text += f"\n{os.cpu_count()} CPU cores, Python {python}. Wall clock of a shared machine.\n"
     (ROOT / "benchmarks/speed.md").write_text(text, encoding="utf-8")
     print(text)
 

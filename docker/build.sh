@@ -11,11 +11,11 @@ ENGINE="${ENGINE:-$(engine)}"
 LOCK="${LOCK:-gpu}"
 TAG="${TAG:-localhost/rankwise:${LOCK%% *}}"
 revision="$(git rev-parse HEAD 2>/dev/null || echo unknown)"
-if [ -n "$(git status --porcelain -- docker envs src/rankwise/core/provenance.py 2>/dev/null)" ]; then revision="$revision-changed"; fi
+if [ -n "$(git status --porcelain -- docker envs src/rankwise/core/lock.py 2>/dev/null)" ]; then revision="$revision-changed"; fi
 read -ra locks <<<"$LOCK"
 digests="$(PYTHONPATH=src python3 -B -c 'import sys, pathlib
-from rankwise.core import provenance
-print(*(provenance.lock_digest(pathlib.Path(f"envs/{name}.lock")) for name in sys.argv[1:]))' "${locks[@]}")"
+from rankwise.core.lock import lock_digest
+print(*(lock_digest(pathlib.Path(f"envs/{name}.lock")) for name in sys.argv[1:]))' "${locks[@]}")"
 
 secrets="$(mktemp -d)"
 trap 'rm -r "$secrets"' EXIT

@@ -31,9 +31,9 @@ found=$("$root/bin/python" - "$@" <<'PYTHON'
 import pathlib
 import sys
 
-import provenance
+from lock import lock_digest
 
-print(*(provenance.lock_digest(pathlib.Path(f"{name}.lock")) for name in sys.argv[1:]))
+print(*(lock_digest(pathlib.Path(f"{name}.lock")) for name in sys.argv[1:]))
 PYTHON
 )
 if [ "${LOCK_DIGEST:-unknown}" != unknown ] && [ "$LOCK_DIGEST" != "$found" ]; then

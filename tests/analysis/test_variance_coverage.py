@@ -1,4 +1,4 @@
-"""Coverage of intervals and errors of verdicts, by integral and by simulation, and what the interval was chosen from."""
+"""Coverage of intervals and errors of verdicts, by integral and by simulation; and why other intervals would not do."""
 
 import sys
 from collections.abc import Callable
@@ -8,18 +8,32 @@ import pytest
 from scipy import stats as scipy_stats
 
 from helpers.repository import ROOT
+from helpers.scores import LOSSES, OTHERS
 from rankwise.analysis import statistics, variance
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import coverage
 
 CLAIMED = [setting for setting in coverage.SETTINGS if setting.claimed]
+NO_DIFFERENCE = [setting for setting in coverage.SETTINGS if "no difference" in setting.name]
 
 
-def integral(quantile: Callable[[np.ndarray], np.ndarray], seeds: int) -> np.ndarray:
-    """Share of intervals of +- quantile(seed share) standard errors that miss, many examples, for every true seed share.
+def at_most_5_percent(count: int) -> float:
+    """The largest rate that `count` draws of a rate of 5 % may show: three standard errors more."""
+    return 0.05 + 3 * np.sqrt(0.05 * 0.95 / count)
+
+
+# By integral --------------------------------------------------------------------------------------
+
+
+def missed(quantile: Callable[[np.ndarray], np.ndarray], seeds: int) -> np.ndarray:
+    """Share of intervals that miss the mean, for many examples and every true share of the seeds.
 
     The variance of the examples is known then, and that of the seeds chi-squared: the mean over 20,000 of its quantiles.
+
+    Args:
+        quantile: Half the width of an interval in standard errors, by the estimated share of the seeds.
+        seeds: How many there are.
     """
     share = np.r_[np.linspace(0, 1, 51), 0.01, 0.95, 0.99][:, None]
     draws = scipy_stats.chi2.ppf((np.arange(20000) + 0.5) / 20000, seeds - 1) / (seeds - 1)
@@ -29,72 +43,68 @@ def integral(quantile: Callable[[np.ndarray], np.ndarray], seeds: int) -> np.nda
 
 @pytest.mark.parametrize("seeds", [2, 3, 4, 5, 6, 10, 50])
 def test_coverage_by_integral(seeds: int) -> None:
-    """What the head of crossed.py says: 95.0 .. 96.2 %, with two seeds 94.8 .. 98.4 %."""
-    found = integral(lambda share: variance.quantile(share, seeds, 0.05), seeds)
-    assert found.min() > (0.016 if seeds == 2 else 0.038)
-    assert found.max() < (0.052 if seeds == 2 else 0.0501)
+    """What variance.py says: 95.0 .. 96.2 %, with two seeds 94.8 .. 98.4 %."""
+    errors = missed(lambda share: variance.quantile(share, seeds, 0.05), seeds)
+    assert errors.min() > (0.016 if seeds == 2 else 0.038)
+    assert errors.max() < (0.052 if seeds == 2 else 0.0501)
 
 
 @pytest.mark.parametrize("error", [0.05 / 3, 0.01, 0.05 / 15, 0.001, 0.0001])
 def test_errors_at_stricter_levels_are_as_stated(error: float) -> None:
     """What Holm needs: p-values that hold in their tail."""
     for seeds in (2, 3, 4, 5, 7, 10, 20):
-        assert (
-            integral(lambda share, seeds=seeds: variance.quantile(share, seeds, error), seeds).max()
-            < 1.06 * error
-        )
+        errors = missed(lambda share, seeds=seeds: variance.quantile(share, seeds, error), seeds)
+        assert errors.max() < 1.06 * error
 
 
 def test_usual_degrees_of_freedom_would_not_do() -> None:
-    """Hillis's with three seeds, and Banerjee's bound: what the head of crossed.py says of them."""
+    """Hillis's with three seeds, and Banerjee's bound: what variance.py says of them."""
 
     def hillis(share: np.ndarray, error: float) -> np.ndarray:
         return scipy_stats.t.isf(error / 2, 2 / np.maximum(share, 1e-9) ** 2)
 
     def banerjee(share: np.ndarray) -> np.ndarray:
-        squares = (score.isf(0.025) ** 2 for score in (scipy_stats.norm, scipy_stats.t(2)))
-        return np.sqrt(
-            sum(square * part for square, part in zip(squares, (1 - share, share), strict=True))
-        )
+        z, t = scipy_stats.norm.isf(0.025), scipy_stats.t(2).isf(0.025)
+        return np.sqrt(z**2 * (1 - share) + t**2 * share)
 
-    assert integral(lambda share: hillis(share, 0.05), 3).max() == pytest.approx(0.078, abs=0.001)
-    assert integral(lambda share: hillis(share, 0.05 / 15), 3).max() > 3 * 0.05 / 15
-    assert integral(banerjee, 3).min() == pytest.approx(0.023, abs=0.001)
+    assert missed(lambda share: hillis(share, 0.05), 3).max() == pytest.approx(0.078, abs=0.001)
+    assert missed(lambda share: hillis(share, 0.05 / 15), 3).max() > 3 * 0.05 / 15
+    assert missed(banerjee, 3).min() == pytest.approx(0.023, abs=0.001)
 
 
-@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.9, 1])
-@pytest.mark.parametrize("seeds", [2, 3, 10])
-def test_p_is_the_level_at_which_the_interval_ends(share: float, seeds: int) -> None:
-    for error in (0.9, 0.05, 1e-6):
-        edge = variance.quantile(share, seeds, error)
-        assert variance.tail([edge, -edge], share, seeds) == pytest.approx(
-            [error / 2, 1 - error / 2]
-        )
+# By simulation ------------------------------------------------------------------------------------
 
 
-def test_p_of_no_example_effect_and_of_no_seed_effect() -> None:
-    assert variance.tail(2.5, 1.0, 4) == pytest.approx(scipy_stats.t.sf(2.5, 3))
-    assert variance.tail(2.5, 0.0, 4) == pytest.approx(scipy_stats.norm.sf(2.5))
-
-
-def within(found: float, count: int) -> bool:
-    """95 % +- 1.5, and the count large enough for that to mean something: 4 standard errors."""
-    assert 4 * np.sqrt(0.95 * 0.05 / count) < 0.015
-    return 0.935 <= found <= 0.965
+def check_coverage(setting: coverage.Setting, shape: tuple[int, int]) -> None:
+    """95 % +- 1.5, and enough tables for that to mean something: 4 standard errors."""
+    assert 4 * np.sqrt(0.95 * 0.05 / coverage.TABLES) < 0.015
+    assert 0.935 <= coverage.coverage(setting, shape)[0] <= 0.965
 
 
 @pytest.mark.parametrize("setting", CLAIMED, ids=lambda setting: setting.name)
 def test_coverage_of_three_seeds(setting: coverage.Setting) -> None:
-    assert within(coverage.coverage(setting, (3, 200))[0], coverage.TABLES)
+    check_coverage(setting, (3, 200))
+
+
+LARGE = [shape for shape in coverage.SIZES if shape[0] > 2 and shape != (3, 200)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "shape", [shape for shape in coverage.SIZES if shape[0] > 2 and shape != (3, 200)], ids=str
-)
+@pytest.mark.parametrize("shape", LARGE, ids=str)
 @pytest.mark.parametrize("setting", CLAIMED, ids=lambda setting: setting.name)
 def test_coverage_wherever_claimed(setting: coverage.Setting, shape: tuple[int, int]) -> None:
-    assert within(coverage.coverage(setting, shape)[0], coverage.TABLES)
+    check_coverage(setting, shape)
+
+
+def test_symmetric_interval_of_an_accuracy_near_1_falls_short() -> None:
+    """Why log-odds, as statistics.py says. A difference to scores of 0 has a symmetric interval."""
+    setting = next(setting for setting in coverage.SETTINGS if "0.97, seeds" in setting.name)
+    a, _, truth = coverage.tables(setting, (10, 200), 2000, seed=0)
+    plain = statistics.difference(a, np.zeros_like(a))
+    assert np.mean((plain.low <= truth) & (truth <= plain.high)) < 0.935
+
+
+# The bootstrap that our intervals are compared with -----------------------------------------------
 
 
 def test_plain_bootstrap_falls_short() -> None:
@@ -105,26 +115,43 @@ def test_plain_bootstrap_falls_short() -> None:
     assert ours > 0.935
 
 
-def test_symmetric_interval_of_an_accuracy_near_1_falls_short() -> None:
-    """Why log-odds: what the head of stats.py says. Here beside scores of 0, a difference, so symmetric."""
-    setting = next(setting for setting in coverage.SETTINGS if "0.97, seeds" in setting.name)
-    a, _, truth = coverage.tables(setting, (10, 200), 2000, seed=0)
-    plain = statistics.difference(a, np.zeros_like(a))
-    assert np.mean((plain.low <= truth) & (truth <= plain.high)) < 0.935
+def test_bootstrap_over_examples_is_scipys() -> None:
+    """One seed: percentiles and standard error within what 20,000 resamples leave open."""
+    drawn = coverage.bootstrap(np.mean, [LOSSES[:1]], 20000, seed=2)
+    known = scipy_stats.bootstrap(
+        (LOSSES[0],), np.mean, n_resamples=20000, rng=3, method="percentile"
+    )
+    interval = tuple(known.confidence_interval)
+    assert drawn.std(ddof=1) == pytest.approx(known.standard_error, rel=0.05)
+    assert np.quantile(drawn, (0.025, 0.975)) == pytest.approx(interval, abs=0.02)
 
 
-@pytest.mark.parametrize(
-    "setting", [s for s in coverage.SETTINGS if "no difference" in s.name], ids=lambda s: s.name
-)
+def test_bootstrap_picks_the_same_seeds_and_examples_in_every_table() -> None:
+    def largest_gap(a: np.ndarray, b: np.ndarray) -> float:
+        return np.abs(a + 1 - b).max()
+
+    gaps = coverage.bootstrap(largest_gap, [LOSSES, LOSSES + 1], 50, seed=0)
+    assert gaps == pytest.approx(np.zeros(50))
+    assert coverage.bootstrap(lambda a: (a.min(), a.max()), [LOSSES], 7, seed=0).shape == (7, 2)
+
+
+@pytest.mark.parametrize("tables", [[], [LOSSES, OTHERS[:2]]])
+def test_tables_of_several_shapes_are_refused(tables: list[np.ndarray]) -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        coverage.bootstrap(np.mean, tables, 9, seed=0)
+
+
+# Errors of verdicts -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setting", NO_DIFFERENCE, ids=lambda setting: setting.name)
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_better_is_said_of_equals_in_at_most_5_percent(
     setting: coverage.Setting, seeds: int
 ) -> None:
-    """4,000 tables of equal methods: at most 5 % and three standard errors of a rate of 5 %."""
     a, b, _ = coverage.tables(setting, (seeds, 200), 4000, seed=11)
-    assert np.mean(statistics.p_value(statistics.difference(a, b)) < 0.05) <= 0.05 + 3 * np.sqrt(
-        0.05 * 0.95 / 4000
-    )
+    is_better = statistics.p_value(statistics.difference(a, b)) < 0.05
+    assert is_better.mean() <= at_most_5_percent(4000)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.1, 0.4])
@@ -134,27 +161,25 @@ def test_better_is_said_in_at_most_5_percent_of_families(spread: float) -> None:
     Holm rejects any where it rejects the smallest, which it takes fifteen times.
     """
     chance = np.random.default_rng(3)
-    methods = [
-        spread * chance.normal(size=(2000, 3, 1)) + chance.normal(size=(2000, 1, 100)) / 2
-        for _ in range(6)
-    ]
+    methods = []
+    for _ in range(6):
+        effects = spread * chance.normal(size=(2000, 3, 1)) + chance.normal(size=(2000, 1, 100)) / 2
+        methods.append(effects)
     methods = [effects + chance.normal(size=(2000, 3, 100)) for effects in methods]
-    p = np.array(
-        [
-            statistics.p_value(statistics.difference(a, b))
-            for i, a in enumerate(methods)
-            for b in methods[:i]
-        ]
-    )
-    assert statistics.holm(p[:, 0]).min() == pytest.approx(min(1, 15 * p[:, 0].min()))
-    assert np.mean(15 * p.min(0) < 0.05) <= 0.05
+    p_values = []
+    for number, a in enumerate(methods):
+        for b in methods[:number]:
+            p_values.append(statistics.p_value(statistics.difference(a, b)))
+    smallest = np.min(p_values, axis=0)
+    first_family = statistics.holm([p[0] for p in p_values])
+    assert first_family.min() == pytest.approx(min(1, 15 * smallest[0]))
+    assert np.mean(15 * smallest < 0.05) <= 0.05
 
 
 def test_tied_is_said_of_unequals_in_at_most_5_percent() -> None:
     """A true difference at the margin."""
     chance = np.random.default_rng(4)
     gaps = 0.1 + chance.normal(size=(4000, 5, 1)) * 0.03 + chance.normal(size=(4000, 1, 100)) * 0.2
-    p = statistics.equivalence(
-        statistics.mean(gaps + chance.normal(size=(4000, 5, 100)) * 0.2), 0.1
-    )
-    assert np.mean(p < 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 4000)
+    estimate = statistics.mean(gaps + chance.normal(size=(4000, 5, 100)) * 0.2)
+    is_tied = statistics.equivalence(estimate, 0.1) < 0.05
+    assert is_tied.mean() <= at_most_5_percent(4000)

@@ -21,6 +21,7 @@ from rankwise.audit.trace import trace
 from rankwise.cli.main import main
 from rankwise.core import provenance, result
 from rankwise.core.config import ConfigError
+from rankwise.core.lock import lock_digest
 from rankwise.report import style
 from rankwise.study import claims, jobs, outputs
 from rankwise.study.plan import Plan
@@ -132,7 +133,7 @@ def test_a_figure_is_its_runs_with_their_sources_environment_and_commands(
     own = provenance.code_digest(ROOT / "src/rankwise/methods/lora.py")
     assert code["src/rankwise/methods/lora.py"] == own
     assert all((ROOT / file).is_file() for file in code)
-    assert run["environment"]["lock_digest"] == provenance.lock_digest(ROOT / "envs/cpu.lock")
+    assert run["environment"]["lock_digest"] == lock_digest(ROOT / "envs/cpu.lock")
     assert (
         run["command"]
         == f".venv/bin/python workflow_scripts/memory.py --request @{run['result']} --output again/memory.json"

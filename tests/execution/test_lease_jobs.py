@@ -17,6 +17,7 @@ from helpers.simulated_gpus import simulate
 from rankwise.analysis import tidy
 from rankwise.analysis.costs import costs
 from rankwise.core import provenance
+from rankwise.core.lock import lock_digest
 
 NO_CODE = json.dumps({"code": {}})
 
@@ -141,7 +142,7 @@ def test_out_of_memory_on_a_share_is_a_result_only_after_a_run_alone(tmp_path: P
     lock = ROOT / "envs/cpu.lock"
     request = {
         "code": provenance.code_digests(script),
-        "environment": {"lock": "envs/cpu.lock", "digest": provenance.lock_digest(lock)},
+        "environment": {"lock": "envs/cpu.lock", "digest": lock_digest(lock)},
     }
     script.unlink()
     share = ("--gpu", "0", "--gpu-memory-gib", "2")

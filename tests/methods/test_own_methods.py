@@ -133,7 +133,7 @@ def test_a_request_has_the_options_and_the_digests_of_both_files(project: Path) 
 def test_a_job_that_imports_bitsandbytes_in_an_own_file_is_seen(project: Path) -> None:
     def asks(module: str) -> bool:
         request = json.dumps({"code": {module: "digest"}})
-        return worker_client.asks_for_bits(["script.py", "--request", request])
+        return worker_client.uses_bitsandbytes(["script.py", "--request", request])
 
     assert not asks("rankwise.methods.norms_only")
     file = project / "methods/norms_only.py"

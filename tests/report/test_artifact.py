@@ -12,6 +12,7 @@ import yaml
 from helpers.repository import ROOT, edit, run_snakemake
 from rankwise.analysis.tidy import StaleResult
 from rankwise.core import provenance, result
+from rankwise.core.lock import lock_digest
 from rankwise.report.artifact import page
 from rankwise.report.records import UNKNOWN, Records
 from rankwise.study import outputs, text_outputs
@@ -95,7 +96,7 @@ def test_counts_failures_seeds_and_hours_are_those_of_the_results(plan: Plan, ro
 
 def test_environments_and_their_differences_are_shown(plan: Plan, root: Path) -> None:
     text = written(plan, root)
-    lock = provenance.lock_digest(ROOT / "envs/cpu.lock")
+    lock = lock_digest(ROOT / "envs/cpu.lock")
     places = re.findall(rf"^\| envs/cpu.lock \({lock}\) \|.*\|$", text, flags=re.MULTILINE)
     assert [place.split(" | ")[4] for place in places] == ["nothing", "torch 2.9, locked 2.13.0"]
     assert row(text, "installed as pinned")[0] == "partly"

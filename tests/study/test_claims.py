@@ -38,7 +38,7 @@ def decisive() -> dict[str, dict]:
     return {name: claim for name, claim in REGISTRY.items() if claim["command"]}
 
 
-# The registry -------------------------------------------------------------------------------------------------------------
+# The registry -------------------------------------------------------------------------------------
 
 
 def test_enough_are_registered_and_old_names_stay() -> None:
@@ -131,7 +131,7 @@ def test_a_request_fits_into_one_argument_of_a_command() -> None:
     assert order == list(REGISTRY)
 
 
-# Real results -------------------------------------------------------------------------------------------------------------
+# Real results -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +264,7 @@ def wrong(family: dict) -> None:
         )
 
 
-# The figure ---------------------------------------------------------------------------------------------------------------
+# The figure ---------------------------------------------------------------------------------------
 
 
 def test_the_figure_has_a_strip_a_quantity_and_every_verdict_in_its_title(measured) -> None:
@@ -298,7 +298,7 @@ def test_the_figure_of_nothing_decided() -> None:
     assert "no claim is decided yet" in [text.get_text() for text in figure.axes[0].texts]
 
 
-# All of it ----------------------------------------------------------------------------------------------------------------
+# All of it ----------------------------------------------------------------------------------------
 
 STUDY = """
 name: small

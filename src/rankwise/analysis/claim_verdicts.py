@@ -1,10 +1,18 @@
-"""Published numbers, ours, and a verdict that is computed from the tables.
+"""Published numbers beside ours, with a verdict that is computed from the tables.
 
-reproduced: ours differs from the published number by the tolerance at most, or the published number lies in our 95 % interval,
-widened by the tolerance. Else not reproduced; not comparable, and why; not yet run, and what is missing; or what befell our
-run.
-A claim on runs is decided by their mean over seeds; its interval is that of `estimates`, where the study has it.
-A corrected reading is judged beside the published one, which keeps its verdict.
+The verdicts:
+
+    reproduced       ours differs from the published number by the tolerance at most, or the
+    published number lies in our 95 %
+                     interval, widened by the tolerance
+    not reproduced   neither
+    not comparable   with the reason
+    not yet run      with what is missing
+    a run's status   such as "diverged", where every one of our runs failed
+
+A claim on runs is decided by their mean over random seeds; its interval is that of the table of
+estimates, where the study has it. A corrected reading of a claim is judged beside the published
+one, which keeps its own verdict.
 """
 
 import math
@@ -14,25 +22,30 @@ from typing import NamedTuple
 import pandas as pd
 
 from rankwise.analysis import tables
+from rankwise.core.keys import CURVE
 from rankwise.study.claims import expand
 
-CELL = ("model", "dataset", "method", "rank")
-KEPT = ("system", "title", "definition")
-NEAR = {
-    "updates": 0.05,
-    "samples": 0.05,
-    "tokens": 0.05,
-}  # settings that a held-out slice of train may change by this share
+HELD, FAILED, MISSING = "reproduced", "not reproduced", "not yet run"
+NOT_COMPARABLE = "not comparable"
+# Settings that may differ from the claim's by this share. A study that selects on a held-out slice
+# of train has fewer rows to train on than the publication had.
+NEAR = {"updates": 0.05, "samples": 0.05, "tokens": 0.05}
+# How a claim compares our number a with another one of ours, b.
 COMPARE = {
     "ratio": lambda a, b: a / b,
     "saving": lambda a, b: 1 - a / b,
     "difference": lambda a, b: a - b,
 }
-HELD, FAILED, MISSING = "reproduced", "not reproduced", "not yet run"
+ROUNDING_ULPS = 4  # differences of so many units in the last place are rounding
+
+Frames = dict[str, pd.DataFrame]  # tables by name
 
 
 class Ours(NamedTuple):
-    """Our number with its interval, in the claim's unit; nan where there is none, and then what its cell came to."""
+    """Our number with its interval, in the claim's unit; nan where there is none.
+
+    `status` then says why: a verdict, or what became of our runs.
+    """
 
     value: float = math.nan
     low: float = math.nan
@@ -40,203 +53,256 @@ class Ours(NamedTuple):
     status: str = "ok"
     reason: str = ""
 
+    def per(self, divisor: float) -> "Ours":
+        """The number in another unit."""
+        return self._replace(
+            value=self.value / divisor, low=self.low / divisor, high=self.high / divisor
+        )
+
+
+class Question(NamedTuple):
+    """Which number of ours a claim asks for."""
+
+    name: str  # of the claim, for messages
+    entry: dict  # of the registry
+    cell: dict  # model, dataset, method, rank
+    columns: list[str]  # whose sum is the number
+
 
 def claims(request: dict, output: Path) -> None:
-    """Write the verdict on every claim, from those of the tables in the folder beside the output that the study has."""
-    frames = {
-        name: tables.read(output.parent / "tables" / f"{name}.csv") for name in request["tables"]
-    }
+    """Write the table of verdicts.
+
+    Args:
+        request: `families` of the registry as pairs of a name and an entry; `tables` names those
+            that the study has, which lie in the folder `tables` beside the output.
+        output: Path of the table.
+    """
+    folder = output.parent / "tables"
+    frames = {name: tables.read(folder / f"{name}.csv") for name in request["tables"]}
     tables.write(judge(expand(dict(request["families"])), frames), output.with_suffix(""))
 
 
-def judge(entries: dict[str, dict], frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row a claim of `rankwise.study.claims.expand`, from tables by name.
+def judge(entries: dict[str, dict], frames: Frames) -> pd.DataFrame:
+    """One row for each claim.
+
+    Args:
+        entries: Claims by name, from `rankwise.study.claims.expand`.
+        frames: Tables by name.
 
     Raises:
-        ValueError: several rows of a table that are no seeds of one another would decide a claim.
+        ValueError: Several rows of a table would decide a claim, and they are not one for each
+            random seed.
     """
-    return pd.DataFrame([_row(name, entry, frames) for name, entry in entries.items()]).astype(
-        {"rank": "Int64"}
-    )
-
-
-def _row(name: str, entry: dict, frames: dict[str, pd.DataFrame]) -> dict:
-    ours = (
-        _ours(name, entry, entry.get("cell", {}), frames)
-        if "table" in entry
-        else Ours(status=MISSING)
-    )
-    verdict, reason = _verdict(name, entry, ours, frames)
-    cell = {key: entry.get("cell", {}).get(key) for key in CELL}
-    numbers = {"published": entry["published"], "corrected": _corrected(entry), "ours": ours.value}
-    interval = {
-        "low": ours.low,
-        "high": ours.high,
-        "tolerance": entry["tolerance"],
-        "unit": entry["unit"],
-    }
-    closing = {key: entry[key] for key in ("needs", "command", "source", "note")}
-    column = " + ".join(entry.get("column", []))
-    head = {"claim": name, **{key: entry[key] for key in KEPT}, **cell, "column": column}
-    return {**head, **numbers, **interval, "verdict": verdict, "reason": reason, **closing}
-
-
-def _corrected(entry: dict) -> float | None:
-    return entry.get("corrected", entry["published"] if "corrected_cell" in entry else None)
+    rows = [_row(name, entry, frames) for name, entry in entries.items()]
+    return pd.DataFrame(rows).astype({"rank": "Int64"})
 
 
 def holds_as_corrected(frame: pd.DataFrame) -> pd.Series:
     """Which claims of a table that `judge` made are reproduced in their corrected reading."""
-    return frame["corrected"].notna() & frame["reason"].fillna("").str.endswith(f": {HELD}")
+    is_corrected = frame["corrected"].notna()
+    return is_corrected & frame["reason"].fillna("").str.endswith(f": {HELD}")
 
 
-# Verdicts -----------------------------------------------------------------------------------------------------------------
+def _row(name: str, entry: dict, frames: Frames) -> dict:
+    cell = entry.get("cell", {})
+    columns = entry.get("column", [])
+    ours = Ours(status=MISSING)
+    if "table" in entry:
+        ours = _ours(Question(name, entry, cell, columns), frames)
+    verdict, reason = _verdict(name, entry, ours, frames)
+    return {
+        "claim": name,
+        "system": entry["system"],
+        "title": entry["title"],
+        "definition": entry["definition"],
+        **{key: cell.get(key) for key in CURVE},
+        "column": " + ".join(columns),
+        "published": entry["published"],
+        "corrected": _corrected(entry),
+        "ours": ours.value,
+        "low": ours.low,
+        "high": ours.high,
+        "tolerance": entry["tolerance"],
+        "unit": entry["unit"],
+        "verdict": verdict,
+        "reason": reason,
+        "needs": entry["needs"],
+        "command": entry["command"],
+        "source": entry["source"],
+        "note": entry["note"],
+    }
 
 
-def _verdict(
-    name: str, entry: dict, ours: Ours, frames: dict[str, pd.DataFrame]
-) -> tuple[str, str]:
-    reading = f"corrected reading: {entry['reading']}" if "reading" in entry else ""
+def _corrected(entry: dict) -> float | None:
+    """The number that a claim's corrected reading asks for.
+
+    It is another number for the same cell, or the published one for another cell.
+    """
+    if "corrected" in entry:
+        return entry["corrected"]
+    return entry["published"] if "corrected_cell" in entry else None
+
+
+# Verdicts -----------------------------------------------------------------------------------------
+
+
+def _verdict(name: str, entry: dict, ours: Ours, frames: Frames) -> tuple[str, str]:
+    """The verdict on a claim and its reason."""
     if "not_comparable" in entry:
-        return "not comparable", _sentence(entry["not_comparable"], reading)
+        reading = f"corrected reading: {entry['reading']}" if "reading" in entry else ""
+        return NOT_COMPARABLE, _joined(entry["not_comparable"], reading)
     if "lacks" in entry:
         return MISSING, f"lacks {entry['lacks']}"
     if ours.status != "ok":
         return ours.status, ours.reason
-    verdict, reason = _compare(entry["published"], ours, entry)
-    if reading:
-        cell = {**entry["cell"], **entry.get("corrected_cell", {})}
-        other = _ours(name, entry, cell, frames)
-        again, off = (
-            _compare(_corrected(entry), other, entry)
-            if other.status == "ok"
-            else (other.status, other.reason)
-        )
-        reading = f"{reading}; {_text(_corrected(entry))}: {again if again == HELD else _sentence(again, off)}"
-    return verdict, _sentence(reason, ours.reason, reading)
+    verdict, reason = _compare(entry["published"], ours, entry["tolerance"])
+    reading = _corrected_reading(name, entry, frames) if "reading" in entry else ""
+    return verdict, _joined(reason, ours.reason, reading)
 
 
-def _compare(published: float, ours: Ours, entry: dict) -> tuple[str, str]:
+def _corrected_reading(name: str, entry: dict, frames: Frames) -> str:
+    """What a claim means when it is read as it should have been written, and whether that holds."""
+    cell = {**entry["cell"], **entry.get("corrected_cell", {})}
+    ours = _ours(Question(name, entry, cell, entry["column"]), frames)
+    verdict, reason = ours.status, ours.reason
+    if ours.status == "ok":
+        verdict, reason = _compare(_corrected(entry), ours, entry["tolerance"])
+    # `holds_as_corrected` recognises a reading that holds by its end, so nothing may follow HELD.
+    outcome = HELD if verdict == HELD else _joined(verdict, reason)
+    return f"corrected reading: {entry['reading']}; {_number(_corrected(entry))}: {outcome}"
+
+
+def _compare(published: float, ours: Ours, tolerance: float) -> tuple[str, str]:
     """The verdict on one number, and how far ours is from it."""
-    rounding = 4 * math.ulp(published)
-    slack = entry["tolerance"] + rounding
+    rounding = ROUNDING_ULPS * math.ulp(published)
+    slack = tolerance + rounding
     difference = ours.value - published
-    off = f"off by {_text(difference)}{_share(difference, published)}"
+    off = f"off by {_number(difference)}{_percent(difference, published)}"
+    if abs(difference) <= rounding:
+        return HELD, ""
     if abs(difference) <= slack:
-        return HELD, "" if abs(difference) <= rounding else f"{off}, within tolerance"
+        return HELD, f"{off}, within tolerance"
     if ours.low - slack <= published <= ours.high + slack:
         return HELD, f"{off}, within our interval"
     return FAILED, off
 
 
-def _share(difference: float, of: float) -> str:
-    percent = 100 * difference / abs(of) if of else math.nan
-    return (
-        f" ({percent:+,.{0 if abs(percent) >= 100 else 2}{'f' if abs(percent) >= 100 else 'g'}} %)"
-        if of
-        else ""
-    )
+def _percent(difference: float, published: float) -> str:
+    """A difference as a share of the published number: ` (+1.2 %)`; nothing for a share of 0."""
+    if not published:
+        return ""
+    percent = 100 * difference / abs(published)
+    shown = f"{percent:+,.0f}" if abs(percent) >= 100 else f"{percent:+,.2g}"
+    return f" ({shown} %)"
 
 
-def _text(value: float) -> str:
+def _number(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
 
 
-def _sentence(*parts: str) -> str:
-    return "; ".join(filter(None, parts))
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
 
 
-# Ours ---------------------------------------------------------------------------------------------------------------------
+# Ours ---------------------------------------------------------------------------------------------
 
 
-def _ours(name: str, entry: dict, cell: dict, frames: dict[str, pd.DataFrame]) -> Ours:
-    """Our number in the claim's unit, compared with what it is to be compared with first."""
-    ours = _found(name, entry, cell, entry["column"], frames)
+def _ours(question: Question, frames: Frames) -> Ours:
+    """Our number in the claim's unit, compared first with another one if the claim says so."""
+    entry = question.entry
+    ours = _looked_up(question, frames)
     if "against" in entry and ours.status == "ok":
-        other, column = {**cell, **entry["against"].get("cell", {})}, entry["against"].get("column")
-        base = _found(name, entry, other, [column] if column else entry["column"], frames)
+        base = _looked_up(_against(question), frames)
         if base.status != "ok":
             return base
-        ours = Ours(
-            COMPARE[entry["compare"]](ours.value, base.value),
-            reason=_sentence(ours.reason, base.reason),
-        )
-    return ours._replace(
-        value=ours.value / entry["per"], low=ours.low / entry["per"], high=ours.high / entry["per"]
-    )
+        compared = COMPARE[entry["compare"]](ours.value, base.value)
+        # The two numbers' intervals do not give one of their ratio or difference.
+        ours = Ours(compared, reason=_joined(ours.reason, base.reason))
+    return ours.per(entry["per"])
 
 
-def _found(
-    name: str, entry: dict, cell: dict, columns: list[str], frames: dict[str, pd.DataFrame]
-) -> Ours:
-    """The mean of a cell's rows over seeds, in the column's unit; a table, row or number that is not there was not run."""
-    frame = frames.get(entry["table"])
-    if frame is None or not {*columns} <= {*frame}:
+def _against(question: Question) -> Question:
+    """The number of ours that a claim compares the first one with."""
+    against = question.entry["against"]
+    columns = [against["column"]] if "column" in against else question.columns
+    return question._replace(cell={**question.cell, **against.get("cell", {})}, columns=columns)
+
+
+def _looked_up(question: Question, frames: Frames) -> Ours:
+    """The mean of a cell's rows over random seeds, in the column's unit.
+
+    A number that is nowhere, because its table, row or column is missing, was not run.
+    """
+    frame = frames.get(question.entry["table"])
+    if frame is None or not set(question.columns) <= set(frame):
         return Ours(status=MISSING)
-    here = _of(frame, cell)
-    rows, why = _with_settings(here, entry["settings"])
-    if why or rows.empty:
-        return Ours(status=MISSING, reason=why)
-    if "device" in rows and len(devices := sorted(rows["device"].dropna().unique())) > 1:
-        return Ours(
-            status="not comparable", reason=f"our runs are of several devices: {', '.join(devices)}"
-        )
+    rows, reason = _with_settings(_of_cell(frame, question.cell), question.entry["settings"])
+    if reason or rows.empty:
+        return Ours(status=MISSING, reason=reason)
+    devices = sorted(rows["device"].dropna().unique()) if "device" in rows else []
+    if len(devices) > 1:
+        reason = f"our runs are of several devices: {', '.join(devices)}"
+        return Ours(status=NOT_COMPARABLE, reason=reason)
     status = rows["status"] if "status" in rows else pd.Series("ok", rows.index)
-    sound = rows[status == "ok"].dropna(subset=columns)
     failed = status[status != "ok"].str.replace("_", " ")
-    if sound.empty:
+    usable = rows[status == "ok"].dropna(subset=question.columns)
+    if usable.empty:
         return Ours(status=failed.iloc[0] if len(failed) else MISSING)
-    _check_one(name, sound)
-    lost = (
-        f"{len(failed)} of {len(rows)} seeds: {', '.join(failed.unique())}" if len(failed) else ""
-    )
-    ours = Ours(sound[columns].sum(axis="columns").mean(), reason=lost)
-    return (
-        _with_interval(ours, cell, columns, len(sound), frames.get("estimates"))
-        if "seed" in sound
-        else ours
-    )
+    _check_one_row_a_seed(question.name, usable)
+    reason = ""
+    if len(failed):
+        reason = f"{len(failed)} of {len(rows)} seeds: {', '.join(failed.unique())}"
+    ours = Ours(usable[question.columns].sum(axis="columns").mean(), reason=reason)
+    if "seed" in usable:
+        return _with_interval(ours, question, len(usable), frames.get("estimates"))
+    return ours
 
 
-def _of(frame: pd.DataFrame, cell: dict) -> pd.DataFrame:
-    return frame[(frame[list(CELL)] == [cell[key] for key in CELL]).all(axis="columns")]
+def _of_cell(frame: pd.DataFrame, cell: dict) -> pd.DataFrame:
+    wanted = [cell[key] for key in CURVE]
+    return frame[(frame[CURVE] == wanted).all(axis="columns")]
 
 
 def _with_settings(rows: pd.DataFrame, settings: dict) -> tuple[pd.DataFrame, str]:
-    """Rows that have the settings; where all that is there has others, which."""
-    for column, value in settings.items():
-        has = rows[column] if column in rows else pd.Series(math.nan, rows.index)
-        same = (has - value).abs() <= NEAR[column] * value if column in NEAR else has == value
-        if len(rows) and not same.any():
-            got = ", ".join(sorted({_plain(one) for one in has}))
-            return rows[
-                same
-            ], f"ours has {column} {got}, the claim {'about ' * (column in NEAR)}{_plain(value)}"
-        rows = rows[same]
+    """The rows that have a claim's settings, or a sentence where no row has one of them."""
+    for column, wanted in settings.items():
+        values = rows[column] if column in rows else pd.Series(math.nan, rows.index)
+        if column in NEAR:
+            is_same = (values - wanted).abs() <= NEAR[column] * wanted
+        else:
+            is_same = values == wanted
+        if len(rows) and not is_same.any():
+            got = ", ".join(sorted({_setting(value) for value in values}))
+            about = "about " if column in NEAR else ""
+            reason = f"ours has {column} {got}, the claim {about}{_setting(wanted)}"
+            return rows[is_same], reason
+        rows = rows[is_same]
     return rows, ""
 
 
-def _plain(value: float | str) -> str:
+def _setting(value: float | str) -> str:
     return f"{value:.10g}" if isinstance(value, int | float) else str(value)
 
 
-def _check_one(name: str, rows: pd.DataFrame) -> None:
+def _check_one_row_a_seed(name: str, rows: pd.DataFrame) -> None:
     if len(rows) > 1 and ("seed" not in rows or rows["seed"].duplicated().any()):
         raise ValueError(
-            f"config/claims.yaml: {name}.settings: got {len(rows)} rows, allowed: what leaves one row a seed"
+            f"config/claims.yaml: {name}.settings: got {len(rows)} rows, "
+            "allowed: settings that leave one row a seed"
         )
 
 
 def _with_interval(
-    ours: Ours, cell: dict, columns: list[str], seeds: int, estimates: pd.DataFrame | None
+    ours: Ours, question: Question, seeds: int, estimates: pd.DataFrame | None
 ) -> Ours:
-    """`ours` with the 95 % interval of `estimates`, if that has it and is of as many seeds."""
+    """Add the 95 % interval of the table of estimates, if it is of as many seeds."""
     note = "one seed: no interval" if seeds == 1 else f"mean of {seeds} seeds"
-    if estimates is not None and len(columns) == 1 and seeds > 1:
-        here = _of(estimates, cell)
-        here = here[(here["metric"] == columns[0]) & (here["seeds"] == seeds)].dropna(
-            subset=["low", "high"]
-        )
-        if len(here):
-            ours = ours._replace(low=here["low"].iloc[0], high=here["high"].iloc[0])
-    return ours._replace(reason=_sentence(note, ours.reason))
+    ours = ours._replace(reason=_joined(note, ours.reason))
+    if estimates is None or len(question.columns) > 1 or seeds == 1:
+        return ours
+    rows = _of_cell(estimates, question.cell)
+    is_same_number = (rows["metric"] == question.columns[0]) & (rows["seeds"] == seeds)
+    rows = rows[is_same_number].dropna(subset=["low", "high"])
+    if len(rows):
+        ours = ours._replace(low=rows["low"].iloc[0], high=rows["high"].iloc[0])
+    return ours

@@ -1,20 +1,25 @@
-"""Estimates with intervals, and every pair of curves compared: what is better, what is tied, what is undecided.
+"""Estimates with intervals, and every pair of curves compared: better, tied or undecided.
 
-Families: the pairs of one model, dataset and metric. Holm adjusts the p-values of their differences, and apart from these the
-ones of their equivalence, so that neither a false "better" nor a false "tied" stands in a family more than once in twenty.
-A pair whose interval lies inside the margin is tied even where it leaves 0 out: a difference too small to matter, shown beside.
-`p_models` is about the trained models alone, on other examples, and decides nothing: with one seed it is all there is to test.
+A family is all pairs of one model, dataset and metric. Holm adjusts the p-values of the differences
+within a family, and separately those of equivalence, so that at most one family in twenty holds a
+false "better", and at most one a false "tied".
+
+A pair whose interval lies inside the margin is tied even where the interval leaves 0 out: the
+difference is real, but too small to matter, and is shown beside the verdict.
+
+The column `p_models` is about the trained models alone, on other examples, and decides nothing.
+With one seed nothing else can be tested.
 """
 
 import itertools
-from math import isinf, log, nan
+from math import isinf, isnan, log, nan
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rankwise.analysis import statistics, tables
+from rankwise.analysis import model_tests, statistics, tables
 from rankwise.analysis.scores import ONE_SEED, Curve, Group, groups, mixed
 
 ALPHA = 0.05
@@ -22,56 +27,60 @@ TEST = "t, paired by seed and example"
 DRAWS = 1999  # exchanges of a permutation test
 TOO_FEW = "examples too few for the margin, whatever the seeds"
 ESTIMATE = [
-    "model",
-    "dataset",
-    "metric",
-    "method",
-    "rank",
-    "seeds",
-    "examples",
-    "estimate",
-    "low",
-    "high",
+    "model", "dataset", "metric", "method", "rank", "seeds", "examples", "estimate", "low", "high",
     "note",
-]
+]  # fmt: skip
 COMPARISON = [
-    "model", "dataset", "metric", "method_a", "rank_a", "method_b", "rank_b", "seeds", "examples", "difference", "low", "high",
-    "p_value", "p_holm", "p_equivalence", "p_equivalence_holm", "margin", "verdict", "seeds_needed", "test", "p_models",
-    "test_models", "note",
+    "model", "dataset", "metric", "method_a", "rank_a", "method_b", "rank_b", "seeds", "examples",
+    "difference", "low", "high", "p_value", "p_holm", "p_equivalence", "p_equivalence_holm",
+    "margin", "verdict", "seeds_needed", "test", "p_models", "test_models", "note",
 ]  # fmt: skip
 
 
 def evidence(request: dict, output: Path) -> None:
-    """Write estimates and comparisons beside each other, from the tables of runs and examples there."""
+    """Write the tables of estimates and comparisons, from those of runs and examples.
+
+    Args:
+        request: `equivalence` holds the margins, as in `comparisons`.
+        output: Path of one of the two tables.
+    """
     runs = tables.read(output.with_name("runs.csv"))
     found = groups(runs, pd.read_parquet(output.with_name("examples.parquet")))
     warnings = [f"Warning: {text}." for text in mixed(runs).values()]
     tables.write(estimates(found), output.with_name("estimates"), warnings)
-    tables.write(
-        comparisons(found, request["equivalence"]), output.with_name("comparisons"), warnings
-    )
+    compared = comparisons(found, request["equivalence"])
+    tables.write(compared, output.with_name("comparisons"), warnings)
+
+
+# Estimates ----------------------------------------------------------------------------------------
 
 
 def estimates(found: list[Group]) -> pd.DataFrame:
-    """One row a curve: its metric over seeds and examples, with a 95 % interval.
+    """One row for each curve: its metric over seeds and examples, with a 95 % interval.
 
-    Perplexity is exp of the mean loss, over seeds too, and so are the ends of its interval.
+    Perplexity is exp of the mean loss over seeds and examples, and so are the ends of its interval.
     """
-    rows = [
-        {
-            **_head(group),
-            "method": curve.method,
-            "rank": curve.rank,
-            "seeds": len(curve.seeds),
-            **_estimate(curve, group),
-        }
-        for group in found
-        for curve in group.curves
-    ]
+    rows = [_estimate(curve, group) for group in found for curve in group.curves]
     return pd.DataFrame(rows, columns=ESTIMATE)
 
 
-def _head(group: Group) -> dict:
+def _estimate(curve: Curve, group: Group) -> dict:
+    value, low, high = nan, nan, nan
+    if curve.seeds:
+        value, low, high = map(group.metric.shown, statistics.mean(curve.scores)[:3])
+    return {
+        **_group_columns(group),
+        "method": curve.method,
+        "rank": curve.rank,
+        "seeds": len(curve.seeds),
+        "estimate": value,
+        "low": low,
+        "high": high,
+        "note": curve.note or None,
+    }
+
+
+def _group_columns(group: Group) -> dict:
     return {
         "model": group.model,
         "dataset": group.dataset,
@@ -80,101 +89,105 @@ def _head(group: Group) -> dict:
     }
 
 
-def _estimate(curve: Curve, group: Group) -> dict:
-    note = {"note": curve.note or None}
-    if not curve.seeds:
-        return {"estimate": nan, "low": nan, "high": nan, **note}
-    ends = statistics.mean(curve.scores)[:3]
-    return {
-        **dict(zip(("estimate", "low", "high"), map(group.metric.shown, ends), strict=True)),
-        **note,
-    }
+# Comparisons --------------------------------------------------------------------------------------
 
 
 def comparisons(found: list[Group], margins: dict[str, float]) -> pd.DataFrame:
-    """One row a pair of curves: a less b, with the sign that makes a better a positive; of perplexities, of their logarithms.
+    """One row for each pair of curves of a model and dataset: a minus b, over shared seeds.
 
-    `margins`: accuracy_fraction, in fractions; perplexity_ratio, of two perplexities. Over the seeds that both curves have.
+    A difference is positive where a is better. That of two perplexities is the difference of their
+    logarithms.
+
+    Args:
+        found: Curves with their scores.
+        margins: The smallest differences that matter: `accuracy_fraction`, in fractions, and
+            `perplexity_ratio`, the ratio of two perplexities.
     """
-    parts = [_family(group, margins) for group in found]
-    frame = (
-        pd.concat([part for part in parts if len(part)])
-        if any(map(len, parts))
-        else pd.DataFrame(columns=COMPARISON)
-    )
+    families = [_family(group, margins) for group in found]
+    families = [family for family in families if len(family)]
+    frame = pd.concat(families) if families else pd.DataFrame(columns=COMPARISON)
     return frame[COMPARISON].astype({"seeds_needed": "Int64"}).reset_index(drop=True)
 
 
 def margin_of(metric: str, margins: dict[str, float]) -> float:
-    """The margin in the unit of a difference."""
-    return (
-        margins["accuracy_fraction"]
-        if metric == "accuracy_fraction"
-        else log(margins["perplexity_ratio"])
-    )
+    """The margin of a metric, in the unit of a difference."""
+    if metric == "accuracy_fraction":
+        return margins["accuracy_fraction"]
+    return log(margins["perplexity_ratio"])  # differences of perplexities are those of logarithms
 
 
 def _family(group: Group, margins: dict[str, float]) -> pd.DataFrame:
+    """All pairs of a group, with adjusted p-values and verdicts."""
     margin = margin_of(group.metric.name, margins)
-    rows = [
-        {**_head(group), **_pair(a, b, group, margin)}
-        for a, b in itertools.combinations(group.curves, 2)
-    ]
+    pairs = itertools.combinations(group.curves, 2)
+    rows = [{**_group_columns(group), **_pair(a, b, group, margin)} for a, b in pairs]
     frame = pd.DataFrame(rows, columns=COMPARISON)
-    for p, adjusted in (("p_value", "p_holm"), ("p_equivalence", "p_equivalence_holm")):
-        frame[adjusted] = statistics.holm(frame[p].astype(float))
-    verdicts = [
-        _verdict(*row)
-        for row in zip(
-            frame["difference"], frame["p_holm"], frame["p_equivalence_holm"], strict=True
-        )
-    ]
-    return frame.assign(verdict=verdicts)
+    frame["p_holm"] = statistics.holm(frame["p_value"].astype(float))
+    frame["p_equivalence_holm"] = statistics.holm(frame["p_equivalence"].astype(float))
+    deciding = zip(frame["difference"], frame["p_holm"], frame["p_equivalence_holm"], strict=True)
+    return frame.assign(verdict=[_verdict(*numbers) for numbers in deciding])
 
 
 def _pair(a: Curve, b: Curve, group: Group, margin: float) -> dict:
+    """The columns of one pair that do not depend on the rest of its family."""
     seeds = [seed for seed in a.seeds if seed in b.seeds]
-    head = {
+    row = {
         "method_a": a.method,
         "rank_a": a.rank,
         "method_b": b.method,
         "rank_b": b.rank,
         "seeds": len(seeds),
+        "margin": margin,
     }
-    notes = [
-        f"{one.name}: {note}"
-        for one in (a, b)
-        for note in one.note.split("; ")
-        if note and note != ONE_SEED
-    ]
+    notes = [*_failed_runs(a), *_failed_runs(b)]
     if not seeds:
-        notes += ["no seed in common"] if a.seeds and b.seeds else []
-        return {**head, "margin": margin, "test": "none", "note": "; ".join(notes)}
-    one, other = (curve.scores[np.searchsorted(curve.seeds, seeds)] for curve in (a, b))
-    gap = statistics.difference(group.metric.sign * one, group.metric.sign * other)
+        if a.seeds and b.seeds:
+            notes.append("no seed in common")
+        return {**row, "test": "none", "note": "; ".join(notes)}
+    # A curve's seeds are sorted, and so are its scores: searchsorted finds the shared rows.
+    scores_a = a.scores[np.searchsorted(a.seeds, seeds)]
+    scores_b = b.scores[np.searchsorted(b.seeds, seeds)]
+    sign = group.metric.sign
+    gap = statistics.difference(sign * scores_a, sign * scores_b)
     needed = statistics.seeds_needed(gap, len(seeds), margin)
-    notes += [ONE_SEED] * (len(seeds) == 1) + [TOO_FEW] * isinf(needed)
+    if len(seeds) == 1:
+        notes.append(ONE_SEED)
+    if isinf(needed):
+        notes.append(TOO_FEW)
     return {
-        **head,
-        **dict(zip(("difference", "low", "high"), map(float, gap[:3]), strict=True)),
+        **row,
+        "difference": float(gap.value),
+        "low": float(gap.low),
+        "high": float(gap.high),
         "p_value": float(statistics.p_value(gap)),
         "p_equivalence": float(statistics.equivalence(gap, margin)),
-        "margin": margin,
-        "seeds_needed": None if isinf(needed) or np.isnan(needed) else int(needed),
+        "seeds_needed": None if isinf(needed) or isnan(needed) else int(needed),
         "test": TEST if len(seeds) > 1 else "one seed",
-        **_of_models(one, other),
+        **_test_of_models(scores_a, scores_b),
         "note": "; ".join(notes) or None,
     }
 
 
-def _of_models(one: NDArray, other: NDArray) -> dict:
-    """Whether these models, (S, E) scores each, would differ on examples not seen; of other seeds it tells nothing."""
-    if len(one) == 1 and np.isin([one, other], (0, 1)).all():
-        return {"p_models": statistics.mcnemar(one[0], other[0]), "test_models": "McNemar, exact"}
-    return {
-        "p_models": statistics.permutation(one, other, DRAWS, seed=0),
-        "test_models": "permutation, within examples",
-    }
+def _failed_runs(curve: Curve) -> list[str]:
+    """A curve's notes on failed runs, with its name.
+
+    That it has one seed is left out: a pair says that of the seeds that both curves have.
+    """
+    notes = [note for note in curve.note.split("; ") if note and note != ONE_SEED]
+    return [f"{curve.name}: {note}" for note in notes]
+
+
+def _test_of_models(
+    scores_a: NDArray,  # (S, E)
+    scores_b: NDArray,  # (S, E)
+) -> dict:
+    """Whether these trained models would differ on examples that were not seen."""
+    is_accuracy = np.isin([scores_a, scores_b], (0, 1)).all()
+    if len(scores_a) == 1 and is_accuracy:
+        p = model_tests.mcnemar(scores_a[0], scores_b[0])
+        return {"p_models": p, "test_models": "McNemar, exact"}
+    p = model_tests.permutation(scores_a, scores_b, DRAWS, seed=0)
+    return {"p_models": p, "test_models": "permutation, within examples"}
 
 
 def _verdict(difference: float, p: float, p_equivalence: float) -> str:

@@ -1,4 +1,4 @@
-"""From a study's results to one tidy table."""
+"""Turn a study's results into one tidy table."""
 
 from pathlib import Path
 
@@ -8,13 +8,20 @@ from rankwise.study.plan import Plan
 
 
 def gather(request: dict, output: Path) -> None:
-    """Write the table called `request["table"]`; that of examples, which is long, as Parquet only.
+    """Write one table of a study. The table of examples, which is long, is Parquet only.
+
+    Args:
+        request: `study`, the study's configuration; `measurement`, whose results are read;
+            `planned`, the plan's digest of that measurement; `table`; and `listed`, whether the
+            table has a row for each item of a list in the results.
+        output: Path of the table.
 
     Raises:
-        ValueError: the configuration or a source changed since the workflow was planned.
-        StaleResult: a result answers another request than the planned one.
+        ValueError: The configuration or a source file changed since the workflow was planned.
+        StaleResult: A result answers another request than the planned one.
     """
-    plan, measurement = Plan(request["study"], Path.cwd()), request["measurement"]
+    plan = Plan(request["study"], Path.cwd())
+    measurement, table = request["measurement"], request["table"]
     if plan.digest(measurement) != request["planned"]:
         raise ValueError(
             "config/ or a source changed since the workflow was planned; run snakemake again"
@@ -23,10 +30,15 @@ def gather(request: dict, output: Path) -> None:
         (Path(plan.path(measurement, cell)), plan.request(measurement, cell))
         for cell in plan.cells(measurement)
     ]
-    if request["table"] == "examples":
-        return tables.write_parquet(tidy.examples(planned), output)
-    if request["table"] == "search":
-        return tables.write(tidy.trials(planned), output.with_suffix(""))
-    frame = tidy.listed(planned, request["table"]) if request["listed"] else tidy.collect(planned)
-    warnings = mixed(frame).values() if request["table"] == "runs" else ()
-    return tables.write(frame, output.with_suffix(""), [f"Warning: {text}." for text in warnings])
+    stem = output.with_suffix("")
+    if table == "examples":
+        tables.write_parquet(tidy.examples(planned), output)
+    elif table == "search":
+        tables.write(tidy.trials(planned), stem)
+    elif table == "runs":
+        runs = tidy.collect(planned)
+        tables.write(runs, stem, [f"Warning: {text}." for text in mixed(runs).values()])
+    elif request["listed"]:
+        tables.write(tidy.listed(planned, table), stem)
+    else:
+        tables.write(tidy.collect(planned), stem)

@@ -1,7 +1,9 @@
-"""Quality against each cost: which curves are on the front, how surely, and what is best within each budget.
+"""Quality against each cost: the Pareto front, and the best curve within each budget.
 
-Costs are taken as exact. The share of draws in which a curve is on the front comes from resampled seeds and examples, the
-same ones for all curves that share them; it is a share of draws, no test: with few seeds it is too sure.
+Costs are taken as exact. How surely a curve is on the front is the share of random resamples of
+seeds and examples in which it is; curves that share seeds or examples get the same resamples of
+them. It is a share of draws, not a test: with few seeds it is too sure (see variance.py on
+percentiles of a bootstrap).
 """
 
 from pathlib import Path
@@ -10,166 +12,156 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rankwise.analysis import statistics, tables
-from rankwise.analysis.costs import CELL, Costs, costs
-from rankwise.analysis.scores import CURVE, GROUP, Group, groups, mixed, name
-from rankwise.analysis.summary import SIGN, verdicts
+from rankwise.analysis import tables
+from rankwise.analysis.costs import Costs, costs
+from rankwise.analysis.fronts import front_probability, is_on_front
+from rankwise.analysis.scores import SIGN, Group, groups, mixed, name
+from rankwise.analysis.summary import verdicts
+from rankwise.core.keys import CURVE, CURVE_IN_GROUP, GROUP
 
 DRAWS = 1000
-AT_ONCE = 50  # draws, to bound memory
+DRAWS_AT_ONCE = 50  # bounds memory
 COSTS = (
-    "trainable_parameters", "kept_bytes", "peak_bytes", "measured_peak_bytes", "step_flops", "update_time_s", "step_time_s",
-    "energy_joules",
+    "trainable_parameters", "kept_bytes", "peak_bytes", "measured_peak_bytes", "step_flops",
+    "update_time_s", "step_time_s", "energy_joules",
 )  # fmt: skip
+POINT = ["amount", "estimate", "low", "high"]  # cost, then the metric with its interval
 FRONT = [
-    *GROUP,
-    "metric",
-    "cost",
-    *CURVE,
-    "amount",
-    "estimate",
-    "low",
-    "high",
-    "on_front",
-    "front_probability",
-    "note",
-]
-VIEW = [
-    *GROUP,
-    "cost",
-    "budget",
-    "metric",
-    *CURVE,
-    "amount",
-    "estimate",
-    "low",
-    "high",
-    "tied",
-    "undecided",
-]
+    *GROUP, "metric", "cost", *CURVE_IN_GROUP, *POINT, "on_front", "front_probability", "note",
+]  # fmt: skip
+VIEW = [*GROUP, "cost", "budget", "metric", *CURVE_IN_GROUP, *POINT, "tied", "undecided"]
 
 
 def views(request: dict, output: Path) -> None:
-    """Write the fronts and the views at equal cost, from the tables beside them."""
+    """Write the tables `fronts` and `views`, from the tables in the same folder.
+
+    Args:
+        request: `tables` names the tables to read.
+        output: Path of one of the two tables.
+    """
     frames = {name: tables.read(output.with_name(f"{name}.csv")) for name in request["tables"]}
     found = costs(frames)
     points = _points(frames, found)
     scored = groups(frames["runs"], pd.read_parquet(output.with_name("examples.parquet")))
-    warnings = [
-        f"Warning: {text}." for text in [*mixed(frames["runs"]).values(), *found.notes.values()]
-    ]
+    texts = [*mixed(frames["runs"]).values(), *found.notes.values()]
+    warnings = [f"Warning: {text}." for text in texts]
     tables.write(fronts(points, scored), output.with_name("fronts"), warnings)
     tables.write(ladders(points, frames["comparisons"]), output.with_name("views"), warnings)
 
 
 def _points(frames: dict[str, pd.DataFrame], found: Costs) -> pd.DataFrame:
-    """One row a curve and cost that at least two curves of its model and dataset have: `amount` beside the estimate.
+    """One row for each curve and cost, with the cost's `amount` beside the estimate.
 
-    A curve of which a run failed, or without that cost, stays, but is not `ranked`; its note says why.
+    Costs that fewer than two curves of a model and dataset have are left out. Curves with a failed
+    run or without this cost are kept with `ranked=False`, the missing cost named in `note`.
     """
-    have = (
-        found.table[[cost for cost in COSTS if cost in found.table]]
-        .stack(future_stack=True)
-        .rename("amount")
-    )
-    long = have.rename_axis([*CELL, "cost"]).reset_index()
-    shared = long.groupby([*GROUP, "cost"])["amount"].transform("count") > 1
-    whole = (
-        (frames["runs"]["status"] == "ok")
-        .groupby([frames["runs"][key] for key in CELL])
-        .all()
-        .rename("whole")
-    )
-    points = frames["estimates"].merge(long[shared], on=CELL).join(whole, on=CELL)
-    lacking = points["amount"].isna()
-    lost = np.where(lacking, points["cost"].map("no {}: not measured".format), "")
-    notes = [
-        "; ".join(filter(None, both)) or None
-        for both in zip(points["note"].fillna(""), lost, strict=True)
-    ]
-    return points.assign(note=notes, ranked=~lacking & points["whole"])
+    known = [cost for cost in COSTS if cost in found.table]
+    amounts = found.table[known].stack(future_stack=True).rename("amount")
+    by_cost = amounts.rename_axis([*CURVE, "cost"]).reset_index()
+    is_shared = by_cost.groupby([*GROUP, "cost"])["amount"].transform("count") > 1
+    runs = frames["runs"]
+    ended_well = (runs["status"] == "ok").groupby([runs[key] for key in CURVE])
+    points = frames["estimates"].merge(by_cost[is_shared], on=CURVE)
+    points = points.join(ended_well.all().rename("all_ended_well"), on=CURVE)
+    is_measured = points["amount"].notna()
+    missing = points["cost"].map("no {}: not measured".format).where(~is_measured, "")
+    parts = zip(points["note"].fillna(""), missing, strict=True)
+    notes = ["; ".join(filter(None, texts)) or None for texts in parts]
+    return points.assign(note=notes, ranked=is_measured & points["all_ended_well"])
+
+
+# Fronts -------------------------------------------------------------------------------------------
 
 
 def fronts(points: pd.DataFrame, scored: list[Group]) -> pd.DataFrame:
-    """One row a curve and cost: `on_front`, no other ranked curve costs no more and is worth no less; of the means.
+    """One row for each curve and cost: whether it is on the front, and how surely.
 
-    `front_probability`: the share of draws in which it is; empty for one seed.
+    Args:
+        points: What `views` makes of the tables: a row for each curve and cost.
+        scored: The curves with their scores, for the draws.
+
+    Returns:
+        The table; `front_probability` is empty for curves of one seed.
     """
     draws = {(group.model, group.dataset): _draws(group) for group in scored}
-    parts = [
-        _front(rows, draws[key[:2]]) for key, rows in points.groupby([*GROUP, "cost"], sort=False)
-    ]
+    parts = []
+    for (model, dataset, _), rows in points.groupby([*GROUP, "cost"], sort=False):
+        parts.append(_front(rows, draws[model, dataset]))
     return pd.concat(parts)[FRONT].reset_index(drop=True) if parts else pd.DataFrame(columns=FRONT)
 
 
 def _front(rows: pd.DataFrame, draws: dict[tuple, NDArray]) -> pd.DataFrame:
+    """The curves of one model, dataset and cost, with their place on or off the front."""
     ranked = rows[rows["ranked"]]
-    amounts, values = (
-        ranked["amount"].to_numpy(float),
-        (ranked["estimate"] * ranked["metric"].map(SIGN)).to_numpy(float),
-    )
-    drawn = np.array(
-        [draws[curve] for curve in zip(ranked["method"], ranked["rank"], strict=True)]
-    ).reshape(len(ranked), -1)
-    shares = pd.Series(
-        statistics.front_probability(amounts[:, None], drawn) if len(ranked) else [],
-        ranked.index,
-        dtype=float,
-    )
-    on_front = pd.Series(
-        statistics.pareto(amounts, values) if len(ranked) else [], ranked.index, dtype="boolean"
-    )
-    return rows.assign(
-        on_front=on_front.reindex(rows.index),
-        front_probability=shares.where(ranked["seeds"] > 1).reindex(rows.index),
-    )
+    on_front = pd.Series(pd.NA, rows.index, dtype="boolean")
+    probability = pd.Series(np.nan, rows.index)
+    if len(ranked):
+        amounts = ranked["amount"].to_numpy(float)
+        values = (ranked["estimate"] * ranked["metric"].map(SIGN)).to_numpy(float)
+        curves = zip(ranked["method"], ranked["rank"], strict=True)
+        drawn_values = np.array([draws[curve] for curve in curves])  # (N, DRAWS)
+        on_front[ranked.index] = is_on_front(amounts, values)
+        probability[ranked.index] = front_probability(amounts[:, None], drawn_values)
+        probability = probability.where(rows["seeds"] > 1)
+    return rows.assign(on_front=on_front, front_probability=probability)
 
 
 def _draws(group: Group) -> dict[tuple, NDArray]:
-    """(method, rank) -> its mean score, more is better, on DRAWS resamples of seeds and examples."""
+    """(method, rank) -> the curve's mean score in DRAWS resamples; more is better."""
     chance = np.random.default_rng(0)
     curves = [curve for curve in group.curves if curve.seeds]
-    by_seeds = {seeds: chance.multinomial(len(seeds), [1 / len(seeds)] * len(seeds), DRAWS) / len(seeds)
-                for seeds in dict.fromkeys(curve.seeds for curve in curves)}  # fmt: skip
-    stacked = np.concatenate([curve.scores for curve in curves])
-    by_seed = np.concatenate(
-        [stacked @ _counts(group.examples, chance) for _ in range(0, DRAWS, AT_ONCE)], axis=1
-    )
-    own = np.split(by_seed / group.examples, np.cumsum([len(curve.seeds) for curve in curves])[:-1])
-    return {
-        (curve.method, curve.rank): group.metric.sign * (by_seeds[curve.seeds].T * part).sum(0)
-        for curve, part in zip(curves, own, strict=True)
-    }
+    seed_weights = {}  # seeds -> (DRAWS, S): how often each is drawn, as a share
+    for seeds in dict.fromkeys(curve.seeds for curve in curves):
+        count = len(seeds)
+        seed_weights[seeds] = chance.multinomial(count, [1 / count] * count, DRAWS) / count
+    scores = np.concatenate([curve.scores for curve in curves])  # (all seeds of all curves, E)
+    batches = range(0, DRAWS, DRAWS_AT_ONCE)
+    sums = [scores @ _example_counts(group.examples, chance) for _ in batches]
+    means = np.concatenate(sums, axis=1) / group.examples  # (all seeds of all curves, DRAWS)
+    ends = np.cumsum([len(curve.seeds) for curve in curves])
+    draws = {}
+    for curve, seed_means in zip(curves, np.split(means, ends[:-1]), strict=True):
+        weighted = seed_weights[curve.seeds].T * seed_means  # (S, DRAWS)
+        draws[curve.method, curve.rank] = group.metric.sign * weighted.sum(0)
+    return draws
 
 
-def _counts(examples: int, chance: np.random.Generator) -> NDArray:
-    """How often each example is drawn, (examples, AT_ONCE)."""
-    picks = chance.integers(examples, size=(AT_ONCE, examples))
-    return np.stack([np.bincount(pick, minlength=examples) for pick in picks], axis=1).astype(float)
+def _example_counts(examples: int, chance: np.random.Generator) -> NDArray:
+    """How often each example is drawn, (examples, DRAWS_AT_ONCE)."""
+    picks = chance.integers(examples, size=(DRAWS_AT_ONCE, examples))
+    counts = [np.bincount(pick, minlength=examples) for pick in picks]
+    return np.stack(counts, axis=1).astype(float)
+
+
+# Budgets ------------------------------------------------------------------------------------------
 
 
 def ladders(points: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
-    """One row a budget, the costs that occur: the best curve that costs no more, and the others that are tied or undecided."""
-    rows = [
-        {
-            **dict(zip(VIEW, (*key, budget), strict=False)),
-            **_within(some[some["amount"] <= budget], comparisons),
-        }
-        for key, some in points[points["ranked"]].groupby([*GROUP, "cost"], sort=False)
-        for budget in sorted(some["amount"].unique())
-    ]
+    """One row for each budget: the best curve that costs no more, and those not shown worse.
+
+    The budgets of a cost are the amounts that occur.
+
+    Args:
+        points: What `views` makes of the tables: a row for each curve and cost.
+        comparisons: The table of that name.
+    """
+    rows = []
+    for key, curves in points[points["ranked"]].groupby([*GROUP, "cost"], sort=False):
+        for budget in sorted(curves["amount"].unique()):
+            head = dict(zip([*GROUP, "cost"], key, strict=True))
+            affordable = curves[curves["amount"] <= budget]
+            rows.append({**head, "budget": budget, **_best_of(affordable, comparisons)})
     return pd.DataFrame(rows, columns=VIEW)
 
 
-def _within(rows: pd.DataFrame, comparisons: pd.DataFrame) -> dict:
-    best = rows.loc[(rows["estimate"] * rows["metric"].map(SIGN)).idxmax()]
-    against = verdicts(comparisons, tuple(best[CELL]))
-    others = {
-        name(row.method, row.rank): against.get(tuple(getattr(row, key) for key in CELL))
-        for row in rows.itertuples()
-    }
-    named = {
-        word: ", ".join(who for who, found in others.items() if found == word) or None
-        for word in ("tied", "undecided")
-    }
-    return {**best[["metric", *CURVE, "amount", "estimate", "low", "high"]], **named}
+def _best_of(curves: pd.DataFrame, comparisons: pd.DataFrame) -> dict:
+    """The best of these curves, and those that are not shown to be worse."""
+    best = curves.loc[(curves["estimate"] * curves["metric"].map(SIGN)).idxmax()]
+    verdict_of = verdicts(comparisons, tuple(best[CURVE]))
+    names: dict[str, list[str]] = {"tied": [], "undecided": []}
+    for row in curves.itertuples():
+        verdict = verdict_of.get((row.model, row.dataset, row.method, row.rank))
+        if verdict in names:
+            names[verdict].append(name(row.method, row.rank))
+    listed = {verdict: ", ".join(curve_names) or None for verdict, curve_names in names.items()}
+    return {**best[["metric", *CURVE_IN_GROUP, *POINT]], **listed}

@@ -1,52 +1,52 @@
-"""Scores of a study's runs as tables of seeds by examples, one a curve: what estimates and comparisons are made from."""
+"""Scores of a study's runs as tables of seeds by examples, one for each curve.
 
-from collections.abc import Callable, Iterator
+Estimates and comparisons are made from these tables. Whether runs may be compared at all is decided
+here too.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-GROUP = ["model", "dataset"]
-CURVE = ["method", "rank"]
+from rankwise.core.keys import CURVE_IN_GROUP, GROUP
+
 DEVICES = ("device", "device_name")
-KIND = DEVICES[
-    :1
-]  # what scores may not mix; cards or processors of several names they may, with a warning
-EQUAL = (
-    "effective_batch_size",
-    "updates",
-    "samples",
-    "tokens",
-    *DEVICES,
-)  # what a fair comparison holds equal
-NAMED = 3  # curves that a warning names one by one
+# Scores may not mix kinds of device (cpu, cuda). They may mix GPUs or processors of several names,
+# with a warning.
+KIND = ("device",)
+# What a fair comparison holds equal.
+EQUAL = ("effective_batch_size", "updates", "samples", "tokens", *DEVICES)
+MOST_NAMED = 3  # curves that a warning names one by one
 ONE_SEED = "one seed: no interval"
 
 
 class Metric(NamedTuple):
-    """A column of runs, and the score of an example whose mean, after `shown`, it is."""
+    """A column of the table of runs, and the score of an example that it is a mean of."""
 
-    name: str
-    score: str
-    sign: int  # 1: more is better
-    shown: Callable[[float], float]
+    name: str  # of the column of runs
+    score: str  # the column of examples
+    sign: int  # 1: more is better; -1: less is better
+    shown: Callable[[float], float]  # turns the mean score into the metric
 
 
 METRICS = (
     Metric("accuracy_fraction", "correct_fraction", 1, float),
     Metric("perplexity", "loss_nats", -1, lambda loss: float(np.exp(loss))),
 )
+SIGN = {metric.name: metric.sign for metric in METRICS}
 
 
 class Curve(NamedTuple):
-    """A method at a rank: the seeds that ended well and their scores (seeds, examples), whose plain mean is the metric's."""
+    """A method at a rank, and the scores of its runs that ended well."""
 
     method: str
     rank: int
     seeds: tuple[int, ...]
-    scores: NDArray
-    note: str  # which runs are missing and why; that there is one seed
+    scores: NDArray  # (S, E), whose plain mean is the metric's
+    note: str  # which runs failed and how; whether there is only one seed
 
     @property
     def name(self) -> str:
@@ -63,139 +63,189 @@ class Group(NamedTuple):
     curves: list[Curve]
 
 
+class _Examples(NamedTuple):
+    """The rows of the table of examples that belong to one group."""
+
+    table: pd.DataFrame
+    rows: dict[tuple, NDArray]  # (method, rank, seed) -> positions in the table
+
+
 def name(method: str, rank: int) -> str:
-    """`lora r8`; rank 0 is no rank."""
+    """`lora r8`; rank 0 is no rank and is left out."""
     return f"{method} r{rank:.0f}" if rank else method
 
 
+# Groups -------------------------------------------------------------------------------------------
+
+
 def groups(runs: pd.DataFrame, examples: pd.DataFrame) -> list[Group]:
-    """One a model and dataset with a run that ended well; `runs` and `examples` are the tables of these names.
+    """The scores of each model and dataset that has a run that ended well.
+
+    Args:
+        runs: The table of that name: a row for each run.
+        examples: The table of that name: a row for each example and run that ended well.
 
     Raises:
-        ValueError: runs of a model and dataset on several kinds of device or examples, or a run without examples; names them.
+        ValueError: The runs of a model and dataset are from several kinds of device, have different
+            numbers of examples, or a run has none; the message names them.
     """
     found = []
-    for (model, dataset), rows in runs.groupby(GROUP, sort=False):
-        check_devices(rows[rows["status"] == "ok"], "runs", KIND)
+    for (model, dataset), tried in runs.groupby(GROUP, sort=False):
+        check_devices(tried[tried["status"] == "ok"], "runs", KIND)
         own = examples[(examples["model"] == model) & (examples["dataset"] == dataset)]
-        parts = own.groupby([*CURVE, "seed"], observed=True, sort=False).indices
-        count = _count(parts, rows, f"{model}/{dataset}")
-        if count:
-            metric = next(
-                one for one in METRICS if one.score in own and own[one.score].notna().all()
-            )
-            curves = [
-                _curve(*key, some, own, parts, metric)
-                for key, some in rows.groupby(CURVE, sort=False)
-            ]
-            found.append(Group(model, dataset, metric, count, curves))
+        rows = own.groupby([*CURVE_IN_GROUP, "seed"], observed=True, sort=False).indices
+        count = _examples_of_a_run(rows, tried, f"{model}/{dataset}")
+        if count == 0:
+            continue
+        metric = _metric(own)
+        curves = [
+            _curve(*key, runs_of_curve, _Examples(own, rows), metric)
+            for key, runs_of_curve in tried.groupby(CURVE_IN_GROUP, sort=False)
+        ]
+        found.append(Group(model, dataset, metric, count, curves))
     return found
 
 
-def _count(parts: dict[tuple, NDArray], rows: pd.DataFrame, where: str) -> int:
-    """Examples of every run; 0 if none ended well."""
-    ended = rows[rows["status"] == "ok"]
-    keys = list(zip(ended["method"], ended["rank"], ended["seed"], strict=True))
-    cells = {key: f"{where}/{key[0]}/r{key[1]}/seed{key[2]}" for key in keys}
-    if missing := [cell for key, cell in cells.items() if key not in parts]:
-        raise ValueError(
-            f"examples.parquet: no scores for {', '.join(missing)}, which runs.csv has"
-        )
-    first = {len(parts[key]): key for key in reversed(keys)}
-    if len(first) > 1:
-        sizes = ", ".join(f"{size} for {cells[key]}" for size, key in first.items())
-        raise ValueError(
-            f"examples.parquet: numbers of examples are {sizes}; allowed: one number a model and dataset"
-        )
-    return next(iter(first), 0)
-
-
-def _curve(
-    method: str,
-    rank: int,
-    tried: pd.DataFrame,
-    own: pd.DataFrame,
-    parts: dict[tuple, NDArray],
-    metric: Metric,
-) -> Curve:
-    seeds = tuple(sorted(tried["seed"][tried["status"] == "ok"]))
-    order = [
-        at[np.argsort(own["example"].to_numpy()[at], kind="stable")]
-        for at in (parts[method, rank, s] for s in seeds)
-    ]
-    at = np.stack(order) if seeds else np.empty((0, 0), int)
-    scores, weights = (own[column].to_numpy(float)[at] for column in (metric.score, "predictions"))
-    return Curve(
-        method, rank, seeds, linear(scores, weights) if seeds else scores, "; ".join(_notes(tried))
+def _metric(examples: pd.DataFrame) -> Metric:
+    """The first metric whose score every example has."""
+    return next(
+        metric
+        for metric in METRICS
+        if metric.score in examples and examples[metric.score].notna().all()
     )
 
 
-def linear(scores: NDArray, weights: NDArray) -> NDArray:
-    """Scores (S, E) whose mean over examples is each seed's weighted one, to first order with its variance.
+def _examples_of_a_run(rows: dict[tuple, NDArray], tried: pd.DataFrame, where: str) -> int:
+    """How many examples every run that ended well has; 0 if none did."""
+    ended = tried[tried["status"] == "ok"]
+    keys = list(zip(ended["method"], ended["rank"], ended["seed"], strict=True))
+    cells = {key: f"{where}/{key[0]}/r{key[1]}/seed{key[2]}" for key in keys}
+    missing = [cells[key] for key in keys if key not in rows]
+    if missing:
+        raise ValueError(
+            f"examples.parquet: no scores for {', '.join(missing)}, which runs.csv has"
+        )
+    first_cell = {len(rows[key]): cells[key] for key in reversed(keys)}  # by number of examples
+    if len(first_cell) > 1:
+        sizes = ", ".join(f"{size} for {cell}" for size, cell in first_cell.items())
+        raise ValueError(
+            f"examples.parquet: numbers of examples are {sizes}; "
+            "allowed: one number a model and dataset"
+        )
+    return next(iter(first_cell), 0)
 
-    As `stats.mean` does for weights (E,); here seeds may weigh examples differently, as random masks do.
+
+def _curve(
+    method: str, rank: int, tried: pd.DataFrame, examples: _Examples, metric: Metric
+) -> Curve:
+    seeds = tuple(sorted(tried["seed"][tried["status"] == "ok"]))
+    note = "; ".join(_notes(tried))
+    if not seeds:
+        return Curve(method, rank, seeds, np.empty((0, 0)), note)
+    numbers = examples.table["example"].to_numpy()
+    by_example = []  # a row for each seed: positions of its examples, in their order
+    for seed in seeds:
+        rows = examples.rows[method, rank, seed]
+        by_example.append(rows[np.argsort(numbers[rows], kind="stable")])
+    positions = np.stack(by_example)
+    scores = examples.table[metric.score].to_numpy(float)[positions]
+    weights = examples.table["predictions"].to_numpy(float)[positions]
+    return Curve(method, rank, seeds, linearised_by_seed(scores, weights), note)
+
+
+def linearised_by_seed(
+    scores: NDArray,  # (S, E)
+    weights: NDArray,  # (S, E)
+) -> NDArray:
+    """Scores whose plain mean over examples is each seed's weighted one.
+
+    Their variance is that of the weighted mean, to first order.
+
+    As `variance.linearised`, but each seed may weigh the examples differently, as random masks do.
     """
     if (weights == weights[0, 0]).all():
-        return scores  # 0 and 1 stay exact: their intervals differ
-    shares = weights / weights.mean(1, keepdims=True)
-    centre = (scores * shares).mean()
-    return centre + shares * (scores - centre)
+        return scores  # keeps 0 and 1 exact: accuracies get another interval
+    relative = weights / weights.mean(1, keepdims=True)
+    weighted_mean = (scores * relative).mean()
+    return weighted_mean + relative * (scores - weighted_mean)
 
 
 def _notes(tried: pd.DataFrame) -> list[str]:
-    """Which runs of a curve did not end well, and whether one seed is left."""
-    bad = tried[tried["status"] != "ok"]
-    lost = [
-        f"seed {', '.join(map(str, some))} {why.replace('_', ' ')}"
-        for why, some in bad.groupby("status")["seed"]
-    ]
-    return [*lost, *([ONE_SEED] if len(tried) - len(bad) == 1 else [])]
+    """Which runs of a curve failed and how, and whether one seed is left."""
+    failed = tried[tried["status"] != "ok"]
+    notes = []
+    for status, seeds in failed.groupby("status")["seed"]:
+        notes.append(f"seed {', '.join(map(str, seeds))} {status.replace('_', ' ')}")
+    if len(tried) - len(failed) == 1:
+        notes.append(ONE_SEED)
+    return notes
 
 
-def check_devices(rows: pd.DataFrame, table: str, columns: tuple[str, ...] = DEVICES) -> None:
-    """Refuse rows of one model and dataset from several devices, by any of the `columns`.
+# What may be compared -----------------------------------------------------------------------------
+
+
+def check_devices(rows: pd.DataFrame, table: str, columns: Sequence[str] = DEVICES) -> None:
+    """Refuse rows of one model and dataset that are from several devices.
+
+    Args:
+        rows: Rows of a table.
+        table: The table's name, for the message.
+        columns: Columns that tell devices apart; one that the table lacks is passed over.
 
     Raises:
-        ValueError: names the table, the model, the dataset and the devices.
+        ValueError: Names the table, the model, the dataset and the devices.
     """
     for column in columns:
-        for (model, dataset), some in rows.groupby(GROUP, sort=False) if column in rows else ():
-            devices = sorted(some[column].dropna().unique())
+        if column not in rows:
+            continue
+        for (model, dataset), values in rows.groupby(GROUP, sort=False)[column]:
+            devices = sorted(values.dropna().unique())
             if len(devices) > 1:
                 raise ValueError(
-                    f"{table}.csv: {column} of {model}/{dataset} is {' and '.join(devices)}; allowed: one a model and dataset"
+                    f"{table}.csv: {column} of {model}/{dataset} is {' and '.join(devices)}; "
+                    "allowed: one a model and dataset"
                 )
 
 
 def mixed(runs: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """(model, dataset) -> a warning, where runs differ in what a fair comparison holds equal.
+    """(model, dataset) -> a warning, where its runs differ in what a fair comparison holds equal.
 
-    Runs that train nothing are no part of it. Tokens differ by seed, as the draws do: they are compared within a seed.
+    Runs that train nothing take no part in the comparison. Tokens differ from seed to seed, as the
+    random batches do, so they are compared within a seed.
     """
-    trained = runs[(runs["status"] == "ok") & (runs.get("updates", pd.Series(1, runs.index)) > 0)]
-    found = {}
+    updates = runs.get("updates", pd.Series(1, runs.index))
+    trained = runs[(runs["status"] == "ok") & (updates > 0)]
+    warnings = {}
     for key, rows in trained.groupby(GROUP, sort=False):
-        texts = [text for column in EQUAL if column in rows and (text := _differing(rows, column))]
+        texts = [_unequal_values(rows, column) for column in EQUAL if column in rows]
+        texts = [text for text in texts if text]
         if texts:
-            found[key] = f"{'/'.join(key)} compares unequal runs: {'; '.join(texts)}"
-    return found
+            warnings[key] = f"{'/'.join(key)} compares unequal runs: {'; '.join(texts)}"
+    return warnings
 
 
-def _differing(rows: pd.DataFrame, column: str) -> str:
-    """`updates: 252, but 100 for lora r8`; the most frequent value comes first."""
-    parts: Iterator = (
-        (some for _, some in rows.groupby("seed")) if column == "tokens" else iter([rows])
-    )
-    worst = max(parts, key=lambda some: some[column].nunique())
-    counts = worst[column].value_counts()
-    others = [(value, worst[worst[column] == value]) for value in counts.index[1:]]
-    texts = [
-        f"{value:,.0f}" if isinstance(value, int | float) else str(value) for value in counts.index
+def _unequal_values(rows: pd.DataFrame, column: str) -> str:
+    """`updates: 252, but 100 for lora r8`; empty where all are equal.
+
+    The most frequent value comes first.
+    """
+    if column == "tokens":
+        parts = [part for _, part in rows.groupby("seed")]
+        rows = max(parts, key=lambda part: part[column].nunique())
+    values = list(rows[column].value_counts().index)
+    if len(values) < 2:
+        return ""
+    usual, *others = values
+    exceptions = [
+        f"{_value(value)} for {_curve_names(rows[rows[column] == value])}" for value in others
     ]
-    named = [f"{text} for {_who(some)}" for text, (_, some) in zip(texts[1:], others, strict=True)]
-    return f"{column.replace('_', ' ')}: {texts[0]}, but {' and '.join(named)}" if named else ""
+    return f"{column.replace('_', ' ')}: {_value(usual)}, but {' and '.join(exceptions)}"
 
 
-def _who(rows: pd.DataFrame) -> str:
+def _value(value: float | str) -> str:
+    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
+
+
+def _curve_names(rows: pd.DataFrame) -> str:
     names = list(dict.fromkeys(name(row.method, row.rank) for row in rows.itertuples()))
-    return ", ".join(names) if len(names) <= NAMED else f"{len(names)} curves"
+    return ", ".join(names) if len(names) <= MOST_NAMED else f"{len(names)} curves"

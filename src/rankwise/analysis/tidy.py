@@ -1,253 +1,276 @@
-"""Results become tidy tables: one row a result, or a row for each item of a list in it. What was not planned is refused."""
+"""Turn results into tidy tables: one row for each result, or for each item of a list in it.
 
-import json
+A result that does not answer the planned request is refused, so no table mixes what was planned
+with something older.
+"""
+
 from collections.abc import Iterable
-from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
 
 from rankwise.core import provenance, result
+from rankwise.core.compare import differences, shown
 from rankwise.core.config import without
+from rankwise.core.keys import CELL, CURVE
 from rankwise.study import search_choice
 
-CELL = ("model", "dataset", "method", "rank", "seed")
-CURVE = CELL[:-1]
+# A trial's metrics are of the selection split: their columns say so.
 SELECTION = {
     "eval_loss_nats": "selection_loss_nats",
     "accuracy_fraction": "selection_accuracy_fraction",
     "perplexity": "selection_perplexity",
-}  # what a trial's metrics are of
+}
+SETTINGS = (
+    "learning_rate", "effective_batch_size", "split", "device", "device_name",
+    "environment_digest", "taint",
+)  # fmt: skip
 HISTORY = ("epoch", "update", "learning_rate", "train_loss_nats")
 MADE = ("device", "environment_digest")  # where an item of a list was made
-PER_JOB = ("card", "job_time_s")  # of an environment, what is of a job and not of a place
-SHARED, BUSY = "other jobs on the card", "other processes on the card"  # what taints a run's times
-ABSENT = object()
+PER_JOB = ("card", "job_time_s")  # keys of an environment that belong to the job, not to the place
+# What slowed a run that shared its GPU.
+SHARED, BUSY = "other jobs on the card", "other processes on the card"
 
-Planned = Iterable[tuple[Path, dict]]
+Planned = Iterable[tuple[Path, dict]]  # a result's file and the request that it should answer
 
 
 class StaleResult(ValueError):
     """A stored result answers another request than the planned one."""
 
 
-def collect(paths_and_requests: Planned) -> pd.DataFrame:
-    """One row a result: cell, status, settings, then metrics and cost by name; what a result lacks is empty.
-
-    A result with `rows` (a forward pass by batch size) has a row for each.
-
-    Raises:
-        StaleResult: says how many results are stale and where the first one differs.
-    """
-    found = _read(paths_and_requests)
-    rows = [
-        {**_head(one), **one.get("metrics", {}), **one.get("cost", {}), **row}
-        for one in found
-        for row in _rows(one)
-    ]
-    settings = (
-        "learning_rate",
-        "effective_batch_size",
-        "split",
-        "device",
-        "device_name",
-        "environment_digest",
-        "taint",
-    )
-    metrics, cost = (
-        sorted({name for one in found for name in one.get(part, {})})
-        for part in ("metrics", "cost")
-    )
-    own = dict.fromkeys(name for one in found for row in _rows(one) for name in row)
-    order = dict.fromkeys(
-        (*CELL, "status", "reason", "request_digest", *settings, *own, *metrics, *cost)
-    )
-    return _frame(rows, order)
+# Tables -------------------------------------------------------------------------------------------
 
 
-def _rows(one: dict) -> list[dict]:
-    return one.get("rows") or [{}]
+def collect(planned: Planned) -> pd.DataFrame:
+    """One row for each result: cell, status, settings, then metrics and costs by name.
 
-
-def listed(paths_and_requests: Planned, name: str) -> pd.DataFrame:
-    """One row an item of the results' list `name`, such as history: cell, where it was made, epoch, update, other quantities.
+    A result with `rows`, such as a forward pass at several batch sizes, has a table row for each of
+    them. A value that a result lacks is empty.
 
     Raises:
-        StaleResult: as in `collect`.
+        StaleResult: Says how many results are stale, and where the first one differs.
     """
-    found = _read(paths_and_requests)
-    rows = [
-        {**one["request"]["cell"], **_made(one), **row}
-        for one in found
-        for row in one.get(name, [])
-    ]
-    others = sorted({name for row in rows for name in row} - {*CELL, *MADE, *HISTORY})
-    return _frame(rows, (*CELL, *MADE, *HISTORY, *others))
+    results = _read(planned)
+    rows, own, metrics, costs = [], {}, set(), set()
+    for stored in results:
+        head = _head(stored)
+        metrics |= set(stored.get("metrics", {}))
+        costs |= set(stored.get("cost", {}))
+        for row in stored.get("rows") or [{}]:
+            own |= dict.fromkeys(row)  # a dict keeps the order in which the names appear
+            rows.append({**head, **stored.get("metrics", {}), **stored.get("cost", {}), **row})
+    columns = [*CELL, "status", "reason", "request_digest", *SETTINGS]
+    columns += [*own, *sorted(metrics), *sorted(costs)]
+    return _frame(rows, columns)
 
 
-def trials(paths_and_requests: Planned) -> pd.DataFrame:
-    """One row a run of a search: cell, trial, status, settings tried, selection_loss_nats, whether the trial was `selected`.
+def listed(planned: Planned, name: str) -> pd.DataFrame:
+    """One row for each item of a list in the results.
+
+    Args:
+        planned: Files of results and the requests that they should answer.
+        name: Of the list, such as "history".
+
+    Returns:
+        Cell, where it was made, epoch and update where known, then the other quantities by name.
 
     Raises:
-        StaleResult: as in `collect`.
+        StaleResult: As in `collect`.
     """
-    planned = list(paths_and_requests)
-    found, frame = _read(planned), collect(planned).rename(columns=SELECTION)
-    curves = [tuple(one["request"]["cell"][name] for name in CURVE) for one in found]
-    tried = [
-        (
-            one["request"]["cell"]["trial"],
-            one["request"]["trial"]["learning_rate"],
-            search_choice.loss(one),
-        )
-        for one in found
-    ]
-    best = {
-        curve: search_choice.best([t for t, c in zip(tried, curves, strict=True) if c == curve])
-        for curve in set(curves)
-    }
-    tries = [one["request"]["trial"] for one in found]
-    own = [
-        {
-            f"{part}_{name}": value
-            for part in search_choice.PARTS
-            for name, value in some[part].items()
-        }
-        for some in tries
-    ]
-    frame.insert(len(CELL), "trial", [name for name, *_ in tried])
-    place = frame.columns.get_loc("learning_rate") + 1
-    for name in reversed(dict.fromkeys(name for row in own for name in row)):
-        values = pd.Series([row.get(name) for row in own], dtype=object)
-        frame.insert(place, name, values.astype(_dtype(values)))
+    rows = []
+    for stored in _read(planned):
+        head = {**stored["request"]["cell"], **_made(stored)}
+        rows += [{**head, **item} for item in stored.get(name, [])]
+    names = set().union(*rows)
+    others = sorted(names - {*CELL, *MADE, *HISTORY})
+    return _frame(rows, [*CELL, *MADE, *HISTORY, *others])
+
+
+def trials(planned: Planned) -> pd.DataFrame:
+    """One row for each run of a search.
+
+    Returns:
+        Cell, trial, status, the settings that were tried, `selection_loss_nats`, and whether the
+        trial was `selected`.
+
+    Raises:
+        StaleResult: As in `collect`.
+    """
+    planned = list(planned)
+    results = _read(planned)
+    frame = collect(planned).rename(columns=SELECTION)
+    names = [stored["request"]["cell"]["trial"] for stored in results]
+    frame.insert(len(CELL), "trial", names)
+    settings = [_tried_settings(stored["request"]["trial"]) for stored in results]
+    position = frame.columns.get_loc("learning_rate") + 1
+    for name in dict.fromkeys(name for row in settings for name in row):
+        values = pd.Series([row.get(name) for row in settings], dtype=object)
+        frame.insert(position, name, values.astype(_dtype(values)))
+        position += 1
+    best = _best_trials(results)
     frame["selected"] = [
-        trial == best[curve] for (trial, *_), curve in zip(tried, curves, strict=True)
+        name == best[_curve(stored)] for name, stored in zip(names, results, strict=True)
     ]
     return frame
 
 
-def examples(paths_and_requests: Planned) -> pd.DataFrame:
-    """One row an example of the reported split and run that ended well: cell, request_digest, example, then its scores.
+def examples(planned: Planned) -> pd.DataFrame:
+    """One row for each example of the reported split and each run that ended well.
+
+    Returns:
+        Cell, `request_digest`, the example's number, then its scores.
 
     Raises:
-        StaleResult: as in `collect`.
+        StaleResult: As in `collect`.
     """
-    found = [one for one in _read(paths_and_requests) if one.get("examples")]
-    names = list(dict.fromkeys(name for one in found for name in one["examples"]))
-    head = (*CELL, "request_digest", "example")
-    parts = [
-        pd.DataFrame({**dict.fromkeys(head), **one["examples"]}).assign(**_who(one))
-        for one in found
-    ]
-    frame = (
-        pd.concat([part.assign(example=range(len(part))) for part in parts])
-        if parts
-        else pd.DataFrame(columns=[*head])
-    )
-    text = [name for name in (*CELL, "request_digest") if name not in ("rank", "seed")]
-    return frame[[*head, *names]].astype(dict.fromkeys(text, "category")).reset_index(drop=True)
+    head = [*CELL, "request_digest", "example"]
+    parts, scores = [], {}
+    for stored in _read(planned):
+        if not stored.get("examples"):
+            continue
+        scores |= dict.fromkeys(stored["examples"])
+        # The keys come first, so that they are the first columns; their values follow.
+        part = pd.DataFrame({**dict.fromkeys(head), **stored["examples"]})
+        part = part.assign(**stored["request"]["cell"], example=range(len(part)))
+        parts.append(part.assign(request_digest=provenance.digest(stored["request"])))
+    frame = pd.concat(parts) if parts else pd.DataFrame(columns=head)
+    # A run's texts are the same in each of its thousands of rows: a category stores each text once.
+    texts = ("model", "dataset", "method", "request_digest")
+    return frame[[*head, *scores]].astype(dict.fromkeys(texts, "category")).reset_index(drop=True)
 
 
-def _who(one: dict) -> dict:
-    return {**one["request"]["cell"], "request_digest": provenance.digest(one["request"])}
+# Searches -----------------------------------------------------------------------------------------
 
 
-def place(one: dict) -> dict:
-    """Where a result was made: its lock, and what its job recorded, less what is of the job alone."""
-    return {**one["request"].get("environment", {}), **without(one["environment"], PER_JOB)}
+def _curve(stored: dict) -> tuple:
+    return tuple(stored["request"]["cell"][name] for name in CURVE)
 
 
-def _made(one: dict) -> dict:
-    """The device that a result names, and the digest of the place; nothing where nothing was recorded."""
-    device = one.get("device") or (
-        one["request"].get("device") if "schedule" in one["request"] else None
-    )
-    known = {
-        "device": device,
-        "environment_digest": provenance.digest(place(one)) if one["environment"] else None,
-    }
-    return {name: value for name, value in known.items() if value is not None}
+def _tried_settings(trial: dict) -> dict:
+    """What a trial changed beside the learning rate, by column, such as `options_alpha`."""
+    columns = {}
+    for part in search_choice.PARTS:
+        columns |= {f"{part}_{name}": value for name, value in trial[part].items()}
+    return columns
 
 
-def _head(one: dict) -> dict:
-    request, there = one["request"], one["environment"]
-    kept = {name: one[name] for name in ("reason", "split") if name in one}
-    kept |= {name: there[name] for name in ("device_name",) if name in there}
-    row = {
+def _best_trials(results: list[dict]) -> dict[tuple, str | None]:
+    """Curve -> the trial that its search selects."""
+    tried: dict[tuple, list] = {}
+    for stored in results:
+        request = stored["request"]
+        run = (
+            request["cell"]["trial"],
+            request["trial"]["learning_rate"],
+            search_choice.loss(stored),
+        )
+        tried.setdefault(_curve(stored), []).append(run)
+    return {curve: search_choice.best(runs) for curve, runs in tried.items()}
+
+
+# Columns that every table has ---------------------------------------------------------------------
+
+
+def place(stored: dict) -> dict:
+    """Where a result was made: its lock, and its environment without what is the job's own."""
+    return {**stored["request"].get("environment", {}), **without(stored["environment"], PER_JOB)}
+
+
+def _made(stored: dict) -> dict:
+    """The device of a result and a digest of its place, as far as they were recorded."""
+    made = {}
+    device = stored.get("device")
+    if not device and "schedule" in stored["request"]:
+        device = stored["request"].get("device")
+    if device:
+        made["device"] = device
+    if stored["environment"]:
+        made["environment_digest"] = provenance.digest(place(stored))
+    return made
+
+
+def _head(stored: dict) -> dict:
+    """The columns of a result that are neither metrics nor costs."""
+    request, environment = stored["request"], stored["environment"]
+    head = {
         **request["cell"],
-        "status": one["status"],
-        **kept,
-        **_made(one),
+        "status": stored["status"],
+        **_made(stored),
         "request_digest": provenance.digest(request),
     }
-    if "schedule" not in request:
-        return row
+    head |= {name: stored[name] for name in ("reason", "split") if name in stored}
+    if "device_name" in environment:
+        head["device_name"] = environment["device_name"]
+    if "schedule" in request:
+        head |= _training(stored)
+    return head
+
+
+def _training(stored: dict) -> dict:
+    """The columns that only results of training have."""
+    request, environment = stored["request"], stored["environment"]
     schedule = request["schedule"]
-    batch = schedule["batch_size"] * schedule["accumulation_steps"]
-    ran = {
-        "learning_rate": search_choice.method(one)["learning_rate"],
-        "effective_batch_size": batch,
+    columns = {
+        "learning_rate": search_choice.method(stored)["learning_rate"],
+        "effective_batch_size": schedule["batch_size"] * schedule["accumulation_steps"],
     }
-    ran |= (
-        {"device_name": there["processor"]}
-        if request.get("device") == "cpu" and "processor" in there
-        else {}
-    )
-    card = there.get("card", {})
-    reasons = [SHARED] * card.get("shared", False) + [BUSY] * (card.get("others_bytes", 0) > 0)
-    return {**row, **ran, **({"taint": "; ".join(reasons)} if reasons else {})}
+    if request.get("device") == "cpu" and "processor" in environment:
+        columns["device_name"] = environment["processor"]
+    gpu = environment.get("card", {})
+    taint = []
+    if gpu.get("shared", False):
+        taint.append(SHARED)
+    if gpu.get("others_bytes", 0) > 0:
+        taint.append(BUSY)
+    if taint:
+        columns["taint"] = "; ".join(taint)
+    return columns
 
 
 def _frame(rows: list[dict], order: Iterable[str]) -> pd.DataFrame:
-    """The columns of `order` that some row has, and status and reason; integers stay integers beside empty fields."""
-    present = {name for row in rows for name in row} | (
-        {"reason"} if any("status" in row for row in rows) else set()
-    )
-    columns = [name for name in order if name in present] if rows else list(CELL)
-    frame = pd.DataFrame(
-        {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in columns}
-    )
-    return frame.apply(lambda column: column.astype(_dtype(column)))
+    """The columns of `order` that some row has.
+
+    A table with a status also has a reason, even if no run failed.
+    """
+    if not rows:
+        return pd.DataFrame(columns=CELL)
+    present = set().union(*rows)
+    if "status" in present:
+        present.add("reason")
+    columns = {}
+    for name in dict.fromkeys(order):
+        if name in present:
+            values = pd.Series([row.get(name) for row in rows], dtype=object)
+            columns[name] = values.astype(_dtype(values))
+    return pd.DataFrame(columns)
 
 
 def _dtype(column: pd.Series) -> str:
+    """The type of a column: integers stay integers even beside empty fields."""
     kinds = {type(value) for value in column if value is not None}
     if kinds == {int}:
         return "Int64"
     return "float64" if kinds and kinds <= {int, float} else "object"
 
 
-def _read(paths_and_requests: Planned) -> list[dict]:
-    pairs = [(path, request, result.read(path)) for path, request in paths_and_requests]
-    stale = [
-        (path, request, one["request"]) for path, request, one in pairs if one["request"] != request
-    ]
+# Results ------------------------------------------------------------------------------------------
+
+
+def _read(planned: Planned) -> list[dict]:
+    """The results, each of which answers its planned request."""
+    results, stale = [], []
+    for path, request in planned:
+        stored = result.read(path)
+        results.append(stored)
+        if stored["request"] != request:
+            stale.append((path, stored["request"], request))
     if stale:
-        path, planned, stored = stale[0]
+        path, stored_request, planned_request = stale[0]
+        first = next(differences(stored_request, planned_request))
         raise StaleResult(
-            f"{len(stale)} of {len(pairs)} results are stale; first {path}: it answers request {provenance.digest(stored)}, "
-            f"planned {provenance.digest(planned)}; {_difference(stored, planned)}"
+            f"{len(stale)} of {len(results)} results are stale; first {path}: "
+            f"it answers request {provenance.digest(stored_request)}, "
+            f"planned {provenance.digest(planned_request)}; "
+            f"{first.key}: result has {shown(first.first)}, planned {shown(first.second)}"
         )
-    return [one for _, _, one in pairs]
-
-
-def _difference(stored: object, planned: object, key: str = "") -> str:
-    """The first place, keys sorted, where two JSON values differ: `schedule.epochs: result has 3, planned 4`."""
-    if isinstance(stored, dict) and isinstance(planned, dict):
-        pairs = [
-            (name, stored.get(name, ABSENT), planned.get(name, ABSENT))
-            for name in sorted({*stored, *planned})
-        ]
-    elif isinstance(stored, list) and isinstance(planned, list):
-        pairs = [
-            (str(i), *both) for i, both in enumerate(zip_longest(stored, planned, fillvalue=ABSENT))
-        ]
-    else:
-        return f"{key}: result has {_short(stored)}, planned {_short(planned)}"
-    name, one, other = next(pair for pair in pairs if pair[1] != pair[2])
-    return _difference(one, other, f"{key}.{name}" if key else name)
-
-
-def _short(value: object) -> str:
-    text = "nothing" if value is ABSENT else json.dumps(value, sort_keys=True)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return results

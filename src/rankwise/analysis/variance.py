@@ -1,68 +1,110 @@
-"""The variance of a mean over two crossed random samples, S seeds and E examples, and what follows: intervals and p-values.
+"""The variance of a mean over random seeds and examples, and the intervals that follow.
 
-From the mean squares of the (S, E) table, the variance of its mean has two parts,
-    b = MS_seed / SE                      seeds and residual: what more seeds shrink; S - 1 degrees of freedom
-    a = (MS_example - MS_residual) / SE   examples: what only more examples shrink; 0 where negative
-as in studies of many readers and many cases (Obuchowski & Rockette 1995; Hillis 2007). Those take t(df) sqrt(a + b) for half
-an interval, df after Satterthwaite. But with three seeds b is often small by luck, df then large: 92.2 % are covered, not 95,
-and at 5 % / 15, as for fifteen pairs after Holm, errors are over three times as many as stated. Here the squared quantile goes
-from the normal z^2 to Student's t^2, of S - 1 degrees, with the share s = b / (a + b) of the seeds in the variance:
-    z^2 + (t^2 - z^2) s - min(t^2 - z^2, 6.5 (t - z)) s (1 - s)^2
-Without its last term that is never too short (Banerjee 1961: the chi-squared distribution function is concave), but covers up
-to 97.7 % with three seeds. The last term is ours, found by the integral that follows. With many examples a is known and b is
-chi-squared, so coverage is an integral over b: for every true share, at 95 %, it is 95.0 .. 96.2 with three seeds or more and
-94.8 .. 98.4 with two; at stricter levels errors are at most 1.06 times as many as stated. tests/analysis/test_variance_coverage.py
-integrates; benchmarks/coverage.md simulates, few examples and 0/1 scores too. Above 96.5: two seeds; 0/1 scores with fewer than
-ten examples wrong, or in dispute between two runs. Where such scores tie all seeds exactly, MS_residual stands in for MS_seed.
+S seeds and E examples are two crossed random samples.
 
-Why not percentiles of a bootstrap: with three seeds they stay inside the range of the seeds, which holds the mean 75 times
-in 100 where seeds matter most; where seeds do not differ, resampling seeds and examples (Owen 2007, the pigeonhole
-bootstrap) counts the residual three times and is too wide. benchmarks/coverage.md has both.
+A score is mean + effect of its seed + effect of its example + residual, all effects random. From
+the mean squares of the (S, E) table of scores, the variance of its mean has two parts:
+
+    b = MS_seed / (S E)                       seeds and residual: more seeds shrink it; S - 1
+    degrees of freedom a = (MS_example - MS_residual) / (S E)    examples: only more examples shrink
+    it; 0 where negative
+
+as in studies of many readers and many cases (Obuchowski & Rockette 1995; Hillis 2007).
+
+Where we differ. Those studies take t(df) sqrt(a + b) for half an interval, with Satterthwaite's df.
+With three seeds b is often small by luck, and df is then large: 92.2 % of the intervals hold the
+mean instead of 95 %. At an error of 5 % / 15, as Holm needs for fifteen pairs, intervals miss more
+than three times as often as stated. Here the squared quantile q^2 goes from the normal z^2 to
+Student's t^2 (S - 1 degrees of freedom) with the seeds' share of the variance, s = b / (a + b):
+
+    q^2 = z^2 + (t^2 - z^2) s - min(t^2 - z^2, 6.5 (t - z)) s (1 - s)^2
+
+Without its last term the interval is never too short (Banerjee 1961: the chi-squared distribution
+function is concave), but with three seeds it covers up to 97.7 %. The last term is ours. Its
+constant was chosen by an integral: with many examples a is known and b is chi-squared, so the
+coverage for a true share s is an integral over b. At 95 % it is 95.0 .. 96.2 % for every s with
+three seeds or more, and 94.8 .. 98.4 % with two. At stricter levels the error is at most 1.06 times
+the stated one.
+
+tests/analysis/test_variance_coverage.py computes the integral; benchmarks/coverage.md has
+simulations with few examples and with 0/1 scores. Coverage is above 96.5 % only for two seeds, and
+for 0/1 scores with fewer than ten examples wrong, or in dispute between two runs. Where 0/1 scores
+tie all seeds exactly, MS_residual stands in for MS_seed.
+
+Why not percentiles of a bootstrap. With three seeds they stay inside the range of the seeds, which
+holds the mean 75 times in 100 where seeds matter most. Where seeds do not differ, resampling seeds
+and examples (Owen 2007, the pigeonhole bootstrap) counts the residual three times and is too wide.
+benchmarks/coverage.md has both.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri, stdtrit
 
+# Bounds t + z in the last term; chosen by the integral described above.
+LARGEST_SUM = 6.5
+SMALLEST_P = 1e-60  # `tail` looks no further
+BISECTIONS = 60  # leave log p known to about 1e-16
+TIE = 1e-12  # a variance of seeds below this share of the residual is rounding
 
-def components(scores: NDArray) -> tuple[NDArray, NDArray]:
-    """The variance of the mean of (..., S, E) scores in two parts, (...,) each: b, seeds and residual, and a, examples.
 
-    Where the seeds tie exactly, as 0/1 scores may, the residual stands in for a b of 0. nan with one seed.
+def components(
+    scores: NDArray,  # (..., S, E)
+) -> tuple[NDArray, NDArray]:
+    """The two parts of the variance of the mean, one number for each table.
+
+    Returns:
+        b (...,), of seeds and residual, and a (...,), of examples. Both are nan with one seed.
     """
     seeds, examples = scores.shape[-2:]
     if seeds == 1:
         return (np.full(scores.shape[:-2], np.nan),) * 2
     centred = scores - scores.mean((-2, -1), keepdims=True)
-    by_seed, by_example = centred.mean(-1), centred.mean(-2)
+    by_seed = centred.mean(-1)  # (..., S)
+    by_example = centred.mean(-2)  # (..., E)
     b = by_seed.var(-1, ddof=1) / seeds
     if examples == 1:
         return b, np.zeros_like(b)
-    residual = np.square(centred - by_seed[..., None] - by_example[..., None, :]).sum((-2, -1))
+    residuals = centred - by_seed[..., None] - by_example[..., None, :]
+    residual = np.square(residuals).sum((-2, -1))
     residual /= (seeds - 1) * (examples - 1) * seeds * examples
-    return np.where(b > 1e-12 * residual, b, residual), np.maximum(
-        by_example.var(-1, ddof=1) / examples - residual, 0
-    )
+    a = np.maximum(by_example.var(-1, ddof=1) / examples - residual, 0)
+    # 0/1 scores may tie all seeds by luck. A b of 0 would then claim certainty that nobody has.
+    return np.where(b > TIE * residual, b, residual), a
 
 
 def seed_share(b: ArrayLike, a: ArrayLike) -> NDArray:
-    """The part of b in the variance a + b; 0 where there is none, nan with one seed."""
+    """The part of b in the variance a + b; 0 where the variance is 0, nan with one seed."""
     total = np.add(a, b)
     return np.divide(b, total, out=np.zeros_like(total), where=total != 0)
 
 
 def quantile(share: ArrayLike, seeds: int, error: ArrayLike) -> NDArray:
-    """Half a two-sided interval that errs with probability `error`, in standard errors: see the head of this module."""
-    z, t = -ndtri(np.divide(error, 2)), -stdtrit(seeds - 1, np.divide(error, 2))
-    less = (t - z) * np.minimum(t + z, 6.5) * share * np.subtract(1, share) ** 2
-    return np.sqrt(z**2 + (t**2 - z**2) * share - less)
+    """Half the width of a two-sided interval, in standard errors: q of the module's formula.
+
+    Args:
+        share: The seeds' part s of the variance, 0 .. 1.
+        seeds: S, 2 or more.
+        error: Probability that the interval misses the mean, 0 .. 1.
+    """
+    z = -ndtri(np.divide(error, 2))
+    t = -stdtrit(seeds - 1, np.divide(error, 2))
+    # (t - z) min(t + z, 6.5) is the min(t^2 - z^2, 6.5 (t - z)) of the formula.
+    correction = (t - z) * np.minimum(t + z, LARGEST_SUM) * share * np.subtract(1, share) ** 2
+    return np.sqrt(z**2 + (t**2 - z**2) * share - correction)
 
 
 def reach(b: ArrayLike, a: ArrayLike, seeds: int, level: float) -> NDArray:
-    """Half the width of an interval, from both parts of the variance.
+    """Half the width of an interval, in the unit of the scores.
+
+    Args:
+        b: Variance of seeds and residual, from `components`.
+        a: Variance of examples, from `components`.
+        seeds: S.
+        level: Share of intervals that shall hold the mean, such as 0.95.
 
     Raises:
-        ValueError: level outside (0, 1).
+        ValueError: The level is outside (0, 1).
     """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; allowed: between 0 and 1")
@@ -70,30 +112,48 @@ def reach(b: ArrayLike, a: ArrayLike, seeds: int, level: float) -> NDArray:
 
 
 def tail(distance: ArrayLike, share: ArrayLike, seeds: int) -> NDArray:
-    """One-sided p of a distance in standard errors, `quantile` the other way round: by bisection of log p, from 1e-60."""
+    """One-sided p-value of a distance in standard errors: `quantile` inverted.
+
+    By bisection of log p.
+
+    `quantile` has no closed inverse. It falls as the error grows, so a bisection always finds it.
+    """
     size = np.abs(distance)
-    low, high = np.full(np.shape(size), np.log(1e-60)), np.zeros(np.shape(size))
-    for _ in range(60):
+    low, high = np.full(np.shape(size), np.log(SMALLEST_P)), np.zeros(np.shape(size))
+    for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        beyond = quantile(share, seeds, np.exp(middle)) > size
-        low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
-    return np.where(np.less(distance, 0), 1 - np.exp(high) / 2, np.exp(high) / 2)
+        is_wider = quantile(share, seeds, np.exp(middle)) > size
+        low, high = np.where(is_wider, middle, low), np.where(is_wider, high, middle)
+    p_beyond = np.exp(high) / 2
+    return np.where(np.less(distance, 0), 1 - p_beyond, p_beyond)
 
 
-def checked(scores: ArrayLike, name: str) -> NDArray:
-    """Scores (..., S, E) as numbers; ValueError names what is wrong."""
+# Checked input ------------------------------------------------------------------------------------
+
+
+def checked_scores(scores: ArrayLike, name: str) -> NDArray:
+    """Scores (..., S, E) as an array of floats; `name` says in messages whose they are.
+
+    Raises:
+        ValueError: The scores are not a non-empty (..., S, E) table of finite numbers.
+    """
     scores = np.asarray(scores, float)
     if scores.ndim < 2 or not scores.size or not np.isfinite(scores).all():
-        bad = np.sum(~np.isfinite(scores))
+        not_finite = np.sum(~np.isfinite(scores))
         raise ValueError(
-            f"{name}: shape {scores.shape}, {bad} nan or infinite; allowed: (seeds, examples) of finite numbers"
+            f"{name}: shape {scores.shape}, {not_finite} nan or infinite; "
+            "allowed: (seeds, examples) of finite numbers"
         )
     return scores
 
 
-def pair(a: ArrayLike, b: ArrayLike) -> tuple[NDArray, NDArray]:
-    """Two tables of the same seeds and examples; ValueError names both shapes."""
-    a, b = checked(a, "a"), checked(b, "b")
+def paired_scores(a: ArrayLike, b: ArrayLike) -> tuple[NDArray, NDArray]:
+    """Two tables of scores of the same seeds and examples.
+
+    Raises:
+        ValueError: The shapes differ, or a table is not one of finite numbers.
+    """
+    a, b = checked_scores(a, "a"), checked_scores(b, "b")
     if a.shape != b.shape:
         raise ValueError(
             f"a is {a.shape}, b is {b.shape}; allowed: the same seeds and examples for both"
@@ -101,18 +161,35 @@ def pair(a: ArrayLike, b: ArrayLike) -> tuple[NDArray, NDArray]:
     return a, b
 
 
-def weigh(weights: ArrayLike | None, examples: int) -> NDArray:
-    """Weights (E,) with mean 1, all 1 for None; ValueError unless positive, one an example."""
+def relative_weights(weights: ArrayLike | None, examples: int) -> NDArray:
+    """Weights of the examples (E,), scaled to a mean of 1; all 1 for None.
+
+    Raises:
+        ValueError: The weights are not E positive finite numbers.
+    """
     weights = np.ones(examples) if weights is None else np.asarray(weights, float)
     if weights.shape != (examples,) or not (np.isfinite(weights) & (weights > 0)).all():
         raise ValueError(
-            f"weights: shape is {weights.shape}; allowed: {examples} positive numbers, one an example"
+            f"weights: shape is {weights.shape}; "
+            f"allowed: {examples} positive numbers, one an example"
         )
     return weights / weights.mean()
 
 
-def linear(scores: NDArray, weights: ArrayLike | None) -> NDArray:
-    """Scores whose plain mean is the weighted one and, to first order, whose variance is that of it (Cochran 1977, 6.4)."""
-    shares = weigh(weights, scores.shape[-1])
-    centre = (scores * shares).mean((-2, -1), keepdims=True)
-    return centre + shares * (scores - centre)
+def linearised(
+    scores: NDArray,  # (..., S, E)
+    weights: ArrayLike | None,  # (E,)
+) -> NDArray:
+    """Scores whose plain mean is the weighted mean.
+
+    Their variance is that of the weighted mean, to first order.
+
+    A weighted mean is a ratio of two sums that both vary with the examples. Its linearisation is m
+    + w / mean(w) (y - m).
+
+    References:
+        Cochran 1977, Sampling Techniques, section 6.4.
+    """
+    relative = relative_weights(weights, scores.shape[-1])
+    weighted_mean = (scores * relative).mean((-2, -1), keepdims=True)
+    return weighted_mean + relative * (scores - weighted_mean)

@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from rankwise.audit.snakemake_records import SnakemakeRecords
-from rankwise.core import provenance
+from rankwise.core import provenance, requests
 from rankwise.core.compare import read
+from rankwise.execution.snakemake_adapter import SnakemakeRecords
 from rankwise.study.jobs import PlannedJob
 
 PART = ".collected"  # ending of the name of a file or folder that is not complete yet
@@ -85,7 +85,8 @@ def _import(file: Path, job: PlannedJob, time_ns: int, records: SnakemakeRecords
         records.forget(job.path)
         replace(file, target, job, time_ns)
         took_s = read(target)["environment"].get("job_time_s", 0)
-        records.write(job, took_s, time_ns)
+        parameters = requests.recorded_parameters(job.request, job.rule)
+        records.write(job.path, job.rule, parameters, took_s, time_ns)
     except OSError as error:
         raise ValueError(
             f"{job.path}: cannot be copied from {file}: {error.strerror or error}"

@@ -4,16 +4,16 @@ A result is brought if it answers the planned request. If it exists in several p
 reproducible part must be the same in all of them; otherwise nothing is copied, unless one place is
 preferred. Measured times never agree, so those of the first place are taken. A result that was made
 from another input than the one that is taken is not brought. Standard library only, except for
-Snakemake's records (`snakemake_records.py`).
+Snakemake's records (`execution/snakemake_adapter.py`).
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from rankwise.audit.import_results import import_results
-from rankwise.audit.snakemake_records import check_idle
 from rankwise.audit.survey import HERE, Place, Survey
 from rankwise.core.config import ConfigError
+from rankwise.execution.snakemake_adapter import check_idle
 from rankwise.study.jobs import PlannedJob, result_jobs
 from rankwise.study.measurements import PREDICT, TIMED
 from rankwise.study.plan import FOLDERS, MEASUREMENTS, RESULTS, read_plan

@@ -1,5 +1,4 @@
 """Compare JSON values key by key, and decide whether two results of the same request agree.
-Standard library only.
 
 `differences` is the one place where two JSON values are compared. `result_difference` applies it to
 two results, leaving out what two correct jobs may measure differently: times, energy, the machine.

@@ -1,12 +1,13 @@
-"""Read the study and its library of entries; say exactly what is wrong with them.
+"""Read the study and its library of entries, and say exactly what is wrong with them.
 
-Every message names the file, the key, the value got and the values allowed, and the nearest name for a typo.
+Every message names the file, the key, the value that was got and the values that are allowed, and
+the nearest name for a typo.
 """
 
 import copy
 import difflib
 import functools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import jsonschema
@@ -15,149 +16,199 @@ import yaml
 from rankwise.core import paths
 
 LIBRARY = ("methods", "models", "datasets", "claims")
-_WORDS = {
+# JSON's types in words.
+_TYPES = {
     "object": "a mapping",
     "array": "a list",
     "string": "a text",
     "integer": "an integer",
     "boolean": "true or false",
 }
+# A schema's limits in words, before their number.
+_LIMITS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "minItems": "items: at least",
+}
+_MERGE_TAG = "tag:yaml.org,2002:merge"  # of the key `<<`, which may stand several times
 
 
 class ConfigError(ValueError):
-    """`file: key: got X, allowed: Y`, in one sentence."""
+    """Something is wrong with a configuration: `file: key: got X, allowed: Y`, in one sentence.
+
+    Args:
+        file: The file as the user knows it.
+        key: Path of the key in the file, joined by dots.
+        got: The wrong value.
+        allowed: The allowed values, or a description of them.
+    """
 
     def __init__(self, file: str, key: str, got: object, allowed: str | Iterable[str]):
-        names = [] if isinstance(allowed, str) else sorted(map(str, allowed))
-        near = difflib.get_close_matches(str(got), names, n=1)
-        hint = f" (nearest: {near[0]!r})" if near else ""
-        super().__init__(
-            f"{file}: {key}: got {got!r}, allowed: {allowed if not names else ', '.join(names)}{hint}"
-        )
+        hint = ""
+        if not isinstance(allowed, str):
+            names = sorted(map(str, allowed))
+            nearest = difflib.get_close_matches(str(got), names, n=1)
+            hint = f" (nearest: {nearest[0]!r})" if nearest else ""
+            allowed = ", ".join(names) or "nothing"
+        super().__init__(f"{file}: {key}: got {got!r}, allowed: {allowed}{hint}")
+
+
+# YAML ---------------------------------------------------------------------------------------------
 
 
 class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """YAML in which a key may stand only once."""
+    """A YAML loader that refuses a key that stands twice.
+
+    PyYAML would take the last one without a word.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [
-            self.construct_object(key, deep=True)
-            for key, _ in node.value
-            if key.tag != "tag:yaml.org,2002:merge"
-        ]
-        for key in keys:
-            if keys.count(key) > 1:
+        seen = []  # no set: a key may be a list, which PyYAML refuses below
+        for key_node, _ in node.value:
+            if key_node.tag == _MERGE_TAG:
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} stands twice", node.start_mark
                 )
+            seen.append(key)
         return super().construct_mapping(node, deep)
 
 
-def _yaml(path: Path) -> object:
+def _load(path: Path) -> object:
     return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
 
 
 def read_yaml(path: Path, name: str) -> dict:
-    """The mapping in a YAML file, called `name` in messages.
+    """Read the mapping in a YAML file.
+
+    Args:
+        path: The file.
+        name: How messages call it.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or has a key twice.
+        ConfigError: The file is missing, is not YAML, or has a key twice.
     """
     try:
-        return _yaml(path) or {}
+        return _load(path) or {}
     except FileNotFoundError:
         raise ConfigError(name, "file", "nothing", "a YAML file") from None
     except yaml.YAMLError as error:
-        where = (
-            f"line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else "YAML"
-        )
-        raise ConfigError(
-            name, where, getattr(error, "problem", str(error)), "valid YAML"
-        ) from None
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if mark else "YAML"
+        problem = getattr(error, "problem", str(error))
+        raise ConfigError(name, where, problem, "valid YAML") from None
+
+
+# Schemas ------------------------------------------------------------------------------------------
 
 
 @functools.cache
 def _schema(path: Path) -> dict:
-    rules, shared = (_yaml(one) for one in (path, path.with_name("schedule.schema.yaml")))
-    return {**rules, "$defs": {**rules["$defs"], "schedule": shared}}
+    """A schema, with the schedule's schema, which several share, among its definitions."""
+    schema, schedule = _load(path), _load(path.with_name("schedule.schema.yaml"))
+    return {**schema, "$defs": {**schema["$defs"], "schedule": schedule}}
 
 
 def check(value: dict, schema: Path, file: str) -> dict:
-    """`value` with the schema's defaults filled in.
+    """Check a configuration against a schema.
+
+    Args:
+        value: What was read from the file.
+        schema: The schema's file.
+        file: How messages call the configuration's file.
+
+    Returns:
+        The value with the schema's defaults filled in.
 
     Raises:
-        ConfigError: the first place where `value` breaks the schema.
+        ConfigError: Names the first place where the value breaks the schema.
     """
     rules = _schema(schema)
     errors = jsonschema.Draft202012Validator(rules).iter_errors(value)
     error = jsonschema.exceptions.best_match(errors)
     if error is not None:
-        raise _explain(error, file)
+        raise _explained(error, file)
     return _with_defaults(rules, value, rules)
 
 
-def _explain(error: jsonschema.ValidationError, file: str) -> ConfigError:
-    key = ".".join(map(str, error.absolute_path)) or "top level"
+def _explained(error: jsonschema.ValidationError, file: str) -> ConfigError:
+    """An error of jsonschema as one of ours."""
+    path = ".".join(map(str, error.absolute_path))
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
-        return ConfigError(
-            file, key, next(name for name in error.instance if name not in known), known
-        )
+        unknown = next(name for name in error.instance if name not in known)
+        return ConfigError(file, path or "top level", unknown, known)
     if error.validator == "required":
         missing = next(name for name in error.validator_value if name not in error.instance)
-        text = error.schema["properties"].get(missing, {}).get("description", "a value")
-        return ConfigError(
-            file, f"{key}.{missing}" if error.absolute_path else missing, "nothing", text
-        )
+        allowed = error.schema["properties"].get(missing, {}).get("description", "a value")
+        return ConfigError(file, f"{path}.{missing}" if path else missing, "nothing", allowed)
+    allowed = _allowed(error)
     if error.validator == "enum":
-        return ConfigError(file, key, error.instance, map(str, error.validator_value))
-    return ConfigError(file, key, error.instance, _allowed(error))
+        allowed = map(str, error.validator_value)
+    return ConfigError(file, path or "top level", error.instance, allowed)
 
 
 def _allowed(error: jsonschema.ValidationError) -> str:
+    """What a schema allows where a value broke it, in words."""
     if error.validator == "type":
-        kinds = (
-            error.validator_value
-            if isinstance(error.validator_value, list)
-            else [error.validator_value]
-        )
-        text = " or ".join(_WORDS.get(kind, f"a {kind}") for kind in kinds)
-        return text + (
-            " (YAML reads 2e-4 as text: write 2.0e-4)"
-            if "number" in text and isinstance(error.instance, str)
-            else ""
-        )
-    limits = {
-        "minimum": "at least",
-        "exclusiveMinimum": "above",
-        "maximum": "at most",
-        "minItems": "items: at least",
-    }
-    if error.validator in limits:
-        return f"{limits[error.validator]} {error.validator_value}"
+        return _allowed_types(error)
+    if error.validator in _LIMITS:
+        return f"{_LIMITS[error.validator]} {error.validator_value}"
     return error.schema.get("description", error.message)
 
 
+def _allowed_types(error: jsonschema.ValidationError) -> str:
+    types = (
+        error.validator_value
+        if isinstance(error.validator_value, list)
+        else [error.validator_value]
+    )
+    text = " or ".join(_TYPES.get(name, f"a {name}") for name in types)
+    if "number" in text and isinstance(error.instance, str):
+        return f"{text} (YAML reads 2e-4 as text: write 2.0e-4)"
+    return text
+
+
 def _with_defaults(rules: dict, value: object, root: dict) -> object:
-    """A copy of `value` in which every absent property with a `default` has it; `x-partial` marks what stays as given."""
+    """A copy of a value in which every missing property with a `default` has it.
+
+    Args:
+        rules: The part of the schema that the value follows. `x-partial` marks one whose values
+            only override others and stay as they are.
+        value: Of the configuration.
+        root: The whole schema, for references.
+    """
     if rules.get("x-partial"):
         return copy.deepcopy(value)
     if "$ref" in rules:
-        rules = functools.reduce(
-            lambda node, part: node[part], rules["$ref"].removeprefix("#/").split("/"), root
-        )
+        rules = _referenced(rules["$ref"], root)
     if isinstance(value, list):
         return [_with_defaults(rules.get("items", {}), item, root) for item in value]
     if not isinstance(value, dict):
         return copy.deepcopy(value)
     known = rules.get("properties", {})
-    absent = {
-        k: copy.deepcopy(r["default"])
-        for k, r in known.items()
-        if "default" in r and k not in value
+    filled = dict(value)
+    for name, rule in known.items():
+        if "default" in rule and name not in value:
+            filled[name] = copy.deepcopy(rule["default"])
+    others = rules.get("additionalProperties") or {}
+    return {
+        name: _with_defaults(known.get(name, others), item, root) for name, item in filled.items()
     }
-    other = rules.get("additionalProperties") or {}
-    return {k: _with_defaults(known.get(k, other), v, root) for k, v in {**value, **absent}.items()}
+
+
+def _referenced(reference: str, root: dict) -> dict:
+    """The part of a schema that a reference such as `#/$defs/schedule` points to."""
+    node = root
+    for part in reference.removeprefix("#/").split("/"):
+        node = node[part]
+    return node
+
+
+# The library and the study ------------------------------------------------------------------------
 
 
 def library(project: Path) -> dict[str, dict]:
@@ -178,25 +229,32 @@ def library(project: Path) -> dict[str, dict]:
     if workflow.resolve() == project.resolve():
         return entries
     for kind in LIBRARY:
-        file = f"config/{kind}.yaml"
-        if (project / file).is_file():
+        if (project / _library_file(kind)).is_file():
             own = _entries(project, kind)
-            for name in own:
-                if name in entries[kind]:
-                    raise ConfigError(
-                        file,
-                        name,
-                        "an entry with the name of one of the workflow's",
-                        "another name, or `override` in the study",
-                    )
+            _check_new_names(own, entries[kind], kind)
             entries[kind] = {**entries[kind], **own}
     return entries
 
 
+def _library_file(kind: str) -> str:
+    return f"config/{kind}.yaml"
+
+
 def _entries(root: Path, kind: str) -> dict:
     """The checked entries of one file."""
-    file = f"config/{kind}.yaml"
+    file = _library_file(kind)
     return check(read_yaml(root / file, file), paths.SCHEMAS / f"{kind}.schema.yaml", file)
+
+
+def _check_new_names(own: dict, shipped: dict, kind: str) -> None:
+    for name in own:
+        if name in shipped:
+            raise ConfigError(
+                _library_file(kind),
+                name,
+                "an entry with the name of one of the workflow's",
+                "another name, or `override` in the study",
+            )
 
 
 def included(study: dict, project: Path) -> dict:
@@ -209,38 +267,46 @@ def included(study: dict, project: Path) -> dict:
 
 
 def pick(entries: dict, name: str, file: str, key: str) -> dict:
-    """The entry called `name`; `key` says where the name stands."""
+    """The entry called `name`.
+
+    Raises:
+        ConfigError: There is none; the message says that the name stands at `key` of `file`.
+    """
     if name not in entries:
         raise ConfigError(file, key, name, entries)
     return entries[name]
 
 
 def merge(base: dict, over: dict) -> dict:
-    """`base` with `over` laid on top, mapping by mapping."""
-    both = {
-        k: merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v
-        for k, v in over.items()
-    }
-    return {**base, **both}
+    """`base` overridden by `over`, nested mappings key by key."""
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            merged[key] = merge(base[key], value)
+        else:
+            merged[key] = value
+    return merged
 
 
-def without(entry: dict, keys: tuple[str, ...]) -> dict:
-    """`entry` less the keys that only people read."""
+def without(entry: dict, keys: Collection[str]) -> dict:
+    """A copy of a mapping that lacks some keys."""
     return {key: value for key, value in entry.items() if key not in keys}
 
 
 def first_dataset(entries: dict[str, dict], model: str) -> str:
-    """The first dataset whose task a model has a head for, and whose length it has positions for.
+    """The first dataset that fits a model's heads and positions.
+
+    Args:
+        entries: The library.
+        model: Name of a model.
 
     Raises:
-        ConfigError: there is no such model, or no such dataset.
+        ConfigError: There is no such model, or no such dataset.
     """
     entry = pick(entries["models"], model, "config/models.yaml", "model")
     for name, dataset in entries["datasets"].items():
-        if (
-            dataset["task"] in entry["head"]
-            and dataset["max_length_tokens"] <= entry["max_positions_tokens"]
-        ):
+        has_head = dataset["task"] in entry["head"]
+        if has_head and dataset["max_length_tokens"] <= entry["max_positions_tokens"]:
             return name
     raise ConfigError(
         "config/models.yaml", f"{model}.head", list(entry["head"]), "a task that some dataset has"

@@ -6,4 +6,4 @@ class Unsupported(ValueError):
 
 
 class BrokenModule(ValueError):
-    """The file of a method or optimizer cannot be imported; the message names the file and the reason."""
+    """The file of a method or optimizer cannot be imported; the message says which and why."""

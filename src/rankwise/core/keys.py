@@ -2,7 +2,8 @@
 
 A group is everything that is compared with one another: one model on one dataset. A curve is one
 method at one rank in a group. A cell is one run of a curve: one random seed. The order is that of
-the columns in the tables. """
+the columns in the tables.
+"""
 
 GROUP = ["model", "dataset"]
 CURVE_IN_GROUP = ["method", "rank"]  # names a curve where the model and dataset are known

@@ -82,9 +82,7 @@ def title(request: dict) -> str:
         return f"{kind} {request['name']}"
     cell = request["cell"]
     words = [f"{cell['model']}/{cell['dataset']}", cell["method"], f"rank {cell['rank']}"]
-    for key in ("trial", "seed"):
-        if key in cell:
-            words.append(f"{key} {cell[key]}")
+    words += [f"{key} {cell[key]}" for key in ("trial", "seed") if key in cell]
     learning_rate = request.get("method", {}).get("learning_rate")
     if learning_rate is not None:
         words.append(f"learning rate {learning_rate:g}")

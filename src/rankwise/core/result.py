@@ -5,73 +5,88 @@ import os
 from pathlib import Path
 
 STATUSES = ("ok", "out_of_memory", "diverged", "unsupported")
+# How the name of a number must end, unless it is one of COUNTS.
 UNITS = (
-    "_bytes",
-    "_s",
-    "_nats",
-    "_fraction",
-    "_flops",
-    "_tokens",
-    "_per_s",
-    "_per_second",
-    "_joules",
-    "_watts",
-    "_gib",
-)
+    "_bytes", "_s", "_nats", "_fraction", "_flops", "_tokens", "_per_s", "_per_second", "_joules",
+    "_watts", "_gib",
+)  # fmt: skip
 # Quantities whose name is their unit: counts, ratios of losses, norms.
 COUNTS = frozenset({
-    "accumulation_steps", "batch_size", "best_epoch", "effective_batch_size", "effective_rank", "epoch", "event",
-    "gradient_norm", "largest_batch_size", "learning_rate", "method_update_interval_steps", "perplexity", "predictions",
-    "processes", "product_effective_rank",
-    "refresh_interval_steps", "repeats", "samples", "selection_perplexity", "tokens", "total_parameters",
-    "trainable_parameters", "update", "updates",
+    "accumulation_steps", "batch_size", "best_epoch", "effective_batch_size", "effective_rank",
+    "epoch", "event", "gradient_norm", "largest_batch_size", "learning_rate",
+    "method_update_interval_steps", "perplexity", "predictions", "processes",
+    "product_effective_rank", "refresh_interval_steps", "repeats", "samples",
+    "selection_perplexity", "tokens", "total_parameters", "trainable_parameters", "update",
+    "updates",
 })  # fmt: skip
-
-
-LISTS = ("history", "rows", "timeline", "state", "groups")  # of rows
+LISTS = (
+    "history",
+    "rows",
+    "timeline",
+    "state",
+    "groups",
+)  # keys of a result that hold lists of rows
 
 
 def check_units(columns: dict) -> None:
-    """Refuse a number whose name says no unit.
+    """Check that the name of every number says its unit.
 
     Raises:
-        ValueError: names the column and the endings allowed.
+        ValueError: A name does not; the message has it and the allowed endings.
     """
     for name, value in columns.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and name not in COUNTS and not name.endswith(UNITS):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and name not in COUNTS and not name.endswith(UNITS):
             raise ValueError(
-                f"column {name!r} has no unit; allowed endings: {', '.join(UNITS)}; counts: {', '.join(sorted(COUNTS))}"
+                f"column {name!r} has no unit; allowed endings: {', '.join(UNITS)}; "
+                f"counts: {', '.join(sorted(COUNTS))}"
             )
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON atomically: the old file stays until the new one is whole. NaN and infinity are refused."""
+    """Write JSON atomically: the old file stays until the new one is whole.
+
+    Raises:
+        ValueError: The value holds nan or infinity, which JSON cannot express.
+    """
     write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file atomically, and its folder where that is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # The process id keeps two jobs that write the same file from sharing a half-written one.
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
 
 
 def write(path: Path, request: dict, result: dict, environment: dict) -> None:
-    """Write the result of a job: `status`, `metrics` (reproducible), `cost` (times, never compared), `history` by epoch.
+    """Write the result of a job.
 
-    `examples` has a list for each quantity: a value an example of the reported split.
+    Args:
+        path: The result's file.
+        request: What the job was asked; stored with the result.
+        result: `status` (ok if not given), `metrics` (reproducible), `cost` (times, never
+            compared), lists of rows such as `history`, and `examples`: a list for each quantity,
+            with a value for each example of the reported split.
+        environment: Where the job ran; stored with the result.
+
+    Raises:
+        ValueError: The status is unknown, or a number's name says no unit.
     """
-    if result.get("status", "ok") not in STATUSES:
-        raise ValueError(f"status {result['status']!r}, allowed: {', '.join(STATUSES)}")
-    rows = [row for name in LISTS for row in result.get(name, [])]
-    first = {name: values[0] for name, values in result.get("examples", {}).items()}
-    for columns in (result.get("metrics", {}), result.get("cost", {}), first, *rows):
-        check_units(columns)
+    status = result.get("status", "ok")
+    if status not in STATUSES:
+        raise ValueError(f"status {status!r}, allowed: {', '.join(STATUSES)}")
+    check_units(result.get("metrics", {}))
+    check_units(result.get("cost", {}))
+    check_units({name: values[0] for name, values in result.get("examples", {}).items()})
+    for name in LISTS:
+        for row in result.get(name, []):
+            check_units(row)
     write_json(path, {"status": "ok", **result, "request": request, "environment": environment})
 
 
 def read(path: Path) -> dict:
-    """A result as it was written."""
+    """Read a result as it was written."""
     return json.loads(path.read_text(encoding="utf-8"))

@@ -15,13 +15,11 @@ Standard library only: every job on a GPU calls this before it has loaded anythi
 import json
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from rankwise.core import settings
+from rankwise.core import probe, settings
 
 GIB, MIB = 2**30, 2**20
 PROC = Path("/proc/driver/nvidia/gpus")
@@ -185,18 +183,11 @@ def _from_proc() -> list[Gpu]:
 
 
 def _smi(*arguments: str) -> list[str] | None:
-    """The lines that nvidia-smi prints, or None if it is missing, hangs or finds no driver."""
-    if shutil.which(SMI) is None:
+    """Lines that nvidia-smi prints; None where it is missing, fails or does not answer."""
+    answer = probe.run(SMI, *arguments, seconds=SMI_TIMEOUT_S)
+    if answer.trouble:
         return None
-    try:
-        process = subprocess.run(
-            [SMI, *arguments], capture_output=True, text=True, timeout=SMI_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if process.returncode != 0:
-        return None
-    return [line for line in process.stdout.splitlines() if line.strip()]
+    return [line for line in answer.printed.splitlines() if line.strip()]
 
 
 def _mib_to_bytes(text: str) -> int:

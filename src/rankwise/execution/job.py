@@ -15,7 +15,7 @@ from rankwise.core import environment as installed
 from rankwise.core import paths, provenance, requests, result, settings
 from rankwise.core.units import CUDA_CONTEXT_BYTES
 
-# Exit status of a job that ran out of its share of a GPU: worker_client runs it again, alone on one.
+# A job that exits with this status ran out of its share of a GPU; worker_client runs it again.
 RUN_ALONE = 75
 
 
@@ -58,7 +58,7 @@ def run(measure: Callable[..., dict], in_folder: bool = False) -> None:
         content = measure(request, output.parent) if in_folder else measure(request)
         if share_bytes and content.get("status") == "out_of_memory":
             print(
-                f"out of memory with {share_bytes} bytes of a GPU; the job runs again, alone on one",
+                f"out of memory with {share_bytes} bytes of a GPU; running again, alone on one",
                 file=sys.stderr,
             )
             sys.exit(RUN_ALONE)

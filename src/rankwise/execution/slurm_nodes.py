@@ -7,13 +7,12 @@ Standard library only: the Snakefile imports this module on the login node.
 """
 
 import re
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from rankwise.core import probe
 from rankwise.core.config import ConfigError
 from rankwise.execution.slurm_request import FILE, Ask
 
@@ -64,22 +63,11 @@ def _answer(*command: str) -> str:
     Raises:
         ConfigError: The command is not found, takes too long, or fails.
     """
-    allowed = f"a machine with a SLURM cluster that answers; {command[0]} "
-
-    def refusal(reason: str) -> ConfigError:
-        return ConfigError("command line", "--executor", "slurm", allowed + reason)
-
-    if shutil.which(command[0]) is None:
-        raise refusal("is not found here")
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise refusal(f"took over {TIMEOUT_S} s") from None
-    if done.returncode:
-        raise refusal(f"says: {done.stderr.strip()}")
-    return done.stdout
+    answer = probe.run(*command, seconds=TIMEOUT_S)
+    if answer.trouble:
+        allowed = f"a machine with a SLURM cluster that answers; {command[0]} {answer.trouble}"
+        raise ConfigError("command line", "--executor", "slurm", allowed)
+    return answer.printed
 
 
 def read_node(line: str) -> Node:

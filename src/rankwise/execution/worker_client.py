@@ -43,72 +43,80 @@ from rankwise.core import paths, requests, settings
 if TYPE_CHECKING:
     from rankwise.execution.gpu_lease import Lease
 
-# CUDA does not survive a fork, and bitsandbytes initializes it when it is imported. So jobs that use
-# bitsandbytes on a GPU run in the client.
-NO_CUDA, NO_CARD = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}, {"CUDA_VISIBLE_DEVICES": ""}
-CARDS = ("--gpu", "--gpu-memory-gib")
+# CUDA does not survive a fork, and bitsandbytes initializes CUDA when it is imported. So jobs that
+# use bitsandbytes on a GPU run in the client.
+NO_CUDA, NO_GPU = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}, {"CUDA_VISIBLE_DEVICES": ""}
+GPU_OPTIONS = ("--gpu", "--gpu-memory-gib")
 # A job that exits with this status ran out of its share of a GPU: it runs again, alone on one.
 RUN_ALONE = 75
 BITS = "bitsandbytes"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-# Environment variables that do not change how libraries load, so a server serves any values of them.
+# Environment variables that do not change how libraries load: a server serves any values of them.
 PASSING = ("_", "PWD", "OLDPWD", "SHLVL", "PYTEST_CURRENT_TEST")
 
 
 def main(arguments: list[str]) -> int:
-    """The exit status of the script."""
+    """Run a script, with a lease on GPUs if it takes any.
+
+    Returns:
+        The exit status of the script.
+    """
     end_with_parent()
-    cards: dict[str, float] = {}
-    while arguments[0] in CARDS:
+    gpus: dict[str, float] = {}
+    while arguments[0] in GPU_OPTIONS:
         name, value, *arguments = arguments
-        cards[name] = float(value)
-    lease = leased(cards) if any(cards.values()) else None
-    status = attempt(arguments, lease)
+        gpus[name] = float(value)
+    lease = wait_for_lease(gpus) if any(gpus.values()) else None
+    status = run_warm_or_here(arguments, lease)
     if lease:
         lease.release()
     if lease and lease.shared and status == RUN_ALONE:
         sys.stdout.flush()
-        os.execv(
-            sys.executable,
-            [sys.executable, "-m", "rankwise.execution.worker_client", "--gpu", "1", *arguments],
-        )
+        client = [sys.executable, "-m", "rankwise.execution.worker_client"]
+        os.execv(sys.executable, [*client, "--gpu", "1", *arguments])
     return status
 
 
 def end_with_parent() -> None:
-    """Be told to stop when whoever started this process is gone, however that ended; only Linux does that."""
+    """Ask for SIGTERM when the parent process is gone, however it ended; only Linux has that."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def leased(cards: dict[str, float]) -> "Lease | None":
-    """A lease, waited for.
+def wait_for_lease(gpus: dict[str, float]) -> "Lease | None":
+    """Wait for a lease.
+
+    Args:
+        gpus: The values of GPU_OPTIONS that were given.
 
     Raises:
-        SystemExit: this machine cannot give it; the sentence that says why.
+        SystemExit: This machine cannot give such a lease; the sentence says why.
     """
-    from rankwise.execution.gpu_lease import take  # noqa: PLC0415 - most jobs take no card
+    from rankwise.execution.gpu_lease import take  # noqa: PLC0415 - most jobs take no GPU
 
-    whole, memory_gib = (cards.get(name, 0) for name in CARDS)
+    whole, memory_gib = (gpus.get(name, 0) for name in GPU_OPTIONS)
     try:
         return take(int(whole), memory_gib)
     except ValueError as error:
         sys.exit(str(error))
 
 
-def attempt(arguments: list[str], lease: "Lease | None") -> int:
-    """The exit status of the script, run by the server or here."""
-    bits, cards = asks_for_bits(arguments), lease.environment if lease else {}
-    if settings.read("RANKWISE_WARM") != "0" and has_pidfd() and not (lease and bits):
-        status = ask(arguments, bits, {**os.environ, **cards}, lease.fds if lease else [])
+def run_warm_or_here(arguments: list[str], lease: "Lease | None") -> int:
+    """Run a script in a fork of the server, or else in this process; return its exit status."""
+    bits = uses_bitsandbytes(arguments)
+    gpu_variables = lease.environment if lease else {}
+    locks = lease.fds if lease else []
+    is_warm = settings.read("RANKWISE_WARM") != "0" and has_pidfd()
+    if is_warm and not (lease and bits):
+        status = run_in_server(arguments, bits, {**os.environ, **gpu_variables}, locks)
         if status is not None:
             return status
-    os.environ.update(cards)
+    os.environ.update(gpu_variables)
     return run(arguments, bits)
 
 
 def has_pidfd() -> bool:
-    """Whether this system tells by a file when a process has ended; some sandboxes' kernels do not."""
+    """Whether the system has pidfd, by which the server sees a job end; some sandboxes lack it."""
     try:
         os.close(os.pidfd_open(os.getpid()))
     except (AttributeError, OSError):
@@ -116,7 +124,7 @@ def has_pidfd() -> bool:
     return True
 
 
-def asks_for_bits(arguments: list[str]) -> bool:
+def uses_bitsandbytes(arguments: list[str]) -> bool:
     """Whether a source of the job imports bitsandbytes.
 
     peft imports it wherever it is installed, which takes seconds. So it is hidden from all other
@@ -132,11 +140,20 @@ def asks_for_bits(arguments: list[str]) -> bool:
 
 
 def run(arguments: list[str], bits: bool) -> int:
-    """Run the script in this process, as Python would."""
+    """Run a script in this process, as Python would.
+
+    Args:
+        arguments: The name of the script and its arguments.
+        bits: Whether the job may import bitsandbytes.
+
+    Returns:
+        The exit status.
+    """
     if not bits:
         sys.modules.setdefault(BITS, None)
-    for name in [name for name in sys.modules if name.split(".")[0] == "rankwise"]:
-        del sys.modules[name]  # the script reads this project's sources as they are now
+    for name in list(sys.modules):
+        if name.split(".")[0] == "rankwise":
+            del sys.modules[name]  # the script reads this project's sources as they are now
     # The path is absolute, since processes that the script spawns look for it from another folder.
     script = paths.script(arguments[0])
     sys.argv, sys.path[0] = [str(script), *arguments[1:]], str(script.parent)
@@ -150,78 +167,97 @@ def run(arguments: list[str], bits: bool) -> int:
     return 0
 
 
-# The caller -----------------------------------------------------------------------------------------------------------
+# The client's side of the connection --------------------------------------------------------------
 
 
-def ask(
+def run_in_server(
     arguments: list[str], bits: bool, environment: dict[str, str], locks: list[int]
 ) -> int | None:
-    """The exit status of the script, run by the server with these locks; None if it has not started there."""
+    """Run a script in a fork of the server.
+
+    Args:
+        arguments: The name of the script and its arguments.
+        bits: Whether the job imports bitsandbytes.
+        environment: The job's environment variables.
+        locks: File descriptors of the lease's locks, which the job inherits.
+
+    Returns:
+        The exit status of the script, or None if it has not started there.
+    """
     try:
-        link = connect(bits)
+        connection = connect(bits)
         task = {"arguments": arguments, "environment": environment, "folder": str(Path.cwd())}
-        socket.send_fds(link, [b"."], [0, 1, 2, *locks])
-        link.sendall(json.dumps(task).encode() + b"\n")
-        answers = link.makefile("r", encoding="utf-8")
+        socket.send_fds(connection, [b"."], [0, 1, 2, *locks])
+        connection.sendall(json.dumps(task).encode() + b"\n")
+        answers = connection.makefile("r", encoding="utf-8")
         if answers.readline() != "started\n":
             return None
     except OSError:
         return None
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: hang_up(link))
-    return int(answers.readline() or 1)  # nothing: the server was killed, and the job with it
+        signal.signal(number, lambda *_: hang_up(connection))
+    # No answer means that the server was killed, and the job with it.
+    return int(answers.readline() or 1)
 
 
-def hang_up(link: socket.socket) -> None:
-    """Have the job told to stop; how it ends is still waited for."""
+def hang_up(connection: socket.socket) -> None:
+    """Tell the server to stop the job. The client still waits for the exit status."""
     with contextlib.suppress(OSError):
-        link.shutdown(socket.SHUT_WR)
+        connection.shutdown(socket.SHUT_WR)
 
 
 def connect(bits: bool) -> socket.socket:
-    """A link to the server, which is started if there is none."""
-    place = address(bits)
-    with Path(f"{place}.lock").open("w", encoding="utf-8") as lock:  # two callers start one server
+    """Connect to the server, which is started if there is none."""
+    address = server_address(bits)
+    # The lock lets two clients that come at once start one server.
+    with Path(f"{address}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        link = socket.socket(socket.AF_UNIX)
+        connection = socket.socket(socket.AF_UNIX)
         with contextlib.suppress(OSError):
-            link.connect(place)
-            return link
-        Path(place).unlink(missing_ok=True)
+            connection.connect(address)
+            return connection
+        Path(address).unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(place)
+        listener.bind(address)
         listener.listen(1024)
-        command = [
-            sys.executable,
-            "-m",
-            "rankwise.execution.worker_server",
-            str(listener.fileno()),
-            str(int(bits)),
-            place,
-        ]
-        quiet = {
-            "stdin": subprocess.DEVNULL,
-            "stdout": subprocess.DEVNULL,
-            "stderr": subprocess.DEVNULL,
-        }
-        own = {**os.environ, **NO_CUDA, **(NO_CARD if bits else {})}
-        subprocess.Popen(
-            command, pass_fds=[listener.fileno()], start_new_session=True, cwd="/", env=own, **quiet
-        )
-        link.connect(place)
-        return link
+        start_server(listener, bits, address)
+        connection.connect(address)
+        return connection
 
 
-def address(bits: bool) -> str:
-    """The socket for this interpreter, these packages and this environment, in a folder of this user's alone."""
+def start_server(listener: socket.socket, bits: bool, address: str) -> None:
+    """Start a server that outlives this process and takes over its listening socket."""
+    number = listener.fileno()
+    module = [sys.executable, "-m", "rankwise.execution.worker_server"]
+    subprocess.Popen(
+        [*module, str(number), str(int(bits)), address],
+        pass_fds=[number],
+        start_new_session=True,
+        cwd="/",
+        env={**os.environ, **NO_CUDA, **(NO_GPU if bits else {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def server_address(bits: bool) -> str:
+    """The path of the server's socket.
+
+    There is one server for each interpreter, its packages and the environment variables. The folder
+    belongs to this user alone.
+
+    Raises:
+        PermissionError: The folder belongs to another user.
+    """
     folder = Path(tempfile.gettempdir()) / f"rankwise-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to another user")
     packages = Path(sysconfig.get_path("purelib"))
-    shared = {name: value for name, value in os.environ.items() if name not in PASSING}
-    known = [sys.executable, packages.stat().st_mtime_ns, bits, sorted(shared.items())]
-    return str(folder / hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16])
+    variables = {name: value for name, value in os.environ.items() if name not in PASSING}
+    key = [sys.executable, packages.stat().st_mtime_ns, bits, sorted(variables.items())]
+    return str(folder / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16])
 
 
 if __name__ == "__main__":

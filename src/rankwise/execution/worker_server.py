@@ -22,7 +22,11 @@ from pathlib import Path
 
 from rankwise.execution.worker_client import BITS, run
 
-IDLE_S, PATIENCE_S, GRACE_S, MOST_FILES = 10, 60, 120, 64
+IDLE_S = 10  # without work, before the server ends
+CLIENT_TIMEOUT_S = 60  # for a client to say what its job is
+GRACE_S = 120  # between SIGTERM and SIGKILL
+MAX_FILES = 64  # that a client may pass on
+HIGHEST_FILE = 1024
 LIBRARIES = (
     "torch",
     "transformers.modeling_utils",
@@ -34,83 +38,101 @@ LIBRARIES = (
 
 @dataclass
 class Job:
-    """A fork, and the caller that waits for it."""
+    """A fork, and the client that waits for it."""
 
     pid: int
-    caller: socket.socket
-    until: float | None = None  # when it is killed, once its caller has hung up
+    client: socket.socket
+    kill_at: float | None = None  # when SIGKILL is due; set once the client has hung up
 
 
-def serve(listener: socket.socket, bits: bool, place: str) -> None:
-    """Import the libraries, then fork a job for each caller until there has been nothing to do for a while."""
+def serve(listener: socket.socket, bits: bool, address: str) -> None:
+    """Import the libraries, then fork a job for each client, until no work has come for a while.
+
+    Args:
+        listener: The socket that clients connect to.
+        bits: Whether the jobs use bitsandbytes.
+        address: The path of the socket.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if not bits:
         sys.modules[BITS] = None
     for name in (*LIBRARIES, *([BITS] if bits else [])):
         importlib.import_module(name)
-    jobs: dict[int, Job] = {}  # by pidfd
+    jobs: dict[int, Job] = {}  # by pidfd, which becomes readable when the job has ended
     while True:
-        callers = {job.caller.fileno(): job for job in jobs.values() if job.until is None}
-        ready, _, _ = select.select([listener, *jobs, *callers], [], [], pause(jobs))
+        # A client sends nothing after its task. Its socket becomes readable when it hangs up.
+        clients = {job.client.fileno(): job for job in jobs.values() if job.kill_at is None}
+        ready, _, _ = select.select([listener, *jobs, *clients], [], [], pause_s(jobs))
         if not ready and not jobs:
-            Path(place).unlink(missing_ok=True)
+            Path(address).unlink(missing_ok=True)
             return
-        for one in ready:
-            if one is listener:
+        for source in ready:
+            if source is listener:
                 start(listener, jobs, bits)
-            elif one in jobs:
-                finish(jobs.pop(one), one)
-            elif (
-                callers[one] in jobs.values()
-            ):  # a caller says nothing more, but that it has hung up
-                callers[one].until = time.monotonic() + GRACE_S
-                tell(callers[one], signal.SIGTERM)
-        for job in jobs.values():
-            if job.until is not None and job.until <= time.monotonic():
-                job.until = float("inf")
-                tell(job, signal.SIGKILL)
+            elif source in jobs:
+                finish(jobs.pop(source), source)
+            elif clients[source] in jobs.values():
+                clients[source].kill_at = time.monotonic() + GRACE_S
+                send(clients[source], signal.SIGTERM)
+        kill_overdue(jobs)
 
 
-def pause(jobs: dict[int, Job]) -> float | None:
+def kill_overdue(jobs: dict[int, Job]) -> None:
+    """Kill the jobs that have not ended in time after SIGTERM."""
+    for job in jobs.values():
+        if job.kill_at is not None and job.kill_at <= time.monotonic():
+            job.kill_at = float("inf")
+            send(job, signal.SIGKILL)
+
+
+def pause_s(jobs: dict[int, Job]) -> float | None:
     """Seconds until there is something to do even if nobody comes; None: never."""
     if not jobs:
         return IDLE_S
-    ends = [job.until for job in jobs.values() if job.until not in (None, float("inf"))]
-    return max(0.0, min(ends) - time.monotonic()) if ends else None
+    due = [job.kill_at for job in jobs.values() if job.kill_at not in (None, float("inf"))]
+    return max(0.0, min(due) - time.monotonic()) if due else None
 
 
-def tell(job: Job, number: signal.Signals) -> None:
-    """Send a signal to a job and what it has started."""
+def send(job: Job, number: signal.Signals) -> None:
+    """Send a signal to a job and to every process that it has started."""
     with contextlib.suppress(ProcessLookupError):  # it may have ended by now
         os.killpg(job.pid, number)
 
 
 def start(listener: socket.socket, jobs: dict[int, Job], bits: bool) -> None:
-    """Fork the job of the next caller."""
-    caller, _ = listener.accept()
+    """Fork the job of the next client."""
+    client, _ = listener.accept()
     try:
-        caller.settimeout(PATIENCE_S)
-        _, files, _, _ = socket.recv_fds(caller, 1, MOST_FILES)
-        task = json.loads(caller.makefile("r", encoding="utf-8").readline())
+        client.settimeout(CLIENT_TIMEOUT_S)
+        _, files, _, _ = socket.recv_fds(client, 1, MAX_FILES)
+        task = json.loads(client.makefile("r", encoding="utf-8").readline())
     except (OSError, ValueError):
-        caller.close()
+        client.close()
         return
-    if (pid := os.fork()) == 0:
+    pid = os.fork()
+    if pid == 0:
         work(task, files, bits)
     for file in files:
         os.close(file)
     with contextlib.suppress(OSError):
-        caller.sendall(b"started\n")
-    jobs[os.pidfd_open(pid)] = Job(pid, caller)
+        client.sendall(b"started\n")
+    jobs[os.pidfd_open(pid)] = Job(pid, client)
 
 
 def work(task: dict, files: list[int], bits: bool) -> None:
-    """In the fork: become the caller's process, run the script, and leave. The first three files are its streams."""
+    """In the fork: become the client's process, run the script, and exit.
+
+    Args:
+        task: The script's arguments, environment and folder.
+        files: Descriptors of the client's standard streams, and of locks, which stay open for as
+            long as the job lives.
+        bits: Whether the job uses bitsandbytes.
+    """
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for number, stream in enumerate(files[:3]):
         os.dup2(stream, number)
-    kept = [2, *sorted(files[3:]), 1024]  # locks, held for as long as the job lives
+    kept = [2, *sorted(files[3:]), HIGHEST_FILE]
     for low, high in itertools.pairwise(kept):
         os.closerange(low + 1, high)
     os.chdir(task["folder"])
@@ -124,11 +146,11 @@ def work(task: dict, files: list[int], bits: bool) -> None:
 
 
 def finish(job: Job, pidfd: int) -> None:
-    """Tell the caller how its job ended; one that a signal has killed ends with 128 and the signal, as in a shell."""
+    """Tell the client how its job ended: 128 and the signal's number if a signal killed it."""
     code = os.waitstatus_to_exitcode(os.waitpid(job.pid, 0)[1])
     with contextlib.suppress(OSError):
-        job.caller.sendall(f"{code if code >= 0 else 128 - code}\n".encode())
-    job.caller.close()
+        job.client.sendall(f"{code if code >= 0 else 128 - code}\n".encode())
+    job.client.close()
     os.close(pidfd)
 
 

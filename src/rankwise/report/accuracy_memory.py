@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rankwise.analysis import statistics
+from rankwise.analysis.fronts import is_on_front
 from rankwise.report import label_placement, style
 from rankwise.report.label_placement import Mark
 
@@ -180,7 +180,7 @@ def _draw_front(axes: Axes, means: pd.DataFrame, less_is_better: bool) -> None:
     if sound.empty:
         return
     score = -sound["value"] if less_is_better else sound["value"]
-    front = sound[statistics.pareto(sound["size"], score)].sort_values(["size", "value"])
+    front = sound[is_on_front(sound["size"], score)].sort_values(["size", "value"])
     # The front goes on to the largest size: more memory is never worse than less.
     x = [*front["size"], means["size"].max()]
     y = [*front["value"], front["value"].iloc[-1]]

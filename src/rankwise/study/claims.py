@@ -1,4 +1,7 @@
-"""The registry of published numbers: a family of config/claims.yaml becomes one claim a number. Standard library only."""
+"""The registry of published numbers: each family of config/claims.yaml becomes one claim a number.
+
+Standard library only.
+"""
 
 import re
 
@@ -6,119 +9,140 @@ from rankwise.core.config import ConfigError, merge, pick
 
 FILE = "config/claims.yaml"
 COMMAND = "snakemake results/claims.csv --cores all --configfile"
+DECIDING = ("table", "column", "cell")  # keys of a family that say which number of ours decides it
+
+
+# Families become claims ---------------------------------------------------------------------------
 
 
 def expand(families: dict[str, dict]) -> dict[str, dict]:
-    """Claims by name: `family` where it has one number, `family_r4` where its values are by rank, else `family_key`.
+    """The claims of all families.
 
-    In the families' order, then by key, numbers ascending. A rank may be text, as the keys of JSON are.
+    Args:
+        families: Entries of the registry by name. A rank may be text, as keys of JSON are.
+
+    Returns:
+        Claims by name, in the order of the families and then of their keys, numbers ascending. A
+        family with one number gives `family`; one with values by rank gives `family_r4`; another
+        gives `family_key`.
     """
-    return {
-        name: claim for family, entry in families.items() for name, claim in _members(family, entry)
-    }
+    claims = {}
+    for family, entry in families.items():
+        claims |= _claims_of(family, entry)
+    return claims
 
 
-def _members(family: str, entry: dict) -> list[tuple[str, dict]]:
+def _claims_of(family: str, entry: dict) -> dict[str, dict]:
     if "values" not in entry:
-        return [(family, _claim(entry, {}))]
+        return {family: _claim(entry, {})}
     shared = {key: value for key, value in entry.items() if key != "values"}
     values = {str(key): value for key, value in entry["values"].items()}
-    return [_member(family, shared, key, values[key]) for key in sorted(values, key=_natural)]
+    claims = {}
+    for key in sorted(values, key=_natural_order):
+        own = values[key] if isinstance(values[key], dict) else {"published": values[key]}
+        if key.isdigit():
+            own = {**own, "cell": {"rank": int(key), **own.get("cell", {})}}
+            claims[f"{family}_r{key}"] = _claim(shared, own)
+        else:
+            claims[f"{family}_{key}"] = _claim(shared, own)
+    return claims
 
 
-def _natural(key: str) -> list[str | int]:
-    """What sorts r8 before r16."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
-
-
-def _member(family: str, shared: dict, key: str, value: float | dict) -> tuple[str, dict]:
-    own = value if isinstance(value, dict) else {"published": value}
-    if key.isdigit():
-        return f"{family}_r{key}", _claim(
-            shared, {**own, "cell": {"rank": int(key), **own.get("cell", {})}}
-        )
-    return f"{family}_{key}", _claim(shared, own)
+def _natural_order(key: str) -> list[str | int]:
+    """A sort key that puts r8 before r16."""
+    parts = re.split(r"(\d+)", key)
+    return [int(part) if part.isdigit() else part for part in parts]
 
 
 def _claim(shared: dict, own: dict) -> dict:
+    """One claim: its family's entry and its own, with everything that follows filled in."""
     claim = merge(shared, own)
     tolerance = claim.pop("tolerance", {})
-    share = abs(claim["published"]) * tolerance.get("fraction", 0)
+    claim["tolerance"] = _absolute(tolerance, claim["published"])
     notes = [claim.pop("note", ""), f"tolerance: {tolerance['reason']}" if tolerance else ""]
-    claim |= {"tolerance": tolerance.get("value", share), "note": "; ".join(filter(None, notes))}
+    claim["note"] = "; ".join(note for note in notes if note)
     if "table" in claim:
         claim["cell"] = {"rank": 0, **claim["cell"]}
-        claim["column"] = (
-            claim["column"] if isinstance(claim["column"], list) else [claim["column"]]
-        )
-    decided = "table" in claim and "not_comparable" not in claim
-    return {
-        **claim,
-        "needs": needs(claim["needs"]),
-        "command": f"{COMMAND} {claim['study']}" if decided else "",
-    }
+        if not isinstance(claim["column"], list):
+            claim["column"] = [claim["column"]]
+    is_decided = "table" in claim and "not_comparable" not in claim
+    claim["needs"] = needs(claim["needs"])
+    claim["command"] = f"{COMMAND} {claim['study']}" if is_decided else ""
+    return claim
+
+
+def _absolute(tolerance: dict, published: float) -> float:
+    """A tolerance in the claim's unit, given so or as a fraction of the published number."""
+    share = abs(published) * tolerance.get("fraction", 0)
+    return tolerance.get("value", share)
 
 
 def needs(wanted: dict) -> str:
-    """What deciding a claim takes beyond its shapes: `GPU (any), hub, 0.4 h`; nothing for shapes."""
-    words = [
-        f"GPU ({wanted['gpu']})" if "gpu" in wanted else "",
-        "hub" if wanted.get("hub") else "",
-    ]
-    return ", ".join(filter(None, [*words, f"{wanted['hours']:g} h" if "hours" in wanted else ""]))
+    """What deciding a claim takes: `GPU (any), hub, 0.4 h`; empty where shapes are enough."""
+    parts = []
+    if "gpu" in wanted:
+        parts.append(f"GPU ({wanted['gpu']})")
+    if wanted.get("hub"):
+        parts.append("hub")
+    if "hours" in wanted:
+        parts.append(f"{wanted['hours']:g} h")
+    return ", ".join(parts)
+
+
+# Checks -------------------------------------------------------------------------------------------
 
 
 def check(library: dict[str, dict]) -> None:
-    """Rules between keys of a family, which a schema cannot say in one sentence.
+    """Check rules between the keys of a family that its schema cannot express in one sentence.
+
+    Args:
+        library: The checked entries of config/, by kind.
 
     Raises:
-        ConfigError: a family has no number, or nothing that decides it; a corrected number lacks its reading; a cell names an
-            entry that is not there.
+        ConfigError: A family has no number, or nothing that decides it; a corrected number lacks
+            its reading; or a cell names an entry that does not exist.
     """
     for family, entry in library["claims"].items():
         if ("values" in entry) == ("published" in entry):
             got = "both" if "values" in entry else "neither"
             raise ConfigError(FILE, family, got, "exactly one of published and values")
         _check_decision(family, entry)
-        for key, claim in _members(family, entry):
-            _check_claim(key, claim, library)
+        for name, claim in _claims_of(family, entry).items():
+            _check_reading(name, claim)
+            _check_cells(name, claim, library)
 
 
 def _check_decision(family: str, entry: dict) -> None:
-    there = [key for key in ("table", "column", "cell") if key in entry]
-    if there and len(there) < 3:
-        raise ConfigError(
-            FILE, family, ", ".join(there), "table, column and cell together, or none of them"
-        )
-    if not there and not {"not_comparable", "lacks"} & set(entry):
-        raise ConfigError(
-            FILE,
-            family,
-            "no table",
-            "table, column and cell; or why there is none: not_comparable or lacks",
-        )
+    """Check that something decides a family, or that it says why nothing does."""
+    given = [key for key in DECIDING if key in entry]
+    if given and len(given) < len(DECIDING):
+        allowed = "table, column and cell together, or none of them"
+        raise ConfigError(FILE, family, ", ".join(given), allowed)
+    if not given and "not_comparable" not in entry and "lacks" not in entry:
+        allowed = "table, column and cell; or why there is none: not_comparable or lacks"
+        raise ConfigError(FILE, family, "no table", allowed)
     if ("against" in entry) != ("compare" in entry):
-        raise ConfigError(
-            FILE,
-            family,
-            "against" if "against" in entry else "compare",
-            "against and compare together",
-        )
+        got = "against" if "against" in entry else "compare"
+        raise ConfigError(FILE, family, got, "against and compare together")
 
 
-def _check_claim(name: str, claim: dict, library: dict[str, dict]) -> None:
-    corrected = {"corrected", "corrected_cell"} & set(claim)
-    if corrected and "reading" not in claim:
-        raise ConfigError(
-            FILE, f"{name}.reading", "nothing", f"what the number of {corrected.pop()} means"
-        )
-    cells = {"cell": claim.get("cell", {})}
-    cells |= {key: {**cells["cell"], **claim[key]} for key in ("corrected_cell",) if key in claim}
-    cells |= (
-        {"against": {**cells["cell"], **claim["against"].get("cell", {})}}
-        if "against" in claim
-        else {}
-    )
-    for key, cell in cells.items() if "table" in claim else ():
+def _check_reading(name: str, claim: dict) -> None:
+    """Check that a corrected number or cell says what it means."""
+    for key in ("corrected", "corrected_cell"):
+        if key in claim and "reading" not in claim:
+            allowed = f"what the number of {key} means"
+            raise ConfigError(FILE, f"{name}.reading", "nothing", allowed)
+
+
+def _check_cells(name: str, claim: dict, library: dict[str, dict]) -> None:
+    """Check that the cells of a claim name models, datasets and methods that exist."""
+    if "table" not in claim:
+        return
+    cells = {"cell": claim["cell"]}
+    if "corrected_cell" in claim:
+        cells["corrected_cell"] = {**claim["cell"], **claim["corrected_cell"]}
+    if "against" in claim:
+        cells["against"] = {**claim["cell"], **claim["against"].get("cell", {})}
+    for key, cell in cells.items():
         for kind in ("model", "dataset", "method"):
             pick(library[f"{kind}s"], cell.get(kind, "nothing"), FILE, f"{name}.{key}.{kind}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rankwise.core import paths, provenance
 from rankwise.core.config import check, included, library, read_yaml, without
+from rankwise.core.lock import lock_digest
 from rankwise.study import job_requests, measurements
 from rankwise.study.grids import Cell
 from rankwise.study.resolve import check_sources
@@ -167,7 +168,7 @@ class Plan:
     def environment(self, name: str) -> dict[str, str]:
         """A lock file and the digest of its pins."""
         lock = f"envs/{name}.lock"
-        return {"lock": lock, "digest": provenance.lock_digest(self.workflow / lock)}
+        return {"lock": lock, "digest": lock_digest(self.workflow / lock)}
 
 
 def read_plan(project: Path, study: str | None = None) -> Plan:
