@@ -30,7 +30,6 @@ TYPED = {
         "15 %": "the formula before it, at the s and r named",
         "4 bytes": "the format of a scale",
         "64 bytes": "the format of a table of levels",
-        "4 B": "the type of a step count",
     },
     "docs/benchmarks.md": {"22.7 M parameters": "the size of the encoder, which names it"},
     "docs/statistics.md": {"95 %": "the level that intervals are drawn at"},

@@ -71,7 +71,7 @@ class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} stands twice", node.start_mark
+                    None, None, f"key {key!r} stands twice", key_node.start_mark
                 )
             seen.append(key)
         return super().construct_mapping(node, deep)
