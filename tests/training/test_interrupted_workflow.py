@@ -148,7 +148,7 @@ def test_an_interrupted_workflow_resumes(
     assert ": checkpoint written after update " in (clone / LOG).read_text(), output
     assert len(list((clone / CHECKPOINTS).iterdir())) == 1
     assert not (clone / RESULT).exists()
-    assert planned_training(clone) == [["not there yet", "goes on from its checkpoint"]]
+    assert planned_training(clone) == [["not there yet", "resumes from its checkpoint"]]
 
     second = run_snakemake(clone, *ARGUMENTS, RANKWISE_WARM=warm)
     assert second.returncode == 0, second.stderr[-5000:]
