@@ -12,7 +12,7 @@ import yaml
 from helpers.doc_blocks import commands
 from helpers.repository import ROOT, run_snakemake
 from rankwise.cli import main
-from rankwise.study import outputs
+from rankwise.study import jobs
 from rankwise.study.plan import Plan
 
 PLACEHOLDERS = ("STUDY.yaml", "FILE", "config/mine.yaml", "../my_study/config/mine.yaml")
@@ -80,7 +80,7 @@ def test_snakemake_targets_exist(page: str, words: tuple[str, ...]) -> None:
     rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
     for target in given.targets:
         named = re.search(rf"^rule {re.escape(target)}:", rules, re.MULTILINE)
-        assert target == "TARGET" or named or target in outputs.targets(plan(study)), (page, target)
+        assert target == "TARGET" or named or target in jobs.targets(plan(study)), (page, target)
 
 
 @pytest.mark.parametrize(("page", "words"), of("python", "pytest", "docker/build.sh"))

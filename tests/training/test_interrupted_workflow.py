@@ -155,5 +155,5 @@ def test_an_interrupted_workflow_resumes(
     assert ": resumed after update " in (clone / LOG).read_text()
     result = json.loads((clone / RESULT).read_text())
     expected = json.loads((clone / "whole.json").read_text())
-    assert compare.gap(result, expected) is None
+    assert compare.result_difference(result, expected) is None
     assert not list((clone / CHECKPOINTS).iterdir())
