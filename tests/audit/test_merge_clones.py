@@ -23,7 +23,7 @@ from helpers.merging import (
 )
 from rankwise.cli.collect_text import text
 from rankwise.core import result
-from rankwise.core.compare import gap
+from rankwise.core.compare import result_difference
 from rankwise.study.jobs import PlannedJob
 
 SELECTED = f"results/search/{CELL}/selected.json"
@@ -145,12 +145,12 @@ def test_machines_times_and_reasons_may_differ(places, planned) -> None:
     ({"a": {"update_time_s": 1, "energy_joules": 2}}, {"a": {"update_time_s": 2}}, None),
 ])  # fmt: skip
 def test_a_gap_is_the_first_key_that_tells(one: dict, other: dict, expected: tuple | None) -> None:
-    assert gap(one, other) == expected
+    assert result_difference(one, other) == expected
 
 
 @pytest.mark.parametrize("lists", [([1], [1, 2]), ([{"a": 1}], [{"a": 1, "b": 2}])])
 def test_what_one_lacks_is_a_gap(lists: tuple[list, list]) -> None:
-    assert gap({"history": lists[0]}, {"history": lists[1]}) is not None
+    assert result_difference({"history": lists[0]}, {"history": lists[1]}) is not None
 
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])

@@ -4,6 +4,7 @@ Programs that are asked (drivers, engines, sinfo) are stood in for by others of 
 that is known of them; everything else is real.
 """
 
+import functools
 import json
 import os
 import platform
@@ -11,12 +12,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
+from helpers.programs import HANG, stand_ins
 from helpers.repository import CLEAN, ROOT, edit
 from rankwise.audit.rerun_plan import study_jobs
 from rankwise.checks import doctor, machine, missing
@@ -33,7 +36,6 @@ OFFLINE = {
     "RANKWISE_ENVIRONMENT": "recorded",
 }  # leave the hub and the locks out of a case
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}  # where this machine has one
-HANG = "/bin/sleep 300"
 
 
 def run(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -64,21 +66,12 @@ def said(found: dict) -> str:
 
 
 @pytest.fixture
-def tools(tmp_path: Path):
+def tools(tmp_path: Path) -> Callable[..., str]:
     """A function that makes the only programs there are, from what each does; it returns the PATH."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-
-    def make(**scripts: str) -> str:
-        for name, script in scripts.items():
-            (folder / name.replace("_", "-")).write_text(f"#!/bin/sh\n{script}\n")
-            (folder / name.replace("_", "-")).chmod(0o755)
-        return str(folder)
-
-    return make
+    return functools.partial(stand_ins, tmp_path / "bin")
 
 
-# This machine, as it is -----------------------------------------------------------------------------------------------
+# This machine, as it is ---------------------------------------------------------------------------
 
 
 def test_the_demo_can_run_here_and_the_facts_are_this_machines() -> None:
@@ -193,7 +186,7 @@ def test_needs_are_the_studys(plan: Plan) -> None:
     assert needs["hub"]["model gpt2"] == "openai-community/gpt2@607a30d783df"
 
 
-# What is missing ------------------------------------------------------------------------------------------------------
+# What is missing ----------------------------------------------------------------------------------
 
 
 def test_the_paper_study_lacks_a_gpu_and_the_hub(tools) -> None:
@@ -305,7 +298,7 @@ def test_memory_below_that_of_the_largest_job(plan: Plan) -> None:
     assert "`--resources mem_mb=9216` starts no more than fit" in missing.notes(facts, needs)[-1]
 
 
-# Cards ----------------------------------------------------------------------------------------------------------------
+# GPUs ----------------------------------------------------------------------------------------------
 
 SMI = """case "$1" in
 --query-gpu=driver_version) echo {driver};;
@@ -383,7 +376,7 @@ def test_a_wrong_variable_is_the_reason(tools) -> None:
     )
 
 
-# Programs that hang or fail -------------------------------------------------------------------------------------------
+# Programs that hang or fail -----------------------------------------------------------------------
 
 
 def test_what_hangs_is_said_to_and_nothing_waits_for_it(tools, monkeypatch) -> None:
@@ -410,59 +403,7 @@ def test_what_hangs_is_said_to_and_nothing_waits_for_it(tools, monkeypatch) -> N
     )
 
 
-def test_a_command_is_ended_with_all_that_it_started(tools, monkeypatch) -> None:
-    monkeypatch.setenv("PATH", tools(some=f"{HANG}77 & echo half; wait"))
-    assert probe.run("some", seconds=0.5) == probe.Answer(
-        "", "gives no answer in 0.5 s", hangs=True
-    )
-    assert not [
-        one
-        for one in psutil.process_iter(["cmdline"])
-        if (one.info["cmdline"] or [])[-1:] == ["30077"]
-    ]
-
-
-def test_a_command_that_fails_says_why(tools, monkeypatch) -> None:
-    monkeypatch.setenv(
-        "PATH", path := tools(bad="echo first >&2; echo why >&2; exit 3", mute="exit 4")
-    )
-    Path(path, "broken").write_bytes(b"\x7fELF")
-    Path(path, "broken").chmod(0o755)
-    assert probe.run("bad").trouble == "says: why"
-    assert probe.run("mute").trouble == "ends with 4"
-    assert probe.run("broken").trouble == "cannot be started (Exec format error)"
-    assert probe.run("none").trouble == probe.ABSENT
-
-
-def test_questions_that_hang_or_raise_are_answered_by_why() -> None:
-    questions = {
-        "good": lambda: {"is": 1},
-        "bad": lambda: 1 / 0,
-        "slow": lambda: subprocess.run(["/bin/sleep", "5"]),
-    }
-    asked = probe.ask(questions, seconds=0.5)
-    assert asked == {
-        "good": {"is": 1},
-        "bad": {"trouble": "division by zero"},
-        "slow": {"trouble": "gives no answer in 0.5 s"},
-    }
-
-
-@pytest.mark.parametrize(("groups", "files", "limits"), [
-    ("0::/jobs/one\n", {"memory.max": "max", "jobs/memory.max": "7000", "jobs/one/memory.max": "9000"}, [9000, 7000]),
-    ("0::/inside/a/container\n", {"memory.max": "5000"}, [5000]),
-    ("4:memory:/jobs\n1:cpu:/x\n", {"memory/jobs/memory.limit_in_bytes": "6000", "cpu/x/memory.max": "1"}, [6000]),
-])  # fmt: skip
-def test_limits_of_control_groups(
-    tmp_path: Path, groups: str, files: dict[str, str], limits: list[int]
-) -> None:
-    for name, value in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f"{value}\n")
-    assert machine.limits(groups, tmp_path) == limits
-
-
-# A login node ---------------------------------------------------------------------------------------------------------
+# A login node -------------------------------------------------------------------------------------
 
 SINFO = 'echo "main*|n1|64|256000|2-00:00:00|(null)"; echo "main*|n2|64|256000|2-00:00:00|(null)"; echo "{cards}"'
 
@@ -497,7 +438,7 @@ def test_a_cluster_that_could_not_is_told_why(clone: Path, tools) -> None:
     assert "MiB of a node in partition cards" in found["cluster"]["problems"][0]
 
 
-# What is there already ------------------------------------------------------------------------------------------------
+# What is there already ----------------------------------------------------------------------------
 
 
 def test_what_is_there_needs_nothing(clone: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_title_says_what_a_job_computes(request_: dict, title: str) -> None:
 
 def test_every_variable_is_read_in_one_module() -> None:
     """Elsewhere the environment may be passed on or set, but no variable is looked up."""
-    lookup = re.compile(r"(?:environ(?:ment)?\.get\(|environ\[|getenv\()\s*[\"'](\w+)")
+    lookup = re.compile(r"(?:environ\.get\(|environ\[|getenv\()\s*[\"'](\w+)")
     for path in (ROOT / "src").rglob("*.py"):
         for name in lookup.findall(path.read_text()):
             # PATH is extended, and USER names the owner of a lock in a message.

@@ -152,7 +152,7 @@ def test_out_of_memory_on_a_share_is_a_result_only_after_a_run_alone(tmp_path: P
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stderr.splitlines() if "GPU" in line] == [
         "rankwise: runs on 2.00 GiB of a GPU: SIM-0 (simulated, 8.0 GiB)",
-        "out of memory with 2147483648 bytes of a GPU; the job runs again, alone on one",
+        "out of memory with 2147483648 bytes of a GPU; running again, alone on one",
         "rankwise: runs on a whole GPU: SIM-0 (simulated, 8.0 GiB)",
     ]
     result = json.loads(output.read_text())

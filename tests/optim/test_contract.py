@@ -34,6 +34,13 @@ VARIANTS = {
 }
 CASES = [(name, options) for name in OURS for options in ({}, *VARIANTS.get(name, []))]
 every_case = pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+every_case_variants_slow = pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param(*case, id=str(case), marks=pytest.mark.slow if case[1] else ())
+        for case in CASES
+    ],
+)
 SHAPES = [(6, 4), (6, 4), (4, 8), (8,), (8,), (2, 6), (4, 2, 4)]
 
 
@@ -180,7 +187,7 @@ def test_a_loaded_state_keeps_its_dtypes(name: str, options: dict) -> None:
     assert dtypes(params, other) == before
 
 
-@every_case
+@every_case_variants_slow
 def test_a_copy_is_the_same_optimizer(name: str, options: dict) -> None:
     """It steps alike, and neither moves the other's parameters."""
     params = net()

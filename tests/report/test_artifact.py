@@ -1,4 +1,4 @@
-"""results/artifact.md: every answer and number comes from a record, and what no record holds says so."""
+"""results/artifact.md: each answer and number comes from a record, or is "not recorded"."""
 
 import json
 import re
@@ -18,13 +18,16 @@ from rankwise.report.records import UNKNOWN, Records
 from rankwise.study import outputs, text_outputs
 from rankwise.study.plan import Plan
 
-PLACE = {
+ENVIRONMENT = {
     "python": "3.11.7",
     "platform": "Linux-test",
     "packages": {"torch": "2.13.0"},
     "differs_from_lock": {},
 }
-COST = {"train_time_s": 3000.0, "evaluation_time_s": 600.0}  # an hour a run
+OTHER_ENVIRONMENT = {**ENVIRONMENT, "differs_from_lock": {"torch": "2.9, locked 2.13.0"}}
+COST = {"train_time_s": 3000.0, "evaluation_time_s": 600.0}  # an hour per run
+TRAINED = {"metrics": {"accuracy_fraction": 0.5, "updates": 252}, "cost": COST}
+DIVERGED = {"status": "diverged", "reason": "loss nan by update 3"}
 
 
 @pytest.fixture(scope="module")
@@ -36,139 +39,119 @@ def plan() -> Plan:
 def root(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A result for every cell of the demo; one run diverged, one ran in another environment."""
     root = tmp_path_factory.mktemp("root")
-    for number, measurement, cell in [
-        (n, m, c) for m in text_outputs.EVERY for n, c in enumerate(plan.cells(m))
-    ]:
-        found = (
-            {"metrics": {"accuracy_fraction": 0.5, "updates": 252}, "cost": COST}
-            if measurement == "train"
-            else {}
-        )
-        if (measurement, number) == ("train", 2):
-            found = {"status": "diverged", "reason": "loss nan by update 3"}
-        place = (
-            {**PLACE, "differs_from_lock": {"torch": "2.9, locked 2.13.0"}}
-            if (measurement, number) == ("train", 3)
-            else PLACE
-        )
-        result.write(
-            root / plan.path(measurement, cell), plan.request(measurement, cell), found, place
-        )
+    for measurement in text_outputs.EVERY:
+        for number, cell in enumerate(plan.cells(measurement)):
+            content, environment = {}, ENVIRONMENT
+            if measurement == "train":
+                content = DIVERGED if number == 2 else TRAINED
+                environment = OTHER_ENVIRONMENT if number == 3 else ENVIRONMENT
+            path = root / plan.path(measurement, cell)
+            result.write(path, plan.request(measurement, cell), content, environment)
     return root
 
 
 @pytest.fixture
-def mine(root: Path, tmp_path: Path) -> Path:
-    """The same, to change."""
-    return shutil.copytree(root, tmp_path / "mine")
+def root_copy(root: Path, tmp_path: Path) -> Path:
+    """The same results, to change."""
+    return shutil.copytree(root, tmp_path / "copy")
 
 
-def written(plan: Plan, root: Path, **frames: pd.DataFrame) -> str:
+def page_of(plan: Plan, root: Path, **frames: pd.DataFrame) -> str:
     return page(Records(text_outputs.artifact_request(plan), plan, root, frames))
 
 
 def row(text: str, item: str) -> list[str]:
     """The cells of the table row that starts with `item`."""
-    found = re.findall(rf"^\| {re.escape(item)} \| (.*) \|$", text, flags=re.MULTILINE)
-    assert len(found) == 1, f"{item}: {len(found)} rows"
-    return found[0].split(" | ")
+    rows = re.findall(rf"^\| {re.escape(item)} \| (.*) \|$", text, flags=re.MULTILINE)
+    assert len(rows) == 1, f"{item}: {len(rows)} rows"
+    return rows[0].split(" | ")
 
 
 def test_counts_failures_seeds_and_hours_are_those_of_the_results(plan: Plan, root: Path) -> None:
-    text = written(plan, root)
+    text = page_of(plan, root)
     cells = sum(len(plan.cells(name)) for name in text_outputs.EVERY)
-    assert row(text, "train") == [
-        "18",
-        "17",
-        "0",
-        "1",
-        "0",
-    ]  # runs, ok, out of memory, diverged, unsupported
+    # runs, ok, out of memory, diverged, unsupported
+    assert row(text, "train") == ["18", "17", "0", "1", "0"]
     assert row(text, "memory") == ["17", "17", "0", "0", "0"]
     assert row(text, "number of runs")[1].startswith(f"{cells};")
     assert "loss nan by update 3" in text
     assert row(text, "seeds") == ["yes", "0, 1, 2"]
-    assert row(text, "Time to complete") == [
-        f"17 CPU hours of wall clock in the 17 of {cells} jobs on cpu that record theirs"
-    ]
-    assert row(text, "tiny | generated_reviews | full | 0") == ["3", "0.001", "32", "252", "3e+03"]
+    hours = f"17 CPU hours of wall clock in the 17 of {cells} jobs on cpu that record theirs"
+    assert row(text, "Time to complete") == [hours]
+    full = row(text, "tiny | generated_reviews | full | 0")
+    assert full == ["3", "0.001", "32", "252", "3e+03"]
 
 
 def test_environments_and_their_differences_are_shown(plan: Plan, root: Path) -> None:
-    text = written(plan, root)
+    text = page_of(plan, root)
     lock = lock_digest(ROOT / "envs/cpu.lock")
-    places = re.findall(rf"^\| envs/cpu.lock \({lock}\) \|.*\|$", text, flags=re.MULTILINE)
-    assert [place.split(" | ")[4] for place in places] == ["nothing", "torch 2.9, locked 2.13.0"]
+    rows = re.findall(rf"^\| envs/cpu.lock \({lock}\) \|.*\|$", text, flags=re.MULTILINE)
+    assert [line.split(" | ")[4] for line in rows] == ["nothing", "torch 2.9, locked 2.13.0"]
     assert row(text, "installed as pinned")[0] == "partly"
 
 
 def test_what_no_record_holds_is_not_recorded(plan: Plan, root: Path) -> None:
-    text = written(plan, root)
+    text = page_of(plan, root)
     assert row(text, "Hardware") == [f"cpu: name {UNKNOWN}"]
     assert row(text, "Archived") == [UNKNOWN]
-    assert row(text, "examples of each split counted")[0] == "no"  # no prepared input lies there
+    assert row(text, "examples of each split counted")[0] == "no"  # there is no prepared input
     assert f"{UNKNOWN} in config/datasets.yaml" in text
 
 
-def test_a_gpu_has_its_name_its_hours_and_its_peak(plan: Plan, mine: Path) -> None:
-    first = plan.cells("train")[0]
-    path, request = mine / plan.path("train", first), plan.request("train", first)
+def test_a_gpu_has_its_name_its_hours_and_its_peak(plan: Plan, root_copy: Path) -> None:
+    cell = plan.cells("train")[0]
+    path, request = root_copy / plan.path("train", cell), plan.request("train", cell)
     cost = {**COST, "peak_allocated_bytes": 3 * 2**20, "device_name": "NVIDIA H100"}
-    result.write(path, request, {"device": "cuda", "cost": cost}, {**PLACE, "driver": "570.1"})
-    text = written(plan, mine)
-    assert "cuda: NVIDIA H100" in row(text, "Hardware")[0]
-    assert "at most 3.0 MiB allocated on a GPU in training" in row(text, "Hardware")[0]
-    assert (
-        "1 GPU hours of wall clock in the 1 of 1 jobs on cuda" in row(text, "Time to complete")[0]
-    )
+    environment = {**ENVIRONMENT, "driver": "570.1"}
+    result.write(path, request, {"device": "cuda", "cost": cost}, environment)
+    text = page_of(plan, root_copy)
+    hardware = row(text, "Hardware")[0]
+    assert "cuda: NVIDIA H100" in hardware
+    assert "at most 3.0 MiB allocated on a GPU in training" in hardware
+    hours = "1 GPU hours of wall clock in the 1 of 1 jobs on cuda"
+    assert hours in row(text, "Time to complete")[0]
     assert "| 570.1 |" in text
 
 
 def test_a_licence_is_named_or_its_lack_is(demo: dict, plan: Plan, root: Path) -> None:
-    text = written(plan, root)
+    text = page_of(plan, root)
     assert row(text, "distilbert")[-1] == "Apache-2.0"
-    lacking = [
-        name
-        for name in ("generated_reviews", "generated_text", "sst2")
-        if "licence" not in plan.library["datasets"][name]
-    ]
+    datasets = plan.library["datasets"]
+    used = ("generated_reviews", "generated_text", "sst2")
+    lacking = {name for name in used if "licence" not in datasets[name]}
     answer, where = row(text, "licences of data and weights named")
     assert answer == "partly"
-    assert set(lacking) == set(where.split("config/datasets.yaml has none for ")[1].split(", "))
-    full = Plan(demo, ROOT, "config/demo.yaml")
+    named = where.split("config/datasets.yaml has none for ")[1]
+    assert set(named.split(", ")) == lacking
+    licensed = Plan(demo, ROOT, "config/demo.yaml")
     for kind in ("models", "datasets"):
-        for entry in full.library[kind].values():
+        for entry in licensed.library[kind].values():
             entry.setdefault("licence", "CC0")
-    assert row(written(full, root), "licences of data and weights named")[0] == "yes"
+    assert row(page_of(licensed, root), "licences of data and weights named")[0] == "yes"
 
 
 def test_findings_are_counted(plan: Plan, root: Path) -> None:
     claims = pd.DataFrame({"verdict": ["reproduced"] * 3 + ["not yet run"]})
-    pairs = {
-        "verdict": ["tied", "a better", "tied"],
-        "test": ["t, paired"] * 3,
-        "margin": [0.01] * 3,
-    }
-    text = written(plan, root, claims=claims, comparisons=pd.DataFrame(pairs))
+    verdicts = ["tied", "a better", "tied"]
+    pairs = pd.DataFrame({"verdict": verdicts, "test": "t, paired", "margin": 0.01})
+    text = page_of(plan, root, claims=claims, comparisons=pairs)
     assert row(text, "reproduced") == ["3"]
     assert row(text, "not yet run") == ["1"]
-    assert (
-        "3 pairs tested by t, paired, margin 0.01: 2 tied, 1 a better"
-        in row(text, "variation over seeds")[1]
-    )
+    expected = "3 pairs tested by t, paired, margin 0.01: 2 tied, 1 a better"
+    assert expected in row(text, "variation over seeds")[1]
 
 
-def test_a_stale_result_is_refused(plan: Plan, mine: Path) -> None:
-    path = mine / plan.path("train", plan.cells("train")[0])
+def test_a_stale_result_is_refused(plan: Plan, root_copy: Path) -> None:
+    path = root_copy / plan.path("train", plan.cells("train")[0])
     stored = json.loads(path.read_text())
     stored["request"]["cpu_threads"] = 99
     path.write_text(json.dumps(stored))
     with pytest.raises(StaleResult, match=r"full/r0/seed0/train\.json answers another request"):
-        written(plan, mine)
+        page_of(plan, root_copy)
 
 
 def test_every_file_and_command_named_is_there(plan: Plan, root: Path) -> None:
-    text = written(plan, root)
+    text = page_of(plan, root)
     for name in re.findall(r"(?:config|docs|envs|src|workflow_scripts)/[\w/]+\.\w+", text):
         assert (ROOT / name).is_file(), name
     assert ".venv/ready:" in (ROOT / "Makefile").read_text()
@@ -176,35 +159,33 @@ def test_every_file_and_command_named_is_there(plan: Plan, root: Path) -> None:
 
 
 def test_a_tracker_is_no_part_of_the_request(demo: dict) -> None:
-    requests = [
+    without, with_one = (
         text_outputs.artifact_request(Plan({**demo, "tracker": name}, ROOT, "x"))
         for name in ("none", "tensorboard")
-    ]
-    assert requests[0] == requests[1]
+    )
+    assert without == with_one
 
 
 @pytest.mark.slow
 def test_the_rules_write_both_texts_of_a_real_study(clone: Path) -> None:
-    study = "tests/studies/rerun.yaml"
     edit(clone / "config/models.yaml", "schedule: {updates: 900", "schedule: {updates: 2")
     edit(clone / "config/datasets.yaml", "rows: {train: 12000", "rows: {train: 1200")
     targets = ("results/artifact.md", "results/numbers.json")
-    done = run_snakemake(clone, *targets, "--configfile", study, "--cores", "2")
+    arguments = (*targets, "--configfile", "tests/studies/rerun.yaml", "--cores", "2")
+    done = run_snakemake(clone, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     text = (clone / "results/artifact.md").read_text()
     assert row(text, "train") == ["3", "3", "0", "0", "0"]
     assert "train 2,000" in row(text, "generated_reviews")[2]
-    found = json.loads((clone / "results/numbers.json").read_text())
-    ids = {
-        provenance.digest(result.read(path)["request"])
-        for path in clone.glob("results/**/*.json")
-        if "runs" in path.parts or "profiles" in path.parts
-    }
-    assert found["tiny/generated_reviews/lora/r2/accuracy_percent"]["runs"][0] in ids
-    assert all(
-        set(one["runs"]) <= ids and (one["runs"] or name.startswith("claims/"))
-        for name, one in found.items()
-    )
+    digests = set()
+    for folder in ("runs", "profiles"):
+        for path in (clone / "results" / folder).glob("**/*.json"):
+            digests.add(provenance.digest(result.read(path)["request"]))
+    by_name = json.loads((clone / "results/numbers.json").read_text())
+    assert by_name["tiny/generated_reviews/lora/r2/accuracy_percent"]["runs"][0] in digests
+    for name, entry in by_name.items():
+        assert set(entry["runs"]) <= digests
+        assert entry["runs"] or name.startswith("claims/")
     assert (clone / "results/numbers.tex").is_file()
-    again = run_snakemake(clone, *targets, "--configfile", study, "--cores", "2")
+    again = run_snakemake(clone, *arguments)
     assert "Nothing to be done" in again.stderr + again.stdout

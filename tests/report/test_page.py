@@ -1,4 +1,4 @@
-"""The report in a real browser, made by the real rule from real runs: it opens, sorts, filters, hovers and follows."""
+"""The page in a real browser, built by its rule from real runs."""
 
 import html
 import itertools
@@ -26,45 +26,66 @@ STUDY = "tests/studies/report.yaml"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 VIEWS = [(scheme, width) for scheme in ("light", "dark") for width in (390, 1440)]
 LARGEST = 6_000_000  # bytes of the page of a small study
-# Every text that is seen: its colour's contrast to the paper behind it (WCAG 2, 1.4.3), the lowest first.
+# For each colour of a text on a background: the lowest contrast (WCAG 2.2, 1.4.3), lowest first.
 CONTRASTS = """() => {
-  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const rgba = (text) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data]; };
-  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = (node) => { for (let one = node; one; one = one.parentElement) {
-    const found = rgba(getComputedStyle(one).backgroundColor); if (found[3] === 255) return found; } return [255, 255, 255, 255]; };
-  const found = new Map();
+  const canvas = document.createElement("canvas");
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const rgba = (colour) => {
+    context.clearRect(0, 0, 1, 1);
+    context.fillStyle = colour;
+    context.fillRect(0, 0, 1, 1);
+    return [...context.getImageData(0, 0, 1, 1).data];
+  };
+  const linear = (part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+  const luminance = (rgb) => {
+    const [r, g, b] = rgb.map((part) => linear(part / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const background = (element) => {
+    for (let node = element; node; node = node.parentElement) {
+      const colour = rgba(getComputedStyle(node).backgroundColor);
+      if (colour[3] === 255) return colour;
+    }
+    return [255, 255, 255, 255];
+  };
+  const lowest = new Map();
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
-    const node = walk.currentNode.parentElement;
-    if (!walk.currentNode.data.trim() || node.closest("script, style, noscript, title") || !node.checkVisibility()) continue;
-    const style = getComputedStyle(node), paper = behind(node);
-    const drawn = node instanceof SVGElement ? style.fill : style.color;
-    if (drawn === "none") continue;
-    let alpha = 1;
-    for (let one = node; one; one = one.parentElement) alpha *= Number(getComputedStyle(one).opacity);
-    const ink = rgba(drawn).map((v, i) => v * alpha + paper[i] * (1 - alpha));
-    const [low, high] = [light(ink), light(paper)].sort((a, b) => a - b);
-    const ratio = (high + 0.05) / (low + 0.05), key = `${drawn} on ${paper}`;
-    if (!(found.get(key)?.ratio <= ratio)) found.set(key, { ratio, key, text: walk.currentNode.data.trim().slice(0, 40) });
+    const element = walk.currentNode.parentElement;
+    const text = walk.currentNode.data.trim();
+    const isCode = element.closest("script, style, noscript, title");
+    if (!text || isCode || !element.checkVisibility()) continue;
+    const style = getComputedStyle(element);
+    const colour = element instanceof SVGElement ? style.fill : style.color;
+    if (colour === "none") continue;
+    let opacity = 1;
+    for (let node = element; node; node = node.parentElement) {
+      opacity *= Number(getComputedStyle(node).opacity);
+    }
+    const paper = background(element).slice(0, 3);
+    const ink = paper.map((part, i) => rgba(colour)[i] * opacity + part * (1 - opacity));
+    const [dark, light] = [luminance(ink), luminance(paper)].sort((a, b) => a - b);
+    const ratio = (light + 0.05) / (dark + 0.05);
+    const key = `${colour} on ${paper}`;
+    const isLower = !(lowest.get(key)?.ratio <= ratio);
+    if (isLower) lowest.set(key, { ratio, key, text: text.slice(0, 40) });
   }
-  return [...found.values()].sort((a, b) => a.ratio - b.ratio);
+  return [...lowest.values()].sort((a, b) => a.ratio - b.ratio);
 }"""
 
 
 def browser_path() -> str:
-    """A Chromium; its absence is an error in CI and a skip elsewhere."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None and os.environ.get("CI"):
-        pytest.fail(f"no browser: none of {', '.join(NAMES)}")
-    return found or pytest.skip(f"no browser: none of {', '.join(NAMES)}")
+    """A Chromium; without one, the test fails in CI and is skipped elsewhere."""
+    for name in NAMES:
+        if path := shutil.which(name):
+            return path
+    give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+    return give_up(f"no browser: none of {', '.join(NAMES)}")
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone in which the study's page has been built by its rule; the tiny model is pre-trained for two updates."""
+    """A clone with the study's page, built by its rule; the tiny model had two updates."""
     root = copy_repository(tmp_path_factory.mktemp("report") / "clone")
     edit(root / "config/models.yaml", "schedule: {updates: 900", "schedule: {updates: 2")
     edit(root / "config/datasets.yaml", "rows: {train: 12000", "rows: {train: 1200")
@@ -88,100 +109,87 @@ def browser() -> Iterator:
 
 @pytest.fixture(params=VIEWS, ids=lambda view: f"{view[0]}-{view[1]}")
 def view(request, browser, study: Path) -> Iterator:
-    """The report in one colour scheme and width; whatever the browser complains about fails the test."""
+    """The page in one colour scheme and width; a complaint of the browser fails the test."""
     scheme, width = request.param
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
     )
-    page, said = context.new_page(), []
-    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: said.append(f"error: {error}"))
-    page.on("requestfailed", lambda one: said.append(f"failed: {one.url[:200]}"))
-    page.on(
-        "request",
-        lambda one: (
-            said.append(f"loaded: {one.url[:200]}")
-            if not one.url.startswith(("file:", "data:"))
-            else None
-        ),
-    )
+    page, complaints = context.new_page(), []
+
+    def on_request(sent) -> None:
+        if not sent.url.startswith(("file:", "data:")):
+            complaints.append(f"loaded: {sent.url[:200]}")
+
+    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+    page.on("requestfailed", lambda sent: complaints.append(f"failed: {sent.url[:200]}"))
+    page.on("request", on_request)
     page.goto((study / "results/report.html").as_uri())
     page.wait_for_selector("html[data-ready]")
     yield page
     context.close()
-    assert said == []
+    assert complaints == []
 
 
-def scroll_through(page) -> None:
-    """Down the whole page, so that every chart is drawn."""
-    for chart in page.query_selector_all(".drawing"):
-        chart.scroll_into_view_if_needed()
-        page.wait_for_function("one => one.dataset.drawn", arg=chart)
+def draw_all(page) -> None:
+    """Scroll down the whole page, so that every chart is drawn."""
+    for drawing in page.query_selector_all(".drawing"):
+        drawing.scroll_into_view_if_needed()
+        page.wait_for_function("element => element.dataset.drawn", arg=drawing)
 
 
 def column(page, table: str, name: str) -> list[str]:
-    """The texts of a column in the order in which they stand."""
-    place = page.eval_on_selector_all(
-        f"{table} thead th", "(heads, name) => heads.findIndex(h => h.dataset.name === name)", name
-    )
-    return [
-        one.strip()
-        for one in page.locator(f"{table} tbody tr > :nth-child({place + 1})").all_text_contents()
-    ]
+    """The texts of a column, from the top down."""
+    find = "(heads, name) => heads.findIndex(head => head.dataset.name === name)"
+    place = page.eval_on_selector_all(f"{table} thead th", find, name)
+    cells = page.locator(f"{table} tbody tr > :nth-child({place + 1})")
+    return [text.strip() for text in cells.all_text_contents()]
 
 
-# Snakemake's own -------------------------------------------------------------------------------------------------------
+def lowest_contrast(page) -> dict:
+    return page.evaluate(CONTRASTS)[0]
+
+
+# Snakemake's own report ------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_snakemakes_report_has_every_figure_with_its_caption(study: Path, browser) -> None:
-    done = run_snakemake(
-        study, "--configfile", STUDY, "--report", "workflow.html", "results/report.html"
-    )
+    arguments = ("--configfile", STUDY, "--report", "workflow.html", "results/report.html")
+    done = run_snakemake(study, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     plan = Plan(yaml.safe_load((study / STUDY).read_text()), study, STUDY)
     wanted = [CAPTIONS[name] for name in outputs.page_figures(plan)]
-    assert {"Quality", "Memory", "Training", "Claims"} <= {one.category for one in wanted}
+    categories = {caption.category for caption in wanted}
+    assert {"Quality", "Memory", "Training", "Claims"} <= categories
     page = browser.new_page()
     page.goto((study / "workflow.html").as_uri())
-    folders = {
-        name: page.get_by_text(name, exact=True) for name in {one.category for one in wanted}
-    }
-    assert all(folder.is_visible() for folder in folders.values())
+    for category in categories:
+        assert page.get_by_text(category, exact=True).is_visible(), category
     text = " ".join((study / "workflow.html").read_text().replace("\\n", " ").split())
-    assert [
-        one.title
-        for one in wanted
-        if f"<strong>{html.escape(one.title, quote=False)}.</strong>" not in text
-    ] == []
+    for caption in wanted:
+        assert f"<strong>{html.escape(caption.title, quote=False)}.</strong>" in text
     page.close()
 
 
-# In the browser ---------------------------------------------------------------------------------------------------------
+# In the browser --------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_it_reads_well(view, study: Path) -> None:
     """No sideways scrolling, contrast of every text, headings in order, every figure described."""
-    scroll_through(view)
+    draw_all(view)
     width = view.viewport_size["width"]
     assert view.evaluate("document.documentElement.scrollWidth") <= width
-    assert (
-        view.evaluate(
-            "(one => one.scrollWidth - one.clientWidth)(document.querySelector('.themes'))"
-        )
-        == 0
-    )  # nothing is cut off
-    assert (
-        view.locator("h1").inner_text() == yaml.safe_load((study / STUDY).read_text())["question"]
-    )
-    lowest = view.evaluate(CONTRASTS)
-    assert len(lowest) > 4
-    assert lowest[0]["ratio"] >= 4.5, lowest[:3]
-    levels = view.eval_on_selector_all(
-        "h1, h2, h3, h4",
-        "all => all.filter(h => h.checkVisibility()).map(h => Number(h.tagName[1]))",
-    )
+    cut_off = "(element => element.scrollWidth - element.clientWidth)"
+    assert view.evaluate(f"{cut_off}(document.querySelector('.themes'))") == 0
+    question = yaml.safe_load((study / STUDY).read_text())["question"]
+    assert view.locator("h1").inner_text() == question
+    contrasts = view.evaluate(CONTRASTS)
+    assert len(contrasts) > 4
+    assert contrasts[0]["ratio"] >= 4.5, contrasts[:3]
+    visible_levels = "all => all.filter(h => h.checkVisibility()).map(h => Number(h.tagName[1]))"
+    levels = view.eval_on_selector_all("h1, h2, h3, h4", visible_levels)
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     figures = view.locator("#report img")
@@ -189,14 +197,11 @@ def test_it_reads_well(view, study: Path) -> None:
     assert all(len(text) > 20 for text in figures.evaluate_all("all => all.map(one => one.alt)"))
     drawings = view.locator(".drawing svg")
     assert drawings.count() >= 5
-    assert all(
-        drawings.evaluate_all(
-            "all => all.map(one => one.getAttribute('aria-label') ?? one.parentElement.getAttribute('aria-label'))"
-        )
-    )
+    label = "one.getAttribute('aria-label') ?? one.parentElement.getAttribute('aria-label')"
+    assert all(drawings.evaluate_all(f"all => all.map(one => {label})"))
 
 
-def sorts(head, order: str) -> None:
+def wait_for_order(head, order: str) -> None:
     """DataTables sorts after the key has been handled: wait for it, as a reader would."""
     from playwright.sync_api import expect
 
@@ -209,132 +214,102 @@ def test_a_table_sorts_by_keyboard_and_filters(view, study: Path) -> None:
     head = view.locator("#sheet-runs th[data-name=eval_loss_nats]")
     head.locator("[role=button]").focus()
     view.keyboard.press("Enter")
-    sorts(head, "ascending")
+    wait_for_order(head, "ascending")
     losses = [float(text) for text in column(view, "#sheet-runs", "eval_loss_nats")]
     assert len(losses) == len(runs)
     assert losses == sorted(losses)
     view.keyboard.press("Enter")
-    sorts(head, "descending")
+    wait_for_order(head, "descending")
     assert [float(text) for text in column(view, "#sheet-runs", "eval_loss_nats")] == losses[::-1]
     view.locator("#runs input[type=search]").fill("full")
     assert set(column(view, "#sheet-runs", "method")) == {"Full AdamW"}
-    assert (
-        view.locator("#runs .dt-foot").inner_text()
-        == f"{(runs['method'] == 'full').sum()} of {len(runs)} rows"
-    )
-    more = view.locator("#runs button.columns")
-    more.click()
+    full_count = (runs["method"] == "full").sum()
+    assert view.locator("#runs .dt-foot").inner_text() == f"{full_count} of {len(runs)} rows"
+    view.locator("#runs button.columns").click()
     assert view.locator("#sheet-runs th[data-name=total_parameters]").is_visible()
     chip = view.locator("#claims .chips button").first
     chip.click()
-    assert {text.lstrip("✓✗○ ") for text in column(view, "#sheet-claims", "verdict")} == {
-        chip.get_attribute("data-value")
-    }
+    shown = {text.lstrip("✓✗○ ") for text in column(view, "#sheet-claims", "verdict")}
+    assert shown == {chip.get_attribute("data-value")}
 
 
-def hovered(view, chart: str) -> tuple[object, dict[str, str]]:
-    """The last mark of a chart, and what hovering it says."""
+def hover_last(view, chart: str) -> tuple[object, dict[str, str]]:
+    """Hover the last mark of a chart; returns the mark and the rows of its tooltip."""
     drawing = view.locator(f"#chart-{chart} .drawing")
     drawing.scroll_into_view_if_needed()
-    view.wait_for_function("one => one.dataset.drawn", arg=drawing.element_handle())
+    drawn = "element => element.dataset.drawn"
+    view.wait_for_function(drawn, arg=drawing.element_handle())
     mark = drawing.locator(".mark-symbol path").last
     mark.hover(force=True)
     tip = view.locator("#vg-tooltip-element.visible")
-    return mark, dict(
-        zip(
-            *(tip.locator(f"td.{kind}").all_text_contents() for kind in ("key", "value")),
-            strict=True,
-        )
-    )
+    names = tip.locator("td.key").all_text_contents()
+    values = tip.locator("td.value").all_text_contents()
+    return mark, dict(zip(names, values, strict=True))
 
 
 @pytest.mark.slow
 def test_hovering_says_which_run_and_clicking_follows_it(view, study: Path) -> None:
-    runs = pd.read_csv(study / "results/tables/runs.csv", dtype={"request_digest": str}).set_index(
-        "request_digest"
-    )
-    mark, said = hovered(view, "loss")
-    run = said["run"]
-    assert run in runs.index
-    assert int(said["seed"]) == runs.loc[run, "seed"]
-    assert f"r{runs.loc[run, 'rank']}/seed{runs.loc[run, 'seed']}/train.json" in said["command"]
+    runs = pd.read_csv(study / "results/tables/runs.csv", dtype={"request_digest": str})
+    runs = runs.set_index("request_digest")
+    mark, tooltip = hover_last(view, "loss")
+    digest = tooltip["run"]
+    run = runs.loc[digest]
+    assert int(tooltip["seed"]) == run["seed"]
+    assert f"r{run['rank']}/seed{run['seed']}/train.json" in tooltip["command"]
     mark.click(force=True)
     view.wait_for_selector("#run:not([hidden])")
-    assert view.evaluate("location.hash") == f"#run/{run}"
+    assert view.evaluate("location.hash") == f"#run/{digest}"
     assert view.evaluate("document.activeElement.id") == "run"
     text = view.locator("#run").inner_text()
-    assert f"--request @results/runs/tiny/generated_reviews/{runs.loc[run, 'method']}/" in text
-    assert all(
-        part in text
-        for part in (
-            run,
-            "Loss by epoch",
-            "Where it ran",
-            "torch",
-            "What it was asked",
-            "method.module",
-            "Chosen by its search",
-        )
-    )
-    chosen = dict(
-        line.split("\t")
-        for line in text.splitlines()
-        if line.startswith(("learning_rate\t", "trial\t"))
-    )
-    assert float(chosen["learning_rate"]) == runs.loc[run, "learning_rate"]
-    assert chosen["trial"] == f"lr{runs.loc[run, 'learning_rate']:g}"
+    assert f"--request @results/runs/tiny/generated_reviews/{run['method']}/" in text
+    for part in (digest, "Loss by epoch", "Where it ran", "torch", "Settings", "method.module"):
+        assert part in text
+    assert "Chosen by its search" in text
+    rows = [line.split("\t") for line in text.splitlines()]
+    chosen = {row[0]: row[1] for row in rows if row[0] in ("learning_rate", "trial")}
+    assert float(chosen["learning_rate"]) == run["learning_rate"]
+    assert chosen["trial"] == f"lr{run['learning_rate']:g}"
     view.wait_for_selector("#run .drawing[data-drawn]")
     assert view.evaluate("document.documentElement.scrollWidth") <= view.viewport_size["width"]
-    lowest = view.evaluate(CONTRASTS)[0]
-    assert lowest["ratio"] >= 4.5, lowest
+    assert lowest_contrast(view)["ratio"] >= 4.5, lowest_contrast(view)
     view.go_back()
     view.wait_for_selector("#report:not([hidden])")
     assert view.locator("#run").is_hidden()
 
 
 @pytest.mark.slow
-def test_a_search_is_a_chart_that_rings_what_was_chosen_and_leads_to_trials(
-    view, study: Path
-) -> None:
-    search = pd.read_csv(
-        study / "results/tables/search.csv", dtype={"request_digest": str}
-    ).set_index("request_digest")
-    mark, said = hovered(view, "search")
-    trial = search.loc[said["run"]]
-    assert (said["trial"], float(said["learning rate"])) == (trial["trial"], trial["learning_rate"])
-    drawn = view.locator("#chart-search .drawing .mark-symbol")
-    assert [drawn.nth(i).locator("path").count() for i in range(2)] == [
-        search["selected"].sum(),
-        len(search),
-    ]
+def test_the_chart_of_a_search_rings_the_chosen_and_leads_to_trials(view, study: Path) -> None:
+    search = pd.read_csv(study / "results/tables/search.csv", dtype={"request_digest": str})
+    search = search.set_index("request_digest")
+    mark, tooltip = hover_last(view, "search")
+    trial = search.loc[tooltip["run"]]
+    assert tooltip["trial"] == trial["trial"]
+    assert float(tooltip["learning rate"]) == trial["learning_rate"]
+    layers = view.locator("#chart-search .drawing .mark-symbol")
+    rings, dots = (layers.nth(i).locator("path").count() for i in range(2))
+    assert (rings, dots) == (search["selected"].sum(), len(search))
     mark.click(force=True)
     view.wait_for_selector("#run:not([hidden])")
     text = view.locator("#run").inner_text()
-    assert f"trial of a search · tiny on generated_reviews · {said['run']}" in text
+    assert f"trial of a search · tiny on generated_reviews · {tooltip['run']}" in text
     assert f"--request @results/search/tiny/generated_reviews/{trial['method']}/" in text
     view.locator("#run .others a", has_text="seed 1").first.click()
-    view.wait_for_function(
-        "document.querySelector('#run .facts').textContent.startsWith('training run')"
-    )
-    assert f"{len(search)} trials" in view.evaluate(
-        "document.querySelector('#report .facts').textContent"
-    )
+    facts = "document.querySelector('#run .facts').textContent"
+    view.wait_for_function(f"{facts}.startsWith('training run')")
+    counts = view.evaluate("document.querySelector('#report .facts').textContent")
+    assert f"{len(search)} trials" in counts
 
 
 @pytest.mark.slow
 def test_a_run_is_a_link_and_shows_its_ledger(view, study: Path) -> None:
-    run = view.locator("#sheet-ledger tbody a").first.get_attribute("href").removeprefix("#run/")
-    view.goto(f"{view.url.partition('#')[0]}#run/{run}")
+    link = view.locator("#sheet-ledger tbody a").first.get_attribute("href")
+    view.goto(f"{view.url.partition('#')[0]}{link}")
     view.wait_for_selector("#run:not([hidden])")
-    found = json.loads(
-        (study / "results/profiles/tiny/generated_reviews/lora/r2/ledger.json").read_text()
-    )["metrics"]
-    assert f"{found['peak_bytes']:,} in all" in view.locator("#run").inner_text()
-    sizes = [
-        int(text.replace(",", ""))
-        for text in view.locator("#run .bars td.number").all_inner_texts()
-    ]
-    assert sum(sizes) == found["peak_bytes"]
+    path = study / "results/profiles/tiny/generated_reviews/lora/r2/ledger.json"
+    peak_bytes = json.loads(path.read_text())["metrics"]["peak_bytes"]
+    assert f"{peak_bytes:,} in all" in view.locator("#run").inner_text()
+    sizes = view.locator("#run .bars td.number").all_inner_texts()
+    assert sum(int(text.replace(",", "")) for text in sizes) == peak_bytes
     view.locator("#run .back a").click()
     view.wait_for_selector("#report:not([hidden])")
     assert view.locator("#runs").is_visible()
@@ -343,10 +318,9 @@ def test_a_run_is_a_link_and_shows_its_ledger(view, study: Path) -> None:
 @pytest.mark.slow
 def test_the_command_of_a_run_makes_it_again(study: Path) -> None:
     text = (study / "results/report.html").read_text()
-    runs = json.loads(
-        re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1]
-    )["runs"]
-    run = next(one for one in runs.values() if one["measurement"] == "train")
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1]
+    runs = json.loads(data)["runs"].values()
+    run = next(run for run in runs if run["measurement"] == "train")
     environment = {**CLEAN, "PYTHONPATH": str(study / "src")}
     command = [sys.executable, *run["command"].split()[1:]]
     done = subprocess.run(command, cwd=study, env=environment, capture_output=True, text=True)
@@ -357,29 +331,30 @@ def test_the_command_of_a_run_makes_it_again(study: Path) -> None:
 
 @pytest.mark.slow
 def test_colours_are_chosen_and_kept(view) -> None:
-    """The toggle wins over the system, redraws the charts, and is there after a reload; a legend singles out; data are a table."""
-    scroll_through(view)
+    """The choice overrides the system's, redraws the charts, and is there after a reload."""
+    draw_all(view)
     paper = "getComputedStyle(document.body).backgroundColor"
-    first = view.evaluate(paper)
-    other = (
-        "light" if view.locator(".drawing").first.get_attribute("data-drawn") == "dark" else "dark"
-    )
+    first_paper = view.evaluate(paper)
+    first = view.locator(".drawing").first.get_attribute("data-drawn")
+    other = "light" if first == "dark" else "dark"
     view.locator(f".themes [data-theme={other}]").click()
-    assert view.evaluate(paper) != first
-    view.wait_for_function(
-        f"[...document.querySelectorAll('#report .drawing')].every(one => one.dataset.drawn === '{other}')"
-    )
+    assert view.evaluate(paper) != first_paper
+    all_drawings = "[...document.querySelectorAll('#report .drawing')]"
+    view.wait_for_function(f"{all_drawings}.every(one => one.dataset.drawn === '{other}')")
     view.reload()
     view.wait_for_selector("html[data-ready]")
     assert view.locator(f".themes [data-theme={other}]").get_attribute("aria-pressed") == "true"
-    scroll_through(view)
-    lowest = view.evaluate(CONTRASTS)[0]
-    assert lowest["ratio"] >= 4.5, lowest
+    draw_all(view)
+    assert lowest_contrast(view)["ratio"] >= 4.5, lowest_contrast(view)
+
+
+@pytest.mark.slow
+def test_a_legend_singles_out_and_the_data_are_a_table(view) -> None:
+    draw_all(view)
     button = view.locator("#chart-loss .legend button").first
     button.press("Enter")
     assert button.get_attribute("aria-pressed") == "true"
-    faint = "#chart-loss .mark-symbol path[opacity='0.07']"
-    assert view.locator(faint).count() > 0
+    assert view.locator("#chart-loss .mark-symbol path[opacity='0.07']").count() > 0
     view.locator("#chart-loss details.data summary").press("Enter")
     rows = view.locator("#chart-loss details.data tbody tr")
     rows.first.wait_for()
@@ -389,20 +364,18 @@ def test_colours_are_chosen_and_kept(view) -> None:
 
 @pytest.mark.slow
 def test_one_file_that_reads_without_scripts(study: Path, browser) -> None:
-    """Nothing is loaded from anywhere, scripts run by their digests only, and without them the tables are there."""
+    """Nothing is loaded, scripts run by their digests only, and tables need no scripts."""
     text = (study / "results/report.html").read_text()
     assert len(text.encode()) < LARGEST
     markup = re.sub(r"(<(script|style)[^>]*>).*?</\2>", r"\1", text, flags=re.DOTALL)
-    assert not re.search(
-        r"""<(?:script|img|iframe|link|source|video|audio)[^>]*\s(?:src|href)=["']?(?!["']?data:)""",
-        markup,
-    )
+    loading = r"<(?:script|img|iframe|link|source|video|audio)[^>]*\s(?:src|href)="
+    assert not re.search(loading + r"""["']?(?!["']?data:)""", markup)
     assert "default-src 'none'" in html.unescape(markup)
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((study / "results/report.html").as_uri())
-    rows = page.locator("#sheet-runs tbody tr").count()
-    assert rows == len(pd.read_csv(study / "results/tables/runs.csv"))
+    row_count = page.locator("#sheet-runs tbody tr").count()
+    assert row_count == len(pd.read_csv(study / "results/tables/runs.csv"))
     assert page.locator("#sheet-runs caption").is_visible()
     assert page.locator("#chart-loss").is_hidden()
     context.close()
@@ -410,18 +383,17 @@ def test_one_file_that_reads_without_scripts(study: Path, browser) -> None:
 
 @pytest.mark.slow
 def test_the_charts_are_sound_vega_lite(study: Path) -> None:
-    """Every specification compiles, and draws, with the rows that the page carries."""
-    frames = {
-        name: pd.read_csv(study / f"results/tables/{name}.csv", dtype={"request_digest": str})
-        for name in ("runs", "history", "memory", "search")
-    }
-    made = [
-        chart
-        for part in (quality, losses, trials)
-        for chart in part.charts(frames, {"full": "Full AdamW", "lora": "LoRA"})
-    ]
-    assert [chart.key for chart in made] == ["against-memory", "by-rank", "loss", "search"]
-    for chart in made:
+    """Every specification compiles, and draws the rows that the page carries."""
+    frames = {}
+    for name in ("runs", "history", "memory", "search"):
+        path = study / f"results/tables/{name}.csv"
+        frames[name] = pd.read_csv(path, dtype={"request_digest": str})
+    labels = {"full": "Full AdamW", "lora": "LoRA"}
+    charts = []
+    for module in (quality, losses, trials):
+        charts += module.charts(frames, labels)
+    assert [chart.key for chart in charts] == ["against-memory", "by-rank", "loss", "search"]
+    for chart in charts:
         for panel in chart.panels:
             drawn = vl_convert.vegalite_to_svg({**panel.spec, "width": 400})
             assert drawn.count("mark-symbol") >= 1, chart.key

@@ -148,12 +148,12 @@ def test_an_interrupted_workflow_resumes(
     assert ": checkpoint written after update " in (clone / LOG).read_text(), output
     assert len(list((clone / CHECKPOINTS).iterdir())) == 1
     assert not (clone / RESULT).exists()
-    assert planned_training(clone) == [["not there yet", "goes on from its checkpoint"]]
+    assert planned_training(clone) == [["not there yet", "resumes from its checkpoint"]]
 
     second = run_snakemake(clone, *ARGUMENTS, RANKWISE_WARM=warm)
     assert second.returncode == 0, second.stderr[-5000:]
     assert ": resumed after update " in (clone / LOG).read_text()
     result = json.loads((clone / RESULT).read_text())
     expected = json.loads((clone / "whole.json").read_text())
-    assert compare.gap(result, expected) is None
+    assert compare.result_difference(result, expected) is None
     assert not list((clone / CHECKPOINTS).iterdir())

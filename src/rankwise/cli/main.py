@@ -126,7 +126,8 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 def _methods(given: argparse.Namespace) -> tuple[str, int]:
     from rankwise.cli.methods_page import catalogue, page, table
 
-    arguments = (Path.cwd(), given.model, given.dataset or "sst2", given.rank)
+    dataset = given.dataset or first_dataset(library(Path.cwd()), given.model)
+    arguments = (Path.cwd(), given.model, dataset, given.rank)
     if given.page:
         return page(*arguments).rstrip(), 0
     return _aligned(table(catalogue(*arguments), METHOD_COLUMNS)), 0

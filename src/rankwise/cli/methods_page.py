@@ -180,9 +180,22 @@ def _docstring(path: Path) -> str:
     return text + "\n"
 
 
+def _equations(path: Path) -> str:
+    """The docstring of the optimizer's class, up to its arguments."""
+    name = path.stem.replace("_", "")
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name.lower() == name:
+            text = ast.get_docstring(node) or ""
+            return text.partition("\nArgs:")[0].rstrip() + "\n"
+    return ""
+
+
 def _opening(folder: str, module: str) -> list[str]:
     """Heading, docstring and options of a section."""
-    lines = [f"### {module}\n", _docstring(module_path(folder, module))]
+    path = module_path(folder, module)
+    lines = [f"### {module}\n", _docstring(path)]
+    if folder == "optim":
+        lines.append(_equations(path))
     options = []
     for option in module_options(folder, module, module).values():
         default = "" if option.default is REQUIRED else f": {option.default}"

@@ -110,7 +110,3 @@ def machine(result: dict) -> str:
     )
     parts = (device, device_name, environment.get("driver"), environment.get("platform"))
     return ", ".join(part for part in parts if part)
-
-
-# Former names, until every package uses the ones above.
-gap, word = result_difference, shown

@@ -12,7 +12,8 @@ import pandas as pd
 
 from rankwise.analysis.tidy import StaleResult, place
 from rankwise.core import result
-from rankwise.study.plan import FOLDERS, MEASUREMENTS, Plan
+from rankwise.study.jobs import input_jobs, requested_jobs
+from rankwise.study.plan import Plan
 
 UNKNOWN = "not recorded"
 CURVE = ("model", "dataset", "method", "rank")
@@ -82,15 +83,13 @@ def read_results(plan: Plan, root: Path) -> list[dict]:
         StaleResult: A result answers another request than the planned one.
     """
     records = []
-    for measurement in (*FOLDERS, *MEASUREMENTS):
-        for cell in plan.cells(measurement):
-            path = plan.path(measurement, cell)
-            content = result.read(root / path)
-            if content["request"] != plan.request(measurement, cell):
-                raise StaleResult(
-                    f"{path} answers another request than the planned one; run snakemake again"
-                )
-            records.append({**content, "measurement": measurement, "path": path})
+    for job in requested_jobs(plan):
+        content = result.read(root / job.path)
+        if content["request"] != job.request:
+            raise StaleResult(
+                f"{job.path} answers another request than the planned one; run snakemake again"
+            )
+        records.append({**content, "measurement": job.kind, "path": job.path})
     return records
 
 
@@ -100,23 +99,20 @@ def read_inputs(plan: Plan, root: Path) -> dict[tuple[str, str], dict]:
     An input may be deleted once nothing reads it any more; then it is left out.
     """
     records = {}
-    for kind, name in plan.inputs():
-        path = root / plan.input_path(kind, name)
+    for job in input_jobs(plan):
+        path = root / job.path
         if path.is_file():
-            records[kind, name] = result.read(path)
+            records[job.kind, job.name] = result.read(path)
     return records
 
 
 def disk_bytes(plan: Plan, root: Path) -> dict[str, int]:
     """Bytes on disk of the study's prepared `inputs` and of its `results`."""
     inputs = 0
-    for kind, name in plan.inputs():
-        folder = (root / plan.input_path(kind, name)).parent
+    for job in input_jobs(plan):
+        folder = (root / job.path).parent
         inputs += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    results = 0
-    for measurement in (*FOLDERS, *MEASUREMENTS):
-        for cell in plan.cells(measurement):
-            results += (root / plan.path(measurement, cell)).stat().st_size
+    results = sum((root / job.path).stat().st_size for job in requested_jobs(plan))
     return {"inputs": inputs, "results": results}
 
 

@@ -11,19 +11,13 @@ import operator
 from dataclasses import dataclass
 
 from rankwise.core.config import ConfigError
+from rankwise.study import annotations
 from rankwise.study.class_source import ClassSource, has_foreign_base, lineage, main_class
 
 REQUIRED = object()
 SUPPLIED = ("self", "params", "lr", "seed")  # arguments of an optimizer that the workflow gives
 METHOD_BASE = ("rankwise.methods.parts.base", "Method")
-ALLOWED_ANNOTATIONS = (
-    "int, float, bool, str, Literal[...], X | None, Optional[X], Union[X, Y], "
-    "tuple[X, ...], list[X]"
-)
 ALLOWED_DEFAULTS = "numbers, texts, true, false, None, arithmetic on numbers, or a tuple of these"
-TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str}
-WORDS = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a text"}
-PLURALS = {"int": "integers", "float": "numbers", "bool": "true or false", "str": "names"}
 UNARY = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 BINARY = {
     ast.Add: operator.add,
@@ -52,20 +46,17 @@ class Option:
 
     def accepts(self, value: object) -> bool:
         """Whether a value from YAML fits the annotation."""
-        return _accepts(_tree(self.annotation), value)
+        return annotations.accepts(self.annotation, value)
 
     @property
     def allowed(self) -> str:
         """The annotation in words, for error messages."""
-        return _in_words(_tree(self.annotation))
+        return annotations.in_words(self.annotation)
 
     @property
     def takes_text(self) -> bool:
         """Whether a text is a value here, and not a reference to a number of the cell."""
-        return any(
-            isinstance(node, ast.Name) and node.id == "str"
-            for node in ast.walk(_tree(self.annotation))
-        )
+        return annotations.takes_text(self.annotation)
 
 
 @functools.cache
@@ -180,8 +171,8 @@ def _option(
         text = annotation.value  # an annotation in quotes
     else:
         text = "nothing" if annotation is None else ast.unparse(annotation)
-    if annotation is None or not _is_supported(text):
-        raise ConfigError(cls.file, f"annotation of {cls.name}.{name}", text, ALLOWED_ANNOTATIONS)
+    if annotation is None or not annotations.is_supported(text):
+        raise ConfigError(cls.file, f"annotation of {cls.name}.{name}", text, annotations.ALLOWED)
     if default is None:
         return Option(name, text, REQUIRED)
     key = f"default of {cls.name}.{name}"
@@ -256,105 +247,3 @@ def defines(module: str, name: str) -> bool:
         for cls in lineage(module)
         if (cls.module, cls.name) != METHOD_BASE
     )
-
-
-# Annotations --------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _tree(annotation: str) -> ast.expr:
-    return ast.parse(annotation, mode="eval").body
-
-
-def _is_supported(annotation: str) -> bool:
-    try:
-        tree = _tree(annotation)
-    except SyntaxError:
-        return False
-    return _supports(tree)
-
-
-def _supports(node: ast.expr) -> bool:
-    if _is_none(node):
-        return True
-    if members := _union(node):
-        return all(_supports(member) for member in members)
-    if not isinstance(node, ast.Subscript):
-        return ast.unparse(node) in TYPES
-    kind = _container(node)
-    if kind == "Literal":
-        return all(isinstance(item, ast.Constant | ast.UnaryOp) for item in _items(node))
-    items, _ = _element_types(node)
-    if kind == "list" and len(_items(node)) != 1:
-        return False
-    return kind in ("tuple", "list") and bool(items) and all(_supports(item) for item in items)
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
-
-
-def _container(node: ast.Subscript) -> str:
-    """The name before the brackets: `tuple` in `tuple[int, ...]`, `Optional` in `Optional[int]`."""
-    name = ast.unparse(node.value).rpartition(".")[2]
-    return {"Tuple": "tuple", "List": "list"}.get(name, name)
-
-
-def _items(node: ast.Subscript) -> list[ast.expr]:
-    return node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-
-
-def _union(node: ast.expr) -> list[ast.expr]:
-    """The members of `X | Y`, `Union[X, Y]` or `Optional[X]`; empty for anything else."""
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return [node.left, node.right]
-    if isinstance(node, ast.Subscript) and _container(node) == "Union":
-        return _items(node)
-    if isinstance(node, ast.Subscript) and _container(node) == "Optional":
-        return [*_items(node), ast.Constant(None)]
-    return []
-
-
-def _element_types(node: ast.Subscript) -> tuple[list[ast.expr], bool]:
-    """The types in a tuple or list, and whether one type stands for any number of elements."""
-    items = _items(node)
-    if _container(node) == "list":
-        return items, True
-    if len(items) == 2 and isinstance(items[1], ast.Constant) and items[1].value is Ellipsis:
-        return items[:1], True
-    return items, False
-
-
-def _accepts(node: ast.expr, value: object) -> bool:
-    if _is_none(node):
-        return value is None
-    if members := _union(node):
-        return any(_accepts(member, value) for member in members)
-    if not isinstance(node, ast.Subscript):
-        name = ast.unparse(node)
-        # Python counts True as an integer, YAML does not.
-        return isinstance(value, TYPES[name]) and (name == "bool" or not isinstance(value, bool))
-    if _container(node) == "Literal":
-        return value in [ast.literal_eval(item) for item in _items(node)]
-    items, repeated = _element_types(node)
-    if not isinstance(value, list | tuple) or (not repeated and len(value) != len(items)):
-        return False
-    types = items * len(value) if repeated else items
-    return all(_accepts(kind, element) for kind, element in zip(types, value, strict=True))
-
-
-def _in_words(node: ast.expr) -> str:
-    if _is_none(node):
-        return "null"
-    if members := _union(node):
-        return " or ".join(_in_words(member) for member in members)
-    if not isinstance(node, ast.Subscript):
-        return WORDS[ast.unparse(node)]
-    if _container(node) == "Literal":
-        return ", ".join(str(ast.literal_eval(item)) for item in _items(node))
-    items, repeated = _element_types(node)
-    names = {ast.unparse(item) for item in items}
-    if len(names) > 1 or not names <= set(PLURALS):
-        return f"a list: {ast.unparse(node)}"
-    plural = PLURALS[names.pop()]
-    return f"a list of {plural}" if repeated else f"a list of {len(items)} {plural}"

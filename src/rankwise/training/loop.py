@@ -1,4 +1,4 @@
-"""The one training loop, on Hugging Face accelerate. It knows no method and no task by name.
+"""The one training loop, on accelerate. It knows no method and no task by name.
 
 The loop trains, evaluates on the selection split as it goes, and ends with one evaluation on the
 reported split. A run that was interrupted resumes from its checkpoint.

@@ -17,8 +17,7 @@ DRAWN = ("normal", "rademacher", "orthonormal")
 CHUNK_NUMBERS = 2**24
 
 
-# Found in the gradients
-# -----------------------------------------------------------------------------
+# Found in the gradients ---------------------------------------------------------------------------
 
 
 def svd(
@@ -123,8 +122,7 @@ def dct_basis(
     return (waves * scale[..., None, :]).to(like.dtype)
 
 
-# Drawn from a seed
-# ----------------------------------------------------------------------------------
+# Drawn from a seed --------------------------------------------------------------------------------
 
 
 def draw(
@@ -155,8 +153,7 @@ def draw(
     return (normal / math.sqrt(rank)).to(like.dtype)
 
 
-# Weights of the basis vectors
-# -----------------------------------------------------------------------
+# Weights of the basis vectors ---------------------------------------------------------------------
 
 
 def energy_weights(

@@ -36,8 +36,7 @@ class Rule(Protocol):
         """Carry the state, as it is after `step` steps, into a new basis, in place."""
 
 
-# Adam
-# -----------------------------------------------------------------------------------------------
+# Adam ---------------------------------------------------------------------------------------------
 
 
 def adam_direction(
@@ -133,8 +132,7 @@ class AdamRule:
         transport_moments_(state["exp_avg"], state["exp_avg_sq"], rotation, step, *self.betas)
 
 
-# SGD
-# ------------------------------------------------------------------------------------------------
+# SGD ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -154,8 +152,7 @@ class SgdRule:
             state["momentum"].copy_(rotation @ state["momentum"])
 
 
-# Factored Adam
-# --------------------------------------------------------------------------------------
+# Factored Adam ------------------------------------------------------------------------------------
 
 
 def factored_root(
@@ -226,8 +223,7 @@ class FactoredRule:
         state["row_sums"].copy_((rotation.square() @ row_sums)[..., 0])
 
 
-# Whole gradients
-# ------------------------------------------------------------------------------------
+# Whole gradients ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -120,8 +120,7 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
             if decays_late and shrink != 1:
                 param.mul_(shrink)
 
-    # Stacks
-    # -----------------------------------------------------------------------------------------
+    # Stacks ---------------------------------------------------------------------------------------
 
     def _forget_stacks(self) -> None:
         # Both are rebuilt from `state` when they are needed.
@@ -191,8 +190,7 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
         step = self.state[stack.params[index]]["step"] + 1
         return stack.batch(slice(index, index + 1), step)
 
-    # Saving
-    # -----------------------------------------------------------------------------------------
+    # Saving ---------------------------------------------------------------------------------------
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Load a state dict, as in torch, except that every tensor keeps its own dtype.

@@ -88,8 +88,7 @@ class Subspace:
         """Whether the basis is drawn from a seed whenever it is needed, and not kept."""
         return self.projector in projectors.DRAWN
 
-    # Shapes
-    # -----------------------------------------------------------------------------------------
+    # Shapes ---------------------------------------------------------------------------------------
 
     def view(self, matrix: Tensor) -> Tensor:  # (m, ...) -> (s, L)
         """View a weight or gradient as (s, L), sharing its memory.
@@ -130,8 +129,7 @@ class Subspace:
             state["captured"] = param.new_zeros(())
         return state
 
-    # Steps
-    # ------------------------------------------------------------------------------------------
+    # Steps ----------------------------------------------------------------------------------------
 
     def basis(self, batch: Batch, step: int | None = None) -> Tensor:
         """Return P at a step, by default the batch's.
@@ -224,8 +222,7 @@ class Subspace:
         window = step - (step - 1) % self.interval_steps if self.redrawn else step
         return torch.Generator(like.device).manual_seed(self.seed * 1_000_003 + window)
 
-    # Drift
-    # ------------------------------------------------------------------------------------------
+    # Drift ----------------------------------------------------------------------------------------
 
     def _captured(self, batch: Batch) -> Tensor:  # (B,)
         """Return ||P^T G|| / ||G||: the share of the gradient that the basis sees."""

@@ -1,0 +1,132 @@
+"""The annotations that options may have: which values they accept, and how messages name them.
+
+An annotation is a text as the source has it, `int | None`. It is read as a syntax tree, never
+evaluated.
+"""
+
+import ast
+import functools
+
+ALLOWED = (
+    "int, float, bool, str, Literal[...], X | None, Optional[X], Union[X, Y], "
+    "tuple[X, ...], list[X]"
+)
+TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str}
+WORDS = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a text"}
+PLURALS = {"int": "integers", "float": "numbers", "bool": "true or false", "str": "names"}
+
+
+def is_supported(annotation: str) -> bool:
+    """Whether options may have this annotation."""
+    try:
+        tree = _tree(annotation)
+    except SyntaxError:
+        return False
+    return _supports(tree)
+
+
+def accepts(annotation: str, value: object) -> bool:
+    """Whether a value from YAML or JSON, where tuples are lists, fits a supported annotation."""
+    return _accepts(_tree(annotation), value)
+
+
+def in_words(annotation: str) -> str:
+    """A supported annotation in words: `a number or null`."""
+    return _in_words(_tree(annotation))
+
+
+def takes_text(annotation: str) -> bool:
+    """Whether a text may be a value, or a part of one."""
+    nodes = ast.walk(_tree(annotation))
+    return any(isinstance(node, ast.Name) and node.id == "str" for node in nodes)
+
+
+@functools.cache
+def _tree(annotation: str) -> ast.expr:
+    return ast.parse(annotation, mode="eval").body
+
+
+def _supports(node: ast.expr) -> bool:
+    if _is_none(node):
+        return True
+    if members := _union(node):
+        return all(_supports(member) for member in members)
+    if not isinstance(node, ast.Subscript):
+        return ast.unparse(node) in TYPES
+    kind = _container(node)
+    if kind == "Literal":
+        return all(isinstance(item, ast.Constant | ast.UnaryOp) for item in _items(node))
+    items, _ = _element_types(node)
+    if kind == "list" and len(_items(node)) != 1:
+        return False
+    return kind in ("tuple", "list") and bool(items) and all(_supports(item) for item in items)
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def _container(node: ast.Subscript) -> str:
+    """The name before the brackets: `tuple` in `tuple[int, ...]`, `Optional` in `Optional[int]`."""
+    name = ast.unparse(node.value).rpartition(".")[2]
+    return {"Tuple": "tuple", "List": "list"}.get(name, name)
+
+
+def _items(node: ast.Subscript) -> list[ast.expr]:
+    return node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+
+
+def _union(node: ast.expr) -> list[ast.expr]:
+    """The members of `X | Y`, `Union[X, Y]` or `Optional[X]`; empty for anything else."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return [node.left, node.right]
+    if isinstance(node, ast.Subscript) and _container(node) == "Union":
+        return _items(node)
+    if isinstance(node, ast.Subscript) and _container(node) == "Optional":
+        return [*_items(node), ast.Constant(None)]
+    return []
+
+
+def _element_types(node: ast.Subscript) -> tuple[list[ast.expr], bool]:
+    """The types in a tuple or list, and whether one type stands for any number of elements."""
+    items = _items(node)
+    if _container(node) == "list":
+        return items, True
+    if len(items) == 2 and isinstance(items[1], ast.Constant) and items[1].value is Ellipsis:
+        return items[:1], True
+    return items, False
+
+
+def _accepts(node: ast.expr, value: object) -> bool:
+    if _is_none(node):
+        return value is None
+    if members := _union(node):
+        return any(_accepts(member, value) for member in members)
+    if not isinstance(node, ast.Subscript):
+        name = ast.unparse(node)
+        # Python counts True as an integer, YAML does not.
+        return isinstance(value, TYPES[name]) and (name == "bool" or not isinstance(value, bool))
+    if _container(node) == "Literal":
+        return value in [ast.literal_eval(item) for item in _items(node)]
+    items, repeated = _element_types(node)
+    if not isinstance(value, list | tuple) or (not repeated and len(value) != len(items)):
+        return False
+    types = items * len(value) if repeated else items
+    return all(_accepts(kind, element) for kind, element in zip(types, value, strict=True))
+
+
+def _in_words(node: ast.expr) -> str:
+    if _is_none(node):
+        return "null"
+    if members := _union(node):
+        return " or ".join(_in_words(member) for member in members)
+    if not isinstance(node, ast.Subscript):
+        return WORDS[ast.unparse(node)]
+    if _container(node) == "Literal":
+        return ", ".join(str(ast.literal_eval(item)) for item in _items(node))
+    items, repeated = _element_types(node)
+    names = {ast.unparse(item) for item in items}
+    if len(names) > 1 or not names <= set(PLURALS):
+        return f"a list: {ast.unparse(node)}"
+    plural = PLURALS[names.pop()]
+    return f"a list of {plural}" if repeated else f"a list of {len(items)} {plural}"
