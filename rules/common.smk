@@ -112,12 +112,12 @@ def input_title(kind, wildcard):
 # Resources ----------------------------------------------------------------------------------------
 
 
-def cards_of(measurement):
+def gpus_of(measurement):
     """A function from wildcards to the number of whole GPUs that a job takes."""
     return lambda wildcards: _gpu_need(measurement, cell_of(wildcards))[0]
 
 
-def card_memory_of(measurement):
+def gpu_memory_of(measurement):
     """A function from wildcards to the GiB that a job takes of a GPU that it shares.
 
     A text, since Snakemake rounds numbers.

@@ -16,8 +16,8 @@ rule memory:
     conda:
         "../envs/environment.yaml"
     resources:
-        gpu=cards_of("memory"),
-        gpu_memory_gib=card_memory_of("memory"),
+        gpu=gpus_of("memory"),
+        gpu_memory_gib=gpu_memory_of("memory"),
         mem_mb=memory_of("memory"),
         runtime=60,
     params:
@@ -42,8 +42,8 @@ use rule memory as flops with:
     group:
         group_of("flops")
     resources:
-        gpu=cards_of("flops"),
-        gpu_memory_gib=card_memory_of("flops"),
+        gpu=gpus_of("flops"),
+        gpu_memory_gib=gpu_memory_of("flops"),
         mem_mb=memory_of("flops"),
         runtime=60,
     params:
@@ -61,8 +61,8 @@ use rule memory as ledger with:
     group:
         group_of("ledger")
     resources:
-        gpu=cards_of("ledger"),
-        gpu_memory_gib=card_memory_of("ledger"),
+        gpu=gpus_of("ledger"),
+        gpu_memory_gib=gpu_memory_of("ledger"),
         mem_mb=memory_of("ledger"),
         runtime=60,
     params:
@@ -80,8 +80,8 @@ use rule memory as fits with:
     group:
         group_of("fits")
     resources:
-        gpu=cards_of("fits"),
-        gpu_memory_gib=card_memory_of("fits"),
+        gpu=gpus_of("fits"),
+        gpu_memory_gib=gpu_memory_of("fits"),
         mem_mb=memory_of("fits"),
         runtime=60,
     params:
@@ -102,8 +102,8 @@ use rule memory as predict with:
     group:
         group_of("predict")
     resources:
-        gpu=cards_of("predict"),
-        gpu_memory_gib=card_memory_of("predict"),
+        gpu=gpus_of("predict"),
+        gpu_memory_gib=gpu_memory_of("predict"),
         mem_mb=memory_of("predict"),
         runtime=60,
     params:
@@ -122,8 +122,8 @@ use rule memory as forward with:
         group_of("forward")
     threads: PLAN.study["cpu_threads"]
     resources:
-        gpu=cards_of("forward"),
-        gpu_memory_gib=card_memory_of("forward"),
+        gpu=gpus_of("forward"),
+        gpu_memory_gib=gpu_memory_of("forward"),
         mem_mb=memory_of("forward"),
         runtime=60,
     params:
@@ -142,8 +142,8 @@ use rule memory as throughput with:
         group_of("throughput")
     threads: PLAN.study["cpu_threads"]
     resources:
-        gpu=cards_of("throughput"),
-        gpu_memory_gib=card_memory_of("throughput"),
+        gpu=gpus_of("throughput"),
+        gpu_memory_gib=gpu_memory_of("throughput"),
         mem_mb=memory_of("throughput"),
         runtime=60,
     params:

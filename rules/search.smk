@@ -19,8 +19,8 @@ rule trial:
         "../envs/environment.yaml"
     threads: PLAN.study["cpu_threads"]
     resources:
-        gpu=cards_of("trial"),
-        gpu_memory_gib=card_memory_of("trial"),
+        gpu=gpus_of("trial"),
+        gpu_memory_gib=gpu_memory_of("trial"),
         mem_mb=training_memory,
         runtime=training_minutes,
     params:

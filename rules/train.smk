@@ -19,8 +19,8 @@ rule train:
         "../envs/environment.yaml"
     threads: PLAN.study["cpu_threads"]
     resources:
-        gpu=cards_of("train"),
-        gpu_memory_gib=card_memory_of("train"),
+        gpu=gpus_of("train"),
+        gpu_memory_gib=gpu_memory_of("train"),
         mem_mb=training_memory,
         runtime=training_minutes,
     params:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from rankwise.audit import staleness
 from rankwise.audit.target_jobs import cell_names, jobs_behind
-from rankwise.core import provenance, result
+from rankwise.core import provenance, requests, result
 from rankwise.core.config import ConfigError, read_yaml
 from rankwise.study import jobs, text_outputs
 from rankwise.study.jobs import PlannedJob
@@ -176,13 +176,12 @@ def _run(job: PlannedJob, plan: Plan, sources: dict[str, dict[str, str]]) -> dic
     run["status"] = stored["status"]
     if "reason" in stored:
         run["reason"] = stored["reason"]
-    script = next(name for name in code if name.startswith(provenance.SCRIPT_DIR))
     return {
         **run,
         "inputs": request.get("inputs", {}),
         "sources": sources_id,
         "environment": _environment(stored),
-        "command": f".venv/bin/python {script} --request @{job.path} --output again/{path.name}",
+        "command": requests.rebuild_command(request, job.path),
     }
 
 

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from rankwise.core import provenance
-from rankwise.core.paths import REQUESTS
+from rankwise.core.paths import REQUESTS, SCRIPTS
 
 
 class RequestChanged(RuntimeError):
@@ -73,6 +73,20 @@ def recorded_parameters(request: dict, rule: str) -> list[str]:
     if "shapes" in request:
         values.append(rule)
     return sorted(map(repr, values))
+
+
+def rebuild_command(request: dict, path: str) -> str:
+    """The command that makes a result again from the request that its own file holds.
+
+    Args:
+        request: The request that the result answers.
+        path: The result, relative to the project root.
+    """
+    script = next(name for name in request["code"] if name.startswith(f"{SCRIPTS}/"))
+    runner = f".venv/bin/python {script}"
+    if not Path(SCRIPTS).is_dir():  # a project that uses the workflow as a module
+        runner = f"python -m rankwise.execution.script {Path(script).stem}"
+    return f"{runner} --request @{path} --output again/{Path(path).name}"
 
 
 def title(request: dict) -> str:

@@ -4,9 +4,8 @@ It is filled from the records of the study.
 """
 
 import re
-from pathlib import Path
 
-from rankwise.core import provenance
+from rankwise.core import provenance, requests
 from rankwise.core.result import STATUSES
 from rankwise.report.records import (
     UNKNOWN,
@@ -258,12 +257,7 @@ def _runs(records: Records) -> list[str]:
 
 def _expected(records: Records) -> list[str]:
     first = records.results[0]
-    sources = first["request"]["code"]
-    script = next(name for name in sources if name.startswith("workflow_scripts/"))
-    command = (
-        f".venv/bin/python {script} --request @{first['path']} "
-        f"--output again/{Path(first['path']).name}"
-    )
+    command = requests.rebuild_command(first["request"], first["path"])
     text = (
         "Each result can be made again alone, from the request that it contains. Its `metrics` "
         "should be the same; its `cost` varies."
