@@ -85,6 +85,6 @@ def test_what_the_demo_writes_is_what_the_readme_says(plan) -> None:
     targets = jobs.targets(plan)
     for name in ("memory", "loss", "accuracy_memory"):
         assert f"results/figures/{name}.png" in targets
-    named = set(re.findall(r"`(\w+)`", (ROOT / "results/README.md").read_text()))
+    named = set(re.findall(r"`(\w+)`", (ROOT / "docs/results.md").read_text()))
     assert {"accuracy_fraction", "optimizer_state_bytes", "step_flops", "request_digest"} <= named
     assert "forward_latency_s" in named

@@ -78,7 +78,7 @@ def _meta(records: Records) -> list[str]:
         ("Hardware", _hardware(records)),
         ("Execution", execution),
         ("Metrics", _metrics(records)),
-        ("Output", "results/: tables, figures, a page; results/README.md describes each"),
+        ("Output", "results/: tables, figures, a page; docs/results.md describes each"),
         ("Experiments", f"{len(records.results)} jobs, below"),
         ("Disk space", _disk(records)),
         ("Time to prepare", _time_to_prepare(records)),
@@ -316,6 +316,6 @@ def _customise(records: Records) -> list[str]:
     keys = listed(f"`{name}`" for name in records.plan.study)
     text = (
         f"`{records.plan.file}` defines the study, with the keys {keys}. Their values name "
-        "entries of config/; README.md says how to add one."
+        "entries of config/; docs/extend/ says how to add one."
     )
     return ["### Customisation", "", text, ""]

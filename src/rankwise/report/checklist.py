@@ -144,7 +144,7 @@ def _experiments(records: Records) -> list[Row]:
         ("number of runs", "yes", f"{total}; below, Runs"),
         ("failed runs reported", "yes", _failures(records)),
         ("time and machines", "yes", f"{_hours(records)}; below, Hardware"),
-        ("measures defined", "yes", "results/README.md, Columns"),
+        ("measures defined", "yes", "docs/results.md"),
     ]
     if records.runs:
         return rows + _training(records)
