@@ -28,6 +28,7 @@ TYPED = {
     "docs/methods.md": {
         "5 to 10 %": "the paper's setting",
         "15 %": "the formula before it, at the s and r named",
+        "2 W": "a formula: two times the weight",
         "4 bytes": "the format of a scale",
         "64 bytes": "the format of a table of levels",
     },
@@ -112,9 +113,10 @@ def test_no_measured_number_is_typed_by_hand(file: str) -> None:
         page = re.sub(
             r"^\|.*$", "", page, flags=re.MULTILINE
         )  # its tables are counted from shapes as the page is printed
-    assert set(typed_numbers(page)) == set(TYPED.get(file, {})), (
-        "put results into a marked block, see benchmarks/README.md"
-    )
+    reasons = TYPED.get(file, {})
+    assert sorted(set(typed_numbers(page)) - set(reasons)) == [], "see benchmarks/README.md"
+    if file != "docs/methods.md":  # its words are docstrings, which others reword
+        assert set(reasons) <= set(typed_numbers(page))
 
 
 @pytest.mark.parametrize(("sentence", "found"), [
