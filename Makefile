@@ -21,7 +21,7 @@ lint: .venv/ready ## style, import contracts, workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakefmt --check Snakefile rules # it calls shfmt
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakefmt --check Snakefile workflow rules # it calls shfmt
 	$(BIN)/snakemake --lint --configfile config/demo.yaml
 
 docs: .venv/docs-ready ## the site, built strictly into site/
