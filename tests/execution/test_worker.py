@@ -1,7 +1,8 @@
-"""Jobs in a warm server end as they would in a process of their own."""
+"""Jobs of the worker server end as they would in a process of their own."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,22 +17,29 @@ REQUEST = json.dumps({"code": {}})
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """A server of each test's own."""
-    return {**CLEAN, "PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(tmp_path)}
+def clone(tmp_path: Path) -> Path:
+    """A clone with the modules that the client and the server need, and without scripts."""
+    root = tmp_path / "clone"
+    package = root / "src/rankwise"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    for name in ("core", "execution"):
+        shutil.copytree(ROOT / "src/rankwise" / name, package / name)
+    (root / "workflow_scripts").mkdir()
+    return root
 
 
-def job(folder: Path, text: str) -> list[str]:
-    script = folder / "script.py"
-    script.write_text(text)
-    return [
-        sys.executable,
-        "-m",
-        "rankwise.execution.worker_client",
-        str(script),
-        "--request",
-        REQUEST,
-    ]
+@pytest.fixture
+def environment(clone: Path, tmp_path: Path) -> dict[str, str]:
+    """The sources of the clone, and a folder for the server's socket: each test has its own."""
+    return {**CLEAN, "PYTHONPATH": str(clone / "src"), "TMPDIR": str(tmp_path)}
+
+
+def job(clone: Path, text: str) -> list[str]:
+    """The command that runs a script of this text."""
+    (clone / "workflow_scripts/script.py").write_text(text)
+    module = [sys.executable, "-m", "rankwise.execution.worker_client"]
+    return [*module, "script", "--request", REQUEST]
 
 
 def run(
@@ -51,11 +59,11 @@ sys.exit(7)
 
 
 @pytest.mark.parametrize("warm", ["1", "0"])
-def test_a_job_sees_what_its_caller_has(
-    warm: str, environment: dict[str, str], tmp_path: Path
+def test_a_job_has_the_clients_surroundings(
+    warm: str, clone: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Arguments, folder, environment and streams; and its exit status comes back. Only a warm one has torch already."""
-    command = job(tmp_path, SEEN)
+    """Arguments, folder, environment, streams and exit status; only the server has torch."""
+    command = job(clone, SEEN)
     done = run(
         command, {**environment, "ASKED": "yes", "RANKWISE_WARM": warm}, cwd=tmp_path, input="typed"
     )
@@ -64,63 +72,50 @@ def test_a_job_sees_what_its_caller_has(
     assert done.stderr == "to stderr\n"
 
 
-def test_an_exception_is_a_failure_with_its_trace(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
-    done = run(job(tmp_path, "raise ValueError('what went wrong')"), environment)
+def test_an_exception_is_a_failure_with_its_trace(clone: Path, environment: dict[str, str]) -> None:
+    done = run(job(clone, "raise ValueError('what went wrong')"), environment)
     assert done.returncode == 1
     assert "ValueError: what went wrong" in done.stderr
-    assert run(job(tmp_path, "import sys; sys.exit('a sentence')"), environment).returncode == 1
+    assert run(job(clone, "import sys; sys.exit('a sentence')"), environment).returncode == 1
 
 
-def test_each_job_reads_the_sources_anew(environment: dict[str, str], tmp_path: Path) -> None:
-    """The server holds nothing of this project: a source that has changed is the one that runs."""
-    package = tmp_path / "sources" / "rankwise"
-    package.mkdir(parents=True)
-    for name in ("__init__", "warm", "forks"):
-        (package / f"{name}.py").write_text((ROOT / f"src/rankwise/{name}.py").read_text())
-    found = []
+def test_each_job_reads_the_sources_anew(clone: Path, environment: dict[str, str]) -> None:
+    """The server holds nothing of this project, so a source that has changed is the one that runs."""
+    command = job(clone, "from rankwise.edited import value; import os; print(value, os.getppid())")
+    values, servers = [], []
     for value in (1, 22):
-        (package / "edited.py").write_text(f"value = {value}\n")
-        command = job(
-            tmp_path, "from rankwise.edited import value; import os; print(value, os.getppid())"
-        )
-        found.append(
-            run(command, {**environment, "PYTHONPATH": str(package.parent)}).stdout.split()
-        )
-    assert [value for value, _ in found] == ["1", "22"]
-    assert found[0][1] == found[1][1] != str(os.getpid())  # by one server
+        (clone / "src/rankwise/edited.py").write_text(f"value = {value}\n")
+        printed, server = run(command, environment).stdout.split()
+        values.append(printed)
+        servers.append(server)
+    assert values == ["1", "22"]
+    assert servers[0] == servers[1] != str(os.getpid())
 
 
-def test_a_caller_that_is_killed_takes_its_job_along(
-    environment: dict[str, str], tmp_path: Path
+def test_a_client_that_is_killed_takes_its_job_along(
+    clone: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    command = job(
-        tmp_path,
-        f"import os, time; open('{tmp_path}/pid', 'w').write(f'{{os.getpid()}} '); time.sleep(600)",
-    )
-    caller = subprocess.Popen(command, env=environment)
+    write_pid = f"import os, time; open('{tmp_path}/pid', 'w').write(f'{{os.getpid()}} ')"
+    client = subprocess.Popen(job(clone, f"{write_pid}; time.sleep(600)"), env=environment)
     wait(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text().endswith(" "))
     pid = int((tmp_path / "pid").read_text())
     assert Path(f"/proc/{pid}").exists()
-    caller.kill()
-    caller.wait()
+    client.kill()
+    client.wait()
     wait(lambda: not Path(f"/proc/{pid}").exists())
 
 
-def test_a_job_that_is_killed_is_told_as_a_shell_does(
-    environment: dict[str, str], tmp_path: Path
+def test_a_job_that_is_killed_ends_as_in_a_shell(clone: Path, environment: dict[str, str]) -> None:
+    kill_itself = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    assert run(job(clone, kill_itself), environment).returncode == 128 + signal.SIGTERM
+
+
+def test_without_a_server_the_script_runs_here(
+    clone: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    done = run(
-        job(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"), environment
-    )
-    assert done.returncode == 128 + signal.SIGTERM
-
-
-def test_without_a_server_the_script_runs_here(environment: dict[str, str], tmp_path: Path) -> None:
-    """Where its folder cannot be had, for another user's file stands there."""
+    """As where its folder cannot be made, because another file has the name."""
     (tmp_path / f"rankwise-{os.getuid()}").write_text("no folder")
-    done = run(job(tmp_path, "print('ran')"), environment)
+    done = run(job(clone, "print('ran')"), environment)
     assert (done.returncode, done.stdout) == (0, "ran\n")
 
 
