@@ -54,7 +54,12 @@ STUDY = {
             "methods": ["full", "norms_only"],
             "ranks": [0],
             "seeds": [0],
-            "schedule": {"batch_size": 8, "max_steps": 4},
+            "schedule": {
+                "batch_size": 8,
+                "updates": 4,
+                "eval_batch_size": 200,
+                "evaluate_every_updates": 4,
+            },
         }
     ],
     "profile": [
@@ -118,7 +123,9 @@ def test_a_mistake_in_the_users_study_is_one_sentence(repository: Path, tmp_path
 
 def test_an_entry_may_not_take_a_shipped_name(repository: Path, tmp_path: Path) -> None:
     shutil.copytree(repository, tmp_path / "copy", ignore=shutil.ignore_patterns(".snakemake"))
-    (tmp_path / "copy/config/methods.yaml").write_text("lora: {module: full}\n")
+    (tmp_path / "copy/config/methods.yaml").write_text(
+        "lora: {module: full, learning_rate: 1.0e-3}\n"
+    )
     done = run_snakemake(tmp_path / "copy", "--cores", "1", "-n")
     assert "config/methods.yaml: lora: got " in done.stderr
     assert "another name, or `override` in the study" in done.stderr

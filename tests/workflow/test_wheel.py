@@ -12,17 +12,8 @@ import pytest
 from helpers.repository import CLEAN, ROOT
 
 pytestmark = pytest.mark.slow
-# The new environment sees the packages that the tests run with, except those of the workflow.
-SEES = """
-import sys
-HIDDEN = {"snakemake", "pandas", "matplotlib", "bitsandbytes"}
-class Hide:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in HIDDEN:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Hide())
-sys.path.append(PACKAGES)
-"""
+# What only the extras [workflow], [report] and [quantized] bring.
+EXTRAS = ("snakemake", "pandas", "matplotlib", "bitsandbytes")
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +28,13 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = folder.glob("*.whl")
     subprocess.run([*pip, "--python", str(python), "install", "--no-deps", str(wheel)], check=True)
     (site,) = (folder / "venv/lib").glob("python3*/site-packages")
-    packages = f"PACKAGES = {sysconfig.get_path('purelib')!r}"
-    (site / "sitecustomize.py").write_text(packages + SEES)
+    # The other packages that the tests run with are the wheel's dependencies.
+    packages = folder / "packages"
+    packages.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith((*EXTRAS, "rankwise", "_editable_impl", "__editable__")):
+            (packages / path.name).symlink_to(path)
+    (site / "packages.pth").write_text(f"{packages}\n")
     return python
 
 
@@ -55,6 +51,12 @@ def test_the_package_is_the_wheels(python: Path, tmp_path: Path) -> None:
     workflow = Path(run(python, tmp_path, "-c", code).strip())
     assert workflow.is_relative_to(python.parents[1])
     assert (workflow / "Snakefile").is_file()
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_extras_are_not_there(name: str, python: Path, tmp_path: Path) -> None:
+    code = f"import importlib.util; print(importlib.util.find_spec({name!r}))"
+    assert run(python, tmp_path, "-c", code).strip() == "None"
 
 
 def test_optimizers_need_torch_alone(python: Path, tmp_path: Path) -> None:

@@ -25,9 +25,12 @@ weights and quantizes the inputs in evaluation only.
 """
 
 import importlib
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
+
+from rankwise.core.errors import Unsupported
 
 KINDS = ("fp32", "bf16", "nf4", "nf4_double", "int8")
 # Imported where it is needed only: it imports bitsandbytes, which takes seconds.
@@ -50,16 +53,30 @@ def store(
 
     Raises:
         ValueError: there is no such kind.
-        Unsupported: the model has no linear layer to quantize (GPT-2's layers are Conv1D).
+        Unsupported: the model has no linear layer to quantize (GPT-2's layers are Conv1D), or
+            bitsandbytes is not installed.
     """
     if kind not in KINDS:
         raise ValueError(f"weights: got {kind!r}, allowed: {', '.join(KINDS)}")
     if kind == "bf16":
         _cast_to_bf16(model, names["new_head"])
     elif kind != "fp32":
-        quantized = importlib.import_module(QUANTIZED)
-        quantized.quantize(model, kind, names["head"], compute_dtype)
+        _quantized(kind).quantize(model, kind, names["head"], compute_dtype)
     return model
+
+
+def _quantized(kind: str) -> ModuleType:
+    """The module that quantizes.
+
+    Raises:
+        Unsupported: bitsandbytes is not installed.
+    """
+    try:
+        return importlib.import_module(QUANTIZED)
+    except ModuleNotFoundError as error:
+        if error.name != "bitsandbytes":
+            raise
+        raise Unsupported(f"{kind}: needs bitsandbytes, in the extra [quantized]") from None
 
 
 def _cast_to_bf16(model: nn.Module, kept_in_fp32: list[str]) -> None:
