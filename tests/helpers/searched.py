@@ -1,6 +1,11 @@
 """A study with one grid of cells that searches for its settings; used by the tests of searches."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from helpers.repository import ROOT
+from rankwise.core import result
+from rankwise.study import search_choice
 from rankwise.study.plan import Plan
 
 RATES = [1.0e-3, 1.0e-2, 3.0e-3]
@@ -37,3 +42,28 @@ def planned(search: dict | None = None, also: tuple[dict, ...] = (), **changes: 
     if search is not None:
         grid["search"] = search
     return Plan({**STUDY, "train": [grid, *also]}, ROOT, "config/searched.yaml")
+
+
+def write_search(
+    outcome: Callable[[str, float, int], float | str],
+) -> tuple[Plan, dict[Path, dict]]:
+    """Write the results of all trials of the study, then every choice, to the current folder.
+
+    Args:
+        outcome: Of (method, learning rate, seed): the trial's loss, or the status of a failed one.
+
+    Returns:
+        The plan, and the choices by their paths.
+    """
+    plan = planned()
+    for cell in plan.cells("trial"):
+        request = plan.request("trial", cell)
+        loss = outcome(cell.method, request["trial"]["learning_rate"], cell.seed)
+        measured = {"metrics": {"eval_loss_nats": loss, "updates": 3}, "split": "selection"}
+        if isinstance(loss, str):
+            measured = {"status": loss, "reason": f"because of {cell.trial}"}
+        result.write(Path(plan.path("trial", cell)), request, measured, {})
+    for curve in dict.fromkeys(cell.curve for cell in plan.cells("trial")):
+        path = Path(f"results/search/{curve.folder}/selected.json")
+        result.write(path, plan.choice(curve), search_choice.choose(plan.choice(curve)), {})
+    return plan, {path: result.read(path) for path in Path("results/search").rglob("selected.json")}

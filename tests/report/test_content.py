@@ -7,31 +7,12 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import pytest
-import yaml
 
-from helpers.repository import CLEAN, ROOT, copy_repository, run_snakemake
+from helpers.repository import CLEAN, copy_repository
 from rankwise.report.html import answer, comparisons, graph, groups, libraries, losses, sheets, vega
 from rankwise.report.html import runs as page_runs
-from rankwise.study import jobs as workflow
-from rankwise.study.plan import Plan
 
 # The workflow ----------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("file", ["config/demo.yaml", "config/search_demo.yaml"])
-def test_the_drawn_workflow_is_snakemakes(file: str, clone: Path) -> None:
-    arguments = ("results/report.html", "--configfile", file, "-n", "-F")
-    drawn = run_snakemake(clone, *arguments, "--rulegraph").stdout
-    names = dict(re.findall(r'(\d+)\[label = "(\w+)"', drawn))
-    edges = {(names[start], names[end]) for start, end in re.findall(r"(\d+) -> (\d+)", drawn)}
-    counted = run_snakemake(clone, *arguments, "--quiet", "rules")
-    counts = re.findall(r"^(\w+) +(\d+)$", counted.stdout + counted.stderr, re.MULTILINE)
-    jobs = {rule: int(count) for rule, count in counts if rule != "total"}
-    plan = Plan(yaml.safe_load((ROOT / file).read_text()), ROOT, file)
-    assert workflow.rule_counts(plan) == jobs
-    assert set(workflow.rule_edges(plan)) == edges
 
 
 def test_a_picture_leaves_out_edges_that_a_longer_way_replaces() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import rankwise.study.plan
 from helpers.repository import ROOT
-from helpers.searched import GRID, RATES, STUDY, planned
+from helpers.searched import GRID, RATES, STUDY, planned, write_search
 from rankwise.core import provenance, result
 from rankwise.core.config import ConfigError
 from rankwise.study import jobs, outputs, search_choice
@@ -203,27 +203,9 @@ def test_a_trial_that_failed_once_is_out_and_nothing_is_left_if_all_did() -> Non
 
 @pytest.fixture
 def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Plan, dict]]:
-    """Write the results of all trials: losses by (method, learning rate), or a status; then every choice."""
+    """`helpers.searched.write_search`, called in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def write(outcome: Callable[[str, float, int], float | str]) -> tuple[Plan, dict]:
-        plan = planned()
-        for cell in plan.cells("trial"):
-            request = plan.request("trial", cell)
-            found = outcome(cell.method, request["trial"]["learning_rate"], cell.seed)
-            ok = {"metrics": {"eval_loss_nats": found, "updates": 3}, "split": "selection"}
-            bad = {"status": found, "reason": f"because of {cell.trial}"}
-            result.write(
-                Path(plan.path("trial", cell)), request, bad if isinstance(found, str) else ok, {}
-            )
-        for curve in dict.fromkeys(cell.curve for cell in plan.cells("trial")):
-            path = Path(f"results/search/{curve.folder}/selected.json")
-            result.write(path, plan.choice(curve), search_choice.choose(plan.choice(curve)), {})
-        return plan, {
-            path: result.read(path) for path in Path("results/search").rglob("selected.json")
-        }
-
-    return write
+    return write_search
 
 
 def test_the_planted_best_is_chosen_and_a_run_gets_it(tried) -> None:
@@ -259,23 +241,6 @@ def test_a_choice_of_another_plan_is_refused_and_so_is_a_trial(tried) -> None:
     choice["trials"][0]["digest"] = "0" * 16
     with pytest.raises(ValueError, match=r"trial\.json: answers request"):
         search_choice.choose(choice)
-
-
-def test_a_search_that_failed_is_the_status_of_its_runs(tried) -> None:
-    from rankwise.training import run as training
-
-    plan, _ = tried(
-        lambda method, rate, seed: (
-            1.0 if method != "lora" else "out_of_memory" if rate == 1e-2 else "diverged"
-        )
-    )
-    for cell in plan.cells("train"):
-        if cell.method == "lora":
-            found = training.train(plan.request("train", cell))
-            assert found["status"] == "diverged"
-            assert found["reason"].startswith(
-                "no trial of the search ended well: 4 diverged, 2 out of memory; the first: because of"
-            )
 
 
 def test_the_table_has_a_row_a_trial_and_seed_and_marks_what_was_chosen(tried) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from helpers.prepared import prepare, reset_accelerate
 from helpers.repository import ROOT
-from helpers.searched import GRID, STUDY, planned
+from helpers.searched import GRID, STUDY, planned, write_search
 from rankwise.analysis import tidy
 from rankwise.core import result
 from rankwise.study import search_choice
@@ -113,3 +113,24 @@ def test_a_run_after_a_search_uses_the_settings_found(
     result.write(path, request, found, {})
     row = tidy.collect([(path, request)]).iloc[0]
     assert row["learning_rate"] == best_rate
+
+
+def outcome_where_lora_fails(method: str, rate: float, seed: int) -> float | str:
+    if method != "lora":
+        return 1.0
+    return "out_of_memory" if rate == 1e-2 else "diverged"
+
+
+def test_runs_after_a_failed_search_have_its_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan, _ = write_search(outcome_where_lora_fails)
+    cells = [cell for cell in plan.cells("train") if cell.method == "lora"]
+    assert cells
+    for cell in cells:
+        run_result = training.train(plan.request("train", cell))
+        assert run_result["status"] == "diverged"
+        assert run_result["reason"].startswith(
+            "no trial of the search ended well: 4 diverged, 2 out of memory; the first: because of"
+        )
