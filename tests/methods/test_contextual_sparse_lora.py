@@ -1,6 +1,8 @@
-"""SparseLoRA's contextual sparsity: the chosen channels and no others are computed, exactly, and only when they should be."""
+"""SparseLoRA's contextual sparsity: the chosen channels alone are computed, exactly, and only
+when they should be."""
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -16,29 +18,36 @@ from rankwise.models import build
 
 MODELS = yaml.safe_load((ROOT / "config/models.yaml").read_text())
 TASKS = {"tiny": "classification", "minilm": "classification", "stories260k": "language_modelling"}
-MODELS["minilm"]["architecture"] |= {"num_hidden_layers": 2, "vocab_size": 512}  # less to draw
+# Fewer layers and words, so that its random weights are drawn faster.
+MODELS["minilm"]["architecture"] |= {"num_hidden_layers": 2, "vocab_size": 512}
 LORA = {"rank": 4, "targets": ("query", "value"), "alpha": 8.0}
-NOW = {"start_step": 0, "dense_first": 0, "dense_last": 0}
+# Sparse from the first step and in every layer.
+ALWAYS = {"start_step": 0, "dense_first": 0, "dense_last": 0}
 
 
-def adapted(method: object, name: str, device: str = "cpu") -> nn.Module:
-    torch.manual_seed(0)
+def build_model(name: str, device: str = "cpu", **options: object) -> nn.Module:
     task = TASKS[name]
-    model = build.from_shapes(
-        MODELS[name], task, 2 * (task == "classification"), device, attention="eager"
-    )
-    prepared = method.prepare(model, build.names(MODELS[name], task))
+    classes = 2 if task == "classification" else 0
+    return build.from_shapes(MODELS[name], task, classes, device, **options)
+
+
+def build_adapted(method: object, name: str, device: str = "cpu") -> nn.Module:
+    """The adapted model in training mode. On a CPU, LoRA's B is random instead of zero."""
+    torch.manual_seed(0)
+    model = build_model(name, device, attention="eager")
+    prepared = method.prepare(model, build.names(MODELS[name], TASKS[name]))
     if device == "cpu":
         generator = torch.Generator().manual_seed(2)
-        for param in (p for n, p in prepared.named_parameters() if "lora_B" in n):
-            param.data.normal_(std=0.1, generator=generator)
+        for param_name, param in prepared.named_parameters():
+            if "lora_B" in param_name:
+                param.data.normal_(std=0.1, generator=generator)
     return prepared.train()
 
 
 def batch(name: str) -> dict[str, torch.Tensor]:
-    """Of a language model's 12 tokens the last four, in one sequence five, are labels."""
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(MODELS[name]["architecture"]["vocab_size"], (3, 12), generator=generator)
+    """Three sequences of 12 tokens. A language model has labels on the last four (once: five)."""
+    vocabulary = MODELS[name]["architecture"]["vocab_size"]
+    ids = torch.randint(vocabulary, (3, 12), generator=torch.Generator().manual_seed(1))
     if TASKS[name] == "classification":
         return {"input_ids": ids, "labels": torch.tensor([0, 1, 1])}
     labels = ids.clone()
@@ -47,16 +56,15 @@ def batch(name: str) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "labels": labels}
 
 
-def cut(model: nn.Module) -> list[ChannelLinear]:
+def channel_layers(model: nn.Module) -> list[ChannelLinear]:
     return [module for module in model.modules() if isinstance(module, ChannelLinear)]
 
 
 def fit(method: object, model: nn.Module, name: str, steps: int) -> list[float]:
+    """Train. Return the loss of each step."""
     torch.manual_seed(5)
-    optimizer, losses = (
-        torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-2),
-        [],
-    )
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-2)
+    losses = []
     for step in range(1, steps + 1):
         optimizer.zero_grad()
         loss = model(**batch(name)).loss
@@ -72,31 +80,42 @@ def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 class Masked(nn.Module):
-    """The same channels by multiplying with zeros: the dense matrix, its unchosen rows or columns and their bias zero."""
+    """Selects the same channels by zeros.
+
+    It multiplies with the dense matrix, whose unchosen rows (with their bias) or columns are zero.
+    """
 
     def __init__(self, linear: ChannelLinear):
         super().__init__()
-        rows = linear.cut.__name__ == "linear_rows"
-        keep = torch.zeros(
-            linear.weight.shape[0 if rows else 1], dtype=linear.weight.dtype
-        ).index_fill(0, linear.index, 1)
-        weight = linear.weight * (keep[:, None] if rows else keep)
-        bias = None if linear.bias is None else linear.bias * (keep if rows else 1)
-        self.masked, self.dense, self.mode = (
-            (weight, bias),
-            (linear.weight, linear.bias),
-            copy.copy(linear.mode),
-        )
+        self.mode = copy.copy(linear.mode)
+        self.dense = (linear.weight, linear.bias)
+        cuts_rows = linear.cut.__name__ == "linear_rows"
+        width = linear.weight.shape[0 if cuts_rows else 1]
+        keep = torch.zeros(width, dtype=linear.weight.dtype).index_fill(0, linear.index, 1)
+        weight = linear.weight * (keep[:, None] if cuts_rows else keep)
+        bias = linear.bias
+        if bias is not None and cuts_rows:
+            bias = bias * keep
+        self.masked = (weight, bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        flat = x.flatten(0, -2)
-        out = nn.functional.linear(flat, *self.masked)
+        tokens = x.flatten(0, -2)
+        out = nn.functional.linear(tokens, *self.masked)
         if self.mode.outputs is not None:
-            labelled = torch.zeros(len(flat), 1, dtype=torch.bool).index_fill(
-                0, self.mode.outputs, value=True
-            )
-            out = torch.where(labelled, nn.functional.linear(flat, *self.dense), out)
+            is_labelled = torch.zeros(len(tokens), 1, dtype=torch.bool)
+            is_labelled = is_labelled.index_fill(0, self.mode.outputs, value=True)
+            out = torch.where(is_labelled, nn.functional.linear(tokens, *self.dense), out)
         return out.unflatten(0, x.shape[:-1])
+
+
+def with_masked_layers(model: nn.Module) -> nn.Module:
+    """A copy of the model, without gradients, whose channel layers are `Masked`."""
+    twin = copy.deepcopy(model)
+    twin.zero_grad()
+    for path, module in list(twin.named_modules()):
+        if isinstance(module, ChannelLinear):
+            twin.set_submodule(path, Masked(module))
+    return twin
 
 
 @pytest.mark.parametrize("output_tokens", ["dense", "sparse"])
@@ -105,238 +124,257 @@ def test_logits_and_gradients_are_those_of_the_masked_dense_model(
     name: str, output_tokens: str
 ) -> None:
     method = ContextualSparseLora(
-        **LORA, **NOW, ffn_sparsity=0.75, attention_sparsity=0.5, output_tokens=output_tokens
+        **LORA, **ALWAYS, ffn_sparsity=0.75, attention_sparsity=0.5, output_tokens=output_tokens
     )
-    model = adapted(method, name).double()
-    torch.manual_seed(3)  # the dropout of BERT
-    found = model(**batch(name))
-    found.loss.backward()
-    twin = copy.deepcopy(model)
-    twin.zero_grad()
-    for path, linear in list(twin.named_modules()):
-        if isinstance(linear, ChannelLinear):
-            twin.set_submodule(path, Masked(linear))
+    model = build_adapted(method, name).double()
+    torch.manual_seed(3)  # both models draw the same dropout (of BERT)
+    output = model(**batch(name))
+    output.loss.backward()
+    twin = with_masked_layers(model)
     torch.manual_seed(3)
-    wanted = twin(**batch(name))
-    wanted.loss.backward()
-    assert (
-        len(cut(model))
-        == len(twin_masks := [m for m in twin.modules() if isinstance(m, Masked)])
-        > 0
-    )
-    assert torch.allclose(found.logits, wanted.logits, atol=1e-10)
+    expected = twin(**batch(name))
+    expected.loss.backward()
+
+    masked_layers = [module for module in twin.modules() if isinstance(module, Masked)]
+    assert len(channel_layers(model)) == len(masked_layers) > 0
+    assert torch.allclose(output.logits, expected.logits, atol=1e-10)
     for key, grad in gradients(twin).items():
         assert torch.allclose(gradients(model)[key], grad, atol=1e-10), key
-    labelled = output_tokens == "dense" and TASKS[name] == "language_modelling"
-    assert {None if m.mode.outputs is None else len(m.mode.outputs) for m in twin_masks} == {
-        13 if labelled else None
-    }
-    with torch.no_grad():  # and the masks are not idle
-        assert not torch.allclose(model.eval()(**batch(name)).logits, found.logits, atol=1e-4)
+
+    tokens_are_labelled = output_tokens == "dense" and TASKS[name] == "language_modelling"
+    for layer in masked_layers:
+        if tokens_are_labelled:
+            assert len(layer.mode.outputs) == 13
+        else:
+            assert layer.mode.outputs is None
+    with torch.no_grad():  # the dense model answers differently: the masks have an effect
+        dense_logits = model.eval()(**batch(name)).logits
+    assert not torch.allclose(dense_logits, output.logits, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["tiny", "stories260k"])
 def test_a_gathered_feed_forward_is_the_masked_dense_one(name: str) -> None:
-    """In single precision, written out."""
+    """In single precision. The dense feed-forward is written out here."""
     method = ContextualSparseLora(
-        **LORA, **NOW, ffn_sparsity=0.75, attention_sparsity=0.0, output_tokens="sparse"
+        **LORA, **ALWAYS, ffn_sparsity=0.75, attention_sparsity=0.0, output_tokens="sparse"
     )
-    model = adapted(method, name)
-    block = next(linear.chooser for linear in cut(model) if linear.chooser)
-    parent = next(m for m in model.modules() if block.up in m.children())
+    model = build_adapted(method, name)
+    block = next(layer.chooser for layer in channel_layers(model) if layer.chooser)
+    feed_forward = next(m for m in model.modules() if block.up in m.children())
     x = torch.randn(2, 9, 64)
-    found = parent(x)
+    output = feed_forward(x)
+
     keep = torch.zeros(block.up.out_features).index_fill(0, block.up.index, 1)
     assert keep.sum() == round(0.25 * block.up.out_features)
     with torch.no_grad():
         up = nn.functional.linear(x, block.up.weight, block.up.bias)
-        hidden = (
-            block.activation(up)
-            if block.gate is None
-            else block.activation(x @ block.gate.weight.mT) * up
-        )
-        wanted = nn.functional.linear(hidden * keep, block.down.weight, block.down.bias)
-    assert torch.allclose(found, wanted, atol=2e-5)
+        if block.gate is None:
+            hidden = block.activation(up)
+        else:
+            hidden = block.activation(x @ block.gate.weight.mT) * up
+        expected = nn.functional.linear(hidden * keep, block.down.weight, block.down.bias)
+    assert torch.allclose(output, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_a_full_rank_estimate_picks_what_the_exact_values_would(name: str) -> None:
-    method = ContextualSparseLora(
-        **LORA, **NOW, estimator_rank=1536, ffn_sparsity=0.6, attention_sparsity=0.5
-    )
-    model = adapted(method, name)
-    for attention, block in _blocks(model):
-        x = torch.randn(11, attention.query.in_features)
-        attention.choose(x)
-        block.choose(x)
-        query, key, value = (
-            nn.functional.linear(x, part.weight, part.bias) for part in attention.estimated
-        )
-        width = attention.query.out_features // attention.heads
-        assert _same(attention.key.index, strongest(key_scores(query, key, width), 0.5))
-        assert _same(attention.value.index, strongest(value.norm(dim=0), 0.5))
-        first, *rest = (nn.functional.linear(x, part.weight, part.bias) for part in block.estimated)
-        hidden = block.activation(first) * (rest[0] if rest else 1)
-        assert _same(block.down.index, strongest(hidden.norm(dim=0), 0.6))
+def choosers_by_layer(model: nn.Module) -> Iterator[tuple]:
+    """The choosers (of attention, of the feed-forward block) of each layer."""
+    choosers = [layer.chooser for layer in channel_layers(model) if layer.chooser]
+    return zip(choosers[::2], choosers[1::2], strict=True)
 
 
-def _blocks(model: nn.Module) -> list[tuple]:
-    choosers = [linear.chooser for linear in cut(model) if linear.chooser]
-    return list(zip(choosers[::2], choosers[1::2], strict=True))
-
-
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+def same_entries(a: torch.Tensor, b: torch.Tensor) -> bool:
     return set(a.tolist()) == set(b.tolist())
 
 
-def test_query_channels_are_cut_with_the_key_channel_that_they_meet() -> None:
-    """Against the order in which transformers repeats key heads under grouped queries."""
-    key_heads, groups, width = 4, 2, 8
-    met = (
-        torch.arange(key_heads * width)
-        .view(key_heads, width)
-        .repeat_interleave(groups, dim=0)
-        .flatten()
+def exact_values(x: torch.Tensor, layers: list[nn.Module]) -> list[torch.Tensor]:
+    return [nn.functional.linear(x, layer.weight, layer.bias) for layer in layers]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_full_rank_estimate_chooses_as_the_exact_values_do(name: str) -> None:
+    method = ContextualSparseLora(
+        **LORA, **ALWAYS, estimator_rank=1536, ffn_sparsity=0.6, attention_sparsity=0.5
     )
+    model = build_adapted(method, name)
+    for attention, block in choosers_by_layer(model):
+        x = torch.randn(11, attention.query.in_features)
+        attention.choose(x)
+        block.choose(x)
+
+        query, key, value = exact_values(x, attention.estimated)
+        width = attention.query.out_features // attention.heads
+        key_channels = strongest(key_scores(query, key, width), 0.5)
+        assert same_entries(attention.key.index, key_channels)
+        assert same_entries(attention.value.index, strongest(value.norm(dim=0), 0.5))
+
+        first, *rest = exact_values(x, block.estimated)
+        hidden = block.activation(first)
+        if rest:
+            hidden = hidden * rest[0]
+        assert same_entries(block.down.index, strongest(hidden.norm(dim=0), 0.6))
+
+
+def test_query_channels_are_cut_with_the_key_channel_that_they_meet() -> None:
+    """Expected: the order in which transformers repeats key heads under grouped queries."""
+    key_heads, groups, width = 4, 2, 8
+    channels_by_head = torch.arange(key_heads * width).view(key_heads, width)
+    # The key channel that each query channel is multiplied with.
+    key_channels = channels_by_head.repeat_interleave(groups, dim=0).flatten()
     index = torch.tensor([0, 9, 15, 30])
-    assert _same(partners(index, groups, width), torch.isin(met, index).nonzero().flatten())
+    query_channels = torch.isin(key_channels, index).nonzero().flatten()
+    assert same_entries(partners(index, groups, width), query_channels)
+
     query, key = torch.randn(5, 64), torch.randn(5, 32)
-    wanted = [key[:, j].norm() * query[:, met == j].norm() for j in range(32)]
-    assert torch.allclose(key_scores(query, key, width), torch.stack(wanted), atol=1e-5)
+    expected = [key[:, j].norm() * query[:, key_channels == j].norm() for j in range(32)]
+    assert torch.allclose(key_scores(query, key, width), torch.stack(expected), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["tiny", "stories260k"])
 def test_at_sparsity_0_it_is_lora_to_the_bit(name: str) -> None:
-    lora, method = (
-        Lora(**LORA, dropout=0.1),
-        ContextualSparseLora(**LORA, **NOW, dropout=0.1, ffn_sparsity=0, attention_sparsity=0),
+    lora = Lora(**LORA, dropout=0.1)
+    sparse = ContextualSparseLora(
+        **LORA, **ALWAYS, dropout=0.1, ffn_sparsity=0, attention_sparsity=0
     )
-    found = {}
-    for each in (lora, method):
-        model = adapted(each, name)
-        fit(each, model, name, 4)
-        found[each] = model.state_dict()
-    assert found[lora].keys() == found[method].keys()
-    assert all(torch.equal(found[lora][key], value) for key, value in found[method].items())
+    states = {}
+    for method in (lora, sparse):
+        model = build_adapted(method, name)
+        fit(method, model, name, 4)
+        states[method] = model.state_dict()
+    assert states[lora].keys() == states[sparse].keys()
+    assert all(torch.equal(states[lora][key], value) for key, value in states[sparse].items())
 
 
 @pytest.mark.parametrize("name", ["tiny", "stories260k"])
 def test_it_is_dense_in_evaluation_and_until_its_start(name: str) -> None:
     lora = Lora(**LORA)
-    method = ContextualSparseLora(**LORA, start_step=3, dense_first=1, dense_last=0)
-    dense, sparse = adapted(lora, name), adapted(method, name)
-    a, b = fit(lora, dense, name, 5), fit(method, sparse, name, 5)
-    assert a[:3] == b[:3]
-    assert a[3] != b[3]
-    active = adapted(ContextualSparseLora(**LORA, **NOW), name).eval()
+    sparse = ContextualSparseLora(**LORA, start_step=3, dense_first=1, dense_last=0)
+    dense_losses = fit(lora, build_adapted(lora, name), name, 5)
+    sparse_losses = fit(sparse, build_adapted(sparse, name), name, 5)
+    assert dense_losses[:3] == sparse_losses[:3]
+    assert dense_losses[3] != sparse_losses[3]
+
+    dense_model = build_adapted(lora, name).eval()
+    sparse_model = build_adapted(ContextualSparseLora(**LORA, **ALWAYS), name).eval()
     with torch.no_grad():
-        assert torch.equal(
-            active(**batch(name)).logits, adapted(lora, name).eval()(**batch(name)).logits
-        )
+        logits = sparse_model(**batch(name)).logits
+        assert torch.equal(logits, dense_model(**batch(name)).logits)
 
 
-def test_feed_forward_sparsity_leaves_labelled_tokens_untouched() -> None:
-    method = ContextualSparseLora(**LORA, **NOW, ffn_sparsity=0.9, attention_sparsity=0.0)
-    model = adapted(method, "stories260k")
-    seen = []
+def test_feed_forward_sparsity_does_not_change_labelled_tokens() -> None:
+    method = ContextualSparseLora(**LORA, **ALWAYS, ffn_sparsity=0.9, attention_sparsity=0.0)
+    model = build_adapted(method, "stories260k")
+    calls = []
     mlp = next(m for m in model.modules() if type(m).__name__ == "LlamaMLP")
-    mlp.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    mlp.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output)))
     model(**batch("stories260k"))
+    inputs, sparse = calls[0]
     with torch.no_grad():
-        wanted = mlp.eval()(seen[0][0])
-    labelled = batch("stories260k")["labels"] != -100
-    assert torch.allclose(seen[0][1][labelled], wanted[labelled], atol=1e-6)
-    assert (seen[0][1] - wanted)[~labelled].abs().amax(-1).min() > 1e-5
+        dense = mlp.eval()(inputs)
+    is_labelled = batch("stories260k")["labels"] != -100
+    assert torch.allclose(sparse[is_labelled], dense[is_labelled], atol=1e-6)
+    assert (sparse - dense)[~is_labelled].abs().amax(-1).min() > 1e-5
+
+
+def layers_by_role(model: nn.Module) -> dict[str, ChannelLinear]:
+    """One channel layer for every role (query, up, ...) that a chooser knows."""
+    layers = channel_layers(model)
+    by_role = {}
+    for choosers in choosers_by_layer(model):
+        for chooser in choosers:
+            by_role |= {role: part for role, part in vars(chooser).items() if part in layers}
+    return by_role
 
 
 @pytest.mark.parametrize("name", ["tiny", "stories260k"])
-def test_flops_fall_by_the_sparse_share_and_the_estimate_is_what_it_costs(name: str) -> None:
+def test_flops_fall_by_the_sparse_share_and_rise_by_the_estimates(name: str) -> None:
     shared = {**LORA, "start_step": 0, "dense_first": 1, "dense_last": 0}
     method = ContextualSparseLora(**shared, ffn_sparsity=0.75, attention_sparsity=0.5)
-    dense, sparse = adapted(Lora(**LORA), name, "meta"), adapted(method, name, "meta")
-    tokens, r = 3 * 12, 8
-    parts = {
-        role: part
-        for pair in _blocks(sparse)
-        for block in pair
-        for role, part in vars(block).items()
-        if part in cut(sparse)
-    }
-    layers = len(_blocks(sparse))
+    dense = build_adapted(Lora(**LORA), name, "meta")
+    sparse = build_adapted(method, name, "meta")
+    tokens, estimator_rank = 3 * 12, 8
+    layer_count = len(list(choosers_by_layer(sparse)))
+
     saved = 0
-    for role, linear in parts.items():
+    for role, linear in layers_by_role(sparse).items():
         sparsity = 0.75 if role in ("gate", "up", "down") else 0.5
         width = linear.weight.shape[1 if role in ("output", "down") else 0]
         kept = round((1 - sparsity) * width)
-        saved += layers * 2 * tokens * linear.weight.numel() * (width - kept) // width
-    cost = sum(
-        2 * tokens * r * (m.in_features + m.out_features) for m in cut(sparse) if hasattr(m, "left")
-    )
-    forward, backward = zip(*(_flops(model) for model in (dense, sparse)), strict=True)
-    assert forward[0] - forward[1] == saved - cost
-    assert backward[0] - backward[1] == saved
+        dense_flops = 2 * tokens * linear.weight.numel()
+        saved += layer_count * dense_flops * (width - kept) // width
+    cost = 0
+    for linear in channel_layers(sparse):
+        if hasattr(linear, "left"):
+            cost += 2 * tokens * estimator_rank * (linear.in_features + linear.out_features)
+
+    dense_forward, dense_backward = count_flops(dense)
+    sparse_forward, sparse_backward = count_flops(sparse)
+    assert dense_forward - sparse_forward == saved - cost
+    assert dense_backward - sparse_backward == saved
 
 
-def _flops(model: nn.Module) -> tuple[int, int]:
+def count_flops(model: nn.Module) -> tuple[int, int]:
+    """FLOPs of (a forward pass, a backward pass)."""
     ids = torch.zeros(3, 12, dtype=torch.long, device="meta")
+    mask = torch.zeros(3, 1, 12, 12, device="meta")
     with FlopCounterMode(display=False) as forward:
-        logits = model(
-            input_ids=ids, attention_mask=torch.zeros(3, 1, 12, 12, device="meta")
-        ).logits
+        logits = model(input_ids=ids, attention_mask=mask).logits
     with FlopCounterMode(display=False) as backward:
         logits.sum().backward()
     return forward.get_total_flops(), backward.get_total_flops()
 
 
-def test_without_gradients_through_the_base_there_are_none() -> None:
-    targets = ("query", "value", "output", "up", "down")
-    name, options = (
-        "tiny",
-        {**LORA, **NOW, "targets": targets, "ffn_sparsity": 0.5, "attention_sparsity": 0.5},
-    )
-    exact, released = (
-        adapted(ContextualSparseLora(**options, gradients=g), name)
-        for g in ("exact", "none_through_base")
-    )
-    outputs = []
-    for linear in cut(released):
-        linear.register_forward_hook(lambda _, inputs, output: outputs.append(output.requires_grad))
-    found = [model(**batch(name)) for model in (exact, released)]
-    assert torch.equal(found[0].logits, found[1].logits)
-    assert not any(outputs)
-    for output in found:
-        output.loss.backward()
+def test_the_base_can_be_left_without_gradients() -> None:
+    name = "tiny"
+    options = {**LORA, **ALWAYS, "ffn_sparsity": 0.5, "attention_sparsity": 0.5}
+    options["targets"] = ("query", "value", "output", "up", "down")
+    exact = build_adapted(ContextualSparseLora(**options, gradients="exact"), name)
+    released = build_adapted(ContextualSparseLora(**options, gradients="none_through_base"), name)
+    needs_gradient = []
+    for layer in channel_layers(released):
+        layer.register_forward_hook(
+            lambda _, inputs, output: needs_gradient.append(output.requires_grad)
+        )
+    exact_output = exact(**batch(name))
+    released_output = released(**batch(name))
+    assert torch.equal(exact_output.logits, released_output.logits)
+    assert not any(needs_gradient)
+
+    exact_output.loss.backward()
+    released_output.loss.backward()
     first = next(key for key in gradients(exact) if "layer.0" in key and "lora_B" in key)
     assert not torch.allclose(gradients(exact)[first], gradients(released)[first], rtol=0.05)
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_merged_it_is_the_bases_own_modules(name: str) -> None:
-    method = ContextualSparseLora(**LORA, **NOW)
-    model = adapted(method, name).eval()
+def test_merging_leaves_the_modules_of_the_base(name: str) -> None:
+    method = ContextualSparseLora(**LORA, **ALWAYS)
+    model = build_adapted(method, name).eval()
     with torch.no_grad():
-        wanted = model(**batch(name)).logits
+        expected = model(**batch(name)).logits
         merged = method.merge(model)
-        assert torch.allclose(merged(**batch(name)).logits, wanted, atol=1e-5)
-    plain = build.from_shapes(MODELS[name], TASKS[name], 2 * (TASKS[name] == "classification"))
+        assert torch.allclose(merged(**batch(name)).logits, expected, atol=1e-5)
+    plain = build_model(name)
     assert [type(m) for m in merged.modules()] == [type(m) for m in plain.modules()]
     assert merged.state_dict().keys() == plain.state_dict().keys()
 
 
 @pytest.mark.parametrize("name", ["tiny", "stories260k"])
-def test_training_goes_on_and_two_runs_are_equal_to_the_bit(name: str) -> None:
+def test_training_reduces_the_loss_and_two_runs_are_equal_to_the_bit(name: str) -> None:
     method = ContextualSparseLora(**LORA, start_step=3, dense_first=1, dense_last=0)
-    first, second = (fit(method, adapted(method, name), name, 12) for _ in range(2))
+    first, second = (fit(method, build_adapted(method, name), name, 12) for _ in range(2))
     assert first == second
     assert first[-1] < first[4] < first[0]
 
 
-def test_what_it_cannot_do_it_says() -> None:
+def test_unsupported_models_and_options_are_refused() -> None:
     gpt2 = build.from_shapes(MODELS["gpt2"], "language_modelling", 0)
+    gpt2_names = build.names(MODELS["gpt2"], "classification")
+    assert "not of gpt2" in ContextualSparseLora(4, ("attention",)).unsupported(gpt2, gpt2_names)
+
     tiny = build.from_shapes(MODELS["tiny"], "classification", 2)
-    names = {name: build.names(MODELS[name], "classification") for name in ("gpt2", "tiny")}
-    assert "not of gpt2" in ContextualSparseLora(4, ("attention",)).unsupported(gpt2, names["gpt2"])
-    assert "leave no layer" in ContextualSparseLora(**LORA).unsupported(tiny, names["tiny"])
-    assert ContextualSparseLora(**LORA, dense_last=0).unsupported(tiny, names["tiny"]) is None
+    tiny_names = build.names(MODELS["tiny"], "classification")
+    assert "leave no layer" in ContextualSparseLora(**LORA).unsupported(tiny, tiny_names)
+    assert ContextualSparseLora(**LORA, dense_last=0).unsupported(tiny, tiny_names) is None
+
     with pytest.raises(ValueError, match="ffn_sparsity: got 1, allowed: 0 or more, below 1"):
         ContextualSparseLora(**LORA, ffn_sparsity=1)
