@@ -1,6 +1,10 @@
-"""Bad input gets one sentence that names the file, the key, what was got and what is allowed. Before any job starts."""
+"""Wrong configurations are refused before any job starts.
+
+The message is one line that names the file, the key, the value that was got, and what is allowed.
+"""
 
 import copy
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,22 +13,25 @@ from helpers.repository import ROOT, edit, run_snakemake
 from rankwise.core.config import ConfigError, read_yaml
 from rankwise.study.plan import Plan
 
-METHODS, MODELS, DATASETS, DEMO = (
-    f"config/{name}.yaml" for name in ("methods", "models", "datasets", "demo")
-)
-
-# What a user might get wrong: file, the right text, the wrong text -> what the sentence must hold.
-
-
-def overridden(method: str, over: str) -> tuple[str, str]:
-    """An edit of the demo's training: one method, with something of its entry overridden."""
-    given = "methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds: [0, 1, 2]\n    override:\n"
-    return (
-        given,
-        f"methods: [{method}, full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds: [0, 1, 2]\n    override:\n      {method}: {{{over}}}\n",
-    )
+METHODS = "config/methods.yaml"
+MODELS = "config/models.yaml"
+DATASETS = "config/datasets.yaml"
+DEMO = "config/demo.yaml"
 
 
+def overridden(method: str, override: str) -> tuple[str, str]:
+    """An edit of the demo's `train` (old text, new text).
+
+    It adds a method and overrides a part of the method's entry.
+    """
+    methods = "methods: [{}full, head_only, lora, rsvd]\n"
+    rest = "    ranks: [2, 8]\n    seeds: [0, 1, 2]\n    override:\n"
+    old = methods.format("") + rest
+    new = methods.format(f"{method}, ") + rest + f"      {method}: {{{override}}}\n"
+    return old, new
+
+
+# Mistake -> (file, right text, wrong text, parts of the message).
 WRONG = {
     "unknown key": (DEMO, "disk_gib: 1", "disc_gib: 1", ["config/demo.yaml: top level: got 'disc_gib'", "nearest: 'disk_gib'"]),
     "unknown key inside": (METHODS, "learning_rate: 2.0e-5", "learnin_rate: 2.0e-5", ["config/methods.yaml: full", "learning_rate"]),
@@ -90,38 +97,39 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_one_sentence(what: str, clone) -> None:
-    file, right, wrong, wanted = WRONG[what]
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_is_explained_in_one_line(mistake: str, clone: Path) -> None:
+    file, right, wrong, expected_parts = WRONG[mistake]
     edit(clone / file, right, wrong)
     with pytest.raises(ConfigError) as caught:
         Plan(read_yaml(clone / DEMO, DEMO), clone, DEMO)
     message = str(caught.value)
-    assert all(part in message for part in wanted), message
+    assert all(part in message for part in expected_parts), message
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("what", ["unknown method"])
-def test_the_workflow_says_it_and_touches_nothing(what: str, clone) -> None:
-    file, right, wrong, wanted = WRONG[what]
-    (clone / "results").mkdir()
-    (clone / "results/report.html").write_text("the last good one")
+@pytest.mark.parametrize("mistake", ["unknown method"])
+def test_the_workflow_prints_the_message_and_changes_nothing(mistake: str, clone: Path) -> None:
+    file, right, wrong, expected_parts = WRONG[mistake]
+    report = clone / "results/report.html"
+    report.parent.mkdir()
+    report.write_text("the last good one")
     edit(clone / file, right, wrong)
     done = run_snakemake(clone, "--configfile", DEMO, "--cores", "1")
     assert done.returncode != 0
-    assert all(part in done.stderr for part in wanted), done.stderr
+    assert all(part in done.stderr for part in expected_parts), done.stderr
     assert "Traceback" not in done.stderr
-    assert (clone / "results/report.html").read_text() == "the last good one"
+    assert report.read_text() == "the last good one"
 
 
-def test_a_mistyped_target_names_the_nearest(clone) -> None:
+def test_the_message_about_a_misspelt_target_names_the_nearest(clone: Path) -> None:
     done = run_snakemake(clone, "--configfile", DEMO, "-n", "results/figures/memroy.png")
     assert done.returncode != 0
     assert "target: got 'results/figures/memroy.png'" in done.stderr
     assert "nearest: results/figures/memory.png" in done.stderr
 
 
-def test_every_study_of_ours_is_right() -> None:
+def test_every_study_in_config_is_valid() -> None:
     for file in sorted((ROOT / "config").glob("*.yaml")):
         study = yaml.safe_load(file.read_text())
         if "question" in study:
@@ -130,23 +138,22 @@ def test_every_study_of_ours_is_right() -> None:
                 plan.digest(measurement)
 
 
-def test_defaults_come_from_the_schema(demo) -> None:
+def test_defaults_come_from_the_schema(demo: dict) -> None:
     plan = Plan(demo, ROOT)
     schedule = plan.request("train", plan.cells("train")[0])["schedule"]
     assert schedule["max_gradient_norm"] == 1.0
     assert schedule["epochs"] == demo["schedule"]["epochs"]
 
 
-def test_a_grid_that_says_no_ranks_has_the_schemas(demo) -> None:
+def test_a_grid_without_ranks_has_the_schemas_default(demo: dict) -> None:
     del demo["train"][0]["ranks"], demo["profile"][0]["ranks"]
     plan = Plan(demo, ROOT)
-    assert {cell.rank for cell in plan.cells("train") if cell.method == "lora"} == {8}
-    assert {
-        cell.rank for cell in plan.cells("memory") if (cell.method, cell.model) == ("lora", "tiny")
-    } == {8}
+    for measurement in ("train", "memory"):
+        cells = [cell for cell in plan.cells(measurement) if cell.model == "tiny"]
+        assert {cell.rank for cell in cells if cell.method == "lora"} == {8}
 
 
-def test_a_plan_leaves_the_study_as_it_was(demo) -> None:
+def test_planning_does_not_change_the_study(demo: dict) -> None:
     before = copy.deepcopy(demo)
     Plan(demo, ROOT).digest("train")
     assert demo == before

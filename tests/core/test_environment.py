@@ -1,4 +1,7 @@
-"""A job works in the environment that its lock describes, or not at all; where an own one is let in, the result says so."""
+"""A job runs only in the environment that its lock describes.
+
+With RANKWISE_ENVIRONMENT=recorded it runs in any, and the result lists the differences.
+"""
 
 import json
 import subprocess
@@ -19,66 +22,63 @@ DIFFERS = f"numpy {NUMPY}, locked 0{NUMPY}"
 
 
 @pytest.fixture
-def other(clone: Path) -> Path:
-    """A clone whose lock has another numpy than is installed."""
+def relocked(clone: Path) -> Path:
+    """A clone whose lock names another version of numpy than the installed one."""
     edit(clone / "envs/cpu.lock", f"numpy=={NUMPY}", f"numpy==0{NUMPY}")
     return clone
 
 
-def request_of(root: Path, demo: dict) -> dict:
+def memory_request(root: Path, demo: dict) -> dict:
     plan = Plan(demo, root, "config/demo.yaml")
     cell = next(cell for cell in plan.cells("memory") if plan.path("memory", cell) == RESULT)
     return plan.request("memory", cell)
 
 
-def job(
-    root: Path, request: dict, script: str = "memory", **environment: str
+def run_job(
+    root: Path, request: dict, script: str = "memory", **variables: str
 ) -> subprocess.CompletedProcess:
-    """The real job of one request, by hand."""
-    command = [
-        sys.executable,
-        f"workflow_scripts/{script}.py",
-        "--request",
-        json.dumps(request),
-        "--output",
-        RESULT,
-    ]
-    own = {**CLEAN, "PYTHONPATH": str(root / "src"), **environment}
-    return subprocess.run(command, cwd=root, env=own, capture_output=True, text=True, check=False)
-
-
-def test_a_job_refuses_another_version_before_it_works(other: Path, demo: dict) -> None:
-    done = job(other, request_of(other, demo))
-    assert done.returncode != 0
-    assert (
-        f"envs/cpu.lock: 1 installed otherwise than locked: {DIFFERS}; allowed: the locked versions"
-        in done.stderr
+    """Run the job of a request without Snakemake, with these environment variables."""
+    command = [sys.executable, f"workflow_scripts/{script}.py"]
+    command += ["--request", json.dumps(request), "--output", RESULT]
+    environment = {**CLEAN, "PYTHONPATH": str(root / "src"), **variables}
+    return subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, check=False
     )
-    assert not (other / RESULT).parent.exists()
+
+
+def test_a_job_refuses_another_version_before_it_writes_anything(
+    relocked: Path, demo: dict
+) -> None:
+    done = run_job(relocked, memory_request(relocked, demo))
+    message = (
+        f"envs/cpu.lock: 1 installed otherwise than locked: {DIFFERS}; allowed: the locked versions"
+    )
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert not (relocked / RESULT).parent.exists()
 
 
 @pytest.mark.slow
-def test_an_environment_of_ones_own_is_recorded(other: Path, demo: dict) -> None:
-    done = job(other, request_of(other, demo), RANKWISE_ENVIRONMENT="recorded")
+def test_differences_from_the_lock_are_recorded_on_request(relocked: Path, demo: dict) -> None:
+    request = memory_request(relocked, demo)
+    done = run_job(relocked, request, RANKWISE_ENVIRONMENT="recorded")
     assert done.returncode == 0, done.stderr
-    stored = json.loads((other / RESULT).read_text())
+    stored = json.loads((relocked / RESULT).read_text())
     assert stored["environment"]["differs_from_lock"] == {"numpy": DIFFERS.removeprefix("numpy ")}
 
 
 def test_a_lock_that_changed_after_planning_is_refused(clone: Path, demo: dict) -> None:
-    """Of a figure here: every job looks, whatever it makes."""
+    """Every job checks this. Here it is the job of a figure."""
     request = outputs.figure_request(Plan(demo, clone, "config/demo.yaml"), "memory")
     edit(clone / "envs/report.lock", "matplotlib==", "matplotlib==0")
-    done = job(clone, request, "figure", RANKWISE_ENVIRONMENT="recorded")
+    done = run_job(clone, request, "figure", RANKWISE_ENVIRONMENT="recorded")
+    message = "envs/report.lock: changed since the workflow was planned; run snakemake again"
     assert done.returncode != 0
-    assert (
-        "envs/report.lock: changed since the workflow was planned; run snakemake again"
-        in done.stderr
-    )
+    assert message in done.stderr
 
 
-def test_the_workflow_refuses_before_the_first_job(other: Path) -> None:
-    done = run_snakemake(other, RESULT, "--configfile", "config/demo.yaml", "--cores", "1")
+def test_the_workflow_refuses_before_the_first_job(relocked: Path) -> None:
+    done = run_snakemake(relocked, RESULT, "--configfile", "config/demo.yaml", "--cores", "1")
     assert done.returncode != 0
     assert DIFFERS in done.stderr
     assert "Execute" not in done.stderr, "a job has started"
@@ -88,7 +88,7 @@ def test_the_workflow_refuses_before_the_first_job(other: Path) -> None:
     ("yes", "RANKWISE_ENVIRONMENT: got 'yes', allowed: recorded, or not set"),
     ("recorded", None),
 ])  # fmt: skip
-def test_the_variable_lets_any_environment_work(
+def test_the_variable_allows_any_environment(
     value: str, refusal: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = tmp_path / "some.lock"
@@ -100,7 +100,7 @@ def test_the_variable_lets_any_environment_work(
     }
 
 
-def test_what_is_missing_differs_and_the_name_of_a_build_does_not(tmp_path: Path) -> None:
+def test_a_missing_package_differs_and_another_build_of_a_version_does_not(tmp_path: Path) -> None:
     torch = metadata.version("torch").split("+")[0]
     lock = tmp_path / "some.lock"
     lock.write_text(f"torch=={torch}\nno-such-package==1.0 \\\n    --hash=sha256:00\n")

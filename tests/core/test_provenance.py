@@ -1,4 +1,4 @@
-"""Digests say what a job executes, no more and no less, on every Python."""
+"""Digests cover exactly the code that a job executes, and are the same on every Python."""
 
 import shutil
 import subprocess
@@ -10,6 +10,7 @@ import pytest
 from helpers.repository import ROOT
 from rankwise.core import environment, provenance
 from rankwise.core.lock import lock_digest
+from rankwise.study.plan import Plan
 
 SAMPLE = '''
 """A module."""
@@ -32,7 +33,8 @@ def f(a: int = 1, *, b: str = "x", **rest) -> str:
         del x, y
     return lambda *q: {**rest, 1: 2.5, b"x": 3j, ...: None}
 '''
-SAMPLE_DIGEST = "e4066e44811eb504"  # as Python 3.11, 3.12 and 3.13 give it
+SAMPLE_DIGEST = "e4066e44811eb504"  # computed by Python 3.11, 3.12 and 3.13
+ORIGINAL = "import os\ndef f():\n    return os.sep\n"
 
 
 def digest_of(text: str, tmp_path: Path) -> str:
@@ -42,37 +44,40 @@ def digest_of(text: str, tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "other",
+    "edited",
     [
         'import os\n\n\n# a comment\ndef f():\n    """Other words."""\n    return os.sep  # why\n',
         "import os\ndef f():\n    return (os.sep)\n",
         'import os\ndef f():\n    """Words."""\n\n    return os.sep\n',
     ],
 )
-def test_comments_docstrings_and_layout_do_not_count(other: str, tmp_path: Path) -> None:
-    assert digest_of(other, tmp_path) == digest_of(
-        "import os\ndef f():\n    return os.sep\n", tmp_path
-    )
+def test_comments_docstrings_and_layout_do_not_change_the_digest(
+    edited: str, tmp_path: Path
+) -> None:
+    assert digest_of(edited, tmp_path) == digest_of(ORIGINAL, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "other",
+    "edited",
     [
         "import os\ndef f():\n    return os.altsep\n",
         "import os\ndef g():\n    return os.sep\n",
         "def f():\n    return os.sep\n",
     ],
 )
-def test_code_counts(other: str, tmp_path: Path) -> None:
-    assert digest_of(other, tmp_path) != digest_of(
-        "import os\ndef f():\n    return os.sep\n", tmp_path
-    )
+def test_code_changes_the_digest(edited: str, tmp_path: Path) -> None:
+    assert digest_of(edited, tmp_path) != digest_of(ORIGINAL, tmp_path)
 
 
 def test_a_function_that_is_only_a_docstring_has_a_digest(tmp_path: Path) -> None:
-    assert digest_of('def f():\n    """Words."""\n', tmp_path) == digest_of(
-        'def f():\n    """Other."""\n', tmp_path
-    )
+    first = digest_of('def f():\n    """Words."""\n', tmp_path)
+    assert digest_of('def f():\n    """Other."""\n', tmp_path) == first
+
+
+def pythons() -> list[str]:
+    """This Python, and every other version that is installed."""
+    found = [shutil.which(f"python3.{minor}") for minor in range(11, 16)]
+    return [sys.executable, *(path for path in found if path)]
 
 
 def test_the_digest_is_the_same_on_every_python(tmp_path: Path) -> None:
@@ -85,32 +90,22 @@ from pathlib import Path
 from rankwise.core import environment, provenance
 print(provenance.code_digest_now(Path({str(file)!r})))
 """
-    pythons = [
-        sys.executable,
-        *filter(None, (shutil.which(f"python3.{minor}") for minor in range(11, 16))),
-    ]
-    for python in pythons:
+    for python in pythons():
         done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
-        if (
-            done.returncode == 0 or python == sys.executable
-        ):  # a version manager's stub may lead nowhere
+        # Another version may fail: the stub of a version manager need not lead to a Python.
+        if done.returncode == 0 or python == sys.executable:
             assert done.stdout.strip() == SAMPLE_DIGEST, (python, done.stderr)
 
 
-def test_a_closure_holds_what_importing_executes_and_no_more() -> None:
+def test_a_closure_holds_exactly_the_modules_that_an_import_executes() -> None:
     closure = provenance.source_closure("rankwise.optim.projected_adam")
-    assert {
-        "rankwise",
-        "rankwise.optim",
-        "rankwise.optim.parts.projectors",
-        "rankwise.optim.parts.rules",
-    } < closure
-    assert not any(
-        name.startswith(("rankwise.methods", "rankwise.training.run")) for name in closure
-    )
+    parts = {"rankwise.optim.parts.projectors", "rankwise.optim.parts.rules"}
+    assert {"rankwise", "rankwise.optim", *parts} < closure
+    foreign = ("rankwise.methods", "rankwise.training.run")
+    assert not any(name.startswith(foreign) for name in closure)
 
 
-def test_no_job_depends_on_a_method_that_it_does_not_run(plan) -> None:
+def test_no_job_depends_on_a_method_that_it_does_not_run(plan: Plan) -> None:
     for cell in plan.cells("train"):
         code = plan.request("train", cell)["code"]
         modules = {name for name in code if name.startswith("rankwise.methods.")}
@@ -118,48 +113,48 @@ def test_no_job_depends_on_a_method_that_it_does_not_run(plan) -> None:
         assert methods == {f"rankwise.methods.{plan.method('train', cell)['module']}"}
 
 
-def test_a_job_refuses_a_source_that_changed_or_was_not_declared(plan) -> None:
-    script = ROOT / "workflow_scripts/train.py"
+def digests_of_loaded_sources() -> dict[str, str]:
+    """Digests of every module of Rankwise that is loaded now, and of its data files."""
+    digests = {}
+    for name, module in list(sys.modules.items()):
+        if name.startswith("rankwise"):
+            digests[name] = provenance.code_digest_now(Path(module.__file__))
+            for key, file in provenance.data_files(name).items():
+                digests[key] = provenance.code_digest_now(file)
+    return digests
+
+
+def test_a_job_refuses_a_source_that_changed_or_was_not_declared(plan: Plan) -> None:
+    name = "workflow_scripts/train.py"
     code = plan.request("train", plan.cells("train")[0])["code"]
-    loaded = {
-        name: provenance.code_digest_now(Path(m.__file__))
-        for name, m in sys.modules.items()
-        if name.startswith("rankwise")
-    }
-    data = {
-        key: provenance.code_digest_now(file)
-        for name in loaded
-        for key, file in provenance.data_files(name).items()
-    }
-    declared = {**loaded, **data, "workflow_scripts/train.py": code["workflow_scripts/train.py"]}
-    provenance.verify(declared, script)
+    declared = {**digests_of_loaded_sources(), name: code[name]}
+    provenance.verify(declared, ROOT / name)
     with pytest.raises(
         provenance.SourceChanged, match=r"config\.py: changed since the workflow was planned"
     ):
-        provenance.verify({**declared, "rankwise.core.config": "0" * 16}, script)
+        provenance.verify({**declared, "rankwise.core.config": "0" * 16}, ROOT / name)
     del declared["rankwise.core.config"]
     with pytest.raises(provenance.SourceChanged, match=r"config\.py: loaded, but not declared"):
-        provenance.verify(declared, script)
+        provenance.verify(declared, ROOT / name)
 
 
-def test_a_lock_is_its_pins(tmp_path: Path) -> None:
-    one, other, changed = tmp_path / "a", tmp_path / "b", tmp_path / "c"
-    one.write_text("b==2 \\\n    --hash=sha256:1\na==1\n")
-    other.write_text("# locked\na==1  # via b\nb==2 --hash=sha256:1\n")
+def test_the_digest_of_a_lock_depends_on_its_pins_alone(tmp_path: Path) -> None:
+    lock, reordered, changed = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    lock.write_text("b==2 \\\n    --hash=sha256:1\na==1\n")
+    reordered.write_text("# locked\na==1  # via b\nb==2 --hash=sha256:1\n")
     changed.write_text("a==1\nb==2 --hash=sha256:2\n")
-    assert lock_digest(one) == lock_digest(other) != lock_digest(changed)
+    assert lock_digest(lock) == lock_digest(reordered) != lock_digest(changed)
 
 
 def test_the_locks_agree_with_each_other() -> None:
-    locks = [
-        environment.locked_versions(ROOT / f"envs/{name}.lock")
-        for name in ("cpu", "report", "dev", "gpu")
-    ]
-    for name in set().union(*locks):
-        versions = {lock[name] for lock in locks if name in lock}
-        assert len(versions) == 1, (name, versions)
+    locks = {}
+    for name in ("cpu", "report", "dev", "gpu"):
+        locks[name] = environment.locked_versions(ROOT / f"envs/{name}.lock")
+    for package in set().union(*locks.values()):
+        versions = {lock[package] for lock in locks.values() if package in lock}
+        assert len(versions) == 1, (package, versions)
     assert "--hash=sha256:" in (ROOT / "envs/gpu.lock").read_text()
-    assert locks[0]["torch"] == locks[3]["torch"]
+    assert locks["cpu"]["torch"] == locks["gpu"]["torch"]
 
 
 def test_the_conda_file_has_the_same_pins() -> None:
