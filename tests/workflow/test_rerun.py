@@ -1,5 +1,9 @@
-"""Which edit reruns which job? One line a promise, asked of the real workflow after a real run."""
+"""Which edit reruns which job? One line a promise, checked with the real workflow after a real run.
 
+docs/generate/rerun_table.py makes the documentation's table of reruns from `PROMISES`.
+"""
+
+import contextlib
 import json
 import os
 import re
@@ -7,7 +11,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,6 +71,7 @@ FIGURES = {
 }
 EVIDENCE = {"table estimates", "table comparisons", "table fronts", "table views"}
 REPORT = TABLES | FIGURES | {"page"}
+# Table or figure -> the kinds of jobs, or the tables, that it reads.
 NEEDS = {
     "table runs": ("train",), "table history": ("train",), "table memory": ("memory",), "table flops": ("flops",),
     "table forward": ("forward",), "table ledger": ("ledger",), "table timeline": ("ledger",),
@@ -85,14 +90,18 @@ NEEDS = {
 
 
 def with_downstream(edited: set[str]) -> set[str]:
-    """The jobs, and every table, figure and page that is made from them."""
-    found = set(edited)
-    for job, needed in NEEDS.items():
-        if any(name == need or name.startswith(f"{need} ") for need in needed for name in found):
-            found.add(job)
-    return found | (
-        {"page"} if any(name.startswith(("table", "figure")) for name in found) else set()
-    )
+    """The jobs, and every table, figure and page that is made from them.
+
+    `NEEDS` names a table before the tables and figures that read it, so one pass is enough.
+    """
+    jobs = set(edited)
+    for summary, needs in NEEDS.items():
+        prefixes = tuple(f"{need} " for need in needs)
+        if jobs.intersection(needs) or any(job.startswith(prefixes) for job in jobs):
+            jobs.add(summary)
+    if any(job.startswith(("table", "figure")) for job in jobs):
+        jobs.add("page")
+    return jobs
 
 
 def replace(file: str, old: str, new: str) -> Callable[[Path], None]:
@@ -104,7 +113,10 @@ def touch(*files: str) -> Callable[[Path], None]:
 
 
 def older(change: Callable[[Path], None], file: str) -> Callable[[Path], None]:
-    """The new content, with a time stamp from before every result: what rsync, tar and image layers do."""
+    """The new content, with a time stamp from before every result.
+
+    rsync, tar and image layers leave such files.
+    """
 
     def apply(root: Path) -> None:
         change(root)
@@ -113,16 +125,11 @@ def older(change: Callable[[Path], None], file: str) -> Callable[[Path], None]:
     return apply
 
 
-def both(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
-    return lambda root: [change(root) for change in changes]
-
-
-SRC, METHODS, DATA, MODELS = (
-    "src/rankwise",
-    "config/methods.yaml",
-    "config/datasets.yaml",
-    "config/models.yaml",
-)
+SRC = "src/rankwise"
+METHODS = "config/methods.yaml"
+DATA = "config/datasets.yaml"
+MODELS = "config/models.yaml"
+# Edit -> (how to make it, the jobs that rerun without their tables, figures and page).
 PROMISES = {
     # Options and entries
     "swap two option values": (
@@ -197,47 +204,78 @@ PROMISES = {
 }  # fmt: skip
 
 
+# The reasons that a plan may give for a job whose result holds its request.
 REASON = re.compile(
     r"(src/rankwise|workflow_scripts)/[\w/]+\.\w+ changed|envs/\w+\.lock changed|(dataset|model) prepared anew"
     r"|not there yet|[\w.]+: .+ -> .+"
 )
 
 
-def name_of(path: str) -> str | None:
-    """`results/runs/tiny/generated_reviews/lora/r2/seed0/train.json` -> `train lora`; other ranks and seeds are named."""
+def job_name(path: str) -> str | None:
+    """The name of the job that writes a file. None for a table's or figure's second file.
+
+    Example: `results/runs/tiny/generated_reviews/lora/r2/seed0/train.json` is `train lora`. Ranks
+    and seeds other than the study's are a part of the name.
+    """
     parts = Path(path).parts
+    stem = Path(path).stem
     if parts[1] in ("runs", "profiles"):
         rest = [part for part in parts[5:-1] if part not in ("r0", "r2", "seed0")]
-        return " ".join([Path(path).stem, parts[4], *rest])
+        return " ".join([stem, parts[4], *rest])
     if parts[1].startswith("claims"):
         return "table claims" if parts[1] == "claims.csv" else None
     kinds = {"tables": "table", "figures": "figure"}
     if parts[1] in kinds:
-        return f"{kinds[parts[1]]} {Path(path).stem}" if path.endswith((".csv", ".png")) else None
-    return "page" if parts[1] == "report.html" else f"{Path(path).stem} {parts[3]}"
+        return f"{kinds[parts[1]]} {stem}" if path.endswith((".csv", ".png")) else None
+    return "page" if parts[1] == "report.html" else f"{stem} {parts[3]}"
+
+
+def job_names(planned_jobs: list[dict]) -> set[str]:
+    names = set()
+    for job in planned_jobs:
+        names |= {job_name(file) for file in job["files"]}
+    return names - {None}
 
 
 def planned(root: Path, part: str = "jobs") -> list[dict] | dict:
-    """What `rankwise plan` says that the real Snakemake would run now, and why."""
+    """A part of what `rankwise plan` prints: by default, the jobs that Snakemake would run."""
     command = [sys.executable, "-m", "rankwise.cli.main", "plan", "--study", STUDY, "--json"]
-    done = subprocess.run(
-        command,
-        cwd=root,
-        env={**CLEAN, "PYTHONPATH": str(root / "src")},
-        capture_output=True,
-        text=True,
-    )
+    environment = {**CLEAN, "PYTHONPATH": str(root / "src")}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)[part]
 
 
 def pending(root: Path) -> set[str]:
-    return {name for job in planned(root) for file in job["files"] if (name := name_of(file))}
+    return job_names(planned(root))
+
+
+EDITABLE = ("src", "config", "envs", "rules", "tests", "workflow_scripts", "Snakefile")
+
+
+@contextlib.contextmanager
+def edited(root: Path, promise: str) -> Iterator[None]:
+    """Make a promise's edit. Afterwards, restore contents and time stamps of all sources."""
+    originals = {}
+    for path in root.rglob("*"):
+        if path.is_file() and path.relative_to(root).parts[0] in EDITABLE:
+            originals[path] = (path.read_bytes(), path.stat())
+    change, _ = PROMISES[promise]
+    try:
+        change(root)
+        yield
+    finally:
+        for path, (content, stat) in originals.items():
+            path.write_bytes(content)
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone in which the study has been built; the tiny model is pre-trained for two updates."""
+    """A clone in which the study has been built.
+
+    The tiny model is pre-trained for two updates only.
+    """
     root = copy_repository(tmp_path_factory.mktemp("rerun") / "clone")
     edit(root / MODELS, "schedule: {updates: 900", "schedule: {updates: 2")
     edit(root / DATA, "rows: {train: 12000", "rows: {train: 1200")
@@ -248,90 +286,51 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("promise", PROMISES)
-def test_an_edit_reruns_exactly(promise: str, finished: Path) -> None:
-    change, expected = PROMISES[promise]
-    kept = {
-        path: (path.read_bytes(), path.stat())
-        for path in finished.rglob("*")
-        if path.is_file() and editable(path, finished)
-    }
-    try:
-        change(finished)
-        found = planned(finished)
-        assert {
-            name for job in found for file in job["files"] if (name := name_of(file))
-        } == with_downstream(expected)
-        for job in found:
-            if job["files"][0].startswith(
-                ("results/runs", "results/profiles", "results/inputs")
-            ):  # what carries its request
-                assert all(REASON.fullmatch(why) for why in job["why"]), job
-    finally:
-        for path, (content, stat) in kept.items():
-            path.write_bytes(content)
-            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+def test_an_edit_reruns_exactly_the_promised_jobs(promise: str, finished: Path) -> None:
+    _, expected = PROMISES[promise]
+    with edited(finished, promise):
+        planned_jobs = planned(finished)
+    assert job_names(planned_jobs) == with_downstream(expected)
+    holds_request = ("results/runs", "results/profiles", "results/inputs")
+    for job in planned_jobs:
+        if job["files"][0].startswith(holds_request):
+            assert all(REASON.fullmatch(why) for why in job["why"]), job
 
 
-def editable(path: Path, root: Path) -> bool:
-    return path.relative_to(root).parts[0] in (
-        "src",
-        "config",
-        "envs",
-        "rules",
-        "tests",
-        "workflow_scripts",
-        "Snakefile",
-    )
-
-
-@pytest.mark.parametrize(("change", "job", "why"), [
+@pytest.mark.parametrize(("promise", "job", "why"), [
     ("one method", "train", ["src/rankwise/methods/lora.py changed"]),
     ("learning rate of one method", "train", ["method.learning_rate: 0.0002 -> 0.0003"]),
     ("lock of the jobs", "flops", ["envs/cpu.lock changed"]),
     ("dataset revision", "train", ["dataset prepared anew", "dataset.generated.seed: 0 -> 7"]),
 ])  # fmt: skip
-def test_a_plan_says_why(change: str, job: str, why: list[str], finished: Path) -> None:
-    kept = {
-        path: path.read_bytes()
-        for path in finished.rglob("*")
-        if path.is_file() and editable(path, finished)
-    }
-    try:
-        PROMISES[change][0](finished)
-        found = [one for one in planned(finished) if one["job"] == job and "/lora/" in one["name"]]
-        assert [one["why"] for one in found] == [why]
-    finally:
-        for path, content in kept.items():
-            path.write_bytes(content)
+def test_a_plan_gives_reasons(promise: str, job: str, why: list[str], finished: Path) -> None:
+    with edited(finished, promise):
+        jobs_of_kind = [
+            planned_job for planned_job in planned(finished) if planned_job["job"] == job
+        ]
+    reasons = [
+        planned_job["why"] for planned_job in jobs_of_kind if "/lora/" in planned_job["name"]
+    ]
+    assert reasons == [why]
 
 
-@pytest.mark.parametrize(("change", "cost"), [
-    ("learning rate of one method", lambda took: took["lora"]),  # what the cell took before
-    ("new seed", lambda took: sum(took.values())),  # what its curve took
-    ("new rank", lambda took: 2 * statistics.median(took.values())),  # what trainings take
+@pytest.mark.parametrize(("promise", "cost"), [
+    ("learning rate of one method", lambda times: times["lora"]),  # the time of the same cell
+    ("new seed", lambda times: sum(times.values())),  # the time of a cell of the same curve
+    ("new rank", lambda times: 2 * statistics.median(times.values())),  # the median of all cells
 ])  # fmt: skip
-def test_a_plan_tells_what_it_costs_from_what_it_cost(
-    change: str, cost: Callable[[dict], float], finished: Path
+def test_a_plan_estimates_its_cost_from_earlier_jobs(
+    promise: str, cost: Callable[[dict], float], finished: Path
 ) -> None:
-    stored = {
-        path.parts[-4]: json.loads(path.read_text())
-        for path in finished.glob("results/runs/*/*/*/*/seed0/train.json")
-    }
-    took = {method: one["environment"]["job_time_s"] for method, one in stored.items()}
-    kept = {
-        path: path.read_bytes()
-        for path in finished.rglob("*")
-        if path.is_file() and editable(path, finished)
-    }
-    try:
-        PROMISES[change][0](finished)
-        found = planned(finished, "cost")
-    finally:
-        for path, content in kept.items():
-            path.write_bytes(content)
-    assert set(took) == ALL
-    assert found["hours"] == pytest.approx(cost(took) / 3600)
-    assert (found["unknown"], found["gpu_hours"]) == (0, 0)
+    times_s = {}
+    for path in finished.glob("results/runs/*/*/*/*/seed0/train.json"):
+        method = path.parts[-4]
+        times_s[method] = json.loads(path.read_text())["environment"]["job_time_s"]
+    with edited(finished, promise):
+        estimate = planned(finished, "cost")
+    assert set(times_s) == ALL
+    assert estimate["hours"] == pytest.approx(cost(times_s) / 3600)
+    assert (estimate["unknown"], estimate["gpu_hours"]) == (0, 0)
 
 
 def test_a_moved_tree_reruns_nothing(finished: Path, tmp_path: Path) -> None:
@@ -342,15 +341,15 @@ def test_a_moved_tree_reruns_nothing(finished: Path, tmp_path: Path) -> None:
 def test_a_lost_metadata_folder_reruns_nothing_and_hides_nothing(
     finished: Path, tmp_path: Path
 ) -> None:
-    """Snakemake forgets what made a result; a stale one is then refused where results are gathered, by name."""
+    """Without it Snakemake cannot know which request made a result.
+
+    The job that collects results then refuses a stale one, and names it.
+    """
     root = shutil.copytree(finished, tmp_path / "lost")
     shutil.rmtree(root / ".snakemake")
     assert pending(root) == set()
-    edit(
-        root / METHODS,
-        "alpha: rank, dropout: 0.1}\n  learning_rate: 2.0e-4",
-        "alpha: rank, dropout: 0.2}\n  learning_rate: 2.0e-4",
-    )
+    entry = "alpha: rank, dropout: {}}}\n  learning_rate: 2.0e-4"
+    edit(root / METHODS, entry.format("0.1"), entry.format("0.2"))
     (root / "results/tables/runs.csv").unlink()
     done = run_snakemake(root, "--configfile", STUDY, "--cores", "1", "results/tables/runs.csv")
     assert done.returncode != 0
@@ -361,14 +360,16 @@ def test_a_lost_metadata_folder_reruns_nothing_and_hides_nothing(
 def test_lost_inputs_rerun_nothing_until_a_new_cell_needs_them(
     finished: Path, tmp_path: Path
 ) -> None:
-    """Then they are made again, and with them every cell that reads them: Snakemake cannot know that they are the same."""
+    """Then they are made again, and every cell that reads them is rerun.
+
+    Snakemake cannot know that they will be the same.
+    """
     root = shutil.copytree(finished, tmp_path / "inputs")
     shutil.rmtree(root / "results/inputs")
     assert pending(root) == set()
     edit(root / STUDY, "seeds: [0]", "seeds: [0, 1]")
-    assert pending(root) == with_downstream(
-        INPUTS | TRAIN | {f"train {name} seed1" for name in ALL}
-    )
+    new_cells = {f"train {name} seed1" for name in ALL}
+    assert pending(root) == with_downstream(INPUTS | TRAIN | new_cells)
 
 
 def test_a_result_is_rebuilt_from_its_own_request_to_the_byte(
@@ -377,20 +378,15 @@ def test_a_result_is_rebuilt_from_its_own_request_to_the_byte(
     for method in sorted(ALL):
         rank = "r0" if method == "full" else "r2"
         stored = finished / f"results/runs/tiny/generated_reviews/{method}/{rank}/seed0/train.json"
-        command = [
-            sys.executable,
-            "workflow_scripts/train.py",
-            "--request",
-            f"@{stored}",
-            "--output",
-            str(tmp_path / "again.json"),
-        ]
+        again = tmp_path / "again.json"
+        command = [sys.executable, "workflow_scripts/train.py"]
+        command += ["--request", f"@{stored}", "--output", str(again)]
         environment = {**os.environ, "PYTHONPATH": str(finished / "src")}
         done = subprocess.run(
             command, cwd=finished, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        old, new = (json.loads(path.read_text()) for path in (stored, tmp_path / "again.json"))
+        old, new = (json.loads(path.read_text()) for path in (stored, again))
         assert json.dumps(new["metrics"]) == json.dumps(old["metrics"])
         assert json.dumps(new["history"]) == json.dumps(old["history"])
         assert new["request"] == old["request"]

@@ -1,4 +1,4 @@
-"""Searches by the real workflow: exactly the reruns that an edit asks for."""
+"""Searches in the real workflow: an edit reruns exactly the jobs that it changes."""
 
 import json
 import os
@@ -25,13 +25,13 @@ train:
     search: {learning_rates: [1.0e-3, 1.0e-2], schedule: {updates: 1}}
   - {models: [tiny], datasets: [generated_reviews], methods: [head_only], seeds: [0]}
 """
-FILE, TARGETS = (
-    "config/searched.yaml",
-    ("results/figures/sensitivity.png", "results/tables/runs.csv"),
-)
+FILE = "config/searched.yaml"
+TARGETS = ("results/figures/sensitivity.png", "results/tables/runs.csv")
+CURVE = "results/search/tiny/generated_reviews/lora/r2"
 TABLES = {"table search", "table runs", "figure sensitivity"}
 TRIALS = {name: {f"trial {name} lr0.001", f"trial {name} lr0.01"} for name in ("full", "lora")}
 AFTER = {name: {f"selected {name}", f"train {name}"} for name in ("full", "lora")}
+# Edit -> (file, old text, new text, the jobs that rerun).
 PROMISES = {
     "one method": ("src/rankwise/methods/lora.py", "lora_alpha=self.alpha", "lora_alpha=1 * self.alpha", TRIALS["lora"] | AFTER["lora"] | TABLES),
     "a value added before the others": (FILE, "[1.0e-3, 1.0e-2]", "[3.0e-4, 1.0e-3, 1.0e-2]", {"trial full lr0.0003", "trial lora lr0.0003", *AFTER["full"], *AFTER["lora"], *TABLES}),
@@ -45,30 +45,39 @@ PROMISES = {
 }  # fmt: skip
 
 
-def name_of(path: str) -> str | None:
-    """`results/search/tiny/generated_reviews/lora/r2/lr0.01/seed0/trial.json` -> `trial lora lr0.01`."""
+def job_name(path: str) -> str | None:
+    """The name of the job that writes a file. None for a table's or figure's second file.
+
+    Example: `results/search/tiny/generated_reviews/lora/r2/lr0.01/seed0/trial.json` is
+    `trial lora lr0.01`.
+    """
     parts = Path(path).parts
+    stem = Path(path).stem
     if parts[1] in ("runs", "search"):
-        return " ".join(
-            [Path(path).stem, parts[4], *(part for part in parts[6:-1] if part != "seed0")]
-        )
+        details = [part for part in parts[6:-1] if part != "seed0"]
+        return " ".join([stem, parts[4], *details])
     kinds = {"tables": "table", "figures": "figure"}
     if parts[1] in kinds:
-        return f"{kinds[parts[1]]} {Path(path).stem}" if path.endswith((".csv", ".png")) else None
+        return f"{kinds[parts[1]]} {stem}" if path.endswith((".csv", ".png")) else None
     return " ".join(parts[2:])
 
 
 def pending(root: Path) -> set[str]:
+    """The names of the jobs that Snakemake would run now."""
     done = run_snakemake(root, *TARGETS, "--configfile", FILE, "--summary")
     assert done.returncode == 0, done.stderr
     head, *rows = [line.split("\t") for line in done.stdout.splitlines()]
-    plan = head.index("plan")
-    return {name for row in rows if row[plan] != "no update" and (name := name_of(row[0]))}
+    plan_column = head.index("plan")
+    names = {job_name(row[0]) for row in rows if row[plan_column] != "no update"}
+    return names - {None}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone in which a study with a search has been run; the tiny model is pre-trained for two updates."""
+    """A clone in which a study with a search has been run.
+
+    The tiny model is pre-trained for two updates only.
+    """
     root = copy_repository(tmp_path_factory.mktemp("searched") / "clone")
     (root / FILE).write_text(YAML)
     edit(root / "config/models.yaml", "schedule: {updates: 900", "schedule: {updates: 2")
@@ -80,21 +89,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_search_runs_and_its_runs_follow_it(finished: Path) -> None:
+def test_runs_use_the_best_learning_rate_of_their_search(finished: Path) -> None:
     search = pd.read_csv(finished / "results/tables/search.csv")
     runs = pd.read_csv(finished / "results/tables/runs.csv").set_index("method")
     assert len(search) == 4
     assert set(search["split"]) == {"selection"}
-    for method, tried in search.groupby("method"):
-        best = tried.loc[tried["selection_loss_nats"].idxmin()]
-        assert best["selected"] and tried["selected"].sum() == 1
+    for method, trials in search.groupby("method"):
+        best = trials.loc[trials["selection_loss_nats"].idxmin()]
+        assert best["selected"] and trials["selected"].sum() == 1
         assert runs.loc[method, "learning_rate"] == best["learning_rate"]
     assert runs.loc["head_only", "learning_rate"] == 1e-3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("promise", PROMISES)
-def test_an_edit_reruns_exactly(promise: str, finished: Path) -> None:
+def test_an_edit_reruns_exactly_the_promised_jobs(promise: str, finished: Path) -> None:
     file, old, new, expected = PROMISES[promise]
     path = finished / file
     content, stat = path.read_bytes(), path.stat()
@@ -111,14 +120,8 @@ def test_an_edit_reruns_exactly(promise: str, finished: Path) -> None:
 def test_a_result_is_rebuilt_alone_to_the_byte(kind: str, finished: Path, tmp_path: Path) -> None:
     stored = next(path for path in finished.glob(f"results/*/**/lora/**/{kind}.json"))
     again = tmp_path / "again.json"
-    command = [
-        sys.executable,
-        f"workflow_scripts/{kind}.py",
-        "--request",
-        f"@{stored}",
-        "--output",
-        str(again),
-    ]
+    command = [sys.executable, f"workflow_scripts/{kind}.py"]
+    command += ["--request", f"@{stored}", "--output", str(again)]
     environment = {**os.environ, "PYTHONPATH": str(finished / "src")}
     done = subprocess.run(
         command, cwd=finished, env=environment, capture_output=True, text=True, check=False
@@ -131,26 +134,13 @@ def test_a_result_is_rebuilt_alone_to_the_byte(kind: str, finished: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_what_would_run_is_shown(finished: Path) -> None:
-    done = run_snakemake(
-        finished,
-        "results/search/tiny/generated_reviews/lora/r2/selected.json",
-        "--configfile",
-        FILE,
-        "-n",
-        "--forceall",
-    )
+def test_a_dry_run_shows_a_search_and_names_the_nearest_trial(finished: Path) -> None:
+    target = f"{CURVE}/selected.json"
+    done = run_snakemake(finished, target, "--configfile", FILE, "-n", "--forceall")
     assert done.returncode == 0, done.stderr
-    assert "rule choose:" in done.stdout + done.stderr
-    assert (done.stdout + done.stderr).count("rule trial:") == 2
-    wrong = run_snakemake(
-        finished,
-        "results/search/tiny/generated_reviews/lora/r2/lr0.1/seed0/trial.json",
-        "--configfile",
-        FILE,
-        "-n",
-    )
-    assert (
-        "nearest: results/search/tiny/generated_reviews/lora/r2/lr0.01/seed0/trial.json"
-        in wrong.stderr
-    )
+    printed = done.stdout + done.stderr
+    assert "rule choose:" in printed
+    assert printed.count("rule trial:") == 2
+    unknown_trial = f"{CURVE}/lr0.1/seed0/trial.json"
+    wrong = run_snakemake(finished, unknown_trial, "--configfile", FILE, "-n")
+    assert f"nearest: {CURVE}/lr0.01/seed0/trial.json" in wrong.stderr
