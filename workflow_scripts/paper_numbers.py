@@ -1,4 +1,4 @@
-"""Write the summary's numbers for use in a text."""
+"""Write the numbers of the summary as macros for a paper."""
 
 from rankwise.execution.job import produce
 from rankwise.report.numbers import numbers
