@@ -1,4 +1,4 @@
-# Thin: each target sets up .venv from the locks when it is missing or older than they are.
+# Each target first builds .venv from the lock files if it is missing or older than one of them.
 PYTHON ?= python3
 BIN := .venv/bin
 LOCKS := envs/cpu.lock envs/report.lock envs/dev.lock
@@ -6,41 +6,41 @@ LOCKS := envs/cpu.lock envs/report.lock envs/dev.lock
 .PHONY: FORCE demo docs image image-check image-test test test-all lint locks
 .DELETE_ON_ERROR:
 
-demo: .venv/ready ## the demo study: offline, CPU, minutes
+demo: .venv/ready ## run the demo study: offline, on a CPU, in minutes
 	$(BIN)/snakemake --configfile config/demo.yaml --cores all
 	@echo "Open results/report.html"
 
-test: .venv/ready ## the fast tests
+test: .venv/ready ## run the fast tests
 	$(BIN)/pytest -q -n auto -m "not slow"
 
-test-all: .venv/ready ## the slow ones too
+test-all: .venv/ready ## run the fast and the slow tests
 	$(BIN)/pytest -q -n auto -m "not slow"
 	$(BIN)/pytest -q -n auto --dist loadfile -m slow
 
-lint: .venv/ready ## style, import contracts, workflow
+lint: .venv/ready ## check style, import contracts and workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakefmt --check Snakefile workflow rules # it calls shfmt
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/snakefmt --check Snakefile workflow rules # snakefmt calls shfmt, so PATH needs it
 	$(BIN)/snakemake --lint --configfile config/demo.yaml
 
-docs: .venv/docs-ready ## the site, built strictly into site/
+docs: .venv/docs-ready ## build the site into site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-docs/methods.md: .venv/ready FORCE ## write the page of methods anew
+docs/methods.md: .venv/ready FORCE ## regenerate the page of methods
 	$(BIN)/rankwise methods --page >$@.new
 	mv $@.new $@
 
-image: ## the image of envs/gpu.lock, by docker, podman or buildah
+image: ## build the image of envs/gpu.lock with docker, podman or buildah
 	docker/build.sh
 
-image-test: ## the image on Debian with the CPU's locks: the demo and the fast tests inside; writes docker/test.md
+image-test: ## run the demo and the fast tests in an image of Debian with the CPU locks; writes docker/test.md
 	docker/test.sh
 
-image-check: .venv/ready ## linters of the image and of the forge's workflows; the GPU's lock against the package index
+image-check: .venv/ready ## lint the image and the workflows of .github; compare the GPU lock with the package index
 	docker/check.sh
 
-locks: .venv/ready ## write the lock files anew
+locks: .venv/ready ## regenerate the lock files
 	PATH="$(abspath $(BIN)):$$PATH" envs/lock.sh
 
 .venv/ready: $(LOCKS) pyproject.toml
@@ -50,7 +50,7 @@ locks: .venv/ready ## write the lock files anew
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-# Its pins are constrained by the other locks, so it adds packages and changes none.
+# docs.lock is resolved under the pins of the other locks, so it adds packages and changes none.
 .venv/docs-ready: .venv/ready envs/docs.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r envs/docs.lock
 	touch $@

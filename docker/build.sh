@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Build docker/Dockerfile with docker, podman or buildah, whichever is here.
+# Build docker/Dockerfile with docker, podman or buildah, whichever is installed.
 #   docker/build.sh                                                            localhost/rankwise:gpu, from envs/gpu.lock
 #   BASE_IMAGE=docker.io/library/debian:12 LOCK="cpu report" TAG=localhost/rankwise:cpu docker/build.sh      without CUDA
-# In the build, pip follows its settings here (pip config, PIP_* variables); docker cannot see folders that they name.
+# pip in the build uses the pip settings of this machine (pip config, PIP_* variables). With docker, folders that these
+# settings name are not visible.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source docker/engine.sh

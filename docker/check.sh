@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# What can be known of the image without a registry of images: the Dockerfile and the forge's workflows by their linters, and
-# the GPU's lock against the package index: the same resolution for its platform, and every hash one that the index has.
-# Metadata alone is fetched, no wheel. Needs .venv (make) and a package index.
+# Check the image without building it and without an image registry:
+#   - run linters on the Dockerfile and on the workflows in .github;
+#   - resolve envs/gpu.in again for its platform: versions must equal envs/gpu.lock, and the index must have every hash.
+# It downloads only metadata, no wheels. It needs .venv (run make) and a package index.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scratch="$(mktemp -d)"
@@ -16,7 +17,8 @@ echo "hadolint: docker/Dockerfile is clean"
 if command -v shellcheck >/dev/null; then shellcheck -x docker/*.sh; else echo "shellcheck: not here, scripts not looked at"; fi
 
 unset UV_FIND_LINKS UV_TORCH_BACKEND # as in envs/lock.sh
-# Its pins are preferences, so that newer releases are no difference; without the hashes, which uv would take over unseen.
+# uv prefers the pins of an existing output file, so newer releases make no difference. The hashes are removed, because uv
+# would copy them without looking at the index.
 sed -e '/--hash=/d' -e 's/ \\$//' envs/gpu.lock >"$scratch/gpu.lock"
 .venv/bin/uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.12 \
   --python-platform x86_64-manylinux_2_28 --generate-hashes envs/gpu.in -c envs/cpu.lock -c envs/report.lock -o "$scratch/gpu.lock"

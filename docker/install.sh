@@ -1,6 +1,6 @@
 #!/bin/sh
-# Install the packages of the locks named (cpu report, gpu) into /opt/rankwise: what docker/Dockerfile and docker/apptainer.def
-# have in common. The locks lie beside this script. Nothing that builds or installs packages stays.
+# Install the packages of the given locks ("cpu report" or "gpu") into /opt/rankwise. docker/Dockerfile and
+# docker/apptainer.def both run this script. It expects the locks in its own folder. Build tools are removed at the end.
 set -eu
 cd "$(dirname "$0")"
 root=/opt/rankwise
@@ -18,7 +18,8 @@ for lock in "$@"; do
   if grep -q -e --hash= "$lock.lock"; then hashes=--require-hashes; fi
   echo "-r $lock.lock" >>locks.txt
 done
-# Some packages come as source: what builds them is the setuptools of the lock, and no newer one that pip would fetch unseen.
+# Some packages are source distributions. Build them with the setuptools of the lock, because pip would otherwise download
+# a newer one that no lock pins.
 awk '/^setuptools==/ {on = 1} on {print} on && !/\\$/ {exit}' "$1.lock" >setuptools.txt
 # shellcheck disable=SC2086 # none or one
 pip install --quiet $hashes -r setuptools.txt
@@ -26,7 +27,7 @@ pip install --quiet $hashes -r setuptools.txt
 pip install --quiet $hashes --use-pep517 --no-build-isolation -r locks.txt
 pip check
 
-# The label says which lock this is: it has to be true.
+# The image label names the digest of the locks. Stop if it is not the digest of the locks that were installed.
 found=$("$root/bin/python" - "$@" <<'PYTHON'
 import pathlib
 import sys
@@ -41,7 +42,7 @@ if [ "${LOCK_DIGEST:-unknown}" != unknown ] && [ "$LOCK_DIGEST" != "$found" ]; t
   exit 1
 fi
 
-# `rankwise`, and whatever else is run here, takes the sources of the clone that is mounted at /work.
+# `rankwise` and every other program in the image import the sources of the clone mounted at /work.
 echo /work/src >"$(echo "$root"/lib/python3.*/site-packages)/rankwise.pth"
 printf '#!/bin/sh\nexec %s/bin/python -m rankwise.cli.main "$@"\n' "$root" >"$root/bin/rankwise"
 chmod 755 "$root/bin/rankwise"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Build the image on Debian 12 with the CPU's locks, and run in it, as a user who is not root and without a network, the demo
-# and the fast tests. Writes docker/test.md, where the times are a shared machine's. `docker/test.sh demo` leaves the tests
-# out, and writes nothing. Debian itself comes from BASE_IMAGE; where only buildah is here, by debootstrap (as root).
+# Build the image on Debian 12 with the CPU locks. Run the demo and the fast tests in it, without a network and as a user
+# other than root. Write docker/test.md (its times are from a shared machine).
+# `docker/test.sh demo` skips the tests and writes nothing.
+# Debian comes from BASE_IMAGE. If buildah is the only engine, debootstrap builds it (as root).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source docker/engine.sh
@@ -19,12 +20,12 @@ CONTAINER=""
 rows=()
 trap '[ -z "$CONTAINER" ] || buildah rm "$CONTAINER" >/dev/null; rm -rf "$scratch"' EXIT
 
-# step NAME COMMAND...: run it, and note how long it took and the last line of its output.
+# step NAME COMMAND...: run the command, and record its duration and the last line of its output.
 step() {
   local name="$1" start="$SECONDS" log="$scratch/log" line
   shift
   echo "== $name ($(date +%T))"
-  "$@" >"$log" 2>&1 & # beside this shell, for in a condition bash would not stop a function at its first error
+  "$@" >"$log" 2>&1 & # in the background: inside a condition, bash would not stop a function at its first error
   if ! wait "$!"; then tail -n 60 "$log" && echo "docker/test.sh: $name failed" >&2 && exit 1; fi
   line="$(grep -v '^[[:space:]]*$' "$log" | tail -n 1)"
   echo "$line"

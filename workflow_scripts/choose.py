@@ -1,4 +1,4 @@
-"""Choose among the trials of one cell's search."""
+"""Choose the best trial of one cell's search."""
 
 from rankwise.execution.job import run
 from rankwise.study.search_choice import choose

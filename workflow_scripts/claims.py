@@ -1,4 +1,4 @@
-"""Compare published numbers with ours."""
+"""Compare published numbers with ours and write a verdict for each."""
 
 from rankwise.analysis.claim_verdicts import claims
 from rankwise.execution.job import produce

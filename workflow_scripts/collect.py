@@ -1,4 +1,4 @@
-"""Gather one measurement's results into a tidy table."""
+"""Collect the results of one measurement in a tidy table."""
 
 from rankwise.analysis.gather import gather
 from rankwise.execution.job import produce

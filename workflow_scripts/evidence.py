@@ -1,4 +1,4 @@
-"""Estimate every curve and compare every pair."""
+"""Estimate the metric of every curve and compare every pair of curves."""
 
 from rankwise.analysis.evidence import evidence
 from rankwise.execution.job import produce

@@ -1,4 +1,4 @@
-"""Write the files that users of published systems know."""
+"""Export the results in the file formats of published systems A and C."""
 
 from rankwise.execution.job import produce
 from rankwise.report.exports import exports

@@ -1,4 +1,4 @@
-"""Find the largest batches of one cell that fit."""
+"""Find the largest batch of one cell that fits each memory size."""
 
 from rankwise.execution.job import run
 from rankwise.measure.memory.fits import fits

@@ -1,4 +1,4 @@
-"""Profile the memory of one cell's training step."""
+"""Profile the peak memory of one cell's training step, by kind of tensor."""
 
 from rankwise.execution.job import run
 from rankwise.measure.memory.ledger import ledger

@@ -1,4 +1,4 @@
-"""Profile the memory of one cell."""
+"""Profile the memory that one cell keeps between steps."""
 
 from rankwise.execution.job import run
 from rankwise.measure.memory.persistent import memory

@@ -1,4 +1,4 @@
-"""Write the summary's numbers for use in a text."""
+"""Write the numbers of the summary for use in a LaTeX text or a program."""
 
 from rankwise.execution.job import produce
 from rankwise.report.numbers import numbers

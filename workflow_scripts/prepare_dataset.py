@@ -1,4 +1,4 @@
-"""Bring one dataset into results/inputs."""
+"""Download, copy or generate one dataset into results/inputs."""
 
 from rankwise.data.datasets import prepare_dataset
 from rankwise.execution.job import run

@@ -1,4 +1,4 @@
-"""Bring one pretrained model into results/inputs."""
+"""Download or copy one pretrained model into results/inputs."""
 
 from rankwise.data.model_files import prepare_model
 from rankwise.execution.job import run

@@ -1,4 +1,4 @@
-"""Write the page that shows the study."""
+"""Write the HTML report of the study."""
 
 from rankwise.execution.job import produce
 from rankwise.report.html.build import page

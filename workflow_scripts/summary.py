@@ -1,4 +1,4 @@
-"""Make the paper's table."""
+"""Write the summary table of the study."""
 
 from rankwise.analysis.summary import summarise
 from rankwise.execution.job import produce

@@ -1,4 +1,4 @@
-"""Fine-tune one trial of a search."""
+"""Fine-tune one cell as a trial of a search."""
 
 from rankwise.execution.job import run
 from rankwise.training.run import trial

@@ -1,4 +1,4 @@
-"""Find the fronts, and what is best within each budget."""
+"""Compute the Pareto fronts and the best curve within each budget."""
 
 from rankwise.analysis.pareto import views
 from rankwise.execution.job import produce

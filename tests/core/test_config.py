@@ -73,7 +73,7 @@ WRONG = {
     "unknown module": (METHODS, "{module: head_only", "{module: head_onyl", ["head_only.module: got 'head_onyl'", "'head_only'"]),
     "short revision": (DATASETS, "8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb", "main", ["sst2.hub.revision: got 'main'", "40 hexadecimal"]),
     "unknown task": (DATASETS, "task: classification\n  hub", "task: clasification\n  hub", ["nearest: 'classification'"]),
-    "key twice": (METHODS, "label: Frozen", "label: Frozen, label: Ice", ["config/methods.yaml: line 5", "'label' stands twice"]),
+    "key twice": (METHODS, "label: Frozen", "label: Frozen, label: Ice", ["config/methods.yaml: line 9", "'label' stands twice"]),
     "not YAML": (MODELS, "family: distilbert", "family: [distilbert", ["config/models.yaml: line "]),
     "a cell in two grids": (DEMO, "profile:\n", "  - {models: [tiny], datasets: [generated_reviews], methods: [full], seeds: [0]}\nprofile:\n",
                             ["train.1: got 'tiny/generated_reviews/full/r0/seed0'", "one grid only"]),
