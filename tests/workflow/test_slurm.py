@@ -287,9 +287,9 @@ def strike(run: Submitted) -> None:
 
 @pytest.fixture(scope="module")
 def submitted(cluster: Path, tmp_path_factory: pytest.TempPathFactory) -> Submitted:
-    """The same study through SLURM. Each training run requests a GPU, which the nodes pretend to have.
+    """The same study through SLURM. Misfortunes strike until each has struck once.
 
-    Misfortunes strike until each has struck once.
+    Each training run requests a GPU, which the nodes only pretend to have.
     """
     run = Submitted(clone_of(tmp_path_factory.mktemp("submitted") / "clone"))
     edit(run.root / "profiles/cluster.yaml", "\naccount:  ", "\naccount: lab ")
