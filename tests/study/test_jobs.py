@@ -1,6 +1,7 @@
 """The list of a study's jobs is the list that the real workflow makes of it."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,9 @@ def listed(text: str, key: str) -> list[str]:
     return sorted(set(line[1].split(", "))) if line else []
 
 
-def jobs_of_snakemake(root: Path) -> list[Facts]:
+def jobs_of_snakemake(root: Path, *targets: str) -> list[Facts]:
     """Every job of a dry run."""
-    done = run_snakemake(root, *ON_DEMAND, "-n", "-p", "--configfile", STUDY)
+    done = run_snakemake(root, *targets, "-n", "-p", "--configfile", STUDY)
     assert done.returncode == 0, done.stderr[-3000:]
     found = []
     for block in re.split(r"^(?=(?:local)?rule )", done.stdout, flags=re.MULTILINE)[1:]:
@@ -64,7 +65,16 @@ def everything(clone: Path, demo: dict) -> Plan:
 def test_the_jobs_are_those_of_the_real_workflow(everything: Plan) -> None:
     """The same rules, outputs, inputs and requests."""
     planned = [facts_of(job) for job in jobs.planned_jobs(everything)]
-    assert sorted(jobs_of_snakemake(everything.root)) == sorted(planned)
+    assert sorted(jobs_of_snakemake(everything.root, *ON_DEMAND)) == sorted(planned)
+
+
+def test_the_picture_of_the_workflow_is_of_the_pages_jobs(everything: Plan) -> None:
+    """Its rules, their numbers of jobs, and which rule reads what another writes."""
+    page = jobs_of_snakemake(everything.root)
+    assert jobs.rule_counts(everything) == Counter(rule for rule, *_ in page)
+    writers = {path: rule for rule, written, _, _ in page for path in written}
+    edges = {(writers[path], rule) for rule, _, read, _ in page for path in read}
+    assert jobs.rule_edges(everything) == sorted(edges)
 
 
 def test_a_job_comes_after_the_jobs_whose_files_it_reads(everything: Plan) -> None:
