@@ -74,6 +74,7 @@ class Adapter(Method):
     scale: float = 1.0
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
+        """Hook an adapter to the matrices of `PLACES`; adapters and a new head train."""
         train_only(model, tuple(names["new_head"]))
         modules_by_role = {
             role: list(modules_of(model, (role,), names).values())
@@ -98,8 +99,10 @@ class Adapter(Method):
         return module.adapter
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
+        """Refuse a model whose entry names no module for a place of the adapters."""
         absent = [role for role in PLACES[self.placement] if not modules_of(model, (role,), names)]
         return f"the model's entry names no module for {' and '.join(absent)}" if absent else None
 
     def merge(self, model: nn.Module) -> nn.Module | None:
+        """Return None, because the activation is not linear."""
         return None

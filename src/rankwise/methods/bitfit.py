@@ -19,6 +19,7 @@ class BitFit(Method):
     QUANTIZED = True
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
+        """Make the biases and a new head trainable."""
         train_only(model, tuple(names["new_head"]))
         for name, param in model.named_parameters():
             if name.endswith(".bias"):
@@ -26,6 +27,7 @@ class BitFit(Method):
         return model
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
+        """Refuse a model without biases outside its head."""
         for name, _ in model.named_parameters():
             is_in_head = set(name.split(".")) & set(names["head"])
             if name.endswith(".bias") and not is_in_head:

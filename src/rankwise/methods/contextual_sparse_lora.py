@@ -109,6 +109,7 @@ class ContextualSparseLora(LoraBase):
                 raise ValueError(f"{name}: got {getattr(self, name)}, allowed: 0 or more, below 1")
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
+        """Put channel linears into the layers, add LoRA, and estimate the weights by SVD."""
         mode = Mode(active=self.start_step == 0, exact_gradients=self.gradients == "exact")
         blocks = []
         for layer in self._sparse_layers(model):
@@ -124,6 +125,7 @@ class ContextualSparseLora(LoraBase):
         return adapted
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
+        """Refuse model families of unknown layout, and options under which no layer is sparse."""
         family = model.config.model_type
         if family not in LAYOUTS:
             return f"contextual sparsity knows the layers of {', '.join(LAYOUTS)}, not of {family}"
@@ -133,17 +135,21 @@ class ContextualSparseLora(LoraBase):
         return super().unsupported(model, names)
 
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Turn sparsity on from `start_step` on."""
         self.resume(model, step)
 
     def resume(self, model: nn.Module, step: int) -> None:
+        """Turn sparsity on if `step` has reached `start_step`."""
         if step >= self.start_step:
             self.settle(model)
 
     def settle(self, model: nn.Module) -> None:
+        """Turn sparsity on."""
         for _, linear in _channel_linears(model):
             linear.mode.active = True
 
     def merge(self, model: nn.Module) -> nn.Module | None:
+        """Merge LoRA, and put ordinary linear layers back."""
         merged = super().merge(model)
         for name, linear in _channel_linears(merged):
             merged.set_submodule(name, linear.plain())

@@ -14,4 +14,5 @@ class Frozen(Method):
     QUANTIZED = True
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
+        """Freeze every parameter."""
         return model.requires_grad_(False)

@@ -15,4 +15,5 @@ class Full(Method):
     """Trains everything; no options."""
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
+        """Make every parameter trainable."""
         return model.requires_grad_(True)

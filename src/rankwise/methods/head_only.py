@@ -18,9 +18,11 @@ class HeadOnly(Method):
     QUANTIZED = True
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
+        """Make the head trainable."""
         train_only(model, tuple(names["head"]))
         return model
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
+        """Refuse a model without a module of the head."""
         modules = {name.rpartition(".")[2] for name, _ in model.named_modules()}
         return None if modules & set(names["head"]) else f"no head among {', '.join(names['head'])}"

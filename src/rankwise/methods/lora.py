@@ -64,6 +64,7 @@ class Lora(LoraBase):
         )
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
+        """Refuse starts that take a part out of a quantized W, and olora for Conv1D."""
         targets = modules_of(model, self.targets, names).values()
         is_dense = all(module.weight.is_floating_point() for module in targets)
         if not self.IDENTITY and not is_dense:

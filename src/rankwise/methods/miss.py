@@ -42,6 +42,7 @@ class Miss(PeftMethod):
         )
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
+        """Also refuse targets whose sides the variant's tiles do not divide."""
         if reason := super().unsupported(model, names):
             return reason
         for name, module in modules_of(model, self.targets, names).items():

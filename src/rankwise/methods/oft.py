@@ -43,6 +43,7 @@ class Oft(PeftMethod):
         )
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
+        """Also refuse a rank below 2, and a rank that does not divide a target's columns."""
         if reason := super().unsupported(model, names):
             return reason
         if self.rank < 2:

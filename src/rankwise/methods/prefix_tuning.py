@@ -29,6 +29,7 @@ class PrefixTuning(PromptMethod):
         return PrefixTuningConfig(num_virtual_tokens=self.rank)
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
+        """Also refuse DistilBERT, which takes no keys and values from outside."""
         if reason := super().unsupported(model, names):
             return reason
         if model.config.model_type == "distilbert":

@@ -23,7 +23,13 @@ def random_places(
     count: int,
     generator: torch.Generator | None,
 ) -> Tensor:  # (2, count): rows and columns, in row-major order
-    """`count` different places in a matrix; None stands for torch's global generator."""
+    """`count` different places in a matrix; None stands for torch's global generator.
+
+    Args:
+        weight: the matrix; only its shape matters.
+        count: how many places, at most m n.
+        generator: source of the places, on the CPU.
+    """
     order = torch.randperm(weight.numel(), generator=generator, device="cpu")
     places = order[:count].sort().values
     columns = weight.shape[1]
@@ -47,6 +53,7 @@ class Shira(PeftMethod):
         return config
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
+        """Adapt by peft, then draw the places of the trained entries."""
         generator = None if self.seed is None else torch.Generator("cpu").manual_seed(self.seed)
         adapted = super().prepare(model, names)
         for layer in adapted.modules():
@@ -55,6 +62,7 @@ class Shira(PeftMethod):
         return adapted
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
+        """Also refuse targets with fewer entries than r (m + n)."""
         if reason := super().unsupported(model, names):
             return reason
         for name, module in modules_of(model, self.targets, names).items():

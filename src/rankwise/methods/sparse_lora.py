@@ -67,6 +67,7 @@ class SparseLora(LoraBase):
                 raise ValueError(f"{name}: got {getattr(self, name)}, allowed: 1 or more")
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
+        """Add LoRA, and masks if zeros are held."""
         adapted = super().prepare(model, names)
         if self.kind != "proximal_l1" and self.hold:
             for factor in _factors(adapted):
@@ -75,6 +76,7 @@ class SparseLora(LoraBase):
 
     @torch.no_grad()
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Prune if that is due, else zero the held entries again; or take the proximal step."""
         if self.kind == "proximal_l1":
             if step >= self.begin_step:
                 self._shrink(model, optimizer)

@@ -72,6 +72,7 @@ class WeightReduction(Method):
         return max(1, int(self.svt_keep * self.rank))
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
+        """Replace the targets by their factors; these and a new head train."""
         train_only(model, tuple(names["new_head"]))
         form = {"rebuilt": self.forward == "rebuilt", "keep_residual": self.residual == "kept"}
         for name, linear in modules_of(model, self.targets, names).items():
@@ -79,6 +80,7 @@ class WeightReduction(Method):
         return model
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
+        """Refuse targets that are not plain Linear layers."""
         targets = modules_of(model, self.targets, names).values()
         others = {type(layer).__name__ for layer in targets} - {"Linear"}
         if others:
@@ -86,6 +88,7 @@ class WeightReduction(Method):
         return None
 
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Truncate every `svt_interval_steps` steps; `shrink` does so only once."""
         if self.svt == "none" or step % self.svt_interval_steps:
             return
         k = self.truncated_rank
@@ -96,10 +99,12 @@ class WeightReduction(Method):
                 shrink(layer, optimizer, k)
 
     def resume(self, model: nn.Module, step: int) -> None:
+        """Shrink the parameters if a truncation was due by `step`."""
         if step >= self.svt_interval_steps:
             self.settle(model)
 
     def settle(self, model: nn.Module) -> None:
+        """Shrink the parameters to the truncated rank, if `svt` is shrink."""
         if self.svt != "shrink":
             return
         for _, layer in _low_rank_layers(model):
@@ -113,6 +118,7 @@ class WeightReduction(Method):
         return {"product_effective_rank": sum(ranks) / len(ranks)}
 
     def merge(self, model: nn.Module) -> nn.Module | None:
+        """Multiply the factors into ordinary linear layers."""
         for name, layer in _low_rank_layers(model):
             model.set_submodule(name, layer.merged())
         return model
@@ -125,7 +131,19 @@ def _low_rank_layers(model: nn.Module) -> list[tuple[str, LowRankLinear]]:
 
 @torch.no_grad()
 def shrink(layer: LowRankLinear, optimizer: torch.optim.Optimizer, k: int) -> None:
-    """Cut a layer's parameters to rank k, and with them their state in the optimizer."""
+    """Cut a layer's parameters to rank k, and with them their state in the optimizer.
+
+    Adam's moments are carried over by `low_rank_linear.transport`; any other state is dropped.
+
+    Args:
+        layer: of rank r, changed in place.
+        optimizer: it holds the layer's three parameters; their state is changed in place.
+        k: the new rank, at most r.
+
+    References:
+        Eckart & Young 1936 (the truncation).
+        Robert et al. 2024, LDAdam, arXiv 2410.16103 (the second moments).
+    """
     old = layer.detached_factors()
     new = truncate(old, k)
     if all(_has_adam_state(optimizer, param) for param in layer.factors):

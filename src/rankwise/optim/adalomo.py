@@ -82,6 +82,7 @@ class AdaLomoDescent:
         return {"row_sums": param.new_zeros(rows), "column_sums": param.new_zeros(columns)}
 
     def directions(self, batch: Batch) -> Iterator[Tensor]:
+        """Divide by the second moment's root, clip, and scale by the weight's root mean square."""
         decay = 1 - batch.step**-0.8
         for index, (param, grad) in enumerate(zip(batch.params, batch.grads, strict=True)):
             # The 1e-30 is the paper's eps_1; it keeps the root of an all-zero gradient above 0.
@@ -96,7 +97,17 @@ def second_moment_root(
     state: State,
     decay: float,
 ) -> Tensor:  # as square
-    """Update the second moment, and return its root; it is factored unless of a vector."""
+    """Update the second moment, and return its root; it is factored unless of a vector.
+
+    Args:
+        square: squared gradient, plus Adafactor's eps_1.
+        state: of `AdaLomoDescent`, updated in place: "squares" of a vector, else "row_sums" and
+            "column_sums".
+        decay: of the second moment, in [0, 1).
+
+    References:
+        Lv et al. 2023, AdaLomo, arXiv 2310.10195, Algorithm 1.
+    """
     if "squares" in state:
         return state["squares"].lerp_(square, 1 - decay).sqrt()
     root = factored_root(square.flatten(1), state["row_sums"], state["column_sums"], decay)
@@ -104,7 +115,15 @@ def second_moment_root(
 
 
 def clip_rms_(update: Tensor, limit: float) -> None:
-    """Scale `update` in place so that the root mean square of its entries is at most `limit`."""
+    """Scale `update` in place so that the root mean square of its entries is at most `limit`.
+
+    Args:
+        update: any shape.
+        limit: largest allowed root mean square, above 0.
+
+    References:
+        Shazeer & Stern 2018, Adafactor, arXiv 1804.04235, Algorithm 4.
+    """
     update.div_((rms(update) / limit).clamp(min=1))
 
 

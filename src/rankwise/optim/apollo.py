@@ -118,6 +118,7 @@ class ApolloDescent:
         }
 
     def directions(self, batch: Batch) -> Iterator[Tensor]:
+        """Scale each gradient by `scaling_factor`, and limit the growth of its norm."""
         self.space.refresh(batch, self.rule)
         low = project(self.space, batch, self.space.basis(batch))  # (B, r, L)
         step = self.rule.direction(low, batch.state, batch.step)  # (B, r, L)
@@ -138,6 +139,14 @@ def scaling_factor(
     """Return how much Adam scales each column of R, or R as a whole.
 
     The 1e-8 is the authors' guard against a column of zeros.
+
+    Args:
+        step: N, Adam's direction in the subspace.
+        low: R, the projected gradient.
+        per_channel: one factor per column; if false, one for the whole tensor (APOLLO-Mini).
+
+    References:
+        Zhu et al. 2024, APOLLO, arXiv 2412.05270, Algorithm 1.
     """
     dims = (1,) if per_channel else (1, 2)
     return step.norm(dim=dims, keepdim=True) / (low.norm(dim=dims, keepdim=True) + 1e-8)

@@ -119,6 +119,7 @@ class FiraDescent:
         }
 
     def directions(self, batch: Batch) -> Iterator[Tensor]:
+        """Yield scale * P N plus the scaled residual, whose norm grows at most by `limit`."""
         self.space.refresh(batch, self.rule)
         basis = each(self.space.basis(batch), len(batch.params))  # (B, s, r)
         low = project(self.space, batch, basis)  # (B, r, L)
@@ -140,6 +141,13 @@ def column_ratio(
     """Return phi: how much Adam scales each column of the projected gradient.
 
     The 1e-8 is the authors' guard against a column of zeros.
+
+    Args:
+        step: N, Adam's direction in the subspace.
+        low: R, the projected gradient.
+
+    References:
+        Chen et al. 2024, Fira, arXiv 2410.01623, eq. 7 and 8.
     """
     return step.norm(dim=-2) / (low.norm(dim=-2) + 1e-8)
 
@@ -151,5 +159,17 @@ def scale_residual_(
     ratio: Tensor,  # (L,)
     subtracted: float,
 ) -> None:
-    """Set `grad` to phi * (G - subtracted * P R), column by column."""
+    """Set `grad` to phi * (G - subtracted * P R), column by column.
+
+    Args:
+        grad: G, the gradient as the subspace views it.
+        basis: P.
+        low: R, the projected gradient.
+        ratio: phi, from `column_ratio`.
+        subtracted: share of P R that is taken from the gradient: 1 in the paper, `scale` in the
+            authors' code.
+
+    References:
+        Chen et al. 2024, Fira, arXiv 2410.01623, eq. 7 and 8.
+    """
     grad.addmm_(basis, low, alpha=-subtracted).mul_(ratio)

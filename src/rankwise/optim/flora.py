@@ -108,6 +108,7 @@ class FloraDescent:
         }
 
     def directions(self, batch: Batch) -> Iterator[Tensor]:
+        """Normalise each gradient, and project the momentum of the result back."""
         self.space.refresh(batch, SgdRule(self.momentum))  # the rule that carries M over
         basis = each(self.space.basis(batch), len(batch.params))  # (B, s, r)
         decay = 1 - batch.step**-0.8
@@ -131,6 +132,16 @@ def normalised(
     """Return the gradient over the root of its factored second moment, clipped by root mean square.
 
     The 1e-30 is Adafactor's eps_1; it keeps the root of an all-zero gradient above 0.
+
+    Args:
+        grad: G.
+        rows: running row sums v_r of the squared gradients.
+        columns: running column sums v_c of the squared gradients.
+        decay: of both sums, in [0, 1).
+        clip: largest root mean square of the result, above 0.
+
+    Returns:
+        U, in new memory.
 
     References:
         Shazeer & Stern 2018, Adafactor, arXiv 1804.04235, Algorithm 4.

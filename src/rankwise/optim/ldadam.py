@@ -111,6 +111,7 @@ class LDAdamDescent:
         return state
 
     def directions(self, batch: Batch) -> Iterator[LowRank]:
+        """Find the next basis, carry the moments into it, and yield Adam's step there."""
         for index, grad in enumerate(batch.grads):
             state = batch.state_of(index)
             whole = grad + state["error"] if self.error_feedback else grad.contiguous()
@@ -156,7 +157,20 @@ def power_iteration(
     mean: Tensor,  # (r, L), the bias-corrected momentum
     rho: float,
 ) -> Tensor:  # (s, r), orthonormal
-    """Take one block power iteration on B = rho P M_hat + (1 - rho) A, from P: qr(B B^T P)."""
+    """Take one block power iteration on B = rho P M_hat + (1 - rho) A, from P: qr(B B^T P).
+
+    Args:
+        total: A, the gradient plus the error.
+        basis: P, the basis of the last step.
+        mean: M_hat, in the basis `basis`.
+        rho: weight of the momentum, in [0, 1].
+
+    Returns:
+        The next basis, with the dtype of `total`.
+
+    References:
+        Robert et al. 2024, LDAdam, arXiv 2410.16103.
+    """
     mixed = (basis @ mean).mul_(rho).add_(total, alpha=1 - rho)
     power = mixed @ (mixed.mT @ basis)
     return torch.linalg.qr(projectors.wide(power)).Q.to(total.dtype)
@@ -171,6 +185,22 @@ def lost_in_projection(
     old_momentum: Tensor,  # (r, L)
     b1: float,
 ) -> Tensor:  # (s, L)
-    """Return A - P P^T A + b1 / (1 - b1) (P_old M_old - P M): what the two projections lost."""
+    """Return A - P P^T A + b1 / (1 - b1) (P_old M_old - P M): what the two projections lost.
+
+    Args:
+        total: A, the gradient plus the last error.
+        low: P^T A.
+        basis: P, the new basis.
+        carried: M = P^T P_old M_old, before this step's gradient enters it.
+        old_basis: P_old.
+        old_momentum: M_old.
+        b1: decay of the first moment, in [0, 1).
+
+    Returns:
+        The next error E.
+
+    References:
+        Robert et al. 2024, LDAdam, arXiv 2410.16103.
+    """
     lost_momentum = (old_basis @ old_momentum).addmm_(basis, carried, alpha=-1).mul_(b1 / (1 - b1))
     return lost_momentum.add_(total).addmm_(basis, low, alpha=-1)

@@ -70,5 +70,12 @@ class PagedAdamW(bitsandbytes.optim.PagedAdamW):
         """Return a state tensor for `p`: paged on CUDA, ordinary elsewhere.
 
         Off CUDA bitsandbytes would allocate the same, with a warning.
+
+        Args:
+            p: the parameter.
+            dtype: of the state tensor.
+
+        Returns:
+            Zeros of the shape and on the device of `p`.
         """
         return super().get_state_buffer(p, dtype) if p.is_cuda else torch.zeros_like(p, dtype=dtype)

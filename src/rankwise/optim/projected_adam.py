@@ -209,11 +209,13 @@ class SubspaceScheme:
         return {**self.space.init_state(param), **self.rule.init_state(self.space.low(param))}
 
     def gather(self, batch: Batch, *, refresh: bool = True) -> Tensor:
+        """Project the gradients; a refresh also carries the rule's state into the new basis."""
         if refresh:
             self.space.refresh(batch, self.rule)
         return project(self.space, batch, self.space.basis(batch))
 
     def directions(self, batch: Batch) -> Iterator[LowRank]:
+        """Yield scale * P D with D the rule's direction for R, as factors."""
         low = self.gather(batch) if batch.gathered is None else batch.gathered  # (B, r, L)
         basis = each(self.space.basis(batch), len(batch.params))
         rule_step = self.space.rule_step(batch.step)
@@ -235,11 +237,13 @@ class OriginalScheme(SubspaceScheme):
         return {**self.space.init_state(param), **self.rule.init_state(param.flatten(1))}
 
     def gather(self, batch: Batch, *, refresh: bool = True) -> Tensor:
+        """Project the gradients; a refresh changes the basis alone."""
         if refresh:
             self.space.refresh(batch, SgdRule())  # a rule without state, so nothing is carried over
         return project(self.space, batch, self.space.basis(batch))
 
     def directions(self, batch: Batch) -> Iterator[Tensor]:
+        """Yield scale times the rule's direction for the back-projected gradient."""
         low = self.gather(batch) if batch.gathered is None else batch.gathered  # (B, r, L)
         basis = each(self.space.basis(batch), len(batch.params))
         if "other_basis" in batch.state:

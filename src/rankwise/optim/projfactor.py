@@ -127,6 +127,7 @@ class ProjFactorDescent:
         }
 
     def gather(self, batch: Batch, *, refresh: bool = True) -> Tensor:
+        """Project the gradients; a refresh also carries M into the new basis."""
         if refresh:
             # M is all that is kept in the subspace; SGD's rule carries it over when the basis
             # changes.
@@ -134,6 +135,7 @@ class ProjFactorDescent:
         return project(self.space, batch, self.space.basis(batch))
 
     def directions(self, batch: Batch) -> Iterator[Tensor]:
+        """Yield P M over the root of the second moment, with Adam's bias corrections."""
         low = self.gather(batch) if batch.gathered is None else batch.gathered  # (B, r, L)
         momentum = batch.state["momentum"].lerp_(low, 1 - self.b1)
         basis = each(self.space.basis(batch), len(batch.params))  # (B, s, r)

@@ -95,6 +95,9 @@ class TopR(Releasing, torch.optim.AdamW):
 
         Returns:
             The closure's loss, or None.
+
+        Raises:
+            ValueError: a closure with release.
         """
         if self.released:
             return super().step(closure)
@@ -147,6 +150,16 @@ def top(
     """Return the `count` entries of largest magnitude, zero elsewhere.
 
     Which of several equal entries are kept is arbitrary.
+
+    Args:
+        grad: a gradient.
+        count: how many entries are kept.
+
+    Returns:
+        A new tensor, or `grad` itself if all entries are kept.
+
+    References:
+        Stich et al. 2018, Sparsified SGD with Memory, arXiv 1809.07599 (its top-k operator).
     """
     if count >= grad.numel():
         return grad

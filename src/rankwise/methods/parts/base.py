@@ -51,30 +51,61 @@ class Method:
 
         Returns:
             The adapted model: `model` itself, or a model around it.
+
+        Raises:
+            NotImplementedError: a method must define it.
         """
         raise NotImplementedError
 
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Called after optimizer step `step`; the first step is 1."""
+        """Called after every step of the optimizer.
+
+        Args:
+            model: the adapted model, with the weights after the step.
+            optimizer: it has taken the step; the method may change its state.
+            step: number of the step, from 1.
+        """
 
     def resume(self, model: nn.Module, step: int) -> None:
         """Called when a run continues after `step`, before the saved state is loaded.
 
         Brings back shapes and modes that the method has changed by then and no state dict holds.
+
+        Args:
+            model: the adapted model, as `prepare` returned it.
+            step: number of the last step that the saved state has seen.
         """
 
     def observe(self, model: nn.Module) -> dict[str, float]:
-        """Quantities for the history: `sparsity_fraction`, `product_effective_rank`."""
+        """Quantities for the history: `sparsity_fraction`, `product_effective_rank`.
+
+        Args:
+            model: the adapted model.
+
+        Returns:
+            Values by name; nothing by default.
+        """
         return {}
 
     def settle(self, model: nn.Module) -> None:
         """Bring the model to the state in which it trains for most of the time.
 
-        Called before FLOPs are counted.
+        Called before FLOPs and latency are measured.
+
+        Args:
+            model: the adapted model, changed in place.
         """
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
-        """Why the method cannot adapt this model, or None if it can."""
+        """Why the method cannot adapt this model, or None if it can.
+
+        Args:
+            model: the base, as it is stored.
+            names: from `models.build.names`.
+
+        Returns:
+            The reason, as a phrase for a message.
+        """
 
     def rate(self, name: str) -> float:
         """The factor on the learning rate of the parameter called `name`."""
@@ -136,7 +167,11 @@ def _import_module(folder: str, module: str) -> object:
 
 
 def load_method(entry: dict) -> Method:
-    """The method of a resolved entry (`study.plan.Plan.method`), with its options."""
+    """The method of a resolved entry (`study.plan.Plan.method`), with its options.
+
+    Raises:
+        BrokenModule: the file cannot be imported, or has no class named like it.
+    """
     method = method_class(entry["module"])
     return method(**_as_declared(entry["options"], method))
 
@@ -164,6 +199,7 @@ def adapt(entry: dict, model: nn.Module, names: dict) -> tuple[Method, nn.Module
         names: from `models.build.names`.
 
     Raises:
+        BrokenModule: the method's file cannot be imported, or has no class named like it.
         Unsupported: the method cannot adapt this model; the message is the reason.
     """
     method = load_method(entry)
@@ -188,6 +224,10 @@ def build_optimizer(
         model: the adapted model.
         names: from `models.build.names`.
         seed: of the optimizer's sketches and random bases, where it takes one.
+
+    Raises:
+        BrokenModule: the optimizer's file cannot be imported, or has no class named like it.
+        ValueError: nothing trains, or options that a parameter cannot have.
     """
     options = dict(entry["optimizer"])
     optimizer = optimizer_class(options.pop("module"))
@@ -243,7 +283,12 @@ def _kinds_by_parameter(model: nn.Module, names: dict) -> dict[int, str]:
 
 
 def train_only(model: nn.Module, suffixes: tuple[str, ...]) -> None:
-    """Make trainable exactly the parameters of modules whose last name is in `suffixes`."""
+    """Make trainable exactly the parameters of modules whose last name is in `suffixes`.
+
+    Args:
+        model: changed in place.
+        suffixes: last components of module names, such as "classifier"; with none, nothing trains.
+    """
     model.requires_grad_(False)
     for name, module in model.named_modules():
         if name.rpartition(".")[2] in suffixes:

@@ -10,6 +10,10 @@ def effective_rank(
 ) -> float:
     """The effective rank of left @ right: e to the entropy of its normalised singular values.
 
+    Args:
+        left: the first factor, of any dtype.
+        right: the second factor, of any dtype.
+
     Returns:
         A number between 1 and r; 0 for a product of zeros.
 

@@ -33,6 +33,13 @@ def factorise(
 ) -> Factors:
     """The leading singular triplets of `weight`; on the meta device only their shapes.
 
+    Args:
+        weight: W, in fp32 or fp64.
+        rank: r, at most min(m, n).
+
+    Returns:
+        A and B with orthonormal columns and rows, and the singular values C in descending order.
+
     References:
         Halko, Martinsson & Tropp 2011, arXiv 0909.4061: randomized SVD, as in torch.svd_lowrank.
     """
@@ -48,6 +55,13 @@ def truncate(factors: Factors, k: int) -> Factors:
     """The best approximation of the product by one of rank k.
 
     Two QR factorisations and the SVD of an r x r core; the (m, n) product is never formed.
+
+    Args:
+        factors: of rank r.
+        k: the new rank, at most r.
+
+    Returns:
+        A and B with orthonormal columns and rows, and the singular values C in descending order.
 
     References:
         Eckart & Young 1936: the leading singular triplets are the best approximation.

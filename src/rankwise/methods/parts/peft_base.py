@@ -24,6 +24,9 @@ def modules_of(model: nn.Module, roles: tuple[str, ...], names: dict) -> dict[st
         model: the model to search.
         roles: of the modules to find.
         names: from `models.build.names`.
+
+    Returns:
+        The modules by full name, in the model's order.
     """
     role_by_ending = {entry["name"]: role for role, entry in names["modules"].items()}
     modules = {}
@@ -44,11 +47,23 @@ class PeftMethod(Method):
     LINEAR_ONLY = False
 
     def config(self, names: dict) -> PeftConfig:
-        """The configuration for peft, without the modules to adapt and the head to train."""
+        """The configuration for peft, without the modules to adapt and the head to train.
+
+        Args:
+            names: from `models.build.names`.
+
+        Raises:
+            NotImplementedError: a method must define it.
+        """
         raise NotImplementedError
 
     def resolved(self, model: nn.Module, names: dict) -> PeftConfig:
-        """`config` with this model's modules filled in."""
+        """`config` with this model's modules filled in.
+
+        Args:
+            model: the base, before it is adapted.
+            names: from `models.build.names`.
+        """
         config = self.config(names)
         config.target_modules = set(modules_of(model, self.targets, names))
         config.modules_to_save = list(names["new_head"]) or None
@@ -57,17 +72,25 @@ class PeftMethod(Method):
         return config
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
+        """Adapt the model by peft's `get_peft_model`, which wraps it."""
         return get_peft_model(model, self.resolved(model, names))
 
     def has_conv1d(self, model: nn.Module, names: dict) -> bool:
-        """Whether a target is one of GPT-2's matrices, which are kept as (in, out)."""
+        """Whether a target is one of GPT-2's matrices, which are kept as (in, out).
+
+        Args:
+            model: the base, before it is adapted.
+            names: from `models.build.names`.
+        """
         targets = modules_of(model, self.targets, names).values()
         return any(isinstance(module, Conv1D) for module in targets)
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
+        """Refuse Conv1D targets where peft has the method for nn.Linear only."""
         if self.LINEAR_ONLY and self.has_conv1d(model, names):
             return "peft has this method for nn.Linear; the targets of this model are Conv1D"
         return None
 
     def merge(self, model: nn.Module) -> nn.Module | None:
+        """Dequantize the base, then merge by peft."""
         return dequantize(model).merge_and_unload()

@@ -41,6 +41,7 @@ class PromptMethod(PeftMethod):
         return config
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
+        """Add the virtual tokens by peft; logits and loss stay those of the text's tokens."""
         is_decoder = "past_key_values" in inspect.signature(model.forward).parameters
         call = _PromptedCall(is_decoder)
         prompted = get_peft_model(model, self.resolved(model, names))
@@ -54,11 +55,13 @@ class PromptMethod(PeftMethod):
         return prompted
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
+        """Refuse tasks for which peft has no prompts."""
         if names["task"] not in TASK_TYPES:
             return f"peft prompts models for {' and '.join(TASK_TYPES)}, not for {names['task']}"
         return None
 
     def merge(self, model: nn.Module) -> nn.Module | None:
+        """Return None: no model without virtual tokens gives the same answers."""
         return None
 
 

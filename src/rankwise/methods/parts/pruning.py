@@ -50,10 +50,23 @@ def component_norms(
     a: Tensor,  # (r, n)
     b: Tensor,  # (m, r)
 ) -> Tensor:  # (r)
-    """||B_:i|| ||A_i:|| of every rank component i of B A."""
+    """||B_:i|| ||A_i:|| of every rank component i of B A.
+
+    Args:
+        a: A, LoRA's first factor.
+        b: B, LoRA's second factor.
+    """
     return torch.linalg.vector_norm(b, dim=0) * torch.linalg.vector_norm(a, dim=1)
 
 
 def soft_threshold(x: Tensor, threshold: float) -> Tensor:
-    """sign(x) max(|x| - threshold, 0): the proximal step of an L1 penalty."""
+    """sign(x) max(|x| - threshold, 0): the proximal step of an L1 penalty.
+
+    Args:
+        x: any shape.
+        threshold: learning rate times weight of the penalty, not negative.
+
+    Returns:
+        A new tensor of the shape of `x`.
+    """
     return x.sign() * (x.abs() - threshold).clamp_min(0)

@@ -40,7 +40,14 @@ def linear_rows(
     bias: Tensor | None,  # (m)
     index: Tensor,  # of output channels
 ) -> Tensor:  # (N, m)
-    """W x + b in the output channels of `index`, zero in the others."""
+    """W x + b in the output channels of `index`, zero in the others.
+
+    Args:
+        x: inputs, one row per token.
+        weight: W.
+        bias: b; in the other channels it is left out too.
+        index: the output channels to compute, each at most once.
+    """
     rows = weight.index_select(0, index)
     chosen = functional.linear(x, rows, None if bias is None else bias[index])
     return chosen.new_zeros(len(x), len(weight)).index_copy(1, index, chosen)
@@ -52,7 +59,14 @@ def linear_columns(
     bias: Tensor | None,  # (m)
     index: Tensor,  # of input channels
 ) -> Tensor:  # (N, m)
-    """W x + b as if the input channels outside `index` were zero."""
+    """W x + b as if the input channels outside `index` were zero.
+
+    Args:
+        x: inputs, one row per token.
+        weight: W.
+        bias: b, added in full.
+        index: the input channels to use, each at most once.
+    """
     return functional.linear(x.index_select(1, index), weight.index_select(1, index), bias)
 
 
@@ -60,7 +74,15 @@ def strongest(
     scores: Tensor,  # (d)
     sparsity: float,
 ) -> Tensor:
-    """Indices of the (1 - s) d channels, at least one, with the largest scores."""
+    """Indices of the (1 - s) d channels, at least one, with the largest scores.
+
+    Args:
+        scores: one per channel.
+        sparsity: s, in [0, 1).
+
+    Returns:
+        Indices by descending score; their number is rounded.
+    """
     count = max(1, round((1 - sparsity) * len(scores)))
     return scores.topk(count).indices
 
@@ -73,6 +95,14 @@ def key_scores(
     """||K_j|| ||Q_j|| of every key channel j.
 
     Its query channels are those of all heads that share the key head; their norm is joint.
+
+    Args:
+        query: (estimated) queries, one row per token.
+        key: (estimated) keys, one row per token.
+        width: dh.
+
+    References:
+        Khaki et al. 2025, SparseLoRA, arXiv 2506.16500.
     """
     query_norms = torch.linalg.vector_norm(query, dim=0)
     by_key_head = query_norms.view(key.shape[1] // width, -1, width)

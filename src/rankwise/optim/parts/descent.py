@@ -60,12 +60,25 @@ class Descent(Protocol):
         """Return the state of `param` before its first step, all zero.
 
         The optimizer calls this with a tensor on the meta device, to predict the state's size.
+
+        Args:
+            param: the parameter; only its shape, dtype and device matter.
+
+        Returns:
+            Tensors of one parameter by name; the optimizer stacks them to (B, ...).
         """
 
     def directions(self, batch: Batch) -> Iterator[Tensor | LowRank]:
         """Yield one direction d per parameter, for `param -= lr * d`.
 
-        Updates `batch.state` in place and never writes to `batch.grads`.
+        Updates `batch.state` in place and never writes to `batch.grads`. The optimizer applies each
+        direction before it asks for the next one.
+
+        Args:
+            batch: parameters of one shape, their gradients and state.
+
+        Yields:
+            In the order of `batch.params`, a tensor of the parameter's shape or its two factors.
         """
 
 
@@ -76,7 +89,17 @@ class GatheringDescent(Descent, Protocol):
     """
 
     def gather(self, batch: Batch, *, refresh: bool) -> Tensor:
-        """Project the gradients to (B, r, L), after a refresh if one is due and allowed."""
+        """Project the gradients to (B, r, L), after a refresh if one is due and allowed.
+
+        Updates the bases, and what depends on them, in `batch.state`.
+
+        Args:
+            batch: parameters of one shape, with their gradients.
+            refresh: whether the basis may change now. It may not once this step has used it.
+
+        Returns:
+            The projections (B, r, L); (B, r, r) if both sides are projected.
+        """
 
 
 @dataclass
@@ -100,7 +123,12 @@ class Stack:
     refreshed: dict[int, int] = field(default_factory=dict)
 
     def batch(self, chosen: slice, step: int) -> Batch:
-        """Return the chosen parameters as one batch; their state are views, not copies."""
+        """Return the chosen parameters as one batch, whose state tensors are views of the stack's.
+
+        Args:
+            chosen: indices of the parameters.
+            step: number of the step that is taken, from 1.
+        """
         params = self.params[chosen]
         grads = [param.grad for param in params]
         state = {name: stacked[chosen] for name, stacked in self.state.items()}

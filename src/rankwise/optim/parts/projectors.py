@@ -26,6 +26,13 @@ def svd(
 ) -> tuple[Tensor, Tensor]:  # (B, s, r), (B, min(s, L))
     """Return the leading left singular vectors and all singular values, by full SVDs.
 
+    Args:
+        grads: gradients of one shape.
+        rank: r, at most min(s, L).
+
+    Returns:
+        Vectors, and values in descending order; both in fp32, or in fp64 for gradients in fp64.
+
     References:
         Zhao et al. 2024, GaLore, arXiv 2403.03507, Algorithm 1.
     """
@@ -60,7 +67,10 @@ def rsvd(
         oversample: columns of the sketch beyond r; 4 to 10 are enough.
         power_iterations: multiplications with G G^T, which sharpen a slowly falling spectrum; 1 or
             2.
-        generator: source of the sketch.
+        generator: source of the sketch; None for torch's global generator.
+
+    Returns:
+        Vectors, and values in descending order; both in fp32, or in fp64 for gradients in fp64.
 
     References:
         Halko, Martinsson & Tropp 2011, Algorithms 4.4 and 5.1.
@@ -98,6 +108,10 @@ def dct(
 ) -> Tensor:  # (B, r) integers, ascending
     """Return the r columns of the DCT-II basis whose coefficients of G are largest in l1 norm.
 
+    Args:
+        grads: gradients of one shape.
+        rank: r, at most s.
+
     References:
         DCT subspaces: arXiv 2505.17967.
     """
@@ -115,6 +129,14 @@ def dct_basis(
     """Return chosen columns k of the orthonormal DCT-II.
 
     sqrt(2 / s) cos(pi (i + 1/2) k / s) at row i, and sqrt(1 / s) for k = 0.
+
+    Args:
+        columns: k, from 0 to s - 1.
+        size: s.
+        like: a tensor of the wanted dtype.
+
+    References:
+        DCT subspaces: arXiv 2505.17967.
     """
     centre = torch.arange(size, device=columns.device, dtype=torch.float64) + 0.5
     waves = torch.cos(math.pi / size * centre[:, None] * columns[..., None, :])
@@ -135,9 +157,13 @@ def draw(
             orthonormal.
         size: s.
         rank: r.
-        generator: source of the numbers.
+        generator: source of the numbers; None for torch's global generator.
         like: a tensor of the wanted device and dtype. On the meta device only the shape is
             returned.
+
+    References:
+        Mezzadri 2007, How to generate random matrices from the classical compact groups
+        ("orthonormal").
     """
     if like.is_meta:
         return like.new_empty(size, rank)
@@ -163,6 +189,14 @@ def energy_weights(
 ) -> Tensor:  # (B, r) of 0 and 1
     """Keep the fewest singular vectors whose squared values sum to `share` of ||G||_F^2.
 
+    Args:
+        values: the leading singular values of `grads`.
+        grads: the gradients; a gradient of zeros keeps all vectors.
+        share: of the squared norm, in (0, 1].
+
+    Returns:
+        1 for a vector that is kept, 0 for one that is removed.
+
     References:
         AdaRankGrad: Refael et al. 2024, arXiv 2410.17881.
     """
@@ -182,6 +216,10 @@ def threshold_weights(
 
     With weights sqrt(max(1 - tau / sigma, 0)) and tau = threshold * sigma_1,
     P P^T G = U max(S - tau, 0) V^T for the gradient in which the basis was found.
+
+    Args:
+        values: the leading singular values of the gradients.
+        threshold: tau as a share of the largest singular value, in [0, 1].
 
     References:
         Cai, Candes & Shen 2010.

@@ -47,7 +47,14 @@ class Releasing:
 
     @classmethod
     def formula(cls, **options: object) -> str:
-        """Return the formula of the numbers kept per matrix, for the given options."""
+        """Return the formula of the numbers kept per matrix, for the given options.
+
+        Args:
+            **options: every option of the optimizer, by name.
+
+        Returns:
+            A Python expression in the names that the class lists.
+        """
         return cls.STATE
 
     def release(self) -> None:
@@ -135,6 +142,16 @@ def clip_norm_(tensors: list[Tensor], max_norm: float) -> Tensor:  # ()
     """Scale tensors in place to a joint norm of at most `max_norm`; return the norm before.
 
     The 1e-6 is that of torch.nn.utils.clip_grad_norm_.
+
+    Args:
+        tensors: gradients or projections, at least one.
+        max_norm: largest allowed Euclidean norm of all entries together.
+
+    Returns:
+        The joint norm before scaling.
+
+    Raises:
+        RuntimeError: there are no tensors.
     """
     norms = torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors])
     norm = torch.linalg.vector_norm(norms)

@@ -24,16 +24,35 @@ class Rule(Protocol):
     """The mathematics inside a subspace, or on a whole gradient. Holds settings only."""
 
     def init_state(self, param: Tensor) -> State:
-        """Return the state of a tensor of this shape before its first step, all zero."""
+        """Return the state of a tensor of this shape before its first step, all zero.
+
+        Args:
+            param: a parameter, or a tensor of its projected gradient's shape.
+        """
 
     def direction(self, grad: Tensor, state: State, step: int) -> Tensor:
-        """Return d for `param -= lr * d`; `step` counts from 1.
+        """Return d for `param -= lr * d`, of the gradient's shape.
 
         Updates `state` in place and never writes to `grad`.
+
+        Args:
+            grad: projected gradients (B, r, L), or whole gradients of any shape.
+            state: the rule's tensors by name, as `init_state` makes them for a tensor of the
+                gradient's shape. Other tensors in it are left alone.
+            step: number of this step, from 1; it sets the bias correction.
+
+        Returns:
+            The direction. It may share memory with `grad` or with the state.
         """
 
     def transport(self, state: State, rotation: Tensor, step: int) -> None:
-        """Carry the state, as it is after `step` steps, into a new basis, in place."""
+        """Carry the state into a new basis, in place.
+
+        Args:
+            state: as in `direction`, after `step` steps; of projected gradients.
+            rotation: P_new^T P, (r, r) or (B, r, r).
+            step: number of steps that the state has seen, at least 1.
+        """
 
 
 # Adam ---------------------------------------------------------------------------------------------
@@ -102,6 +121,14 @@ def transport_moments_(
     goes through the squared rotation, as if coordinates were uncorrelated. The absolute value is
     needed because v_hat - m_hat^2 may be negative.
 
+    Args:
+        m: first moment.
+        v: second moment.
+        rotation: R = P_new^T P.
+        t: number of steps that the moments have seen, at least 1.
+        b1: decay of `m`, in [0, 1).
+        b2: decay of `v`, in [0, 1).
+
     References:
         Robert et al. 2024, LDAdam, arXiv 2410.16103, eq. 5.
     """
@@ -125,10 +152,12 @@ class AdamRule:
         return {"exp_avg": torch.zeros_like(param), "exp_avg_sq": torch.zeros_like(param)}
 
     def direction(self, grad: Tensor, state: State, step: int) -> Tensor:
+        """Return `adam_direction` in the rule's convention."""
         m, v = state["exp_avg"], state["exp_avg_sq"]
         return adam_direction(grad, m, v, step, *self.betas, self.eps, self.convention)
 
     def transport(self, state: State, rotation: Tensor, step: int) -> None:
+        """Carry both moments over, by `transport_moments_`."""
         transport_moments_(state["exp_avg"], state["exp_avg_sq"], rotation, step, *self.betas)
 
 
@@ -145,9 +174,11 @@ class SgdRule:
         return {"momentum": torch.zeros_like(param)} if self.momentum else {}
 
     def direction(self, grad: Tensor, state: State, step: int) -> Tensor:
+        """Return the momentum; without momentum, the gradient itself."""
         return state["momentum"].mul_(self.momentum).add_(grad) if self.momentum else grad
 
     def transport(self, state: State, rotation: Tensor, step: int) -> None:
+        """Rotate the momentum."""
         if self.momentum:
             state["momentum"].copy_(rotation @ state["momentum"])
 
@@ -203,6 +234,7 @@ class FactoredRule:
         }
 
     def direction(self, grad: Tensor, state: State, step: int) -> Tensor:
+        """Return Adam's direction; a matrix takes the root from its row and column sums."""
         b1, b2 = self.betas
         m = state["exp_avg"]
         if "row_sums" not in state:
@@ -236,6 +268,7 @@ class WholeGradient:
         return self.rule.init_state(param)
 
     def directions(self, batch: Batch) -> Iterator[Tensor]:
+        """Yield the rule's direction for each whole gradient; all vectors go through one call."""
         if batch.grads[0].ndim < 2:
             # Vectors are small and many: one call for all of them is faster.
             yield from self.rule.direction(torch.stack(batch.grads), batch.state, batch.step)

@@ -34,7 +34,14 @@ def as_projected(
 
 
 def projects_columns(rows: int, columns: int, side: str) -> bool:
-    """Whether `side` of a matrix means its columns."""
+    """Whether `side` of a matrix means its columns.
+
+    Args:
+        rows: m.
+        columns: n.
+        side: as in `as_projected`. For a square matrix "short" means its columns, and "long" and
+            "both" mean its rows.
+    """
     if side == "short":
         return rows >= columns
     if side in ("long", "both"):
@@ -44,6 +51,16 @@ def projects_columns(rows: int, columns: int, side: str) -> bool:
 
 def cut_shape(rows: int, columns: int, granularity: float, transposed: bool) -> tuple[int, int]:
     """Return the shape of a matrix after its rows are cut in c pieces, or after c rows are joined.
+
+    Args:
+        rows: m.
+        columns: n.
+        granularity: c; below 1 it joins instead of cutting, and cuts instead of joining.
+        transposed: the columns are projected, so rows are cut: (m c, n / c). Otherwise rows are
+            joined: (m / c, n c).
+
+    Returns:
+        Rows and columns of the reshaped matrix.
 
     Raises:
         ValueError: the granularity does not divide the sides.

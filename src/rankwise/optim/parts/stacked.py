@@ -47,7 +47,16 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
             self.release()
 
     def descent(self, group: dict, param: Tensor) -> Descent:
-        """Return the descent of one parameter of a group."""
+        """Return the descent of one parameter of a group.
+
+        Args:
+            group: the parameter group, with every option of the optimizer and `dense`.
+            param: a parameter of the group; only its shape matters.
+
+        Raises:
+            NotImplementedError: a subclass must define it.
+            ValueError: an option is out of range, or two options exclude each other.
+        """
         raise NotImplementedError
 
     def add_param_group(self, param_group: dict) -> None:
@@ -75,6 +84,9 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
 
         Returns:
             The closure's loss, or None.
+
+        Raises:
+            ValueError: a closure with release.
         """
         if self.released:
             return super().step(closure)

@@ -99,7 +99,12 @@ class Subspace:
         return shapes.as_projected(matrix, self.side, self.granularity)
 
     def matrix_rank(self, size: int, other: int) -> int:
-        """Return the rank of one matrix (s, L), at least 1 and at most its shorter side."""
+        """Return the rank of one matrix (s, L), at least 1 and at most its shorter side.
+
+        Args:
+            size: s, the side that is projected.
+            other: L, the other side.
+        """
         return shapes.matrix_rank(size, other, self.rank, self.rank_rule, self.reference_width)
 
     def shape(self, param: Tensor) -> tuple[int, int, int]:
@@ -134,6 +139,11 @@ class Subspace:
     def basis(self, batch: Batch, step: int | None = None) -> Tensor:
         """Return P at a step, by default the batch's.
 
+        Args:
+            batch: parameters of one shape, with their state.
+            step: the step for which a redrawn basis is drawn. For a kept basis the result is always
+                the current one; with `step` it is a copy, which a refresh does not change.
+
         Returns:
             (B, s, r); or (s, r) where the basis is drawn, for all matrices share one draw.
         """
@@ -152,7 +162,16 @@ class Subspace:
         return (step - 1) % self.interval_steps + 1 if self.transport == "reset" else step
 
     def refresh(self, batch: Batch, rule: Rule) -> None:
-        """If a refresh is due, find a new basis in the gradients and transport the rule's state."""
+        """If a refresh is due, find a new basis in the gradients and transport the rule's state.
+
+        Args:
+            batch: parameters of one shape, with their gradients; its state is updated in place.
+            rule: the inner rule, whose tensors are in the batch's state too.
+
+        References:
+            Zhao et al. 2024, GaLore, arXiv 2403.03507, Algorithm 1.
+            Robert et al. 2024, LDAdam, arXiv 2410.16103, eq. 5 (`transport="project"`).
+        """
         due = (batch.step - 1) % self.interval_steps == 0
         stale = from_first_process(self._stale(batch)) if self.drift and not due else None
         if not due and (stale is None or not stale.any()):
@@ -250,7 +269,13 @@ def project(
     batch: Batch,
     basis: Tensor,  # (B, s, r) or (s, r)
 ) -> Tensor:  # (B, r, L), or (B, r, r) for both sides
-    """Return R = P^T G, or P^T G Q for both sides; matrix by matrix, so no gradient is copied."""
+    """Return R = P^T G, or P^T G Q for both sides; matrix by matrix, so no gradient is copied.
+
+    Args:
+        space: settings of the subspace.
+        batch: parameters of one shape, with their gradients; its state holds Q.
+        basis: P, from `Subspace.basis` or `each`.
+    """
     grads = [space.view(grad.contiguous()) for grad in batch.grads]
     projected = [own.mT @ grad for own, grad in zip(each(basis, len(grads)), grads, strict=True)]
     low = torch.stack(projected)
@@ -258,12 +283,30 @@ def project(
 
 
 def each(basis: Tensor, count: int) -> Tensor:  # (B, s, r)
-    """Return one basis per matrix, also where all of them share one."""
+    """Return one basis per matrix, also where all of them share one.
+
+    Args:
+        basis: (B, s, r), or (s, r) if all matrices share it.
+        count: B.
+
+    Returns:
+        `basis` itself, or B views of it.
+    """
     return basis if basis.ndim == 3 else basis.expand(count, -1, -1)
 
 
 def basis_numbers(*, projector: str, side: str = "short", drift: float = 0.0, **_: object) -> str:
-    """Return the terms of a state formula that count the basis, each followed by " + "."""
+    """Return the terms of a state formula that count the basis, each followed by " + ".
+
+    Args:
+        projector: as in `Subspace`.
+        side: as in `Subspace`.
+        drift: as in `Subspace`.
+        **_: other options of the optimizer, which do not matter here.
+
+    Returns:
+        For example "s * r + "; nothing if the basis is drawn from a seed.
+    """
     terms = []
     if drift:
         terms.append("1")
