@@ -7,11 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rankwise.analysis.fronts import is_on_front
+from rankwise.core.keys import CURVE, CURVE_IN_GROUP
 from rankwise.report import label_placement, style
 from rankwise.report.label_placement import Mark
 
-CURVE = ["method", "rank"]
-CELL = ["model", "dataset", *CURVE]
 PARTS = ["weights_bytes", "quantization_bytes", "gradients_bytes", "optimizer_state_bytes"]
 BOTTOM = 0.04  # height of the cross of a failed run, as a share of the panel
 FRONT_NOTE = "grey: front of the means (less memory, better)"
@@ -63,8 +62,8 @@ def _panels(
 ) -> dict[tuple[str, str], pd.DataFrame]:
     """Runs of each panel, with `kept_bytes` and the metric that the panel shows as `value`."""
     kept_bytes = memory[PARTS].astype(float).sum(axis=1, skipna=False)
-    sizes = memory[CELL].assign(kept_bytes=kept_bytes)
-    joined = runs.merge(sizes, on=CELL, how="left", validate="many_to_one")
+    sizes = memory[CURVE].assign(kept_bytes=kept_bytes)
+    joined = runs.merge(sizes, on=CURVE, how="left", validate="many_to_one")
     profiled = style.by_panel(memory, labels)
     runs_by_panel = {}
     for key, rows in style.by_panel(joined, labels).items():
@@ -96,7 +95,7 @@ def _with_value(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _means(runs: pd.DataFrame) -> pd.DataFrame:
     """For each curve: kept bytes, mean value over seeds, and what became of failed runs."""
-    curves = runs.groupby(CURVE, sort=False)
+    curves = runs.groupby(CURVE_IN_GROUP, sort=False)
     means = curves.agg(kept_bytes=("kept_bytes", "first"), value=("value", "mean"))
     return means.assign(failed=curves["status"].agg(style.failed_counts)).reset_index()
 

@@ -4,10 +4,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from rankwise.core.keys import CURVE
 from rankwise.report import style
-
-CURVE = ["method", "rank"]
-CELL = ["model", "dataset", *CURVE]
 
 
 class Group(NamedTuple):
@@ -73,9 +71,9 @@ def groups(
 
 def _joined(runs: pd.DataFrame, estimates: pd.DataFrame) -> pd.DataFrame:
     """One row for each curve that was tried, with its estimate if there is one."""
-    statuses = runs.groupby(CELL, sort=False)["status"]
+    statuses = runs.groupby(CURVE, sort=False)["status"]
     curves = statuses.agg(failed=style.failed_counts, ended=lambda status: (status == "ok").sum())
-    return curves.reset_index().merge(estimates, on=CELL, how="left", validate="one_to_one")
+    return curves.reset_index().merge(estimates, on=CURVE, how="left", validate="one_to_one")
 
 
 def _group(curves: pd.DataFrame, runs: pd.DataFrame) -> Group:

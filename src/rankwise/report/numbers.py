@@ -16,9 +16,9 @@ import pandas as pd
 
 from rankwise.analysis import tables
 from rankwise.core import result
+from rankwise.core.keys import CURVE
 from rankwise.core.units import of_column, unit
 
-CURVE = ["model", "dataset", "method", "rank"]
 VERDICTS = ("reproduced", "not reproduced", "not comparable", "not yet run")
 COUNT_UNITS = {"n": "runs", "claims": "claims"}  # units of columns that count
 PREAMBLE = r"""% Made by Rankwise; numbers.json also has units and runs. Use: \rankwise{NAME}

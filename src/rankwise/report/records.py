@@ -12,11 +12,11 @@ import pandas as pd
 
 from rankwise.analysis.tidy import StaleResult, place
 from rankwise.core import result
+from rankwise.core.keys import CURVE
 from rankwise.study.jobs import input_jobs, requested_jobs
 from rankwise.study.plan import Plan
 
 UNKNOWN = "not recorded"
-CURVE = ("model", "dataset", "method", "rank")
 
 
 class Hours(NamedTuple):

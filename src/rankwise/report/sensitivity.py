@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from rankwise.core.keys import CURVE_IN_GROUP
 from rankwise.report import label_placement, style
 from rankwise.report.label_placement import CurveEnd
 
 MAX_CURVES = 8  # curves that a panel still shows well
 DECADE = 8  # from this ratio of highest to lowest loss on, the axis of losses is logarithmic
 LOSS = "selection_loss_nats"
-CURVE = ["method", "rank"]
 
 
 @style.styled
@@ -54,7 +54,7 @@ def _trials(search: pd.DataFrame) -> pd.DataFrame:
 
     The losses are missing if one of its seeds failed.
     """
-    trials = search.groupby(["model", "dataset", *CURVE, "trial"], sort=False)
+    trials = search.groupby(["model", "dataset", *CURVE_IN_GROUP, "trial"], sort=False)
     all_ok = trials["status"].agg(lambda status: (status == "ok").all())
     losses = trials[LOSS].agg(["mean", "min", "max"]).where(all_ok)
     return losses.join(trials[["learning_rate", "selected"]].first()).reset_index()
@@ -65,7 +65,7 @@ def _parts(rows: pd.DataFrame, labels: dict[str, str]) -> list[tuple[str, pd.Dat
 
     The title is a method, or words for the methods without a rank.
     """
-    if rows.groupby(CURVE).ngroups <= MAX_CURVES:
+    if rows.groupby(CURVE_IN_GROUP).ngroups <= MAX_CURVES:
         return [("", rows)]
     unranked = list(dict.fromkeys(rows.loc[rows["rank"] == 0, "method"]))
     pages = [unranked[i : i + MAX_CURVES] for i in range(0, len(unranked), MAX_CURVES)]
@@ -88,7 +88,7 @@ def _panel(
     with_failures: list[str] = []
     at_the_edge: list[str] = []
     lowest, highest = _limits(rows["learning_rate"])
-    for (method, rank), trials in rows.groupby(CURVE, sort=False):
+    for (method, rank), trials in rows.groupby(CURVE_IN_GROUP, sort=False):
         colour, marker = style.look(method, labels)
         name = style.curve_name(method, rank, labels)
         sound, failed = trials.dropna(subset="mean"), trials[trials["mean"].isna()]

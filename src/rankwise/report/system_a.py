@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 
 from rankwise.core import result
+from rankwise.core.keys import CURVE
 
 MIB = 2**20
 BASELINE = "full"  # full fine-tuning with torch's AdamW, which system A calls Adam
 # The columns that are read of each table. A study that lacks a table, and a table that lacks a
 # column, have nothing there.
-CELL = ("model", "dataset", "method", "rank")
 COLUMNS = {
     "runs": ("seed", "peak_allocated_bytes"),
     "history": ("seed", "epoch", "train_loss_nats", "selection_loss_nats"),
@@ -107,7 +107,7 @@ def write(folder: Path, frames: Tables, train_samples: dict[str, int]) -> None:
 def _with_columns(frame: pd.DataFrame | None, name: str) -> pd.DataFrame:
     """The table with every column that is read of it; a column that it lacks is empty."""
     frame = pd.DataFrame() if frame is None else frame
-    return frame.reindex(columns=list(dict.fromkeys((*CELL, *COLUMNS[name], *frame))))
+    return frame.reindex(columns=list(dict.fromkeys((*CURVE, *COLUMNS[name], *frame))))
 
 
 def _of(tables: Tables, model: str, dataset: str, method: str) -> Tables:

@@ -5,10 +5,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from rankwise.core.keys import CURVE
 from rankwise.report import style
 from rankwise.report.ledger import PARTS
 
-CELL = ["model", "dataset", "method", "rank"]
 MAX_PANELS = 12  # of more cells, the first ones are shown, and a line says how many there are
 LETTER_WIDTH = (
     0.019  # of a letter, as a share of the panel; a phase too narrow for its name has none
@@ -39,7 +39,7 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
         )
     cells: list[tuple[tuple, pd.DataFrame]] = []
     for rows in style.by_panel(table, labels).values():
-        cells += rows.groupby(CELL, sort=False)
+        cells += rows.groupby(CURVE, sort=False)
     shown = cells[:MAX_PANELS]
     titles = [(model, dataset) for (model, dataset, _, _), _ in shown]
     figure, panels = style.panel_grid(titles, width=3.5, height=1.9, columns=2)

@@ -7,11 +7,11 @@ from math import exp
 
 import pandas as pd
 
+from rankwise.core.keys import CURVE_IN_GROUP
 from rankwise.report import style
 from rankwise.report.html.claims import ROW_ORDER
 from rankwise.report.html.comparisons import against_best
 from rankwise.report.html.groups import Group, Key
-from rankwise.report.html.vega import CURVE
 
 MAX_NAMED = 4  # a sentence names at most so many curves
 REFERENCE = "full"  # costs are compared with this method, if the study has it
@@ -135,7 +135,7 @@ def _cheapest(
     if len(pairs):
         tied = pairs[pairs["verdict"] == "tied"]
         curves += zip(tied["method"], tied["rank"], strict=True)
-    all_sizes = profile.set_index(CURVE)["optimizer_state_bytes"].astype(float)
+    all_sizes = profile.set_index(CURVE_IN_GROUP)["optimizer_state_bytes"].astype(float)
     sizes = all_sizes[[curve for curve in curves if curve in all_sizes.index]]
     if not len(sizes):
         return []

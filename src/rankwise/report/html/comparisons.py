@@ -2,10 +2,11 @@
 
 import pandas as pd
 
+from rankwise.core.keys import CURVE_IN_GROUP
 from rankwise.report import style
 from rankwise.report.html import vega
 from rankwise.report.html.groups import Group, Key
-from rankwise.report.html.vega import CURVE, CURVE_COLUMN, Chart, Column, Panel
+from rankwise.report.html.vega import CURVE_COLUMN, Chart, Column, Panel
 
 ROW = 24  # pixels for each curve
 VERDICTS = {  # verdict -> colour, marker
@@ -102,7 +103,7 @@ def _panel(
     if rows["margin"].notna().any():
         margin = float(rows["margin"].dropna().max() * group.factor)
     data = {
-        "pairs": vega.plain_rows(rows[[*CURVE, "best", *columns]]),
+        "pairs": vega.plain_rows(rows[[*CURVE_IN_GROUP, "best", *columns]]),
         "zero": [{"at": 0}],
         "margin": [{"from": -margin, "to": margin}],
     }
@@ -119,7 +120,7 @@ def _rows(pairs: pd.DataFrame, group: Group, labels: dict[str, str]) -> pd.DataF
     rows = rows.assign(curve=vega.curve_names(rows, labels))
     for name in ("difference", "low", "high"):
         rows[name] = rows[name].astype(float) * group.factor
-    rows = rows.merge(group.curves[[*CURVE, "run"]], on=CURVE, how="left")
+    rows = rows.merge(group.curves[[*CURVE_IN_GROUP, "run"]], on=CURVE_IN_GROUP, how="left")
     return rows.sort_values("difference", ascending=False, kind="stable")
 
 

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
+from rankwise.core.keys import CURVE_IN_GROUP
 from rankwise.report import style
-from rankwise.report.html.vega import CURVE
 
 Key = tuple[str, str]  # model and dataset
 
@@ -46,11 +46,11 @@ class Group:
 
     def _curves(self, estimates: pd.DataFrame | None) -> pd.DataFrame:
         ended = self.runs[self.runs["value"].notna()]
-        curves = ended.groupby(CURVE, sort=False).agg(
+        curves = ended.groupby(CURVE_IN_GROUP, sort=False).agg(
             value=("value", "mean"), seeds=("seed", "nunique"), run=("request_digest", "first")
         )
         if estimates is not None:
-            own = estimates[estimates["metric"] == self.metric].set_index(CURVE)
+            own = estimates[estimates["metric"] == self.metric].set_index(CURVE_IN_GROUP)
             scaled = own[["estimate", "low", "high"]] * self.factor
             curves = curves.join(scaled.astype(float))
             curves["value"] = curves.pop("estimate").fillna(curves["value"])

@@ -2,12 +2,11 @@
 
 import pandas as pd
 
+from rankwise.core.keys import CURVE, CURVE_IN_GROUP
 from rankwise.report.html import groups, vega
 from rankwise.report.html.groups import Group, Key
 from rankwise.report.html.vega import (
-    CELL,
     COMMAND_COLUMN,
-    CURVE,
     CURVE_COLUMN,
     RUN_COLUMN,
     SEED_COLUMN,
@@ -46,10 +45,10 @@ def _rows(
     group: Group, history: pd.DataFrame, labels: dict[str, str], points_per_run: int
 ) -> pd.DataFrame:
     """The history of the group's runs, thinned, with the loss as `value`."""
-    runs = group.runs[["model", "dataset", *CURVE, "seed", "request_digest"]]
+    runs = group.runs[[*CURVE, "seed", "request_digest"]]
     runs = runs.rename(columns={"request_digest": "run"})
-    losses = history[[*CELL, "seed", "epoch", "update", "selection_loss_nats"]]
-    rows = losses.merge(runs, on=[*CELL, "seed"])
+    losses = history[[*CURVE, "seed", "epoch", "update", "selection_loss_nats"]]
+    rows = losses.merge(runs, on=[*CURVE, "seed"])
     rows = rows.rename(columns={"selection_loss_nats": "value"}).dropna(subset=["value"])
     rows = rows[is_kept(rows, points_per_run)]
     return rows.assign(curve=vega.curve_names(rows, labels))
@@ -87,7 +86,7 @@ def _panel(key: Key, rows: pd.DataFrame, legend: list[dict]) -> Panel:
         opacity=vega.focus_opacity(0.75),
         tooltip=vega.tooltip(columns),
     )
-    shown = rows[[*CURVE, "curve", "seed", "epoch", "update", "value", "run"]]
+    shown = rows[[*CURVE_IN_GROUP, "curve", "seed", "epoch", "update", "value", "run"]]
     title = " on ".join(key)
     description = f"Loss on the selection slice by epoch, one line for each run, {title}."
     spec = vega.chart_spec([line, dot], {"points": vega.plain_rows(shown)}, description)

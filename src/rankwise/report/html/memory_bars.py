@@ -2,9 +2,10 @@
 
 import pandas as pd
 
+from rankwise.core.keys import CURVE_IN_GROUP
 from rankwise.report import style
 from rankwise.report.html import vega
-from rankwise.report.html.vega import COMMAND_COLUMN, CURVE, CURVE_COLUMN, RUN_COLUMN, Chart, Panel
+from rankwise.report.html.vega import COMMAND_COLUMN, CURVE_COLUMN, RUN_COLUMN, Chart, Panel
 from rankwise.report.ledger import PARTS
 
 ROW = 24  # pixels for each bar
@@ -86,7 +87,7 @@ def _part_rows(
     ended: pd.DataFrame, parts: dict[str, tuple[str, str]], unit_bytes: float, unit: str
 ) -> list[dict]:
     """One row for each part of each bar; parts of 0 bytes are left out."""
-    identity = ["curve", *CURVE, "request_digest"]
+    identity = ["curve", *CURVE_IN_GROUP, "request_digest"]
     long = ended.melt(identity, list(parts), "column", "bytes").dropna(subset=["bytes"])
     long = long[long["bytes"] > 0].rename(columns={"request_digest": "run"})
     places = {column: place for place, column in enumerate(parts)}
@@ -118,7 +119,7 @@ def _measured_rows(ended: pd.DataFrame, unit_bytes: float) -> list[dict]:
         part="measured peak",
         bytes=_byte_texts(measured["measured_peak_bytes"]),
     )
-    return vega.plain_rows(measured[[*CURVE, "curve", "part", "size", "bytes", "run"]])
+    return vega.plain_rows(measured[[*CURVE_IN_GROUP, "curve", "part", "size", "bytes", "run"]])
 
 
 def _byte_texts(sizes: pd.Series) -> list[str]:

@@ -2,13 +2,12 @@
 
 import pandas as pd
 
+from rankwise.core.keys import CURVE, CURVE_IN_GROUP
 from rankwise.report import style
 from rankwise.report.html import groups, vega
 from rankwise.report.html.groups import Group, Key
 from rankwise.report.html.vega import (
-    CELL,
     COMMAND_COLUMN,
-    CURVE,
     CURVE_COLUMN,
     RUN_COLUMN,
     SEED_COLUMN,
@@ -42,7 +41,7 @@ def _against_memory(
     if memory is None:
         return None
     kept = memory.assign(kept=memory[vega.KEPT].astype(float).sum(axis=1, skipna=False))
-    kept_bytes = kept.set_index(CELL)["kept"]
+    kept_bytes = kept.set_index(CURVE)["kept"]
     known = set(kept_bytes.dropna().index)
     profiled = {
         key: group
@@ -226,12 +225,12 @@ def _level_lines(y: dict, legend: list[dict], columns: list[Column]) -> dict:
 
 
 def _curve_rows(curves: pd.DataFrame, more: list[str]) -> list[dict]:
-    columns = [*CURVE, "curve", "value", "low", "high", "seeds", "run", *more]
+    columns = [*CURVE_IN_GROUP, "curve", "value", "low", "high", "seeds", "run", *more]
     return vega.plain_rows(curves[[name for name in columns if name in curves]])
 
 
 def _run_rows(runs: pd.DataFrame, more: list[str]) -> list[dict]:
-    shown = runs[[*CURVE, "curve", "seed", "value", "request_digest", *more]]
+    shown = runs[[*CURVE_IN_GROUP, "curve", "seed", "value", "request_digest", *more]]
     return vega.plain_rows(shown.rename(columns={"request_digest": "run"}))
 
 

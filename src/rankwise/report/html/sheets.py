@@ -10,11 +10,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from rankwise.analysis import tables
+from rankwise.core.keys import CELL
 from rankwise.report import style
 from rankwise.report.latency import TIME_UNITS
 
 MAX_ROWS = 1000  # the files have all rows
-CELL_COLUMNS = ("model", "dataset", "method", "rank", "seed")
 RUN = "request_digest"
 TITLES = {
     "summary": "Results",
@@ -231,9 +231,9 @@ def sheet(key: str, frame: pd.DataFrame, labels: dict[str, str], link: str) -> S
     rows = frame.drop(columns=shared).head(MAX_ROWS)
     if "status" in rows and (rows["status"] == "ok").all():
         rows = rows.drop(columns="status")
-    order = dict.fromkeys([*CELL_COLUMNS, RUN, *SHOWN.get(key, ()), *rows])
+    order = dict.fromkeys([*CELL, RUN, *SHOWN.get(key, ()), *rows])
     names = [name for name in order if name in rows]
-    shown = {*CELL_COLUMNS, "status", "reason", RUN, *SHOWN.get(key, names)}
+    shown = {*CELL, "status", "reason", RUN, *SHOWN.get(key, names)}
     columns, cells_by_column = [], []
     for name in names:
         quantity = f"{name}_fraction" if in_percent and name in SCORES else name

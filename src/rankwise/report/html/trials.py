@@ -4,12 +4,12 @@ import math
 
 import pandas as pd
 
+from rankwise.core.keys import CURVE_IN_GROUP
 from rankwise.report import style
 from rankwise.report.html import vega
 from rankwise.report.html.groups import Key
 from rankwise.report.html.vega import (
     COMMAND_COLUMN,
-    CURVE,
     CURVE_COLUMN,
     RUN_COLUMN,
     SEED_COLUMN,
@@ -52,9 +52,9 @@ def _panel(key: Key, rows: pd.DataFrame, labels: dict[str, str], legend: list[di
     points = rows.rename(columns={LOSS: "value", "request_digest": "run"}).dropna(subset=["value"])
     trials = _means(rows)
     by_loss = trials.sort_values("value", kind="stable")
-    best = by_loss.drop_duplicates([*CURVE, "learning_rate"]).sort_values("learning_rate")
+    best = by_loss.drop_duplicates([*CURVE_IN_GROUP, "learning_rate"]).sort_values("learning_rate")
     datasets = {
-        "points": points[[*CURVE, "seed", "trial", "learning_rate", "value", "run"]],
+        "points": points[[*CURVE_IN_GROUP, "seed", "trial", "learning_rate", "value", "run"]],
         "lines": best.drop(columns=["selected", "trial"]),
         "chosen": trials[trials["selected"].astype(bool)].drop(columns="selected"),
     }
@@ -71,7 +71,7 @@ def _panel(key: Key, rows: pd.DataFrame, labels: dict[str, str], legend: list[di
 
 def _means(rows: pd.DataFrame) -> pd.DataFrame:
     """One row for each trial of which every seed ended well, with its mean loss as `value`."""
-    trials = rows.groupby([*CURVE, "trial"], sort=False)
+    trials = rows.groupby([*CURVE_IN_GROUP, "trial"], sort=False)
     all_ok = trials["status"].agg(lambda status: (status == "ok").all())
     settings = trials[["learning_rate", "selected"]].first()
     means = settings.assign(value=trials[LOSS].mean().where(all_ok))

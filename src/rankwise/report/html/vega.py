@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from rankwise.core.keys import CURVE_IN_GROUP
 from rankwise.report import style
 
-CURVE = ["method", "rank"]
-CELL = ["model", "dataset", *CURVE]
 # Bytes that training keeps between two steps.
 KEPT = ["weights_bytes", "quantization_bytes", "gradients_bytes", "optimizer_state_bytes"]
 INK, QUIET = "#1D1F21", "#55595E"  # colours of marks that belong to no method
@@ -194,7 +193,7 @@ def failure_notes(runs: pd.DataFrame, labels: dict[str, str]) -> list[str]:
     """A note for each curve and status of failed runs, with their number."""
     failed = runs[runs["status"] != "ok"]
     notes = []
-    for (method, rank, status), rows in failed.groupby([*CURVE, "status"], sort=False):
+    for (method, rank, status), rows in failed.groupby([*CURVE_IN_GROUP, "status"], sort=False):
         name = style.curve_name(method, rank, labels)
         notes.append(f"{name}: {style.status_text(status)} ({len(rows)})")
     return notes
