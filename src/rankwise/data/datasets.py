@@ -30,6 +30,11 @@ def prepare_dataset(request: dict, folder: Path) -> dict:
 
     Returns:
         `splits`: the number of rows and the SHA-256 of each file.
+
+    Raises:
+        ValueError: A source is not the one that the entry names, its rows are not as the entry
+            says, or no row would be left to train on.
+        FileNotFoundError: The folder's name has an environment variable that is not set.
     """
     dataset = request["dataset"]
     reported = dataset["report_split"]
@@ -58,6 +63,9 @@ def hold_out(examples: list[dict], dataset: dict) -> tuple[list[dict], list[dict
         examples: The rows of `train`, in the order of the source; the list itself is not changed.
         dataset: `train_rows` (use the first rows only; None: all), `selection_rows` (rows to hold
             out) and whether there is a `label`.
+
+    Returns:
+        The rows to train on, and the `selection_rows` rows that are held out.
 
     Raises:
         ValueError: No row would be left to train on.
@@ -102,7 +110,12 @@ def rows(dataset: dict, split: str) -> Iterator[dict]:
 def split_path(dataset: dict, split: str) -> Path:
     """The file of one split on this machine; it is downloaded if the dataset is on the hub.
 
+    Args:
+        dataset: A resolved dataset entry with `hub` or `files`.
+        split: The name of one of its splits.
+
     Raises:
+        FileNotFoundError: The folder's name has an environment variable that is not set.
         ValueError: The file's SHA-256 is not the one that the entry gives.
     """
     source = dataset["splits"][split]

@@ -62,7 +62,12 @@ def checked_folder(weights: dict) -> Path:
 
 
 def copy_files(source: Path, folder: Path) -> None:
-    """Copy the model and tokenizer files from `source` into `folder`, and nothing else."""
+    """Copy the model and tokenizer files from one folder into another, and nothing else.
+
+    Args:
+        source: Has some of `FILES`.
+        folder: Made if it does not exist.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         if (source / name).is_file():

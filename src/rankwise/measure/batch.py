@@ -20,6 +20,14 @@ def meta_loss(model: nn.Module, batch: dict[str, Tensor], task: str) -> Tensor:
 
     Token ids stand in for labels. The loss itself has no matrix product, so for FLOPs only the
     shape of the logits matters: (batch, classes), or (batch, length, vocabulary).
+
+    Args:
+        model: On the meta device, with the head of the task.
+        batch: From `meta_batch`.
+        task: `classification`, or a task that predicts a token at every position.
+
+    Returns:
+        The mean cross-entropy, a scalar on the meta device.
     """
     ids = batch["input_ids"]
     labels = ids[:, 0] if task == "classification" else ids

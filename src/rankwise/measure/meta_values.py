@@ -14,7 +14,15 @@ READ = torch.ops.aten._local_scalar_dense.default
 
 
 def reads_meta_value(func: OpOverload, args: tuple) -> bool:
-    """Whether a dispatched operator reads a number out of a meta tensor."""
+    """Whether a dispatched operator reads a number out of a meta tensor.
+
+    Args:
+        func: The operator that a dispatch mode was called for.
+        args: The operator's positional arguments.
+
+    References:
+        `_local_scalar_dense` in torch's native_functions.yaml, which `tensor.item()` calls.
+    """
     return func is READ and args[0].is_meta
 
 

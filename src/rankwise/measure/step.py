@@ -58,6 +58,10 @@ class Step:
 def base_model(request: dict, device: str) -> nn.Module:
     """Build the model of a profile's request in fp32, before a method adapts it.
 
+    Args:
+        request: A profile's request, with `shapes` and `model`.
+        device: Where the model is built: `meta`, `cpu` or `cuda`.
+
     Raises:
         ValueError: The device has too little memory for its weights.
     """
@@ -83,6 +87,7 @@ def adapted(
 
     Raises:
         Unsupported: The method cannot train this model; the message is the reason.
+        ValueError: The device has too little memory for the weights of a new base model.
     """
     entry = request["method"]
     names = build.names(request["model"], request["shapes"]["task"])
@@ -112,6 +117,7 @@ def step(
 
     Raises:
         Unsupported: The method cannot train this model; the message is the reason.
+        ValueError: The device has too little memory for the weights of a new base model.
     """
     method, model, names = adapted(request, device, model)
     model.train()
@@ -126,9 +132,15 @@ def step(
 
 
 def batch(request: dict, device: str) -> dict[str, Tensor]:
-    """Draw random token ids (batch, length) and derive labels from them.
+    """Draw random token ids and derive labels from them.
 
-    A classification task gets one class per sequence, (batch,). Any other task gets the tokens.
+    Args:
+        request: A profile's request, with `shapes` and `model`.
+        device: Where the tensors are made.
+
+    Returns:
+        `input_ids`, (batch, length), and `labels`. A classification task gets one class per
+        sequence, (batch,). Any other task gets the tokens.
     """
     shapes = request["shapes"]
     size = (shapes["batch_size"], shapes["sequence_length_tokens"])

@@ -62,6 +62,9 @@ class Nf4Linear(bnb.nn.Linear4bit):
         dense: the layer to replace.
         double: quantize the scales, too.
         compute_dtype: in which the layer multiplies.
+
+    References:
+        QLoRA, Dettmers et al. 2023, arXiv 2305.14314, section 3.
     """
 
     def __init__(self, dense: nn.Linear, double: bool, compute_dtype: torch.dtype):
@@ -129,6 +132,9 @@ class Int8Linear(bnb.nn.Linear8bitLt):
     Args:
         dense: the layer to replace.
         compute_dtype: in which the layer multiplies.
+
+    References:
+        LLM.int8(), Dettmers et al. 2022, arXiv 2208.07339.
     """
 
     def __init__(self, dense: nn.Linear, compute_dtype: torch.dtype):

@@ -26,7 +26,12 @@ def is_supported(annotation: str) -> bool:
 
 
 def accepts(annotation: str, value: object) -> bool:
-    """Whether a value from YAML or JSON, where tuples are lists, fits a supported annotation."""
+    """Whether a value fits a supported annotation.
+
+    Args:
+        annotation: One that `is_supported`, as the source has it.
+        value: From YAML or JSON, where tuples are lists.
+    """
     return _accepts(_tree(annotation), value)
 
 

@@ -101,7 +101,14 @@ def _with_bases(cls: ClassSource) -> list[ClassSource]:
 
 
 def base_class(cls: ClassSource, base: ast.expr) -> ClassSource | None:
-    """The class that a base in `class Name(base)` means; None if it comes from outside rankwise.
+    """The class that a base in `class Name(base)` means.
+
+    Args:
+        cls: the class whose statement has the base.
+        base: the expression between the parentheses: `Lora`, `lora.Lora`.
+
+    Returns:
+        The base class; None if it comes from outside rankwise.
 
     Raises:
         ConfigError: it should be a class of rankwise, and there is none of this name.

@@ -47,7 +47,15 @@ class Cell(NamedTuple):
 
 
 def cells(library: dict, grid: dict) -> Iterator[Cell]:
-    """The grid's cells, in its order. A method that takes no rank is there once, at rank 0."""
+    """The cells of a grid, in its order. A method that takes no rank is there once, at rank 0.
+
+    Args:
+        library: Checked entries by kind and name.
+        grid: The grid of a study.
+
+    Raises:
+        ConfigError: the class of a method or optimizer cannot be read.
+    """
     for model, dataset, method in itertools.product(
         grid["models"], grid["datasets"], method_names(library, grid)
     ):
@@ -58,12 +66,23 @@ def cells(library: dict, grid: dict) -> Iterator[Cell]:
 
 
 def method_names(library: dict, grid: dict) -> list[str]:
-    """The methods of a grid; `all` stands for every entry of config/methods.yaml."""
+    """The methods of a grid; `all` stands for every entry of config/methods.yaml.
+
+    Args:
+        library: Checked entries by kind and name.
+        grid: The grid of a study.
+    """
     return list(library["methods"]) if grid["methods"] == ALL else grid["methods"]
 
 
 def tokens(library: dict, grid: dict, dataset: str) -> int:
-    """Length of a text in this grid, in tokens: its own, or else the dataset's."""
+    """Length of a text in this grid, in tokens: its own, or else the dataset's.
+
+    Args:
+        library: Checked entries by kind and name.
+        grid: The grid of a study.
+        dataset: Name of the dataset.
+    """
     return grid.get("sequence_length_tokens", library["datasets"][dataset]["max_length_tokens"])
 
 

@@ -23,7 +23,16 @@ QUANTIZED = "rankwise.models.quantized"  # the storage of weights that are not d
 
 
 def cell_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
-    """The request of a training run, a trial or a profile."""
+    """The request of a training run, a trial or a profile.
+
+    Args:
+        plan: The plan of the study.
+        measurement: A key of `FOLDERS` for a training run or a trial; otherwise a profile's name.
+        cell: A cell of this measurement.
+
+    Raises:
+        KeyError: the study does not ask for this measurement of the cell.
+    """
     trains = measurement in FOLDERS
     # A profile that measures no machine runs in the CPU's environment, whatever the study's is.
     has_study_environment = trains or plan.needs_gpu(measurement, cell)
@@ -92,6 +101,13 @@ def choice_request(plan: "Plan", curve: Cell) -> dict:
     """The request of the choice among the trials of a curve.
 
     Trials and seeds are sorted, so that their order in the study does not matter.
+
+    Args:
+        plan: The plan of the study.
+        curve: A curve with a search.
+
+    Raises:
+        KeyError: the curve has no search.
     """
     seeds = sorted(plan.grids.training_grids[curve]["search"]["seeds"])
     trials = []
@@ -110,7 +126,16 @@ def choice_request(plan: "Plan", curve: Cell) -> dict:
 
 
 def input_request(plan: "Plan", kind: str, name: str) -> dict:
-    """The request of a prepared dataset or model; `kind` is `dataset` or `model`."""
+    """The request of a prepared dataset or model.
+
+    Args:
+        plan: The plan of the study.
+        kind: `dataset` or `model`.
+        name: The entry's name.
+
+    Raises:
+        ConfigError: the model is pre-trained on a dataset that has no entry.
+    """
     entry = plan.dataset_entry(name) if kind == "dataset" else plan.model_entry(name)
     request = {kind: entry, "name": name, "environment": plan.environment("cpu")}
     if kind == "model" and "pretrain" in entry["weights"]:

@@ -140,7 +140,12 @@ def _input_job(plan: Plan, kind: str, name: str) -> PlannedJob:
 
 
 def cell_jobs(plan: Plan, measurement: str) -> list[PlannedJob]:
-    """The jobs of one measurement (train, trial, predict, memory, ...), in the study's order."""
+    """The jobs of one measurement, in the study's order.
+
+    Args:
+        plan: The plan of the study.
+        measurement: `train`, `trial`, `predict` or one of `MEASUREMENTS`.
+    """
     return [_cell_job(plan, measurement, cell) for cell in plan.cells(measurement)]
 
 
@@ -302,10 +307,17 @@ def _texts(plan: Plan) -> Iterator[PlannedJob]:
 
 
 def required_jobs(jobs: Iterable[PlannedJob], path: str) -> list[PlannedJob]:
-    """The jobs that must run before the file at `path` can exist, its own job included.
+    """The jobs that must run before a file can exist, its own job included.
+
+    Args:
+        jobs: All jobs of the study.
+        path: The file, relative to the project.
+
+    Returns:
+        The required jobs, in the order of `jobs`.
 
     Raises:
-        KeyError: none of the jobs writes `path`.
+        KeyError: none of the jobs writes `path`, or a file that a required job reads.
     """
     writers = {output: job for job in jobs for output in job.outputs}
     paths_to_visit, required = [path], set()

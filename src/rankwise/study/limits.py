@@ -54,6 +54,11 @@ def _largest_rank(options: dict, model: dict) -> tuple[int, str]:
 def check_granularity(name: str, optimizer: dict, model: dict) -> None:
     """Check that the granularity divides the sides of the model's matrices.
 
+    Args:
+        name: the entry's name in config/methods.yaml.
+        optimizer: the resolved options of the optimizer; without `granularity` all is well.
+        model: the model's entry.
+
     Raises:
         ConfigError: names the first matrix that it does not divide.
     """
@@ -72,7 +77,7 @@ def _is_whole(sides: tuple[float, float]) -> bool:
 
 
 def viewed(shape: list[int], options: dict) -> tuple[float, float]:
-    """The sides of a matrix as it is projected with granularity c (VLoRP, arXiv 2505.01744).
+    """The sides of a matrix as it is projected with granularity c.
 
     Each row is cut into c pieces where the columns are projected; columns are cut where the rows
     are.
@@ -80,6 +85,12 @@ def viewed(shape: list[int], options: dict) -> tuple[float, float]:
     Args:
         shape: rows m and columns n.
         options: of the optimizer: `side` and `granularity`.
+
+    Returns:
+        (rows, columns); a side that c does not divide is not a whole number.
+
+    References:
+        VLoRP, arXiv 2505.01744.
     """
     m, n = shape
     side, c = options.get("side", "short"), options.get("granularity", 1)

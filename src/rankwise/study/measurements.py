@@ -29,6 +29,9 @@ def settings(  # noqa: PLR0911 - one return a measurement
         study: The checked study.
         dataset: The dataset's entry.
         tokens: Length of a text in this grid.
+
+    Raises:
+        ValueError: there is no such measurement.
     """
     if measurement == PREDICT:
         return _prediction(grid, study["device"], dataset)
@@ -86,13 +89,23 @@ def _updates_of_epochs(schedule: dict, dataset: dict) -> int | None:
 
 
 def on_gpu(measurement: str, grid: dict) -> bool:
-    """Whether a profile needs a GPU. A prediction of what a GPU would do needs none."""
+    """Whether a profile needs a GPU. A prediction of what a GPU would do needs none.
+
+    Args:
+        measurement: One of `MEASUREMENTS`, or `PREDICT`.
+        grid: The grid that asks for the profile.
+    """
     measured = measurement in TIMED or (measurement == "ledger" and grid["measured"])
     return measured and grid["device"] == "cuda"
 
 
 def lengths(grid: dict, tokens: int) -> list[int]:
-    """Every sequence length that the grid's measurements use; its texts have `tokens`."""
+    """Every sequence length that the grid's measurements use, in tokens.
+
+    Args:
+        grid: The grid of a study.
+        tokens: Length of a text in this grid; it comes first.
+    """
     return [tokens, *grid.get("lengths_tokens", [])]
 
 

@@ -214,8 +214,14 @@ def _number(node: ast.expr) -> int | float:
 def constant(module: str, name: str, default: object) -> object:
     """The value of a constant (QUANTIZED, RELEASE) of a module's class or its nearest base.
 
+    Args:
+        module: the dotted name, `rankwise.methods.lora`.
+        name: the constant's name.
+        default: returned if no class of rankwise in the lineage assigns it.
+
     Raises:
-        ConfigError: the value is an expression that only running it would tell.
+        ConfigError: the value is an expression that only running it would tell, or a class cannot
+            be read.
     """
     for cls in lineage(module):
         for statement in cls.node.body:
@@ -241,7 +247,15 @@ def _assignment(statement: ast.stmt) -> tuple[list[str], ast.expr | None]:
 
 @functools.cache
 def defines(module: str, name: str) -> bool:
-    """Whether a module's class, or a base of it other than `Method` itself, has a method `name`."""
+    """Whether a module's class, or a base of it other than `Method` itself, has a certain method.
+
+    Args:
+        module: the dotted name, `rankwise.methods.lora`.
+        name: the name of the Python method.
+
+    Raises:
+        ConfigError: a class cannot be read.
+    """
     return any(
         _function(cls, name) is not None
         for cls in lineage(module)

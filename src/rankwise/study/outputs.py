@@ -95,7 +95,12 @@ def derived(plan: Plan) -> list[str]:
 
 
 def made_from(plan: Plan, table: str) -> list[str]:
-    """Names of the tables that one of `DERIVED` is made from."""
+    """Names of the tables that one of `DERIVED` is made from, as far as the study has them.
+
+    Args:
+        plan: The plan of the study.
+        table: A key of `DERIVED`.
+    """
     available = {"runs", *DERIVED, *tables(plan)}
     return [name for name in DERIVED[table] if name in available]
 
@@ -126,7 +131,15 @@ def table_stem(name: str) -> str:
 
 
 def selected(plan: Plan, cell: Cell) -> list[str]:
-    """The choice that a training run reads, if a search chooses its settings."""
+    """The choice that a training run reads, if a search chooses its settings.
+
+    Args:
+        plan: The plan of the study.
+        cell: The cell of the training run.
+
+    Returns:
+        One path, relative to the project; empty without a search.
+    """
     return [plan.choice_path(cell.curve)] if plan.is_searched(cell.curve) else []
 
 
@@ -222,9 +235,14 @@ def _request(plan: Plan, script: str, modules: Iterable[str] = (), **settings: o
 
 
 def table_request(plan: Plan, table: str) -> dict:
-    """A gathered table.
+    """The request of a gathered table.
 
-    It has the part of the study that decides its rows, and the digest of the planned requests.
+    It has the part of the study that decides the table's rows, and the digest of the planned
+    requests.
+
+    Args:
+        plan: The plan of the study.
+        table: A key of `TABLE_SOURCES`, or `examples`, which is gathered from training runs.
     """
     measurement = TABLE_SOURCES.get(table, "train")
     return _request(
@@ -314,7 +332,12 @@ def exports_request(plan: Plan) -> dict:
 
 
 def figure_request(plan: Plan, figure: str) -> dict:
-    """One figure."""
+    """The request of one figure.
+
+    Args:
+        plan: The plan of the study.
+        figure: A key of `FIGURE_TABLES`.
+    """
     return _request(
         plan,
         "figure",

@@ -56,7 +56,12 @@ class Plan:
 
     @staticmethod
     def path(measurement: str, cell: Cell) -> str:
-        """The result of one cell, relative to the project."""
+        """The result of one cell, relative to the project.
+
+        Args:
+            measurement: `train`, `trial`, `predict` or one of `MEASUREMENTS`.
+            cell: The cell; it need not be one of the study.
+        """
         folder = FOLDERS.get(measurement, "profiles")
         return f"{RESULTS}/{folder}/{cell.folder}/{measurement}.json"
 
@@ -70,6 +75,10 @@ class Plan:
         """The description of a prepared dataset or model, relative to the project.
 
         Its data files are beside it.
+
+        Args:
+            kind: `dataset` or `model`.
+            name: The entry's name.
         """
         return f"{RESULTS}/inputs/{kind}s/{name}/{kind}.json"
 
@@ -94,7 +103,15 @@ class Plan:
     # Entries --------------------------------------------------------------------------------------
 
     def method(self, measurement: str, cell: Cell) -> dict:
-        """The method's entry with all overrides and defaults, for this cell's rank and model."""
+        """The method's entry with all overrides and defaults, for this cell's rank and model.
+
+        Args:
+            measurement: `train`, `trial`, `predict` or one of `MEASUREMENTS`.
+            cell: A cell of this measurement.
+
+        Raises:
+            KeyError: the study does not ask for this measurement of the cell.
+        """
         return self.grids.method(measurement, cell)
 
     def dataset_entry(self, name: str) -> dict:
@@ -118,7 +135,15 @@ class Plan:
         return self._pretraining(model)["cpu_threads"]
 
     def needs_gpu(self, measurement: str, cell: Cell) -> bool:
-        """Whether the job of a cell takes a GPU."""
+        """Whether the job of a cell takes a GPU.
+
+        Args:
+            measurement: `train`, `trial`, `predict` or one of `MEASUREMENTS`.
+            cell: A cell of this measurement.
+
+        Raises:
+            KeyError: the study does not ask for this profile of the cell.
+        """
         if measurement in FOLDERS:
             return self.study["device"] == "cuda"
         return measurements.on_gpu(measurement, self.grids.by_measurement[measurement][cell])
@@ -129,7 +154,15 @@ class Plan:
 
     @functools.cache  # noqa: B019
     def request(self, measurement: str, cell: Cell) -> dict:
-        """Everything that decides the result of one cell, and nothing else."""
+        """Everything that decides the result of one cell, and nothing else.
+
+        Args:
+            measurement: `train`, `trial`, `predict` or one of `MEASUREMENTS`.
+            cell: A cell of this measurement.
+
+        Raises:
+            KeyError: the study does not ask for this measurement of the cell.
+        """
         return job_requests.cell_request(self, measurement, cell)
 
     @functools.cache  # noqa: B019
@@ -138,12 +171,28 @@ class Plan:
         return job_requests.choice_request(self, curve)
 
     def input_request(self, kind: str, name: str) -> dict:
-        """The request of a prepared dataset or model."""
+        """The request of a prepared dataset or model.
+
+        Args:
+            kind: `dataset` or `model`.
+            name: The entry's name.
+
+        Raises:
+            ConfigError: the model is pre-trained on a dataset that has no entry.
+        """
         return job_requests.input_request(self, kind, name)
 
     @functools.cache  # noqa: B019
     def input_digest(self, kind: str, name: str) -> str:
-        """The digest of the request of a prepared input; requests of training runs hold it."""
+        """The digest of the request of a prepared input; requests of training runs hold it.
+
+        Args:
+            kind: `dataset` or `model`.
+            name: The entry's name.
+
+        Raises:
+            ConfigError: the model is pre-trained on a dataset that has no entry.
+        """
         return provenance.digest(self.input_request(kind, name))
 
     @functools.cache  # noqa: B019
@@ -160,7 +209,15 @@ class Plan:
         return provenance.digest(planned)
 
     def digests(self, script: str, *modules: str) -> dict[str, str]:
-        """Digests of the sources of a script, and of the `modules` that it loads by name."""
+        """Digests of the sources of a script, and of the modules that it loads by name.
+
+        Args:
+            script: The script's name without `.py`.
+            *modules: Dotted names of modules that no import statement of the script shows.
+
+        Returns:
+            Source -> digest.
+        """
         file = self.workflow / provenance.SCRIPT_DIR / f"{script}.py"
         return provenance.code_digests(file, modules)
 

@@ -46,7 +46,15 @@ def module_names(folder: str) -> list[str]:
 
 
 def module_path(folder: str, module: str) -> Path:
-    """The file of a method or optimizer that exists."""
+    """The file of a method or optimizer that exists.
+
+    Args:
+        folder: methods or optim.
+        module: the file's name without `.py`.
+
+    Raises:
+        ConfigError: Rankwise and the user's own folder both have it.
+    """
     return file_of(f"rankwise.{folder}.{module}")
 
 
@@ -64,6 +72,13 @@ def takes_rank(entry: dict, name: str) -> bool:
     """Whether the method or its optimizer has a rank that the entry does not fix.
 
     A method without such a rank stands once in a grid, at rank 0.
+
+    Args:
+        entry: the entry, with defaults of the schema.
+        name: the entry's name in config/methods.yaml.
+
+    Raises:
+        ConfigError: there is no such method or optimizer, or its class cannot be read.
     """
     method = module_options("methods", entry["module"], f"{name}.module")
     optimizer = module_options("optim", entry["optimizer"]["module"], f"{name}.optimizer.module")
@@ -166,9 +181,15 @@ def check_release(name: str, optimizer: dict, schedule: dict, where: tuple[str, 
 
     A step inside backward is taken once, and its gradients are not clipped.
 
+    Args:
+        name: the entry's name in config/methods.yaml.
+        optimizer: the resolved options of the optimizer, with its module.
+        schedule: with `accumulation_steps` and `max_gradient_norm`.
+        where: file and key of the schedule, for messages.
+
     Raises:
         ConfigError: the schedule accumulates or clips gradients, and the optimizer steps inside
-        backward.
+            backward.
     """
     if not optimizer.get("release"):
         return

@@ -150,6 +150,13 @@ def settings(trial: dict, method: dict) -> dict:
     """The searched settings with their values in the resolved entry.
 
     There `rank` has become a number.
+
+    Args:
+        trial: What the trial changes in the method's entry.
+        method: The method's resolved entry, with these changes.
+
+    Returns:
+        `learning_rate`, `options` and `optimizer`.
     """
     options = {part: {name: method[part][name] for name in trial[part]} for part in PARTS}
     return {"learning_rate": method["learning_rate"], **options}

@@ -120,7 +120,15 @@ class StudyGrids:
         return methods
 
     def method(self, measurement: str, cell: Cell) -> dict:
-        """The resolved method of a cell: see `resolved_method`."""
+        """The resolved method of a cell: see `resolved_method`.
+
+        Args:
+            measurement: `train`, `trial`, `predict` or one of `MEASUREMENTS`.
+            cell: A cell of this measurement.
+
+        Raises:
+            KeyError: the study does not ask for this measurement of the cell.
+        """
         return self.resolved_method(cell, self.by_measurement[measurement][cell], "cell")
 
     def resolved_method(self, cell: Cell, grid: dict, key: str) -> dict:
@@ -130,6 +138,9 @@ class StudyGrids:
             cell: The cell, or its curve.
             grid: The grid that asks for it.
             key: The grid's key in the study, for messages.
+
+        Raises:
+            ConfigError: an override names no method, or `resolve_method` refuses the entry.
         """
         # Seeds and datasets share a method, so it is resolved once for all of them.
         case = (cell.method, cell.model, cell.rank, cell.trial, id(grid))

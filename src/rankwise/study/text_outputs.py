@@ -16,7 +16,12 @@ SHOWN = {"models": ("weights", "licence"), "methods": ("label", "source")}
 
 
 def command(plan: Plan, target: str = "") -> str:
-    """The shell command that builds a target of the study, or the whole study."""
+    """The shell command that builds a target of the study, or the whole study.
+
+    Args:
+        plan: The plan of the study.
+        target: A file, relative to the project; empty for the whole study.
+    """
     words = [".venv/bin/snakemake"]
     if target:
         words.append(target)

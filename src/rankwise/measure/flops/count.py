@@ -99,6 +99,10 @@ def totals(phases: dict, request: dict) -> dict[str, int]:
         phases: `forward_flops`, `backward_flops`, `optimizer_flops` and, where they exist, those of
             a refresh and of the method's update with their intervals.
         request: Its batch size, `accumulation_steps` and `train_samples` (None: no epoch).
+
+    Returns:
+        `optimizer_amortised_flops`, `step_flops`, `update_flops`, `sample_flops` and, where the
+        number of train samples is known, `epoch_flops`. The module's docstring defines them.
     """
     batch_size = request["shapes"]["batch_size"]
     accumulation = request["accumulation_steps"]

@@ -46,6 +46,7 @@ def qr(
     Args:
         shape: Of the matrix, with any batch dimensions in front.
         mode: `r` (no Q), `reduced` (Q is (m, min(m, n))) or `complete` (Q is (m, m)).
+        **_: Other arguments that FlopCounterMode passes, such as `out_shape`; not used.
 
     References:
         Golub & Van Loan, 4th edition, section 5.2.
@@ -75,6 +76,7 @@ def svd(
         shape: Of the matrix, with any batch dimensions in front.
         full_matrices: Whether U is (m, m); for a square matrix this makes no difference.
         compute_uv: Whether singular vectors are computed, or singular values alone.
+        **_: Other arguments that FlopCounterMode passes, such as `out_shape`; not used.
 
     References:
         Golub & Van Loan, 4th edition, section 8.6 (table of SVD costs).
@@ -91,7 +93,12 @@ def svd(
 
 
 def eigh(shape: Shape, *_: object, **__: object) -> int:
-    """FLOPs of all eigenvalues and eigenvectors of a symmetric matrix (..., n, n).
+    """FLOPs of all eigenvalues and eigenvectors of a symmetric matrix.
+
+    Args:
+        shape: Of the matrix, (..., n, n).
+        *_: The operator's other arguments; not used.
+        **__: Other arguments that FlopCounterMode passes, such as `out_shape`; not used.
 
     References:
         Golub & Van Loan, 4th edition, section 8.3.
@@ -105,7 +112,18 @@ def product_in_place(
     right: Shape,  # (..., n, p)
     **_: object,
 ) -> int:
-    """FLOPs of out += left @ right."""
+    """FLOPs of out += left @ right.
+
+    Args:
+        _out: Shape of the tensor that is added to, (..., m, p); not used.
+        left: Shape of the left factor.
+        right: Shape of the right factor.
+        **_: Other arguments that FlopCounterMode passes, such as `out_shape`; not used.
+
+    References:
+        `addmm_flop` and `baddbmm_flop` in torch/utils/flop_counter.py, which count the same
+        products out of place.
+    """
     return 2 * prod(left) * right[-1]
 
 
@@ -114,7 +132,13 @@ def product_with_vector(
     _vector: Shape,  # (n,)
     **_: object,
 ) -> int:
-    """FLOPs of left @ vector."""
+    """FLOPs of left @ vector.
+
+    Args:
+        left: Shape of the matrix, or of the first vector of an inner product.
+        _vector: Shape of the vector; not used.
+        **_: Other arguments that FlopCounterMode passes, such as `out_shape`; not used.
+    """
     return 2 * prod(left)
 
 

@@ -22,6 +22,13 @@ PRODUCTS = ("linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "einsum", "conv
 def forward(model: nn.Module, batch: dict[str, Tensor]) -> int:
     """FLOPs of the matrix products of one forward pass.
 
+    Args:
+        model: On any device; the meta device is enough.
+        batch: The model's inputs by name.
+
+    Returns:
+        FLOPs, two for each multiply-add.
+
     Raises:
         RuntimeError: torch.jit cannot trace the model.
     """

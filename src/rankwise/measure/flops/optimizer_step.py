@@ -55,6 +55,10 @@ def _refresh_interval(optimizer: torch.optim.Optimizer) -> int | None:
 def count_step(optimizer: torch.optim.Optimizer, taken: int) -> tuple[dict, Elementwise]:
     """Count the step that follows `taken` steps.
 
+    Args:
+        optimizer: On the meta device; its parameters have gradients.
+        taken: Number of steps before this one. Our optimizers decide by it whether to refresh.
+
     Returns:
         FLOPs by torch operation, and the counter of pointwise operations.
     """
@@ -71,6 +75,10 @@ def count_step(optimizer: torch.optim.Optimizer, taken: int) -> tuple[dict, Elem
 
 def method_update_columns(subject: Subject, optimizer: torch.optim.Optimizer) -> dict[str, int]:
     """Count what the method's `after_step` computes at the step that an interval option names.
+
+    Args:
+        subject: The model and its method.
+        optimizer: Passed to `after_step`.
 
     Returns:
         `method_update_flops` and `method_update_interval_steps` of the first option called

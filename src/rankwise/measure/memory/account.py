@@ -106,6 +106,10 @@ def _timeline_row(moment: Moment) -> dict[str, int | str]:
 def allocator_columns(tracker: Tracker, device: str) -> dict[str, int]:
     """Columns of a ledger from CUDA's caching allocator; none on a CPU, which has none.
 
+    Args:
+        tracker: The log of all phases.
+        device: The device that the prediction is for, `cpu` or `cuda`.
+
     Returns:
         `rounding_bytes`: what rounding and splitting add to the peak of live storages.
         `slack_bytes`: what is reserved beyond the peak of allocated blocks.
@@ -133,6 +137,9 @@ def simulate(tracker: Tracker, capacity: float = float("inf")) -> Allocator:
     Args:
         tracker: The log.
         capacity: Bytes that the allocator may reserve.
+
+    Returns:
+        The allocator after the last event; its peaks are in bytes.
 
     Raises:
         OutOfMemory: The log does not fit into the capacity.

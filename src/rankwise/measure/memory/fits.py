@@ -76,7 +76,16 @@ class PredictedSteps:
         return account.peak_columns(self.log(batch_size, tokens))["peak_bytes"]
 
     def fits_into(self, batch_size: int, tokens: int, room: int) -> bool:
-        """Whether `room` bytes are enough for a step."""
+        """Whether a step fits into a given memory.
+
+        Args:
+            batch_size: Samples of the micro-batch.
+            tokens: Tokens of each sample.
+            room: Bytes for the step's storages; on CUDA without its context.
+
+        Raises:
+            Unsupported: The method cannot train this model; the message is the reason.
+        """
         if self.peak(batch_size, tokens) > room:
             return False
         if self.device == "cpu":

@@ -29,6 +29,10 @@ def leaf_outputs(model: nn.Module, batch: dict[str, Tensor]) -> int:
     """Bytes of every tensor that a module without children returns.
 
     A module that is called twice counts twice.
+
+    Args:
+        model: On any device; the meta device is enough.
+        batch: The model's inputs by name.
     """
     sizes = []
 

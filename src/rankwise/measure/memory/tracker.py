@@ -71,7 +71,12 @@ class Tracker(TorchDispatchMode):
         self.see(tensor, "activations" if is_recomputed else None)
 
     def see(self, tensor: Tensor, kind: str | None = None) -> None:
-        """Log a tensor's storage if it is new, and give it a kind if it has none."""
+        """Log a tensor's storage if it is new, and give it a kind if it has none.
+
+        Args:
+            tensor: A sparse COO tensor is logged as its indices and its values.
+            kind: One of `KINDS`; None if it is not known yet.
+        """
         if tensor.layout == torch.sparse_coo:
             # A sparse tensor has no storage of its own.
             for part in (tensor._indices(), tensor._values()):

@@ -46,12 +46,16 @@ Times = list[float] | dict  # seconds of each pass, or the status and reason why
 def forward(request: dict, processes: int = PROCESSES) -> dict:
     """Time a request's forward passes in several processes.
 
+    Args:
+        request: A profile's request, with `batch_sizes` and `lengths_tokens`.
+        processes: How many processes measure, one after the other; 1 measures in this process.
+
     Returns:
         A result with a row for each batch size, length and state (merged or not): median and
         quartiles over all processes; or status `unsupported` or `out_of_memory` with the reason.
 
     Raises:
-        RuntimeError: The device is not there.
+        RuntimeError: The device is not there, or a measuring process ended without an answer.
     """
     device = ready(request)
     measured = in_processes(rehearse, _measured, request, processes)

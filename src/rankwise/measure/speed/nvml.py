@@ -21,7 +21,12 @@ THROTTLES = {
 
 
 class Gpu:
-    """One GPU. A quantity that it does not offer is None."""
+    """One GPU. A quantity that it does not offer is None.
+
+    Args:
+        nvml: The loaded library, after nvmlInit_v2.
+        handle: The device's nvmlDevice_t.
+    """
 
     def __init__(self, nvml: ctypes.CDLL, handle: ctypes.c_void_p):
         self._nvml, self._handle = nvml, handle

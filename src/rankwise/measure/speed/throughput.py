@@ -54,12 +54,16 @@ GATHERED_NOTE = (
 def throughput(request: dict, processes: int = PROCESSES) -> dict:
     """Time a request's training updates in several processes.
 
+    Args:
+        request: A profile's request, with `accumulation_steps`.
+        processes: How many processes measure, one after the other; 1 measures in this process.
+
     Returns:
         A result with medians and quartiles over the updates of all processes, and `groups` with the
         gradient norms at the start; or status `unsupported` or `out_of_memory` with the reason.
 
     Raises:
-        RuntimeError: The device is not there.
+        RuntimeError: The device is not there, or a measuring process ended without an answer.
     """
     device = ready(request)
     measured = in_processes(rehearse, _measured, request, processes)

@@ -58,12 +58,27 @@ class Clock:
 
 
 def repeats(once_s: float, aim_s: float, least: int, most: int) -> int:
-    """How often to repeat something that takes `once_s` to take about `aim_s` in total."""
+    """How often to repeat something, so that all repeats together take about a given time.
+
+    Args:
+        once_s: Seconds that it takes once.
+        aim_s: Seconds that all repeats together should take.
+        least: The smallest number to return.
+        most: The largest number to return.
+    """
     return min(max(int(aim_s / max(once_s, 1e-9)), least), most)
 
 
 def spread(quantity: str, seconds: list[float]) -> dict[str, float]:
-    """Quartiles of at least two samples: `{quantity}_q1_s`, `{quantity}_s` (median), `..._q3_s`."""
+    """Median and quartiles of a measured time.
+
+    Args:
+        quantity: What the columns are named after.
+        seconds: At least two samples.
+
+    Returns:
+        `{quantity}_q1_s`, `{quantity}_s` (the median) and `{quantity}_q3_s`, in seconds.
+    """
     low, median, high = statistics.quantiles(seconds, n=4)
     return {f"{quantity}_q1_s": low, f"{quantity}_s": median, f"{quantity}_q3_s": high}
 

@@ -14,6 +14,9 @@ def encode(rows: list[dict], tokenizer: PreTrainedTokenizerBase, dataset: dict) 
         rows: with `text` and `label`.
         tokenizer: of the model.
         dataset: its entry; texts are cut to its `max_length_tokens`.
+
+    Returns:
+        `{"input_ids": [...], "labels": an integer}` for each row, in their order.
     """
     if not rows:
         return []  # the tokenizer refuses an empty list
@@ -25,7 +28,12 @@ def encode(rows: list[dict], tokenizer: PreTrainedTokenizerBase, dataset: dict) 
 
 
 class Collate:
-    """Makes a batch of examples, padded to the longest."""
+    """Makes a batch of examples, padded to the longest.
+
+    Args:
+        tokenizer: of the model; gives the padding token.
+        seed: not used: nothing is drawn.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int):
         self.pad = pad_token_id(tokenizer)
@@ -43,7 +51,15 @@ class Collate:
 
 
 def scores(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # each (examples,)
-    """Loss, whether the prediction is right, and the number of predictions, which is 1."""
+    """Loss, whether the prediction is right, and the number of predictions, which is 1.
+
+    Args:
+        model: with a classification head.
+        batch: from `Collate`: ids and mask (examples, tokens), labels (examples,).
+
+    Returns:
+        `loss_nats`, `correct_fraction` and `predictions`, of each example.
+    """
     output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     logits, labels = output.logits.float(), batch["labels"]  # (examples, classes), (examples,)
     return {

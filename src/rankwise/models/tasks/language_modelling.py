@@ -12,6 +12,9 @@ def encode(rows: list[dict], tokenizer: PreTrainedTokenizerBase, dataset: dict) 
         rows: with `text`, in order.
         tokenizer: of the model.
         dataset: its entry.
+
+    Returns:
+        `{"input_ids": [...]}` for each block.
     """
     if not rows:
         return []  # the tokenizer refuses an empty list
@@ -25,7 +28,12 @@ def encode(rows: list[dict], tokenizer: PreTrainedTokenizerBase, dataset: dict) 
 
 
 class Collate:
-    """Stacks blocks of one length; the model shifts the labels itself."""
+    """Stacks blocks of one length; the model shifts the labels itself.
+
+    Args:
+        tokenizer: not used: nothing is padded.
+        seed: not used: nothing is drawn.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int):
         """Blocks need no padding and no random numbers."""
@@ -36,7 +44,15 @@ class Collate:
 
 
 def scores(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # each (examples,)
-    """The mean loss of each block, which predicts all of its tokens but the first."""
+    """The mean loss of each block, which predicts all of its tokens but the first.
+
+    Args:
+        model: with a head for causal language modelling.
+        batch: from `Collate`, each tensor (examples, tokens).
+
+    Returns:
+        `loss_nats`, a mean over tokens, and `predictions`, of each block.
+    """
     ids = batch["input_ids"]  # (examples, tokens)
     logits = model(input_ids=ids, attention_mask=batch["attention_mask"]).logits.float()
     loss = nn.functional.cross_entropy(logits[:, :-1].mT, ids[:, 1:], reduction="none")

@@ -22,6 +22,10 @@ def encode(rows: list[dict], tokenizer: PreTrainedTokenizerBase, dataset: dict) 
         rows: with `text`.
         tokenizer: of the model.
         dataset: its entry; texts are cut to its `max_length_tokens`.
+
+    Returns:
+        `{"input_ids": [...], "labels": 0}` for each row, in their order. `Collate` makes the real
+        labels.
     """
     if not rows:
         return []  # the tokenizer refuses an empty list
@@ -32,7 +36,15 @@ def encode(rows: list[dict], tokenizer: PreTrainedTokenizerBase, dataset: dict) 
 
 
 class Collate:
-    """Pads a batch, and masks it anew at every call, from a generator of its own."""
+    """Pads a batch, and masks it anew at every call, from a generator of its own.
+
+    Args:
+        tokenizer: of the model; gives the padding, mask and special tokens.
+        seed: of the generator.
+
+    References:
+        Devlin et al. 2019, arXiv 1810.04805, section 3.1.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int):
         self.pad = classification.Collate(tokenizer, seed)
@@ -59,7 +71,16 @@ class Collate:
 
 
 def scores(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # each (examples,)
-    """Means over the predicted tokens of each text; zeros where none is predicted."""
+    """Means over the predicted tokens of each text; zeros where none is predicted.
+
+    Args:
+        model: with a head for masked language modelling.
+        batch: from `Collate`, each tensor (examples, tokens).
+
+    Returns:
+        `loss_nats` and `correct_fraction`, both means over the predicted tokens, and the number of
+        `predictions`, of each text.
+    """
     output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     logits, labels = output.logits.float(), batch["labels"]  # (examples, tokens[, vocabulary])
     loss = nn.functional.cross_entropy(logits.mT, labels, ignore_index=IGNORED, reduction="none")
