@@ -217,7 +217,7 @@ WRONG = {
     "unknown system": ({"system": "F"}, ["one.system", "got 'F'", "A, B, C"]),
     "tolerance without a reason": ({"tolerance": {"value": 0.1}}, ["one.tolerance.reason", "got 'nothing'"]),
     "two tolerances": ({"tolerance": {"value": 0.1, "fraction": 0.1, "reason": "r"}}, ["one.tolerance", "a value in `unit` or a fraction"]),
-    "an empty reason": ({"not_comparable": "no"}, ["one.not_comparable", "got 'no'", "why no honest comparison"]),
+    "an empty reason": ({"not_comparable": "no"}, ["one.not_comparable", "got 'no'", "why a fair comparison is not possible"]),
     "two numbers": ({"values": {4: 1}}, ["one: got 'both'", "exactly one of published and values"]),
     "no number": ({"published": None}, ["one: got 'neither'", "exactly one of published and values"]),
     "a table without its cell": ({"cell": None}, ["one: got 'table, column'", "table, column and cell together"]),
