@@ -169,7 +169,7 @@ PROMISES = {
         {"train rsvd", "memory rsvd"},
     ),
     "default of an option": (replace(f"{SRC}/optim/projected_adam.py", "eps: float = 1e-8", "eps: float = 1e-7"), {"train rsvd", "memory rsvd"}),
-    "the loop": (replace(f"{SRC}/training/progress.py", "max(self.micro_batches, 1)", "max(1, self.micro_batches)"), {"model tiny"} | TRAIN),
+    "the loop": (replace(f"{SRC}/training/progress.py", "max(self.updates, 1)", "max(1, self.updates)"), {"model tiny"} | TRAIN),
     "from a request to its result": (replace(f"{SRC}/training/run.py", '"reason": str(error)}', '"reason": f"{error}"}'), TRAIN),
     "a task": (replace(f"{SRC}/models/tasks/classification.py", "(logits.argmax(-1) == labels)", "(labels == logits.argmax(-1))"), {"model tiny"} | TRAIN),
     "another task": (replace(f"{SRC}/models/tasks/language_modelling.py", "loss.mean(1)", "1 * loss.mean(1)"), set()),

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 # Keys of a result that two correct jobs need not share. The request is equal anyway;
-# `measured_context_bytes` depends on what else runs on the GPU; a reason may name processes.
-NOT_REPRODUCIBLE = frozenset({"request", "environment", "cost", "measured_context_bytes", "reason"})
+# `measured_context_bytes` depends on what else runs on the GPU; a reason may name processes, and
+# `diverged` is a part of a reason.
+NOT_REPRODUCIBLE = frozenset(
+    {"request", "environment", "cost", "measured_context_bytes", "reason", "diverged"}
+)
 NOT_REPRODUCIBLE_ENDINGS = ("_s", "_per_second", "_joules", "_watts")  # times and energy
 MOST_TELLING = ("status", "metrics", "files", "splits")  # compared before the other keys
 LONGEST_SHOWN = 60  # characters of a value in a message

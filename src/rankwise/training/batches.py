@@ -30,19 +30,28 @@ class ResumableBatches:
         for generator, state in zip(generators, self.position["generators"], strict=True):
             generator.set_state(state)
 
-    def epoch(self) -> Iterator[dict]:
-        """The batches of one epoch; in the first epoch after a resume, those that are left of it.
+    def windows(self, micro_batches: int) -> Iterator[list[dict]]:
+        """The batches of one epoch by optimizer update; after a resume, what is left of the epoch.
 
         The batches that were already used are drawn again and dropped, because the following random
         draws (such as the masks of masked language modelling) depend on them.
+
+        Args:
+            micro_batches: Batches in a window. The last window of an epoch may have fewer.
         """
         to_skip = self._to_skip
         self._to_skip = 0
         self.position = self._epoch_start()
+        window: list[dict] = []
         for batch in self.loader:
             self.position["batches"] += 1
             if self.position["batches"] > to_skip:
-                yield batch
+                window.append(batch)
+            if len(window) == micro_batches:
+                yield window
+                window = []
+        if window:
+            yield window
 
     def _epoch_start(self) -> dict:
         states = [generator.get_state() for generator in self.generators]

@@ -7,14 +7,14 @@ Only runs of a single process write checkpoints: with several processes, each ha
 a position in the data of its own.
 """
 
-import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -33,7 +33,9 @@ from rankwise.training.checkpoint import (
     restore_random_states,
     trained_state,
 )
-from rankwise.training.progress import Sums, TrainingState, UpdatePlan, check_finite
+from rankwise.training.divergence import Watch, check_finite
+from rankwise.training.progress import Sums, TrainingState, UpdatePlan
+from rankwise.training.updates import Updater
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16"}  # our names -> those of accelerate
 
@@ -69,7 +71,6 @@ class Loop:
         self.accelerator = Accelerator(
             cpu=device == "cpu",
             mixed_precision=MIXED_PRECISION[schedule["precision"]],
-            gradient_accumulation_steps=schedule["accumulation_steps"],
             step_scheduler_with_optimizer=False,
             log_with=None if tracker == "none" else tracker,
             project_dir="logs/tracking",
@@ -78,6 +79,7 @@ class Loop:
         self.model = self.accelerator.prepare_model(model)
         self.state = TrainingState()
         self.effective_rank: Callable[[], float | None] | None = None
+        self.watch: Watch | None = None  # None while nothing trains
         self.started = time.perf_counter()
 
     def run(self, optimizer: torch.optim.Optimizer | None, seed: int) -> dict:
@@ -109,10 +111,10 @@ class Loop:
         # No stop is obeyed from here on: this evaluation is the last thing to do.
         examples = self._scores(self.data.report)
         metrics = evaluation.metrics(examples)
-        check_finite(metrics, "reported split")
+        check_finite(metrics, "reported split", self.state.updates)
         self.accelerator.end_training()
         return {
-            "metrics": {**metrics, **self.state.whole_counts()},
+            "metrics": {**metrics, **self.state.counts},
             "history": self.state.history,
             "examples": examples,
             "cost": self._cost(train_seconds),
@@ -131,24 +133,31 @@ class Loop:
         )
         plan = UpdatePlan.from_schedule(self.schedule, len(loader))
         self.effective_rank = getattr(optimizer, "effective_rank", None)
-        optimizer, loader = self.accelerator.prepare(optimizer, loader)
+        released = getattr(optimizer, "released", False)
+        # Only the optimizer: each process takes its own part of every batch (updates.py).
+        optimizer = self.accelerator.prepare(optimizer)
         warmup_updates = round(plan.total * self.schedule["warmup_fraction"])
         scheduler = get_scheduler(self.schedule["scheduler"], optimizer, warmup_updates, plan.total)
         position = self._resume(optimizer.optimizer, scheduler)
         generators = [shuffling, *_generators(self.data.collate)]
         batches = ResumableBatches(loader, generators, position)
+        self.watch = Watch(self.accelerator.unwrap_model(self.model), released)
+        updater = Updater(
+            self.accelerator,
+            self.model,
+            optimizer,
+            self.data.task.predictions,
+            self.schedule["max_gradient_norm"],
+            self.watch,
+        )
         try:
-            self._make_updates(plan, batches, optimizer, scheduler)
+            self._make_updates(plan, batches, updater, scheduler)
         except Stopped:
             self._save(optimizer.optimizer, scheduler, batches)
             raise
 
     def _make_updates(
-        self,
-        plan: UpdatePlan,
-        batches: ResumableBatches,
-        optimizer: torch.optim.Optimizer,
-        scheduler: LRScheduler,
+        self, plan: UpdatePlan, batches: ResumableBatches, updater: Updater, scheduler: LRScheduler
     ) -> None:
         bar = tqdm(
             total=plan.total,
@@ -160,18 +169,35 @@ class Loop:
         # may train before it evaluates.
         self.model.train()
         self._between_updates(plan)
+        optimizer = updater.optimizer.optimizer
         while self.state.updates < plan.total:
-            for batch in batches.epoch():
-                if self._micro_batch(batch, optimizer):
-                    self.state.learning_rate = scheduler.get_last_lr()[0]
-                    scheduler.step()
-                    bar.update()
-                    self._between_updates(plan)
-                    if self.checkpoint.is_due():
-                        self._save(optimizer.optimizer, scheduler, batches)
+            for window in batches.windows(self.schedule["accumulation_steps"]):
+                self._update(window, updater, scheduler)
+                bar.update()
+                self._between_updates(plan)
+                if self.checkpoint.is_due():
+                    self._save(optimizer, scheduler, batches)
                 if self.state.updates == plan.total:
                     break
         bar.close()
+
+    def _update(self, window: list[dict], updater: Updater, scheduler: LRScheduler) -> None:
+        """Make one update.
+
+        Raises:
+            Diverged: It fails because a loss, a gradient or a parameter is not finite.
+        """
+        number = self.state.updates + 1
+        try:
+            made = updater.make(window, number)
+            self.method.after_step(self.model, updater.optimizer.optimizer, number)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ArithmeticError, ValueError):
+            self.watch.check_after_error(number)
+            raise
+        self.state.add(made, learning_rate=scheduler.get_last_lr()[0])
+        scheduler.step()
 
     def _between_updates(self, plan: UpdatePlan) -> None:
         """Called before the first update and after each one: evaluate if due, then stop if told to.
@@ -186,48 +212,6 @@ class Loop:
             self._evaluate(update / plan.per_epoch)
         self.checkpoint.check()
 
-    def _micro_batch(self, batch: dict, optimizer: torch.optim.Optimizer) -> bool:
-        """Forward and backward, and an optimizer step once enough micro-batches are accumulated.
-
-        Returns:
-            Whether the optimizer made a step.
-        """
-        state = self.state
-        # Inside `accumulate`, accelerate scales the loss and turns `step` and `zero_grad` into
-        # no-ops until the last micro-batch of an update.
-        with self.accelerator.accumulate(self.model):
-            loss = self.model(**batch).loss
-            self.accelerator.backward(loss)
-            stepped = self.accelerator.sync_gradients
-            if stepped:
-                state.sums.gradient_norm += self._clip(optimizer.optimizer)
-            optimizer.step()
-            optimizer.zero_grad()
-        state.sums.loss += loss.detach()
-        state.sums.micro_batches += 1
-        state.counts["samples"] += len(batch["input_ids"])
-        # The sum stays on the device; an int would make the CPU wait for the GPU.
-        state.counts["tokens"] = state.counts["tokens"] + batch["attention_mask"].sum()
-        if stepped:
-            state.sums.updates += 1
-            state.counts["updates"] += 1
-            self.method.after_step(self.model, optimizer.optimizer, state.updates)
-        return stepped
-
-    def _clip(self, optimizer: torch.optim.Optimizer) -> Tensor:
-        """Clip the gradients to the schedule's limit and return their norm before clipping.
-
-        An optimizer with `release` takes each gradient during backward and frees it, so only the
-        optimizer knows the norm. With `RELEASE = "fused"` it has already applied the gradients, and
-        clipping is too late; the plan allows no limit there.
-        """
-        limit = self.schedule["max_gradient_norm"] or math.inf
-        if not getattr(optimizer, "released", False):
-            return self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
-        if optimizer.RELEASE == "gathered":
-            return optimizer.clip_grad_norm_(limit)
-        return optimizer.gradient_norm()
-
     def _evaluate(self, epoch: float) -> None:
         """Evaluate on the selection split and record one row of the history.
 
@@ -235,6 +219,9 @@ class Loop:
         """
         start = time.perf_counter()
         update = self.state.updates
+        if self.watch is not None:
+            self.watch.check()
+            self.watch.check_parameters(update)
         training = self._training_measures(update)
         metrics = evaluation.metrics(
             self._scores(self.data.selection, before_batch=self.checkpoint.check)
@@ -252,7 +239,7 @@ class Loop:
         self.state.history.append(row)
         self.accelerator.log({**training, **selection}, step=update)
         _print_row(row)
-        check_finite(metrics, f"selection slice at update {update}")
+        check_finite(metrics, "selection slice", update)
         if self.schedule["select"] == "best":
             self.state.keep_if_best(self.model, metrics["eval_loss_nats"])
         self.state.sums = Sums()
@@ -262,11 +249,18 @@ class Loop:
         """Means since the last evaluation, and what the optimizer and the method report."""
         measures: dict[str, float] = {}
         if update:
-            measures |= self.state.sums.means(update)
+            measures |= self._sums_of_all().means(update)
             rank = self.effective_rank() if self.effective_rank else None
             if rank is not None:
                 measures["effective_rank"] = rank
         return measures | self.method.observe(self.model)
+
+    def _sums_of_all(self) -> Sums:
+        """The sums with the losses of all processes."""
+        sums = self.state.sums
+        if self.accelerator.num_processes == 1:
+            return sums
+        return replace(sums, loss=self.accelerator.reduce(sums.loss))
 
     def _scores(
         self, examples: list[dict], before_batch: Callable[[], None] | None = None
@@ -282,7 +276,7 @@ class Loop:
 
     def _cost(self, train_seconds: float) -> dict[str, float]:
         """Seconds, throughput and peak memory of the run; evaluations are not in `train_time_s`."""
-        counts = self.state.whole_counts()
+        counts = self.state.counts
         cost = {
             "train_time_s": train_seconds,
             "evaluation_time_s": self.state.evaluation_seconds,
@@ -325,9 +319,14 @@ class Loop:
         scheduler: LRScheduler,
         batches: ResumableBatches,
     ) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint.
+
+        Raises:
+            Diverged: A loss or a gradient was not finite; there is nothing to resume.
+        """
         if self.accelerator.num_processes > 1:
             return
+        self.watch.check()
         contents = {
             "update": self.state.updates,
             "model": trained_state(self.model),

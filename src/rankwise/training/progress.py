@@ -11,9 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-
-class Diverged(ArithmeticError):
-    """The loss or the gradient is no longer finite."""
+from rankwise.training.divergence import check_finite
+from rankwise.training.updates import Made
 
 
 class UpdatePlan(NamedTuple):
@@ -50,36 +49,49 @@ class UpdatePlan(NamedTuple):
 class Sums:
     """Sums since the last evaluation.
 
-    Loss and norm stay tensors on the device: reading them at every batch would make the CPU wait
+    Loss and norm stay tensors on the device: reading them at every update would make the CPU wait
     for the GPU.
+
+    Attributes:
+        loss: Over all predictions, in nats; with several processes, of this process's part.
+        predictions: Over all processes.
+        gradient_norm: Over the updates, before clipping.
+        updates: How many there were.
     """
 
     loss: Tensor | float = 0.0
+    predictions: int = 0
     gradient_norm: Tensor | float = 0.0
-    micro_batches: int = 0
     updates: int = 0
 
+    def add(self, made: Made) -> None:
+        """Add what one update saw."""
+        self.loss = self.loss + made.loss
+        self.predictions += made.predictions
+        self.gradient_norm = self.gradient_norm + made.gradient_norm
+        self.updates += 1
+
     def means(self, update: int) -> dict[str, float]:
-        """Mean loss over micro-batches and mean gradient norm over updates.
+        """Mean loss over predictions (if there were any) and mean gradient norm over updates.
 
         Args:
             update: The last update in the sums, for the error message.
 
         Raises:
-            Diverged: One of them is not finite.
+            Diverged: One of them is not finite, though each loss and each gradient was.
         """
-        loss = float(self.loss) / max(self.micro_batches, 1)
-        norm = float(self.gradient_norm) / max(self.updates, 1)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise Diverged(f"loss {loss}, gradient norm {norm} by update {update}")
-        return {"train_loss_nats": loss, "gradient_norm": norm}
+        means = {"gradient_norm": float(self.gradient_norm) / max(self.updates, 1)}
+        if self.predictions:
+            means = {"train_loss_nats": float(self.loss) / self.predictions, **means}
+        check_finite(means, "training", update)
+        return means
 
     def as_numbers(self) -> dict[str, float]:
         """The fields as Python numbers; `Sums(**numbers)` has the same sums."""
         return {
             "loss": float(self.loss),
+            "predictions": self.predictions,
             "gradient_norm": float(self.gradient_norm),
-            "micro_batches": self.micro_batches,
             "updates": self.updates,
         }
 
@@ -89,7 +101,7 @@ class TrainingState:
     """What a run has accumulated since it began, over all its interruptions.
 
     Attributes:
-        counts: `updates`, `samples` and `tokens` so far; `tokens` may be a tensor on the device.
+        counts: `updates`, `samples` and `tokens` so far, over all processes.
         learning_rate: Of the last update.
         history: One row per evaluation.
         sums: Since the last evaluation.
@@ -100,7 +112,7 @@ class TrainingState:
         earlier_peak_bytes: Peak of allocated GPU memory before the last interruption.
     """
 
-    counts: dict[str, int | Tensor] = field(
+    counts: dict[str, int] = field(
         default_factory=lambda: {"updates": 0, "samples": 0, "tokens": 0}
     )
     learning_rate: float = 0.0
@@ -117,9 +129,13 @@ class TrainingState:
         """Optimizer updates made so far."""
         return self.counts["updates"]
 
-    def whole_counts(self) -> dict[str, int]:
-        """`counts` as Python integers."""
-        return {name: int(count) for name, count in self.counts.items()}
+    def add(self, made: Made, learning_rate: float) -> None:
+        """Count one update that was made with this learning rate."""
+        self.learning_rate = learning_rate
+        self.counts["updates"] += 1
+        self.counts["samples"] += made.samples
+        self.counts["tokens"] += made.tokens
+        self.sums.add(made)
 
     def keep_if_best(self, model: nn.Module, loss: float) -> None:
         """Copy the model's trainable parameters to the CPU if `loss` is the lowest so far."""
@@ -147,7 +163,7 @@ class TrainingState:
             peak_bytes: Peak of allocated GPU memory until now, over all interruptions.
         """
         return {
-            "counts": self.whole_counts(),
+            "counts": self.counts,
             "learning_rate": self.learning_rate,
             "history": self.history,
             "sums": self.sums.as_numbers(),
@@ -162,18 +178,3 @@ class TrainingState:
     def from_saved(cls, saved: dict) -> "TrainingState":
         """The state that `as_saved` stored."""
         return cls(**{**saved, "sums": Sums(**saved["sums"])})
-
-
-def check_finite(metrics: dict[str, float], where: str) -> None:
-    """Refuse metrics that are infinite or not a number.
-
-    Args:
-        metrics: Values by name.
-        where: What was evaluated, for the error message.
-
-    Raises:
-        Diverged: One of them is not finite.
-    """
-    if not all(math.isfinite(value) for value in metrics.values()):
-        values = ", ".join(f"{name} {value}" for name, value in metrics.items())
-        raise Diverged(f"{where}: {values}")

@@ -11,8 +11,8 @@ from rankwise.data.prepared import load_data, model_folder
 from rankwise.methods.parts.base import adapt, build_optimizer
 from rankwise.models import build, storage
 from rankwise.training.checkpoint import Checkpoint
+from rankwise.training.divergence import Diverged
 from rankwise.training.loop import Loop
-from rankwise.training.progress import Diverged
 
 COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -28,7 +28,8 @@ def train(request: dict) -> dict:
     Returns:
         `metrics` of the selected state on the reported split, `history`, `examples`, `cost` and
         `split`; after a search also `selected`, the chosen settings. A run that ends out of memory,
-        diverged or unsupported has `status` and `reason` instead.
+        diverged or unsupported has `status` and `reason` instead, and a diverged one also
+        `diverged`: `update`, `what` was not finite, and `parameter`.
     """
     if "search" not in request["inputs"]:
         return _run(request)
@@ -66,7 +67,7 @@ def _run(request: dict) -> dict:
         except torch.cuda.OutOfMemoryError as error:
             return {"status": "out_of_memory", "reason": str(error).splitlines()[0]}
         except Diverged as error:
-            return {"status": "diverged", "reason": str(error)}
+            return {"status": "diverged", "reason": str(error), "diverged": error.details}
         except Unsupported as error:
             return {"status": "unsupported", "reason": str(error)}
 

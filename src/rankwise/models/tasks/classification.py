@@ -50,6 +50,11 @@ class Collate:
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
+def predictions(batch: dict[str, Tensor]) -> int:
+    """How many predictions the mean loss of a batch averages over: one an example."""
+    return len(batch["labels"])
+
+
 def scores(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # each (examples,)
     """Loss, whether the prediction is right, and the number of predictions, which is 1.
 

@@ -43,6 +43,15 @@ class Collate:
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
 
 
+def predictions(batch: dict[str, Tensor]) -> int:
+    """How many predictions the mean loss of a batch averages over.
+
+    A block predicts all of its tokens but the first.
+    """
+    blocks, tokens = batch["labels"].shape
+    return blocks * (tokens - 1)
+
+
 def scores(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # each (examples,)
     """The mean loss of each block, which predicts all of its tokens but the first.
 

@@ -38,6 +38,9 @@ def encode(rows: list[dict], tokenizer: PreTrainedTokenizerBase, dataset: dict) 
 class Collate:
     """Pads a batch, and masks it anew at every call, from a generator of its own.
 
+    An example takes as many draws as it has tokens, in the order of the examples. Which tokens are
+    predicted therefore depends neither on the size of the batch nor on its padding.
+
     Args:
         tokenizer: of the model; gives the padding, mask and special tokens.
         seed: of the generator.
@@ -54,20 +57,26 @@ class Collate:
 
     def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
         padded = self.pad(batch)
-        ids = padded["input_ids"]  # (examples, tokens)
-        is_predicted = (self._uniform(ids) < PREDICTED) & ~torch.isin(ids, self.special)
-        fate = self._uniform(ids)
+        shown = padded["input_ids"]  # (examples, tokens)
+        labels = torch.full_like(shown, IGNORED)
+        for row, example in enumerate(batch):
+            length = len(example["input_ids"])
+            shown[row, :length], labels[row, :length] = self._masked(shown[row, :length].clone())
+        return {**padded, "input_ids": shown, "labels": labels}
+
+    def _masked(self, ids: Tensor) -> tuple[Tensor, Tensor]:  # each (tokens,)
+        """The tokens of one example as the model sees them, and their labels."""
+        chance, fate = torch.rand(2, len(ids), generator=self.generator)
         noise = torch.randint(self.size, ids.shape, generator=self.generator)
+        is_predicted = (chance < PREDICTED) & ~torch.isin(ids, self.special)
         shown = torch.where(is_predicted & (fate < MASKED), self.mask, ids)
         shown = torch.where(is_predicted & (fate >= 1 - RANDOM), noise, shown)
-        return {
-            "input_ids": shown,
-            "attention_mask": padded["attention_mask"],
-            "labels": torch.where(is_predicted, ids, IGNORED),
-        }
+        return shown, torch.where(is_predicted, ids, IGNORED)
 
-    def _uniform(self, ids: Tensor) -> Tensor:
-        return torch.rand(ids.shape, generator=self.generator)
+
+def predictions(batch: dict[str, Tensor]) -> int:
+    """How many predictions the mean loss of a batch averages over: the tokens with a label."""
+    return int((batch["labels"] != IGNORED).sum())
 
 
 def scores(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # each (examples,)
@@ -85,10 +94,10 @@ def scores(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # 
     logits, labels = output.logits.float(), batch["labels"]  # (examples, tokens[, vocabulary])
     loss = nn.functional.cross_entropy(logits.mT, labels, ignore_index=IGNORED, reduction="none")
     right = logits.argmax(-1) == labels
-    predictions = (labels != IGNORED).sum(1)
-    divisor = predictions.clamp_min(1)
+    count = (labels != IGNORED).sum(1)
+    divisor = count.clamp_min(1)
     return {
         "loss_nats": loss.sum(1) / divisor,
         "correct_fraction": right.sum(1) / divisor,
-        "predictions": predictions,
+        "predictions": count,
     }

@@ -1,0 +1,171 @@
+"""When a run has diverged: something is no longer finite. Which update it was, and what it was.
+
+Nothing here makes the CPU wait for the GPU at every update. `Watch` keeps on the device what was
+the first to be non-finite, and the loop reads that where it waits anyway: at evaluations, at
+checkpoints, and when a step raises an error.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class Diverged(ArithmeticError):
+    """The loss, a gradient, a parameter or a metric is no longer finite.
+
+    Args:
+        reason: One sentence.
+        update: The update after which, or in which, it was seen.
+        what: `loss`, `gradient`, `parameter` or `evaluation`.
+        parameter: The name of the first parameter that is concerned, if one is.
+
+    Attributes:
+        details: `update`, `what` and `parameter`, for the run's result.
+    """
+
+    def __init__(self, reason: str, update: int, what: str, parameter: str | None = None):
+        super().__init__(reason)
+        self.details = {"update": update, "what": what}
+        if parameter is not None:
+            self.details["parameter"] = parameter
+
+
+class Watch:
+    """The first gradient or loss that was not finite, of all updates so far.
+
+    Args:
+        model: Its trainable parameters are watched; names are those of this model.
+        released: Whether the optimizer takes gradients inside backward. They are then watched
+            there, because none is left afterwards.
+    """
+
+    def __init__(self, model: nn.Module, released: bool):
+        trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self.names = [name for name, _ in trainable]
+        self.params = [param for _, param in trainable]
+        device = self.params[0].device
+        self._zero = torch.zeros((), device=device)
+        # The update, and the index in `names` (or the number of names: the loss); -1: none so far.
+        self._update = torch.full((), -1, device=device)
+        self._index = torch.full((), -1, device=device)
+        self._loss = torch.zeros((), device=device)
+        self._window_loss: Tensor | float = math.nan
+        self._released_norms: dict[int, Tensor] = {}
+        if released:
+            for index, param in enumerate(self.params):
+                # Such a hook runs before the optimizer's own, which frees the gradient.
+                param.register_hook(self._hook(index))
+
+    def _hook(self, index: int) -> Callable[[Tensor], None]:
+        def see(grad: Tensor) -> None:
+            norm = torch.linalg.vector_norm(grad)
+            earlier = self._released_norms.get(index)  # of an earlier micro-batch of the window
+            # The maximum of a number and nan is nan.
+            norm = norm if earlier is None else torch.maximum(norm, earlier)
+            self._released_norms[index] = norm
+
+        return see
+
+    def see_loss(self, loss: Tensor) -> None:
+        """Take the mean loss of the window so far, a scalar, to be named with a gradient."""
+        self._window_loss = loss
+
+    @torch.no_grad()
+    def see_gradients(self, update: int) -> Tensor:
+        """Compute the gradients' norms, and remember the first that is not finite.
+
+        Called once an update, after `see_loss` and before gradients are clipped.
+
+        Args:
+            update: The number of the update, from 1.
+
+        Returns:
+            The norm of all gradients that exist, a scalar.
+        """
+        norms = self._released_norms or self._norms()
+        self._released_norms = {}
+        every = [norms.get(index, self._zero) for index in range(len(self.names))]
+        loss = torch.as_tensor(self._window_loss, device=self._zero.device)
+        is_bad = ~torch.isfinite(torch.stack([*every, loss]))
+        is_first = is_bad.any() & (self._index < 0)
+        # The first of several largest values: a parameter is named before the loss is.
+        index = is_bad.to(torch.uint8).argmax()
+        self._index = torch.where(is_first, index, self._index)
+        self._update = torch.where(is_first, update, self._update)
+        self._loss = torch.where(is_first, loss, self._loss)
+        return torch.linalg.vector_norm(torch.stack(list(norms.values()))) if norms else self._zero
+
+    def _norms(self) -> dict[int, Tensor]:
+        """The norms of the gradients that exist, by index; as torch's clipping computes them."""
+        indices = [index for index, param in enumerate(self.params) if param.grad is not None]
+        grads = [self.params[index].grad for index in indices]
+        norms = torch._foreach_norm(grads) if grads else ()
+        return dict(zip(indices, norms, strict=True))
+
+    def check(self) -> None:
+        """Refuse to go on if a loss or a gradient was not finite.
+
+        Raises:
+            Diverged: In some update so far; the reason names the first.
+        """
+        index = int(self._index)
+        if index < 0:
+            return
+        update, loss = int(self._update), float(self._loss)
+        if index == len(self.names):
+            raise Diverged(f"update {update}: the loss is {loss}", update, "loss")
+        name = self.names[index]
+        reason = f"update {update}: the gradient of {name} is not finite (loss {loss:.6g})"
+        raise Diverged(reason, update, "gradient", name)
+
+    @torch.no_grad()
+    def check_parameters(self, update: int) -> None:
+        """Refuse parameters that are not finite.
+
+        Args:
+            update: The last update that was made.
+
+        Raises:
+            Diverged: A parameter has an infinite value or one that is no number.
+        """
+        # The largest absolute value: unlike the 2-norm it overflows only where a value does.
+        sizes = torch._foreach_norm([param.detach() for param in self.params], math.inf)
+        is_bad = ~torch.isfinite(torch.stack(list(sizes)))
+        if is_bad.any():
+            name = self.names[int(is_bad.to(torch.uint8).argmax())]
+            reason = f"update {update}: {name} is not finite after the optimizer's step"
+            raise Diverged(reason, update, "parameter", name)
+
+    def check_after_error(self, update: int) -> None:
+        """Find out whether an error in an update follows from values that are not finite.
+
+        A decomposition (SVD, eigenvalues) of such values raises an error, on some devices.
+
+        Args:
+            update: The number of the update that raised the error.
+
+        Raises:
+            Diverged: It does.
+        """
+        self.check()
+        self.check_parameters(update - 1)
+        self.see_gradients(update)
+        self.check()
+
+
+def check_finite(metrics: dict[str, float], where: str, update: int) -> None:
+    """Refuse metrics that are infinite or not a number.
+
+    Args:
+        metrics: Values by name.
+        where: What was evaluated, for the error message.
+        update: The last update before the evaluation.
+
+    Raises:
+        Diverged: One of them is not finite.
+    """
+    if not all(math.isfinite(value) for value in metrics.values()):
+        values = ", ".join(f"{name} {value}" for name, value in metrics.items())
+        raise Diverged(f"update {update}: {where}: {values}", update, "evaluation")

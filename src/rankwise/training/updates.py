@@ -1,0 +1,161 @@
+"""One optimizer update: the gradient of a window of micro-batches, clipping, and the step.
+
+The gradient is that of the mean loss over all predictions of the window: examples of a
+classification, predicted tokens of a language model. It therefore does not depend on how the window
+is split into micro-batches and over processes: a micro-batch weighs as much as it predicts, and the
+last window of an epoch, which may be smaller, is averaged over what it has.
+
+Every process reads every micro-batch and trains on its own part of the rows, so all of them know
+the weights without talking to each other. DistributedDataParallel averages gradients over the
+processes; the factor of a loss makes up for that.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from rankwise.training.divergence import Watch
+
+
+class Made(NamedTuple):
+    """What one update saw, over all processes unless it says otherwise.
+
+    Args:
+        loss: Sum over this process's predictions, in nats; a scalar on the device.
+        gradient_norm: Before clipping; a scalar on the device.
+        predictions: Predictions in the window.
+        samples: Examples in the window.
+        tokens: Tokens in the window, without padding.
+    """
+
+    loss: Tensor
+    gradient_norm: Tensor
+    predictions: int
+    samples: int
+    tokens: int
+
+
+class Updater:
+    """Makes updates of one model with one optimizer.
+
+    Args:
+        accelerator: It has prepared the model and the optimizer.
+        model: Called with a batch, it returns the mean loss over the batch's predictions.
+        optimizer: As accelerate has prepared it.
+        predictions: The task's function that counts a batch's predictions.
+        max_gradient_norm: The norm to which gradients are clipped; None for no clipping.
+        watch: Looks at every loss and gradient.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        predictions: Callable[[dict], int],
+        max_gradient_norm: float | None,
+        watch: Watch,
+    ):
+        self.accelerator = accelerator
+        self.model = model
+        self.optimizer = optimizer
+        self.predictions = predictions
+        self.max_gradient_norm = max_gradient_norm
+        self.watch = watch
+
+    def make(self, window: list[dict], update: int) -> Made:
+        """Make one update.
+
+        Args:
+            window: Its micro-batches, on the CPU, with the rows of all processes.
+            update: Its number, from 1.
+        """
+        predictions = sum(self.predictions(batch) for batch in window)
+        loss = self._backward(window, predictions)
+        norm = self._clip(self.watch.see_gradients(update))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return Made(
+            loss,
+            norm,
+            predictions,
+            samples=sum(len(batch["input_ids"]) for batch in window),
+            tokens=sum(int(batch["attention_mask"].sum()) for batch in window),
+        )
+
+    def _backward(self, window: list[dict], predictions: int) -> Tensor:  # ()
+        """Accumulate the window's gradient.
+
+        Args:
+            window: As in `make`.
+            predictions: In the window, over all processes.
+
+        Returns:
+            The sum of the losses over this process's predictions.
+        """
+        processes = self.accelerator.num_processes
+        total = torch.zeros((), device=self.accelerator.device)
+        for number, batch in enumerate(window, 1):
+            own = self._own_part(batch)
+            weight = self.predictions(own) if len(own["input_ids"]) else 0
+            # Gradients are sent between the processes once, after the last micro-batch.
+            is_last = number == len(window)
+            with nullcontext() if is_last else self.accelerator.no_sync(self.model):
+                if not weight:
+                    self._backward_zero(batch)
+                    continue
+                loss = self.model(**self._on_device(own)).loss
+                total = total + loss.detach() * weight
+                self.watch.see_loss(total / predictions)
+                factor = weight * processes / predictions
+                # A factor of 1 is left out, so a window of one micro-batch costs nothing more.
+                self.accelerator.backward(loss if factor == 1 else loss * factor)
+        return total
+
+    def _backward_zero(self, batch: dict[str, Tensor]) -> None:
+        """Add a gradient of zeros, for a part of a micro-batch that predicts nothing.
+
+        The loss would be 0 / 0. But the model has to be called, because the other processes wait
+        for this one's gradients, and optimizers expect a gradient.
+        """
+        first = {name: rows[:1] for name, rows in batch.items() if name != "labels"}
+        logits = self.model(**self._on_device(first)).logits
+        self.accelerator.backward((logits * 0).sum())
+
+    def _own_part(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The rows of this process; none where there are fewer rows than processes."""
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        rows = len(batch["input_ids"])
+        own = slice(process * rows // processes, (process + 1) * rows // processes)
+        return {name: values[own] for name, values in batch.items()}
+
+    def _on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: values.to(self.accelerator.device) for name, values in batch.items()}
+
+    def _clip(self, norm: Tensor) -> Tensor:  # ()
+        """Clip the gradients to the limit.
+
+        An optimizer with `release` takes each gradient during backward and frees it, so only the
+        optimizer can clip. With `RELEASE = "fused"` it has already applied the gradients, and
+        clipping is too late; the plan allows no limit there.
+
+        Args:
+            norm: The norm of the gradients that exist now.
+
+        Returns:
+            The norm before clipping; of the projections, where the optimizer gathers these.
+        """
+        optimizer = self.optimizer.optimizer
+        limit = self.max_gradient_norm
+        if getattr(optimizer, "released", False):
+            if optimizer.RELEASE == "gathered":
+                return optimizer.clip_grad_norm_(limit or math.inf)
+            return optimizer.gradient_norm()
+        if limit:
+            torch.nn.utils.clip_grads_with_norm_(self.watch.params, limit, norm)
+        return norm
