@@ -23,6 +23,7 @@ from helpers.prepared import reset_accelerate
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method
 from rankwise.models.tasks import classification, language_modelling, masked_language_modelling
+from rankwise.optim.parts.processes import process_count
 from rankwise.training.checkpoint import Checkpoint
 from rankwise.training.loop import Loop
 from rankwise.training.pretrain import word_tokenizer
@@ -64,6 +65,7 @@ class Recorded(NamedTuple):
     """A run."""
 
     updates: list[Update]
+    processes: int
     result: dict
 
 
@@ -158,8 +160,10 @@ def record(
     whole_batch = TASKS[task].Collate(tokenizer(), SEED)  # masks a window in one call
     optimizer = make_optimizer(name, made, **options)
     updates: list[Update] = []
+    processes = set()
 
     def compare(*_: object) -> None:
+        processes.add(process_count())
         same = copy.deepcopy(made)
         numbers, recording.read = recording.read, []
         batch = whole_batch([train[number] for number in numbers])
@@ -196,4 +200,4 @@ def record(
     with Checkpoint({"task": task, "split": list(split), "name": name}) as checkpoint:
         loop = Loop(made, Method(), data, schedule, "cpu", checkpoint, tracking={})
         result = loop.run(optimizer, SEED)
-    return Recorded(updates, result)
+    return Recorded(updates, processes.pop(), result)

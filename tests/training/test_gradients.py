@@ -1,12 +1,17 @@
 """The gradient of an update is that of the mean loss over its window, however the window is split."""
 
+import socket
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from torch import multiprocessing
 
-from helpers import windows
-from helpers.windows import SPLITS, TASKS, TOLERANCE, Recorded, record
+import rankwise.optim
+from helpers import window_processes, windows
+from helpers.releasing import DRAWN
+from helpers.windows import SPLITS, TASKS, TOLERANCE, Recorded, Update, record
 
 every_task = pytest.mark.parametrize("task", TASKS)
 
@@ -48,3 +53,95 @@ def test_history_and_counts_are_over_the_predictions(task: str) -> None:
     norms = [torch.stack([g.norm() for g in update.expected]).norm().item() for update in updates]
     assert last["gradient_norm"] == pytest.approx(sum(norms) / len(norms), rel=1e-5)
     assert recorded.result["metrics"]["samples"] == 16 + 16 + 1 + 16
+
+
+# Optimizers ----------------------------------------------------------------------------------------
+
+FAST = ["AdamW", "Fira", "ProjectedAdam"]
+SLOW = [
+    "AdaLomo", "Adafactor", "Apollo", "Flora", "LDAdam", "Lomo", "ProjFactor", "Sgd", "TopR",
+]  # fmt: skip
+SINGLE = ["AdamW8bit", "PagedAdamW"]  # bitsandbytes' kernels know no fp64
+
+
+def test_every_optimizer_is_tested() -> None:
+    assert sorted([*FAST, *SLOW, *SINGLE]) == dir(rankwise.optim)
+
+
+@pytest.mark.parametrize(
+    "name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)
+@pytest.mark.parametrize("split", SPLITS, ids=str)
+def test_every_optimizer_gets_the_full_batchs_gradient(name: str, split: tuple[int, int]) -> None:
+    assert_full_batch(record("masked_language_modelling", split, name), 1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("split", SPLITS, ids=str)
+def test_optimizers_in_single_precision_get_it_too(name: str, split: tuple[int, int]) -> None:
+    recorded = record("masked_language_modelling", split, name, torch.float32)
+    assert_full_batch(recorded, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [DRAWN[0], *(pytest.param(*kind, marks=pytest.mark.slow) for kind in DRAWN[1:])],
+    ids=str,
+)
+@pytest.mark.parametrize("split", SPLITS, ids=str)
+def test_gathered_projections_are_those_of_the_full_batch(
+    name: str, options: dict, split: tuple[int, int]
+) -> None:
+    """With a basis that is drawn. One that is found is found in the first micro-batch."""
+    recorded = record("masked_language_modelling", split, name, **options, release=True)
+    assert_full_batch(recorded, 1e-10)
+
+
+# Two processes -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple, Recorded]]:
+    """What each of two real processes recorded, by case."""
+    folder = tmp_path_factory.mktemp("gloo")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = (port, str(folder))
+    started = multiprocessing.spawn(window_processes.work, arguments, nprocs=2, join=False)
+    try:
+        until = time.monotonic() + 300
+        while not started.join(timeout=1):
+            assert time.monotonic() < until, "the processes wait for each other"
+    finally:
+        for process in started.processes:
+            process.kill()
+    runs = []
+    for process in (0, 1):
+        recorded = {}
+        for case, run in torch.load(folder / f"{process}.pt").items():
+            updates = [Update(**update) for update in run.pop("updates")]
+            recorded[case] = Recorded(updates, **run)
+        runs.append(recorded)
+    return runs
+
+
+@pytest.mark.parametrize("case", window_processes.CASES, ids=str)
+def test_two_processes_get_the_gradient_of_both_parts(
+    trained: list[dict[tuple, Recorded]], case: tuple[str, tuple[int, int]]
+) -> None:
+    """Also where the last batch has one example, and a process therefore none.
+
+    Counts and losses are over both processes; that of a single process is the same.
+    """
+    task, split = case
+    single = record(task, split)
+    for run in (recorded[case] for recorded in trained):
+        assert run.processes == 2
+        assert_full_batch(run, TOLERANCE.get(task, 1e-10))
+        assert [u.examples for u in run.updates] == [u.examples for u in single.updates]
+        for name in ("samples", "tokens", "updates"):
+            assert run.result["metrics"][name] == single.result["metrics"][name]
+        for row, expected in zip(run.result["history"], single.result["history"], strict=True):
+            assert row == pytest.approx(expected, rel=1e-5)

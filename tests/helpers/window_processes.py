@@ -1,0 +1,25 @@
+"""What each of two processes trains in the test of gradients over processes; they import it from here."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from helpers.windows import TASKS, record
+
+CASES = [(task, split) for task in TASKS for split in ((16, 1), (8, 2), (2, 8), (5, 3))]
+
+
+def work(process: int, port: int, folder: str) -> None:
+    """One of two processes: train every case and save what was recorded."""
+    torch.set_num_threads(1)
+    place = {"RANK": process, "LOCAL_RANK": process, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in place.items()}
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    os.chdir(folder)
+    recorded = {}
+    for task, split in CASES:
+        run = record(task, split)
+        updates = [update._asdict() for update in run.updates]
+        recorded[task, split] = {**run._asdict(), "updates": updates}
+    torch.save(recorded, Path(folder) / f"{process}.pt")
