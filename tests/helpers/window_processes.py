@@ -10,15 +10,19 @@ from helpers.windows import TASKS, record
 CASES = [(task, split) for task in TASKS for split in ((16, 1), (8, 2), (2, 8), (5, 3))]
 
 
-def work(process: int, port: int, folder: str) -> None:
-    """One of two processes: train every case and save what was recorded."""
+def work(process: int, ports: list[int], folder: str) -> None:
+    """One of two processes: train every case and save what was recorded.
+
+    A run ends its process group, so each case meets at a port of its own.
+    """
     torch.set_num_threads(1)
-    place = {"RANK": process, "LOCAL_RANK": process, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    place = {"RANK": process, "LOCAL_RANK": process, "WORLD_SIZE": 2}
     os.environ |= {name: str(value) for name, value in place.items()}
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     os.chdir(folder)
     recorded = {}
-    for task, split in CASES:
+    for (task, split), port in zip(CASES, ports, strict=True):
+        os.environ["MASTER_PORT"] = str(port)
         run = record(task, split)
         updates = [update._asdict() for update in run.updates]
         recorded[task, split] = {**run._asdict(), "updates": updates}

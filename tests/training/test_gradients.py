@@ -2,6 +2,7 @@
 
 import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_history_and_counts_are_over_the_predictions(task: str) -> None:
     assert last["train_loss_nats"] == pytest.approx(loss, rel=1e-6)
     norms = [torch.stack([g.norm() for g in update.expected]).norm().item() for update in updates]
     assert last["gradient_norm"] == pytest.approx(sum(norms) / len(norms), rel=1e-5)
-    assert recorded.result["metrics"]["samples"] == 16 + 16 + 1 + 16
+    assert recorded.result["metrics"]["samples"] == 16 + 16 + 5 + 16
 
 
 # Optimizers ----------------------------------------------------------------------------------------
@@ -105,10 +106,13 @@ def test_gathered_projections_are_those_of_the_full_batch(
 def trained(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple, Recorded]]:
     """What each of two real processes recorded, by case."""
     folder = tmp_path_factory.mktemp("gloo")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = (port, str(folder))
+    with ExitStack() as bound:
+        ports = []
+        for _ in window_processes.CASES:
+            free = bound.enter_context(socket.socket())
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    arguments = (ports, str(folder))
     started = multiprocessing.spawn(window_processes.work, arguments, nprocs=2, join=False)
     try:
         until = time.monotonic() + 300
@@ -131,7 +135,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple, Record
 def test_two_processes_get_the_gradient_of_both_parts(
     trained: list[dict[tuple, Recorded]], case: tuple[str, tuple[int, int]]
 ) -> None:
-    """Also where the last batch has one example, and a process therefore none.
+    """Also where the last micro-batch has one example, and a process therefore none.
 
     Counts and losses are over both processes; that of a single process is the same.
     """
