@@ -27,7 +27,11 @@ ENVIRONMENT = {
 OTHER_ENVIRONMENT = {**ENVIRONMENT, "differs_from_lock": {"torch": "2.9, locked 2.13.0"}}
 COST = {"train_time_s": 3000.0, "evaluation_time_s": 600.0}  # an hour per run
 TRAINED = {"metrics": {"accuracy_fraction": 0.5, "updates": 252}, "cost": COST}
-DIVERGED = {"status": "diverged", "reason": "loss nan by update 3"}
+DIVERGED = {
+    "status": "diverged",
+    "reason": "update 3: the gradient of classifier.weight is not finite (loss nan)",
+    "diverged": {"update": 3, "what": "gradient", "parameter": "classifier.weight"},
+}
 
 
 @pytest.fixture(scope="module")

@@ -135,7 +135,7 @@ class Watch:
         is_bad = ~torch.isfinite(torch.stack(list(sizes)))
         if is_bad.any():
             name = self.names[int(is_bad.to(torch.uint8).argmax())]
-            reason = f"update {update}: {name} is not finite after the optimizer's step"
+            reason = f"update {update}: the parameter {name} is not finite"
             raise Diverged(reason, update, "parameter", name)
 
     def check_after_error(self, update: int) -> None:
