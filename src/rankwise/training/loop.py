@@ -3,8 +3,10 @@
 The loop trains, evaluates on the selection split as it goes, and ends with one evaluation on the
 reported split. A run that was interrupted resumes from its checkpoint.
 
-Only runs of a single process write checkpoints: with several processes, each has random states and
-a position in the data of its own.
+With several processes (accelerate's launchers), all of them read the same batches, and each trains
+on its own rows: the schedule's batch size is that of all processes together. Each evaluates the
+whole split. Only runs of a single process write checkpoints, because each process has random states
+of its own.
 """
 
 import sys
