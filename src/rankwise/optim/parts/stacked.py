@@ -126,7 +126,8 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
         for param in batch.params:
             self.state[param]["step"] = batch.step
         decays_late = group.get("convention") == "transformers"
-        shrink = 1 - group["lr"] * group["weight_decay"]
+        contains_decay = getattr(descent, "CONTAINS_DECAY", False)  # its directions decay W
+        shrink = 1.0 if contains_decay else 1 - group["lr"] * group["weight_decay"]
         for param, direction in zip(batch.params, descent.directions(batch), strict=True):
             _add(param, direction, 1.0 if decays_late else shrink, -group["lr"])
             if decays_late and shrink != 1:
