@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from rankwise.optim.parts.descent import Batch, Descent, State
-from rankwise.optim.parts.precision import wide_zeros
+from rankwise.optim.parts.precision import wide, wide_zeros
 from rankwise.optim.parts.rules import AdamRule, WholeGradient, limit_growth_
 from rankwise.optim.parts.stacked import DescentOptimizer, settings
 from rankwise.optim.parts.subspace import Subspace, basis_numbers, project
@@ -124,7 +124,7 @@ class ApolloDescent:
         self.space.refresh(batch, self.rule)
         low = project(self.space, batch, self.space.basis(batch))  # (B, r, L)
         step = self.rule.direction(low, batch.state, batch.step)  # (B, r, L)
-        factor = scaling_factor(step, low, self.per_channel)
+        factor = scaling_factor(step, low, self.per_channel).to(low.dtype)
         correction = self.rule.correction(batch.step)
         for index, grad in enumerate(batch.grads):
             whole = grad.clone(memory_format=torch.contiguous_format)
@@ -153,4 +153,4 @@ def scaling_factor(
         Zhu et al. 2024, APOLLO, arXiv 2412.05270, Algorithm 1.
     """
     dims = (1,) if per_channel else (1, 2)
-    return step.norm(dim=dims, keepdim=True) / (low.norm(dim=dims, keepdim=True) + 1e-8)
+    return step.norm(dim=dims, keepdim=True) / (wide(low).norm(dim=dims, keepdim=True) + 1e-8)

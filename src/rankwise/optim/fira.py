@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from rankwise.optim.parts.descent import Batch, Descent, State
-from rankwise.optim.parts.precision import wide_zeros
+from rankwise.optim.parts.precision import wide, wide_zeros
 from rankwise.optim.parts.rules import AdamRule, WholeGradient, limit_growth_
 from rankwise.optim.parts.stacked import DescentOptimizer, settings
 from rankwise.optim.parts.subspace import Subspace, each, project
@@ -125,8 +125,9 @@ class FiraDescent:
         self.space.refresh(batch, self.rule)
         basis = each(self.space.basis(batch), len(batch.params))  # (B, s, r)
         low = project(self.space, batch, basis)  # (B, r, L)
-        step = self.rule.direction(low, batch.state, batch.step).to(low.dtype)  # (B, r, L)
-        ratio = column_ratio(step, low)  # (B, L)
+        step = self.rule.direction(low, batch.state, batch.step)  # (B, r, L)
+        ratio = column_ratio(step, low).to(low.dtype)  # (B, L)
+        step = step.to(low.dtype)
         correction = self.rule.correction(batch.step)
         for index, grad in enumerate(batch.grads):
             whole = grad.clone(memory_format=torch.contiguous_format)
@@ -153,7 +154,7 @@ def column_ratio(
     References:
         Chen et al. 2024, Fira, arXiv 2410.01623, eq. 7 and 8.
     """
-    return step.norm(dim=-2) / (low.norm(dim=-2) + 1e-8)
+    return step.norm(dim=-2) / (wide(low).norm(dim=-2) + 1e-8)
 
 
 def scale_residual_(

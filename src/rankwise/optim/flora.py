@@ -138,7 +138,7 @@ class FloraDescent:
             if self.smallest is not None:
                 relative_(update, param, self.smallest, self.weight_decay)
             elif self.weight_decay:
-                update.add_(param, alpha=self.weight_decay)
+                update.add_(wide(param), alpha=self.weight_decay)
             yield update
 
     def _bases(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:

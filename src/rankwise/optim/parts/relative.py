@@ -38,7 +38,8 @@ def normalised(
         U in new memory, in fp32 or fp64.
     """
     decay = 1 - step**-0.8
-    square = wide(grad).square() + 1e-30
+    grad = wide(grad)
+    square = grad.square().add_(1e-30)
     if "squares" in state:
         root = state["squares"].lerp_(square, 1 - decay).sqrt()
     else:
@@ -72,11 +73,10 @@ def relative_(update: Tensor, param: Tensor, smallest: float, weight_decay: floa
         `update`.
     """
     if weight_decay:
-        update.add_(param, alpha=weight_decay)
+        update.add_(wide(param), alpha=weight_decay)
     return update.mul_(rms(param).clamp(min=smallest))
 
 
 def rms(tensor: Tensor) -> Tensor:  # ()
     """Return the root mean square of a tensor's entries, in fp32 or fp64."""
-    dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    return torch.linalg.vector_norm(tensor, dtype=dtype) / tensor.numel() ** 0.5
+    return torch.linalg.vector_norm(wide(tensor)) / tensor.numel() ** 0.5

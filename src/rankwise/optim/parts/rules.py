@@ -93,16 +93,30 @@ def adam_direction(
         Kingma & Ba 2015, Adam, Algorithm 1.
     """
     m.lerp_(grad, 1 - b1)
-    v.mul_(b2).addcmul_(grad, grad, value=1 - b2)
-    # All that follows happens in the memory of `root`, so a step allocates one tensor.
+    add_square_(v, grad, b2)
+    # All that follows happens in the memory of `root`, so a step in fp32 allocates one tensor.
     root = v.sqrt()
+    mean = wide(m)
     first_correction = 1 - b1**t
     second_correction = (1 - b2**t) ** 0.5
     if convention == "torch":
         root.div_(second_correction).add_(eps)
-        return torch.div(m, root, out=root).div_(first_correction)
+        return torch.div(mean, root, out=root).div_(first_correction)
     root.add_(eps)
-    return torch.div(m, root, out=root).mul_(second_correction / first_correction)
+    return torch.div(mean, root, out=root).mul_(second_correction / first_correction)
+
+
+def add_square_(v: Tensor, grad: Tensor, decay: float) -> None:
+    """Set v to decay * v + (1 - decay) * grad^2, squared in the dtype of v.
+
+    Args:
+        v: second moment, in fp32 or fp64.
+        grad: the gradient, of the same shape.
+        decay: of `v`, in [0, 1).
+    """
+    # The conversion is explicit, because torch's own would not be in a prediction of memory.
+    grad = wide(grad)
+    v.mul_(decay).addcmul_(grad, grad, value=1 - decay)
 
 
 def transport_moments_(
@@ -249,7 +263,7 @@ class FactoredRule:
         m.lerp_(grad, 1 - b1)
         root = factored_root(wide(grad).square(), state["row_sums"], state["column_sums"], b2)
         root.div_((1 - b2**step) ** 0.5).add_(self.eps)
-        return torch.div(m, root, out=root).div_(1 - b1**step)
+        return torch.div(wide(m), root, out=root).div_(1 - b1**step)
 
     def transport(self, state: State, rotation: Tensor, step: int) -> None:
         """Rotate m; rotate the row sums by the squared rotation; keep the column sums.
@@ -306,7 +320,7 @@ def limit_growth_(
     References:
         Chen et al. 2024, Fira, arXiv 2410.01623 (its norm-growth limiter).
     """
-    norm = torch.linalg.vector_norm(update, dtype=last_norm.dtype) / correction
+    norm = torch.linalg.vector_norm(wide(update)) / correction
     allowed = torch.where(last_norm > 0, torch.minimum(norm, limit * last_norm), norm)
     update.mul_(torch.where(norm > 0, allowed / norm, torch.ones_like(norm)))
     last_norm.copy_(allowed)
