@@ -7,7 +7,7 @@ Where we differ from the authors' code:
   the paper's state: 2 L r numbers and the limiter's norm.
 - After an update of zeros theirs lets the norm grow from 1e-8, so it stays near zero. Ours does not
   limit the first update that is not zero.
-- In bf16 and fp16 the second moment and the norm are fp32, theirs have the weight's dtype.
+- For weights in bf16 and fp16 second moments and the norm are fp32, theirs have the weight's dtype.
 """
 
 from collections.abc import Iterator

@@ -8,7 +8,7 @@ Where we differ from the authors' code:
   theirs.
 - After a residual of zeros theirs lets the norm grow from 1e-8, so it stays near zero. Ours does
   not limit the first residual that is not zero.
-- In bf16 and fp16 the second moment and the norm are fp32, theirs have the weight's dtype.
+- For weights in bf16 and fp16 second moments and the norm are fp32, theirs have the weight's dtype.
 """
 
 from collections.abc import Iterator

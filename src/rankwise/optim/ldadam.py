@@ -5,7 +5,7 @@ Where we differ from the authors' code:
 
 - The error is optimizer state (mn numbers) and counted as such. Theirs is left in the gradient,
   which then must not be zeroed.
-- In bf16 and fp16 the second moment is fp32, theirs has the weight's dtype.
+- For weights in bf16 and fp16 second moments are fp32, theirs have the weight's dtype.
 """
 
 from collections.abc import Iterator

@@ -19,11 +19,12 @@ Where we differ from the authors' codes:
   ones.
 - Matrices of one shape share a draw.
 - With `side="long"` a wide matrix takes the right branch; GaLore's reverse_std crashes at r = m.
-- DCT subspaces have no error feedback, which the authors' DCTAdamW has as an option. It selects new
-  columns at every step, without a scale: interval_steps 1, scale 1. Its basis is this one, the
-  DCT-II, with sim_type "makhoul", and its transpose by default. Moments move to the new columns by
-  transport "project", as with its rotate_subspace.
-- In bf16 and fp16 second moments are fp32, theirs have the weight's dtype.
+- DCT subspaces have GaLore's interval and scale by default. The authors' DCTAdamW selects new
+  columns at every step, without a scale: that is interval_steps 1 and scale 1. Its options
+  rotate_subspace and sim_type "makhoul" are transport "project" and our basis, the DCT-II. By
+  default it does not move moments to the new columns, and takes the DCT-III. Its optional error
+  feedback does not exist here.
+- For weights in bf16 and fp16 second moments are fp32, theirs have the weight's dtype.
 
 An SVD of a gradient that is not finite raises an error; a drawn basis lets the loss become
 non-finite.

@@ -13,6 +13,8 @@ Where we differ from the authors' code:
 - There is no `scale`, which cancels in their step.
 - Clipping acts, on the projections. In theirs gradients are gone before the trainer clips them.
 - The projector svd exists; their README promises it.
+- For weights in bf16 and fp16 Adam's second moments, of vectors and dense groups, are fp32 as the
+  sums are. Theirs are torch's AdamW's, in the weight's dtype.
 """
 
 from collections.abc import Iterator
