@@ -8,6 +8,7 @@ from torch.optim.optimizer import ParamsT
 from torch.utils._python_dispatch import _disable_current_modes
 
 from rankwise.optim.parts.descent import Batch, Descent, LowRank, Stack, State
+from rankwise.optim.parts.precision import wide
 from rankwise.optim.parts.release import Releasing, clip_norm_
 
 
@@ -126,7 +127,8 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
         for param in batch.params:
             self.state[param]["step"] = batch.step
         decays_late = group.get("convention") == "transformers"
-        shrink = 1 - group["lr"] * group["weight_decay"]
+        contains_decay = getattr(descent, "CONTAINS_DECAY", False)  # its directions decay W
+        shrink = 1.0 if contains_decay else 1 - group["lr"] * group["weight_decay"]
         for param, direction in zip(batch.params, descent.directions(batch), strict=True):
             _add(param, direction, 1.0 if decays_late else shrink, -group["lr"])
             if decays_late and shrink != 1:
@@ -244,6 +246,9 @@ def _add(param: Tensor, direction: Tensor | LowRank, shrink: float, rate: float)
     if isinstance(direction, LowRank):
         weight = direction.view(param)
         weight.addmm_(direction.left, direction.right, beta=shrink, alpha=rate)
+    elif direction.dtype != param.dtype:
+        # A direction in fp32 for a weight in bf16 or fp16: the weight is rounded once.
+        param.copy_(wide(param).mul_(shrink).add_(direction, alpha=rate))
     elif shrink == 1:
         param.add_(direction, alpha=rate)
     else:
