@@ -219,7 +219,7 @@ def test_the_entry_is_bitsandbytes_own_optimizer(entry: str) -> None:
 def test_eight_bit_moments_are_the_nearest_levels_of_their_blocks() -> None:
     """Dettmers et al. 2022, section 2: AdamW in fp32, then each moment as a level times its block's largest.
 
-    The levels are bitsandbytes' tables. On a CPU it takes the neighbour of the nearest level here and there.
+    The levels are bitsandbytes' tables. On a CPU it misses the nearest level of some by 1e-4 at most.
     """
     param = nn.Parameter(torch.zeros(LARGE))
     optimizer = rankwise.optim.AdamW8bit([param], lr=RATE, weight_decay=DECAY)
@@ -243,7 +243,9 @@ def quantised(moment: Tensor, codes: Tensor, largest: Tensor, *, is_signed: bool
     levels = bitsandbytes.functional.create_dynamic_map(signed=is_signed).double()
     blocks, codes = moment.reshape(-1, 256), codes.long().reshape(-1, 256)
     torch.testing.assert_close(largest.double(), blocks.abs().amax(1), atol=0, rtol=1e-6)
-    nearest = ((blocks / largest[:, None])[..., None] - levels).abs().argmin(-1)
-    assert (codes - nearest).abs().max() <= 1
-    assert (codes == nearest).double().mean() > 0.95
+    shares = blocks / largest[:, None]
+    least = (shares[..., None] - levels).abs().amin(-1)
+    lost = (levels[codes] - shares).abs()
+    assert (lost - least).max() <= 1e-4
+    assert (lost <= least + 1e-9).double().mean() > 0.95
     return (levels[codes] * largest[:, None]).view(LARGE)
