@@ -135,14 +135,15 @@ def formula_of(found: Pair) -> Answer:
 
 def constants_of(found: Pair) -> dict[str, dict[str, Tensor]]:
     """What the formula takes as given, by matrix: places and shared matrices that were drawn, residuals."""
-    constants, endings = (
-        {},
-        [found.names["modules"][r]["name"] for r in found.entry["options"]["targets"]],
-    )
+    targets = found.entry["options"]["targets"]
+    endings = [found.names["modules"][role]["name"] for role in targets]
+    prefix = "base_model.model." if hasattr(found.ours, "peft_config") else ""
+    constants = {}
     for path, module in found.plain.named_modules():
         if not any(f".{path}".endswith(f".{ending}") for ending in endings):
             continue
-        constants[path], layer = {}, adapted_layer(found, path)
+        constants[path] = {}
+        layer = found.ours.get_submodule(prefix + path)
         if found.entry["module"] == "shira":
             constants[path]["places"] = layer.shira_indices["default"]
         elif found.entry["module"] == "vera":
@@ -159,9 +160,3 @@ def constants_of(found: Pair) -> dict[str, dict[str, Tensor]]:
             lacking = module.weight.detach() - constants[path]["start"]
             torch.testing.assert_close(constants[path]["residual"], lacking, atol=1e-6, rtol=0)
     return constants
-
-
-def adapted_layer(found: Pair, path: str) -> torch.nn.Module:
-    is_wrapped = hasattr(found.ours, "base_model") and found.ours.base_model is not found.ours
-    prefix = "base_model.model." if is_wrapped and hasattr(found.ours, "peft_config") else ""
-    return found.ours.get_submodule(prefix + path)

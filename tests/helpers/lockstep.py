@@ -35,7 +35,7 @@ class Pair:
         entry: resolved, with the options of the smoke study unless a test gives others.
         method: the entry's method.
         ours: the adapted model.
-        plain: the stored base, dequantized if `dense` says so.
+        plain: the base, with the values that are stored; a base in 4 or 8 bits is as it was before.
         names: what a method may know about the model.
         batch: ids, attention mask and labels.
         theirs: values of what trains, by our names; the reference's own copies.

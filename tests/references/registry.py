@@ -22,6 +22,7 @@ BF16 = "references/test_parts.py::test_in_bf16_steps_are_torchs"
 WRITTEN_OUT = "references/test_plain_optimizers.py::test_steps_are_the_equations_of_the_entry"
 BITSANDBYTES = "references/test_plain_optimizers.py::test_the_entry_is_bitsandbytes_own_optimizer"
 PROJECTED = "references/test_projected_entries.py::test_steps_are_the_equations_of_the_entry"
+TORCHS = "optim/test_unprojected.py::test_torchs_are_torchs_bitwise"
 ADALOMO = "optim/test_adalomo.py::test_it_steps_as_the_authors"
 APOLLO = "optim/test_apollo.py::test_random_gradients_step_as_the_authors"
 FIRA = "optim/test_fira.py::test_the_published_residual_steps_as_the_authors"
@@ -37,7 +38,7 @@ OPTIMIZERS = {
         WRITTEN_OUT,
         "references/test_plain_optimizers.py::test_adafactor_is_transformers_with_scale_parameter",
     ],
-    "AdamW": [WRITTEN_OUT, "references/test_plain_optimizers.py::test_adamw_and_sgd_are_torchs"],
+    "AdamW": [WRITTEN_OUT, TORCHS],
     "AdamW8bit": [
         BITSANDBYTES,
         "references/test_plain_optimizers.py::test_eight_bit_moments_are_the_nearest_levels_of_their_blocks",
@@ -50,10 +51,10 @@ OPTIMIZERS = {
     "PagedAdamW": [BITSANDBYTES],
     "ProjFactor": [PROJFACTOR],
     "ProjectedAdam": [PROJECTED, "optim/test_projected_step.py::test_it_is_galores"],
-    "Sgd": [WRITTEN_OUT, "references/test_plain_optimizers.py::test_adamw_and_sgd_are_torchs"],
+    "Sgd": [WRITTEN_OUT, TORCHS],
     "TopR": [
         TOPR,
-        "references/test_plain_optimizers.py::test_topr_is_adamw_on_the_largest_entries",
+        "optim/test_unprojected.py::test_topr_is_adamw_on_masked_gradients",
     ],
 }
 

@@ -1,4 +1,4 @@
-"""Optimizers that project nothing: AdamW, SGD, Adafactor, LOMO, TopR, and bitsandbytes' AdamW, by entry."""
+"""Optimizers that project nothing: AdamW, SGD, Adafactor, LOMO and bitsandbytes' AdamW, by entry."""
 
 import inspect
 import math
@@ -132,13 +132,6 @@ def test_adafactor_is_transformers_with_scale_parameter() -> None:
     assert not close(ours[0], unscaled[0], 1e-3)
 
 
-def test_adamw_and_sgd_are_torchs() -> None:
-    options = {"weight_decay": DECAY}
-    check(stepped(rankwise.optim.AdamW, **options), stepped(torch.optim.AdamW, **options), 1e-14)
-    options["momentum"] = 0.9
-    check(stepped(rankwise.optim.Sgd, **options), stepped(torch.optim.SGD, **options), 1e-14)
-
-
 def test_lomo_is_the_authors() -> None:
     """In backward on our side as on theirs, which updates in fp32."""
 
@@ -160,31 +153,6 @@ def test_lomo_is_the_authors() -> None:
 
     for one, other in zip(trained(authors=False), trained(authors=True), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
-
-
-def top(grad: Tensor, count: int) -> Tensor:
-    order = grad.abs().flatten().argsort(descending=True)
-    kept = torch.zeros(grad.numel(), dtype=F64)
-    kept[order[:count]] = 1
-    return grad * kept.view_as(grad)
-
-
-@pytest.mark.parametrize("feedback", [False, True])
-def test_topr_is_adamw_on_the_largest_entries(feedback: bool) -> None:
-    """Stich et al. 2018: with feedback what a step leaves out is added to the next gradient."""
-    options = {"betas": (0.9, 0.999), "eps": 1e-8}
-    ours = stepped(
-        rankwise.optim.TopR, fraction=0.3, error_feedback=feedback, weight_decay=DECAY, **options
-    )
-    expected = []
-    for index, value in enumerate(start()):
-        error, filtered = 0, []
-        for step in range(1, 7):
-            whole = grads_of(step)[index] + (error if feedback else 0)
-            filtered.append(top(whole, int(0.3 * whole.numel())))
-            error = whole - filtered[-1]
-        expected.append(adamw(value, filtered, options))
-    check(ours, expected, 1e-10)
 
 
 # bitsandbytes -------------------------------------------------------------------------------------
