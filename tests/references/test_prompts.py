@@ -9,6 +9,7 @@ from helpers.lockstep import (
     DECAY,
     EPS,
     AdamW,
+    Answer,
     Pair,
     check_gradients,
     check_training,
@@ -27,7 +28,7 @@ def parts_of(theirs: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Te
     return prompt, {plain_name(n): v for n, v in theirs.items() if not n.startswith(PROMPT)}
 
 
-def check(found: Pair, answer) -> None:
+def check(found: Pair, answer: Answer) -> None:
     found.randomise()
     check_gradients(found, answer)
     check_training(found, answer, AdamW())
