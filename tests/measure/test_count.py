@@ -307,6 +307,7 @@ def test_a_result_has_all_sums_and_units(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", [
     "full", "lora", "dora", "oft", "prompt_tuning", "weight_reduction_factored", "adapter_houlsby",
+    "adapter_pfeiffer",
 ])  # fmt: skip
 def test_two_counters_agree(method: str) -> None:
     """On a Llama; the closed forms above are those of an encoder."""

@@ -34,7 +34,9 @@ FAST_PEAKS = {("lora_qkv", 4), ("weight_reduction", 128)}
 # Predicted and measured -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["full", "head_only", "frozen", "lora", "rsvd", "full_released"])
+@pytest.mark.parametrize(
+    "method", ["full", "head_only", "frozen", "lora", "adapter_pfeiffer", "rsvd", "full_released"]
+)
 def test_the_prediction_is_what_the_allocator_says(method: str) -> None:
     """To the byte, except for scalars that live on the CPU whatever the device.
 

@@ -16,10 +16,11 @@ from rankwise.methods.parts.base import adapt, load_method
 from rankwise.models import storage
 
 RANK = 4
-PLACEMENTS = ("houlsby", "pfeiffer", "parallel")
+PLACEMENTS = ("houlsby", "half_houlsby", "pfeiffer", "parallel")
 NO_ENTRY_MODELS = [("minilm", "classification"), ("gpt2", "language_modelling")]
 MODELS = [("tiny", "classification"), ("stories260k", "language_modelling"), *NO_ENTRY_MODELS]
-EVERYWHERE = [(*model, placement) for model in MODELS for placement in PLACEMENTS]
+ON_BRANCHES = ("houlsby", "half_houlsby", "parallel")
+EVERYWHERE = [(*model, placement) for model in MODELS for placement in ON_BRANCHES]
 ON_OTHERS = [(*model, placement) for model in NO_ENTRY_MODELS for placement in PLACEMENTS]
 # The block's modules whose outputs meet the residual: attention, feed-forward.
 BRANCHES = {
@@ -114,6 +115,57 @@ def test_what_is_added_and_where(name: str, task: str, placement: str) -> None:
             plain["attention"] += expected(attention.adapter, plain["attention"])
     for branch, value in plain.items():
         torch.testing.assert_close(seen[branch][1], value, atol=1e-6, rtol=1e-5)
+
+
+# The layer, and the module whose output is the layer's: the norm after the last addition, if there is one.
+LAYERS = {
+    "tiny": ("distilbert.transformer.layer.1", "output_layer_norm"),
+    "minilm": ("bert.encoder.layer.1", "output.LayerNorm"),
+    "stories260k": ("model.layers.1", ""),
+    "gpt2": ("transformer.h.1", ""),
+}
+
+
+@pytest.mark.parametrize(("name", "task"), MODELS)
+def test_pfeiffers_adapter_reads_the_sum_after_its_norm(name: str, task: str) -> None:
+    """y = LN(z + f(LN(z))), z = x + h; without a norm after the addition y = z + f(z)."""
+    found, seen = prepare(name, task, "pfeiffer", activation="tanh", scale=0.5), {}
+    found.config.use_cache = False  # the layer is called a second time below
+    torch.manual_seed(5)
+    for param in added(found):
+        nn.init.normal_(param, std=0.3)
+    layer = found.get_submodule(LAYERS[name][0])
+    end = layer.get_submodule(LAYERS[name][1])
+    end.register_forward_hook(lambda module, args, out: seen.update(entered=args[0]))
+    layer.register_forward_hook(lambda module, args, kwargs, out: seen.update(
+        left=out, call=(args, kwargs)
+    ), with_kwargs=True)  # fmt: skip
+    logits(found, task)
+
+    def f(hidden: torch.Tensor) -> torch.Tensor:
+        return 0.5 * end.adapter.expand(torch.tanh(end.adapter.reduce(hidden)))
+
+    with torch.no_grad():
+        if end is layer:
+            layer._forward_hooks.clear()
+            args, kwargs = seen["call"]
+            total = layer(*args, **kwargs)
+            expected = total + f(total)
+        else:
+            norm, total = nn.functional.layer_norm, seen["entered"]
+            settings = (end.normalized_shape, end.weight, end.bias, end.eps)
+            expected = norm(total + f(norm(total, *settings)), *settings)
+    torch.testing.assert_close(seen["left"], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_pfeiffers_adapter_refuses_layers_that_it_does_not_know() -> None:
+    model, names = build("tiny", "classification", "meta")
+    model.config.model_type = "deberta"
+    entry = {"module": "adapter", "options": {"rank": 4, "placement": "pfeiffer"}}
+    with pytest.raises(
+        Unsupported, match="layers of bert, distilbert, gpt2, llama, not of deberta"
+    ):
+        adapt(entry, model, names)
 
 
 def test_a_copy_has_adapters_of_its_own() -> None:

@@ -6,8 +6,18 @@ import yaml
 from torch import nn
 
 from helpers import conformance
-from helpers.conformance import LENGTH, PROFILE_BATCH, RANK, case, request_of
+from helpers.conformance import (
+    LENGTH,
+    PROFILE_BATCH,
+    RANK,
+    UNSUPPORTED,
+    Case,
+    case,
+    request_of,
+    skip_unsupported,
+)
 from helpers.repository import ROOT
+from rankwise.core.errors import Unsupported
 from rankwise.measure.flops.count import flops
 from rankwise.measure.memory.persistent import memory
 from rankwise.methods.parts.base import optimizer_class
@@ -17,6 +27,10 @@ METHODS = yaml.safe_load((ROOT / "config/methods.yaml").read_text())
 ENTRIES = list(METHODS)
 TRAINED = [name for name in ENTRIES if name != "frozen"]
 DENSE_BASE = [name for name in ENTRIES if METHODS[name].get("weights", "fp32") == "fp32"]
+# Prompts and activations have no place in the base's own modules.
+DO_NOT_MERGE = ("prompt_tuning", "prefix_tuning", "p_tuning", "adapter")
+# Their state is counted in bytes: tests/optim/test_bitsandbytes.py.
+IN_BYTES = ("full_adamw_8bit", "full_paged_adamw")
 
 every = pytest.mark.parametrize("name", ENTRIES)
 both = pytest.mark.parametrize(
@@ -30,6 +44,18 @@ def test_the_smoke_study_takes_every_entry() -> None:
     plan = Plan(study, ROOT, "config/methods_smoke.yaml")
     for measurement in ("train", "ledger"):
         assert {cell.method for cell in plan.cells(measurement)} == set(ENTRIES)
+
+
+@pytest.mark.parametrize(("name", "model"), UNSUPPORTED)
+def test_a_refusal_is_the_methods_own_sentence(name: str, model: str) -> None:
+    """From shapes and with weights, in every measurement."""
+    reason = UNSUPPORTED[name, model]
+    with pytest.raises(Unsupported) as caught:
+        Case(name, model)
+    assert str(caught.value) == reason
+    for measure, measurement in ((memory, "memory"), (flops, "flops")):
+        result = measure(request_of(name, model, measurement))
+        assert result == {"status": "unsupported", "reason": reason}
 
 
 def test_every_method_file_has_an_entry() -> None:
@@ -61,7 +87,11 @@ def test_a_step_does_not_touch_gradients(name: str) -> None:
 @both
 @trained
 def test_merged_answers_as_unmerged(name: str, model: str) -> None:
-    conformance.check_merged(case(name, model))
+    found = case(name, model)
+    if METHODS[name]["module"] in DO_NOT_MERGE:
+        assert found.method.merge(found.model) is None
+    else:
+        conformance.check_merged(found)
 
 
 @pytest.mark.slow
@@ -86,7 +116,7 @@ def test_state_and_weights_are_predicted_to_the_byte(name: str, model: str) -> N
     """A profile fails where prediction and measurement differ."""
     result = memory(request_of(name, model))
     if result.get("status") == "unsupported":
-        pytest.skip(result["reason"])
+        skip_unsupported(name, model, result["reason"])
     metrics = result["metrics"]
     assert metrics["measured_optimizer_state_bytes"] == metrics["optimizer_state_bytes"]
 
@@ -97,7 +127,7 @@ def test_bf16_is_predicted_to_the_byte(name: str) -> None:
     request = request_of(name, "tiny")
     result = memory({**request, "method": {**request["method"], "weights": "bf16"}})
     if result.get("status") == "unsupported":
-        pytest.skip(result["reason"])
+        skip_unsupported(name, "tiny", result["reason"])
     metrics = result["metrics"]
     assert metrics["measured_weights_bytes"] == metrics["weights_bytes"]
     assert metrics["measured_optimizer_state_bytes"] == metrics["optimizer_state_bytes"]
@@ -153,11 +183,9 @@ def projected(name: str, m: int, n: int) -> dict[str, int]:
     return {"s": s, "L": other, "r": min(max(1, rank), shorter)}
 
 
-@trained
+@pytest.mark.parametrize("name", [name for name in TRAINED if name not in IN_BYTES])
 def test_state_is_its_formula(name: str) -> None:
     """The numbers of docs/methods.md: the optimizer's formula summed over what trains."""
-    if METHODS[name].get("optimizer", {}).get("module") in ("adamw_8bit", "paged_adamw"):
-        pytest.skip("bytes, not numbers: tests/optim/test_bitsandbytes.py")
     found = case(name, release=False)
     conformance.check_state_formula(found, lambda m, n: projected(name, m, n))
 
@@ -212,7 +240,7 @@ def test_flops_are_counted_from_shapes(name: str, model: str) -> None:
     """Forward is the closed form where there is one; what trains has a backward of at most 2.5 times."""
     result = flops(request_of(name, model, "flops"))
     if result.get("status") == "unsupported":
-        pytest.skip(result["reason"])
+        skip_unsupported(name, model, result["reason"])
     forward = result["metrics"]["forward_flops"]
     backward = result["metrics"]["backward_flops"]
     if model == "tiny" and expected_forward(name):

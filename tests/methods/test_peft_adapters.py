@@ -1,18 +1,12 @@
 """The algebra of LoRA, HiRA, SHiRA, IA3, VeRA, OFT and MiSS, and the biases that BitFit trains."""
 
-import math
-
 import pytest
 import torch
 from peft.optimizers import create_loraplus_optimizer
-from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from helpers.peft_cases import CASES, QKV, QV, build, prepare, train, trainable
 from rankwise.methods.parts.base import adapt, build_optimizer
-
-# In an adapted tiny model, the query matrix of the first layer.
-QUERY = "base_model.model.distilbert.transformer.layer.0.attention.q_lin"
 
 
 def trainable_count(adapted: nn.Module) -> int:
@@ -41,48 +35,6 @@ def test_a_masked_language_model_has_no_head_to_train() -> None:
     assert trainable_count(adapted) == 147_456  # published for system B
 
 
-@pytest.mark.parametrize(("rslora", "gamma"), [(False, 8 / 4), (True, 8 / math.sqrt(4))])
-def test_the_scale_gamma(rslora: bool, gamma: float) -> None:
-    adapted = prepare("lora", "tiny", "classification", rslora=rslora)[1]
-    layers = [module for module in adapted.modules() if isinstance(module, LoraLayer)]
-    assert {layer.scaling["default"] for layer in layers} == {gamma}
-
-
-def gradients(case: str, **changes: object) -> tuple:
-    """The gradients of the factors of one adapted query matrix, and of the dense matrix.
-
-    The loss is L = sum(C * W' x), with random factors.
-
-    Returns:
-        (the layer, its factors A and B with their gradients, G = dL/dW').
-    """
-    adapted = prepare(case, "tiny", "classification", **changes)[1]
-    layer = adapted.get_submodule(QUERY)
-    torch.manual_seed(3)
-    params = [p for p in layer.parameters() if p.requires_grad]
-    for param in params:
-        nn.init.normal_(param, std=0.1)
-    x, c = torch.randn(32, 64), torch.randn(32, 64)
-    (layer(x) * c).sum().backward()
-    return layer, *params, c.T @ x
-
-
-def test_the_gradients_of_lora_follow_from_that_of_the_dense_matrix() -> None:
-    _, a, b, g = gradients("lora")
-    torch.testing.assert_close(a.grad, 2.0 * b.T @ g, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(b.grad, 2.0 * g @ a.T, atol=1e-4, rtol=1e-4)
-
-
-def test_pissa_leaves_the_residual_frozen() -> None:
-    base = query(build("tiny", "classification")[0]).detach()
-    layer = prepare("pissa", "tiny", "classification")[1].get_submodule(QUERY)
-    residual = layer.base_layer.weight
-    whole = residual + layer.get_delta_weight("default")
-    torch.testing.assert_close(whole, base, atol=1e-6, rtol=0)
-    largest = torch.linalg.svdvals(residual)[0]
-    torch.testing.assert_close(largest, torch.linalg.svdvals(base)[4], atol=1e-6, rtol=1e-5)
-
-
 def rates(groups: list[dict]) -> dict[int, float]:
     """The learning rate of every parameter, by the parameter's id."""
     return {id(param): group["lr"] for group in groups for param in group["params"]}
@@ -101,13 +53,6 @@ def test_the_parameter_groups_of_lora_plus_are_pefts(dora: bool) -> None:
 
 
 # HiRA, SHiRA, IA3, VeRA, OFT, MiSS ------------------------------------------------------------------------------------
-
-
-def test_the_gradients_of_hira_pass_through_w() -> None:
-    layer, a, b, g = gradients("hira")
-    w = layer.base_layer.weight
-    torch.testing.assert_close(a.grad, b.T @ (w * g), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(b.grad, (w * g) @ a.T, atol=1e-5, rtol=1e-4)
 
 
 def query(model: nn.Module) -> torch.Tensor:

@@ -1,18 +1,35 @@
 """Bottleneck adapters: f(h) = s (W_u act(W_d h + b_d) + b_u), with W_d (k, d) and W_u (d, k).
 
+Legend: x is the input of the feed-forward block, h its output (after dropout where it is added to
+x), LN the pretrained norm after that addition, y the layer's output.
+
 houlsby (Houlsby et al. 2019, arXiv 1902.00751, figure 2): h + f(h) after the attention output and
-after the feed-forward output, each before the block's residual addition. pfeiffer (Pfeiffer et al.
-2020, arXiv 2005.00247): h + f(h) after the feed-forward output only. parallel (He et al. 2021,
-arXiv 2110.04366, table 1): feed-forward output + f(x), with x the input of the feed-forward block;
-there s = 4.
+after the feed-forward output, each before the block's residual addition. half_houlsby: the second
+of these two alone.
+
+pfeiffer (Pfeiffer et al. 2020, arXiv 2005.00247; AdapterHub's configuration `seq_bn`, formerly
+`pfeiffer`, with original_ln_before, original_ln_after and residual_before_ln): the adapter reads
+the sum after its norm, and the norm runs once more over the sum with f added:
+
+    y = LN(x + h + f(LN(x + h)))        BERT, DistilBERT (post-norm)
+    y = x + h + f(x + h)                Llama, GPT-2 (pre-norm)
+
+A pre-norm layer has no norm after its addition. AdapterHub passes none for these models, so the two
+LN drop out of the same equation, and f reads the residual stream. (`Adapter.pre_forward`, `forward`
+and `post_forward` in adapters/methods/modeling.py, commit 88f18eb.)
+
+parallel (He et al. 2021, arXiv 2110.04366, table 1): h + f(x); there s = 4. In a pre-norm layer our
+x is the normed input, which the block's matrices read; AdapterHub's is the residual stream before
+the norm.
 
 `rank` is k. The code is our own, from the formulas: peft has no such adapter, and AdapterHub's
 library does not run with transformers 5. Where we differ from the authors: W_u and both biases
 start at zero, so that the start is exact (the authors' W_u is small noise), and W_d is
-Kaiming-uniform; the norms stay frozen (Houlsby trains them); f sits on the output matrix, before
-the block's dropout. Nothing merges, because act is not linear.
+Kaiming-uniform; the norms stay frozen (Houlsby trains them); the f of all placements but pfeiffer
+sits on the output matrix, before the block's dropout. Nothing merges, because act is not linear.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,8 +40,16 @@ from rankwise.methods.parts.base import Method, train_only
 from rankwise.methods.parts.peft_base import modules_of
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
-# Roles of the matrices that each placement hooks.
-PLACES = {"houlsby": ("output", "down"), "pfeiffer": ("down",), "parallel": ("up", "down")}
+# Roles of the matrices that a placement hooks. Pfeiffer's hooks the end of a layer instead.
+PLACES = {"houlsby": ("output", "down"), "half_houlsby": ("down",), "parallel": ("up", "down")}
+# The norm after the feed-forward block's addition, by family. A layer of a pre-norm model ends with
+# that addition; "" is the layer itself.
+LAYER_ENDS = {
+    "bert": "output.LayerNorm",
+    "distilbert": "output_layer_norm",
+    "gpt2": "",
+    "llama": "",
+}
 
 
 class Bottleneck(nn.Module):
@@ -61,6 +86,11 @@ def _add_adapter(module: nn.Module, _args: tuple, output: Tensor) -> Tensor:
     return output + module.adapter(output if kept is None else kept)
 
 
+def _add_inside_norm(norm: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+    # Calling `forward` runs the norm without this hook.
+    return norm.forward(args[0] + norm.adapter(output))
+
+
 @dataclass(frozen=True)
 class Adapter(Method):
     """Adds adapters; `rank` is the bottleneck's width k, the authors' d / 16 to d / 2."""
@@ -69,37 +99,53 @@ class Adapter(Method):
     MODEL = "h * (2 if placement == 'houlsby' else 1) * (2 * d * r + r + d)"
 
     rank: int
-    placement: Literal["houlsby", "pfeiffer", "parallel"] = "houlsby"
+    placement: Literal["houlsby", "half_houlsby", "pfeiffer", "parallel"] = "houlsby"
     activation: Literal["relu", "gelu", "silu", "tanh"] = "gelu"
     scale: float = 1.0
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
-        """Hook an adapter to the matrices of `PLACES`; adapters and a new head train."""
+        """Hook an adapter to the modules of the placement; adapters and a new head train."""
         train_only(model, tuple(names["new_head"]))
+        width = names["hidden_size"]
+        if self.placement == "pfeiffer":
+            self._adapt_layer_ends(model, width)
+            return model
         modules_by_role = {
             role: list(modules_of(model, (role,), names).values())
             for role in PLACES[self.placement]
         }
-        width = names["hidden_size"]
         if self.placement == "parallel":
             for up, down in zip(modules_by_role["up"], modules_by_role["down"], strict=True):
-                up.adapter = self._attach(down, width)
+                up.adapter = self._attach(down, width, _add_adapter)
                 up.register_forward_pre_hook(_keep_input)
         else:
             for modules in modules_by_role.values():
                 for module in modules:
-                    self._attach(module, width)
+                    self._attach(module, width, _add_adapter)
         return model
 
-    def _attach(self, module: nn.Module, width: int) -> Bottleneck:
+    def _adapt_layer_ends(self, model: nn.Module, width: int) -> None:
+        end = LAYER_ENDS[model.config.model_type]
+        layers = next(module for module in model.modules() if isinstance(module, nn.ModuleList))
+        for layer in layers:
+            hook = _add_inside_norm if end else _add_adapter
+            self._attach(layer.get_submodule(end), width, hook)
+
+    def _attach(self, module: nn.Module, width: int, hook: Callable) -> Bottleneck:
         """Put an adapter on the output of `module`."""
-        device = module.weight.device
+        device = next(module.parameters()).device
         module.adapter = Bottleneck(width, self.rank, self.activation, self.scale, device)
-        module.register_forward_hook(_add_adapter)
+        module.register_forward_hook(hook)
         return module.adapter
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
-        """Refuse a model whose entry names no module for a place of the adapters."""
+        """Refuse a model where the placement's modules are unknown."""
+        if self.placement == "pfeiffer":
+            family = model.config.model_type
+            if family in LAYER_ENDS:
+                return None
+            known = ", ".join(LAYER_ENDS)
+            return f"placement pfeiffer knows the layers of {known}, not of {family}"
         absent = [role for role in PLACES[self.placement] if not modules_of(model, (role,), names)]
         return f"the model's entry names no module for {' and '.join(absent)}" if absent else None
 

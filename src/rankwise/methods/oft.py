@@ -5,9 +5,10 @@ Each block is R = (I - Q)(I + Q)^-1 with Q (b, b) skew-symmetric and zero at the
 paper's r is the number of blocks, n / b. The rows of W keep their lengths and the angles between
 them. (The paper's W is our W'.)
 
-`neumann_terms` cuts the series of the inverse after so many terms (OFTv2, Qiu et al. 2025, arXiv
-2506.19847), which is cheaper and only nearly orthogonal. None is the exact inverse; peft's own
-default is 5. `share` gives all blocks of a matrix one Q.
+`neumann_terms` = k replaces the inverse by a series (OFTv2, Qiu et al. 2025, arXiv 2506.19847),
+which is cheaper and only nearly orthogonal: R = (I + Q)(I + Q + ... + Q^(k-2)), with peft's turned
+sign of Q. None is the exact inverse; peft's own default is 5. `share` gives all blocks of a matrix
+one Q.
 """
 
 from dataclasses import dataclass
