@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import rankwise.optim
+from rankwise.optim.parts.released_gradient import is_released
 
 F64 = torch.float64
 # Written out, because dir(rankwise.optim) would import bitsandbytes in every spawned process.
@@ -98,6 +99,11 @@ def make(
     common = {"rank": 2, "interval_steps": 2, "weight_decay": 0.1}
     known = {key: value for key, value in common.items() if key in arguments}
     return cls(model.parameters(), lr, **known, **options, release=release)
+
+
+def is_alive(grad: Tensor | None) -> bool:
+    """Whether a gradient takes memory; what stands in for a released one does not."""
+    return grad is not None and not is_released(grad)
 
 
 def train(

@@ -10,8 +10,10 @@ which is bitsandbytes' default for a plain embedding.
 import bitsandbytes
 from torch.optim.optimizer import ParamsT
 
+from rankwise.optim.parts.checked import Checked, settings
 
-class AdamW8bit(bitsandbytes.optim.AdamW8bit):
+
+class AdamW8bit(Checked, bitsandbytes.optim.AdamW8bit):
     """bitsandbytes' AdamW8bit, whose state can also be allocated ahead and on any device.
 
         m <- b1 m + (1 - b1) G
@@ -39,6 +41,7 @@ class AdamW8bit(bitsandbytes.optim.AdamW8bit):
         >>> optimizer.step()
     """
 
+    NOT_BY_GROUP = frozenset({"min_8bit_size"})
     STATE = "2 * m * n + (m * n >= min_8bit_size) * (2 * -(m * n // -256) + 2 * 256)"
     VECTOR = "2 * k + (k >= min_8bit_size) * (2 * -(k // -256) + 2 * 256)"
 
@@ -52,6 +55,7 @@ class AdamW8bit(bitsandbytes.optim.AdamW8bit):
         weight_decay: float = 0.01,
         min_8bit_size: int = 4096,
     ):
+        self.check_options(settings(locals()))
         super().__init__(params, lr, betas, eps, weight_decay, min_8bit_size=min_8bit_size)
 
     @classmethod
