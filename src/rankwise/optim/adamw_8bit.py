@@ -10,10 +10,11 @@ which is bitsandbytes' default for a plain embedding.
 import bitsandbytes
 from torch.optim.optimizer import ParamsT
 
-from rankwise.optim.parts.checked import Checked, settings
+from rankwise.optim.parts.bitsandbytes_base import BitsandbytesBase
+from rankwise.optim.parts.checked import settings
 
 
-class AdamW8bit(Checked, bitsandbytes.optim.AdamW8bit):
+class AdamW8bit(BitsandbytesBase, bitsandbytes.optim.AdamW8bit):
     """bitsandbytes' AdamW8bit, whose state can also be allocated ahead and on any device.
 
         m <- b1 m + (1 - b1) G
@@ -62,10 +63,3 @@ class AdamW8bit(Checked, bitsandbytes.optim.AdamW8bit):
     def formula(cls, **options: object) -> str:
         """Return the formula of the numbers kept per matrix, for the given options."""
         return cls.STATE
-
-    def allocate(self) -> None:
-        """Allocate the state of every parameter now, rather than at its first step."""
-        for group_index, group in enumerate(self.param_groups):
-            for param_index, param in enumerate(group["params"]):
-                if not self.state[param]:
-                    self.init_state(group, param, group_index, param_index)

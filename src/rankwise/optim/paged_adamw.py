@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from rankwise.optim.adamw_8bit import AdamW8bit
-from rankwise.optim.parts.checked import Checked, settings
+from rankwise.optim.parts.bitsandbytes_base import BitsandbytesBase
+from rankwise.optim.parts.checked import settings
 
 
-class PagedAdamW(Checked, bitsandbytes.optim.PagedAdamW):
+class PagedAdamW(BitsandbytesBase, bitsandbytes.optim.PagedAdamW):
     """bitsandbytes' PagedAdamW, whose state can also be allocated ahead and on any device.
 
         m <- b1 m + (1 - b1) G
@@ -61,8 +61,6 @@ class PagedAdamW(Checked, bitsandbytes.optim.PagedAdamW):
         super().__init__(
             params, lr, betas, eps, weight_decay, optim_bits=bits, min_8bit_size=min_8bit_size
         )
-
-    allocate = AdamW8bit.allocate
 
     @classmethod
     def formula(cls, *, bits: int = 32, **options: object) -> str:
