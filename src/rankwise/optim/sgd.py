@@ -34,6 +34,7 @@ class Sgd(Releasing, torch.optim.SGD):
     """
 
     COMPLEX = True
+    HALF = True
     SPARSE = True
     STATE = "(momentum > 0) * m * n"
     VECTOR = "(momentum > 0) * k"

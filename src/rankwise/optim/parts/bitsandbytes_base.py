@@ -15,6 +15,8 @@ REGISTRIES = {
 class BitsandbytesBase(Checked):
     """Mixin in front of an optimizer of bitsandbytes."""
 
+    HALF = True  # the moments are fp32 or quantized, and the arithmetic is fp32
+
     def allocate(self) -> None:
         """Allocate the state of every parameter now, rather than at its first step."""
         for group_index, group in enumerate(self.param_groups):

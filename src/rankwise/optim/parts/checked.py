@@ -64,8 +64,10 @@ RANGES = {
     "least": FROM_0,
     "min_8bit_size": FROM_0,
 }
-# Keys of a parameter group that are no options: torch's, a scheduler's, a label, our exemption.
-OTHER_KEYS = {"params", "param_names", "initial_lr", "name", "dense"}
+# Options of a parameter group that no constructor needs to name.
+ALWAYS = {"lr": float, "weight_decay": float, "dense": bool}
+# Keys of a parameter group that are no options: torch's, a scheduler's, a label.
+OTHER_KEYS = {"params", "param_names", "initial_lr", "name"}
 
 
 class Checked:
@@ -75,8 +77,10 @@ class Checked:
     """
 
     COMPLEX = False  # whether the step is right for complex parameters
+    HALF = False  # whether it is for float16, in which the square of a number below 2e-4 is 0
     SPARSE = False  # whether the step takes sparse gradients
     NOT_BY_GROUP = frozenset({"release"})  # options that all parameter groups share
+    TORCH_OPTIONS = True  # whether a group may set what only the class behind has as options
 
     @classmethod
     def check_options(cls, options: dict, where: str = "") -> None:
@@ -89,7 +93,7 @@ class Checked:
         Raises:
             ValueError: a value is not allowed.
         """
-        annotations = {**_annotations(cls), "dense": bool}
+        annotations = {**ALWAYS, **_annotations(cls)}
         for name, value in options.items():
             if not _is_checked(annotations.get(name)):
                 continue
@@ -102,21 +106,39 @@ class Checked:
         """Add a parameter group, as in torch.
 
         Raises:
-            ValueError: the group has an unknown key or a value that is not allowed, or a parameter
-                is complex and the optimizer takes none.
+            ValueError: the group has an unknown key, a value that is not allowed, or a parameter
+                that the optimizer cannot step. It is then not added.
         """
         if isinstance(param_group, dict):  # torch refuses anything else
             cls, where = type(self), f"param_groups[{len(self.param_groups)}]."
-            names = {*_annotations(cls)} - cls.NOT_BY_GROUP
+            names = {*ALWAYS, *_annotations(cls)} - cls.NOT_BY_GROUP
             for key, value in param_group.items():
-                if key not in names | OTHER_KEYS | self.defaults.keys():
-                    allowed = names | {"dense"}
-                    raise ValueError(_message(cls, f"{where}{key}", value, allowed, key))
+                is_torchs = key in self.defaults and (
+                    self.TORCH_OPTIONS or value == self.defaults[key]
+                )
+                if key not in names | OTHER_KEYS and not is_torchs:
+                    raise ValueError(_message(cls, f"{where}{key}", value, names, key))
             self.check_options(param_group, where)
         super().add_param_group(param_group)
-        params = self.param_groups[-1]["params"]
-        if not self.COMPLEX and any(param.is_complex() for param in params):
-            raise ValueError(f"complex parameters: not supported by {type(self).__name__}")
+        group = self.param_groups[-1]
+        try:
+            for param in group["params"]:
+                self.check_param(group, param)
+        except ValueError:
+            self.param_groups.pop()
+            raise
+
+    def check_param(self, group: dict, param: Tensor) -> None:
+        """Raise a ValueError if the optimizer cannot step a parameter with its group's options."""
+        name = type(self).__name__
+        if param.is_complex() and not self.COMPLEX:
+            raise ValueError(f"complex parameters: not supported by {name}")
+        if param.dtype == torch.float16 and not self.HALF:
+            raise ValueError(
+                f"float16 parameters: not supported by {name}, because squares of small gradients "
+                "become 0 in float16; use bfloat16, or keep the parameters in float32 and run the "
+                "model under torch.autocast"
+            )
 
     def refuse_sparse(self, grad: Tensor) -> None:
         """Raise a RuntimeError if the gradient is sparse and the optimizer takes none."""

@@ -112,6 +112,8 @@ class Releasing(Checked):
         optimizer = weakref.ref(self)
 
         def on_gradient(param: Tensor) -> None:
+            if sum(id(param) in other._handles for other in _releasing) > 1:
+                gc.collect()  # one of them may be deleted, and wait for this
             if (alive := optimizer()) is not None:
                 alive._receive(param)
 
@@ -235,7 +237,7 @@ class Releasing(Checked):
         """Raise a RuntimeError if another living optimizer releases the gradients of `params`."""
         if self._other_release(params) is None:
             return
-        gc.collect()  # one that was deleted may wait for this
+        gc.collect()  # it may be deleted, and wait for this
         other = self._other_release(params)
         if other is not None:
             raise RuntimeError(

@@ -31,6 +31,8 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
         ValueError: options that a parameter cannot have.
     """
 
+    TORCH_OPTIONS = False
+
     def __init__(self, params: ParamsT, defaults: dict, release: bool = False):
         self.check_options({**defaults, "release": release})
         self._forget_stacks()
@@ -51,17 +53,11 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
         """
         raise NotImplementedError
 
-    def add_param_group(self, param_group: dict) -> None:
-        """Add a parameter group, as in torch.
-
-        Raises:
-            ValueError: options that a parameter of the group cannot have.
-        """
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        for param in group["params"]:
-            if param.numel():
-                _template(self.descent(group, param), param)  # raises where an option does not fit
+    def check_param(self, group: dict, param: Tensor) -> None:
+        """Raise a ValueError if the group's options do not fit the parameter."""
+        super().check_param(group, param)
+        if param.numel():
+            _template(self.descent(group, param), param)
 
     def allocate(self) -> None:
         """Allocate the state of every parameter now, rather than at its first step."""
