@@ -120,3 +120,13 @@ def equal(one: nn.Module, other: nn.Module, atol: float = 0.0) -> bool:
     """Whether two models have the same parameters, by default to the last bit."""
     pairs = zip(one.parameters(), other.parameters(), strict=True)
     return all(torch.allclose(a, b, rtol=atol, atol=atol) for a, b in pairs)
+
+
+def values(model: nn.Module) -> list[Tensor]:
+    """Copies of a model's parameters."""
+    return [param.detach().clone() for param in model.parameters()]
+
+
+def unchanged(model: nn.Module, before: list[Tensor]) -> bool:
+    """Whether a model's parameters are the copies, to the last bit."""
+    return all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))

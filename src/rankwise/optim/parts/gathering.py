@@ -98,8 +98,7 @@ class GatheringOptimizer(DescentOptimizer):
         if stack.gathered is None:
             stack.gathered = low.new_zeros(len(stack.params), *low.shape[1:])
         stack.gathered[index] += low[0]
-        owner = type(self).__name__
-        param.grad = ReleasedGradient(param, owner, projection=stack.gathered[index])
+        param.grad = ReleasedGradient(param, self, projection=stack.gathered[index])
 
     @staticmethod
     def _may_refresh(stack: Stack, index: int, step: int) -> bool:

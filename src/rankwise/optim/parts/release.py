@@ -32,20 +32,15 @@ step. The first process's bases are used by all. State dicts are taken between s
 is gathered, so a checkpoint does not depend on release.
 """
 
-import gc
-import weakref
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from rankwise.optim.parts.checked import Checked
+from rankwise.optim.parts.hooks import GradientHooks, refuse_other_hooks
 from rankwise.optim.parts.processes import average_
 from rankwise.optim.parts.released_gradient import ReleasedGradient, is_released
-
-# Optimizers that are alive and release.
-_releasing: "weakref.WeakSet[Releasing]" = weakref.WeakSet()
 
 
 class Releasing(Checked):
@@ -83,11 +78,8 @@ class Releasing(Checked):
         self.released = True
         self._done: set[int] = set()  # ids of the parameters that have stepped in this backward
         self._norms: list[Tensor] = []
-        self._handles: dict[int, RemovableHandle] = {}  # by the parameter's id
-        # Without this, hooks of a deleted optimizer would stay on the parameters for good.
-        weakref.finalize(self, _remove, self._handles).atexit = False
-        _releasing.add(self)
-        self._watch()
+        self._hooks = GradientHooks(self)
+        self._hooks.watch(self._params())
 
     def unrelease(self) -> None:
         """From now on leave gradients to accumulate until `step()`, as without release.
@@ -97,29 +89,14 @@ class Releasing(Checked):
         """
         if self.released:
             self._refuse_between_steps("unrelease")
-            _remove(self._handles)
-            _releasing.discard(self)
+            self._hooks.remove()
             self.released = False
 
     def add_param_group(self, param_group: dict) -> None:
         """Add a parameter group, as in torch; it is released too if the optimizer is."""
         super().add_param_group(param_group)
         if self.released:
-            self._watch()
-
-    def _watch(self) -> None:
-        """Put a hook on every parameter that trains and has none."""
-        optimizer = weakref.ref(self)
-
-        def on_gradient(param: Tensor) -> None:
-            if sum(id(param) in other._handles for other in _releasing) > 1:
-                gc.collect()  # one of them may be deleted, and wait for this
-            if (alive := optimizer()) is not None:
-                alive._receive(param)
-
-        for param in self._params():
-            if param.requires_grad and id(param) not in self._handles:
-                self._handles[id(param)] = param.register_post_accumulate_grad_hook(on_gradient)
+            self._hooks.watch(self._params())
 
     def _params(self) -> Iterator[Tensor]:
         for group in self.param_groups:
@@ -128,13 +105,13 @@ class Releasing(Checked):
     # In backward ----------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _receive(self, param: Tensor) -> None:
-        """Use one gradient, which is complete, and free it.
+    def receive(self, param: Tensor) -> None:
+        """Use one gradient, which is complete, and free it; a hook calls this inside backward.
 
         Raises:
             RuntimeError: the gradient is sparse, or was released already.
         """
-        self._refuse_other_release([param])
+        refuse_other_hooks(self, [param])
         added = param.grad.added if is_released(param.grad) else param.grad
         self.refuse_sparse(added)
         self._on_gradient(param)
@@ -151,7 +128,7 @@ class Releasing(Checked):
         norm = _norm(param.grad)
         self._norms.append(norm)
         self._step_of(param)
-        param.grad = ReleasedGradient(param, type(self).__name__, norm=norm)
+        param.grad = ReleasedGradient(param, self, norm=norm)
 
     def _step_of(self, param: Tensor) -> None:
         """Step `param` alone."""
@@ -187,17 +164,24 @@ class Releasing(Checked):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._refuse_other_release(list(self._params()))
+        self._refuse_others()
         if self.released:
             self._release_what_is_left()
             self._finish_released()
             self._drop_released()
-            self._watch()  # parameters that train only since this step
+            self._hooks.watch(self._params())  # parameters that train only since this step
         else:
             for grad in self.gradients():
                 self.refuse_sparse(grad)
             self._step_all()
         return loss
+
+    def _refuse_others(self) -> None:
+        """Raise a RuntimeError if another optimizer, deleted or not, has released a gradient."""
+        refuse_other_hooks(self, list(self._params()))
+        for param in self._params():
+            if is_released(param.grad):
+                param.grad.refuse_deleted()
 
     def _step_all(self) -> None:
         """Step every parameter that has a gradient: by the step of the torch class behind this one.
@@ -219,7 +203,7 @@ class Releasing(Checked):
         """Use gradients that no hook has seen, such as one that was assigned."""
         for param in self._params():
             if param.grad is not None and not is_released(param.grad):
-                self._receive(param)
+                self.receive(param)
 
     def _drop_released(self) -> None:
         for param in self._params():
@@ -231,37 +215,7 @@ class Releasing(Checked):
         self._drop_released()
         super().zero_grad(set_to_none)
 
-    # Refusals -------------------------------------------------------------------------------------
-
-    def _refuse_other_release(self, params: list[Tensor]) -> None:
-        """Raise a RuntimeError if another living optimizer releases the gradients of `params`."""
-        if self._other_release(params) is None:
-            return
-        gc.collect()  # it may be deleted, and wait for this
-        other = self._other_release(params)
-        if other is not None:
-            raise RuntimeError(
-                f"released gradient: got a parameter of {type(other).__name__} and "
-                f"{type(self).__name__}, allowed: one optimizer, because {type(other).__name__} "
-                "with release uses and frees the gradient inside backward; delete it or call its "
-                "unrelease()"
-            )
-
-    def _other_release(self, params: list[Tensor]) -> "Releasing | None":
-        for other in _releasing:
-            if other is not self and any(id(param) in other._handles for param in params):
-                return other
-        return None
-
-    def _refuse_between_steps(self, what: str) -> None:
-        """Raise a RuntimeError if gradients were released since the last step."""
-        if self.released and any(is_released(param.grad) for param in self._params()):
-            raise RuntimeError(
-                f"{what}: got gradients released since the last step, allowed: after "
-                "optimizer.step() and before the next backward"
-            )
-
-    # Copies ---------------------------------------------------------------------------------------
+    # Copies and state dicts -----------------------------------------------------------------------
 
     def __getstate__(self) -> dict:
         """Return what a copy or a pickle keeps: torch's contents, and whether it releases."""
@@ -293,6 +247,14 @@ class Releasing(Checked):
         self._refuse_between_steps("load_state_dict")
         super().load_state_dict(state_dict)
 
+    def _refuse_between_steps(self, what: str) -> None:
+        """Raise a RuntimeError if gradients were released since the last step."""
+        if self.released and any(is_released(param.grad) for param in self._params()):
+            raise RuntimeError(
+                f"{what}: got gradients released since the last step, allowed: after "
+                "optimizer.step() and before the next backward"
+            )
+
     # Gradients ------------------------------------------------------------------------------------
 
     def gradients_bytes(self) -> int:
@@ -314,13 +276,6 @@ class Releasing(Checked):
         if not self._norms:
             raise RuntimeError("gradient_norm: no gradient was released since the last step")
         return torch.linalg.vector_norm(torch.stack(self._norms))
-
-
-def _remove(handles: dict[int, RemovableHandle]) -> None:
-    """Take the hooks off their parameters."""
-    for handle in handles.values():
-        handle.remove()
-    handles.clear()
 
 
 def _norm(tensor: Tensor) -> Tensor:  # ()

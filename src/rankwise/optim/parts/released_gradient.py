@@ -6,6 +6,8 @@ answers for the released gradient where it can, and else refuses with a sentence
 `param.grad` would make all of them do nothing, without a word.
 """
 
+import weakref
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ class ReleasedGradient(Tensor):
 
     Args:
         param: the parameter that the gradient is of.
-        owner: class name of the optimizer, for messages.
+        optimizer: the one that has used or gathered the gradient.
         norm: () of a gradient that was applied already; its norm is all that is left.
         projection: of a gradient that is gathered for the step; clipping scales it in place.
     """
@@ -28,7 +30,11 @@ class ReleasedGradient(Tensor):
 
     @staticmethod
     def __new__(
-        cls, param: Tensor, owner: str, norm: Tensor | None = None, projection: Tensor | None = None
+        cls,
+        param: Tensor,
+        optimizer: torch.optim.Optimizer,
+        norm: Tensor | None = None,
+        projection: Tensor | None = None,
     ):
         return torch.Tensor._make_wrapper_subclass(
             cls, param.shape, dtype=param.dtype, device=param.device
@@ -37,11 +43,12 @@ class ReleasedGradient(Tensor):
     def __init__(
         self,
         param: Tensor,
-        owner: str,
+        optimizer: torch.optim.Optimizer,
         norm: Tensor | None = None,
         projection: Tensor | None = None,
     ):
-        self.owner = owner
+        self.owner = type(optimizer).__name__
+        self.optimizer = weakref.ref(optimizer)  # a gradient must not keep it alive
         self.norm_of_applied = norm
         self.projection = projection
         # The gradient that autograd has added in a later backward, until a hook takes it.
@@ -69,6 +76,7 @@ class ReleasedGradient(Tensor):
 
     def _add(self, grad: Tensor) -> Tensor:
         """Take the gradient of a later micro-batch from autograd."""
+        self.refuse_deleted()
         if self.projection is None:
             raise RuntimeError(
                 "released gradient: got a second backward before optimizer.step(), allowed: one, "
@@ -76,6 +84,14 @@ class ReleasedGradient(Tensor):
             )
         self.added = grad
         return self
+
+    def refuse_deleted(self) -> None:
+        """Raise a RuntimeError if the optimizer is deleted: nobody would use what it gathered."""
+        if self.optimizer() is None:
+            raise RuntimeError(
+                f"released gradient: got one of a deleted {self.owner}, allowed: None; set the "
+                "gradients to None by the model's zero_grad()"
+            )
 
     def _norm(self) -> Tensor:
         self._refuse_processes()
