@@ -114,7 +114,8 @@ def test_an_optimizer_deleted_after_backward_leaves_a_sentence(name: str) -> Non
     optimizer = make(name, model, {}, release=True)
     loss_of(model, batch(0)).backward()
     del optimizer
-    for other in (make(name, model, {}, release=False), make(name, model, {}, release=True)):
+    for release in (False, True):
+        other = make(name, model, {}, release=release)
         with pytest.raises(RuntimeError, match=f"got one of a deleted {name}, allowed: None; set"):
             other.step()
     del other
