@@ -139,11 +139,11 @@ def test_clipping_by_torch_is_what_is_left_of_sgd() -> None:
         assert torch.allclose(before - after, other.grad / 2, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [*GATHERED, "Fira", "Lomo"])
-@pytest.mark.parametrize("release", [False, True])
+@pytest.mark.parametrize(
+    ("name", "release"),
+    [("Fira", False), ("Lomo", False), *((name, r) for name in GATHERED for r in (False, True))],
+)
 def test_clipping_without_gradients_is_a_norm_of_zero(name: str, release: bool) -> None:
-    if release and name in FUSED:
-        pytest.skip("refused, see test_release.py")
     optimizer = make(name, Net(), {}, release=release)
     assert optimizer.clip_grad_norm_(1.0).item() == 0.0
 
@@ -214,8 +214,8 @@ def test_a_skipped_step_moves_nothing() -> None:
     assert unchanged(model, before)
 
 
-def test_the_order_of_a_stack_and_topr_hooks() -> None:
-    """TopR's masked step is inside its hooks: they see the whole gradient."""
+def test_topr_masks_inside_its_step_hooks() -> None:
+    """They see the whole gradient."""
     param = nn.Parameter(torch.zeros(10))
     optimizer = TopR([param], 0.1, fraction=0.1)
     seen = []

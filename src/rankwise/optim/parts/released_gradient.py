@@ -94,15 +94,15 @@ class ReleasedGradient(Tensor):
             )
 
     def _norm(self) -> Tensor:
-        self._refuse_processes()
         if self.projection is None:
             return self.norm_of_applied
+        self._refuse_processes()
         return torch.linalg.vector_norm(self.projection)
 
     def _scale(self, factor: Tensor | float) -> Tensor:
         """Scale what was released: what clipping does. An applied gradient is refused below 1."""
-        self._refuse_processes()
         if self.projection is not None:
+            self._refuse_processes()
             self.projection.mul_(factor)
         elif float(factor) < 1:
             raise RuntimeError(
@@ -120,11 +120,12 @@ class ReleasedGradient(Tensor):
         return self
 
     def _refuse_processes(self) -> None:
+        """Raise a RuntimeError if this is one of several processes, which has a share only."""
         if process_count() > 1:
             raise RuntimeError(
-                f"clip_grad_norm_: got gradients that {self.owner} has released in "
-                f"{process_count()} processes, allowed: optimizer.clip_grad_norm_ or "
-                "optimizer.gradient_norm, which know the mean over the processes"
+                f"clip_grad_norm_: got projections that {self.owner} has gathered in "
+                f"{process_count()} processes, allowed: optimizer.clip_grad_norm_, which takes "
+                "their mean over the processes first"
             )
 
 
