@@ -93,6 +93,8 @@ def test_clipping_a_fused_release_is_refused_unless_it_changes_nothing(name: str
         assert seen.item() == pytest.approx(norm, rel=1e-12)
     with pytest.raises(RuntimeError, match=rf"{name} with release, which has applied"):
         nn.utils.clip_grad_norm_(model.parameters(), 0.9 * norm)
+    with pytest.raises(RuntimeError, match=rf"{name} with release, which has applied"):
+        model.one.weight.grad.mul_(2.0)
     with pytest.raises(RuntimeError, match="got the operation clamp_"):
         nn.utils.clip_grad_value_(model.parameters(), 1.0)
     with pytest.raises(RuntimeError, match="got the operation"):

@@ -6,6 +6,7 @@ answers for the released gradient where it can, and else refuses with a sentence
 `param.grad` would make all of them do nothing, without a word.
 """
 
+import math
 import weakref
 
 import torch
@@ -62,7 +63,7 @@ class ReleasedGradient(Tensor):
         cls, func: object, types: tuple, args: tuple = (), kwargs: dict | None = None
     ) -> object:
         """Answer an operation of torch, or refuse it."""
-        grad = args[0]
+        grad = args[0] if args else None
         if isinstance(grad, cls):
             if func is aten.add_.Tensor and not isinstance(args[1], cls):
                 return grad._add(args[1])
@@ -72,7 +73,7 @@ class ReleasedGradient(Tensor):
                 return grad._scale(args[1])
             if func is aten.zero_.default:
                 return grad._zero()
-        raise RuntimeError(_refusal(func, args))
+        raise RuntimeError(_refusal(func, (*args, *(kwargs or {}).values())))
 
     def _add(self, grad: Tensor) -> Tensor:
         """Take the gradient of a later micro-batch from autograd."""
@@ -100,11 +101,12 @@ class ReleasedGradient(Tensor):
         return torch.linalg.vector_norm(self.projection)
 
     def _scale(self, factor: Tensor | float) -> Tensor:
-        """Scale what was released: what clipping does. An applied gradient is refused below 1."""
+        """Scale what was released: what clipping does. One that was applied takes a factor of 1."""
         if self.projection is not None:
             self._refuse_processes()
             self.projection.mul_(factor)
-        elif float(factor) < 1:
+        # Clipping multiplies by 1 below its limit, and by NaN if a gradient was not finite.
+        elif float(factor) != 1 and not math.isnan(factor):
             raise RuntimeError(
                 f"clip_grad_norm_: got {self.owner} with release, which has applied the gradients "
                 "in backward, allowed: a limit that no gradient exceeds, such as infinity; build "
