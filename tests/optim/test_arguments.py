@@ -44,6 +44,7 @@ WRONG = {
     "release": [1, "yes", None],
     "error_feedback": [1, "yes"],
     "lazy": [0, None],
+    "scale_parameter": [1, "yes"],
 }
 EDGES = {
     "lr": [0.0, 1, torch.tensor(0.1)],
