@@ -98,7 +98,9 @@ def test_bf16_is_predicted_to_the_byte(name: str) -> None:
     result = memory({**request, "method": {**request["method"], "weights": "bf16"}})
     if result.get("status") == "unsupported":
         pytest.skip(result["reason"])
-    assert result["metrics"]["measured_weights_bytes"] == result["metrics"]["weights_bytes"]
+    metrics = result["metrics"]
+    assert metrics["measured_weights_bytes"] == metrics["weights_bytes"]
+    assert metrics["measured_optimizer_state_bytes"] == metrics["optimizer_state_bytes"]
 
 
 # The optimizers' state ----------------------------------------------------------------------------
@@ -108,7 +110,17 @@ def test_bf16_is_predicted_to_the_byte(name: str) -> None:
 # that build on it do the same. System A's code projects the rows, whatever the shape.
 ROWS = ("rsvd", "rsvd_released", "rsvd_truncated", "rsvd_fraction")
 SHORTER = (
-    *("galore", "golore", "galore_dct", "fira", "apollo", "apollo_mini", "flora", "ldadam"),
+    *(
+        "galore",
+        "golore",
+        "galore_dct",
+        "dct_adamw",
+        "fira",
+        "apollo",
+        "apollo_mini",
+        "flora",
+        "ldadam",
+    ),
     *("rsvd_svt", "rsvd_energy", "rsvd_transported"),
 )
 # VLoRP (Wu et al. 2025, section 3) cuts each row of a tall matrix into c pieces and projects a piece.

@@ -177,9 +177,6 @@ def test_a_loaded_state_keeps_its_dtypes(name: str, options: dict) -> None:
     optimizer = make(name, params.parameters(), options)
     advance(params, optimizer, 0, 3)
     before = dtypes(params, optimizer)
-    for kinds in before:
-        kept = {kind for key, kind in kinds.items() if key != "step"}
-        assert kept <= {torch.bfloat16, torch.int32}
     assert all(param.isfinite().all() for param in params)
     other = make(name, params.parameters(), options)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))

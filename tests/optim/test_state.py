@@ -94,14 +94,12 @@ def test_a_vectors_state_is_its_formula(rule: str, momentum: float, kept: int) -
 
 
 @few_fast
-def test_a_bfloat16_parameter_keeps_bfloat16_state(cases: list[dict]) -> None:
+def test_a_bfloat16_parameter_steps(cases: list[dict]) -> None:
     for options in cases:
         grad = gradients(1, 6, 10, dtype=torch.bfloat16)[0]
-        param, optimizer = optimize(torch.zeros_like(grad), [grad], **options)
-        tensors = [value for value in optimizer.state[param].values() if torch.is_tensor(value)]
-        assert {tensor.dtype for tensor in tensors} <= {torch.bfloat16, torch.int32}, options
-        assert param.isfinite().all()
-        assert (param != 0).any()
+        param, _ = optimize(torch.zeros_like(grad), [grad], **options)
+        assert param.isfinite().all(), options
+        assert (param != 0).any(), options
 
 
 # Stacks -------------------------------------------------------------------------------------------

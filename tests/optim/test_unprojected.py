@@ -1,4 +1,4 @@
-"""Optimizers that project nothing, against their equations: TopR, LOMO, AdaLomo, and torch's own."""
+"""Optimizers that project nothing, against their equations: TopR, LOMO, and torch's own."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import rankwise.optim
 from helpers.optimizing import F64, close, gradients, optimize
-from rankwise.optim import AdaLomo, Lomo, TopR
+from rankwise.optim import Lomo, TopR
 
 ZEROS = torch.zeros(6, 10, dtype=F64)
 WEIGHT = gradients(1, 6, 10, seed=1)[0]
@@ -108,7 +108,7 @@ def test_topr_refuses_other_fractions(fraction: float) -> None:
         TopR([nn.Parameter(torch.zeros(3))], fraction=fraction)
 
 
-# LOMO and AdaLomo ---------------------------------------------------------------------------------
+# LOMO ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(6, 10), (4, 3, 2), (7,)])
@@ -122,37 +122,6 @@ def test_lomo_is_sgd_with_decoupled_decay(shape: tuple[int, ...]) -> None:
     plain, _ = optimize(Lomo, start, grads, release=False)
     theirs, _ = optimize(torch.optim.SGD, start, grads)
     assert close(plain, theirs, 1e-15)
-
-
-@pytest.mark.parametrize("shape", [(6, 10), (10, 6), (7,)])
-@pytest.mark.parametrize(("clip", "size"), [(1.0, 1.0), (0.5, 1.0), (1.0, 1e-5)])
-def test_adalomo_is_its_equations(shape: tuple[int, ...], clip: float, size: float) -> None:
-    """v by row and column means with decay 1 - t^-0.8; U / max(1, RMS(U) / clip); rate lr max(1e-3, RMS(W))."""
-    grads, expected = gradients(5, *shape), size * gradients(1, *shape, seed=1)[0]
-    ours, _ = optimize(AdaLomo, expected, grads, release=False, clip=clip, weight_decay=0.1)
-    rows = columns = v = 0
-    for t, grad in enumerate(grads, start=1):
-        decay = 1 - t**-0.8
-        if len(shape) == 1:
-            v = decay * v + (1 - decay) * grad**2
-        else:
-            rows = decay * rows + (1 - decay) * (grad**2).mean(1)
-            columns = decay * columns + (1 - decay) * (grad**2).mean(0)
-            v = torch.outer(rows, columns) / rows.mean()
-        update = grad / v.sqrt()
-        update = update / max(1.0, (update**2).mean().sqrt().item() / clip)
-        rate = 0.1 * max(1e-3, (expected**2).mean().sqrt().item())
-        expected = (1 - 0.1 * 0.1) * expected - rate * update
-    assert close(ours, expected, 1e-12)
-
-
-@pytest.mark.parametrize("shape", [(6, 10), (10, 6), (7,)])
-def test_adalomo_is_torchs_adafactor(shape: tuple[int, ...]) -> None:
-    """At a rate below 1 / sqrt(t), which caps torch's."""
-    grads, weight = gradients(9, *shape), gradients(1, *shape, seed=1)[0]
-    ours, _ = optimize(AdaLomo, weight, grads, release=False, weight_decay=0.1)
-    theirs, _ = optimize(torch.optim.Adafactor, weight, grads, weight_decay=0.1)
-    assert close(ours, theirs, 1e-12)
 
 
 # Torch's ------------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """Adafactor as torch has it: the second moment is kept as row and column means, m + n numbers.
 
 Source: Shazeer & Stern 2018, arXiv 1804.04235, Algorithm 4. Torch's step is relative to the weight,
-as in the paper; transformers' Trainer turns that off (`scale_parameter=False`), so its Adafactor is
-another optimizer. A vector keeps its whole second moment. Each tensor keeps a step count too (4
-bytes).
+as in the paper (`scale_parameter=True` of transformers' Adafactor). transformers' Trainer turns
+that off, so its Adafactor is another optimizer. A vector keeps its whole second moment. Each tensor
+keeps a step count too (4 bytes). State has the weight's dtype, as torch has it. For weights in bf16
+the second moment stops decaying after one or two thousand steps, when a step's share is rounded
+away.
 """
 
 import torch

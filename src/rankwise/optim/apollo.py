@@ -5,9 +5,9 @@ Where we differ from the authors' code:
 
 - It keeps P. Here P is redrawn from the seed at each step, so s r numbers less are kept. That is
   the paper's state: 2 L r numbers and the limiter's norm.
-- It limits the growth of the update's norm before bias correction, which is in its step size. Here
-  the norm is limited after it. In the first steps the uncorrected norm of even a constant gradient
-  grows by more than the limit, so theirs is limited there and ours is not.
+- After an update of zeros theirs lets the norm grow from 1e-8, so it stays near zero. Ours does not
+  limit the first update that is not zero.
+- For weights in bf16 and fp16 second moments and the norm are fp32, theirs have the weight's dtype.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from rankwise.optim.parts.descent import Batch, Descent, State
-from rankwise.optim.parts.rules import AdamRule, Rule, WholeGradient, limit_growth_
+from rankwise.optim.parts.precision import wide, wide_zeros
+from rankwise.optim.parts.rules import AdamRule, WholeGradient, limit_growth_
 from rankwise.optim.parts.stacked import DescentOptimizer, settings
 from rankwise.optim.parts.subspace import Subspace, basis_numbers, project
 
@@ -29,11 +30,12 @@ class Apollo(DescentOptimizer):
 
         R = P^T G,  N = Adam(R)                             (r, L)
         f_j = ||N_j|| / ||R_j||                             per column j, or one f for the tensor
-        U = f * G, scaled to ||U_t|| <= limit * ||U_{t-1}||
+        U = f * G, scaled to ||U_t|| / c_t <= limit * ||U_{t-1}|| / c_{t-1}
         W <- W - lr * sqrt(scale) * U
 
-    G is seen as (s, L), s being the shorter side; P (s, r) is drawn with entries N(0, 1/r).
-    Vectors, and matrices of a group with `"dense": True`, step by Adam.
+    G is seen as (s, L), s being the shorter side; P (s, r) is drawn with entries N(0, 1/r). Adam's
+    bias correction c_t = sqrt(1 - b2^t) / (1 - b1^t) is a factor of N and U; the growth is that
+    without it. Vectors, and matrices of a group with `"dense": True`, step by Adam.
 
     Args:
         params: parameters, or parameter groups; every option may also be set by group.
@@ -45,7 +47,7 @@ class Apollo(DescentOptimizer):
         interval_steps: steps between refreshes of the basis.
         scale: its root multiplies the update; the authors take 1 for APOLLO and 128 for
             APOLLO-Mini.
-        limit: largest ratio of the update's norms of two steps.
+        limit: largest ratio of the update's norms of two steps, before bias correction.
         betas: decays of Adam's two moments, in [0, 1).
         eps: added to the root of the second moment.
         convention: where `eps` enters: "torch" after bias correction; "transformers" before it, and
@@ -105,7 +107,7 @@ class ApolloDescent:
     """APOLLO's mathematics; state: Adam's moments of R, the last update's norm, P if it is kept."""
 
     space: Subspace
-    rule: Rule
+    rule: AdamRule
     per_channel: bool
     scale: float
     limit: float
@@ -114,7 +116,7 @@ class ApolloDescent:
         return {
             **self.space.init_state(param),
             **self.rule.init_state(self.space.low(param)),
-            "update_norm": param.new_zeros(()),
+            "update_norm": wide_zeros(param),
         }
 
     def directions(self, batch: Batch) -> Iterator[Tensor]:
@@ -122,12 +124,14 @@ class ApolloDescent:
         self.space.refresh(batch, self.rule)
         low = project(self.space, batch, self.space.basis(batch))  # (B, r, L)
         step = self.rule.direction(low, batch.state, batch.step)  # (B, r, L)
-        factor = scaling_factor(step, low, self.per_channel)
+        factor = scaling_factor(step, low, self.per_channel).to(low.dtype)
+        correction = self.rule.correction(batch.step)
         for index, grad in enumerate(batch.grads):
             whole = grad.clone(memory_format=torch.contiguous_format)
             update = self.space.view(whole)
             update.mul_(factor[index])
-            limit_growth_(update, batch.state["update_norm"][index], self.limit)
+            last_norm = batch.state["update_norm"][index]
+            limit_growth_(update, last_norm, self.limit, correction)
             yield whole.mul_(self.scale**0.5)
 
 
@@ -149,4 +153,4 @@ def scaling_factor(
         Zhu et al. 2024, APOLLO, arXiv 2412.05270, Algorithm 1.
     """
     dims = (1,) if per_channel else (1, 2)
-    return step.norm(dim=dims, keepdim=True) / (low.norm(dim=dims, keepdim=True) + 1e-8)
+    return step.norm(dim=dims, keepdim=True) / (wide(low).norm(dim=dims, keepdim=True) + 1e-8)

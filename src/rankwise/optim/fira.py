@@ -6,9 +6,9 @@ Where we differ from the authors' code:
 - It subtracts scale * P R from the gradient, which leaves (1 - scale) of the part inside the
   subspace in the residual. The paper subtracts P R, which is our default; `residual="published"` is
   theirs.
-- It limits the growth of the residual's norm before bias correction, which is in its step size.
-  Here the norm is limited after it. In the first steps the uncorrected norm of even a constant
-  gradient grows by more than the limit, so theirs is limited there and ours is not.
+- After a residual of zeros theirs lets the norm grow from 1e-8, so it stays near zero. Ours does
+  not limit the first residual that is not zero.
+- For weights in bf16 and fp16 second moments and the norm are fp32, theirs have the weight's dtype.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from rankwise.optim.parts.descent import Batch, Descent, State
-from rankwise.optim.parts.rules import AdamRule, Rule, WholeGradient, limit_growth_
+from rankwise.optim.parts.precision import wide, wide_zeros
+from rankwise.optim.parts.rules import AdamRule, WholeGradient, limit_growth_
 from rankwise.optim.parts.stacked import DescentOptimizer, settings
 from rankwise.optim.parts.subspace import Subspace, each, project
 
@@ -30,12 +31,13 @@ class Fira(DescentOptimizer):
 
         R = P^T G,  N = Adam(R)                             (r, L)
         phi_j = ||N_j|| / ||R_j||                           for each column j
-        S = phi * (G - P R), scaled to ||S_t|| <= limit * ||S_{t-1}||
+        S = phi * (G - P R), scaled to ||S_t|| / c_t <= limit * ||S_{t-1}|| / c_{t-1}
         W <- W - lr * (scale * P N + S)
 
     G is seen as (s, L), s being the shorter side; P (s, r) holds leading left singular vectors. The
-    ratio phi is Adam's scaling of a column as the subspace sees it. Vectors, and matrices of a
-    group with `"dense": True`, step by Adam.
+    ratio phi is Adam's scaling of a column as the subspace sees it. Adam's bias correction
+    c_t = sqrt(1 - b2^t) / (1 - b1^t) is a factor of N and S; the growth is that without it.
+    Vectors, and matrices of a group with `"dense": True`, step by Adam.
 
     Args:
         params: parameters, or parameter groups; every option may also be set by group.
@@ -46,7 +48,7 @@ class Fira(DescentOptimizer):
         power_iterations: of rsvd.
         interval_steps: steps between refreshes of the basis.
         scale: what the projected step is multiplied by.
-        limit: largest ratio of the residual's norms of two steps.
+        limit: largest ratio of the residual's norms of two steps, before bias correction.
         residual: "paper" subtracts P R from the gradient, "published" subtracts scale * P R.
         betas: decays of Adam's two moments, in [0, 1).
         eps: added to the root of the second moment.
@@ -106,7 +108,7 @@ class FiraDescent:
     """Fira's mathematics; state: P, Adam's two moments of R, and the last residual's norm."""
 
     space: Subspace
-    rule: Rule
+    rule: AdamRule
     scale: float
     limit: float
     subtracted: float  # share of P R that is taken from the gradient
@@ -115,7 +117,7 @@ class FiraDescent:
         return {
             **self.space.init_state(param),
             **self.rule.init_state(self.space.low(param)),
-            "residual_norm": param.new_zeros(()),
+            "residual_norm": wide_zeros(param),
         }
 
     def directions(self, batch: Batch) -> Iterator[Tensor]:
@@ -124,12 +126,15 @@ class FiraDescent:
         basis = each(self.space.basis(batch), len(batch.params))  # (B, s, r)
         low = project(self.space, batch, basis)  # (B, r, L)
         step = self.rule.direction(low, batch.state, batch.step)  # (B, r, L)
-        ratio = column_ratio(step, low)  # (B, L)
+        ratio = column_ratio(step, low).to(low.dtype)  # (B, L)
+        step = step.to(low.dtype)
+        correction = self.rule.correction(batch.step)
         for index, grad in enumerate(batch.grads):
             whole = grad.clone(memory_format=torch.contiguous_format)
             update = self.space.view(whole)
             scale_residual_(update, basis[index], low[index], ratio[index], self.subtracted)
-            limit_growth_(update, batch.state["residual_norm"][index], self.limit)
+            last_norm = batch.state["residual_norm"][index]
+            limit_growth_(update, last_norm, self.limit, correction)
             update.addmm_(basis[index], step[index], alpha=self.scale)
             yield whole
 
@@ -149,7 +154,7 @@ def column_ratio(
     References:
         Chen et al. 2024, Fira, arXiv 2410.01623, eq. 7 and 8.
     """
-    return step.norm(dim=-2) / (low.norm(dim=-2) + 1e-8)
+    return step.norm(dim=-2) / (wide(low).norm(dim=-2) + 1e-8)
 
 
 def scale_residual_(

@@ -5,7 +5,7 @@ Where we differ from the authors' code:
 
 - The error is optimizer state (mn numbers) and counted as such. Theirs is left in the gradient,
   which then must not be zeroed.
-- A square matrix is projected on the right, theirs on the left. Other shapes are projected alike.
+- For weights in bf16 and fp16 second moments are fp32, theirs have the weight's dtype.
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from torch.optim.optimizer import ParamsT
 
 from rankwise.optim.parts import projectors
 from rankwise.optim.parts.descent import Batch, Descent, LowRank, State
+from rankwise.optim.parts.precision import wide
 from rankwise.optim.parts.rules import AdamRule, WholeGradient
 from rankwise.optim.parts.stacked import DescentOptimizer, settings
 from rankwise.optim.parts.subspace import Subspace
@@ -33,9 +34,9 @@ class LDAdam(DescentOptimizer):
         E <- A - P P^T A + b1 / (1 - b1) (P_old M_old - P P^T P_old M_old)
         W <- (1 - lr * weight_decay) W - lr * P D
 
-    G is seen as (s, L), s being the shorter side. The first basis is the leading left singular
-    vectors. E collects what the projections of the gradient and of the momentum lost. Vectors, and
-    matrices of a group with `"dense": True`, step by Adam.
+    G is seen as (s, L), s being the shorter side, and the rows of a square matrix. The first basis
+    is the leading left singular vectors. E collects what the projections of the gradient and of the
+    momentum lost. Vectors, and matrices of a group with `"dense": True`, step by Adam.
 
     Args:
         params: parameters, or parameter groups; every option may also be set by group.
@@ -90,7 +91,10 @@ class LDAdam(DescentOptimizer):
         rule = AdamRule(group["betas"], group["eps"])
         if group["dense"] or param.ndim < 2:
             return WholeGradient(rule)
-        space = Subspace(group["rank"], seed=group["seed"])
+        rows, columns = param.flatten(1).shape
+        # The authors' side, also of a square matrix; "short" means its columns.
+        side = "left" if rows <= columns else "right"
+        space = Subspace(group["rank"], side=side, seed=group["seed"])
         return LDAdamDescent(space, rule, group["rho"], group["error_feedback"])
 
 
@@ -135,7 +139,7 @@ class LDAdamDescent:
             b1 = self.rule.betas[0]
             error = lost_in_projection(total, low, basis, carried, old_basis, old_momentum, b1)
             self.space.view(state["error"]).copy_(error)
-        return LowRank(basis, direction, self.space.view)
+        return LowRank(basis, direction.to(basis.dtype), self.space.view)
 
     def _next_basis(
         self,
@@ -173,7 +177,7 @@ def power_iteration(
     """
     mixed = (basis @ mean).mul_(rho).add_(total, alpha=1 - rho)
     power = mixed @ (mixed.mT @ basis)
-    return torch.linalg.qr(projectors.wide(power)).Q.to(total.dtype)
+    return torch.linalg.qr(wide(power)).Q.to(total.dtype)
 
 
 def lost_in_projection(

@@ -19,9 +19,12 @@ Where we differ from the authors' codes:
   ones.
 - Matrices of one shape share a draw.
 - With `side="long"` a wide matrix takes the right branch; GaLore's reverse_std crashes at r = m.
-- DCT subspaces keep GaLore's interval and scale, and have no error feedback. The authors' DCTAdamW
-  selects new columns at every step, without a scale, with error feedback as an option.
-- In bf16 the moments are bf16 too, and the second one stops decaying where 0.999 v rounds to v.
+- DCT subspaces have GaLore's interval and scale by default. The authors' DCTAdamW selects new
+  columns at every step, without a scale: that is interval_steps 1 and scale 1. Its options
+  rotate_subspace and sim_type "makhoul" are transport "project" and our basis, the DCT-II. By
+  default it does not move moments to the new columns, and takes the DCT-III. Its optional error
+  feedback does not exist here.
+- For weights in bf16 and fp16 second moments are fp32, theirs have the weight's dtype.
 
 An SVD of a gradient that is not finite raises an error; a drawn basis lets the loss become
 non-finite.
@@ -219,7 +222,7 @@ class SubspaceScheme:
         low = self.gather(batch) if batch.gathered is None else batch.gathered  # (B, r, L)
         basis = each(self.space.basis(batch), len(batch.params))
         rule_step = self.space.rule_step(batch.step)
-        step = self.scale * self.rule.direction(low, batch.state, rule_step)
+        step = self.scale * self.rule.direction(low, batch.state, rule_step).to(basis.dtype)
         if "other_basis" in batch.state:
             step = step @ batch.state["other_basis"].mT
         for left, right in zip(basis, step, strict=True):

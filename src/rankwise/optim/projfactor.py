@@ -13,7 +13,8 @@ Where we differ from the authors' code:
 - There is no `scale`, which cancels in their step.
 - Clipping acts, on the projections. In theirs gradients are gone before the trainer clips them.
 - The projector svd exists; their README promises it.
-- Sums have the weight's dtype; theirs are fp32. In bf16 0.999 v rounds to v, so sums never decay.
+- For weights in bf16 and fp16 Adam's second moments, of vectors and dense groups, are fp32 as the
+  sums are. Theirs are torch's AdamW's, in the weight's dtype.
 """
 
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from torch.optim.optimizer import ParamsT
 
 from rankwise.optim.parts.descent import Batch, Descent, State
 from rankwise.optim.parts.gathering import GatheringOptimizer
+from rankwise.optim.parts.precision import wide, wide_zeros
 from rankwise.optim.parts.rules import AdamRule, SgdRule, WholeGradient, factored_root
 from rankwise.optim.parts.stacked import settings
 from rankwise.optim.parts.subspace import Subspace, basis_numbers, each, project
@@ -122,8 +124,8 @@ class ProjFactorDescent:
         return {
             **self.space.init_state(param),
             "momentum": torch.zeros_like(self.space.low(param)),
-            "row_sums": param.new_zeros(rows),
-            "column_sums": param.new_zeros(columns),
+            "row_sums": wide_zeros(param, rows),
+            "column_sums": wide_zeros(param, columns),
         }
 
     def gather(self, batch: Batch, *, refresh: bool = True) -> Tensor:
@@ -137,14 +139,15 @@ class ProjFactorDescent:
     def directions(self, batch: Batch) -> Iterator[Tensor]:
         """Yield P M over the root of the second moment, with Adam's bias corrections."""
         low = self.gather(batch) if batch.gathered is None else batch.gathered  # (B, r, L)
-        momentum = batch.state["momentum"].lerp_(low, 1 - self.b1)
-        basis = each(self.space.basis(batch), len(batch.params))  # (B, s, r)
+        momentum = wide(batch.state["momentum"].lerp_(low, 1 - self.b1))
+        low = wide(low)
+        basis = each(wide(self.space.basis(batch)), len(batch.params))  # (B, s, r)
         # M restarts with a reset of the basis; the sums do not.
         first_correction = 1 - self.b1 ** self.space.rule_step(batch.step)
         second_correction = (1 - self.b2**batch.step) ** 0.5
         is_torch = self.convention == "torch"
         for index, param in enumerate(batch.params):
-            whole = torch.zeros_like(param)
+            whole = wide_zeros(param, *param.shape)
             # Two views of one memory: as (s, L) for products with P, as (m, n) for the sums.
             view, matrix = self.space.view(whole), whole.flatten(1)
             view.addmm_(basis[index], low[index]).square_()

@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from rankwise.optim.parts.precision import wide  # torch decomposes no narrower dtypes
+
 DRAWN = ("normal", "rademacher", "orthonormal")
 
 # An SVD of a stack returns vectors as large as the stack: its numbers are limited, by chunks.
@@ -227,8 +229,3 @@ def threshold_weights(
     smallest = torch.finfo(values.dtype).tiny  # a singular value of 0 must not divide
     shrinkage = threshold * values[:, :1] / values.clamp(min=smallest)
     return (1 - shrinkage).clamp(min=0).sqrt()
-
-
-def wide(grad: Tensor) -> Tensor:
-    """Return the tensor in fp32 or fp64: torch has no decompositions of narrower dtypes."""
-    return grad if grad.dtype in (torch.float32, torch.float64) else grad.float()

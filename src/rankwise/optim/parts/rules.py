@@ -6,8 +6,7 @@ P_new^T P, which is (r, r) or (B, r, r).
 
 Sources: Adam (Kingma & Ba 2015, Algorithm 1); Adafactor's second moment (Shazeer & Stern 2018,
 Algorithm 4); transport of both moments (LDAdam: Robert et al. 2024, arXiv 2410.16103, eq. 5).
-State has the dtype of the weight. In bfloat16 0.999 v rounds back to v, so second moments of bf16
-weights never decay; the authors of VLoRP, AdaLomo and Flora keep theirs in fp32.
+Second moments and their sums are fp32 for weights in bf16 or fp16; precision.py says why.
 """
 
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rankwise.optim.parts.descent import Batch, State
+from rankwise.optim.parts.precision import wide, wide_zeros
 
 
 class Rule(Protocol):
@@ -33,7 +33,8 @@ class Rule(Protocol):
     def direction(self, grad: Tensor, state: State, step: int) -> Tensor:
         """Return d for `param -= lr * d`, of the gradient's shape.
 
-        Updates `state` in place and never writes to `grad`.
+        Updates `state` in place and never writes to `grad`. For a gradient in bf16 or fp16 a
+        direction divided by a second moment is fp32.
 
         Args:
             grad: projected gradients (B, r, L), or whole gradients of any shape.
@@ -61,13 +62,13 @@ class Rule(Protocol):
 def adam_direction(
     grad: Tensor,  # any shape
     m: Tensor,  # as grad, updated in place
-    v: Tensor,  # as grad, updated in place
+    v: Tensor,  # as grad in shape, fp32 or fp64, updated in place
     t: int,
     b1: float,
     b2: float,
     eps: float,
     convention: str = "torch",
-) -> Tensor:  # as grad
+) -> Tensor:  # as v
     """Return Adam's direction in one of two conventions.
 
         m <- b1 m + (1 - b1) g
@@ -92,22 +93,36 @@ def adam_direction(
         Kingma & Ba 2015, Adam, Algorithm 1.
     """
     m.lerp_(grad, 1 - b1)
-    v.mul_(b2).addcmul_(grad, grad, value=1 - b2)
-    # All that follows happens in the memory of `root`, so a step allocates one tensor.
+    add_square_(v, grad, b2)
+    # All that follows happens in the memory of `root`, so a step in fp32 allocates one tensor.
     root = v.sqrt()
+    mean = wide(m)
     first_correction = 1 - b1**t
     second_correction = (1 - b2**t) ** 0.5
     if convention == "torch":
         root.div_(second_correction).add_(eps)
-        return torch.div(m, root, out=root).div_(first_correction)
+        return torch.div(mean, root, out=root).div_(first_correction)
     root.add_(eps)
-    return torch.div(m, root, out=root).mul_(second_correction / first_correction)
+    return torch.div(mean, root, out=root).mul_(second_correction / first_correction)
+
+
+def add_square_(v: Tensor, grad: Tensor, decay: float) -> None:
+    """Set v to decay * v + (1 - decay) * grad^2, squared in the dtype of v.
+
+    Args:
+        v: second moment, in fp32 or fp64.
+        grad: the gradient, of the same shape.
+        decay: of `v`, in [0, 1).
+    """
+    # The conversion is explicit, because torch's own would not be in a prediction of memory.
+    grad = wide(grad)
+    v.mul_(decay).addcmul_(grad, grad, value=1 - decay)
 
 
 def transport_moments_(
     m: Tensor,  # (..., r, L), updated in place
     v: Tensor,  # (..., r, L), updated in place
-    rotation: Tensor,  # (..., r, r)
+    rotation: Tensor,  # (..., r, r), as m in dtype
     t: int,
     b1: float,
     b2: float,
@@ -132,29 +147,35 @@ def transport_moments_(
     References:
         Robert et al. 2024, LDAdam, arXiv 2410.16103, eq. 5.
     """
+    rotation, m_wide = rotation.to(v.dtype), m.to(v.dtype)
     second_correction = 1 - b2**t
-    mean = m / (1 - b1**t)
+    mean = m_wide / (1 - b1**t)
     square = v / second_correction
     moved = rotation.square() @ (square - mean.square()) + (rotation @ mean).square()
-    m.copy_(rotation @ m)
+    m.copy_(rotation @ m_wide)
     v.copy_(moved.abs_().mul_(second_correction))
 
 
 @dataclass(frozen=True)
 class AdamRule:
-    """Adam: two moments as large as the gradient."""
+    """Adam: two moments as large as the gradient, the second one in fp32 or fp64."""
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     convention: str = "torch"
 
     def init_state(self, param: Tensor) -> State:
-        return {"exp_avg": torch.zeros_like(param), "exp_avg_sq": torch.zeros_like(param)}
+        return {"exp_avg": torch.zeros_like(param), "exp_avg_sq": wide_zeros(param, *param.shape)}
 
     def direction(self, grad: Tensor, state: State, step: int) -> Tensor:
         """Return `adam_direction` in the rule's convention."""
         m, v = state["exp_avg"], state["exp_avg_sq"]
         return adam_direction(grad, m, v, step, *self.betas, self.eps, self.convention)
+
+    def correction(self, step: int) -> float:
+        """Return the factor in a direction that corrects its bias, sqrt(1 - b2^t) / (1 - b1^t)."""
+        b1, b2 = self.betas
+        return (1 - b2**step) ** 0.5 / (1 - b1**step)
 
     def transport(self, state: State, rotation: Tensor, step: int) -> None:
         """Carry both moments over, by `transport_moments_`."""
@@ -199,7 +220,7 @@ def factored_root(
         root = sqrt(v_r v_c^T / sum(v_r))
 
     Args:
-        square: squared gradients.
+        square: squared gradients, of the sums' dtype.
         rows: running row sums v_r.
         columns: running column sums v_c.
         decay: of both sums, in [0, 1).
@@ -229,8 +250,8 @@ class FactoredRule:
         rows, columns = param.shape[:-1], (*param.shape[:-2], param.shape[-1])
         return {
             "exp_avg": torch.zeros_like(param),
-            "row_sums": param.new_zeros(rows),
-            "column_sums": param.new_zeros(columns),
+            "row_sums": wide_zeros(param, *rows),
+            "column_sums": wide_zeros(param, *columns),
         }
 
     def direction(self, grad: Tensor, state: State, step: int) -> Tensor:
@@ -240,9 +261,9 @@ class FactoredRule:
         if "row_sums" not in state:
             return adam_direction(grad, m, state["exp_avg_sq"], step, b1, b2, self.eps)
         m.lerp_(grad, 1 - b1)
-        root = factored_root(grad.square(), state["row_sums"], state["column_sums"], b2)
+        root = factored_root(wide(grad).square(), state["row_sums"], state["column_sums"], b2)
         root.div_((1 - b2**step) ** 0.5).add_(self.eps)
-        return torch.div(m, root, out=root).div_(1 - b1**step)
+        return torch.div(wide(m), root, out=root).div_(1 - b1**step)
 
     def transport(self, state: State, rotation: Tensor, step: int) -> None:
         """Rotate m; rotate the row sums by the squared rotation; keep the column sums.
@@ -252,7 +273,7 @@ class FactoredRule:
         """
         state["exp_avg"].copy_(rotation @ state["exp_avg"])
         row_sums = state["row_sums"][..., None]  # (..., r, 1)
-        state["row_sums"].copy_((rotation.square() @ row_sums)[..., 0])
+        state["row_sums"].copy_((rotation.to(row_sums.dtype).square() @ row_sums)[..., 0])
 
 
 # Whole gradients ----------------------------------------------------------------------------------
@@ -281,18 +302,25 @@ def limit_growth_(
     update: Tensor,  # any shape, scaled in place
     last_norm: Tensor,  # (), replaced by the norm after limiting
     limit: float,
+    correction: float,
 ) -> None:
     """Scale `update` so that its norm is at most `limit` times the last one.
 
+    Both norms are those before bias correction, as in the authors' codes, where the correction is
+    part of the step size. With a constant gradient the norm before correction grows by more than
+    the usual limit of 1.01 in the first steps, so the limiter then acts.
+
     Args:
-        update: the update.
-        last_norm: norm of the previous update; 0 before the first, which is not limited.
+        update: the update, bias correction included.
+        last_norm: norm of the previous update before its bias correction; 0 before the first
+            update that is not zero, which is not limited.
         limit: largest allowed ratio of the two norms.
+        correction: factor of the bias correction that `update` contains.
 
     References:
         Chen et al. 2024, Fira, arXiv 2410.01623 (its norm-growth limiter).
     """
-    norm = torch.linalg.vector_norm(update)
+    norm = torch.linalg.vector_norm(wide(update)) / correction
     allowed = torch.where(last_norm > 0, torch.minimum(norm, limit * last_norm), norm)
     update.mul_(torch.where(norm > 0, allowed / norm, torch.ones_like(norm)))
     last_norm.copy_(allowed)

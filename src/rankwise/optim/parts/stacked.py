@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from rankwise.optim.parts.checked import settings
 from rankwise.optim.parts.descent import Batch, Descent, LowRank, Stack, State
+from rankwise.optim.parts.precision import wide
 from rankwise.optim.parts.release import Releasing, clip_norm_
 
 __all__ = ["DescentOptimizer", "settings"]  # what a module of an optimizer imports
@@ -32,6 +33,7 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
     """
 
     TORCH_OPTIONS = False
+    HALF = True  # second moments are fp32 whatever the parameter's dtype
 
     def __init__(self, params: ParamsT, defaults: dict, release: bool = False):
         self.check_options({**defaults, "release": release})
@@ -97,7 +99,8 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
         for param in params:
             self.state[param]["step"] = batch.step
         decays_late = group.get("convention") == "transformers"
-        shrink = 1 - group["lr"] * group["weight_decay"]
+        contains_decay = getattr(descent, "CONTAINS_DECAY", False)  # its directions decay W
+        shrink = 1.0 if contains_decay else 1 - group["lr"] * group["weight_decay"]
         for param, direction in zip(params, descent.directions(batch), strict=True):
             _add(param, direction, 1.0 if decays_late else shrink, -group["lr"])
             if decays_late and shrink != 1:
@@ -211,6 +214,9 @@ def _add(param: Tensor, direction: Tensor | LowRank, shrink: float, rate: float)
         whole = torch.empty(param.shape, dtype=param.dtype, device=param.device)
         torch.mm(direction.left, direction.right, out=direction.view(whole))
         param.mul_(shrink).add_(whole, alpha=rate)
+    elif direction.dtype != param.dtype:
+        # A direction in fp32 for a weight in bf16 or fp16: the weight is rounded once.
+        param.copy_(wide(param).mul_(shrink).add_(direction, alpha=rate))
     elif shrink == 1:
         param.add_(direction, alpha=rate)
     else:
