@@ -15,8 +15,24 @@ from rankwise.optim import ProjectedAdam
 optimizer = ProjectedAdam(model.parameters(), lr=1e-3, rank=16, projector="rsvd", release=True)
 ```
 
-With `release=True` a gradient is projected as soon as backward has computed it, and then freed.
-Accumulation over micro-batches and `optimizer.clip_grad_norm_` work on the projections.
+Options are checked in the constructor and in every parameter group. A wrong value, a misspelt
+choice or an unknown key is a `ValueError` that says what is allowed. Sparse gradients, complex and
+float16 parameters are refused where a step would be wrong.
+
+With `release=True` a gradient is used as soon as backward has computed it, and then freed:
+`ProjectedAdam` and `ProjFactor` gather its projection for the step, all others step at once.
+
+| with release | steps at once | gathers projections |
+| --- | --- | --- |
+| several backwards a step | an error | exact |
+| clipping from outside (torch, accelerate, Trainer) | an error, below the norm | of projections |
+| `GradScaler` | an error: use bfloat16 | an error: use bfloat16 |
+| another optimizer on the same parameters | an error | an error |
+| after `unrelease()`, or if deleted | gradients accumulate as usual | the same |
+| a copy or a pickle | releases the gradients of its own parameters | the same |
+
+So in the Trainer an optimizer that steps at once needs `max_grad_norm=0` and
+`gradient_accumulation_steps=1`; the norms that the Trainer logs are the true ones.
 
 """
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import rankwise.optim
+from rankwise.optim.parts.released_gradient import is_released
 
 F64 = torch.float64
 # Written out, because dir(rankwise.optim) would import bitsandbytes in every spawned process.
@@ -100,6 +101,11 @@ def make(
     return cls(model.parameters(), lr, **known, **options, release=release)
 
 
+def is_alive(grad: Tensor | None) -> bool:
+    """Whether a gradient takes memory; what stands in for a released one does not."""
+    return grad is not None and not is_released(grad)
+
+
 def train(
     model: nn.Module, optimizer: torch.optim.Optimizer, start: int = 0, stop: int = 5
 ) -> nn.Module:
@@ -114,3 +120,13 @@ def equal(one: nn.Module, other: nn.Module, atol: float = 0.0) -> bool:
     """Whether two models have the same parameters, by default to the last bit."""
     pairs = zip(one.parameters(), other.parameters(), strict=True)
     return all(torch.allclose(a, b, rtol=atol, atol=atol) for a, b in pairs)
+
+
+def values(model: nn.Module) -> list[Tensor]:
+    """Copies of a model's parameters."""
+    return [param.detach().clone() for param in model.parameters()]
+
+
+def unchanged(model: nn.Module, before: list[Tensor]) -> bool:
+    """Whether a model's parameters are the copies, to the last bit."""
+    return all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))

@@ -5,6 +5,7 @@ from torch import nn
 
 from rankwise.measure.memory import account
 from rankwise.measure.memory.tracker import Tracker
+from rankwise.optim import ProjFactor
 from rankwise.optim.parts import projectors
 
 
@@ -44,3 +45,18 @@ def test_a_refresh_by_full_svds_holds_one_chunk_at_a_time() -> None:
         return account.peaks(tracker)["update"].total
 
     assert peak(64) < 1.1 * peak(8)
+
+
+def test_released_gradients_are_logged_once_each() -> None:
+    """Those of a matrix in each of two micro-batches, and of a vector, whose gradients accumulate."""
+    model = nn.Linear(8, 8)
+    tracker = Tracker()
+    tracker.watch(model)
+    optimizer = ProjFactor(model.parameters(), 0.1, rank=2, release=True)
+    with tracker:
+        for _ in range(2):
+            model(torch.ones(2, 8)).sum().backward()
+        optimizer.step()
+    logged = zip(tracker.sizes, tracker.kinds, strict=True)
+    gradients = [size for size, kind in logged if kind == "gradients"]
+    assert sorted(gradients) == [4 * 8, 4 * 64, 4 * 64]

@@ -1,6 +1,8 @@
 """bitsandbytes' optimizers: their arithmetic against torch's, their bytes, and resuming."""
 
+import copy
 import io
+import pickle
 import warnings
 
 import pytest
@@ -208,6 +210,32 @@ def test_a_resumed_run_is_the_uninterrupted_one(case: str) -> None:
     assert state(resumed) == state(stopped)
     advance(second, resumed, 4, 9)
     assert same(whole, second)
+
+
+@every_case
+@pytest.mark.parametrize("how", ["deepcopy", "pickle"])
+def test_a_copy_steps_as_the_original(case: str, how: str) -> None:
+    model = network()
+    optimizer = make(case, model.parameters())
+    advance(model, optimizer, 0, 4)
+    pair = (model, optimizer)
+    twin, copied = copy.deepcopy(pair) if how == "deepcopy" else pickle.loads(pickle.dumps(pair))
+    before = copy.deepcopy(model)
+    advance(twin, copied, 4, 7)
+    assert same(model, before)
+    assert state(copied) == state(optimizer)
+    advance(model, optimizer, 4, 7)
+    assert same(model, twin)
+
+
+@every_case
+def test_step_hooks_run_once_a_step(case: str) -> None:
+    model, seen = network(), []
+    optimizer = make(case, model.parameters())
+    optimizer.register_step_pre_hook(lambda *_: seen.append("pre"))
+    optimizer.register_step_post_hook(lambda *_: seen.append("post"))
+    advance(model, optimizer, 0, 2)
+    assert seen == ["pre", "post", "pre", "post"]
 
 
 @every_case

@@ -2,18 +2,25 @@
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, multiprocessing
 
 from helpers.release_processes import CASES, train_all, work
+from helpers.releasing import Net, batch, loss_of
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Tensor]]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the two processes leave."""
+    return tmp_path_factory.mktemp("gloo")
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> list[dict[str, list[Tensor]]]:
     """Parameters by case: of both processes, and of one process that sees the joined batches."""
-    folder = tmp_path_factory.mktemp("gloo")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -37,3 +44,14 @@ def test_two_processes_are_one_on_the_joined_batch(trained, case: str) -> None:
     if not case.startswith("found"):
         for ours, expected in zip(first, single, strict=True):
             assert torch.allclose(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_torchs_clipping_in_two_processes(trained, folder: Path) -> None:
+    """With fused steps the norm is that of the mean gradient; shares of projections are refused."""
+    model = Net()
+    loss_of(model, batch(0)).backward()
+    expected = torch.nn.utils.clip_grad_norm_(model.parameters(), 1e9).item()
+    for rank in (0, 1):
+        assert float((folder / f"{rank} AdamW.txt").read_text()) == pytest.approx(expected)
+        sentence = (folder / f"{rank} ProjFactor.txt").read_text()
+        assert "ProjFactor has gathered in 2 processes, allowed: optimizer.clip" in sentence

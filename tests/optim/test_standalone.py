@@ -1,4 +1,4 @@
-"""The optimizers as ordinary torch optimizers: in a plain loop, in accelerate, in the Hugging Face Trainer."""
+"""The optimizers as ordinary torch optimizers: in a plain loop and in accelerate."""
 
 import inspect
 from collections.abc import Iterator
@@ -9,16 +9,10 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor, nn
-from transformers import (
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    Trainer,
-    TrainingArguments,
-)
 
 import rankwise.optim
 from helpers.releasing import FUSED, GATHERED, equal
-from rankwise.optim import AdamW, Fira, ProjectedAdam, ProjFactor, TopR
+from rankwise.optim import ProjectedAdam, ProjFactor
 
 NAMES = FUSED + GATHERED
 # Torch's step, torch's with more state, our own loop, and gathered.
@@ -149,90 +143,3 @@ def test_accelerate_saves_and_resumes(name: str, tmp_path: Path) -> None:
     train(resumed, 3, 5)
     assert equal(straight, resumed)
     assert not equal(stopped, resumed, 1e-5)
-
-
-# The Trainer --------------------------------------------------------------------------------------
-
-
-class Sentences(torch.utils.data.Dataset):
-    """Random words; the label is whether the first one's index is odd."""
-
-    def __len__(self) -> int:
-        return 32
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        words = torch.randint(0, 20, (6,), generator=torch.Generator().manual_seed(index))
-        return {
-            "input_ids": words,
-            "attention_mask": torch.ones_like(words),
-            "labels": words[0] % 2,
-        }
-
-
-def trainer(folder: Path, cls: type, options: dict, **arguments) -> Trainer:
-    torch.manual_seed(0)
-    sizes = {"dim": 8, "n_layers": 2, "n_heads": 2, "hidden_dim": 16, "num_labels": 2}
-    config = DistilBertConfig(vocab_size=20, max_position_embeddings=8, **sizes)
-    settings = {
-        "max_steps": 3,
-        "weight_decay": 0.1,
-        "lr_scheduler_type": "linear",
-        "gradient_accumulation_steps": 2,
-        "per_device_train_batch_size": 4,
-        "save_strategy": "no",
-        "seed": 1,
-        "report_to": "none",
-        "use_cpu": True,
-        "disable_tqdm": True,
-    }
-    return Trainer(
-        DistilBertForSequenceClassification(config),
-        TrainingArguments(str(folder), **{**settings, **arguments}),
-        train_dataset=Sentences(),
-        optimizer_cls_and_kwargs=(cls, {"lr": 0.01, **options}),
-    )
-
-
-def trained(folder: Path, cls: type, options: dict, **arguments) -> nn.Module:
-    """A model trained without clipping, which released gradients do not allow."""
-    running = trainer(folder, cls, options, max_grad_norm=0.0, **arguments)
-    running.train()
-    return running.model
-
-
-@pytest.mark.parametrize(
-    ("cls", "options"),
-    [
-        (ProjectedAdam, {"rank": 2, "interval_steps": 2, "projector": "rsvd"}),
-        pytest.param(ProjFactor, {"rank": 2, "interval_steps": 2}, marks=pytest.mark.slow),
-        pytest.param(TopR, {"fraction": 0.3, "error_feedback": True}, marks=pytest.mark.slow),
-        pytest.param(Fira, {"rank": 2, "interval_steps": 2}, marks=pytest.mark.slow),
-    ],
-    ids=str,
-)
-def test_the_trainer_resumes_where_it_stopped(cls: type, options: dict, tmp_path: Path) -> None:
-    """From its own checkpoint after two of three steps, to the last bit, dropout included."""
-    straight = trainer(tmp_path, cls, options, save_strategy="steps", save_steps=2)
-    start = [param.detach().clone() for param in straight.model.parameters()]
-    straight.train()
-    assert isinstance(straight.optimizer.optimizer, cls)
-    after = straight.model.parameters()
-    assert not all(torch.equal(a, b) for a, b in zip(start, after, strict=True))
-    resumed = trainer(tmp_path / "resumed", cls, options)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-    assert resumed.state.global_step == 3
-    assert equal(straight.model, resumed.model)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("cls", "options"), RELEASED, ids=str)
-def test_the_trainer_gathers_released_gradients(cls: type, options: dict, tmp_path: Path) -> None:
-    options = {"rank": 2, **options}
-    released = trained(tmp_path, cls, {**options, "release": True})
-    assert equal(released, trained(tmp_path, cls, options), 1e-4)
-
-
-def test_the_trainer_releases_adamw(tmp_path: Path) -> None:
-    released = trained(tmp_path, AdamW, {"release": True}, gradient_accumulation_steps=1)
-    theirs = trained(tmp_path, torch.optim.AdamW, {}, gradient_accumulation_steps=1)
-    assert equal(released, theirs)

@@ -11,6 +11,7 @@ away.
 import torch
 from torch.optim.optimizer import ParamsT
 
+from rankwise.optim.parts.checked import settings
 from rankwise.optim.parts.release import Releasing
 
 
@@ -54,9 +55,21 @@ class Adafactor(Releasing, torch.optim.Adafactor):
         weight_decay: float = 0.0,
         release: bool = False,
     ):
+        self.check_options({**settings(locals()), "release": release})
         super().__init__(params, lr, beta2_decay=beta2_decay, d=clip, weight_decay=weight_decay)
         if release:
             self.release()
+
+    def add_param_group(self, param_group: dict) -> None:
+        """Add a parameter group, as in torch, whose name for `clip` is `d`."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        group["d"] = group.pop("clip", group["d"])
+
+    def _init_group(self, group: dict, *lists: list) -> bool:
+        """Leave out tensors without entries, whose root mean square torch would divide by 0."""
+        params = [param for param in group["params"] if param.numel()]
+        return super()._init_group({**group, "params": params}, *lists)
 
     def allocate(self) -> None:
         """Allocate the state of every parameter now, rather than at its first step.

@@ -6,6 +6,7 @@ Its state is 2mn numbers and one step count (4 bytes) per tensor.
 import torch
 from torch.optim.optimizer import ParamsT
 
+from rankwise.optim.parts.checked import settings
 from rankwise.optim.parts.release import Releasing
 
 
@@ -37,6 +38,7 @@ class AdamW(Releasing, torch.optim.AdamW):
         >>> optimizer.step()
     """
 
+    COMPLEX = True
     STATE = "2 * m * n + 1"
     VECTOR = "2 * k + 1"
 
@@ -50,6 +52,7 @@ class AdamW(Releasing, torch.optim.AdamW):
         weight_decay: float = 0.01,
         release: bool = False,
     ):
+        self.check_options({**settings(locals()), "release": release})
         super().__init__(params, lr, tuple(betas), eps, weight_decay)
         if release:
             self.release()

@@ -10,8 +10,11 @@ which is bitsandbytes' default for a plain embedding.
 import bitsandbytes
 from torch.optim.optimizer import ParamsT
 
+from rankwise.optim.parts.bitsandbytes_base import BitsandbytesBase
+from rankwise.optim.parts.checked import settings
 
-class AdamW8bit(bitsandbytes.optim.AdamW8bit):
+
+class AdamW8bit(BitsandbytesBase, bitsandbytes.optim.AdamW8bit):
     """bitsandbytes' AdamW8bit, whose state can also be allocated ahead and on any device.
 
         m <- b1 m + (1 - b1) G
@@ -39,6 +42,7 @@ class AdamW8bit(bitsandbytes.optim.AdamW8bit):
         >>> optimizer.step()
     """
 
+    NOT_BY_GROUP = frozenset({"min_8bit_size"})
     STATE = "2 * m * n + (m * n >= min_8bit_size) * (2 * -(m * n // -256) + 2 * 256)"
     VECTOR = "2 * k + (k >= min_8bit_size) * (2 * -(k // -256) + 2 * 256)"
 
@@ -52,16 +56,10 @@ class AdamW8bit(bitsandbytes.optim.AdamW8bit):
         weight_decay: float = 0.01,
         min_8bit_size: int = 4096,
     ):
+        self.check_options(settings(locals()))
         super().__init__(params, lr, betas, eps, weight_decay, min_8bit_size=min_8bit_size)
 
     @classmethod
     def formula(cls, **options: object) -> str:
         """Return the formula of the numbers kept per matrix, for the given options."""
         return cls.STATE
-
-    def allocate(self) -> None:
-        """Allocate the state of every parameter now, rather than at its first step."""
-        for group_index, group in enumerate(self.param_groups):
-            for param_index, param in enumerate(group["params"]):
-                if not self.state[param]:
-                    self.init_state(group, param, group_index, param_index)

@@ -35,6 +35,7 @@ class Lomo(DescentOptimizer):
         >>> optimizer.step()
     """
 
+    HALF = True
     STATE = "0"
     VECTOR = "0"
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from rankwise.optim.adamw_8bit import AdamW8bit
+from rankwise.optim.parts.bitsandbytes_base import BitsandbytesBase
+from rankwise.optim.parts.checked import settings
 
 
-class PagedAdamW(bitsandbytes.optim.PagedAdamW):
+class PagedAdamW(BitsandbytesBase, bitsandbytes.optim.PagedAdamW):
     """bitsandbytes' PagedAdamW, whose state can also be allocated ahead and on any device.
 
         m <- b1 m + (1 - b1) G
@@ -41,6 +42,7 @@ class PagedAdamW(bitsandbytes.optim.PagedAdamW):
         >>> optimizer.step()
     """
 
+    NOT_BY_GROUP = frozenset({"bits", "min_8bit_size"})
     STATE = "2 * m * n + (bits == 8 and m * n >= min_8bit_size) * (2 * -(m * n // -256) + 2 * 256)"
     VECTOR = "2 * k + (bits == 8 and k >= min_8bit_size) * (2 * -(k // -256) + 2 * 256)"
 
@@ -55,11 +57,10 @@ class PagedAdamW(bitsandbytes.optim.PagedAdamW):
         bits: Literal[8, 32] = 32,
         min_8bit_size: int = 4096,
     ):
+        self.check_options(settings(locals()))
         super().__init__(
             params, lr, betas, eps, weight_decay, optim_bits=bits, min_8bit_size=min_8bit_size
         )
-
-    allocate = AdamW8bit.allocate
 
     @classmethod
     def formula(cls, *, bits: int = 32, **options: object) -> str:

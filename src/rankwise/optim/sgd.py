@@ -6,6 +6,7 @@ Unlike in our other optimizers decay is coupled: it is added to the gradient (L2
 import torch
 from torch.optim.optimizer import ParamsT
 
+from rankwise.optim.parts.checked import settings
 from rankwise.optim.parts.release import Releasing
 
 
@@ -32,6 +33,9 @@ class Sgd(Releasing, torch.optim.SGD):
         >>> optimizer.step()
     """
 
+    COMPLEX = True
+    HALF = True
+    SPARSE = True
     STATE = "(momentum > 0) * m * n"
     VECTOR = "(momentum > 0) * k"
 
@@ -44,6 +48,7 @@ class Sgd(Releasing, torch.optim.SGD):
         weight_decay: float = 0.0,
         release: bool = False,
     ):
+        self.check_options({**settings(locals()), "release": release})
         super().__init__(params, lr, momentum=momentum, weight_decay=weight_decay)
         if release:
             self.release()

@@ -7,12 +7,11 @@ code: `least=0` is its form, in which a tensor of two entries gets no gradient a
 less. Our default is 1. Error feedback and lazy steps are additions.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from rankwise.optim.parts.checked import settings
 from rankwise.optim.parts.release import Releasing
 
 
@@ -38,9 +37,6 @@ class TopR(Releasing, torch.optim.AdamW):
         weight_decay: decoupled, per unit of learning rate.
         release: step inside backward and free each gradient.
 
-    Raises:
-        ValueError: a fraction outside (0, 1].
-
     References:
         Stich et al. 2018, Sparsified SGD with Memory, arXiv 1809.07599 (`error_feedback`).
 
@@ -50,6 +46,7 @@ class TopR(Releasing, torch.optim.AdamW):
         >>> optimizer.step()
     """
 
+    COMPLEX = True
     VECTOR = "(2 + error_feedback) * k + 1"
 
     def __init__(
@@ -66,8 +63,7 @@ class TopR(Releasing, torch.optim.AdamW):
         weight_decay: float = 0.01,
         release: bool = False,
     ):
-        if not 0 < fraction <= 1:
-            raise ValueError(f"fraction: got {fraction}, allowed: above 0, at most 1")
+        self.check_options({**settings(locals()), "release": release})
         super().__init__(params, lr, tuple(betas), eps, weight_decay)
         # torch's AdamW knows only its own options: ours are added to the groups that it has made.
         options = {
@@ -87,34 +83,9 @@ class TopR(Releasing, torch.optim.AdamW):
         """Return the formula of the numbers kept per matrix, with or without the error."""
         return "3 * m * n + 1" if error_feedback else "2 * m * n + 1"
 
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Take one step; with release it was taken in backward, and this marks its end.
-
-        Args:
-            closure: recomputes the loss, as in torch; not with release.
-
-        Returns:
-            The closure's loss, or None.
-
-        Raises:
-            ValueError: a closure with release.
-        """
-        if self.released:
-            return super().step(closure)
-        if closure is None:
-            return self._masked_step(super().step)
-        with torch.enable_grad():
-            loss = closure()
-        self._masked_step(super().step)
-        return loss
-
-    def _step_of(self, param: Tensor) -> None:
-        # The step after Releasing in the order of classes, which is torch's AdamW.
-        self._masked_step(super(Releasing, self).step)
-
     @torch.no_grad()
-    def _masked_step(self, step: Callable[[], Tensor | None]) -> Tensor | None:
-        """Call torch's step with masked gradients in place of the real ones, and put those back."""
+    def _step_all(self) -> None:
+        """Take torch's step with masked gradients in place of the real ones, and put those back."""
         groups = {}  # of every parameter that has a gradient
         for group in self.param_groups:
             for param in group["params"]:
@@ -133,14 +104,13 @@ class TopR(Releasing, torch.optim.AdamW):
             param.grad = top(whole, count)
             if group["error_feedback"]:
                 errors[param] = whole - param.grad
-        loss = step()
+        super()._step_all()
         for param, old in before.items():
             param.copy_(torch.where(param.grad == 0, old, param))
         for param, grad in original_grads.items():
             param.grad = grad
             if param in errors:
                 self.state[param]["error"] = errors[param]
-        return loss
 
 
 def top(

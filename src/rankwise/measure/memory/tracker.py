@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_map_only
 from rankwise.measure.meta_values import assumed_value, reads_meta_value
 from rankwise.measure.step import Step
 from rankwise.models import storage
+from rankwise.optim.parts.released_gradient import is_released
 
 KINDS = (
     "weights", "quantization", "buffers", "inputs", "gradients",
@@ -77,6 +78,8 @@ class Tracker(TorchDispatchMode):
             tensor: A sparse COO tensor is logged as its indices and its values.
             kind: One of `KINDS`; None if it is not known yet.
         """
+        if is_released(tensor):
+            return  # stands in for a gradient, and takes no memory
         if tensor.layout == torch.sparse_coo:
             # A sparse tensor has no storage of its own.
             for part in (tensor._indices(), tensor._values()):
@@ -133,7 +136,9 @@ class Tracker(TorchDispatchMode):
                 param.register_post_accumulate_grad_hook(self._see_gradient)
 
     def _see_gradient(self, param: Tensor) -> None:
-        self.see(param.grad, "gradients")
+        # Autograd hands a later micro-batch's gradient to what stands in for an earlier one.
+        grad = param.grad.added if is_released(param.grad) else param.grad
+        self.see(grad, "gradients")
 
     def built(self, training_step: Step) -> None:
         """Label the batch, the model and the state; all else that is alive is buffers."""

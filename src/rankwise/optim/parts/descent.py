@@ -15,6 +15,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from rankwise.optim.parts.released_gradient import is_released
+
 State = dict[str, Tensor]
 
 
@@ -34,7 +36,7 @@ class Batch:
     """B parameters of one shape at one step.
 
     Attributes:
-        params: the B parameters.
+        params: the B parameters, to read; contiguous copies of those that are not contiguous.
         grads: their gradients, in the same order; `None` where a projection was gathered instead.
         state: every state tensor of the parameters, stacked to (B, ...). Descents update it in
             place.
@@ -111,7 +113,6 @@ class Stack:
         descent: the mathematics that they share.
         state: state tensors (B, ...).
         gathered: (B, r, L) projections summed since the last step, or None.
-        arrived: indices of the parameters whose projection is in `gathered`.
         refreshed: by index, the step for which a basis was last refreshed during backward.
     """
 
@@ -119,7 +120,6 @@ class Stack:
     descent: Descent
     state: State
     gathered: Tensor | None = None
-    arrived: frozenset[int] = frozenset()
     refreshed: dict[int, int] = field(default_factory=dict)
 
     def batch(self, chosen: slice, step: int) -> Batch:
@@ -129,8 +129,14 @@ class Stack:
             chosen: indices of the parameters.
             step: number of the step that is taken, from 1.
         """
-        params = self.params[chosen]
-        grads = [param.grad for param in params]
+        # Views of a matrix from both sides need contiguous memory, which channels_last lacks.
+        params = [param.contiguous() for param in self.params[chosen]]
+        grads = [_readable(param.grad) for param in self.params[chosen]]
         state = {name: stacked[chosen] for name, stacked in self.state.items()}
         gathered = None if self.gathered is None else self.gathered[chosen]
         return Batch(params, grads, state, step, gathered)
+
+
+def _readable(grad: Tensor | None) -> Tensor | None:
+    """Return the gradient, contiguous; None if its projection was gathered instead."""
+    return None if grad is None or is_released(grad) else grad.contiguous()

@@ -1,14 +1,13 @@
 """The step loop of optimizers that sum projections of micro-batches instead of gradients."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from rankwise.optim.parts.descent import Stack
 from rankwise.optim.parts.processes import average_
 from rankwise.optim.parts.release import clip_norm_
-from rankwise.optim.parts.stacked import DescentOptimizer, evaluate
+from rankwise.optim.parts.released_gradient import ReleasedGradient, is_released
+from rankwise.optim.parts.stacked import DescentOptimizer
 
 
 class GatheringOptimizer(DescentOptimizer):
@@ -21,21 +20,12 @@ class GatheringOptimizer(DescentOptimizer):
     # Whether the released gradients of this step have been averaged over the processes.
     _averaged = False
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Take one step with the gradients and projections that exist.
-
-        Args:
-            closure: recomputes the loss, as in torch.
-
-        Returns:
-            The closure's loss, or None.
-        """
-        loss = evaluate(closure)
+    def _finish_released(self) -> None:
+        """Take the step, from the projections and gradients that exist."""
+        super()._finish_released()
         self._average()
         self._step_all()
         self._forget_gathered()
-        return loss
 
     @torch.no_grad()
     def clip_grad_norm_(self, max_norm: float) -> Tensor:  # ()
@@ -48,12 +38,18 @@ class GatheringOptimizer(DescentOptimizer):
         Returns:
             The norm before scaling.
         """
-        self._average()
+        if self.released:
+            self._release_what_is_left()
+            self._average()
         return clip_norm_(self.gradients(), max_norm)
 
     def gradients(self) -> list[Tensor]:
         """Return all gathered projections, and all gradients that exist now."""
-        projections = [stack.gathered for stack in self._stacks.values() if stack.arrived]
+        projections = []
+        for stack in self._stacks.values():
+            if any(is_released(param.grad) for param in stack.params):
+                self._drop_lost(stack)
+                projections.append(stack.gathered)
         return projections + super().gradients()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -80,38 +76,51 @@ class GatheringOptimizer(DescentOptimizer):
                     largest = max(largest, param.numel() * param.element_size())
         return kept + largest
 
-    @torch.no_grad()
     def _on_gradient(self, param: Tensor) -> None:
         """Project a gradient, add it to what this step has gathered, and free it.
 
         A gradient that is not projected stays until the step.
         """
+        if not param.numel():
+            return
         _, stack, index = self._place(param)
         if not hasattr(stack.descent, "gather"):
             return
+        is_first = not is_released(param.grad)
+        if is_first:
+            self._drop_lost(stack)
+        else:
+            param.grad = param.grad.added
         batch = self._batch_of_one(stack, index)
-        low = stack.descent.gather(batch, refresh=self._may_refresh(stack, index, batch.step))
+        refresh = is_first and self._may_refresh(stack, index, batch.step)
+        low = stack.descent.gather(batch, refresh=refresh)
         stack.refreshed[index] = batch.step
         if stack.gathered is None:
             stack.gathered = low.new_zeros(len(stack.params), *low.shape[1:])
         stack.gathered[index] += low[0]
-        stack.arrived |= {index}
-        param.grad = None
+        param.grad = ReleasedGradient(param, self, projection=stack.gathered[index])
 
     @staticmethod
     def _may_refresh(stack: Stack, index: int, step: int) -> bool:
-        """Whether the basis may change now: in the first micro-batch of a step.
+        """Whether the basis may change in the first micro-batch of a step.
 
         `zero_grad()` makes the next micro-batch the first one again. Moments were carried over
         already then, and must not be carried over twice, so the basis stays.
         """
-        is_first = index not in stack.arrived
         was_refreshed = stack.refreshed.get(index) == step
-        return is_first and not (was_refreshed and stack.descent.space.transport == "project")
+        return not (was_refreshed and stack.descent.space.transport == "project")
+
+    @staticmethod
+    def _drop_lost(stack: Stack) -> None:
+        """Zero the projections whose gradient was dropped meanwhile, by the model's `zero_grad`."""
+        if stack.gathered is not None:
+            for index, param in enumerate(stack.params):
+                if not is_released(param.grad):
+                    stack.gathered[index] = 0
 
     def _average(self) -> None:
         """Average what was released over the processes, once a step."""
-        if self.released and not self._averaged:
+        if not self._averaged:
             for part in self.gradients():
                 average_(part)
             self._averaged = True
@@ -120,7 +129,6 @@ class GatheringOptimizer(DescentOptimizer):
         self._averaged = False
         for stack in self._stacks.values():
             stack.gathered = None
-            stack.arrived = frozenset()
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)

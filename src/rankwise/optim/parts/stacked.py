@@ -1,25 +1,16 @@
 """The step loop that our own optimizers share; a descent supplies the mathematics."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from torch.utils._python_dispatch import _disable_current_modes
 
+from rankwise.optim.parts.checked import settings
 from rankwise.optim.parts.descent import Batch, Descent, LowRank, Stack, State
 from rankwise.optim.parts.precision import wide
 from rankwise.optim.parts.release import Releasing, clip_norm_
 
-
-def settings(arguments: dict) -> dict:
-    """Return the options in the `locals()` of an optimizer's `__init__`, as group defaults.
-
-    Reading them there keeps the signature, which planning reads without torch, the only list of
-    options.
-    """
-    not_options = ("self", "params", "release", "__class__")
-    return {name: value for name, value in arguments.items() if name not in not_options}
+__all__ = ["DescentOptimizer", "settings"]  # what a module of an optimizer imports
 
 
 class DescentOptimizer(Releasing, torch.optim.Optimizer):
@@ -41,7 +32,11 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
         ValueError: options that a parameter cannot have.
     """
 
+    TORCH_OPTIONS = False
+    HALF = True  # second moments are fp32 whatever the parameter's dtype
+
     def __init__(self, params: ParamsT, defaults: dict, release: bool = False):
+        self.check_options({**defaults, "release": release})
         self._forget_stacks()
         super().__init__(params, {"dense": False, "weight_decay": 0.0, **defaults})
         if release:
@@ -60,40 +55,16 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
         """
         raise NotImplementedError
 
-    def add_param_group(self, param_group: dict) -> None:
-        """Add a parameter group, as in torch.
-
-        Raises:
-            ValueError: options that a parameter of the group cannot have.
-        """
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        for param in group["params"]:
-            _template(self.descent(group, param), param)  # raises where an option does not fit
+    def check_param(self, group: dict, param: Tensor) -> None:
+        """Raise a ValueError if the group's options do not fit the parameter."""
+        super().check_param(group, param)
+        if param.numel():
+            _template(self.descent(group, param), param)
 
     def allocate(self) -> None:
         """Allocate the state of every parameter now, rather than at its first step."""
         for group in self.param_groups:
             self._stacks_of(group)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Take one step with the gradients that exist; parameters without one stay as they are.
-
-        Args:
-            closure: recomputes the loss, as in torch; not with release.
-
-        Returns:
-            The closure's loss, or None.
-
-        Raises:
-            ValueError: a closure with release.
-        """
-        if self.released:
-            return super().step(closure)
-        loss = evaluate(closure)
-        self._step_all()
-        return loss
 
     @torch.no_grad()
     def clip_grad_norm_(self, max_norm: float) -> Tensor:  # ()
@@ -115,21 +86,22 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
     def _step_all(self) -> None:
         for group in self.param_groups:
             for stack in self._stacks_of(group):
-                for batch in self._batches(stack):
-                    self._advance(group, stack.descent, batch)
+                for params, batch in self._batches(stack):
+                    self._advance(group, stack.descent, params, batch)
 
     def _step_of(self, param: Tensor) -> None:
-        group, stack, index = self._place(param)
-        self._advance(group, stack.descent, self._batch_of_one(stack, index))
+        if param.numel():
+            group, stack, index = self._place(param)
+            self._advance(group, stack.descent, [param], self._batch_of_one(stack, index))
 
-    def _advance(self, group: dict, descent: Descent, batch: Batch) -> None:
+    def _advance(self, group: dict, descent: Descent, params: list[Tensor], batch: Batch) -> None:
         """Step the parameters of one batch."""
-        for param in batch.params:
+        for param in params:
             self.state[param]["step"] = batch.step
         decays_late = group.get("convention") == "transformers"
         contains_decay = getattr(descent, "CONTAINS_DECAY", False)  # its directions decay W
         shrink = 1.0 if contains_decay else 1 - group["lr"] * group["weight_decay"]
-        for param, direction in zip(batch.params, descent.directions(batch), strict=True):
+        for param, direction in zip(params, descent.directions(batch), strict=True):
             _add(param, direction, 1.0 if decays_late else shrink, -group["lr"])
             if decays_late and shrink != 1:
                 param.mul_(shrink)
@@ -148,9 +120,9 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
         return self._places[id(param)]
 
     def _stacks_of(self, group: dict) -> list[Stack]:
-        """Return the stacks of a group: one per shape, dtype and device."""
+        """Return the stacks of a group, one per shape, dtype and device; none of empty tensors."""
         alike: dict[tuple, list[Tensor]] = {}
-        for param in group["params"]:
+        for param in (param for param in group["params"] if param.numel()):
             alike.setdefault((param.shape, param.dtype, param.device), []).append(param)
         return [self._stack(group, params) for params in alike.values()]
 
@@ -189,16 +161,16 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
                 stacked[index] = self.state[param][name]
         return stacked
 
-    def _batches(self, stack: Stack) -> list[Batch]:
-        """Return one batch if all parameters step, and at the same step; else batches of one."""
-        ready = []
-        for index, param in enumerate(stack.params):
-            if param.grad is not None or index in stack.arrived:
-                ready.append(index)
+    def _batches(self, stack: Stack) -> list[tuple[list[Tensor], Batch]]:
+        """Return the parameters that have a gradient, with their batches.
+
+        It is one batch if all parameters of the stack step, and at the same step; else each is one.
+        """
+        ready = [index for index, param in enumerate(stack.params) if param.grad is not None]
         steps = {self.state[stack.params[index]]["step"] + 1 for index in ready}
         if len(ready) == len(stack.params) and len(steps) == 1:
-            return [stack.batch(slice(None), steps.pop())]
-        return [self._batch_of_one(stack, index) for index in ready]
+            return [(stack.params, stack.batch(slice(None), steps.pop()))]
+        return [([stack.params[index]], self._batch_of_one(stack, index)) for index in ready]
 
     def _batch_of_one(self, stack: Stack, index: int) -> Batch:
         step = self.state[stack.params[index]]["step"] + 1
@@ -230,22 +202,18 @@ def _template(descent: Descent, param: Tensor) -> State:
     """Return meta tensors of the shapes and dtypes of a parameter's state; nothing is allocated."""
     # The modes are those that count allocations and FLOPs, which these tensors are no part of.
     with _disable_current_modes():
-        return descent.init_state(torch.empty_like(param, device="meta"))
-
-
-def evaluate(closure: Callable[[], Tensor] | None) -> Tensor | None:
-    """Run the closure with gradients enabled, and return its loss."""
-    if closure is None:
-        return None
-    with torch.enable_grad():
-        return closure()
+        return descent.init_state(torch.empty(param.shape, dtype=param.dtype, device="meta"))
 
 
 def _add(param: Tensor, direction: Tensor | LowRank, shrink: float, rate: float) -> None:
     """Set `param` to shrink * param + rate * direction."""
-    if isinstance(direction, LowRank):
+    if isinstance(direction, LowRank) and param.is_contiguous():
         weight = direction.view(param)
         weight.addmm_(direction.left, direction.right, beta=shrink, alpha=rate)
+    elif isinstance(direction, LowRank):
+        whole = torch.empty(param.shape, dtype=param.dtype, device=param.device)
+        torch.mm(direction.left, direction.right, out=direction.view(whole))
+        param.mul_(shrink).add_(whole, alpha=rate)
     elif direction.dtype != param.dtype:
         # A direction in fp32 for a weight in bf16 or fp16: the weight is rounded once.
         param.copy_(wide(param).mul_(shrink).add_(direction, alpha=rate))

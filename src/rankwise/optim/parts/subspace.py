@@ -24,7 +24,7 @@ class Subspace:
     Names, defaults and allowed values are those of `ProjectedAdam`, which documents them.
 
     Raises:
-        ValueError: a setting is out of range, or two settings exclude each other.
+        ValueError: two settings exclude each other.
     """
 
     rank: int
@@ -51,9 +51,6 @@ class Subspace:
         return cls(**{name: group[name] for name in names})
 
     def __post_init__(self):
-        for name in ("rank", "interval_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, allowed: 1 and more")
         self._check_projector()
         self._check_transport()
 
