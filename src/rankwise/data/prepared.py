@@ -9,8 +9,9 @@ from types import ModuleType
 
 from transformers import PreTrainedTokenizerBase
 
-from rankwise.core import provenance
+from rankwise.core import provenance, result
 from rankwise.core.paths import INPUTS
+from rankwise.data import encoded
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def load_data(
 
     Raises:
         FileNotFoundError: The dataset is not prepared.
-        ValueError: It was prepared for another request.
+        ValueError: It was prepared for another request, or gives nothing to train or report on.
     """
     dataset = request["dataset"]
     name = name or request["cell"]["dataset"]
@@ -65,7 +66,9 @@ def load_data(
     task = importlib.import_module(f"rankwise.models.tasks.{dataset['task']}")
 
     def encode(split: str) -> list[dict]:
-        return task.encode(read_rows(folder / f"{split}.jsonl"), tokenizer, dataset)
+        examples = task.encode(read_rows(folder / f"{split}.jsonl"), tokenizer, dataset)
+        encoded.check(examples, split, dataset, name)
+        return examples
 
     return Data(
         task=task,
@@ -75,6 +78,18 @@ def load_data(
         selection=encode("selection"),
         report=encode(dataset["report_split"]),
     )
+
+
+def data_facts(request: dict) -> dict[str, list[dict]]:
+    """What was counted when the dataset of a training request was prepared, see `facts.count`.
+
+    Raises:
+        FileNotFoundError: The dataset is not prepared.
+        ValueError: It was prepared for another request.
+    """
+    digest = request["inputs"]["dataset"]
+    folder = _prepared_folder("dataset", request["cell"]["dataset"], digest)
+    return result.read(folder / "dataset.json")["data"]
 
 
 def read_rows(path: Path) -> list[dict]:

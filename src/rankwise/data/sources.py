@@ -77,7 +77,25 @@ def missing(what: str, kind: str, name: str, plan: Plan) -> list[str]:
         return []
     if kind == "model":
         return _model_problems(where, entry["weights"])
-    return _dataset_problems(where, entry)
+    problems = _folder_problems(f"{where}.files.folder", entry["files"]["folder"])
+    if problems:
+        return problems
+    for split in entry["splits"]:
+        problems += _split_problems(where, entry, split)
+    return problems
+
+
+def wrong_splits(name: str, plan: Plan) -> list[str]:
+    """The splits of a dataset from files whose file is missing or not as the entry says.
+
+    Args:
+        name: The entry's name.
+        plan: Gives the library of entries.
+    """
+    where, entry = f"config/datasets.yaml: {name}", plan.library["datasets"][name]
+    if _folder_problems(where, entry["files"]["folder"]):
+        return list(entry["splits"])
+    return [split for split in entry["splits"] if _split_problems(where, entry, split)]
 
 
 def hub_endpoint() -> str | None:
@@ -143,18 +161,12 @@ def _model_problems(where: str, weights: dict) -> list[str]:
     return _file_problems(f"{where}.weights.sha256", file, weights["sha256"])
 
 
-def _dataset_problems(where: str, entry: dict) -> list[str]:
-    given = entry["files"]["folder"]
-    problems = _folder_problems(f"{where}.files.folder", given)
-    if problems:
-        return problems
-    for split, source in entry["splits"].items():
-        key = f"{where}.splits.{split}"
-        file = Path(os.path.expandvars(given)) / source["path"]
-        file_problems = _file_problems(key, file, source.get("sha256"))
-        # The columns of a missing or wrong file are not looked at.
-        problems += file_problems or _column_problems(key, file, entry)
-    return problems
+def _split_problems(where: str, entry: dict, split: str) -> list[str]:
+    """What is wrong with the file of one split; its folder is there."""
+    key, source = f"{where}.splits.{split}", entry["splits"][split]
+    file = Path(os.path.expandvars(entry["files"]["folder"])) / source["path"]
+    # The columns of a missing or wrong file are not looked at.
+    return _file_problems(key, file, source.get("sha256")) or _column_problems(key, file, entry)
 
 
 def _column_problems(where: str, file: Path, entry: dict) -> list[str]:

@@ -4,6 +4,7 @@ The module also has the rules between keys, and between the entries of methods, 
 that a schema cannot express.
 """
 
+import re
 from pathlib import Path
 
 from rankwise.core.config import ConfigError
@@ -15,6 +16,9 @@ from rankwise.study.options import REQUIRED, Option, constant, defines, options
 
 PACKAGE_DIR = PACKAGE  # the name that callers of this module use
 DENSE = ("fp32", "bf16")  # every other kind of storage is in rankwise.models.quantized
+SELECTION = "selection"  # the slice that is held out of train
+RESERVED_SPLITS = ("train", SELECTION)  # they cannot be reported
+SPLIT_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)  # of a file that is not hidden
 MODELS, DATASETS = "config/models.yaml", "config/datasets.yaml"
 
 
@@ -239,6 +243,7 @@ def _check_one_source(entry: dict, sources: tuple[str, ...], file: str, key: str
 
 def _check_dataset(name: str, entry: dict) -> None:
     splits = entry["generated"]["rows"] if "generated" in entry else entry.get("splits", {})
+    _check_split_names(name, entry, splits)
     needed = {f"{name}.report_split": entry["report_split"], f"{name}.splits": "train"}
     for key, split in needed.items():
         if split not in splits:
@@ -251,6 +256,27 @@ def _check_dataset(name: str, entry: dict) -> None:
             raise ConfigError(
                 DATASETS, f"{name}.{key}", "nothing", f"the {key} of a classification"
             )
+
+
+def _check_split_names(name: str, entry: dict, splits: dict) -> None:
+    """Check that the reported split is neither train nor what is held out of it.
+
+    Raises:
+        ConfigError: the reported split is trained on or selected on, a split has the name of the
+            slice that is held out, or a name is none for a file.
+    """
+    key, reported = f"{name}.report_split", entry["report_split"]
+    others = ", ".join(split for split in splits if split not in RESERVED_SPLITS)
+    if reported in RESERVED_SPLITS:
+        allowed = f"{others or 'another split'}: runs train on train and select on selection"
+        raise ConfigError(DATASETS, key, reported, allowed)
+    section = f"{name}.generated.rows" if "generated" in entry else f"{name}.splits"
+    for split in splits:
+        if split == SELECTION:
+            allowed = f"other names: {SELECTION} is the slice that is held out of train"
+            raise ConfigError(DATASETS, section, split, allowed)
+        if not SPLIT_NAME.fullmatch(split):
+            raise ConfigError(DATASETS, section, split, "letters, digits, '_', '-' and '.'")
 
 
 def check_pair(
