@@ -110,6 +110,15 @@ def test_a_draw_is_the_same_on_every_machine() -> None:
     assert len(train) == 3
 
 
+def test_near_copies_of_a_text_stay_together() -> None:
+    texts = [f"{word} {end}" for word in map(str, range(50)) for end in ("film", "Film.", "FILM !")]
+    masked = options(task="masked_language_modelling", selection_rows=30)
+    train, selection = splits.hold_out([{"text": text} for text in texts], masked)
+    held_out = {row["text"].split()[0] for row in selection}
+    assert len(held_out) == 10
+    assert not held_out & {row["text"].split()[0] for row in train}
+
+
 def test_running_text_is_cut_at_its_end_and_taken_from_its_beginning() -> None:
     lines = [{"text": str(number)} for number in range(10)]
     running = options(task="language_modelling", train_rows=8, selection_rows=3)

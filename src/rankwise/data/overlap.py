@@ -15,10 +15,21 @@ MIN_CHARACTERS = 20  # a line of running text must have more: short lines, such 
 
 def normalise(text: str) -> str:
     """A text without what copies often differ in: case, width and form of characters, punctuation
-    and white space. Its form is NFKC, Unicode's Standard Annex 15.
+    and white space.
+
+    Source: The Unicode Standard, section 3.13, D146, "compatibility caseless match".
     """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(folded.translate(_without_punctuation()).split())
+    if text.isascii():
+        words = text.casefold().translate(_without_punctuation())
+    else:
+        folded = _decomposed(unicodedata.normalize("NFD", text).casefold()).casefold()
+        # Decomposed once more, because marks may meet where punctuation stood between them.
+        words = _decomposed(_decomposed(folded).translate(_without_punctuation()))
+    return " ".join(words.split())
+
+
+def _decomposed(text: str) -> str:
+    return unicodedata.normalize("NFKD", text)
 
 
 @functools.cache

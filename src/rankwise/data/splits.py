@@ -2,14 +2,17 @@
 
 Rows are drawn by a digest of their text: those with the smallest digests are taken. So a draw is
 the same on every machine and Python, does not depend on the order of the rows, and takes copies of
-a text together. Every kept row stays in the order of the source.
+a text together, also where they differ in case or punctuation. Every kept row stays in the order of
+the source.
 """
 
 import hashlib
+import re
 from collections import Counter
 from fractions import Fraction
 
 SPLIT_SEED = 0
+NO_WORD = re.compile(r"[^0-9A-Za-z\u0080-\U0010ffff]+")  # ASCII without letters and digits
 RUNNING_TEXT = "language_modelling"  # the task whose rows belong together
 
 
@@ -78,15 +81,18 @@ def _draw(rows: list[dict], count: int, purpose: str, keep_one: bool) -> set[int
     sizes = [len(by_class[label]) for label in classes]
     drawn: set[int] = set()
     for label, size in zip(classes, allot(sizes, count, keep_one), strict=True):
-        ordered = sorted(by_class[label], key=lambda index: _digest(rows[index]["text"], purpose))
+        ordered = sorted(by_class[label], key=lambda index: _place(rows[index]["text"], purpose))
         drawn.update(ordered[:size])
     return drawn
 
 
-def _digest(text: str, purpose: str) -> bytes:
+def _place(text: str, purpose: str) -> tuple[bytes, str]:
+    """The place of a text in the order of a draw; the text itself orders its near copies."""
+    # ASCII alone is changed: what is known of other characters depends on Python's release.
+    words = NO_WORD.sub(" ", text).strip()
     # JSON can hold half of a surrogate pair, which UTF-8 refuses.
-    content = f"{SPLIT_SEED} {purpose} {text}".encode(errors="surrogatepass")
-    return hashlib.sha256(content).digest()
+    content = f"{SPLIT_SEED} {purpose} {words}".encode(errors="surrogatepass")
+    return hashlib.sha256(content.lower()).digest(), text
 
 
 def allot(sizes: list[int], count: int, keep_one: bool) -> list[int]:
