@@ -93,7 +93,22 @@ WRONG = {
     "labels without classes": (DATASETS, "  classes: [negative, positive]\n  max_length_tokens: 32", "  max_length_tokens: 32",
                                ["generated_reviews.classes: got 'nothing'"]),
     "a split that is not there": (DATASETS, "report_split: validation\n  text: sentence", "report_split: test\n  text: sentence",
-                                  ["sst2.report_split: got 'test', allowed: train, validation"]),
+                                  ["sst2.report_split: got 'test', allowed: validation"]),
+    "a report on what is trained on": (DATASETS, "report_split: validation\n  text: sentence", "report_split: train\n  text: sentence",
+                                       ["sst2.report_split: got 'train', allowed: validation: runs train on train and select on selection"]),
+    "a report on what is selected on": (DATASETS, "rows: {train: 2400, validation: 600}}\n  report_split: validation",
+                                        "rows: {train: 2400, selection: 600}}\n  report_split: selection",
+                                        ["generated_reviews.report_split: got 'selection', allowed: another split: runs train on train and select on"]),
+    "a split that is called selection": (DATASETS, "rows: {train: 2400, validation: 600}", "rows: {train: 2400, validation: 600, selection: 9}",
+                                         ["generated_reviews.generated.rows: got 'selection', allowed: other names: selection is the slice"]),
+    "no train": (DATASETS, "rows: {train: 2400, validation: 600}", "rows: {training: 2400, validation: 600}",
+                 ["generated_reviews.splits: got 'no train', allowed: train and a reported split"]),
+    "a split in another folder": (DATASETS, "rows: {train: 2400, validation: 600}}\n  report_split: validation",
+                                  "rows: {train: 2400, ../validation: 600}}\n  report_split: ../validation",
+                                  ["generated_reviews.generated.rows: got '../validation', allowed: letters, digits"]),
+    "a reading of labels": (DATASETS, "label: label\n  classes: [negative, positive]\n  max_length_tokens: 32",
+                            "label: label\n  labels: name\n  classes: [negative, positive]\n  max_length_tokens: 32",
+                            ["generated_reviews.labels: got 'name', allowed: names, numbers", "nearest: 'names'"]),
 }  # fmt: skip
 
 

@@ -244,11 +244,11 @@ def _check_one_source(entry: dict, sources: tuple[str, ...], file: str, key: str
 def _check_dataset(name: str, entry: dict) -> None:
     splits = entry["generated"]["rows"] if "generated" in entry else entry.get("splits", {})
     _check_split_names(name, entry, splits)
-    needed = {f"{name}.report_split": entry["report_split"], f"{name}.splits": "train"}
-    for key, split in needed.items():
-        if split not in splits:
-            allowed = ", ".join(splits) or "splits with a file each"
-            raise ConfigError(DATASETS, key, split, allowed)
+    if "train" not in splits:
+        raise ConfigError(DATASETS, f"{name}.splits", "no train", "train and a reported split")
+    if entry["report_split"] not in splits:
+        allowed = ", ".join(split for split in splits if split != "train") or "splits with a file"
+        raise ConfigError(DATASETS, f"{name}.report_split", entry["report_split"], allowed)
     if entry["task"] != "classification":
         return
     for key in ("label", "classes"):
