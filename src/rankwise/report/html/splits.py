@@ -3,10 +3,10 @@
 from rankwise.data.overlap import MIN_CHARACTERS
 
 NOTE = (
-    "A text is also in train if train has it letter by letter; the last column leaves case, "
-    "punctuation, white space and the forms of characters out of account. Of running text, lines "
-    f"of more than {MIN_CHARACTERS} characters are compared. A model may know the answers to such "
-    "texts by heart."
+    "A text counts as also in train if train has it letter by letter, and as normalised if the two "
+    "differ at most in case, punctuation, white space and the forms of characters. Of running "
+    f"text, lines of more than {MIN_CHARACTERS} characters are compared. A model may know the "
+    "answers to such texts by heart."
 )
 
 
@@ -27,7 +27,7 @@ def splits(results: list[dict]) -> list[dict[str, str]]:
                 "rows": _rows(split),
                 "classes": _classes(data, split["split"]),
                 "also in train": _share(overlap, "exact"),
-                "also in train, but for case and punctuation": _share(overlap, "normalised"),
+                "also in train, normalised": _share(overlap, "normalised"),
             }
             rows.append(row)
     return rows
@@ -57,4 +57,4 @@ def _share(overlap: dict | None, kind: str) -> str:
     if overlap is None:
         return ""
     percent = 100 * overlap[f"{kind}_fraction"]
-    return f"{overlap[f'{kind}_rows']:,} of {overlap['compared_rows']:,} ({percent:.3g} %)"
+    return f"{overlap[f'{kind}_rows']:,} of {overlap['compared_rows']:,} ({percent:.3g}\u00a0%)"
