@@ -117,7 +117,7 @@ def test_a_hold_out_that_leaves_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"text": "sentence"}, "no column 'sentence', allowed: text, label"),
-    ({"classes": ["no"]}, "row 1: label '1', allowed: 0 or no"),
+    ({"classes": ["no"]}, "row 2: label '1', allowed: 0 or no"),
 ])  # fmt: skip
 def test_a_missing_column_and_an_unknown_label_are_refused(
     change: dict, message: str, tmp_path: Path

@@ -4,19 +4,14 @@ The selection split is held out of `train` here, once for all runs, so that no r
 or its settings on the split that it reports.
 """
 
-import csv
-import gzip
-import io
 import json
 import random
-import re
-import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from rankwise.core import provenance, result
 from rankwise.core.paths import expand
-from rankwise.data import synthetic
+from rankwise.data import reading, synthetic, texts
 
 SPLIT_SEED = 0
 
@@ -93,17 +88,20 @@ def rows(dataset: dict, split: str) -> Iterator[dict]:
         unlabelled datasets, `text` alone.
 
     Raises:
-        ValueError: The file is not the one that the entry names, a column is missing, or a label is
+        ValueError: The file is not the one that the entry names, a row does not fit, or a label is
             unknown.
     """
     if "generated" in dataset:
         yield from synthetic.rows(dataset["generated"], split)
         return
     path = split_path(dataset, split)
-    for index, record in enumerate(_records(path, dataset, dataset["splits"][split])):
-        row = {"text": _text(record, dataset["text"], path)}
+    for record in reading.records(path, dataset, split):
+        text = texts.text(record, dataset, path)
+        if text is None:
+            continue
+        row = {"text": text}
         if "label" in dataset:
-            row["label"] = _label(record, dataset, path, index)
+            row["label"] = _label(record, dataset, path)
         yield row
 
 
@@ -136,69 +134,12 @@ def _download(hub: dict, path: str) -> Path:
     return Path(hf_hub_download(hub["repo"], path, repo_type="dataset", revision=hub["revision"]))
 
 
-def _records(path: Path, dataset: dict, split: dict) -> Iterable[dict]:
-    """The records of a file as its format has them: column -> value."""
-    source = dataset.get("files") or dataset["hub"]
-    file_format = source["format"]
-    if file_format == "tar":
-        return _tar_members(path, split["member"])
-    if file_format == "parquet":
-        import pandas  # noqa: PLC0415 - the only format that needs it
-
-        return pandas.read_parquet(path).to_dict("records")
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        content = gzip.decompress(content)
-    text = content.decode("utf-8")
-    if file_format == "text":
-        # Line ends stay, because a language model learns them.
-        return [{"text": line} for line in text.splitlines(keepends=True)]
-    if file_format == "jsonl":
-        return [json.loads(line) for line in text.splitlines()]
-    return _table(text, file_format, dataset.get("columns"))
-
-
-def _table(text: str, file_format: str, columns: list[str] | None) -> csv.DictReader:
-    """The rows of a CSV or TSV file; without `columns`, its first line names them."""
-    # The TSV files of GLUE have bare quotes in their texts, so a quote means nothing there.
-    options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if file_format == "tsv" else {}
-    # With newline="", csv itself handles line breaks inside quotes, as its documentation asks.
-    return csv.DictReader(io.StringIO(text, newline=""), fieldnames=columns, **options)
-
-
-def _tar_members(path: Path, pattern: str) -> Iterator[dict]:
-    """The text files of an archive whose whole name matches, in the order of their names.
-
-    The first group of `pattern` is the label. An archive has its files in any order, so they are
-    sorted: the rows are then the same for every copy of the data.
-    """
-    with tarfile.open(path) as archive:
-        labels = {}
-        for member in archive:
-            match = re.fullmatch(pattern, member.name)
-            if match:
-                labels[member.name] = match[1]
-        for name in sorted(labels):
-            text = archive.extractfile(name).read().decode("utf-8")
-            yield {"text": text, "label": labels[name]}
-
-
-def _text(record: dict, columns: str | list[str], path: Path) -> str:
-    """The text of a record: one column, or several joined by spaces."""
-    names = [columns] if isinstance(columns, str) else columns
-    for name in names:
-        if name not in record:
-            allowed = ", ".join(map(str, record))
-            raise ValueError(f"{path}: no column {name!r}, allowed: {allowed}")
-    return " ".join(str(record[name]) for name in names)
-
-
-def _label(record: dict, dataset: dict, path: Path, index: int) -> int:
+def _label(record: reading.Record, dataset: dict, path: Path) -> int:
     """The index of the record's class.
 
     A file gives the class by its name or by its number; the first class has number `first_label`.
     """
-    value = str(record.get(dataset["label"]))
+    value = str(record.cells.get(dataset["label"]))
     classes = dataset["classes"]
     first = dataset["first_label"]
     numbers = [str(number) for number in range(first, first + len(classes))]
@@ -207,4 +148,4 @@ def _label(record: dict, dataset: dict, path: Path, index: int) -> int:
     if value in numbers:
         return numbers.index(value)
     allowed = f"{', '.join(numbers)} or {', '.join(classes)}"
-    raise ValueError(f"{path}: row {index + 1}: label {value!r}, allowed: {allowed}")
+    raise ValueError(f"{path}: {record.where}: label {value!r}, allowed: {allowed}")
