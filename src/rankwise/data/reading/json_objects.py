@@ -107,6 +107,8 @@ def _record(value: object, path: Path, where: str) -> Record | ValueError:
 def _not_json(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         what = f"not JSON: {error.msg}, at column {error.colno}"
+    elif isinstance(error, RecursionError):
+        what = "lists or objects are nested too deeply"
     else:
         what = str(error)
     return f"{what}, allowed: {_ALLOWED}"

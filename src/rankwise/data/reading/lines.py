@@ -38,7 +38,9 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
             content = line
             if number == 1:
                 if line.startswith(_UTF16_MARKS):
-                    raise ValueError(_utf16(path, f"begins with {line[0]:02X} {line[1]:02X}"))
+                    raise ValueError(
+                        _utf16(path, f"begins with bytes 0x{line[0]:02X} 0x{line[1]:02X}")
+                    )
                 content = line.removeprefix(codecs.BOM_UTF8)
             start = offset_bytes + len(line) - len(content)
             if content:

@@ -2,8 +2,9 @@
 
 A quoted cell begins and ends with a quote, and doubles those inside; other cells have no quote. So
 a line end is outside of quotes exactly if the quotes before it are even in number, and one quote
-too many or too few is always found. Python's `csv` takes a quote inside of an unquoted cell for a
-letter, so a lost quote can swallow rows; its limit on the length of cells is one for all threads.
+too many or too few is always found. Two too many can join lines, so a row is refused if each of its
+lines could be a row. Python's `csv` takes a quote inside of an unquoted cell for a letter, so a lost
+quote can swallow rows; its limit on the length of cells is one for all threads.
 """
 
 import re
@@ -29,6 +30,20 @@ class _Dialect(NamedTuple):
 
     separator: str
     quotes: bool | None
+
+
+class _Row(NamedTuple):
+    """One row of a table.
+
+    Attributes:
+        number: Line of the file at which it begins.
+        text: Its line or lines.
+        cells: Its cells, or what is wrong with them.
+    """
+
+    number: int
+    text: str
+    cells: list[str] | ValueError
 
 
 class _BrokenCell(Exception):
@@ -57,14 +72,17 @@ def table_rows(path: Path, file_format: str, dataset: dict) -> Iterator[Record |
     rows = _rows(path, _dialect(file_format, dataset))
     columns = dataset.get("columns") or _header(path, rows)
     check_columns(path, columns, dataset)
-    for number, cells in rows:
-        where = f"row {number}"
-        if isinstance(cells, ValueError):
-            yield cells
-        elif len(cells) != len(columns):
-            yield problem(path, where, _wrong_count(cells, columns, file_format, dataset))
+    separator, is_sure = SEPARATORS[file_format], dataset.get("quotes")
+    for row in rows:
+        where = f"row {row.number}"
+        if isinstance(row.cells, ValueError):
+            yield row.cells
+        elif len(row.cells) != len(columns):
+            yield problem(path, where, _wrong_count(row.cells, columns, file_format, dataset))
+        elif not is_sure and _could_be_rows(row.text, separator, len(columns)):
+            yield problem(path, where, _two_readings(row.text))
         else:
-            yield Record(where, dict(zip(columns, cells, strict=True)))
+            yield Record(where, dict(zip(columns, row.cells, strict=True)))
 
 
 def table_columns(path: Path, file_format: str, dataset: dict) -> list[str]:
@@ -88,13 +106,14 @@ def _dialect(file_format: str, dataset: dict) -> _Dialect:
     return _Dialect(SEPARATORS[file_format], quotes)
 
 
-def _header(path: Path, rows: Iterator[tuple[int, list[str] | ValueError]]) -> list[str]:
+def _header(path: Path, rows: Iterator[_Row]) -> list[str]:
     """The columns that the first row names."""
-    number, cells = next(rows, (1, []))
+    row = next(rows, None)
+    if row is None:
+        raise ValueError(f"{path}: is empty, allowed: a header and rows")
+    cells = row.cells
     if isinstance(cells, ValueError):
         raise cells
-    if not cells:
-        raise ValueError(f"{path}: is empty, allowed: a header and rows")
     for index, name in enumerate(cells):
         if not name.strip():
             what = f"column {index + 1} has no name"
@@ -104,13 +123,13 @@ def _header(path: Path, rows: Iterator[tuple[int, list[str] | ValueError]]) -> l
             continue
         allowed = "a header with a name of its own for each column"
         what = f"{what}, allowed: {allowed}; for a file without a header, set `columns`"
-        raise problem(path, f"row {number}", what)
+        raise problem(path, f"row {row.number}", what)
     return cells
 
 
 def _wrong_count(cells: list[str], columns: list[str], file_format: str, dataset: dict) -> str:
     """The sentence on a row with too few or too many cells."""
-    what = f"{len(cells)} cells, allowed: {len(columns)} ({', '.join(columns)})"
+    what = f"number of cells: got {len(cells)}, allowed: {len(columns)} ({', '.join(columns)})"
     dialect = _dialect(file_format, dataset)
     if dialect.quotes:
         return f"{what}; a cell with a separator or a line end in it needs quotes"
@@ -119,8 +138,27 @@ def _wrong_count(cells: list[str], columns: list[str], file_format: str, dataset
     return what
 
 
-def _rows(path: Path, dialect: _Dialect) -> Iterator[tuple[int, list[str] | ValueError]]:
-    """The line at which each row begins, and its cells or what is wrong with it."""
+def _could_be_rows(text: str, separator: str, columns: int) -> bool:
+    """Whether each line of a quoted row would be a row of its own if its quotes were letters.
+
+    Two stray quotes hold the rows between them together, and nothing else tells such a row from one
+    with a long text.
+    """
+    lines = text.removesuffix("\n").split("\n")
+    return len(lines) > 1 and all(line.count(separator) == columns - 1 for line in lines)
+
+
+def _two_readings(text: str) -> str:
+    """The sentence on a row whose lines could be rows."""
+    count = text.removesuffix("\n").count("\n") + 1
+    return (
+        f"a quoted cell joins {count} lines, each of which could be a row of its own; correct the "
+        "quotes, or set `quotes: true` in the entry if every such cell is one text"
+    )
+
+
+def _rows(path: Path, dialect: _Dialect) -> Iterator[_Row]:
+    """Each row of the file, the header included."""
     lines: list[str] = []  # of the row that is being read
     first = quotes = 0
     for number, line in without_blank_end(path):
@@ -128,13 +166,13 @@ def _rows(path: Path, dialect: _Dialect) -> Iterator[tuple[int, list[str] | Valu
             first = number
             if is_blank(line):
                 what = "a blank line, allowed: a row; remove the line"
-                yield number, problem(path, f"row {number}", what)
+                yield _Row(number, line, problem(path, f"row {number}", what))
                 continue
         lines.append(line)
         quotes += line.count('"')
         if dialect.quotes and quotes % 2:
             continue  # the row goes on inside of quotes
-        yield first, _parsed(path, first, lines, dialect)
+        yield _Row(first, "".join(lines), _parsed(path, first, lines, dialect))
         lines, quotes = [], 0
     if lines:
         _parsed(path, first, lines, dialect)
