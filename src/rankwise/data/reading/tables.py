@@ -2,9 +2,11 @@
 
 A quoted cell begins and ends with a quote, and doubles those inside; other cells have no quote. So
 a line end is outside of quotes exactly if the quotes before it are even in number, and one quote
-too many or too few is always found. Two too many can join lines, so a row is refused if each of its
-lines could be a row. Python's `csv` takes a quote inside of an unquoted cell for a letter, so a lost
-quote can swallow rows; its limit on the length of cells is one for all threads.
+too many or too few is always found. Two too many can join lines, so a row is refused if each of
+its lines could be a row.
+
+Python's `csv` takes a quote inside of an unquoted cell for a letter, so a lost quote can swallow
+rows; its limit on the length of cells is one for all threads.
 """
 
 import re
@@ -116,7 +118,7 @@ def _header(path: Path, rows: Iterator[_Row]) -> list[str]:
         raise cells
     for index, name in enumerate(cells):
         if not name.strip():
-            what = f"column {index + 1} has no name"
+            what = f"column {index + 1} has no name (pandas: to_csv(index=False))"
         elif name in cells[:index]:
             what = f"two columns are named {name!r}"
         else:
