@@ -9,6 +9,8 @@ from pathlib import Path, PurePosixPath
 from rankwise.data.reading.lines import damaged, decode
 from rankwise.data.record import Record, check_columns, problem
 
+READ_BYTES = 1 << 20
+
 
 def archive_rows(path: Path, dataset: dict, split: str) -> Iterator[Record | ValueError]:
     """The text files of an archive whose whole name matches, in the order of their names.
@@ -93,8 +95,21 @@ def _members(path: Path, pattern: re.Pattern) -> dict[str, bytes | str]:
                 members[member.name] = "stands twice in the archive, allowed: once"
             else:
                 members[member.name] = archive.extractfile(member).read()
-        # tarfile takes a file that ends between two members for a whole archive.
-        archive.fileobj.seek(archive.offset)
-        if not archive.fileobj.read(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("no end mark")
+        _check_end(archive)
     return members
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Check that the archive ends after its last member.
+
+    tarfile takes a file that is cut, or broken, in the header of a member for a whole archive.
+
+    Raises:
+        tarfile.ReadError: There is no end mark, a block of zeros.
+        EOFError: The compressed file is cut short.
+    """
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("no end mark after the last member")
+    while archive.fileobj.read(READ_BYTES):
+        pass  # a checksum of a compressed file is checked at its end

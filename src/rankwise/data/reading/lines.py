@@ -38,9 +38,8 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
             content = line
             if number == 1:
                 if line.startswith(_UTF16_MARKS):
-                    raise ValueError(
-                        _utf16(path, f"begins with bytes 0x{line[0]:02X} 0x{line[1]:02X}")
-                    )
+                    mark = f"0x{line[0]:02X} 0x{line[1]:02X}"
+                    raise ValueError(_utf16(path, f"begins with the bytes {mark}"))
                 content = line.removeprefix(codecs.BOM_UTF8)
             start = offset_bytes + len(line) - len(content)
             if content:

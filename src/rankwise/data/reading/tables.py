@@ -18,7 +18,7 @@ from rankwise.data.reading.lines import is_blank, without_blank_end
 from rankwise.data.record import Record, check_columns, problem, shown
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
-_QUOTED = r'"(?P<quoted>[^"]*(?:""[^"]*)*)"'
+_QUOTED = r'"(?P<quoted>[^"]*+(?:""[^"]*+)*+)"'
 
 
 class _Dialect(NamedTuple):
