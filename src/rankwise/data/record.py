@@ -65,5 +65,6 @@ def check_columns(path: Path, present: list[str], dataset: dict) -> None:
 
 
 def _named(column: str) -> str:
-    """A column's name, in quotes if spaces around it would not be seen."""
-    return column if column == column.strip() else repr(column)
+    """A column's name, in quotes if it has something that would not be seen."""
+    is_plain = column.isprintable() and column == column.strip()
+    return column if is_plain else repr(column)
