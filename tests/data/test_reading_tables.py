@@ -95,6 +95,24 @@ def test_quotes_that_mean_nothing_in_csv(tmp_path: Path) -> None:
     assert cells(path, "csv", quotes=False) == [("5'10\" tall", "1"), ('"so" he', "0")]
 
 
+def test_quotes_inside_of_unquoted_cells_are_letters_if_the_option_says_so(tmp_path: Path) -> None:
+    """A question of MMLU has lost its first quote."""
+    path = write(tmp_path, "d.csv", 'text,label\n5\'10" tall,1\n"a\n""c""",0\nTruth?",1\n')
+    assert [line.split(" of the cell")[0] for line in problems(path, "csv")] == [
+        "row 2: a quote inside",
+        "row 5: a quote inside",
+    ]
+    assert cells(path, "csv", quotes=True) == [
+        ("5'10\" tall", "1"),
+        ('a\n"c"', "0"),
+        ('Truth?"', "1"),
+    ]
+    wrong = write(tmp_path, "e.csv", 'text,label\n"a" b,1\n"open,1\n')
+    with pytest.raises(ValueError, match=r"e\.csv: row 2: ' b,1' follows a closing quote"):
+        read(wrong, "csv", quotes=True)
+    assert problems(wrong, "csv", quotes=True)[1].startswith("row 3: the quote before 'open,1' is")
+
+
 def test_quotes_in_tsv_are_letters_until_they_could_be_more(tmp_path: Path) -> None:
     letters = write(tmp_path, "a.tsv", 'text\tlabel\n"so" he\t1\nsay "a"\t0\n"\t1\n"open\t0\n')
     assert cells(letters, "tsv") == [('"so" he', "1"), ('say "a"', "0"), ('"', "1"), ('"open', "0")]
@@ -124,5 +142,5 @@ def test_every_bad_row_is_listed_up_to_twenty(tmp_path: Path) -> None:
 
 
 def test_after_an_unclear_end_of_a_row_no_more_is_listed(tmp_path: Path) -> None:
-    path = write(tmp_path, "d.csv", 'text,label\na\nb "c",1\nd "e,1\nf,1,2\n')
+    path = write(tmp_path, "d.csv", 'text,label\na\nb "c",1\n"e,1\nf,1,2\n')
     assert [line[:6] for line in problems(path, "csv")] == ["row 2:", "row 3:", "row 4:"]
