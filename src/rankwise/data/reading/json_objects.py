@@ -26,13 +26,16 @@ def json_rows(path: Path) -> Iterator[Record | ValueError]:
         A record, or the error of a row after which the next one can be read.
 
     Raises:
-        ValueError: An array is broken, so that nobody can say where the next object begins.
+        ValueError: An array is broken, so that nobody can say where the next object begins; or an
+            object goes over several lines.
     """
     lines = without_blank_end(path)
     first = next(lines, None)
     if first is None:
         return
     every = itertools.chain([first], lines)
+    if first[1].strip() == "{":
+        raise problem(path, "row 1", f"one object over several lines, allowed: {_ALLOWED}")
     if first[1].lstrip(" \t\r\n").startswith("["):
         yield from _array("".join(line for _, line in every), path)
         return
