@@ -57,6 +57,8 @@ def outcome(content: str | bytes, file_format: str, **changes: object) -> list[t
 
 def csv_file(rows: list[tuple], delimiter: str, quoting: int, line_end: str, mark: str) -> str:
     """A table with quotes, by Python's csv."""
+    if any("\r" in cell for row in rows for cell in row):
+        quoting = csv.QUOTE_ALL  # csv forgets to put such cells into quotes before Python 3.13
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, delimiter=delimiter, quoting=quoting, lineterminator=line_end)
     writer.writerows([COLUMNS, *rows])

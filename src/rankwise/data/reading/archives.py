@@ -30,9 +30,9 @@ def archive_rows(path: Path, dataset: dict, split: str) -> Iterator[Record | Val
         a member after which the next one can be read.
 
     Raises:
-        ValueError: The pattern is not usable or matches no file, or the archive is damaged.
+        ValueError: The pattern matches no file, or the archive is damaged.
     """
-    pattern = _pattern(dataset, split)
+    pattern = re.compile(dataset["splits"][split]["member"])
     columns = ["text", "label"] if pattern.groups else ["text"]
     check_columns(path, columns, dataset)
     try:
@@ -43,7 +43,9 @@ def archive_rows(path: Path, dataset: dict, split: str) -> Iterator[Record | Val
         raise ValueError(damaged(path, "tar archive", error)) from None
     if not members:
         what = f"no file's name matches {pattern.pattern!r}"
-        raise ValueError(f"{path}: {what} (splits.{split}.member); list the names: tar tf")
+        raise ValueError(
+            f"{path}: {what} (splits.{split}.member); list the names: tar tf {path.name}"
+        )
     for name in sorted(members):
         yield _row(members[name], path, name, pattern)
 
@@ -60,23 +62,6 @@ def _row(content: bytes | str, path: Path, name: str, pattern: re.Pattern) -> Re
     if pattern.groups:
         cells["label"] = pattern.fullmatch(name)[1]
     return Record(where, cells)
-
-
-def _pattern(dataset: dict, split: str) -> re.Pattern:
-    """The pattern of a split's names."""
-    key = f"splits.{split}.member"
-    given = dataset["splits"][split].get("member")
-    if given is None:
-        allowed = "a pattern of the names of the split's files, such as train/(pos|neg)/.*[.]txt"
-        raise ValueError(f"{key}: got nothing, allowed: {allowed}")
-    try:
-        pattern = re.compile(given)
-    except re.error as error:
-        raise ValueError(f"{key}: got {given!r}, allowed: a regular expression ({error})") from None
-    if "label" in dataset and not pattern.groups:
-        allowed = "a pattern with a group, such as (pos|neg), which is the label"
-        raise ValueError(f"{key}: got {given!r}, allowed: {allowed}")
-    return pattern
 
 
 def _members(path: Path, pattern: re.Pattern) -> dict[str, bytes | str]:
