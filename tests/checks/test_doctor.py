@@ -282,9 +282,9 @@ def test_every_problem_of_every_dataset_is_listed(clone: Path, tmp_path: Path) -
     found = facts_of(clone, "config/local.yaml", 1, **OFFLINE)
     text = said(found)
     for part in (
-        f"{tmp_path}/one/train.csv: row 2: label: got 'perhaps'",
-        f"{tmp_path}/one/train.csv: row 4: label: got 'never'",
-        f"{tmp_path}/one/test.csv: row 3: label: got nothing",
+        f"{tmp_path}/one/train.csv: row 3: label: got 'perhaps'",
+        f"{tmp_path}/one/train.csv: row 5: label: got 'never'",
+        f"{tmp_path}/one/test.csv: row 4: label: got nothing",
         "two: split train: got rows of one class only (7 of 'no', 0 of 'yes')",
         "two: split selection: got rows of one class only (2 of 'no', 0 of 'yes')",
     ):

@@ -111,7 +111,7 @@ def test_rows_are_checked_before_any_job_starts(tmp_path: Path, entry: dict, dat
     said = problems(local_plan(tmp_path, entry)).splitlines()
     allowed = "allowed: the names 'no', 'yes' or the numbers 0, 1"
     assert len(said) == 2
-    for line, (row, label) in zip(said, [(3, "2"), (5, "maybe")], strict=True):
+    for line, (row, label) in zip(said, [(4, "2"), (6, "maybe")], strict=True):
         place = f"{data / 'train.tsv'}: row {row}: label"
         assert line.startswith(f"{place}: got '{label}' (2 rows in all), {allowed}")
 
@@ -138,7 +138,7 @@ def test_rows_of_the_files_that_are_there_are_checked(
     said = problems(local_plan(tmp_path, entry)).splitlines()
     assert len(said) == 2
     assert said[0].endswith(f"got {data / 'none.tsv'}, allowed: a file that is there")
-    assert said[1].startswith(f"{data / 'train.tsv'}: row 1: label: got '7', allowed")
+    assert said[1].startswith(f"{data / 'train.tsv'}: row 2: label: got '7', allowed")
 
 
 def test_too_little_disk(tmp_path: Path, entry: dict) -> None:

@@ -93,7 +93,7 @@ def test_compressed_text_is_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"text": "sentence"}, "no column 'sentence', allowed: text, label"),
-    ({"classes": ["no", "maybe"], "first_label": 2}, "row 1: label: got '1', allowed: the names 'no', 'maybe' or the numbers 2, 3"),
+    ({"classes": ["no", "maybe"], "first_label": 2}, "row 2: label: got '1', allowed: the names 'no', 'maybe' or the numbers 2, 3"),
 ])  # fmt: skip
 def test_a_missing_column_and_an_unknown_label_are_refused(
     change: dict, message: str, tmp_path: Path

@@ -186,7 +186,6 @@ def prepare(tmp_path: Path):
     ("aaaaabbbbb", "bb", {}, "split test: got rows of one class only (0 of 'a', 2 of 'b', 0 of 'c'), allowed: at least 2 classes; report on"),
     ("aaaaabbbbb", "abccc", {}, "split train: got no row of class 'c', which test has 3 of; allowed: rows of every class of test"),
     ("aaaaabbbbb", "ab", {"selection_rows": 1}, "split selection: got rows of one class only (1 of 'a'"),
-    ("aaaaabbbbb", "", {}, "split test: got no rows, allowed: at least 1"),
     ("ab", "ab", {}, "selection_rows: got 4, allowed: less than the 2 rows of train"),
 ])  # fmt: skip
 def test_a_split_that_nothing_can_be_learnt_from_is_refused(
@@ -195,6 +194,30 @@ def test_a_split_that_nothing_can_be_learnt_from_is_refused(
     with pytest.raises(ValueError) as caught:
         prepare(list(train), list(test), **changes)
     assert str(caught.value).startswith(f"config/datasets.yaml: mine: {sentence}")
+
+
+def test_dropped_rows_are_counted_and_may_not_be_all(tmp_path: Path) -> None:
+    dataset = {
+        **options(task="masked_language_modelling", selection_rows=2),
+        "files": {"folder": str(tmp_path), "format": "csv"},
+        "splits": {split: {"path": f"{split}.csv"} for split in ("train", "test")},
+        "report_split": "test",
+        "text": "text",
+        "missing_text": "drop",
+    }
+    request = {"dataset": dataset, "name": "mine"}
+    (tmp_path / "train.csv").write_text("text,number\na,1\n,2\nb,3\n ,4\nc,5\n")
+    (tmp_path / "test.csv").write_text("text,number\n,1\nd,2\n")
+    assert datasets.prepare_dataset(request, tmp_path)["data"]["splits"] == [
+        {"split": "train", "rows": 1, "dropped_rows": 2},
+        {"split": "selection", "rows": 2, "dropped_rows": 2},
+        {"split": "test", "rows": 1, "dropped_rows": 1},
+    ]
+    (tmp_path / "test.csv").write_text("text,number\n,1\n")
+    sentence = "config/datasets.yaml: mine: split test: got no rows, allowed: at least 1"
+    assert datasets.problems(dataset, "config/datasets.yaml: mine") == [sentence]
+    with pytest.raises(ValueError, match=sentence):
+        datasets.prepare_dataset(request, tmp_path)
 
 
 def test_a_class_without_rows_is_reported_as_such(prepare) -> None:

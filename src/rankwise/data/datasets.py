@@ -11,6 +11,7 @@ from pathlib import Path
 from rankwise.core import provenance, result
 from rankwise.core.paths import expand
 from rankwise.data import facts, labels, reading, splits, synthetic, texts
+from rankwise.data.record import Record
 
 
 def prepare_dataset(request: dict, folder: Path) -> dict:
@@ -139,21 +140,17 @@ def _read_split(dataset: dict, split: str, column: labels.Column) -> tuple[list[
     return rows, dropped
 
 
-def _records(dataset: dict, split: str) -> tuple[Path, Iterator[reading.Record]]:
+def _records(dataset: dict, split: str) -> tuple[Path, Iterator[Record]]:
     """The file of a split, and its records. Generated splits have a name in place of a file."""
     if "generated" in dataset:
         generated = synthetic.rows(dataset["generated"], split)
-        records = (
-            reading.Record(f"row {number}", cells) for number, cells in enumerate(generated, 1)
-        )
+        records = (Record(f"row {number}", cells) for number, cells in enumerate(generated, 1))
         return Path(f"generated {split}"), records
     path = split_path(dataset, split)
     return path, reading.records(path, dataset, split)
 
 
-def _add_label(
-    record: reading.Record, dataset: dict, path: Path, column: labels.Column
-) -> labels.Key:
+def _add_label(record: Record, dataset: dict, path: Path, column: labels.Column) -> labels.Key:
     """Add the label of a record to the column."""
     name, place = dataset["label"], f"{path}: {record.where}"
     if name not in record.cells:

@@ -1,6 +1,6 @@
 """Check the encoded examples of a split before anything is trained on them."""
 
-from rankwise.data.splits import RUNNING_TEXT
+from rankwise.data.texts import RUNNING_TEXT
 
 MAX_SHOWN = 5  # rows in a sentence
 

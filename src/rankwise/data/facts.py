@@ -4,7 +4,7 @@ and how much of a split the model has been trained on.
 
 from dataclasses import dataclass
 
-from rankwise.data import overlap, splits
+from rankwise.data import overlap, splits, texts
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def count(
         classes.
     """
     split_rows, class_rows, overlaps = [], [], []
-    is_running_text = dataset["task"] == splits.RUNNING_TEXT
+    is_running_text = dataset["task"] == texts.RUNNING_TEXT
     for split, rows in rows_by_split.items():
         dropped = source.dropped_rows["train" if split == "selection" else split]
         split_rows.append({"split": split, "rows": len(rows), "dropped_rows": dropped})

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from rankwise.data.record import shown
+
 NAMES, NUMBERS = "names", "numbers"
 READINGS = (NAMES, NUMBERS)
 MAX_SENTENCES = 20  # of one kind of problem
@@ -162,7 +164,7 @@ def _misfits(dataset: dict, column: Column) -> Iterator[str]:
             number = column.counts[key]
             also = f" ({number:,} rows in all)" if number > 1 else ""
             kind, label = key
-            got = "nothing" if kind is type(None) else repr(label)
+            got = "nothing" if kind is type(None) else shown(label)
             if kind not in (type(None), list, str):
                 got += f" ({kind.__name__})"
             remedy = _remedy(key)

@@ -1,20 +1,17 @@
 """Check where datasets and models come from, the hub or files, before any job starts.
 
 Each problem is one sentence that names the file, the key, what was got and what is allowed. This
-module uses the standard library only, so a login node can import it.
+module loads the standard library only, so a login node can import it.
 """
 
-import csv
 import functools
-import gzip
-import io
-import json
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from rankwise.core import probe, provenance, settings
+from rankwise.data import reading
 from rankwise.study.plan import Plan
 
 HUB_TIMEOUT_S = 10
@@ -170,11 +167,13 @@ def _split_problems(where: str, entry: dict, split: str) -> list[str]:
 
 
 def _column_problems(where: str, file: Path, entry: dict) -> list[str]:
-    """The entry's text and label columns that the file's first line does not have."""
-    file_format = entry["files"]["format"]
-    if file_format not in ("tsv", "csv", "jsonl"):
+    """The entry's text and label columns that the file's first row does not have."""
+    try:
+        present = reading.columns(file, entry)
+    except ValueError as error:
+        return [f"{where}: {error}"]
+    if present is None:
         return []
-    present = _columns(file, file_format, entry.get("columns"))
     text = entry["text"] if isinstance(entry["text"], list) else [entry["text"]]
     label = [entry["label"]] if "label" in entry else []
     allowed = ", ".join(present)
@@ -183,16 +182,3 @@ def _column_problems(where: str, file: Path, entry: dict) -> list[str]:
         for name in [*text, *label]
         if name not in present
     ]
-
-
-def _columns(file: Path, file_format: str, given: list[str] | None) -> list[str]:
-    """The columns of a file: those that its entry gives, or those that its first line names."""
-    opener = gzip.open if file.suffix == ".gz" else open
-    with opener(file, "rt", encoding="utf-8") as stream:
-        first_line = stream.readline()
-    if file_format == "jsonl":
-        return list(json.loads(first_line))
-    if given:
-        return given
-    delimiter = "\t" if file_format == "tsv" else ","
-    return next(csv.reader(io.StringIO(first_line), delimiter=delimiter))

@@ -11,9 +11,10 @@ import re
 from collections import Counter
 from fractions import Fraction
 
+from rankwise.data.texts import RUNNING_TEXT
+
 SPLIT_SEED = 0
 NO_WORD = re.compile(r"[^0-9A-Za-z\u0080-\U0010ffff]+")  # ASCII without letters and digits
-RUNNING_TEXT = "language_modelling"  # the task whose rows belong together
 
 
 def sample(rows: list[dict], dataset: dict) -> list[dict]:
@@ -90,8 +91,7 @@ def _place(text: str, purpose: str) -> tuple[bytes, str]:
     """The place of a text in the order of a draw; the text itself orders its near copies."""
     # ASCII alone is changed: what is known of other characters depends on Python's release.
     words = NO_WORD.sub(" ", text).strip()
-    # JSON can hold half of a surrogate pair, which UTF-8 refuses.
-    content = f"{SPLIT_SEED} {purpose} {words}".encode(errors="surrogatepass")
+    content = f"{SPLIT_SEED} {purpose} {words}".encode()
     return hashlib.sha256(content.lower()).digest(), text
 
 

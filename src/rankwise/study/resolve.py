@@ -11,6 +11,7 @@ from rankwise.core.config import ConfigError
 from rankwise.core.paths import PACKAGE, own_folder
 from rankwise.study import claims
 from rankwise.study.class_source import file_of
+from rankwise.study.dataset_formats import check_format
 from rankwise.study.limits import FILE, check_granularity, check_rank
 from rankwise.study.options import REQUIRED, Option, constant, defines, options
 
@@ -222,6 +223,7 @@ def check_sources(library: dict[str, dict]) -> None:
     for name, entry in library["datasets"].items():
         _check_one_source(entry, ("hub", "files", "generated"), DATASETS, name)
         _check_dataset(name, entry)
+        check_format(name, entry)
     for name, entry in library["models"].items():
         if weights := entry.get("weights"):
             _check_weights(f"{name}.weights", weights)
