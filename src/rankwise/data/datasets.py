@@ -14,19 +14,20 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rankwise.core import provenance, result
+from rankwise.core import provenance
 from rankwise.core.paths import expand
 from rankwise.data import synthetic
+from rankwise.data.arrow import write_split
 
 SPLIT_SEED = 0
 
 
 def prepare_dataset(request: dict, folder: Path) -> dict:
-    """Write the splits `train`, `selection` and the reported one as JSON lines.
+    """Write the splits `train`, `selection` and the reported one as Arrow files.
 
     Args:
         request: The request of a dataset entry.
-        folder: Gets one file `{split}.jsonl` per split.
+        folder: Gets one file `{split}.arrow` per split.
 
     Returns:
         `splits`: the number of rows and the SHA-256 of each file.
@@ -44,12 +45,7 @@ def prepare_dataset(request: dict, folder: Path) -> dict:
         "selection": selection,
         reported: list(rows(dataset, reported)),
     }
-    written = {}
-    for split, examples in splits.items():
-        path = folder / f"{split}.jsonl"
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in examples]
-        result.write_text(path, "".join(lines))
-        written[split] = {"rows": len(examples), "sha256": provenance.file_sha256(path)}
+    written = {split: write_split(folder, split, examples) for split, examples in splits.items()}
     return {"splits": written}
 
 
@@ -126,7 +122,9 @@ def split_path(dataset: dict, split: str) -> Path:
     if "sha256" in source:
         sha256 = provenance.file_sha256(path)
         if sha256 != source["sha256"]:
-            raise ValueError(f"{path}: sha256 is {sha256}, allowed: {source['sha256']}")
+            # The request has the digest from when the workflow was planned.
+            allowed = source["sha256"] or "none: it was not there when the workflow was planned"
+            raise ValueError(f"{path}: sha256 is {sha256}, allowed: {allowed}; run snakemake again")
     return path
 
 
