@@ -82,7 +82,7 @@ def test_normalising_drops_what_copies_differ_in(text: str, other: str) -> None:
 def test_the_demos_reviews_overlap(tmp_path: Path, plan) -> None:
     """Counted here by plain Python, over the rows that the job wrote."""
     from rankwise.data import datasets
-    from rankwise.data.prepared import read_rows
+    from rankwise.data.arrow import read_rows
 
     request = {
         "dataset": plan.library["datasets"]["generated_reviews"],
@@ -90,7 +90,7 @@ def test_the_demos_reviews_overlap(tmp_path: Path, plan) -> None:
     }
     record = datasets.prepare_dataset(request, tmp_path)
     texts = {
-        split: [row["text"] for row in read_rows(tmp_path / f"{split}.jsonl")]
+        split: [row["text"] for row in read_rows(tmp_path / f"{split}.arrow")]
         for split in ("train", "selection", "validation")
     }
     for found in record["data"]["overlap"]:

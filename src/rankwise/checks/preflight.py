@@ -179,6 +179,22 @@ def lacking(
     for job in jobs:
         if job.rule in FETCHING_RULES:
             found += sources.missing(kind, job.kind, job.name, plan)
+    if kind == "files":
+        found += _changed_sources(jobs, plan)
+    return found
+
+
+def _changed_sources(jobs: list[PlannedJob], plan: Plan) -> list[str]:
+    """Files that are not those of their entry's `sha256`, of inputs that are not prepared anew."""
+    fetched = {(job.kind, job.name) for job in jobs if job.rule in FETCHING_RULES}
+    read: dict[tuple[str, str], None] = {}
+    for job in jobs:
+        if job.trains:
+            read.update(dict.fromkeys([("dataset", job.cell.dataset), ("model", job.cell.model)]))
+    found = []
+    for kind, name in read:
+        if (kind, name) not in fetched:
+            found += sources.changed(kind, name, plan)
     return found
 
 

@@ -4,22 +4,21 @@ The selection split is held out of `train` here, once for all runs, so that no r
 or its settings on the split that it reports.
 """
 
-import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from rankwise.core import provenance, result
+from rankwise.core import provenance
 from rankwise.core.paths import expand
 from rankwise.data import facts, labels, reading, splits, synthetic, texts
 from rankwise.data.record import Record
 
 
 def prepare_dataset(request: dict, folder: Path) -> dict:
-    """Write the splits `train`, `selection` and the reported one.
+    """Write the splits `train`, `selection` and the reported one as Arrow files.
 
     Args:
         request: The request of a dataset entry, with its `name`.
-        folder: Gets one file per split.
+        folder: Gets one file `{split}.arrow` per split.
 
     Returns:
         `splits`: the number of rows and the SHA-256 of each file. `data`: see `facts.count`.
@@ -29,21 +28,16 @@ def prepare_dataset(request: dict, folder: Path) -> dict:
             says, or nothing could be learnt from a split or measured on it.
         FileNotFoundError: The folder's name has an environment variable that is not set.
     """
+    # Checks before a study read datasets, too, and must not load what writes them.
+    from rankwise.data.arrow import write_split  # noqa: PLC0415
+
     dataset = request["dataset"]
     source = read(dataset)
     rows_by_split, found = divide(source.rows, dataset)
     if found:
         raise ValueError(f"config/datasets.yaml: {request['name']}: {found[0]}")
-    written = {split: _write(folder, split, rows) for split, rows in rows_by_split.items()}
+    written = {split: write_split(folder, split, rows) for split, rows in rows_by_split.items()}
     return {"splits": written, "data": facts.count(source, rows_by_split, dataset)}
-
-
-def _write(folder: Path, split: str, rows: list[dict]) -> dict:
-    """Write one split; returns its number of rows and its SHA-256."""
-    path = folder / f"{split}.jsonl"
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    result.write_text(path, "".join(lines))
-    return {"rows": len(rows), "sha256": provenance.file_sha256(path)}
 
 
 def divide(source: dict[str, list[dict]], dataset: dict) -> tuple[dict[str, list[dict]], list[str]]:
@@ -178,7 +172,9 @@ def split_path(dataset: dict, split: str) -> Path:
     if "sha256" in source:
         sha256 = provenance.file_sha256(path)
         if sha256 != source["sha256"]:
-            raise ValueError(f"{path}: sha256 is {sha256}, allowed: {source['sha256']}")
+            # The request has the digest from when the workflow was planned.
+            allowed = source["sha256"] or "none: it was not there when the workflow was planned"
+            raise ValueError(f"{path}: sha256 is {sha256}, allowed: {allowed}; run snakemake again")
     return path
 
 

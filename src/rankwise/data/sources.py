@@ -10,7 +10,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from rankwise.core import probe, provenance, settings
+from rankwise.core import content, probe, settings
+from rankwise.core.input_files import WEIGHTS
 from rankwise.data import reading
 from rankwise.study.plan import Plan
 
@@ -95,6 +96,36 @@ def wrong_splits(name: str, plan: Plan) -> list[str]:
     return [split for split in entry["splits"] if _split_problems(where, entry, split)]
 
 
+def changed(kind: str, name: str, plan: Plan) -> list[str]:
+    """The files of an entry that are on this machine and are not those of its `sha256`.
+
+    Args:
+        kind: "dataset" or "model".
+        name: The entry's name.
+        plan: Gives the library of entries.
+
+    Returns:
+        One sentence per file.
+    """
+    given = folder(kind, name, plan)
+    path = Path(os.path.expandvars(given)) if given else None
+    if path is None or not path.is_dir():
+        return []
+    where, entry = f"config/{kind}s.yaml: {name}", plan.library[f"{kind}s"][name]
+    checks = []  # key, file, SHA-256
+    if kind == "model":
+        checks.append((f"{where}.weights.sha256", path / WEIGHTS, entry["weights"]["sha256"]))
+    else:
+        for split, source in entry["splits"].items():
+            key = f"{where}.splits.{split}"
+            checks.append((key, path / source["path"], source.get("sha256")))
+    problems = []
+    for key, file, sha256 in checks:
+        if file.is_file():
+            problems += _file_problems(key, file, sha256)
+    return problems
+
+
 def hub_endpoint() -> str | None:
     """The address of the hub, or None if jobs only read its cache and report what it lacks."""
     is_offline = settings.read("HF_HUB_OFFLINE") not in ("", "0")
@@ -143,8 +174,10 @@ def _folder_problems(where: str, given: str) -> list[str]:
 def _file_problems(where: str, path: Path, sha256: str | None) -> list[str]:
     if not path.is_file():
         return [f"{where}: got {path}, allowed: a file that is there"]
+    if not os.access(path, os.R_OK):
+        return [f"{where}: got {path}, allowed: a file that can be read"]
     if sha256:
-        found = provenance.file_sha256(path)
+        found = content.sha256(path)
         if found != sha256:
             return [f"{where}: sha256 of {path} is {found}, allowed: {sha256}"]
     return []
@@ -154,7 +187,7 @@ def _model_problems(where: str, weights: dict) -> list[str]:
     problems = _folder_problems(f"{where}.weights.files", weights["files"])
     if problems:
         return problems
-    file = Path(os.path.expandvars(weights["files"])) / "model.safetensors"
+    file = Path(os.path.expandvars(weights["files"])) / WEIGHTS
     return _file_problems(f"{where}.weights.sha256", file, weights["sha256"])
 
 
