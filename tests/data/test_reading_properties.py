@@ -1,9 +1,9 @@
 """Any rows, written by an independent writer, are read as they were written, or refused.
 
 `csv` and `json` of Python write CSV and JSON Lines; TSV without quotes is written by hand. Damage to
-a file either is refused, or leaves all other rows as they were. What cannot be detected is the end
-of the last row, if a file without a final line end is cut inside of its last cell, and a separator
-that moves within a quoted cell; a SHA-256 in the entry finds both.
+a file is refused, or leaves all other rows as they were: a cut file, one quote too many or too few,
+two quotes that could join rows, a separator or line end too many or too few. No reader can detect
+a file that is cut between two lines, or inside of its last cell, or a changed letter.
 """
 
 import csv
