@@ -210,7 +210,11 @@ def test_two_stray_quotes_never_join_rows(rows: list[tuple], data: st.DataObject
     places = data.draw(st.lists(st.integers(0, len(content)), min_size=2, max_size=2))
     for place in sorted(places, reverse=True):
         content = content[:place] + '"' + content[place:]
-    assert outcome(content, "csv") in (rows, None)
+    found = outcome(content, "csv")
+    if found is not None:
+        # A quote behind the last line end makes it a part of the last cell.
+        found[-1] = (*found[-1][:2], found[-1][2].removesuffix("\n"))
+        assert found == rows
 
 
 @OF_DAMAGE
