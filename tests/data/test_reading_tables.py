@@ -56,6 +56,7 @@ def test_columns_name_the_cells_of_a_file_without_a_header(tmp_path: Path) -> No
     ('text,label\n5\'10" tall,1\nb,0\nc,0\n', "row 2: a quote inside of the cell"),
     ('text,label\na, "b"\n', "row 2: a quote inside of the cell"),
     ('text,label\n"a,1\nb,0\nc",1\nd,0\n', "row 2: a quoted cell joins 3 lines, each of which could be a row of its own; correct the quotes, or set `quotes: true`"),
+    ('text,label\na,"1\nb,0\n"', "row 2: a quoted cell joins 2 lines"),
     # the header
     ("", "is empty, allowed: a header and rows"),
     ("\ufeff", "is empty"),
@@ -85,7 +86,7 @@ def test_the_option_says_that_joined_lines_are_one_text(tmp_path: Path) -> None:
     path = write(tmp_path, "d.csv", 'text,label\n"roses, red\nviolets",1\n')
     assert problems(path, "csv") == [
         "row 2: a quoted cell joins 2 lines, each of which could be a row of its own; correct the "
-        "quotes, or set `quotes: true` in the entry if every such cell is one text"
+        "quotes, or set `quotes: true` in the entry if they hold one text"
     ]
     assert cells(path, "csv", quotes=True) == [("roses, red\nviolets", "1")]
 

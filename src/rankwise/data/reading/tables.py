@@ -34,8 +34,12 @@ def table_rows(path: Path, file_format: str, dataset: dict) -> Iterator[Record |
             yield row.cells
         elif len(row.cells) != len(columns):
             yield problem(path, where, _wrong_count(row.cells, columns, dialect))
-        elif not dialect.is_sure and _could_be_rows(row.text, dialect, len(columns)):
-            yield problem(path, where, _two_readings(row.text))
+        elif not dialect.is_sure and (count := _rows_inside(row.text, dialect, len(columns))):
+            what = (
+                f"a quoted cell joins {count} lines, each of which could be a row of its own; "
+                "correct the quotes, or set `quotes: true` in the entry if they hold one text"
+            )
+            yield problem(path, where, what)
         else:
             yield Record(where, dict(zip(columns, row.cells, strict=True)))
 
@@ -92,21 +96,14 @@ def _wrong_count(cells: list[str], columns: list[str], dialect: Dialect) -> str:
     return what
 
 
-def _could_be_rows(text: str, dialect: Dialect, column_count: int) -> bool:
-    """Whether each line of a quoted row would be a row of its own if its quotes were letters.
+def _rows_inside(text: str, dialect: Dialect, column_count: int) -> int:
+    """The number of lines of a quoted row, if each would be a row were its quotes letters; else 0.
 
     Two stray quotes hold the rows between them together, and nothing else tells such a row from one
-    with a long text.
+    with a long text. The second one may stand behind the last row of a file.
     """
-    lines = text.removesuffix("\n").split("\n")
+    lines = text.removesuffix("\n").removesuffix('\n"').split("\n")
     separators = column_count - 1
-    return len(lines) > 1 and all(line.count(dialect.separator) == separators for line in lines)
-
-
-def _two_readings(text: str) -> str:
-    """The sentence on a row whose lines could be rows."""
-    count = text.removesuffix("\n").count("\n") + 1
-    return (
-        f"a quoted cell joins {count} lines, each of which could be a row of its own; correct the "
-        "quotes, or set `quotes: true` in the entry if every such cell is one text"
-    )
+    if len(lines) > 1 and all(line.count(dialect.separator) == separators for line in lines):
+        return len(lines)
+    return 0
