@@ -113,15 +113,19 @@ def load_data(
     )
 
 
-def data_facts(request: dict) -> dict[str, list[dict]]:
+def data_facts(request: dict, name: str | None = None) -> dict[str, list[dict]]:
     """What was counted when the dataset of a training request was prepared, see `facts.count`.
+
+    Args:
+        request: Gives the digest of the prepared data.
+        name: The dataset's name; that of the request's cell if None. A pre-training has no cell.
 
     Raises:
         FileNotFoundError: The dataset is not prepared.
         ValueError: It was prepared for another request.
     """
-    digest = request["inputs"]["dataset"]
-    folder, _ = _prepared("dataset", request["cell"]["dataset"], digest)
+    name = name or request["cell"]["dataset"]
+    folder, _ = _prepared("dataset", name, request["inputs"]["dataset"])
     return result.read(folder / "dataset.json")["data"]
 
 

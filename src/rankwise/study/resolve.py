@@ -4,12 +4,11 @@ The module also has the rules between keys, and between the entries of methods, 
 that a schema cannot express.
 """
 
-import re
 from pathlib import Path
 
 from rankwise.core.config import ConfigError
 from rankwise.core.paths import PACKAGE, own_folder
-from rankwise.study import claims
+from rankwise.study import claims, dataset_entries
 from rankwise.study.class_source import file_of
 from rankwise.study.dataset_formats import check_format
 from rankwise.study.limits import FILE, check_granularity, check_rank
@@ -17,9 +16,6 @@ from rankwise.study.options import REQUIRED, Option, constant, defines, options
 
 PACKAGE_DIR = PACKAGE  # the name that callers of this module use
 DENSE = ("fp32", "bf16")  # every other kind of storage is in rankwise.models.quantized
-SELECTION = "selection"  # the slice that is held out of train
-RESERVED_SPLITS = ("train", SELECTION)  # they cannot be reported
-SPLIT_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)  # of a file that is not hidden
 MODELS, DATASETS = "config/models.yaml", "config/datasets.yaml"
 
 
@@ -222,7 +218,7 @@ def check_sources(library: dict[str, dict]) -> None:
     claims.check(library)
     for name, entry in library["datasets"].items():
         _check_one_source(entry, ("hub", "files", "generated"), DATASETS, name)
-        _check_dataset(name, entry)
+        dataset_entries.check(name, entry)
         check_format(name, entry)
     for name, entry in library["models"].items():
         if weights := entry.get("weights"):
@@ -241,44 +237,6 @@ def _check_one_source(entry: dict, sources: tuple[str, ...], file: str, key: str
     if len(given) != 1:
         got = ", ".join(given) or "no source"
         raise ConfigError(file, key, got, f"exactly one of {', '.join(sources)}")
-
-
-def _check_dataset(name: str, entry: dict) -> None:
-    splits = entry["generated"]["rows"] if "generated" in entry else entry.get("splits", {})
-    _check_split_names(name, entry, splits)
-    if "train" not in splits:
-        raise ConfigError(DATASETS, f"{name}.splits", "no train", "train and a reported split")
-    if entry["report_split"] not in splits:
-        allowed = ", ".join(split for split in splits if split != "train") or "splits with a file"
-        raise ConfigError(DATASETS, f"{name}.report_split", entry["report_split"], allowed)
-    if entry["task"] != "classification":
-        return
-    for key in ("label", "classes"):
-        if key not in entry:
-            raise ConfigError(
-                DATASETS, f"{name}.{key}", "nothing", f"the {key} of a classification"
-            )
-
-
-def _check_split_names(name: str, entry: dict, splits: dict) -> None:
-    """Check that the reported split is neither train nor what is held out of it.
-
-    Raises:
-        ConfigError: the reported split is trained on or selected on, a split has the name of the
-            slice that is held out, or a name is none for a file.
-    """
-    key, reported = f"{name}.report_split", entry["report_split"]
-    others = ", ".join(split for split in splits if split not in RESERVED_SPLITS)
-    if reported in RESERVED_SPLITS:
-        allowed = f"{others or 'another split'}: runs train on train and select on selection"
-        raise ConfigError(DATASETS, key, reported, allowed)
-    section = f"{name}.generated.rows" if "generated" in entry else f"{name}.splits"
-    for split in splits:
-        if split == SELECTION:
-            allowed = f"other names: {SELECTION} is the slice that is held out of train"
-            raise ConfigError(DATASETS, section, split, allowed)
-        if not SPLIT_NAME.fullmatch(split):
-            raise ConfigError(DATASETS, section, split, "letters, digits, '_', '-' and '.'")
 
 
 def check_pair(

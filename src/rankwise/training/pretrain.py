@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rankwise.data.model_files import file_digests, remove_model_files
-from rankwise.data.prepared import load_data, read_split
+from rankwise.data.prepared import data_facts, load_data, read_split
 from rankwise.methods.parts.base import Method
 from rankwise.models import build
 from rankwise.training.checkpoint import Checkpoint
@@ -63,7 +63,8 @@ def pretrain(request: dict, folder: Path) -> dict:
         folder: Where the files go, in Hugging Face's layout.
 
     Returns:
-        What `Loop.run` returns without `examples`, and the SHA-256 of each file.
+        What `Loop.run` returns without `examples`, `data` (the counts of its rows), and the SHA-256
+        of each file.
 
     Raises:
         ValueError: The corpus has more words than the entry's vocabulary.
@@ -90,6 +91,7 @@ def pretrain(request: dict, folder: Path) -> dict:
         result = loop.run(optimizer, SEED)
     saved = _save(model, tokenizer, folder)
     result.pop("examples")  # no other model is compared with this one by example
+    result["data"] = data_facts(request, settings["dataset"])
     return {**result, **file_digests(saved)}
 
 
