@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pandas
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rankwise.core.config import ConfigError
-from rankwise.data import datasets
+from rankwise.data import datasets, labels
 from rankwise.study.plan import Plan
 
 Values = list[object]
@@ -19,8 +21,8 @@ def entry(tmp_path: Path) -> Callable[..., dict]:
     """An entry of a dataset in JSON Lines, from its labels in both splits."""
 
     def make(train: Values, test: Values = (), classes: tuple = ("no", "yes"), **changes) -> dict:
-        for split, labels in {"train": train, "test": test}.items():
-            rows = [{"text": f"{split} {row}", "label": value} for row, value in enumerate(labels)]
+        for split, values in {"train": train, "test": test}.items():
+            rows = [{"text": f"{split} {row}", "label": value} for row, value in enumerate(values)]
             lines = [json.dumps(row) + "\n" for row in rows]
             (tmp_path / f"{split}.jsonl").write_text("".join(lines))
         return {
@@ -171,3 +173,35 @@ def test_classes_with_one_name_are_refused_while_planning(tmp_path: Path, entry)
         ConfigError, match=r"mine\.classes: got .*allowed: names of the classes, each once"
     ):
         Plan({"name": "x", "question": "?", "device": "cpu"}, tmp_path, "config/x.yaml")
+
+
+# Any labels ---------------------------------------------------------------------------------------
+
+TEXTS = st.sampled_from(["-1", "0", "1", "2", "3", "a", "b"])
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(TEXTS, min_size=2, max_size=4, unique=True),
+    st.integers(-1, 1),
+    st.lists(TEXTS, min_size=1, max_size=6),
+)
+def test_a_column_is_read_in_one_way_or_refused(
+    classes: list[str], first: int, column: list[str]
+) -> None:
+    """The two readings are written out here, each as a table of a few lines."""
+    dataset = {"classes": classes, "first_label": first, "label": "label"}
+    names = {name: index for index, name in enumerate(classes)}
+    numbers = {str(first + index): index for index in range(len(classes))}
+    readings = []
+    for table in (names, numbers):
+        if set(column) <= set(table):
+            readings.append([table[label] for label in column])
+    found = labels.Column()
+    keys = [found.add(label, f"row {row}") for row, label in enumerate(column)]
+    if len(readings) == 0 or readings[0] != readings[-1]:
+        with pytest.raises(ValueError, match=r"^row \d+: label: got "):
+            labels.indices(dataset, found)
+    else:
+        indices = labels.indices(dataset, found)
+        assert [indices[key] for key in keys] == readings[0]
