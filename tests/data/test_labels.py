@@ -162,7 +162,7 @@ def test_every_label_that_means_no_class_is_listed_once(entry) -> None:
     many = entry([f"x{number}" for number in range(25)], ["no"])
     found = datasets.problems(many, "entry")
     assert len(found) == 21
-    assert found[-1] == "and 5 more labels that mean no class"
+    assert found[-1] == "label: and 5 more labels that mean no class"
 
 
 def test_classes_with_one_name_are_refused_while_planning(tmp_path: Path, entry) -> None:

@@ -196,6 +196,12 @@ def test_a_split_that_nothing_can_be_learnt_from_is_refused(
     assert str(caught.value).startswith(f"config/datasets.yaml: mine: {sentence}")
 
 
+def test_of_many_classes_those_with_rows_are_named(prepare) -> None:
+    many = [f"class {number}" for number in range(77)]
+    with pytest.raises(ValueError, match=r"train: got .* \(6 of 'class 3', 0 of the other 76\)"):
+        prepare(["class 3"] * 10, ["class 3"], classes=many)
+
+
 def test_dropped_rows_are_counted_and_may_not_be_all(tmp_path: Path) -> None:
     dataset = {
         **options(task="masked_language_modelling", selection_rows=2),

@@ -90,7 +90,8 @@ def problems(dataset: dict, column: Column, whole: bool = True) -> list[str]:
     found = list(_misfits(dataset, column))
     if len(found) > MAX_SENTENCES:
         more = len(found) - MAX_SENTENCES
-        return [*found[:MAX_SENTENCES], f"and {more:,} more labels that mean no class"]
+        rest = f"{dataset['label']}: and {more:,} more labels that mean no class"
+        return [*found[:MAX_SENTENCES], rest]
     if found or not whole:
         return found
     fitting = _fitting(dataset, column)

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from fractions import Fraction
 
+from rankwise.data.labels import MAX_SHOWN
 from rankwise.data.texts import RUNNING_TEXT
 
 SPLIT_SEED = 0
@@ -136,7 +137,7 @@ def allot(sizes: list[int], count: int, keep_one: bool) -> list[int]:
 # Split -> what to do if it has too few classes. Any other split is the reported one.
 REMEDIES = {
     "train": "give it rows of the other classes, or raise train_rows",
-    "selection": "raise selection_rows",
+    "selection": "raise selection_rows, or give train more rows of the other classes",
 }
 
 
@@ -184,4 +185,11 @@ def _unlearnt(rows_by_split: dict[str, list[dict]], dataset: dict) -> list[str]:
 
 
 def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} of {name!r}" for name, count in counts.items())
+    """`4 of 'a', 0 of 'b'`; of many classes, those with rows alone."""
+    shown = counts
+    if len(counts) > MAX_SHOWN:
+        shown = {name: count for name, count in counts.items() if count}
+    texts = [f"{count:,} of {name!r}" for name, count in shown.items()]
+    if len(shown) < len(counts):
+        texts.append(f"0 of the other {len(counts) - len(shown)}")
+    return ", ".join(texts)
