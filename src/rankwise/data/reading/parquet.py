@@ -52,7 +52,7 @@ def _stream(path: Path) -> Iterator[Record]:
         # A stream writes no copy of the data; its lock file goes into the named cache.
         rows = IterableDataset.from_parquet(str(link), cache_dir=folder)
         number = 0
-        # Batches are column -> values. Rows one at a time take 25 times longer.
+        # A batch is column -> values. `datasets` takes far longer to yield rows one at a time.
         for batch in rows.iter(batch_size=BATCH_ROWS):
             for values in zip(*batch.values(), strict=True):
                 number += 1
