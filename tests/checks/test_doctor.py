@@ -259,13 +259,15 @@ def test_every_problem_of_every_dataset_is_listed(clone: Path, tmp_path: Path) -
         "one/train.csv": "text,label\na,no\nb,perhaps\nc,yes\nd,never\n",
         "one/test.csv": "text,label\na,no\nb,yes\nc,\n",
         "two/train.csv": "text,label\n" + "a,0\n" * 9,
+        "three/train.csv": "text,label\na,0\n,1\nb\nc,yes\n",
+        "three/test.csv": "text,label\na,0\nb,1\n",
         "two/test.csv": "text,label\na,0\nb,1\n",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     entries = {}
-    for name in ("one", "two"):
+    for name in ("one", "two", "three"):
         entries[name] = {
             "task": "classification", "files": {"folder": str(tmp_path / name), "format": "csv"},
             "splits": {split: {"path": f"{split}.csv"} for split in ("train", "test")},
@@ -274,7 +276,7 @@ def test_every_problem_of_every_dataset_is_listed(clone: Path, tmp_path: Path) -
         }  # fmt: skip
     study = {
         "name": "local", "question": "What is wrong?", "device": "cpu",
-        "train": [{"models": ["tiny"], "datasets": ["one", "two"], "methods": ["full"], "seeds": [0]}],
+        "train": [{"models": ["tiny"], "datasets": ["one", "two", "three"], "methods": ["full"], "seeds": [0]}],
     }  # fmt: skip
     (clone / "config/local.yaml").write_text(yaml.safe_dump(study))
     with (clone / "config/datasets.yaml").open("a") as stream:
@@ -282,6 +284,10 @@ def test_every_problem_of_every_dataset_is_listed(clone: Path, tmp_path: Path) -
     found = facts_of(clone, "config/local.yaml", 1, **OFFLINE)
     text = said(found)
     for part in (
+        f"{tmp_path}/three/train.csv: row 3: column 'text' is ''",
+        f"{tmp_path}/three/train.csv: row 4: number of cells: got 1",
+        f"{tmp_path}/three/train.csv: row 2: label: got '0', a number, but 'yes', a name, in "
+        f"{tmp_path}/three/train.csv: row 5",
         f"{tmp_path}/one/train.csv: row 3: label: got 'perhaps'",
         f"{tmp_path}/one/train.csv: row 5: label: got 'never'",
         f"{tmp_path}/one/test.csv: row 4: label: got nothing",

@@ -141,6 +141,14 @@ def test_rows_of_the_files_that_are_there_are_checked(
     assert said[1].startswith(f"{data / 'train.tsv'}: row 2: label: got '7', allowed")
 
 
+def test_a_file_whose_columns_cannot_be_read(tmp_path: Path, entry: dict, data: Path) -> None:
+    (data / "train.tsv").write_bytes("text\tlabél\na\t1\n".encode("latin-1"))
+    del entry["splits"]["train"]["sha256"]
+    said = problems(local_plan(tmp_path, entry))
+    sentence = f"{data / 'train.tsv'}: row 1: byte 0xE9 at offset 8 is not UTF-8, allowed: UTF-8"
+    assert f"reviews.splits.train: {sentence}" in said
+
+
 def test_too_little_disk(tmp_path: Path, entry: dict) -> None:
     said = problems(local_plan(tmp_path, entry, disk_gib=1_000_000))
     assert said.startswith("config/local.yaml: disk_gib: ")

@@ -51,7 +51,7 @@ def test_columns_name_the_cells_of_a_file_without_a_header(tmp_path: Path) -> No
     # quotes
     ('text,label\na,1\n"b,0\nc,1\n', "row 3: the quote before 'b,0\\nc,1' is never closed"),
     ('text,label\n"a\nb",1\n"c\n\n"",0\n', "row 4: the quote before"),
-    ('text,label\n"so" he,1\nb,0\n', "row 2: ' he,1' follows a closing quote"),
+    ('text,label\n"so" he,1\nb,0\n', "row 2: ' he,1' follows a closing quote (opened in row 2)"),
     ('text,label\nso he "did",1\n', "row 2: a quote inside of the cell 'so he \"did\",1'"),
     ('text,label\n5\'10" tall,1\nb,0\nc,0\n', "row 2: a quote inside of the cell"),
     ('text,label\na, "b"\n', "row 2: a quote inside of the cell"),
@@ -78,7 +78,9 @@ def test_two_hundred_rows_with_a_stray_quote_each_tenth_are_refused(tmp_path: Pa
     """Seen: such a file became 21 rows, and the study said that all was well."""
     lines = [f'"so he said {n},1' if n % 10 == 0 else f"text {n},{n % 2}" for n in range(200)]
     path = write(tmp_path, "d.csv", "\n".join(["text,label", *lines]) + "\n")
-    with pytest.raises(ValueError, match=r"d\.csv: row 12: 'so he s.*follows a closing quote"):
+    with pytest.raises(
+        ValueError, match=r"d\.csv: row 12: 'so he s.*closing quote \(opened in row 2\)"
+    ):
         read(path, "csv")
 
 

@@ -217,13 +217,11 @@ def problems(dataset: dict, where: str, skipped: Collection[str] = ()) -> list[s
 
 
 def _readable_labels(dataset: dict, looked_at: list[str]) -> labels.Column:
-    """The labels of these splits, each up to the first row whose cells cannot be told apart."""
+    """The labels of the rows of these splits that can be read."""
     column = labels.Column()
     for split in looked_at:
-        path, records = _records(dataset, split)
-        try:
-            for record in records:
+        path = split_path(dataset, split)
+        for record in reading.fitting_records(path, dataset, split):
+            if dataset["label"] in record.cells:  # else it is among the problems of the rows
                 _add_label(record, dataset, path, column)
-        except ValueError:  # it is among the problems of the split
-            continue
     return column

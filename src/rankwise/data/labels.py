@@ -85,19 +85,19 @@ def problems(dataset: dict, column: Column, whole: bool = True) -> list[str]:
     Args:
         dataset: A resolved entry.
         column: Labels of its files.
-        whole: Whether these are all labels; only then can one reading be chosen for them.
+        whole: Whether these are all labels. If not, another label may tell two readings apart.
     """
     found = list(_misfits(dataset, column))
     if len(found) > MAX_SENTENCES:
         more = len(found) - MAX_SENTENCES
         rest = f"{dataset['label']}: and {more:,} more labels that mean no class"
         return [*found[:MAX_SENTENCES], rest]
-    if found or not whole:
+    if found:
         return found
     fitting = _fitting(dataset, column)
     if not fitting:
         return [_mixed(dataset, column)]
-    if len(fitting) > 1 and _differing(dataset, column):
+    if whole and len(fitting) > 1 and _differing(dataset, column):
         return [_ambiguous(dataset, column)]
     return []
 

@@ -9,6 +9,7 @@ are changed and a byte order mark stays. What is read here goes into a `datasets
 the types of its columns given, so nothing is inferred there.
 """
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,20 @@ def records(path: Path, dataset: dict, split: str) -> Iterator[Record]:
         if isinstance(row, ValueError):
             raise row
         yield row
+
+
+def fitting_records(path: Path, dataset: dict, split: str) -> Iterator[Record]:
+    """The rows of a file that can be read, as far as it can; the others are in `problems`.
+
+    Args:
+        path: The file of the split on this machine.
+        dataset: A dataset entry with `hub` or `files`.
+        split: The name of the split.
+    """
+    with contextlib.suppress(ValueError, OSError):  # nothing can be read after it
+        for row in _rows(path, dataset, split):
+            if isinstance(row, Record):
+                yield row
 
 
 def problems(path: Path, dataset: dict, split: str) -> list[str]:

@@ -124,7 +124,7 @@ def _row(path: Path, first: int, lines: list[str], dialect: Dialect) -> Row:
     content = text.removesuffix("\n").removesuffix("\r")
     try:
         if dialect.has_quoted_cells:
-            cells = list(_quoted_cells(content, dialect))
+            cells = list(_quoted_cells(content, first, dialect))
         else:
             cells = _plain_cells(path, first, content, dialect)
     except _BrokenCell as broken:
@@ -152,8 +152,8 @@ def _plain_cells(path: Path, first: int, text: str, dialect: Dialect) -> list[st
     return cells
 
 
-def _quoted_cells(text: str, dialect: Dialect) -> Iterator[str]:
-    """The cells of a row in which quotes hold cells together."""
+def _quoted_cells(text: str, first: int, dialect: Dialect) -> Iterator[str]:
+    """The cells of a row in which quotes hold cells together; it begins in line `first`."""
     quotes = "" if dialect.is_sure else '"'  # which are not allowed in an unquoted cell
     unquoted = rf'(?:(?!")[^\r\n{dialect.separator}{quotes}]*)?'
     pattern = re.compile(rf"{_QUOTED}|{unquoted}")
@@ -165,16 +165,24 @@ def _quoted_cells(text: str, dialect: Dialect) -> Iterator[str]:
         if end == len(text):
             return
         if text[end] != dialect.separator:
-            raise _BrokenCell(_what_broke(text, position, end, quoted is not None), end)
+            opened = None if quoted is None else first + text.count("\n", 0, position)
+            raise _BrokenCell(_what_broke(text, position, end, opened), end)
         position = end + 1
 
 
-def _what_broke(text: str, start: int, end: int, is_quoted: bool) -> str:
-    """What is wrong at `end` with the cell that begins at `start`."""
-    if is_quoted:
+def _what_broke(text: str, start: int, end: int, opened: int | None) -> str:
+    """What is wrong with a cell.
+
+    Args:
+        text: The row's text.
+        start: Position at which the cell begins.
+        end: Position at which it is wrong.
+        opened: Line in which its quote opened; None for a cell without quotes.
+    """
+    if opened is not None:
         return (
-            f"{shown(text[end : end + 10])} follows a closing quote, allowed: a separator or the "
-            "end of the line; double the quotes inside of a cell"
+            f"{shown(text[end : end + 10])} follows a closing quote (opened in row {opened}), "
+            "allowed: a separator or the end of the line; double the quotes inside of a cell"
         )
     if text[end] == "\r":
         return _CARRIAGE_RETURN
