@@ -253,6 +253,51 @@ def test_missing_files_are_named(clone: Path, tmp_path: Path) -> None:
     assert {one["do"] for one in empty["missing"]} == {"put the files there, or correct the entry"}
 
 
+def test_every_problem_of_every_dataset_is_listed(clone: Path, tmp_path: Path) -> None:
+    """A job stops at the first, so a user would mend them one by one."""
+    files = {
+        "one/train.csv": "text,label\na,no\nb,perhaps\nc,yes\nd,never\n",
+        "one/test.csv": "text,label\na,no\nb,yes\nc,\n",
+        "two/train.csv": "text,label\n" + "a,0\n" * 9,
+        "three/train.csv": "text,label\na,0\n,1\nb\nc,yes\n",
+        "three/test.csv": "text,label\na,0\nb,1\n",
+        "two/test.csv": "text,label\na,0\nb,1\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    entries = {}
+    for name in ("one", "two", "three"):
+        entries[name] = {
+            "task": "classification", "files": {"folder": str(tmp_path / name), "format": "csv"},
+            "splits": {split: {"path": f"{split}.csv"} for split in ("train", "test")},
+            "report_split": "test", "text": "text", "label": "label", "classes": ["no", "yes"],
+            "max_length_tokens": 16, "selection_rows": 2,
+        }  # fmt: skip
+    study = {
+        "name": "local", "question": "What is wrong?", "device": "cpu",
+        "train": [{"models": ["tiny"], "datasets": ["one", "two", "three"], "methods": ["full"], "seeds": [0]}],
+    }  # fmt: skip
+    (clone / "config/local.yaml").write_text(yaml.safe_dump(study))
+    with (clone / "config/datasets.yaml").open("a") as stream:
+        stream.write("\n" + yaml.safe_dump(entries))
+    found = facts_of(clone, "config/local.yaml", 1, **OFFLINE)
+    text = said(found)
+    for part in (
+        f"{tmp_path}/three/train.csv: row 3: column 'text' is ''",
+        f"{tmp_path}/three/train.csv: row 4: number of cells: got 1",
+        f"{tmp_path}/three/train.csv: row 2: label: got '0', a number, but 'yes', a name, in "
+        f"{tmp_path}/three/train.csv: row 5",
+        f"{tmp_path}/one/train.csv: row 3: label: got 'perhaps'",
+        f"{tmp_path}/one/train.csv: row 5: label: got 'never'",
+        f"{tmp_path}/one/test.csv: row 4: label: got nothing",
+        "two: split train: got rows of one class only (7 of 'no', 0 of 'yes')",
+        "two: split selection: got rows of one class only (2 of 'no', 0 of 'yes')",
+    ):
+        assert part in text, text
+    assert {one["do"] for one in found["missing"]} == {"correct the rows, or the entry"}
+
+
 @pytest.mark.parametrize(("study", "sentence"), [
     ("config/none.yaml", "config/none.yaml: file: got 'nothing', allowed: a YAML file"),
     ("config/models.yaml", "config/models.yaml: top level: got "),

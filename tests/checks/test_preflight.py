@@ -102,6 +102,53 @@ def test_a_missing_column(tmp_path: Path, entry: dict, column: str) -> None:
     assert "has no column 'sentiment', allowed: text, label" in said
 
 
+def test_rows_are_checked_before_any_job_starts(tmp_path: Path, entry: dict, data: Path) -> None:
+    """Every problem of every split, with its row; the same file is both splits here."""
+    labels = ["0", "1", "2", "1", "maybe"]
+    rows = [f"word{number}\t{label}\n" for number, label in enumerate(labels)]
+    (data / "train.tsv").write_text("text\tlabel\n" + "".join(rows))
+    del entry["splits"]["train"]["sha256"]
+    said = problems(local_plan(tmp_path, entry)).splitlines()
+    allowed = "allowed: the names 'no', 'yes' or the numbers 0, 1"
+    assert len(said) == 2
+    for line, (row, label) in zip(said, [(4, "2"), (6, "maybe")], strict=True):
+        place = f"{data / 'train.tsv'}: row {row}: label"
+        assert line.startswith(f"{place}: got '{label}' (2 rows in all), {allowed}")
+
+
+def test_a_split_of_one_class_is_named_before_any_job_starts(
+    tmp_path: Path, entry: dict, data: Path
+) -> None:
+    (data / "train.tsv").write_text("text\tlabel\n" + "word\t1\n" * 20)
+    del entry["splits"]["train"]["sha256"]
+    said = problems(local_plan(tmp_path, entry)).splitlines()
+    start = "config/datasets.yaml: reviews: split"
+    assert [line.partition(": got rows of one class only ")[0] for line in said] == [
+        f"{start} train",
+        f"{start} selection",
+        f"{start} validation",
+    ]
+
+
+def test_rows_of_the_files_that_are_there_are_checked(
+    tmp_path: Path, entry: dict, data: Path
+) -> None:
+    (data / "train.tsv").write_text("text\tlabel\nword\t7\n")
+    entry["splits"] = {"train": {"path": "train.tsv"}, "validation": {"path": "none.tsv"}}
+    said = problems(local_plan(tmp_path, entry)).splitlines()
+    assert len(said) == 2
+    assert said[0].endswith(f"got {data / 'none.tsv'}, allowed: a file that is there")
+    assert said[1].startswith(f"{data / 'train.tsv'}: row 2: label: got '7', allowed")
+
+
+def test_a_file_whose_columns_cannot_be_read(tmp_path: Path, entry: dict, data: Path) -> None:
+    (data / "train.tsv").write_bytes("text\tlabél\na\t1\n".encode("latin-1"))
+    del entry["splits"]["train"]["sha256"]
+    said = problems(local_plan(tmp_path, entry))
+    sentence = f"{data / 'train.tsv'}: row 1: byte 0xE9 at offset 8 is not UTF-8, allowed: UTF-8"
+    assert f"reviews.splits.train: {sentence}" in said
+
+
 def test_too_little_disk(tmp_path: Path, entry: dict) -> None:
     said = problems(local_plan(tmp_path, entry, disk_gib=1_000_000))
     assert said.startswith("config/local.yaml: disk_gib: ")

@@ -91,33 +91,9 @@ def test_compressed_text_is_lines(tmp_path: Path) -> None:
     assert read(dataset) == [{"text": "one\n"}, {"text": "\n"}, {"text": "two\n"}]
 
 
-def test_the_end_of_running_text_is_held_out() -> None:
-    text = [{"text": str(i)} for i in range(10)]
-    train, selection = datasets.hold_out(text, {"train_rows": None, "selection_rows": 3})
-    assert selection == text[-3:]
-    assert train == text[:-3]
-
-
-def test_labelled_rows_are_held_out_at_random_and_always_the_same() -> None:
-    examples = [{"text": str(i)} for i in range(10)]
-    settings = {"train_rows": 8, "selection_rows": 3, "label": "label"}
-    train, selection = datasets.hold_out(examples, settings)
-    assert len(selection) == 3
-    assert sorted(int(row["text"]) for row in train + selection) == list(range(8))
-    assert selection != examples[5:8]
-    assert (train, selection) == datasets.hold_out(examples, settings)
-
-
-def test_a_hold_out_that_leaves_nothing_is_refused() -> None:
-    examples = [{"text": str(i)} for i in range(10)]
-    settings = {"train_rows": 8, "selection_rows": 8, "label": "label"}
-    with pytest.raises(ValueError, match="selection_rows: got 8, allowed: less than the 8 rows"):
-        datasets.hold_out(examples, settings)
-
-
 @pytest.mark.parametrize(("change", "message"), [
     ({"text": "sentence"}, "no column 'sentence', allowed: text, label"),
-    ({"classes": ["no"]}, "row 1: label '1', allowed: 0 or no"),
+    ({"classes": ["no", "maybe"], "first_label": 2}, "row 2: label: got '1', allowed: the names 'no', 'maybe' or the numbers 2, 3"),
 ])  # fmt: skip
 def test_a_missing_column_and_an_unknown_label_are_refused(
     change: dict, message: str, tmp_path: Path
@@ -146,8 +122,10 @@ def test_a_dataset_from_the_hub_at_a_pinned_revision(
     fill_hub_cache(tmp_path, monkeypatch, f"datasets/{repo}", revision, {path: parquet.getvalue()})
     hub = {"repo": repo, "revision": revision, "format": "parquet"}
     dataset = {
+        "task": "classification",
         "hub": hub,
         "splits": {"train": {"path": path}},
+        "report_split": "train",
         "text": "sentence",
         "label": "label",
         "first_label": 0,

@@ -56,7 +56,7 @@ def plant(
         beside = (
             {"model.safetensors": b"weights"}
             if "model.json" in path
-            else {"train.jsonl": b"{}\n"}
+            else {"train.arrow": b"rows"}
             if "dataset.json" in path
             else {}
         )
@@ -65,8 +65,8 @@ def plant(
             file.with_name(name).write_bytes(content)
         sums = {name: hashlib.sha256(content).hexdigest() for name, content in beside.items()}
         parts = (
-            {"splits": {"train": {"rows": 1, "sha256": sums["train.jsonl"]}}}
-            if "train.jsonl" in sums
+            {"splits": {"train": {"rows": 1, "sha256": sums["train.arrow"]}}}
+            if "train.arrow" in sums
             else {"files": sums}
             if sums
             else {}

@@ -1,5 +1,7 @@
 """What a training run needs, predicted before it runs: its peak memory and its FLOPs."""
 
+import copy
+
 import pytest
 
 from helpers.predicting import LORA, plan_of
@@ -24,6 +26,14 @@ def test_a_prediction_is_the_ledgers_peak_and_the_flops_of_an_update(cell: Cell)
     assert predicted["update_flops"] == counted["update_flops"]
     # 4 epochs of 2,400 samples less 400 for selection, 64 in each update.
     assert predicted["updates"] == 4 * -(-(2400 - 400) // 64)
+
+
+def test_a_sample_of_train_has_fewer_updates() -> None:
+    plan = plan_of()
+    plan.library = copy.deepcopy(plan.library)
+    plan.library["datasets"]["generated_reviews"]["train_rows"] = 1000
+    # 4 epochs of 1,000 samples less 400 for selection, 64 in each update.
+    assert plan.request("predict", FULL)["updates"] == 4 * 10
 
 
 def test_one_prediction_serves_all_seeds() -> None:

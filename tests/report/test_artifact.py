@@ -71,6 +71,19 @@ def row(text: str, item: str) -> list[str]:
     return rows[0].split(" | ")
 
 
+def test_texts_that_were_trained_on_are_counted(plan: Plan, root_copy: Path) -> None:
+    assert row(page_of(plan, root_copy), "generated_reviews")[4] == UNKNOWN
+    overlap = {
+        "split": "validation", "compared": "texts", "compared_rows": 1200, "exact_rows": 1001,
+        "exact_fraction": 0.83, "normalised_rows": 1100, "normalised_fraction": 0.92,
+    }  # fmt: skip
+    path = root_copy / plan.input_path("dataset", "generated_reviews")
+    content = {"splits": {}, "data": {"overlap": [overlap]}}
+    result.write(path, plan.input_request("dataset", "generated_reviews"), content, ENVIRONMENT)
+    told = row(page_of(plan, root_copy), "generated_reviews")
+    assert told[3:5] == ["validation", "1,001 of 1,200 texts; 1,100 normalised"]
+
+
 def test_counts_failures_seeds_and_hours_are_those_of_the_results(plan: Plan, root: Path) -> None:
     text = page_of(plan, root)
     cells = sum(len(plan.cells(name)) for name in text_outputs.EVERY)

@@ -141,6 +141,29 @@ def test_activation_checkpointing_does_not_change_the_result(method: str, run, d
 # Learning ------------------------------------------------------------------------------------------
 
 
+def test_a_result_counts_the_rows_it_was_trained_on(run) -> None:
+    data = run("frozen")["data"]
+    assert [(row["split"], row["rows"]) for row in data["splits"]] == [
+        ("train", TRAIN_ROWS),
+        ("selection", SELECTION_ROWS),
+        ("validation", 100),
+    ]
+    assert sum(row["rows"] for row in data["classes"]) == TRAIN_ROWS + SELECTION_ROWS + 100
+    assert {(row["label"], row["class"]) for row in data["labels"]} == {
+        ("0", "negative"),
+        ("1", "positive"),
+    }
+    assert [row["split"] for row in data["overlap"]] == ["selection", "validation"]
+
+
+def test_running_text_below_one_block_is_refused_before_training(request_of) -> None:
+    request = request_of("full")
+    request["dataset"] |= {"task": "language_modelling", "max_length_tokens": 1_000_000}
+    sentence = "generated_reviews: split train: got less than one block of text, allowed: at least 1,000,000"
+    with pytest.raises(ValueError, match=sentence):
+        load_data(request, build.tokenizer(TINY), seed=0)
+
+
 @pytest.mark.parametrize("method", TRAINED)
 def test_a_tiny_batch_is_learnt(method: str, request_of) -> None:
     request = request_of(method)

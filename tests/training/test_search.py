@@ -16,7 +16,7 @@ from rankwise.study import search_choice
 from rankwise.study.plan import Plan
 from rankwise.training import run as training
 
-REPORTED = Path("results/inputs/datasets/generated_reviews/validation.jsonl")
+REPORTED = Path("results/inputs/datasets/generated_reviews/validation.arrow")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_a_trial_does_not_read_the_reported_split(prepared: tuple[Path, Plan], r
 
     reporting = copy.deepcopy(request)
     reporting["dataset"]["report_split"] = "validation"
-    with pytest.raises(FileNotFoundError, match=r"validation\.jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"validation\.arrow"):
         run("train", reporting)
 
 

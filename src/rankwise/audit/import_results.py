@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rankwise.core import provenance, requests
 from rankwise.core.compare import read
+from rankwise.core.input_files import recorded_files
 from rankwise.execution.snakemake_adapter import SnakemakeRecords
 from rankwise.study.jobs import PlannedJob
 
@@ -141,11 +142,7 @@ def _check_and_date(part: Path, file: Path, job: PlannedJob, time_ns: int) -> No
 
 def _check_data_files(copied: Path, file: Path) -> None:
     """Check that the files beside a prepared input have the SHA-256 that its result names."""
-    stored = read(copied)
-    expected_sums = dict(stored.get("files", {}))
-    for split, facts in stored.get("splits", {}).items():
-        expected_sums[f"{split}.jsonl"] = facts["sha256"]
-    for name, expected in expected_sums.items():
+    for name, expected in recorded_files(read(copied)).items():
         data_file = copied.with_name(name)
         found = provenance.file_sha256(data_file) if data_file.is_file() else "not there"
         if found != expected:

@@ -51,8 +51,9 @@ def collect(
         ConfigError: the study or a folder is wrong.
         ValueError: results disagree, one cannot be read or copied, or Snakemake is at work here.
     """
-    plan = read_plan(root, study)
     places = [Place(HERE, root / RESULTS), *_places(folders, root)]
+    # Another clone may have read files that are not on this machine.
+    plan = read_plan(root, study, [place.results for place in places])
     planned = {job.path: job for job in result_jobs(plan)}
     survey = Survey(planned, places, _preferred(prefer, places, root))
     if not dry_run:

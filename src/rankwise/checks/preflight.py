@@ -14,13 +14,13 @@ from pathlib import Path
 from rankwise.core import environment, paths
 from rankwise.core.config import ConfigError
 from rankwise.core.units import GIB
-from rankwise.data import sources
+from rankwise.data import datasets, sources
 from rankwise.execution import gpu_lease, gpus, job_memory
 from rankwise.study import outputs
-from rankwise.study.jobs import PlannedJob, result_jobs, targets
+from rankwise.study.jobs import DATASET, PlannedJob, result_jobs, targets
 from rankwise.study.plan import FOLDERS, MEASUREMENTS, RESULTS, Plan
 
-KINDS = ("disk", "gpu", "packages", "hub", "files")  # of things that may be missing
+KINDS = ("disk", "gpu", "packages", "hub", "files", "rows")  # of things that may be missing
 # What this machine needs only if jobs run on it. On a cluster, the nodes have it.
 LOCAL_KINDS = ("gpu", "packages")
 # The rules whose jobs fetch from the hub or from a user's files.
@@ -173,10 +173,28 @@ def lacking(
         return _gpu(jobs, plan, known_gpus, limit)
     if kind == "packages":
         return _packages(jobs, plan)
+    if kind == "rows":
+        return [line for job in jobs if job.kind == DATASET for line in _rows(job.name, plan)]
     found = []
     for job in jobs:
         if job.rule in FETCHING_RULES:
             found += sources.missing(kind, job.kind, job.name, plan)
+    if kind == "files":
+        found += _changed_sources(jobs, plan)
+    return found
+
+
+def _changed_sources(jobs: list[PlannedJob], plan: Plan) -> list[str]:
+    """Files that are not those of their entry's `sha256`, of inputs that are not prepared anew."""
+    fetched = {(job.kind, job.name) for job in jobs if job.rule in FETCHING_RULES}
+    read: dict[tuple[str, str], None] = {}
+    for job in jobs:
+        if job.trains:
+            read.update(dict.fromkeys([("dataset", job.cell.dataset), ("model", job.cell.model)]))
+    found = []
+    for kind, name in read:
+        if (kind, name) not in fetched:
+            found += sources.changed(kind, name, plan)
     return found
 
 
@@ -227,6 +245,20 @@ def _packages(jobs: list[PlannedJob], plan: Plan) -> list[str]:
     locks = dict.fromkeys(job.request["environment"]["lock"] for job in measured)
     refusals = [environment.refusal(plan.workflow / lock) for lock in locks]
     return [refusal for refusal in refusals if refusal]
+
+
+def _rows(name: str, plan: Plan) -> list[str]:
+    """What is wrong with the rows of a dataset, as its preparation would find out one by one.
+
+    Nothing is downloaded: a dataset on the hub is checked by the job that prepares it.
+    """
+    entry = plan.library["datasets"][name]
+    where = f"config/datasets.yaml: {name}"
+    if "generated" in entry:
+        return datasets.problems(entry, where)
+    if "files" in entry:
+        return datasets.problems(entry, where, sources.wrong_splits(name, plan))
+    return []
 
 
 # What to know of the GPUs -------------------------------------------------------------------------

@@ -23,6 +23,7 @@ SCRIPT_DIR = "workflow_scripts"
 # Bookkeeping that cannot change a number: never part of a job's sources.
 EXEMPT = frozenset(
     {
+        f"{PACKAGE}.core.content",
         f"{PACKAGE}.core.provenance",
         f"{PACKAGE}.core.environment",
         f"{PACKAGE}.core.lock",

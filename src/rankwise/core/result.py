@@ -8,14 +8,14 @@ STATUSES = ("ok", "out_of_memory", "diverged", "unsupported")
 # How the name of a number must end, unless it is one of COUNTS.
 UNITS = (
     "_bytes", "_s", "_nats", "_fraction", "_flops", "_tokens", "_per_s", "_per_second", "_joules",
-    "_watts", "_gib",
+    "_watts", "_gib", "_rows",
 )  # fmt: skip
 # Quantities whose name is their unit: counts, ratios of losses, norms.
 COUNTS = frozenset({
     "accumulation_steps", "batch_size", "best_epoch", "effective_batch_size", "effective_rank",
     "epoch", "event", "gradient_norm", "largest_batch_size", "learning_rate",
     "method_update_interval_steps", "perplexity", "predictions", "processes",
-    "product_effective_rank", "refresh_interval_steps", "repeats", "samples",
+    "product_effective_rank", "refresh_interval_steps", "repeats", "rows", "samples",
     "selection_perplexity", "tokens", "total_parameters", "trainable_parameters", "update",
     "updates",
 })  # fmt: skip
@@ -68,8 +68,9 @@ def write(path: Path, request: dict, result: dict, environment: dict) -> None:
         path: The result's file.
         request: What the job was asked; stored with the result.
         result: `status` (ok if not given), `metrics` (reproducible), `cost` (times, never
-            compared), lists of rows such as `history`, and `examples`: a list for each quantity,
-            with a value for each example of the reported split.
+            compared), lists of rows such as `history`, `data` (name -> list of rows), and
+            `examples`: a list for each quantity, with a value for each example of the reported
+            split.
         environment: Where the job ran; stored with the result.
 
     Raises:
@@ -81,8 +82,9 @@ def write(path: Path, request: dict, result: dict, environment: dict) -> None:
     check_units(result.get("metrics", {}))
     check_units(result.get("cost", {}))
     check_units({name: values[0] for name, values in result.get("examples", {}).items()})
-    for name in LISTS:
-        for row in result.get(name, []):
+    lists = [result.get(name, []) for name in LISTS]
+    for rows in [*lists, *result.get("data", {}).values()]:
+        for row in rows:
             check_units(row)
     write_json(path, {"status": "ok", **result, "request": request, "environment": environment})
 

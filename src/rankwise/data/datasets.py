@@ -1,110 +1,156 @@
-"""Read a dataset from a pinned hub revision, from checked files or from a generator.
+"""Prepare a dataset: its rows from the hub, from files or from a generator, as splits of a study.
 
 The selection split is held out of `train` here, once for all runs, so that no run selects its state
 or its settings on the split that it reports.
 """
 
-import csv
-import gzip
-import io
-import json
-import random
-import re
-import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from rankwise.core import provenance, result
+from rankwise.core import provenance
 from rankwise.core.paths import expand
-from rankwise.data import synthetic
-
-SPLIT_SEED = 0
+from rankwise.data import facts, labels, reading, splits, synthetic, texts
+from rankwise.data.record import Record
 
 
 def prepare_dataset(request: dict, folder: Path) -> dict:
-    """Write the splits `train`, `selection` and the reported one as JSON lines.
+    """Write the splits `train`, `selection` and the reported one as Arrow files.
 
     Args:
-        request: The request of a dataset entry.
-        folder: Gets one file `{split}.jsonl` per split.
+        request: The request of a dataset entry, with its `name`.
+        folder: Gets one file `{split}.arrow` per split.
 
     Returns:
-        `splits`: the number of rows and the SHA-256 of each file.
+        `splits`: the number of rows and the SHA-256 of each file. `data`: see `facts.count`.
 
     Raises:
         ValueError: A source is not the one that the entry names, its rows are not as the entry
-            says, or no row would be left to train on.
+            says, or nothing could be learnt from a split or measured on it.
         FileNotFoundError: The folder's name has an environment variable that is not set.
     """
+    # Checks before a study read datasets, too, and must not load what writes them.
+    from rankwise.data.arrow import write_split  # noqa: PLC0415
+
     dataset = request["dataset"]
-    reported = dataset["report_split"]
-    train, selection = hold_out(list(rows(dataset, "train")), dataset)
-    splits = {
-        "train": train,
-        "selection": selection,
-        reported: list(rows(dataset, reported)),
-    }
-    written = {}
-    for split, examples in splits.items():
-        path = folder / f"{split}.jsonl"
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in examples]
-        result.write_text(path, "".join(lines))
-        written[split] = {"rows": len(examples), "sha256": provenance.file_sha256(path)}
-    return {"splits": written}
+    source = read(dataset)
+    rows_by_split, found = divide(source.rows, dataset)
+    if found:
+        raise ValueError(f"config/datasets.yaml: {request['name']}: {found[0]}")
+    written = {split: write_split(folder, split, rows) for split, rows in rows_by_split.items()}
+    return {"splits": written, "data": facts.count(source, rows_by_split, dataset)}
 
 
-def hold_out(examples: list[dict], dataset: dict) -> tuple[list[dict], list[dict]]:
-    """Split the rows of `train` into (train, selection).
-
-    Labelled rows are drawn at random. Of running text, the end is held out: neighbouring lines
-    belong together, so random lines would leak their context.
+def divide(source: dict[str, list[dict]], dataset: dict) -> tuple[dict[str, list[dict]], list[str]]:
+    """Divide the rows of train, and judge the three splits.
 
     Args:
-        examples: The rows of `train`, in the order of the source; the list itself is not changed.
-        dataset: `train_rows` (use the first rows only; None: all), `selection_rows` (rows to hold
-            out) and whether there is a `label`.
+        source: The rows of `train` and of the reported split, as the source has them.
+        dataset: A resolved dataset entry.
 
     Returns:
-        The rows to train on, and the `selection_rows` rows that are held out.
-
-    Raises:
-        ValueError: No row would be left to train on.
+        The rows of `train`, `selection` and the reported split, and a sentence for every reason why
+        they cannot be used.
     """
-    examples = examples[: dataset["train_rows"]]
-    count = dataset["selection_rows"]
-    if count >= len(examples):
-        raise ValueError(
-            f"selection_rows: got {count}, allowed: less than the {len(examples)} rows of train"
-        )
-    if "label" in dataset:
-        random.Random(SPLIT_SEED).shuffle(examples)
-    return examples[:-count], examples[-count:]
+    reported = dataset["report_split"]
+    try:
+        train, selection = splits.hold_out(splits.sample(source["train"], dataset), dataset)
+    except ValueError as error:
+        return {}, [str(error)]
+    rows_by_split = {"train": train, "selection": selection, reported: source[reported]}
+    return rows_by_split, splits.problems(rows_by_split, dataset)
 
 
-def rows(dataset: dict, split: str) -> Iterator[dict]:
-    """The rows of one split, in the order of the source.
+# Reading ------------------------------------------------------------------------------------------
+
+
+def read(dataset: dict) -> facts.Source:
+    """Read `train` and the reported split; no other split is read.
+
+    Labels are read in one way in both splits, see `labels`.
 
     Args:
         dataset: A resolved dataset entry.
-        split: The name of one of its splits.
-
-    Returns:
-        `{"text": ..., "label": ...}`, where the label is an index into the dataset's classes; for
-        unlabelled datasets, `text` alone.
 
     Raises:
-        ValueError: The file is not the one that the entry names, a column is missing, or a label is
-            unknown.
+        ValueError: A file is not the one that the entry names, a row does not fit, or labels can be
+            read in two ways.
+        FileNotFoundError: The folder's name has an environment variable that is not set.
     """
+    rows_by_split, dropped_rows, column = _read_files(dataset)
+    if dataset["task"] != "classification":
+        return facts.Source(rows_by_split, dropped_rows, [])
+    return facts.Source(
+        _with_classes(rows_by_split, dataset, column),
+        dropped_rows,
+        labels.mapping(dataset, column),
+    )
+
+
+def _read_files(
+    dataset: dict,
+) -> tuple[dict[str, list[dict]], dict[str, int], labels.Column]:
+    """Rows and dropped rows of each split that is used, and the labels, which rows refer to."""
+    column = labels.Column()
+    rows_by_split, dropped_rows = {}, {}
+    for split in used_splits(dataset):
+        rows_by_split[split], dropped_rows[split] = _read_split(dataset, split, column)
+    return rows_by_split, dropped_rows, column
+
+
+def _with_classes(
+    rows_by_split: dict[str, list[dict]], dataset: dict, column: labels.Column
+) -> dict[str, list[dict]]:
+    """The rows with the index of the class in place of the label."""
+    indices = labels.indices(dataset, column)
+    return {
+        split: [{**row, "label": indices[row["label"]]} for row in rows]
+        for split, rows in rows_by_split.items()
+    }
+
+
+def rows(dataset: dict, split: str) -> list[dict]:
+    """The rows of `train` or of the reported split, in the order of the source; see `read`."""
+    return read(dataset).rows[split]
+
+
+def used_splits(dataset: dict) -> list[str]:
+    """The splits that are read: `train` and the reported one."""
+    return list(dict.fromkeys(["train", dataset["report_split"]]))
+
+
+def _read_split(dataset: dict, split: str, column: labels.Column) -> tuple[list[dict], int]:
+    """The rows of one split, and how many were dropped. `column` gets the labels."""
+    path, records = _records(dataset, split)
+    rows, dropped = [], 0
+    for record in records:
+        text = texts.text(record, dataset, path)
+        if text is None:
+            dropped += 1
+            continue
+        row = {"text": text}
+        if dataset["task"] == "classification":
+            row["label"] = _add_label(record, dataset, path, column)
+        rows.append(row)
+    return rows, dropped
+
+
+def _records(dataset: dict, split: str) -> tuple[Path, Iterator[Record]]:
+    """The file of a split, and its records. Generated splits have a name in place of a file."""
     if "generated" in dataset:
-        yield from synthetic.rows(dataset["generated"], split)
-        return
+        generated = synthetic.rows(dataset["generated"], split)
+        records = (Record(f"row {number}", cells) for number, cells in enumerate(generated, 1))
+        return Path(f"generated {split}"), records
     path = split_path(dataset, split)
-    for index, record in enumerate(_records(path, dataset, dataset["splits"][split])):
-        row = {"text": _text(record, dataset["text"], path)}
-        if "label" in dataset:
-            row["label"] = _label(record, dataset, path, index)
-        yield row
+    return path, reading.records(path, dataset, split)
+
+
+def _add_label(record: Record, dataset: dict, path: Path, column: labels.Column) -> labels.Key:
+    """Add the label of a record to the column."""
+    name, place = dataset["label"], f"{path}: {record.where}"
+    if name not in record.cells:
+        present = ", ".join(map(str, record.cells))
+        raise ValueError(f"{place}: no column {name!r}, allowed: {present}")
+    return column.add(record.cells[name], place)
 
 
 def split_path(dataset: dict, split: str) -> Path:
@@ -126,7 +172,9 @@ def split_path(dataset: dict, split: str) -> Path:
     if "sha256" in source:
         sha256 = provenance.file_sha256(path)
         if sha256 != source["sha256"]:
-            raise ValueError(f"{path}: sha256 is {sha256}, allowed: {source['sha256']}")
+            # The request has the digest from when the workflow was planned.
+            allowed = source["sha256"] or "none: it was not there when the workflow was planned"
+            raise ValueError(f"{path}: sha256 is {sha256}, allowed: {allowed}; run snakemake again")
     return path
 
 
@@ -136,75 +184,44 @@ def _download(hub: dict, path: str) -> Path:
     return Path(hf_hub_download(hub["repo"], path, repo_type="dataset", revision=hub["revision"]))
 
 
-def _records(path: Path, dataset: dict, split: dict) -> Iterable[dict]:
-    """The records of a file as its format has them: column -> value."""
-    source = dataset.get("files") or dataset["hub"]
-    file_format = source["format"]
-    if file_format == "tar":
-        return _tar_members(path, split["member"])
-    if file_format == "parquet":
-        import pandas  # noqa: PLC0415 - the only format that needs it
-
-        return pandas.read_parquet(path).to_dict("records")
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        content = gzip.decompress(content)
-    text = content.decode("utf-8")
-    if file_format == "text":
-        # Line ends stay, because a language model learns them.
-        return [{"text": line} for line in text.splitlines(keepends=True)]
-    if file_format == "jsonl":
-        return [json.loads(line) for line in text.splitlines()]
-    return _table(text, file_format, dataset.get("columns"))
+# All problems at once -----------------------------------------------------------------------------
 
 
-def _table(text: str, file_format: str, columns: list[str] | None) -> csv.DictReader:
-    """The rows of a CSV or TSV file; without `columns`, its first line names them."""
-    # The TSV files of GLUE have bare quotes in their texts, so a quote means nothing there.
-    options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if file_format == "tsv" else {}
-    # With newline="", csv itself handles line breaks inside quotes, as its documentation asks.
-    return csv.DictReader(io.StringIO(text, newline=""), fieldnames=columns, **options)
+def problems(dataset: dict, where: str, skipped: Collection[str] = ()) -> list[str]:
+    """Every reason why the rows of a dataset could not be prepared, a sentence each.
 
-
-def _tar_members(path: Path, pattern: str) -> Iterator[dict]:
-    """The text files of an archive whose whole name matches, in the order of their names.
-
-    The first group of `pattern` is the label. An archive has its files in any order, so they are
-    sorted: the rows are then the same for every copy of the data.
+    Args:
+        dataset: A resolved entry that is generated or whose files are on this machine.
+        where: File and key of the entry, for messages.
+        skipped: Splits that are not looked at, because their file is missing or wrong.
     """
-    with tarfile.open(path) as archive:
-        labels = {}
-        for member in archive:
-            match = re.fullmatch(pattern, member.name)
-            if match:
-                labels[member.name] = match[1]
-        for name in sorted(labels):
-            text = archive.extractfile(name).read().decode("utf-8")
-            yield {"text": text, "label": labels[name]}
+    looked_at = [split for split in used_splits(dataset) if split not in skipped]
+    found: list[str] = []
+    if "generated" not in dataset:
+        for split in looked_at:
+            found += reading.problems(split_path(dataset, split), dataset, split)
+    is_labelled = dataset["task"] == "classification"
+    if found or skipped:
+        column = _readable_labels(dataset, looked_at) if is_labelled else labels.Column()
+        return found + labels.problems(dataset, column, whole=False)
+    try:
+        rows_by_split, _, column = _read_files(dataset)
+    except ValueError as error:  # a record without the column of labels
+        return [str(error)]
+    if is_labelled:
+        found = labels.problems(dataset, column)
+        if found:
+            return found
+        rows_by_split = _with_classes(rows_by_split, dataset, column)
+    return [f"{where}: {sentence}" for sentence in divide(rows_by_split, dataset)[1]]
 
 
-def _text(record: dict, columns: str | list[str], path: Path) -> str:
-    """The text of a record: one column, or several joined by spaces."""
-    names = [columns] if isinstance(columns, str) else columns
-    for name in names:
-        if name not in record:
-            allowed = ", ".join(map(str, record))
-            raise ValueError(f"{path}: no column {name!r}, allowed: {allowed}")
-    return " ".join(str(record[name]) for name in names)
-
-
-def _label(record: dict, dataset: dict, path: Path, index: int) -> int:
-    """The index of the record's class.
-
-    A file gives the class by its name or by its number; the first class has number `first_label`.
-    """
-    value = str(record.get(dataset["label"]))
-    classes = dataset["classes"]
-    first = dataset["first_label"]
-    numbers = [str(number) for number in range(first, first + len(classes))]
-    if value in classes:
-        return classes.index(value)
-    if value in numbers:
-        return numbers.index(value)
-    allowed = f"{', '.join(numbers)} or {', '.join(classes)}"
-    raise ValueError(f"{path}: row {index + 1}: label {value!r}, allowed: {allowed}")
+def _readable_labels(dataset: dict, looked_at: list[str]) -> labels.Column:
+    """The labels of the rows of these splits that can be read."""
+    column = labels.Column()
+    for split in looked_at:
+        path = split_path(dataset, split)
+        for record in reading.fitting_records(path, dataset, split):
+            if dataset["label"] in record.cells:  # else it is among the problems of the rows
+                _add_label(record, dataset, path, column)
+    return column

@@ -1,16 +1,23 @@
-"""Load prepared inputs for a job: exactly those that the job's request names, or an error."""
+"""Load prepared inputs for a job: exactly those that the job's request names, or an error.
+
+Every file is compared with the SHA-256 that was recorded when it was prepared.
+"""
 
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from transformers import PreTrainedTokenizerBase
 
-from rankwise.core import provenance
+from rankwise.core import content, provenance, result
+from rankwise.core.input_files import SPLIT_ENDING, recorded_files
 from rankwise.core.paths import INPUTS
+from rankwise.data.arrow import read_rows
+from rankwise.data.encoded import check
+from rankwise.data.tokenised import Encoder, Examples, Split, examples
 
 
 @dataclass(frozen=True)
@@ -29,19 +36,44 @@ class Data:
     task: ModuleType
     tokenizer: PreTrainedTokenizerBase
     collate: Callable[[list[dict]], dict]
-    train: list[dict]
-    selection: list[dict]
-    report: list[dict]
+    train: Sequence[dict]
+    selection: Sequence[dict]
+    report: Sequence[dict]
 
 
 def model_folder(request: dict) -> Path:
     """The folder with the prepared model of a training request.
 
     Raises:
-        FileNotFoundError: The model is not prepared.
-        ValueError: It was prepared for another request.
+        FileNotFoundError: The model is not prepared, or one of its files is gone.
+        ValueError: It was prepared for another request, or a file was changed or added since.
     """
-    return _prepared_folder("model", request["cell"]["model"], request["inputs"]["model"])
+    folder, recorded = _prepared("model", request["cell"]["model"], request["inputs"]["model"])
+    for name in recorded:
+        _check_file(folder, "model", name, recorded)
+    for file in sorted(folder.iterdir()):
+        # transformers would read it: adapters, other weights, another tokenizer.
+        if file.name not in {*recorded, "model.json"} and not file.name.startswith("."):
+            raise ValueError(
+                f"{file}: not a file of the prepared model, allowed: {', '.join(recorded)}; "
+                "move it elsewhere"
+            )
+    return folder
+
+
+def read_split(request: dict, name: str, split: str) -> list[dict]:
+    """The rows of a prepared split.
+
+    Args:
+        request: Gives the digest of the prepared data.
+        name: The dataset's name.
+        split: The split's name.
+
+    Raises:
+        FileNotFoundError: The dataset is not prepared, or the split's file is gone.
+        ValueError: It was prepared for another request, or the file was changed since.
+    """
+    return read_rows(_split(request, name, split).file)
 
 
 def load_data(
@@ -56,35 +88,60 @@ def load_data(
         name: The dataset's name; that of the request's cell if None. A pre-training has no cell.
 
     Raises:
-        FileNotFoundError: The dataset is not prepared.
-        ValueError: It was prepared for another request.
+        FileNotFoundError: The dataset is not prepared, or a split's file is gone.
+        ValueError: It was prepared for another request, a file was changed since, or a split gives
+            nothing to train or report on.
     """
     dataset = request["dataset"]
     name = name or request["cell"]["dataset"]
-    folder = _prepared_folder("dataset", name, request["inputs"]["dataset"])
     task = importlib.import_module(f"rankwise.models.tasks.{dataset['task']}")
+    length_tokens, threads = dataset["max_length_tokens"], request.get("cpu_threads", 1)
+    encoder = Encoder(task, tokenizer, length_tokens, threads)
 
-    def encode(split: str) -> list[dict]:
-        return task.encode(read_rows(folder / f"{split}.jsonl"), tokenizer, dataset)
+    def encoded(split: str) -> Examples:
+        found = examples(_split(request, name, split), encoder)
+        check(found, split, dataset, name)
+        return found
 
     return Data(
         task=task,
         tokenizer=tokenizer,
         collate=task.Collate(tokenizer, seed),
-        train=encode("train"),
-        selection=encode("selection"),
-        report=encode(dataset["report_split"]),
+        train=encoded("train"),
+        selection=encoded("selection"),
+        report=encoded(dataset["report_split"]),
     )
 
 
-def read_rows(path: Path) -> list[dict]:
-    """The rows of a prepared split."""
-    with path.open(encoding="utf-8") as stream:
-        return [json.loads(line) for line in stream]
+def data_facts(request: dict, name: str | None = None) -> dict[str, list[dict]]:
+    """What was counted when the dataset of a training request was prepared, see `facts.count`.
+
+    Args:
+        request: Gives the digest of the prepared data.
+        name: The dataset's name; that of the request's cell if None. A pre-training has no cell.
+
+    Raises:
+        FileNotFoundError: The dataset is not prepared.
+        ValueError: It was prepared for another request.
+    """
+    name = name or request["cell"]["dataset"]
+    folder, _ = _prepared("dataset", name, request["inputs"]["dataset"])
+    return result.read(folder / "dataset.json")["data"]
 
 
-def _prepared_folder(kind: str, name: str, expected: str) -> Path:
-    """The folder of a prepared dataset or model (`kind`), if it was made for request `expected`."""
+def _split(request: dict, name: str, split: str) -> Split:
+    """A prepared split, after a check of its file."""
+    folder, recorded = _prepared("dataset", name, request["inputs"]["dataset"])
+    file = _check_file(folder, "dataset", f"{split}{SPLIT_ENDING}", recorded)
+    return Split(split, file, recorded[file.name])
+
+
+def _prepared(kind: str, name: str, expected: str) -> tuple[Path, dict[str, str]]:
+    """A prepared dataset or model (`kind`), if it was made for the request with digest `expected`.
+
+    Returns:
+        Its folder, and the recorded SHA-256 of each file in it.
+    """
     folder = INPUTS / f"{kind}s" / name
     file = folder / f"{kind}.json"
     if not file.is_file():
@@ -96,4 +153,16 @@ def _prepared_folder(kind: str, name: str, expected: str) -> Path:
             f"{file}: prepared for request {digest}, this job was planned with {expected}; "
             "run snakemake again"
         )
-    return folder
+    return folder, recorded_files(prepared)
+
+
+def _check_file(folder: Path, kind: str, name: str, recorded: dict[str, str]) -> Path:
+    """A file of a prepared input, if it is the one that was recorded when it was made."""
+    file, record = folder / name, folder / f"{kind}.json"
+    remedy = f"delete {record} and run snakemake again"
+    if name not in recorded or not file.is_file():
+        raise FileNotFoundError(f"{file}: not there, or not named by {record.name}; {remedy}")
+    difference = content.difference(file, recorded[name])
+    if difference:
+        raise ValueError(f"{file}: {difference}, which {record.name} recorded; {remedy}")
+    return file

@@ -1,20 +1,18 @@
 """Check where datasets and models come from, the hub or files, before any job starts.
 
 Each problem is one sentence that names the file, the key, what was got and what is allowed. This
-module uses the standard library only, so a login node can import it.
+module loads the standard library only, so a login node can import it.
 """
 
-import csv
 import functools
-import gzip
-import io
-import json
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-from rankwise.core import probe, provenance, settings
+from rankwise.core import content, probe, settings
+from rankwise.core.input_files import WEIGHTS
+from rankwise.data import reading
 from rankwise.study.plan import Plan
 
 HUB_TIMEOUT_S = 10
@@ -77,7 +75,55 @@ def missing(what: str, kind: str, name: str, plan: Plan) -> list[str]:
         return []
     if kind == "model":
         return _model_problems(where, entry["weights"])
-    return _dataset_problems(where, entry)
+    problems = _folder_problems(f"{where}.files.folder", entry["files"]["folder"])
+    if problems:
+        return problems
+    for split in entry["splits"]:
+        problems += _split_problems(where, entry, split)
+    return problems
+
+
+def wrong_splits(name: str, plan: Plan) -> list[str]:
+    """The splits of a dataset from files whose file is missing or not as the entry says.
+
+    Args:
+        name: The entry's name.
+        plan: Gives the library of entries.
+    """
+    where, entry = f"config/datasets.yaml: {name}", plan.library["datasets"][name]
+    if _folder_problems(where, entry["files"]["folder"]):
+        return list(entry["splits"])
+    return [split for split in entry["splits"] if _split_problems(where, entry, split)]
+
+
+def changed(kind: str, name: str, plan: Plan) -> list[str]:
+    """The files of an entry that are on this machine and are not those of its `sha256`.
+
+    Args:
+        kind: "dataset" or "model".
+        name: The entry's name.
+        plan: Gives the library of entries.
+
+    Returns:
+        One sentence per file.
+    """
+    given = folder(kind, name, plan)
+    path = Path(os.path.expandvars(given)) if given else None
+    if path is None or not path.is_dir():
+        return []
+    where, entry = f"config/{kind}s.yaml: {name}", plan.library[f"{kind}s"][name]
+    checks = []  # key, file, SHA-256
+    if kind == "model":
+        checks.append((f"{where}.weights.sha256", path / WEIGHTS, entry["weights"]["sha256"]))
+    else:
+        for split, source in entry["splits"].items():
+            key = f"{where}.splits.{split}"
+            checks.append((key, path / source["path"], source.get("sha256")))
+    problems = []
+    for key, file, sha256 in checks:
+        if file.is_file():
+            problems += _file_problems(key, file, sha256)
+    return problems
 
 
 def hub_endpoint() -> str | None:
@@ -128,8 +174,10 @@ def _folder_problems(where: str, given: str) -> list[str]:
 def _file_problems(where: str, path: Path, sha256: str | None) -> list[str]:
     if not path.is_file():
         return [f"{where}: got {path}, allowed: a file that is there"]
+    if not os.access(path, os.R_OK):
+        return [f"{where}: got {path}, allowed: a file that can be read"]
     if sha256:
-        found = provenance.file_sha256(path)
+        found = content.sha256(path)
         if found != sha256:
             return [f"{where}: sha256 of {path} is {found}, allowed: {sha256}"]
     return []
@@ -139,30 +187,26 @@ def _model_problems(where: str, weights: dict) -> list[str]:
     problems = _folder_problems(f"{where}.weights.files", weights["files"])
     if problems:
         return problems
-    file = Path(os.path.expandvars(weights["files"])) / "model.safetensors"
+    file = Path(os.path.expandvars(weights["files"])) / WEIGHTS
     return _file_problems(f"{where}.weights.sha256", file, weights["sha256"])
 
 
-def _dataset_problems(where: str, entry: dict) -> list[str]:
-    given = entry["files"]["folder"]
-    problems = _folder_problems(f"{where}.files.folder", given)
-    if problems:
-        return problems
-    for split, source in entry["splits"].items():
-        key = f"{where}.splits.{split}"
-        file = Path(os.path.expandvars(given)) / source["path"]
-        file_problems = _file_problems(key, file, source.get("sha256"))
-        # The columns of a missing or wrong file are not looked at.
-        problems += file_problems or _column_problems(key, file, entry)
-    return problems
+def _split_problems(where: str, entry: dict, split: str) -> list[str]:
+    """What is wrong with the file of one split; its folder is there."""
+    key, source = f"{where}.splits.{split}", entry["splits"][split]
+    file = Path(os.path.expandvars(entry["files"]["folder"])) / source["path"]
+    # The columns of a missing or wrong file are not looked at.
+    return _file_problems(key, file, source.get("sha256")) or _column_problems(key, file, entry)
 
 
 def _column_problems(where: str, file: Path, entry: dict) -> list[str]:
-    """The entry's text and label columns that the file's first line does not have."""
-    file_format = entry["files"]["format"]
-    if file_format not in ("tsv", "csv", "jsonl"):
+    """The entry's text and label columns that the file's first row does not have."""
+    try:
+        present = reading.columns(file, entry)
+    except ValueError as error:
+        return [f"{where}: {error}"]
+    if present is None:
         return []
-    present = _columns(file, file_format, entry.get("columns"))
     text = entry["text"] if isinstance(entry["text"], list) else [entry["text"]]
     label = [entry["label"]] if "label" in entry else []
     allowed = ", ".join(present)
@@ -171,16 +215,3 @@ def _column_problems(where: str, file: Path, entry: dict) -> list[str]:
         for name in [*text, *label]
         if name not in present
     ]
-
-
-def _columns(file: Path, file_format: str, given: list[str] | None) -> list[str]:
-    """The columns of a file: those that its entry gives, or those that its first line names."""
-    opener = gzip.open if file.suffix == ".gz" else open
-    with opener(file, "rt", encoding="utf-8") as stream:
-        first_line = stream.readline()
-    if file_format == "jsonl":
-        return list(json.loads(first_line))
-    if given:
-        return given
-    delimiter = "\t" if file_format == "tsv" else ","
-    return next(csv.reader(io.StringIO(first_line), delimiter=delimiter))

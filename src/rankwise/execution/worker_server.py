@@ -33,6 +33,7 @@ LIBRARIES = (
     "transformers.masking_utils",
     "peft",
     "accelerate",
+    "datasets",
 )
 
 

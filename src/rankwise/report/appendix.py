@@ -14,6 +14,7 @@ from rankwise.report.records import (
     environments,
     hours_by_device,
     listed,
+    overlap_text,
     peak_bytes,
     source,
     status_counts,
@@ -162,7 +163,8 @@ def _licence(records: Records, kind: str, name: str) -> str:
 def _data(records: Records) -> list[str]:
     rows = []
     for name, entry in records.used("datasets").items():
-        splits = records.inputs.get(("dataset", name), {}).get("splits", {})
+        prepared = records.inputs.get(("dataset", name), {})
+        splits = prepared.get("splits", {})
         sizes = [f"{split} {content['rows']:,}" for split, content in splits.items()]
         row = (
             name,
@@ -170,10 +172,11 @@ def _data(records: Records) -> list[str]:
             source(entry),
             listed(sizes, f"{UNKNOWN}: not prepared here"),
             entry["report_split"],
+            overlap_text(prepared, entry["report_split"]),
             _licence(records, "datasets", name),
         )
         rows.append(row)
-    heads = ("data set", "task", "source", "rows", "reported split", "licence")
+    heads = ("data set", "task", "source", "rows", "reported split", "also in train", "licence")
     return ["### Data sets", "", *table(heads, rows)]
 
 

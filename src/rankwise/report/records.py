@@ -227,3 +227,17 @@ def _escaped(row: tuple) -> list[str]:
 def listed(values: Iterable[object], none: str = UNKNOWN) -> str:
     """`a, b, c`, or the text `none` without values."""
     return ", ".join(map(str, values)) or none
+
+
+def overlap_text(prepared: dict, split: str) -> str:
+    """How many texts of a split are also in train, letter by letter and normalised.
+
+    Args:
+        prepared: the record of the dataset; empty if it is not prepared here.
+        split: the name of the split.
+    """
+    for row in prepared.get("data", {}).get("overlap", []):
+        if row["split"] == split:
+            exact, normalised = f"{row['exact_rows']:,}", f"{row['normalised_rows']:,}"
+            return f"{exact} of {row['compared_rows']:,} {row['compared']}; {normalised} normalised"
+    return UNKNOWN

@@ -15,10 +15,12 @@ from rankwise.study import grids, measurements, search
 from rankwise.study.grids import Cell
 from rankwise.study.measurements import FOLDERS, PREDICT
 from rankwise.study.resolve import DENSE
+from rankwise.study.study_grids import COSMETIC
 
 if TYPE_CHECKING:
     from rankwise.study.plan import Plan
 
+NO_SHAPE = (*COSMETIC["models"], "weights")  # keys of a model that a profile does not depend on
 QUANTIZED = "rankwise.models.quantized"  # the storage of weights that are not dense
 
 
@@ -84,7 +86,7 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     tokens = grids.tokens(plan.library, grid, cell.dataset)
     method = without(plan.method(measurement, cell), ("learning_rate",))
     return {
-        "model": without(plan.model_entry(cell.model), ("weights",)),
+        "model": without(plan.library["models"][cell.model], NO_SHAPE),
         "method": method,
         "shapes": {
             "task": dataset["task"],

@@ -79,7 +79,8 @@ def _prediction(schedule: dict, device: str, dataset: dict) -> dict:
 def _updates_of_epochs(schedule: dict, dataset: dict) -> int | None:
     """Updates in all epochs; None if the number of rows of the train split is not known."""
     generated_rows = dataset.get("generated", {}).get("rows", {})
-    rows = dataset.get("train_samples") or generated_rows.get("train")
+    all_rows = dataset.get("train_samples") or generated_rows.get("train")
+    rows = dataset["train_rows"] or all_rows
     if not rows:
         return None
     batch_size = schedule["batch_size"] * schedule["accumulation_steps"]

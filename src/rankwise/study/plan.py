@@ -14,6 +14,7 @@ from rankwise.core.lock import lock_digest
 from rankwise.study import job_requests, measurements
 from rankwise.study.grids import Cell
 from rankwise.study.resolve import check_sources
+from rankwise.study.source_digests import SourceDigests
 from rankwise.study.study_grids import COSMETIC, StudyGrids
 
 RESULTS = "results"
@@ -29,6 +30,8 @@ class Plan:
         study: The study as its file has it.
         root: The project's folder: results, and the user's own entries.
         file: The study's file, for messages.
+        records: Folders of results of other clones. They say what a file held that is on no
+            machine but the one that read it; the project's own results are asked first.
 
     Attributes:
         workflow: The folder of the workflow that is used: scripts and locks.
@@ -40,13 +43,14 @@ class Plan:
         ConfigError: the study, or an entry that it names, is wrong.
     """
 
-    def __init__(self, study: dict, root: Path, file: str = "study"):
+    def __init__(self, study: dict, root: Path, file: str = "study", records: Iterable[Path] = ()):
         self.root, self.file = root, file
         self.workflow = paths.workflow_root(root)
         self.study = included(check(study, paths.SCHEMAS / "study.schema.yaml", file), root)
         self.library = library(root)
         check_sources(self.library)
         self.grids = StudyGrids(self.study, self.library, file)
+        self._source_digests = SourceDigests(root, [root / RESULTS, *records])
 
     # Cells and paths ------------------------------------------------------------------------------
 
@@ -115,12 +119,14 @@ class Plan:
         return self.grids.method(measurement, cell)
 
     def dataset_entry(self, name: str) -> dict:
-        """A dataset's entry without the keys that change no result."""
-        return without(self.library["datasets"][name], COSMETIC["datasets"])
+        """A dataset's entry without the keys that change no result, with its files' digests."""
+        entry = without(self.library["datasets"][name], COSMETIC["datasets"])
+        return self._source_digests.dataset(name, entry)
 
     def model_entry(self, name: str) -> dict:
-        """A model's entry without the keys that change no result."""
-        return without(self.library["models"][name], COSMETIC["models"])
+        """A model's entry without the keys that change no result, with its files' digests."""
+        entry = without(self.library["models"][name], COSMETIC["models"])
+        return self._source_digests.model(name, entry)
 
     def _pretraining(self, model: str) -> dict:
         """How a model is pre-trained; empty if it is not."""
@@ -228,19 +234,20 @@ class Plan:
         return {"lock": lock, "digest": lock_digest(self.workflow / lock)}
 
 
-def read_plan(project: Path, study: str | None = None) -> Plan:
+def read_plan(project: Path, study: str | None = None, records: Iterable[Path] = ()) -> Plan:
     """The plan of a study from its file.
 
     Args:
         project: The folder that the user works in.
         study: The study's file, relative to the project; config/config.yaml if None.
+        records: Folders of results of other clones, as `Plan` takes them.
 
     Raises:
         ConfigError: there is no such file, or the study is wrong.
     """
     name = study or DEFAULT_STUDY
     file = paths.find(project, name)
-    return Plan(read_yaml(file, name), project, study_file([file], project))
+    return Plan(read_yaml(file, name), project, study_file([file], project), records)
 
 
 def study_file(given: Iterable[object], root: Path) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from rankwise.core.config import ConfigError
 from rankwise.core.paths import PACKAGE, own_folder
-from rankwise.study import claims
+from rankwise.study import claims, dataset_entries
 from rankwise.study.class_source import file_of
+from rankwise.study.dataset_formats import check_format
 from rankwise.study.limits import FILE, check_granularity, check_rank
 from rankwise.study.options import REQUIRED, Option, constant, defines, options
 
@@ -217,7 +218,8 @@ def check_sources(library: dict[str, dict]) -> None:
     claims.check(library)
     for name, entry in library["datasets"].items():
         _check_one_source(entry, ("hub", "files", "generated"), DATASETS, name)
-        _check_dataset(name, entry)
+        dataset_entries.check(name, entry)
+        check_format(name, entry)
     for name, entry in library["models"].items():
         if weights := entry.get("weights"):
             _check_weights(f"{name}.weights", weights)
@@ -235,22 +237,6 @@ def _check_one_source(entry: dict, sources: tuple[str, ...], file: str, key: str
     if len(given) != 1:
         got = ", ".join(given) or "no source"
         raise ConfigError(file, key, got, f"exactly one of {', '.join(sources)}")
-
-
-def _check_dataset(name: str, entry: dict) -> None:
-    splits = entry["generated"]["rows"] if "generated" in entry else entry.get("splits", {})
-    needed = {f"{name}.report_split": entry["report_split"], f"{name}.splits": "train"}
-    for key, split in needed.items():
-        if split not in splits:
-            allowed = ", ".join(splits) or "splits with a file each"
-            raise ConfigError(DATASETS, key, split, allowed)
-    if entry["task"] != "classification":
-        return
-    for key in ("label", "classes"):
-        if key not in entry:
-            raise ConfigError(
-                DATASETS, f"{name}.{key}", "nothing", f"the {key} of a classification"
-            )
 
 
 def check_pair(

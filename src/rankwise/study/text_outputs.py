@@ -98,6 +98,8 @@ def _entries(plan: Plan) -> dict[str, dict[str, dict]]:
     entries: dict[str, dict[str, dict]] = {}
     for kind, used in names.items():
         entries[kind] = {name: _shown(kind, plan.library[kind][name]) for name in used}
+    for name, entry in entries["datasets"].items():
+        entries["datasets"][name] = {**entry, **plan.dataset_entry(name)}  # with files' digests
     return entries
 
 

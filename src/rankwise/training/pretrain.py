@@ -15,9 +15,8 @@ from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from rankwise.core.paths import INPUTS
-from rankwise.data.model_files import file_digests
-from rankwise.data.prepared import load_data, read_rows
+from rankwise.data.model_files import file_digests, remove_model_files
+from rankwise.data.prepared import data_facts, load_data, read_split
 from rankwise.methods.parts.base import Method
 from rankwise.models import build
 from rankwise.training.checkpoint import Checkpoint
@@ -64,14 +63,15 @@ def pretrain(request: dict, folder: Path) -> dict:
         folder: Where the files go, in Hugging Face's layout.
 
     Returns:
-        What `Loop.run` returns without `examples`, and the SHA-256 of each file.
+        What `Loop.run` returns without `examples`, `data` (the counts of its rows), and the SHA-256
+        of each file.
 
     Raises:
         ValueError: The corpus has more words than the entry's vocabulary.
     """
     settings = request["model"]["weights"]["pretrain"]
     torch.set_num_threads(settings["cpu_threads"])
-    corpus = read_rows(INPUTS / "datasets" / settings["dataset"] / "train.jsonl")
+    corpus = read_split(request, settings["dataset"], "train")
     tokenizer = word_tokenizer([row["text"] for row in corpus])
     _check_vocabulary(request["model"], len(tokenizer))
     data = load_data(request, tokenizer, SEED, settings["dataset"])
@@ -89,18 +89,20 @@ def pretrain(request: dict, folder: Path) -> dict:
         )
         optimizer = torch.optim.AdamW(model.parameters(), settings["learning_rate"])
         result = loop.run(optimizer, SEED)
-    _save(model, tokenizer, folder)
+    saved = _save(model, tokenizer, folder)
     result.pop("examples")  # no other model is compared with this one by example
-    return {**result, **file_digests(folder)}
+    result["data"] = data_facts(request, settings["dataset"])
+    return {**result, **file_digests(saved)}
 
 
-def _save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save both files by file, so that `folder` never holds half a file."""
+def _save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[Path]:
+    """Save both, file by file, so that `folder` never holds half a file; all saved files."""
+    remove_model_files(folder)
     with tempfile.TemporaryDirectory(dir=folder) as partial:
         model.save_pretrained(partial, safe_serialization=True)
         tokenizer.save_pretrained(partial)
-        for file in Path(partial).iterdir():
-            file.replace(folder / file.name)
+        files = sorted(Path(partial).iterdir())
+        return [file.replace(folder / file.name) for file in files]
 
 
 def _check_vocabulary(model: dict, words: int) -> None:

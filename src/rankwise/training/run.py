@@ -7,7 +7,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from rankwise.core.errors import Unsupported
-from rankwise.data.prepared import load_data, model_folder
+from rankwise.data.prepared import data_facts, load_data, model_folder
 from rankwise.methods.parts.base import adapt, build_optimizer
 from rankwise.models import build, storage
 from rankwise.training.checkpoint import Checkpoint
@@ -26,10 +26,11 @@ def train(request: dict) -> dict:
         request: The cell's `train` request.
 
     Returns:
-        `metrics` of the selected state on the reported split, `history`, `examples`, `cost` and
-        `split`; after a search also `selected`, the chosen settings. A run that ends out of memory,
-        diverged or unsupported has `status` and `reason` instead, and a diverged one also
-        `diverged`: `update`, `what` was not finite, and `parameter`.
+        `metrics` of the selected state on the reported split, `history`, `examples`, `cost`,
+        `split`, and `data`, the counts of its rows; after a search also `selected`, the chosen
+        settings. A run that ends out of memory, diverged or unsupported has `status` and `reason`
+        instead, and a diverged one also `diverged`: `update`, `what` was not finite, and
+        `parameter`.
     """
     if "search" not in request["inputs"]:
         return _run(request)
@@ -100,6 +101,7 @@ def _fine_tune(request: dict, checkpoint: Checkpoint) -> dict:
     result["metrics"]["trainable_parameters"] = sum(param.numel() for param in _trainable(model))
     result["metrics"]["total_parameters"] = total_parameters
     result["split"] = dataset["report_split"]
+    result["data"] = data_facts(request)
     return result
 
 

@@ -1,5 +1,7 @@
 """Causal language modelling: one stream of text, cut into blocks; loss in nats a token."""
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
@@ -16,15 +18,33 @@ def encode(rows: list[dict], tokenizer: PreTrainedTokenizerBase, dataset: dict) 
     Returns:
         `{"input_ids": [...]}` for each block.
     """
-    if not rows:
-        return []  # the tokenizer refuses an empty list
-    texts = [row["text"] for row in rows]
-    stream: list[int] = []
-    for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
-        stream += ids
+    return [block for blocks in encode_batches([rows], tokenizer, dataset) for block in blocks]
+
+
+def encode_batches(
+    batches: Iterable[list[dict]], tokenizer: PreTrainedTokenizerBase, dataset: dict
+) -> Iterator[list[dict]]:
+    """The blocks of `encode`, of rows that come in batches: a block may span two of them.
+
+    Args:
+        batches: rows with `text`, in order.
+        tokenizer: of the model.
+        dataset: its entry.
+
+    Yields:
+        The blocks that are whole after each batch.
+    """
     length = dataset["max_length_tokens"]
-    starts = range(0, len(stream) - length + 1, length)
-    return [{"input_ids": stream[start : start + length]} for start in starts]
+    stream: list[int] = []
+    for rows in batches:
+        if not rows:
+            continue  # the tokenizer refuses an empty list
+        texts = [row["text"] for row in rows]
+        for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+            stream += ids
+        end = len(stream) // length * length
+        yield [{"input_ids": stream[start : start + length]} for start in range(0, end, length)]
+        stream = stream[end:]
 
 
 class Collate:

@@ -29,6 +29,7 @@ from rankwise.report.html import (
     quality,
     runs,
     sheets,
+    splits,
     trials,
     vega,
 )
@@ -230,6 +231,8 @@ def _methods(plan: Plan, frames: dict[str, pd.DataFrame], results: list[dict]) -
         "statistics": methods.statistics(frames),
         "methods": methods.methods(entries["methods"], frames.get("runs")),
         "datasets": methods.datasets(entries["datasets"]),
+        "splits": splits.splits(results),
+        "splits_note": splits.NOTE,
         "models": methods.models(entries["models"]),
         "devices": methods.devices(results),
         "machines": methods.machines(results),

@@ -1,0 +1,76 @@
+"""Prepared splits as Arrow files, by Hugging Face `datasets`: written whole, read memory-mapped.
+
+The bytes follow from the rows alone. The file's metadata has the columns' types, and no time, name
+or random fingerprint, so a dataset that is prepared again has the same SHA-256.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from datasets import Dataset, Features, Value
+from datasets.arrow_writer import ArrowWriter
+
+from rankwise.core import provenance
+from rankwise.core.input_files import SPLIT_ENDING
+
+BATCH_ROWS = 10_000  # rows of one record batch; a part of the file's layout
+COLUMNS = {"text": Value("string"), "label": Value("int64")}
+
+
+def write_split(folder: Path, split: str, rows: list[dict]) -> dict:
+    """Write the rows of one split as `{split}.arrow`.
+
+    Args:
+        folder: Made if it does not exist.
+        split: The name of the split.
+        rows: `{"text": ..., "label": ...}`, or all with `text` alone.
+
+    Returns:
+        `rows`, how many they are, and the file's `sha256`.
+    """
+    columns = {name: COLUMNS[name] for name in COLUMNS if not rows or name in rows[0]}
+    path = folder / f"{split}{SPLIT_ENDING}"
+    write_columns(path, Features(columns), batches_of_columns(rows))
+    return {"rows": len(rows), "sha256": provenance.file_sha256(path)}
+
+
+def write_columns(path: Path, features: Features, batches: Iterable[dict[str, list]]) -> int:
+    """Write an Arrow file atomically.
+
+    Args:
+        path: The file; its folder is made if it does not exist.
+        features: The columns and their types.
+        batches: Column -> values, of one record batch each.
+
+    Returns:
+        The number of rows.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with ArrowWriter(path=str(part), features=features, writer_batch_size=BATCH_ROWS) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+            writer.finalize()
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return len(writer)
+
+
+def batches_of_columns(rows: list[dict]) -> Iterator[dict[str, list]]:
+    """Rows as batches of `BATCH_ROWS`, each column -> values. All rows have the same columns."""
+    for start in range(0, len(rows), BATCH_ROWS):
+        batch = rows[start : start + BATCH_ROWS]
+        yield {name: [row[name] for row in batch] for name in batch[0]}
+
+
+def open_table(path: Path) -> Dataset:
+    """An Arrow file as a memory-mapped table. Nothing is copied, and no cache is written."""
+    return Dataset.from_file(str(path))
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a prepared split."""
+    return open_table(path).to_list()

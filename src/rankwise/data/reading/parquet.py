@@ -1,0 +1,59 @@
+"""Parquet files, through Hugging Face `datasets`: the file has its types, so none is guessed."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rankwise.data.reading.lines import damaged
+from rankwise.data.record import Record, check_columns
+
+BATCH_ROWS = 1000
+
+
+def parquet_rows(path: Path, dataset: dict) -> Iterator[Record]:
+    """The rows of a Parquet file, in their order; the first one is "row 1".
+
+    Args:
+        path: The file.
+        dataset: The entry.
+
+    Yields:
+        A record of Python values: a null is None.
+
+    Raises:
+        ValueError: The file is not Parquet, or lacks a column of the entry.
+    """
+    import pyarrow  # noqa: PLC0415 - the only format that needs it and `datasets`
+    import pyarrow.parquet  # noqa: PLC0415
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            columns, row_count = file.schema_arrow.names, file.metadata.num_rows
+        check_columns(path, columns, dataset)
+        if row_count:  # `datasets` cannot read a file without rows
+            yield from _stream(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(damaged(path, "Parquet file", error)) from None
+
+
+def _stream(path: Path) -> Iterator[Record]:
+    """Each row of a file that has some.
+
+    The file is read through a link, because `datasets` takes its path for a pattern: `a[1].parquet`
+    would read the file `a1.parquet`. `load_dataset` does so too, and reports each call to a server.
+    """
+    from datasets import IterableDataset  # noqa: PLC0415 - takes a second to load
+
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "rows.parquet"
+        link.symlink_to(path.resolve())
+        # A stream writes no copy of the data; its lock file goes into the named cache.
+        rows = IterableDataset.from_parquet(str(link), cache_dir=folder)
+        number = 0
+        # A batch is column -> values. `datasets` takes far longer to yield rows one at a time.
+        for batch in rows.iter(batch_size=BATCH_ROWS):
+            for values in zip(*batch.values(), strict=True):
+                number += 1
+                yield Record(f"row {number}", dict(zip(batch, values, strict=True)))

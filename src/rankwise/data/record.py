@@ -1,0 +1,70 @@
+"""One row of a dataset's file as its format has it, and the sentences on rows that do not fit."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+SHOWN_CHARACTERS = 60
+
+
+class Record(NamedTuple):
+    """One row of a file.
+
+    Attributes:
+        where: Where the row begins: "row 7" is line 7 of the file (the seventh row of a Parquet
+            file), "member x/pos/1.txt" a file of an archive.
+        cells: Value of each column. Values are texts, except for those of JSON and Parquet.
+    """
+
+    where: str
+    cells: dict[str, object]
+
+
+def problem(path: Path, where: str, what: str) -> ValueError:
+    """The error of one row, to be raised, or to be listed before the next row is read.
+
+    Args:
+        path: The file.
+        where: The row, as `Record.where` has it.
+        what: What is wrong, what is allowed and what to do.
+    """
+    return ValueError(f"{path}: {where}: {what}")
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: its `repr`, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+def text_columns(dataset: dict) -> list[str]:
+    """The columns that make up the text of a row, in their order.
+
+    Args:
+        dataset: A dataset entry; its `text` is one column or a list of columns.
+    """
+    columns = dataset["text"]
+    return [columns] if isinstance(columns, str) else columns
+
+
+def check_columns(path: Path, present: list[str], dataset: dict) -> None:
+    """Check that a file has the columns of the entry.
+
+    Args:
+        path: The file.
+        present: The file's columns.
+        dataset: A dataset entry, with `text` and, for classes, `label`.
+
+    Raises:
+        ValueError: The file lacks one of them.
+    """
+    label = [dataset["label"]] if "label" in dataset else []
+    for name in [*text_columns(dataset), *label]:
+        if name not in present:
+            allowed = ", ".join(_named(column) for column in present)
+            raise ValueError(f"{path}: no column {name!r}, allowed: {allowed}")
+
+
+def _named(column: str) -> str:
+    """A column's name, in quotes if it has something that would not be seen."""
+    is_plain = column.isprintable() and column == column.strip()
+    return column if is_plain else repr(column)

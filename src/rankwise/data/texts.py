@@ -1,0 +1,69 @@
+"""The text of a row: one column, or several joined by spaces.
+
+Only a text is one. A number, a list or a null would be trained on as the words that Python prints
+for it, so it is refused.
+"""
+
+import math
+from pathlib import Path
+
+from rankwise.data.record import Record, problem, shown, text_columns
+
+RUNNING_TEXT = "language_modelling"
+
+
+def text(record: Record, dataset: dict, path: Path) -> str | None:
+    """The text of a row.
+
+    Args:
+        record: A row of the file.
+        dataset: A dataset entry. `missing_text: drop` leaves out rows without a text.
+        path: The file, for messages.
+
+    Returns:
+        The text as it is written. None if the row, or one of the text's columns, has none, and the
+        entry drops such rows.
+
+    Raises:
+        ValueError: A column is not in the row, has no text and the entry does not drop it, or has
+            a value that is no text.
+    """
+    names = text_columns(dataset)
+    # The blank lines of running text are part of it.
+    blank_is_text = dataset.get("task") == RUNNING_TEXT and len(names) == 1
+    parts = [_part(record, name, path, blank_is_text) for name in names]
+    missing = [name for name, part in zip(names, parts, strict=True) if part is None]
+    if not missing:
+        return " ".join(parts)
+    if dataset.get("missing_text") == "drop":
+        return None
+    value = record.cells[missing[0]]
+    what = (
+        f"column {missing[0]!r} is {'null' if value is None else shown(value)}, allowed: a text; "
+        "correct the row, or leave such rows out with `missing_text: drop`"
+    )
+    raise problem(path, record.where, what)
+
+
+def _part(record: Record, name: str, path: Path, blank_is_text: bool) -> str | None:
+    """The text of one column; None if it has none.
+
+    Raises:
+        ValueError: The row lacks the column, or its value is no text.
+    """
+    if name not in record.cells:
+        allowed = ", ".join(record.cells) or "nothing: the row is empty"
+        raise problem(path, record.where, f"no column {name!r}, allowed: {allowed}")
+    value = record.cells[name]
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if not isinstance(value, str):
+        what = f"column {name!r} is {shown(value)} ({type(value).__name__}), allowed: a text"
+        raise problem(path, record.where, what)
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = f"U+{ord(value[error.start]):04X}"
+        what = f"column {name!r} has {code}, half of a surrogate pair, allowed: whole characters"
+        raise problem(path, record.where, what) from None
+    return value if value.strip() or blank_is_text else None

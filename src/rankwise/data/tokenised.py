@@ -1,0 +1,307 @@
+"""Encoded examples, made once and shared by all runs that need the same ones.
+
+The examples of a split follow from its rows, the tokenizer, the task's `encode` and the length of a
+text. The digest of these names a folder of `results/inputs/tokenised`, so 300 cells on one dataset
+tokenise it once. The first job that needs the examples builds the folder under a hidden name and
+renames it; others wait for it. A job that is killed leaves nothing that another one would read. The
+folder is a cache and may be deleted at any time.
+
+Source: Hugging Face `datasets` writes the Arrow file and maps it into memory.
+"""
+
+import bisect
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import datasets
+import numpy as np
+from datasets import Dataset, Features, List, Value
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from rankwise.core import content, paths, provenance, result
+from rankwise.data.arrow import BATCH_ROWS, batches_of_columns, open_table, write_columns
+
+TOKENISED = paths.INPUTS / "tokenised"
+EXAMPLES, DESCRIPTION = "examples.arrow", "tokenised.json"
+IDS = "input_ids"
+TOKEN_IDS = List(Value("int32"))  # no vocabulary has 2^31 tokens
+ROWS_A_PROCESS = 10_000  # fewer rows are tokenised faster than a process starts
+LIBRARIES = ("tokenizers", "transformers")
+ABANDONED_S = 86_400  # a folder that was begun before this time is left over from a killed job
+
+
+class Split(NamedTuple):
+    """The rows of a prepared split.
+
+    Attributes:
+        name: For messages and the log.
+        file: The Arrow file with the rows.
+        sha256: Of that file.
+    """
+
+    name: str
+    file: Path
+    sha256: str
+
+
+class Encoder(NamedTuple):
+    """How rows become examples.
+
+    Attributes:
+        task: A module of `rankwise.models.tasks`.
+        tokenizer: A fast one.
+        length_tokens: The dataset's `max_length_tokens`.
+        cpu_threads: Processes to use at most; decides nothing.
+    """
+
+    task: ModuleType
+    tokenizer: PreTrainedTokenizerBase
+    length_tokens: int
+    cpu_threads: int = 1
+
+    def settings(self) -> dict:
+        """What `encode` gets of a dataset's entry: only what the examples' digest has, too."""
+        return {"max_length_tokens": self.length_tokens}
+
+    def encode(self, rows: list[dict]) -> list[dict]:
+        """The examples of some rows, for a task whose examples are single rows."""
+        return self.task.encode(rows, self.tokenizer, self.settings())
+
+
+class Examples(Sequence[dict]):
+    """Examples in a memory-mapped file. `examples[i]` is the dict that a task's `encode` makes.
+
+    Args:
+        table: With a column of token ids, and columns of integers.
+    """
+
+    def __init__(self, table: Dataset):
+        self._table = table
+        self._numbers = [name for name in table.column_names if name != IDS]
+        self._chunks: list[_Chunk] = []
+        self._ends: list[int] = []  # of each chunk: the index of the next chunk's first example
+        end = 0
+        for batch in table.data.to_batches():
+            if batch.num_rows:
+                end += batch.num_rows
+                self._ends.append(end)
+                self._chunks.append(_chunk(batch, self._numbers))
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: int | slice) -> dict | list[dict]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        number = bisect.bisect_right(self._ends, position)
+        chunk = self._chunks[number]
+        row = position - self._ends[number] + len(chunk.starts) - 1
+        example = {IDS: chunk.ids[chunk.starts[row] : chunk.starts[row + 1]].tolist()}
+        for name in self._numbers:
+            example[name] = int(chunk.numbers[name][row])
+        return example
+
+
+class _Chunk(NamedTuple):
+    """Views of one record batch of the file.
+
+    Attributes:
+        starts: Index of each example's first token, and the end of the last; (examples + 1,).
+        ids: The token ids of all examples; (tokens,), int32.
+        numbers: Column -> a value for each example.
+    """
+
+    starts: np.ndarray
+    ids: np.ndarray
+    numbers: dict[str, np.ndarray]
+
+
+def _chunk(batch: object, numbers: list[str]) -> _Chunk:
+    """The views of a pyarrow record batch, which are faster to read than the batch itself."""
+    ids = batch.column(IDS)
+    return _Chunk(
+        ids.offsets.to_numpy(),
+        ids.values.to_numpy(),
+        {name: batch.column(name).to_numpy() for name in numbers},
+    )
+
+
+def examples(split: Split, encoder: Encoder) -> Examples:
+    """The encoded examples of a split: from the cache, or made and kept there.
+
+    Args:
+        split: Its rows, already checked against their SHA-256.
+        encoder: How to encode them.
+    """
+    made_of = {"rows_sha256": split.sha256, **_identity(encoder)}
+    folder = TOKENISED / provenance.digest(made_of)
+    if not _is_whole(folder, made_of):
+        TOKENISED.mkdir(parents=True, exist_ok=True)
+        with _lock(folder):
+            if not _is_whole(folder, made_of):  # nobody has made it meanwhile
+                _build(folder, made_of, split, encoder)
+                return Examples(open_table(folder / EXAMPLES))
+    rows = result.read(folder / DESCRIPTION)["rows"]
+    _log(f"tokenised {split.name}: {rows:,} rows, from the cache")
+    return Examples(open_table(folder / EXAMPLES))
+
+
+def _identity(encoder: Encoder) -> dict:
+    """Everything but the rows that decides what the examples are."""
+    task = encoder.task.__name__
+    return {
+        "tokenizer_sha256": _tokenizer_sha256(encoder.tokenizer),
+        "task": task,
+        "max_length_tokens": encoder.length_tokens,
+        "code": {name: _code(name) for name in (task, __name__)},
+        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def _tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Digest of everything that decides which ids a text becomes."""
+    backend = tokenizer.backend_tokenizer
+    # Both are set by each call, so they say what the last call was, and not what the tokenizer is.
+    backend.no_truncation()
+    backend.no_padding()
+    settings = [type(tokenizer).__name__, tokenizer.truncation_side, tokenizer.split_special_tokens]
+    return hashlib.sha256(f"{settings}{backend.to_str()}".encode()).hexdigest()
+
+
+def _code(module: str) -> str:
+    return provenance.code_digest(paths.module_file(module))
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+# The folder ---------------------------------------------------------------------------------------
+
+
+def _is_whole(folder: Path, made_of: dict) -> bool:
+    """Whether the examples are there as they were written."""
+    file, description = folder / EXAMPLES, folder / DESCRIPTION
+    if not description.is_file():
+        return False
+    try:
+        stored = result.read(description)
+        difference = content.difference(file, stored["sha256"])
+    except (ValueError, KeyError):
+        difference = f"{description} cannot be read"
+    else:
+        if difference is None and stored["made_of"] == made_of:
+            return True
+    _log(f"{file}: {difference or 'made of something else'}; tokenising again")
+    return False
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Let one process at a time build a folder.
+
+    The lock saves work and decides nothing: a folder appears whole, by a rename. So where a file
+    system has no locks (some network file systems), two jobs build it, and one result stays.
+    """
+    with folder.with_name(f".{folder.name}.lock").open("w") as stream:
+        with contextlib.suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield  # closing the file ends the lock
+
+
+def _build(folder: Path, made_of: dict, split: Split, encoder: Encoder) -> None:
+    """Encode the rows of a split, and put the folder in place."""
+    start = time.perf_counter()
+    _remove_leftovers(folder)
+    rows = open_table(split.file)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=TOKENISED) as temporary:
+        part = Path(temporary, "part")
+        count = _write_examples(part / EXAMPLES, rows, split.name, encoder)
+        description = {
+            "what": f"split {split.name} of {split.file.parent.name}, for {made_of['task']}",
+            "made_of": made_of,
+            "rows": len(rows),
+            "examples": count,
+            "sha256": provenance.file_sha256(part / EXAMPLES),
+        }
+        result.write_json(part / DESCRIPTION, description)
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged one; who reads it keeps its file
+        try:
+            part.rename(folder)
+        except OSError:  # without locks, another job may have been faster
+            if not _is_whole(folder, made_of):
+                raise
+    seconds = time.perf_counter() - start
+    _log(f"tokenised {split.name}: {len(rows):,} rows in {seconds:.1f} s")
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed jobs have left of this folder."""
+    for leftover in TOKENISED.glob(f".{folder.name}.*/"):
+        with contextlib.suppress(OSError):  # another job may have removed it
+            if time.time() - leftover.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(leftover)
+
+
+# Encoding -----------------------------------------------------------------------------------------
+
+
+def _write_examples(file: Path, rows: Dataset, split: str, encoder: Encoder) -> int:
+    """Write the examples of all rows, and return how many they are."""
+    title, is_shown = f"tokenising {split}", sys.stderr.isatty()
+    if hasattr(encoder.task, "encode_batches"):  # an example may span rows
+        bar = tqdm(rows.iter(BATCH_ROWS), title, -(-len(rows) // BATCH_ROWS), disable=not is_shown)
+        encoded = encoder.task.encode_batches(
+            map(_rows, bar), encoder.tokenizer, encoder.settings()
+        )
+        return write_columns(file, Features({IDS: TOKEN_IDS}), _as_columns(encoded))
+    if not len(rows):
+        return write_columns(file, Features({IDS: TOKEN_IDS}), [])
+    numbers = {name: Value("int64") for name in encoder.encode(_rows(rows[:1]))[0] if name != IDS}
+    features = Features({IDS: TOKEN_IDS, **numbers})
+    if not is_shown:
+        datasets.disable_progress_bars()
+    processes = min(encoder.cpu_threads, len(rows) // ROWS_A_PROCESS)
+    file.parent.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as temporary:
+        encoded = rows.map(
+            lambda columns: next(batches_of_columns(encoder.encode(_rows(columns)))),
+            batched=True,
+            remove_columns=rows.column_names,
+            features=features,
+            num_proc=processes if processes > 1 else None,
+            cache_file_name=str(Path(temporary, "encoded.arrow")),
+            load_from_cache_file=False,
+            new_fingerprint="encoded",  # else the tokenizer is pickled to compute one
+            desc=title,
+        )
+        tables = encoded.with_format("arrow").iter(BATCH_ROWS)
+        columns = ({name: table[name] for name in features} for table in tables)
+        return write_columns(file, features, columns)
+
+
+def _rows(columns: dict[str, list]) -> list[dict]:
+    """The rows of a batch that `datasets` gives as columns."""
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _as_columns(batches: Iterator[list[dict]]) -> Iterator[dict[str, list]]:
+    """Batches of examples as columns. A batch may be empty: its text is shorter than a block."""
+    for batch in batches:
+        if batch:
+            yield {name: [example[name] for example in batch] for name in batch[0]}

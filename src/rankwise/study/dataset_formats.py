@@ -1,0 +1,49 @@
+"""Rules between the format of a dataset's files and the keys that say how to read them."""
+
+import re
+
+from rankwise.core.config import ConfigError
+
+FILE = "config/datasets.yaml"
+TABLES = ("csv", "tsv")
+
+
+def check_format(name: str, entry: dict) -> None:
+    """Check that each key on reading fits the format, so that none is without effect.
+
+    Args:
+        name: The dataset's name.
+        entry: A dataset entry, with defaults of the schema.
+
+    Raises:
+        ConfigError: `columns` or `quotes` are given for files that are no tables, or `member` for
+            files that are no archives; or an archive has no usable `member`.
+    """
+    source = entry.get("files") or entry.get("hub")
+    if source is None:
+        return
+    file_format = source["format"]
+    for key in ("columns", "quotes"):
+        if entry.get(key) is not None and file_format not in TABLES:
+            allowed = f"nothing for {file_format}, only for {' and '.join(TABLES)}"
+            raise ConfigError(FILE, f"{name}.{key}", entry[key], allowed)
+    for split, file in entry.get("splits", {}).items():
+        key = f"{name}.splits.{split}.member"
+        if file_format == "tar":
+            _check_member(key, file.get("member"), "label" in entry)
+        elif "member" in file:
+            raise ConfigError(FILE, key, file["member"], f"nothing for {file_format}, only for tar")
+
+
+def _check_member(key: str, pattern: str | None, has_label: bool) -> None:
+    """Check the pattern of the names of a split's files in an archive."""
+    if pattern is None:
+        allowed = "a pattern of the names of the split's files, such as train/(pos|neg)/.*[.]txt"
+        raise ConfigError(FILE, key, "nothing", allowed)
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ConfigError(FILE, key, pattern, f"a regular expression ({error})") from None
+    if has_label and not groups:
+        allowed = "a pattern with a group that is the label, such as train/(pos|neg)/.*[.]txt"
+        raise ConfigError(FILE, key, pattern, allowed)

@@ -1,0 +1,57 @@
+"""A split that gives nothing to train or report on is refused, with its name, before training."""
+
+from collections.abc import Callable
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
+
+from rankwise.data import encoded
+from rankwise.models.tasks import classification, language_modelling
+
+DATASET = {"task": "language_modelling", "max_length_tokens": 4}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Words of one letter; no special tokens, as GPT-2's tokenizer adds none."""
+    tokenizer = Tokenizer(WordLevel({letter: index for index, letter in enumerate("abcdef")}, "f"))
+    tokenizer.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="f")
+
+
+@pytest.fixture
+def check(tokenizer) -> Callable[..., None]:
+    def run(module, rows: list[dict], **changes: object) -> None:
+        dataset = {**DATASET, **changes}
+        encoded.check(module.encode(rows, tokenizer, dataset), "validation", dataset, "mine")
+
+    return run
+
+
+def test_whole_blocks_pass(check) -> None:
+    check(language_modelling, [{"text": "a b"}, {"text": "c d"}])
+
+
+@pytest.mark.parametrize("rows", [[{"text": "a b c"}], []])
+def test_running_text_below_one_block_is_refused(rows: list[dict], check) -> None:
+    with pytest.raises(ValueError) as caught:
+        check(language_modelling, rows)
+    assert str(caught.value) == (
+        "config/datasets.yaml: mine: split validation: got less than one block of text, allowed: at "
+        "least 4 tokens; use a longer text, or lower max_length_tokens"
+    )
+
+
+def test_a_text_without_a_token_is_refused_with_its_row(check) -> None:
+    rows = [{"text": text, "label": 0} for text in ("a", "", "b", "\u00a0")]
+    check(classification, rows[:1], task="classification")
+    with pytest.raises(ValueError) as caught:
+        check(classification, rows, task="classification")
+    assert str(caught.value) == (
+        "config/datasets.yaml: mine: split validation: got 2 texts without a token (row 2, 4 of the "
+        "prepared split), allowed: texts with at least 1; the tokenizer adds no special tokens, so "
+        "drop these texts"
+    )
