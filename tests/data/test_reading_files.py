@@ -299,6 +299,14 @@ def test_parquet_that_is_cut_short_without_rows_or_without_a_column(tmp_path: Pa
     ]
 
 
+def test_parquet_with_a_letter_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "d.parquet", {"text": ["abcd"], "label": [1]}, compression="none")
+    content = path.read_bytes()
+    assert content.count(b"abcd") >= 1
+    write(tmp_path, "d.parquet", content.replace(b"abcd", b"ab\xffd"))
+    assert problems(path, "parquet")[0].startswith("is damaged or cut short")
+
+
 def test_a_file_name_is_no_pattern(tmp_path: Path) -> None:
     """`datasets` would read `a1.parquet` for `a[1].parquet`."""
     parquet(tmp_path / "a1.parquet", {"text": ["wrong"], "label": [0]})

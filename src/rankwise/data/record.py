@@ -1,5 +1,6 @@
 """One row of a dataset's file as its format has it, and the sentences on rows that do not fit."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,11 +61,13 @@ def check_columns(path: Path, present: list[str], dataset: dict) -> None:
     label = [dataset["label"]] if "label" in dataset else []
     for name in [*text_columns(dataset), *label]:
         if name not in present:
-            allowed = ", ".join(_named(column) for column in present)
-            raise ValueError(f"{path}: no column {name!r}, allowed: {allowed}")
+            raise ValueError(f"{path}: no column {name!r}, allowed: {names_of(present)}")
 
 
-def _named(column: str) -> str:
-    """A column's name, in quotes if it has something that would not be seen."""
-    is_plain = column.isprintable() and column == column.strip()
-    return column if is_plain else repr(column)
+def names_of(columns: Iterable[str]) -> str:
+    """Names of columns as messages list them: in quotes if they have something that is not seen."""
+    names = []
+    for column in columns:
+        is_plain = column.isprintable() and column == column.strip()
+        names.append(column if is_plain else repr(column))
+    return ", ".join(names)

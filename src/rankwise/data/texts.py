@@ -7,7 +7,7 @@ for it, so it is refused.
 import math
 from pathlib import Path
 
-from rankwise.data.record import Record, problem, shown, text_columns
+from rankwise.data.record import Record, names_of, problem, shown, text_columns
 
 RUNNING_TEXT = "language_modelling"
 
@@ -52,7 +52,7 @@ def _part(record: Record, name: str, path: Path, blank_is_text: bool) -> str | N
         ValueError: The row lacks the column, or its value is no text.
     """
     if name not in record.cells:
-        allowed = ", ".join(record.cells) or "nothing: the row is empty"
+        allowed = names_of(record.cells) or "nothing: the row is empty"
         raise problem(path, record.where, f"no column {name!r}, allowed: {allowed}")
     value = record.cells[name]
     if value is None or (isinstance(value, float) and math.isnan(value)):

@@ -6,7 +6,8 @@ CSV, rows with one cell too many shift into an index, missing cells become null,
 and "007" becomes 7.0, an open quote swallows rows, blank lines are skipped and `"a"b` becomes `ab`;
 in JSON, a column of ISO dates becomes timestamps and a missing key null; in texts, carriage returns
 are changed and a byte order mark stays. What is read here goes into a `datasets` table later, with
-the types of its columns given, so nothing is inferred there.
+the types of its columns given, so nothing is inferred there. Files of the hub are read in the same
+way, from the cache of `huggingface_hub`, which `load_dataset` does not look into without a network.
 """
 
 import contextlib

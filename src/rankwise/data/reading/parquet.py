@@ -32,7 +32,7 @@ def parquet_rows(path: Path, dataset: dict) -> Iterator[Record]:
         check_columns(path, columns, dataset)
         if row_count:  # `datasets` cannot read a file without rows
             yield from _stream(path)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(damaged(path, "Parquet file", error)) from None

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rankwise.data.reading.cells import Dialect, Row, read_rows
-from rankwise.data.record import Record, check_columns, problem
+from rankwise.data.record import Record, check_columns, names_of, problem
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 
@@ -88,7 +88,7 @@ def _header(path: Path, rows: Iterator[Row]) -> list[str]:
 
 def _wrong_count(cells: list[str], columns: list[str], dialect: Dialect) -> str:
     """The sentence on a row with too few or too many cells."""
-    what = f"number of cells: got {len(cells)}, allowed: {len(columns)} ({', '.join(columns)})"
+    what = f"number of cells: got {len(cells)}, allowed: {len(columns)} ({names_of(columns)})"
     if dialect.has_quoted_cells:
         return f"{what}; a cell with a separator or a line end in it needs quotes"
     if not dialect.is_sure and any(cell.startswith('"') for cell in cells):
