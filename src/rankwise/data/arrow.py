@@ -5,7 +5,7 @@ or random fingerprint, so a dataset that is prepared again has the same SHA-256.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from datasets import Dataset, Features, Value
@@ -31,7 +31,9 @@ def write_split(folder: Path, split: str, rows: list[dict]) -> dict:
     """
     columns = {name: COLUMNS[name] for name in COLUMNS if not rows or name in rows[0]}
     path = folder / f"{split}{SPLIT_ENDING}"
-    write_columns(path, Features(columns), batches_of_columns(rows))
+    starts = range(0, len(rows), BATCH_ROWS)
+    batches = (as_columns(rows[start : start + BATCH_ROWS]) for start in starts)
+    write_columns(path, Features(columns), batches)
     return {"rows": len(rows), "sha256": provenance.file_sha256(path)}
 
 
@@ -59,11 +61,9 @@ def write_columns(path: Path, features: Features, batches: Iterable[dict[str, li
     return len(writer)
 
 
-def batches_of_columns(rows: list[dict]) -> Iterator[dict[str, list]]:
-    """Rows as batches of `BATCH_ROWS`, each column -> values. All rows have the same columns."""
-    for start in range(0, len(rows), BATCH_ROWS):
-        batch = rows[start : start + BATCH_ROWS]
-        yield {name: [row[name] for row in batch] for name in batch[0]}
+def as_columns(rows: list[dict]) -> dict[str, list]:
+    """Rows as columns: name -> values. There is at least one row, and all have the same columns."""
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def open_table(path: Path) -> Dataset:

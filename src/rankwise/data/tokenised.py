@@ -30,7 +30,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from rankwise.core import content, paths, provenance, result
-from rankwise.data.arrow import BATCH_ROWS, batches_of_columns, open_table, write_columns
+from rankwise.data.arrow import BATCH_ROWS, as_columns, open_table, write_columns
 
 TOKENISED = paths.INPUTS / "tokenised"
 EXAMPLES, DESCRIPTION = "examples.arrow", "tokenised.json"
@@ -268,7 +268,9 @@ def _write_examples(file: Path, rows: Dataset, split: str, encoder: Encoder) -> 
         encoded = encoder.task.encode_batches(
             map(_rows, bar), encoder.tokenizer, encoder.settings()
         )
-        return write_columns(file, Features({IDS: TOKEN_IDS}), _as_columns(encoded))
+        # A batch is empty if its text is shorter than a block.
+        blocks = (as_columns(batch) for batch in encoded if batch)
+        return write_columns(file, Features({IDS: TOKEN_IDS}), blocks)
     if not len(rows):
         return write_columns(file, Features({IDS: TOKEN_IDS}), [])
     numbers = {name: Value("int64") for name in encoder.encode(_rows(rows[:1]))[0] if name != IDS}
@@ -279,7 +281,7 @@ def _write_examples(file: Path, rows: Dataset, split: str, encoder: Encoder) -> 
     file.parent.mkdir(parents=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as temporary:
         encoded = rows.map(
-            lambda columns: next(batches_of_columns(encoder.encode(_rows(columns)))),
+            lambda columns: as_columns(encoder.encode(_rows(columns))),
             batched=True,
             remove_columns=rows.column_names,
             features=features,
@@ -298,10 +300,3 @@ def _rows(columns: dict[str, list]) -> list[dict]:
     """The rows of a batch that `datasets` gives as columns."""
     rows = zip(*columns.values(), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in rows]
-
-
-def _as_columns(batches: Iterator[list[dict]]) -> Iterator[dict[str, list]]:
-    """Batches of examples as columns. A batch may be empty: its text is shorter than a block."""
-    for batch in batches:
-        if batch:
-            yield {name: [example[name] for example in batch] for name in batch[0]}
