@@ -95,6 +95,18 @@ def test_another_file(tmp_path: Path, entry: dict, data: Path) -> None:
     assert "reviews.splits.train: sha256 of" in problems(local_plan(tmp_path, entry))
 
 
+def test_another_file_is_named_even_if_the_dataset_is_not_prepared_again(
+    tmp_path: Path, entry: dict, data: Path
+) -> None:
+    plan = local_plan(tmp_path, entry)
+    trainings = [job for job in result_jobs(plan) if job.rule == "train"]
+    assert preflight.lacking("files", trainings, plan) == []
+    (data / "train.tsv").write_text("text\tlabel\nother\t1\n")
+    sentences = preflight.lacking("files", trainings, plan)
+    assert len(sentences) == 2  # both splits are of this file
+    assert sentences[0].startswith("config/datasets.yaml: reviews.splits.train: sha256 of")
+
+
 @pytest.mark.parametrize("column", ["text", "label"])
 def test_a_missing_column(tmp_path: Path, entry: dict, column: str) -> None:
     entry[column] = "sentiment"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 
-from rankwise.core import result
+from rankwise.core import provenance, result
 from rankwise.data import datasets
 from rankwise.study.plan import Plan
 from rankwise.training import pretrain
@@ -51,3 +51,11 @@ def prepare(
 def reset_accelerate() -> None:
     """Let the next run choose device and precision: accelerate keeps both for the whole process."""
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def record_model(folder: Path) -> None:
+    """Record the files of a prepared model anew, after a test has edited one."""
+    record = folder / "model.json"
+    stored = result.read(record)
+    files = {name: provenance.file_sha256(folder / name) for name in stored["files"]}
+    result.write_json(record, {**stored, "files": files})
