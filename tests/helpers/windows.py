@@ -171,7 +171,7 @@ def record(
         loss, predictions = summed_loss(same, batch, task)
         if getattr(optimizer, "released", False):
             twin = make_optimizer(name, same, **options)
-            twin.load_state_dict(optimizer.state_dict())
+            twin.load_state_dict(before["state"])
             (loss / max(predictions, 1)).backward()
             got, expected = optimizer.gradients(), twin.gradients()
         else:
@@ -181,7 +181,14 @@ def record(
         got = [grad.clone() for grad in got]
         updates.append(Update(got, expected, loss.item(), predictions, numbers))
 
+    # The state of a released optimizer can be read between steps only.
+    before = {"state": copy.deepcopy(optimizer.state_dict())}
+
+    def keep_state(*_: object) -> None:
+        before["state"] = copy.deepcopy(optimizer.state_dict())
+
     optimizer.register_step_pre_hook(compare)
+    optimizer.register_step_post_hook(keep_state)
     collate = TASKS[task].Collate(tokenizer(), SEED)
     data = Data(TASKS[task], tokenizer(), collate, recording, train[:8], train[:8])
     schedule = {

@@ -140,3 +140,26 @@ def test_the_seed_decides_the_projection() -> None:
     )
     assert torch.equal(one, same)
     assert not close(one, other, 1e-3)
+
+
+@pytest.mark.parametrize(("moments", "bytes_per_entry"), [("fp32", 2 + 4), ("weight", 2 + 2)])
+def test_dense_groups_keep_the_second_moment_in_the_chosen_dtype(
+    moments: str, bytes_per_entry: int
+) -> None:
+    start = torch.linspace(-1, 1, 40).reshape(5, 8)
+    grads = [grad.bfloat16() for grad in gradients(4, 5, 8, dtype=torch.float32)]
+    ours, theirs = (nn.Parameter(start.bfloat16()) for _ in range(2))
+    options = {"rank": 2, "convention": "torch", "eps": 1e-8, "dense_moments": moments}
+    optimizer = ProjFactor([{"params": [ours], "dense": True}], lr=0.1, **options)
+    reference = torch.optim.AdamW([theirs], lr=0.1, weight_decay=0.0, foreach=False)
+    for grad in grads:
+        ours.grad, theirs.grad = grad.clone(), grad.clone()
+        optimizer.step()
+        reference.step()
+    state = optimizer.state[ours].values()
+    tensors = [value for value in state if torch.is_tensor(value) and value.numel() == 40]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    assert size == 40 * bytes_per_entry
+    # bf16 has 8 bits: two roundings of a step of 0.1 beside a weight of 1.
+    assert (ours - theirs).abs().max() <= 2**-6
+    assert (ours - start).abs().max() > 0.1

@@ -14,7 +14,7 @@ Where we differ from the authors' code:
 - Clipping acts, on the projections. In theirs gradients are gone before the trainer clips them.
 - The projector svd exists; their README promises it.
 - For weights in bf16 and fp16 Adam's second moments, of vectors and dense groups, are fp32 as the
-  sums are. Theirs are torch's AdamW's, in the weight's dtype.
+  sums are. Theirs are torch's AdamW's, in the weight's dtype, as with `dense_moments="weight"`.
 """
 
 from collections.abc import Iterator
@@ -60,6 +60,8 @@ class ProjFactor(GatheringOptimizer):
         convention: where `eps` enters: "torch" after bias correction; "transformers" before it, as
             above, and weight decay then follows the step.
         weight_decay: decoupled, per unit of learning rate.
+        dense_moments: dtype of the second moments of vectors and dense groups: "fp32" for weights
+            in bf16 and fp16, or "weight", as torch's AdamW and the authors' code have it.
         release: project each gradient as it appears in backward, and free it.
         seed: of the bases.
 
@@ -91,6 +93,7 @@ class ProjFactor(GatheringOptimizer):
         eps: float = 1e-6,
         convention: Literal["torch", "transformers"] = "transformers",
         weight_decay: float = 0.0,
+        dense_moments: Literal["fp32", "weight"] = "fp32",
         release: bool = False,
         seed: int = 0,
     ):
@@ -105,7 +108,7 @@ class ProjFactor(GatheringOptimizer):
         """Return Adam for vectors and dense groups, else ProjFactor's descent."""
         betas, eps, convention = group["betas"], group["eps"], group["convention"]
         if group["dense"] or param.ndim < 2:
-            return WholeGradient(AdamRule(betas, eps, convention))
+            return WholeGradient(AdamRule(betas, eps, convention, group["dense_moments"]))
         return ProjFactorDescent(Subspace.of(group), *betas, eps, convention)
 
 

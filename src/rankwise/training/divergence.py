@@ -52,6 +52,7 @@ class Watch:
         self._index = torch.full((), -1, device=device)
         self._loss = torch.zeros((), device=device)
         self._window_loss: Tensor | float = math.nan
+        self.released = released
         self._released_norms: dict[int, Tensor] = {}
         if released:
             for index, param in enumerate(self.params):
@@ -84,7 +85,7 @@ class Watch:
         Returns:
             The norm of all gradients that exist, a scalar.
         """
-        norms = self._released_norms or self._norms()
+        norms = self._released_norms if self.released else self._norms()
         self._released_norms = {}
         every = [norms.get(index, self._zero) for index in range(len(self.names))]
         loss = torch.as_tensor(self._window_loss, device=self._zero.device)

@@ -62,7 +62,7 @@ class Rule(Protocol):
 def adam_direction(
     grad: Tensor,  # any shape
     m: Tensor,  # as grad, updated in place
-    v: Tensor,  # as grad in shape, fp32 or fp64, updated in place
+    v: Tensor,  # as grad in shape; fp32, fp64 or as grad in dtype; updated in place
     t: int,
     b1: float,
     b2: float,
@@ -110,12 +110,13 @@ def add_square_(v: Tensor, grad: Tensor, decay: float) -> None:
     """Set v to decay * v + (1 - decay) * grad^2, squared in the dtype of v.
 
     Args:
-        v: second moment, in fp32 or fp64.
+        v: second moment, in fp32 or fp64, or in the gradient's dtype.
         grad: the gradient, of the same shape.
         decay: of `v`, in [0, 1).
     """
-    # The conversion is explicit, because torch's own would not be in a prediction of memory.
-    grad = wide(grad)
+    if v.dtype != grad.dtype:
+        # The conversion is explicit, because torch's own would not be in a prediction of memory.
+        grad = wide(grad)
     v.mul_(decay).addcmul_(grad, grad, value=1 - decay)
 
 
@@ -158,14 +159,20 @@ def transport_moments_(
 
 @dataclass(frozen=True)
 class AdamRule:
-    """Adam: two moments as large as the gradient, the second one in fp32 or fp64."""
+    """Adam: two moments as large as the gradient.
+
+    The second one is in fp32 or fp64; with `moments="weight"` it has the weight's dtype.
+    """
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     convention: str = "torch"
+    moments: str = "fp32"
 
     def init_state(self, param: Tensor) -> State:
-        return {"exp_avg": torch.zeros_like(param), "exp_avg_sq": wide_zeros(param, *param.shape)}
+        is_wide = self.moments == "fp32"
+        square = wide_zeros(param, *param.shape) if is_wide else torch.zeros_like(param)
+        return {"exp_avg": torch.zeros_like(param), "exp_avg_sq": square}
 
     def direction(self, grad: Tensor, state: State, step: int) -> Tensor:
         """Return `adam_direction` in the rule's convention."""
