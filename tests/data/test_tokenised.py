@@ -93,12 +93,6 @@ def test_examples_are_those_of_encode(task: str) -> None:
     assert len(cached()) == 1
 
 
-def test_several_processes_make_the_same_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenised, "ROWS_A_PROCESS", 20)
-    found = tokenised.examples(split(), encoder(cpu_threads=2))
-    assert list(found) == EXPECTED["classification"]
-
-
 def test_examples_are_read_like_a_list() -> None:
     found, expected = tokenised.examples(split(), encoder()), EXPECTED["classification"]
     for index in (0, 9, 10, 56, -1, -57):

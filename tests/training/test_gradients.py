@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import multiprocessing
 
 import rankwise.optim
 from helpers import window_processes, windows
 from helpers.releasing import DRAWN
 from helpers.windows import SPLITS, TASKS, TOLERANCE, Recorded, Update, record
+from rankwise.training.divergence import Watch
+from rankwise.training.updates import Updater
 
 every_task = pytest.mark.parametrize("task", TASKS)
 
@@ -97,6 +100,29 @@ def test_gathered_projections_are_those_of_the_full_batch(
     """With a basis that is drawn. One that is found is found in the first micro-batch."""
     recorded = record("masked_language_modelling", split, name, **options, release=True)
     assert_full_batch(recorded, 1e-10)
+
+
+def test_a_basis_is_not_found_in_a_micro_batch_without_predictions() -> None:
+    task = TASKS["masked_language_modelling"]
+    collate = task.Collate(windows.tokenizer(), seed=0)
+    batch = collate(windows.examples("masked_language_modelling")[:8])
+    silent = {**batch, "labels": torch.full_like(batch["labels"], -100)}
+    moved = []
+    for window in ([silent, batch], [batch]):
+        windows.reset_accelerate()
+        accelerator = Accelerator(cpu=True)
+        model = windows.model("masked_language_modelling")
+        start = torch.cat([param.detach().clone().flatten() for param in model.parameters()])
+        options = {"projector": "svd", "release": True}
+        optimizer = windows.make_optimizer("ProjectedAdam", model, **options)
+        watch = Watch(model, released=True)
+        prepared = accelerator.prepare(optimizer)
+        updater = Updater(accelerator, model, prepared, task.predictions, None, watch)
+        updater.make(window, 1)
+        end = torch.cat([param.detach().flatten() for param in model.parameters()])
+        moved.append(end - start)
+    assert moved[1].norm() > 0
+    assert (moved[0] - moved[1]).norm() <= 1e-9 * moved[1].norm()
 
 
 # Two processes -------------------------------------------------------------------------------------

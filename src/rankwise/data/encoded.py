@@ -1,11 +1,13 @@
 """Check the encoded examples of a split before anything is trained on them."""
 
+from collections.abc import Sequence
+
 from rankwise.data.texts import RUNNING_TEXT
 
 MAX_SHOWN = 5  # rows in a sentence
 
 
-def check(examples: list[dict], split: str, dataset: dict, name: str) -> None:
+def check(examples: Sequence[dict], split: str, dataset: dict, name: str) -> None:
     """Check that a split gives examples, and that none of them is empty.
 
     Args:

@@ -95,8 +95,7 @@ def load_data(
     dataset = request["dataset"]
     name = name or request["cell"]["dataset"]
     task = importlib.import_module(f"rankwise.models.tasks.{dataset['task']}")
-    length_tokens, threads = dataset["max_length_tokens"], request.get("cpu_threads", 1)
-    encoder = Encoder(task, tokenizer, length_tokens, threads)
+    encoder = Encoder(task, tokenizer, dataset["max_length_tokens"])
 
     def encoded(split: str) -> Examples:
         found = examples(_split(request, name, split), encoder)

@@ -36,7 +36,6 @@ TOKENISED = paths.INPUTS / "tokenised"
 EXAMPLES, DESCRIPTION = "examples.arrow", "tokenised.json"
 IDS = "input_ids"
 TOKEN_IDS = List(Value("int32"))  # no vocabulary has 2^31 tokens
-ROWS_A_PROCESS = 10_000  # fewer rows are tokenised faster than a process starts
 LIBRARIES = ("tokenizers", "transformers")
 ABANDONED_S = 86_400  # a folder that was begun before this time is left over from a killed job
 
@@ -62,13 +61,11 @@ class Encoder(NamedTuple):
         task: A module of `rankwise.models.tasks`.
         tokenizer: A fast one.
         length_tokens: The dataset's `max_length_tokens`.
-        cpu_threads: Processes to use at most; decides nothing.
     """
 
     task: ModuleType
     tokenizer: PreTrainedTokenizerBase
     length_tokens: int
-    cpu_threads: int = 1
 
     def settings(self) -> dict:
         """What `encode` gets of a dataset's entry: only what the examples' digest has, too."""
@@ -277,15 +274,15 @@ def _write_examples(file: Path, rows: Dataset, split: str, encoder: Encoder) -> 
     features = Features({IDS: TOKEN_IDS, **numbers})
     if not is_shown:
         datasets.disable_progress_bars()
-    processes = min(encoder.cpu_threads, len(rows) // ROWS_A_PROCESS)
     file.parent.mkdir(parents=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as temporary:
+        # In one process: a fast tokenizer uses all cores itself, and with `num_proc` datasets forks
+        # a process that has threads, and replaces `os.environ`.
         encoded = rows.map(
             lambda columns: as_columns(encoder.encode(_rows(columns))),
             batched=True,
             remove_columns=rows.column_names,
             features=features,
-            num_proc=processes if processes > 1 else None,
             cache_file_name=str(Path(temporary, "encoded.arrow")),
             load_from_cache_file=False,
             new_fingerprint="encoded",  # else the tokenizer is pickled to compute one

@@ -100,7 +100,10 @@ class Updater:
         """
         processes = self.accelerator.num_processes
         total = torch.zeros((), device=self.accelerator.device)
-        for number, batch in enumerate(window, 1):
+        # Micro-batches that predict nothing come last: an optimizer that finds its basis in the
+        # first gradient of a window must not find it in zeros.
+        ordered = sorted(window, key=lambda batch: not self.predictions(batch))
+        for number, batch in enumerate(ordered, 1):
             own = self._own_part(batch)
             weight = self.predictions(own) if len(own["input_ids"]) else 0
             # Gradients are sent between the processes once, after the last micro-batch.
