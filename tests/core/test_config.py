@@ -36,6 +36,8 @@ WRONG = {
     "unknown key": (DEMO, "disk_gib: 1", "disc_gib: 1", ["config/demo.yaml: top level: got 'disc_gib'", "nearest: 'disk_gib'"]),
     "unknown key inside": (METHODS, "learning_rate: 2.0e-5", "learnin_rate: 2.0e-5", ["config/methods.yaml: full", "learning_rate"]),
     "wrong type": (DEMO, "cpu_threads: 1", "cpu_threads: one", ["config/demo.yaml: cpu_threads: got 'one', allowed: an integer"]),
+    "a float where rows are counted": (DATASETS, "selection_rows: 400", "selection_rows: 400.0", ["config/datasets.yaml: ", ".selection_rows: got 400.0, allowed: an integer"]),
+    "no column of texts": (DATASETS, "text: sentence", "text: []", ["config/datasets.yaml: sst2.text: got []"]),
     "a number that YAML reads as text": (METHODS, "2.0e-5", "2e-5", ["full.learning_rate: got '2e-5'", "write 2.0e-4"]),
     "missing key": (DEMO, "device: cpu\n", "", ["config/demo.yaml: device: got 'nothing'"]),
     "not one of the allowed": (DEMO, "device: cpu", "device: gpu", ["device: got 'gpu', allowed: cpu, cuda", "nearest: 'cpu'"]),

@@ -92,6 +92,17 @@ def test_what_both_readings_fit_is_refused_unless_the_entry_decides(entry, tmp_p
     )
 
 
+@pytest.mark.parametrize("values", [[0.0, 1.0], [0, 1]], ids=str)
+def test_typed_numbers_that_could_be_names_are_refused_too(values: Values, entry) -> None:
+    assert "every label" in refusal(entry(values, values[1:], classes=("1", "0")))
+    assert read(entry(values, values[1:], classes=("1", "0"), labels="names")) == ([1, 0], [0])
+    assert read(entry(values, values[1:], classes=("1", "0"), labels="numbers")) == ([0, 1], [1])
+
+
+def test_a_label_of_thousands_of_digits_is_refused_with_its_row(entry) -> None:
+    assert "row 2: label: got " in refusal(entry(["0", "9" * 5000], ["1"]))
+
+
 def test_names_and_numbers_in_one_column_are_refused_with_both_rows(entry, tmp_path: Path) -> None:
     said = refusal(entry(["yes", "no"], ["no", "1"]))
     assert said == (

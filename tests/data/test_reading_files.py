@@ -15,6 +15,7 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 
 from helpers.dataset_files import cells, entry, problems, read, texts_of, write
 from rankwise.data import reading
@@ -224,6 +225,21 @@ def test_an_archive_with_a_broken_header_is_refused(tmp_path: Path) -> None:
         read(path, "tar", **member(path))
 
 
+def test_a_file_of_two_archives_is_refused(tmp_path: Path) -> None:
+    """tarfile would leave out the second."""
+    one = archive(tmp_path / "a.tar", {"x/no/1.txt": b"text"}).read_bytes()
+    two = archive(tmp_path / "b.tar", {"x/no/2.txt": b"text"}).read_bytes()
+    path = write(tmp_path, "d.tar", one + two)
+    with pytest.raises(ValueError, match=r"d\.tar: .*two archives in one file"):
+        read(path, "tar", **member(path))
+
+
+def test_a_file_under_two_spellings_of_its_name_is_refused(tmp_path: Path) -> None:
+    path = archive(tmp_path / "d.tar", {"x/no/1.txt": b"a", "./x/no/1.txt": b"a"})
+    (sentence,) = problems(path, "tar", **member(path, "(?:[.]/)?x/(.*)/.*"))
+    assert "stands twice in the archive, allowed: once" in sentence
+
+
 # Parquet ------------------------------------------------------------------------------------------
 
 
@@ -258,6 +274,32 @@ def test_parquet_has_the_values_that_were_written(tmp_path: Path) -> None:
         assert [type(value) for value in row.cells.values()] == [
             type(column[index]) for column in values.values()
         ]
+
+
+def test_a_class_label_is_its_name(tmp_path: Path) -> None:
+    """A file may number its classes in another order than the entry."""
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["yes", "no"])})
+    columns = {"text": ["a", "b", "c"], "label": [0, 1, None]}
+    Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "d.parquet")
+    path = tmp_path / "d.parquet"
+    assert cells(path, "parquet") == [("a", "yes"), ("b", "no"), ("c", None)]
+    assert cells(path, "parquet", labels="numbers") == [("a", 0), ("b", 1), ("c", None)]
+
+
+@pytest.mark.parametrize("metadata", [b"{", b'{"info": {"features": {"text": {"_type": "Nope"}}}}'])
+def test_broken_metadata_of_datasets_is_told(metadata: bytes, tmp_path: Path) -> None:
+    table = pyarrow.table({"text": ["a"], "label": [0]})
+    table = table.replace_schema_metadata({b"huggingface": metadata})
+    pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
+    (sentence,) = problems(tmp_path / "d.parquet", "parquet")
+    assert sentence.startswith("is damaged or cut short")
+
+
+def test_two_parquet_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pyarrow.table([["a"], ["b"], [0]], names=["text", "text", "label"])
+    pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
+    message = "column 'text' stands twice, allowed: once"
+    assert problems(tmp_path / "d.parquet", "parquet") == [message]
 
 
 def test_texts_of_parquet_that_are_none_are_all_listed(tmp_path: Path) -> None:

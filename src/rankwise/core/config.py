@@ -17,6 +17,13 @@ from rankwise.core import paths
 
 LIBRARY = ("methods", "models", "datasets", "claims")
 # JSON's types in words.
+# The standard takes 80.0 for an integer; what counts rows must be one in Python, too.
+VALIDATOR = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
 _TYPES = {
     "object": "a mapping",
     "array": "a list",
@@ -127,7 +134,7 @@ def check(value: dict, schema: Path, file: str) -> dict:
         ConfigError: Names the first place where the value breaks the schema.
     """
     rules = _schema(schema)
-    errors = jsonschema.Draft202012Validator(rules).iter_errors(value)
+    errors = VALIDATOR(rules).iter_errors(value)
     error = jsonschema.exceptions.best_match(errors)
     if error is not None:
         raise _explained(error, file)

@@ -15,7 +15,7 @@ NAMES, NUMBERS = "names", "numbers"
 READINGS = (NAMES, NUMBERS)
 MAX_SENTENCES = 20  # of one kind of problem
 MAX_SHOWN = 12  # classes in a sentence
-WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
+WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
 UNLABELLED = (-1, "-1")  # what GLUE writes where it keeps the labels to itself
 
 # A label with its type: 1, 1.0, True and "1" are equal or alike, and mean different things.
@@ -115,6 +115,8 @@ def _by_name(key: Key, dataset: dict) -> int | None:
     names = [str(label)]
     if kind is bool:
         names.append(str(label).lower())  # JSON's spelling
+    elif kind is float and label.is_integer():
+        names.append(str(int(label)))  # a typed column may hold whole numbers as floats
     for name in names:
         if name in dataset["classes"] and kind in (str, bool, int, float):
             return dataset["classes"].index(name)

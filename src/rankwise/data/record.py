@@ -56,8 +56,11 @@ def check_columns(path: Path, present: list[str], dataset: dict) -> None:
         dataset: A dataset entry, with `text` and, for classes, `label`.
 
     Raises:
-        ValueError: The file lacks one of them.
+        ValueError: The file lacks one of them, or two columns have one name.
     """
+    for name in present:
+        if present.count(name) > 1:
+            raise ValueError(f"{path}: column {name!r} stands twice, allowed: once")
     label = [dataset["label"]] if "label" in dataset else []
     for name in [*text_columns(dataset), *label]:
         if name not in present:

@@ -1,5 +1,6 @@
 """Tar archives of text files, one row a file."""
 
+import posixpath
 import re
 import tarfile
 import zlib
@@ -67,6 +68,7 @@ def _row(content: bytes | str, path: Path, name: str, pattern: re.Pattern) -> Re
 def _members(path: Path, pattern: re.Pattern) -> dict[str, bytes | str]:
     """The content of each file that matches, or what is wrong with it, by name."""
     members: dict[str, bytes | str] = {}
+    places: set[str] = set()  # where the files would lie: ./a and a are one
     with tarfile.open(path) as archive:
         for member in archive:
             if member.isdir() or not pattern.fullmatch(member.name):
@@ -76,10 +78,11 @@ def _members(path: Path, pattern: re.Pattern) -> dict[str, bytes | str]:
                 members[member.name] = "a link or a device, allowed: a regular file"
             elif name.is_absolute() or ".." in name.parts:
                 members[member.name] = "leaves the archive's folder, allowed: a name inside of it"
-            elif member.name in members:
+            elif posixpath.normpath(member.name) in places:
                 members[member.name] = "stands twice in the archive, allowed: once"
             else:
                 members[member.name] = archive.extractfile(member).read()
+            places.add(posixpath.normpath(member.name))
         _check_end(archive)
     return members
 
@@ -87,14 +90,16 @@ def _members(path: Path, pattern: re.Pattern) -> dict[str, bytes | str]:
 def _check_end(archive: tarfile.TarFile) -> None:
     """Check that the archive ends after its last member.
 
-    tarfile takes a file that is cut, or broken, in the header of a member for a whole archive.
+    tarfile takes a file that is cut, or broken, in the header of a member for a whole archive. Of
+    two archives in one file it reads the first.
 
     Raises:
-        tarfile.ReadError: There is no end mark, a block of zeros.
+        tarfile.ReadError: There is no end mark, a block of zeros, or something follows it.
         EOFError: The compressed file is cut short.
     """
     archive.fileobj.seek(archive.offset)
     if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("no end mark after the last member")
-    while archive.fileobj.read(READ_BYTES):
-        pass  # a checksum of a compressed file is checked at its end
+    while block := archive.fileobj.read(READ_BYTES):  # a checksum is checked at a file's end
+        if block.strip(b"\0"):
+            raise tarfile.ReadError("data after the end mark, as of two archives in one file")

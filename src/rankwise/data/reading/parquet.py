@@ -18,7 +18,8 @@ def parquet_rows(path: Path, dataset: dict) -> Iterator[Record]:
         dataset: The entry.
 
     Yields:
-        A record of Python values: a null is None.
+        A record of Python values: a null is None. A label of the type ClassLabel of `datasets`,
+        a number with a name, is its name, unless the entry has `labels: numbers`.
 
     Raises:
         ValueError: The file is not Parquet, or lacks a column of the entry.
@@ -29,16 +30,20 @@ def parquet_rows(path: Path, dataset: dict) -> Iterator[Record]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             columns, row_count = file.schema_arrow.names, file.metadata.num_rows
-        check_columns(path, columns, dataset)
-        if row_count:  # `datasets` cannot read a file without rows
-            yield from _stream(path)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(damaged(path, "Parquet file", error)) from None
+    check_columns(path, columns, dataset)
+    if row_count:  # `datasets` cannot read a file without rows
+        try:
+            yield from _stream(path, dataset)
+        # A ValueError is of text that is no UTF-8, or of broken metadata of `datasets`.
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            raise ValueError(damaged(path, "Parquet file", error)) from None
 
 
-def _stream(path: Path) -> Iterator[Record]:
+def _stream(path: Path, dataset: dict) -> Iterator[Record]:
     """Each row of a file that has some.
 
     The file is read through a link, because `datasets` takes its path for a pattern: `a[1].parquet`
@@ -51,9 +56,26 @@ def _stream(path: Path) -> Iterator[Record]:
         link.symlink_to(path.resolve())
         # A stream writes no copy of the data; its lock file goes into the named cache.
         rows = IterableDataset.from_parquet(str(link), cache_dir=folder)
+        names = _class_names(rows.features, dataset)
         number = 0
         # A batch is column -> values. `datasets` takes far longer to yield rows one at a time.
         for batch in rows.iter(batch_size=BATCH_ROWS):
             for values in zip(*batch.values(), strict=True):
                 number += 1
-                yield Record(f"row {number}", dict(zip(batch, values, strict=True)))
+                cells = dict(zip(batch, values, strict=True))
+                if names:
+                    cells[dataset["label"]] = _named(cells[dataset["label"]], names)
+                yield Record(f"row {number}", cells)
+
+
+def _class_names(features: dict | None, dataset: dict) -> list[str]:
+    """The names of the label column's classes, if the file has them and the entry wants names."""
+    feature = (features or {}).get(dataset.get("label"))
+    if dataset.get("labels") == "numbers":
+        return []
+    return list(getattr(feature, "names", None) or [])
+
+
+def _named(label: int | None, names: list[str]) -> str | int | None:
+    """The name of a label; -1 and null, which mean that there is no label, stay."""
+    return label if label is None or label < 0 else names[label]
