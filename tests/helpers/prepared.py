@@ -4,7 +4,7 @@ import copy
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, GradientState
 
 from rankwise.core import provenance, result
 from rankwise.data import datasets
@@ -51,6 +51,7 @@ def prepare(
 def reset_accelerate() -> None:
     """Let the next run choose device and precision: accelerate keeps both for the whole process."""
     AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 def record_model(folder: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import accelerate
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor, nn
 
 import rankwise.optim
+from helpers.prepared import reset_accelerate
 from helpers.releasing import FUSED, GATHERED, equal
 from rankwise.optim import ProjectedAdam, ProjFactor
 
@@ -33,14 +33,9 @@ RELEASED = [
 @pytest.fixture(autouse=True)
 def forget_accelerate() -> Iterator[None]:
     """Accelerate keeps its settings for the whole process."""
-    _forget()
+    reset_accelerate()
     yield
-    _forget()
-
-
-def _forget() -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+    reset_accelerate()
 
 
 def net() -> nn.Module:

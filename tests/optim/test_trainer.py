@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor, nn
 from transformers import (
     DistilBertConfig,
@@ -14,6 +13,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from helpers.prepared import reset_accelerate
 from helpers.releasing import equal
 from rankwise.optim import AdamW, Fira, ProjectedAdam, ProjFactor, TopR
 
@@ -29,14 +29,9 @@ WHOLE = {"rank": 64, "projector": "orthonormal", "scale": 1.0}
 @pytest.fixture(autouse=True)
 def forget_accelerate() -> Iterator[None]:
     """Accelerate keeps its settings for the whole process."""
-    _forget()
+    reset_accelerate()
     yield
-    _forget()
-
-
-def _forget() -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+    reset_accelerate()
 
 
 class Sentences(torch.utils.data.Dataset):
