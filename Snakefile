@@ -36,7 +36,7 @@ include: "rules/cluster.smk"
 rule all:
     default_target: True
     input:
-        outputs.REPORT,
+        "<results>/report.html",
 
 
 snakemake_adapter.on_start(workflow, check_machine)

@@ -1,21 +1,22 @@
 """Published numbers, and a verdict on each.
 
 Reads: the tables that decide claims, as far as the study has them.
-Writes: results/claims.csv (and .md, .tex, .parquet) and results/claims.png (and .svg, .pdf).
+Writes: {results}/claims.csv (and .md, .tex, .parquet) and results/claims.png (and .svg, .pdf).
 """
 
 
 rule claims:
     """Compare every published number with the table that decides it."""
     input:
-        tables(outputs.claim_inputs(PLAN)),
+        planned=planned("claims.csv"),
+        read=reads("claims.csv"),
     output:
-        csv="results/claims.csv",
-        md="results/claims.md",
-        tex="results/claims.tex",
-        parquet="results/claims.parquet",
+        csv="<results>/claims.csv",
+        md="<results>/claims.md",
+        tex="<results>/claims.tex",
+        parquet="<results>/claims.parquet",
     log:
-        "logs/claims.log",
+        "<logs>/claims.log",
     group:
         "report"
     conda:
@@ -23,7 +24,7 @@ rule claims:
     resources:
         runtime=10,
     params:
-        request=requests.write(outputs.claims_request(PLAN)),
+        request=document_request("claims.csv"),
     shell:
         r"""
         exec python -m rankwise.execution.script claims \
@@ -34,14 +35,14 @@ rule claims:
 rule claims_figure:
     """Draw how far our numbers are from the published ones."""
     input:
-        "results/claims.csv",
-        tables(outputs.claim_tables(PLAN)),
+        planned=planned("claims.png"),
+        read=reads("claims.png"),
     output:
-        png=report("results/claims.png", caption="figure_caption.rst", category="Claims"),
-        svg="results/claims.svg",
-        pdf="results/claims.pdf",
+        png=report("<results>/claims.png", caption="figure_caption.rst", category="Claims"),
+        svg="<results>/claims.svg",
+        pdf="<results>/claims.pdf",
     log:
-        "logs/claims_figure.log",
+        "<logs>/claims_figure.log",
     group:
         "report"
     conda:
@@ -49,7 +50,7 @@ rule claims_figure:
     resources:
         runtime=10,
     params:
-        request=requests.write(outputs.claims_figure_request(PLAN)),
+        request=document_request("claims.png"),
     shell:
         r"""
         exec python -m rankwise.execution.script claims_figure \

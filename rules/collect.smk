@@ -1,21 +1,22 @@
 """Tidy tables: one row for each run, or for each epoch, example or phase of it.
 
 Reads: the results of one measurement. A result that answers another request is refused.
-Writes: results/tables/{table}.csv, with Parquet, Markdown and LaTeX beside it.
+Writes: {results}/tables/{table}.csv, with Parquet, Markdown and LaTeX beside it.
 """
 
 
 rule collect:
     """Gather the results of one measurement into a tidy table."""
     input:
-        lambda wildcards: results_of(wildcards.table),
+        planned=planned("tables/{table}.csv"),
+        read=reads("tables/{table}.csv"),
     output:
-        csv="results/tables/{table}.csv",
-        md="results/tables/{table}.md",
-        tex="results/tables/{table}.tex",
-        parquet="results/tables/{table}.parquet",
+        csv="<results>/tables/{table}.csv",
+        md="<results>/tables/{table}.md",
+        tex="<results>/tables/{table}.tex",
+        parquet="<results>/tables/{table}.parquet",
     log:
-        "logs/collect/{table}.log",
+        "<logs>/collect/{table}.log",
     wildcard_constraints:
         table="|".join(outputs.TABLE_SOURCES),
     group:
@@ -25,7 +26,7 @@ rule collect:
     resources:
         runtime=10,
     params:
-        request=lambda wildcards: requests.write(outputs.table_request(PLAN, wildcards.table)),
+        request=document_request("tables/{table}.csv"),
     shell:
         r"""
         exec python -m rankwise.execution.script collect \
@@ -36,11 +37,12 @@ rule collect:
 rule collect_examples:
     """Gather the scores of every run, by example of the reported split."""
     input:
-        results_of("runs"),
+        planned=planned(outputs.EXAMPLES),
+        read=reads(outputs.EXAMPLES),
     output:
-        outputs.EXAMPLES,
+        "<results>/tables/examples.parquet",
     log:
-        "logs/collect/examples.log",
+        "<logs>/collect_examples.log",
     group:
         "report"
     conda:
@@ -48,7 +50,7 @@ rule collect_examples:
     resources:
         runtime=10,
     params:
-        request=requests.write(outputs.table_request(PLAN, "examples")),
+        request=document_request(outputs.EXAMPLES),
     shell:
         r"""
         exec python -m rankwise.execution.script collect \

@@ -7,7 +7,6 @@ Reads: the study (`config`), the library of entries in config/, the locks in env
 Defines: PLAN (all cells and requests), functions from wildcards to parameters and resources.
 """
 
-import functools
 import sys
 from pathlib import Path
 
@@ -16,14 +15,16 @@ RULES = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 sys.path.insert(0, str(RULES.parent / "src"))
 
 from rankwise.checks import preflight
-from rankwise.core import requests
+from rankwise.core import documents, provenance, requests
 from rankwise.core.config import ConfigError
+from rankwise.core.store import StoreError
 from rankwise.execution import container as container_image
 from rankwise.execution import job_memory, slurm_nodes, slurm_request, snakemake_adapter
 from rankwise.execution.gpu_needs import gpu_need
 from rankwise.execution.gpus import GpuError
-from rankwise.study import outputs, text_outputs
+from rankwise.study import jobs, outputs
 from rankwise.study.plan import MEASUREMENTS, Cell, Plan, study_file
+from rankwise.study.settle import settle
 
 PROJECT = Path.cwd()  # studies, results and logs lie here
 DEPLOYED = snakemake_adapter.deployment_methods(workflow)
@@ -40,9 +41,11 @@ try:
     if LOCAL:
         preflight.check_gpus(*snakemake_adapter.gpu_limits(workflow))
     IMAGE = container_image.reference(PROJECT)
-    if workflow.is_main_process and "APPTAINER" in DEPLOYED:
-        container_image.check(IMAGE, PROJECT)
-except (ConfigError, GpuError, snakemake_adapter.UntestedSnakemake) as error:
+    if workflow.is_main_process:
+        if "APPTAINER" in DEPLOYED:
+            container_image.check(IMAGE, PROJECT)
+        settle(PLAN)
+except (ConfigError, GpuError, StoreError, snakemake_adapter.UntestedSnakemake) as error:
     sys.exit(str(error))
 
 preflight.set_environment(PLAN, warm=workflow.is_main_process and not CLUSTER)
@@ -51,12 +54,18 @@ PRETRAINED = [
 ]
 
 
+pathvars:
+    results=PLAN.results,
+    logs=PLAN.logs,
+
+
 wildcard_constraints:
     model="|".join(PLAN.library["models"]),
     dataset="|".join(PLAN.library["datasets"]),
     method="|".join(PLAN.library["methods"]),
     pretrained="|".join(PRETRAINED) or "none",
     rank=r"\d+",
+    digest=f"[0-9a-f]{{{provenance.DIGEST_LENGTH}}}",
     seed=r"\d+",
     trial=r"lr[^/]+",
     measurement="|".join(MEASUREMENTS),
@@ -82,16 +91,24 @@ def cell_of(wildcards):
 
 
 def request_of(measurement):
-    """A function from wildcards to the digest of one cell's request, which lies in a file.
+    """A function from wildcards to the digest of one cell's request, which lies in a file."""
+    return lambda wildcards: planned_request(
+        PLAN.request(measurement, cell_of(wildcards)), wildcards
+    )
 
-    Snakemake reruns the job when the digest changes.
+
+def planned_request(request, wildcards):
+    """Write a request to its file; its digest, which is a part of the output's path.
+
+    A job on a node reads the study again, which may have been edited since it was submitted.
     """
-    return lambda wildcards: _write_request(measurement, cell_of(wildcards))
-
-
-@functools.cache
-def _write_request(measurement, cell):
-    return requests.write(PLAN.request(measurement, cell))
+    digest = requests.write(request)
+    if digest != wildcards.digest:
+        raise WorkflowError(
+            f"{PLAN.file}: got request {digest}, allowed: {wildcards.digest}, as when this job was "
+            "planned; the study, an entry or a source was edited since. Run snakemake again"
+        )
+    return digest
 
 
 def title_of(measurement):
@@ -101,7 +118,9 @@ def title_of(measurement):
 
 def input_request(kind, wildcard):
     """A function from wildcards to the digest of the request that prepares a model or dataset."""
-    return lambda wildcards: requests.write(PLAN.input_request(kind, wildcards[wildcard]))
+    return lambda wildcards: planned_request(
+        PLAN.input_request(kind, wildcards[wildcard]), wildcards
+    )
 
 
 def input_title(kind, wildcard):
@@ -167,15 +186,29 @@ def group_of(measurement):
 # Files --------------------------------------------------------------------------------------------
 
 
-def results_of(table):
-    """Paths of the results that a tidy table gathers."""
-    measurement = outputs.TABLE_SOURCES[table]
-    return [PLAN.path(measurement, cell) for cell in PLAN.cells(measurement)]
+def input_of(kind):
+    """A function from wildcards to the prepared dataset or model of a training run."""
+    return lambda wildcards: PLAN.input_path(kind, wildcards[kind])
 
 
-def tables(names):
-    """Paths of the CSV files of tables."""
-    return [f"{outputs.table_stem(name)}.csv" for name in names]
+def document(name, wildcards):
+    """The job of a document, whose first file is `name` with its wildcards filled in."""
+    return jobs.document(PLAN, name.format(**wildcards))
+
+
+def reads(name):
+    """A function from wildcards to the files that a document is made from."""
+    return lambda wildcards: list(document(name, wildcards).inputs)
+
+
+def planned(name):
+    """A function from wildcards to the file that says whether a document is as planned."""
+    return lambda wildcards: documents.planned_file(PLAN.results, name.format(**wildcards))
+
+
+def document_request(name):
+    """A function from wildcards to the digest of a document's request, which lies in a file."""
+    return lambda wildcards: requests.write(document(name, wildcards).request)
 
 
 # Before the first job -----------------------------------------------------------------------------

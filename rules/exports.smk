@@ -1,19 +1,19 @@
 """A study's results in the layouts of published systems, for the scripts of their users.
 
 Reads: tidy tables and the results of runs. Made when asked for.
-Writes: results/exports/README.md, which stands for the files beside it.
+Writes: {results}/exports/README.md, which stands for the files beside it.
 """
 
 
 rule exports:
     """Write results/exports anew."""
     input:
-        tables=tables(outputs.export_tables(PLAN)),
-        runs=results_of("runs"),
+        planned=planned(outputs.EXPORTS),
+        read=reads(outputs.EXPORTS),
     output:
-        outputs.EXPORTS,
+        "<results>/exports/README.md",
     log:
-        "logs/exports.log",
+        "<logs>/exports.log",
     group:
         "report"
     conda:
@@ -21,7 +21,7 @@ rule exports:
     resources:
         runtime=10,
     params:
-        request=requests.write(outputs.exports_request(PLAN)),
+        request=document_request(outputs.EXPORTS),
     shell:
         r"""
         exec python -m rankwise.execution.script exports \

@@ -1,7 +1,7 @@
 """Figures, each drawn from the tidy tables that it needs and no others.
 
-Reads: results/tables/*.csv
-Writes: results/figures/{figure}.png, .svg and .pdf, with captions for Snakemake's report.
+Reads: {results}/tables/*.csv
+Writes: {results}/figures/{figure}.png, .svg and .pdf, with captions for Snakemake's report.
 """
 
 from rankwise.study.captions import CAPTIONS
@@ -15,18 +15,19 @@ config["figure_captions"] = {
 rule figure:
     """Draw one figure."""
     input:
-        lambda wildcards: tables(outputs.FIGURE_TABLES[wildcards.figure]),
+        planned=planned("figures/{figure}.png"),
+        read=reads("figures/{figure}.png"),
     output:
         png=report(
-            "results/figures/{figure}.png",
+            "<results>/figures/{figure}.png",
             caption="figure_caption.rst",
             category=lambda wildcards: CAPTIONS[wildcards.figure].category,
             labels=lambda wildcards: {"figure": CAPTIONS[wildcards.figure].title},
         ),
-        svg="results/figures/{figure}.svg",
-        pdf="results/figures/{figure}.pdf",
+        svg="<results>/figures/{figure}.svg",
+        pdf="<results>/figures/{figure}.pdf",
     log:
-        "logs/figure/{figure}.log",
+        "<logs>/figure/{figure}.log",
     wildcard_constraints:
         figure="|".join(outputs.FIGURE_TABLES),
     group:
@@ -36,7 +37,7 @@ rule figure:
     resources:
         runtime=10,
     params:
-        request=lambda wildcards: requests.write(outputs.figure_request(PLAN, wildcards.figure)),
+        request=document_request("figures/{figure}.png"),
     shell:
         r"""
         exec python -m rankwise.execution.script figure \

@@ -1,19 +1,19 @@
 """Prepared inputs: datasets and models at pinned revisions, checked.
 
 Reads: the hub, files, or a generator, as the entry says.
-Writes: results/inputs/datasets/{dataset}/dataset.json and results/inputs/models/{model}/model.json,
-each with its data files beside it.
+Writes: {results}/inputs/datasets/{dataset}/{digest}/dataset.json and
+{results}/inputs/models/{model}/{digest}/model.json, with the data files beside the files in the store.
 """
 
 
 rule prepare_dataset:
     """Write the splits of a dataset: train, the selection slice held out of it, the reported one."""
     output:
-        "results/inputs/datasets/{dataset}/dataset.json",
+        "<results>/inputs/datasets/{dataset}/{digest}/dataset.json",
     log:
-        "logs/prepare_dataset/{dataset}.log",
+        "<logs>/prepare_dataset/{dataset}/{digest}.log",
     benchmark:
-        "logs/prepare_dataset/{dataset}.benchmark.tsv"
+        "<logs>/prepare_dataset/{dataset}/{digest}.benchmark.tsv"
     conda:
         "../envs/environment.yaml"
     params:
@@ -30,11 +30,11 @@ rule prepare_dataset:
 rule prepare_model:
     """Copy a pretrained model from the hub or from a folder."""
     output:
-        "results/inputs/models/{model}/model.json",
+        "<results>/inputs/models/{model}/{digest}/model.json",
     log:
-        "logs/prepare_model/{model}.log",
+        "<logs>/prepare_model/{model}/{digest}.log",
     benchmark:
-        "logs/prepare_model/{model}.benchmark.tsv"
+        "<logs>/prepare_model/{model}/{digest}.benchmark.tsv"
     conda:
         "../envs/environment.yaml"
     params:
@@ -53,9 +53,9 @@ rule pretrain_model:
     input:
         lambda wildcards: PLAN.input_path("dataset", PLAN.corpus(wildcards.pretrained)),
     output:
-        "results/inputs/models/{pretrained}/model.json",
+        "<results>/inputs/models/{pretrained}/{digest}/model.json",
     log:
-        "logs/pretrain_model/{pretrained}.log",
+        "<logs>/pretrain_model/{pretrained}/{digest}.log",
     conda:
         "../envs/environment.yaml"
     threads: lambda wildcards: PLAN.pretraining_threads(wildcards.pretrained)

@@ -1,16 +1,16 @@
 """Profiles: one measured quantity, one rule, one process.
 
 Reads: nothing but the request. All profiles except times need only shapes; nothing is downloaded.
-Writes: results/profiles/{model}/{dataset}/{method}/r{rank}/{quantity}.json
+Writes: {results}/profiles/{model}/{dataset}/{method}/r{rank}/{digest}/{quantity}.json
 """
 
 
 rule memory:
     """Bytes that training keeps between steps."""
     output:
-        "results/profiles/{model}/{dataset}/{method}/r{rank}/memory.json",
+        "<results>/profiles/{model}/{dataset}/{method}/r{rank}/{digest}/memory.json",
     log:
-        "logs/memory/{model}/{dataset}/{method}/r{rank}.log",
+        "<logs>/memory/{model}/{dataset}/{method}/r{rank}/{digest}.log",
     group:
         group_of("memory")
     conda:
@@ -36,9 +36,9 @@ rule memory:
 use rule memory as flops with:
     """FLOPs of one training step, by phase."""
     output:
-        "results/profiles/{model}/{dataset}/{method}/r{rank}/flops.json",
+        "<results>/profiles/{model}/{dataset}/{method}/r{rank}/{digest}/flops.json",
     log:
-        "logs/flops/{model}/{dataset}/{method}/r{rank}.log",
+        "<logs>/flops/{model}/{dataset}/{method}/r{rank}/{digest}.log",
     group:
         group_of("flops")
     resources:
@@ -55,9 +55,9 @@ use rule memory as flops with:
 use rule memory as ledger with:
     """Bytes of a training step by phase and kind: predicted, and measured where asked for."""
     output:
-        "results/profiles/{model}/{dataset}/{method}/r{rank}/ledger.json",
+        "<results>/profiles/{model}/{dataset}/{method}/r{rank}/{digest}/ledger.json",
     log:
-        "logs/ledger/{model}/{dataset}/{method}/r{rank}.log",
+        "<logs>/ledger/{model}/{dataset}/{method}/r{rank}/{digest}.log",
     group:
         group_of("ledger")
     resources:
@@ -74,9 +74,9 @@ use rule memory as ledger with:
 use rule memory as fits with:
     """The largest batch that fits in memory of a given size, by sequence length."""
     output:
-        "results/profiles/{model}/{dataset}/{method}/r{rank}/fits.json",
+        "<results>/profiles/{model}/{dataset}/{method}/r{rank}/{digest}/fits.json",
     log:
-        "logs/fits/{model}/{dataset}/{method}/r{rank}.log",
+        "<logs>/fits/{model}/{dataset}/{method}/r{rank}/{digest}.log",
     group:
         group_of("fits")
     resources:
@@ -96,9 +96,9 @@ use rule memory as predict with:
     No input of training: for Snakemake 9.27 an `ancient` input hides other reasons to run.
     """
     output:
-        "results/profiles/{model}/{dataset}/{method}/r{rank}/predict.json",
+        "<results>/profiles/{model}/{dataset}/{method}/r{rank}/{digest}/predict.json",
     log:
-        "logs/predict/{model}/{dataset}/{method}/r{rank}.log",
+        "<logs>/predict/{model}/{dataset}/{method}/r{rank}/{digest}.log",
     group:
         group_of("predict")
     resources:
@@ -115,9 +115,9 @@ use rule memory as predict with:
 use rule memory as forward with:
     """Latency and FLOPs of a forward pass."""
     output:
-        "results/profiles/{model}/{dataset}/{method}/r{rank}/forward.json",
+        "<results>/profiles/{model}/{dataset}/{method}/r{rank}/{digest}/forward.json",
     log:
-        "logs/forward/{model}/{dataset}/{method}/r{rank}.log",
+        "<logs>/forward/{model}/{dataset}/{method}/r{rank}/{digest}.log",
     group:
         group_of("forward")
     threads: PLAN.study["cpu_threads"]
@@ -135,9 +135,9 @@ use rule memory as forward with:
 use rule memory as throughput with:
     """Times of a training step, samples and tokens a second, energy."""
     output:
-        "results/profiles/{model}/{dataset}/{method}/r{rank}/throughput.json",
+        "<results>/profiles/{model}/{dataset}/{method}/r{rank}/{digest}/throughput.json",
     log:
-        "logs/throughput/{model}/{dataset}/{method}/r{rank}.log",
+        "<logs>/throughput/{model}/{dataset}/{method}/r{rank}/{digest}.log",
     group:
         group_of("throughput")
     threads: PLAN.study["cpu_threads"]

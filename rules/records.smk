@@ -1,19 +1,20 @@
 """Texts for a paper: numbers as macros, a reproducibility checklist and an artifact appendix.
 
 Reads: tables of the paper, and the results themselves for the records in them.
-Writes: results/numbers.json, results/numbers.tex, results/artifact.md
+Writes: {results}/numbers.json, {results}/numbers.tex, {results}/artifact.md
 """
 
 
 rule numbers:
     """Write the summary's numbers as JSON and as LaTeX macros."""
     input:
-        lambda wildcards: text_outputs.numbers_request(PLAN)["tables"],
+        planned=planned(outputs.NUMBERS[0]),
+        read=reads(outputs.NUMBERS[0]),
     output:
-        json=outputs.NUMBERS[0],
-        tex=outputs.NUMBERS[1],
+        json="<results>/numbers.json",
+        tex="<results>/numbers.tex",
     log:
-        "logs/numbers.log",
+        "<logs>/numbers.log",
     group:
         "report"
     conda:
@@ -21,7 +22,7 @@ rule numbers:
     resources:
         runtime=10,
     params:
-        request=lambda wildcards: requests.write(text_outputs.numbers_request(PLAN)),
+        request=document_request(outputs.NUMBERS[0]),
     shell:
         r"""
         exec python -m rankwise.execution.script paper_numbers \
@@ -32,12 +33,12 @@ rule numbers:
 rule artifact:
     """Write the checklist and the appendix."""
     input:
-        results=lambda wildcards: text_outputs.results(PLAN),
-        tables=lambda wildcards: text_outputs.findings(PLAN),
+        planned=planned(outputs.ARTIFACT),
+        read=reads(outputs.ARTIFACT),
     output:
-        outputs.ARTIFACT,
+        "<results>/artifact.md",
     log:
-        "logs/artifact.log",
+        "<logs>/artifact.log",
     group:
         "report"
     conda:
@@ -45,7 +46,7 @@ rule artifact:
     resources:
         runtime=10,
     params:
-        request=lambda wildcards: requests.write(text_outputs.artifact_request(PLAN)),
+        request=document_request(outputs.ARTIFACT),
     shell:
         r"""
         exec python -m rankwise.execution.script artifact \

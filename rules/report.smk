@@ -1,25 +1,21 @@
 """The page that shows a study: every figure, table and run that it has, in one file.
 
 Reads: figures, tables and results.
-Writes: results/report.html, which opens offline.
+Writes: {results}/report.html, which opens offline.
 """
 
 
 rule report:
     """Write the page."""
     input:
-        figures=[f"{outputs.figure_stem(name)}.svg" for name in outputs.page_figures(PLAN)],
-        shown=tables(outputs.page_tables(PLAN)),
-        drawn=tables(outputs.page_data(PLAN)),
-        results=[
-            results_of(name) for name in outputs.page_data(PLAN) if name in outputs.TABLE_SOURCES
-        ],
+        planned=planned(outputs.REPORT),
+        read=reads(outputs.REPORT),
     output:
-        outputs.REPORT,
+        "<results>/report.html",
     log:
-        "logs/report.log",
+        "<logs>/report.log",
     benchmark:
-        "logs/report.benchmark.tsv"
+        "<logs>/report.benchmark.tsv"
     group:
         "report"
     conda:
@@ -27,7 +23,7 @@ rule report:
     resources:
         runtime=10,
     params:
-        request=requests.write(outputs.page_request(PLAN)),
+        request=document_request(outputs.REPORT),
     shell:
         r"""
         exec python -m rankwise.execution.script report \

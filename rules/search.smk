@@ -1,20 +1,20 @@
 """Searches: trials of settings, and the choice among the trials of a cell.
 
 Reads: the prepared dataset and model. Trials never read the reported split.
-Writes: results/search/{model}/{dataset}/{method}/r{rank}/{trial}/seed{seed}/trial.json, one for each
-trial, and selected.json, which the runs of the cell read.
+Writes: {results}/search/{model}/{dataset}/{method}/r{rank}/{trial}/seed{seed}/{digest}/trial.json, one
+for each trial, and selected.json, which the runs of the cell read.
 """
 
 
 rule trial:
     """Fine-tune one trial of a cell's search."""
     input:
-        dataset="results/inputs/datasets/{dataset}/dataset.json",
-        model="results/inputs/models/{model}/model.json",
+        dataset=input_of("dataset"),
+        model=input_of("model"),
     output:
-        "results/search/{model}/{dataset}/{method}/r{rank}/{trial}/seed{seed}/trial.json",
+        "<results>/search/{model}/{dataset}/{method}/r{rank}/{trial}/seed{seed}/{digest}/trial.json",
     log:
-        "logs/trial/{model}/{dataset}/{method}/r{rank}/{trial}/seed{seed}.log",
+        "<logs>/trial/{model}/{dataset}/{method}/r{rank}/{trial}/seed{seed}/{digest}.log",
     conda:
         "../envs/environment.yaml"
     threads: PLAN.study["cpu_threads"]
@@ -38,16 +38,16 @@ rule trial:
 rule choose:
     """Choose the trial with the lowest loss on the selection slice; needs no torch."""
     input:
-        lambda wildcards: [trial["result"] for trial in PLAN.choice(cell_of(wildcards))["trials"]],
+        lambda wildcards: PLAN.trial_paths(cell_of(wildcards)),
     output:
-        "results/search/{model}/{dataset}/{method}/r{rank}/selected.json",
+        "<results>/search/{model}/{dataset}/{method}/r{rank}/{digest}/selected.json",
     log:
-        "logs/choose/{model}/{dataset}/{method}/r{rank}.log",
+        "<logs>/choose/{model}/{dataset}/{method}/r{rank}/{digest}.log",
     localrule: True
     conda:
         "../envs/environment.yaml"
     params:
-        request=lambda wildcards: requests.write(PLAN.choice(cell_of(wildcards))),
+        request=lambda wildcards: planned_request(PLAN.choice(cell_of(wildcards)), wildcards),
         title=lambda wildcards: requests.title(PLAN.choice(cell_of(wildcards))),
     shell:
         r"""

@@ -1,7 +1,7 @@
 """Tables of the paper: what each curve reaches and costs, and which differences are shown.
 
 Reads: the tidy tables.
-Writes: results/tables/{estimates,comparisons,summary,fronts,views}.csv, with Parquet, Markdown and
+Writes: {results}/tables/{estimates,comparisons,summary,fronts,views}.csv, with Parquet, Markdown and
 LaTeX beside each.
 """
 
@@ -9,13 +9,13 @@ LaTeX beside each.
 rule evidence:
     """Each curve's metric with its interval, and every pair of curves compared."""
     input:
-        "results/tables/runs.csv",
-        outputs.EXAMPLES,
+        planned=planned("tables/estimates.csv"),
+        read=reads("tables/estimates.csv"),
     output:
-        estimates=multiext("results/tables/estimates", ".csv", ".md", ".tex", ".parquet"),
-        comparisons=multiext("results/tables/comparisons", ".csv", ".md", ".tex", ".parquet"),
+        estimates=multiext("<results>/tables/estimates", ".csv", ".md", ".tex", ".parquet"),
+        comparisons=multiext("<results>/tables/comparisons", ".csv", ".md", ".tex", ".parquet"),
     log:
-        "logs/evidence.log",
+        "<logs>/evidence.log",
     group:
         "report"
     conda:
@@ -23,7 +23,7 @@ rule evidence:
     resources:
         runtime=10,
     params:
-        request=requests.write(outputs.evidence_request(PLAN)),
+        request=document_request("tables/estimates.csv"),
     shell:
         r"""
         exec python -m rankwise.execution.script evidence \
@@ -34,14 +34,15 @@ rule evidence:
 rule summary:
     """The paper's table: mean and interval, best, tied and undecided; parameters, memory, time."""
     input:
-        tables(outputs.made_from(PLAN, "summary")),
+        planned=planned("tables/summary.csv"),
+        read=reads("tables/summary.csv"),
     output:
-        csv="results/tables/summary.csv",
-        md="results/tables/summary.md",
-        tex="results/tables/summary.tex",
-        parquet="results/tables/summary.parquet",
+        csv="<results>/tables/summary.csv",
+        md="<results>/tables/summary.md",
+        tex="<results>/tables/summary.tex",
+        parquet="<results>/tables/summary.parquet",
     log:
-        "logs/summary.log",
+        "<logs>/summary.log",
     group:
         "report"
     conda:
@@ -49,7 +50,7 @@ rule summary:
     resources:
         runtime=10,
     params:
-        request=requests.write(outputs.summary_request(PLAN)),
+        request=document_request("tables/summary.csv"),
     shell:
         r"""
         exec python -m rankwise.execution.script summary \
@@ -60,13 +61,13 @@ rule summary:
 rule views:
     """Fronts of quality against each cost, and the best method within each budget."""
     input:
-        tables(outputs.made_from(PLAN, "views")),
-        outputs.EXAMPLES,
+        planned=planned("tables/fronts.csv"),
+        read=reads("tables/fronts.csv"),
     output:
-        fronts=multiext("results/tables/fronts", ".csv", ".md", ".tex", ".parquet"),
-        views=multiext("results/tables/views", ".csv", ".md", ".tex", ".parquet"),
+        fronts=multiext("<results>/tables/fronts", ".csv", ".md", ".tex", ".parquet"),
+        views=multiext("<results>/tables/views", ".csv", ".md", ".tex", ".parquet"),
     log:
-        "logs/views.log",
+        "<logs>/views.log",
     group:
         "report"
     conda:
@@ -74,7 +75,7 @@ rule views:
     resources:
         runtime=10,
     params:
-        request=requests.write(outputs.views_request(PLAN)),
+        request=document_request("tables/fronts.csv"),
     shell:
         r"""
         exec python -m rankwise.execution.script views \

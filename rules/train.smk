@@ -1,20 +1,20 @@
 """Training: one job and one result file for each cell and seed.
 
 Reads: the prepared dataset and model, and the choice of a search if the grid has one.
-Writes: results/runs/{model}/{dataset}/{method}/r{rank}/seed{seed}/train.json
+Writes: {results}/runs/{model}/{dataset}/{method}/r{rank}/seed{seed}/{digest}/train.json
 """
 
 
 rule train:
     """Fine-tune one cell."""
     input:
-        dataset="results/inputs/datasets/{dataset}/dataset.json",
-        model="results/inputs/models/{model}/model.json",
+        dataset=input_of("dataset"),
+        model=input_of("model"),
         search=lambda wildcards: outputs.selected(PLAN, cell_of(wildcards)),
     output:
-        "results/runs/{model}/{dataset}/{method}/r{rank}/seed{seed}/train.json",
+        "<results>/runs/{model}/{dataset}/{method}/r{rank}/seed{seed}/{digest}/train.json",
     log:
-        "logs/train/{model}/{dataset}/{method}/r{rank}/seed{seed}.log",
+        "<logs>/train/{model}/{dataset}/{method}/r{rank}/seed{seed}/{digest}.log",
     conda:
         "../envs/environment.yaml"
     threads: PLAN.study["cpu_threads"]

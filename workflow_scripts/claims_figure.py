@@ -1,7 +1,7 @@
 """Draw the verdicts on published numbers."""
 
-from rankwise.execution.job import produce
+from rankwise.execution.job import document
 from rankwise.report.claims_figure import claims_figure
 
 if __name__ == "__main__":
-    produce(claims_figure)
+    document(claims_figure)

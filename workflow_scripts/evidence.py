@@ -1,7 +1,7 @@
 """Estimate the metric of every curve and compare every pair of curves."""
 
 from rankwise.analysis.evidence import evidence
-from rankwise.execution.job import produce
+from rankwise.execution.job import document
 
 if __name__ == "__main__":
-    produce(evidence)
+    document(evidence)

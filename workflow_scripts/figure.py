@@ -1,7 +1,7 @@
 """Draw one figure."""
 
-from rankwise.execution.job import produce
+from rankwise.execution.job import document
 from rankwise.report.draw import draw
 
 if __name__ == "__main__":
-    produce(draw)
+    document(draw)

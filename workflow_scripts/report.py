@@ -1,7 +1,7 @@
 """Write the HTML report of the study."""
 
-from rankwise.execution.job import produce
+from rankwise.execution.job import document
 from rankwise.report.html.build import page
 
 if __name__ == "__main__":
-    produce(page)
+    document(page)

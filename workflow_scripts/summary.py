@@ -1,7 +1,7 @@
 """Write the summary table of the study."""
 
 from rankwise.analysis.summary import summarise
-from rankwise.execution.job import produce
+from rankwise.execution.job import document
 
 if __name__ == "__main__":
-    produce(summarise)
+    document(summarise)

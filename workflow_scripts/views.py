@@ -1,7 +1,7 @@
 """Compute the Pareto fronts and the best curve within each budget."""
 
 from rankwise.analysis.pareto import views
-from rankwise.execution.job import produce
+from rankwise.execution.job import document
 
 if __name__ == "__main__":
-    produce(views)
+    document(views)

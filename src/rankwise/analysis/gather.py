@@ -4,32 +4,20 @@ from pathlib import Path
 
 from rankwise.analysis import tables, tidy
 from rankwise.analysis.scores import mixed
-from rankwise.study.plan import Plan
 
 
 def gather(request: dict, output: Path) -> None:
     """Write one table of a study. The table of examples, which is long, is Parquet only.
 
     Args:
-        request: `study`, the study's configuration; `measurement`, whose results are read;
-            `planned`, the plan's digest of that measurement; `table`; and `listed`, whether the
-            table has a row for each item of a list in the results.
+        request: `reads`, the results' files; `table`; and `listed`, whether the table has a row for
+            each item of a list in the results.
         output: Path of the table.
 
     Raises:
-        ValueError: The configuration or a source file changed since the workflow was planned.
-        StaleResult: A result answers another request than the planned one.
+        StoreError: A result answers another request than the one that its folder names.
     """
-    plan = Plan(request["study"], Path.cwd())
-    measurement, table = request["measurement"], request["table"]
-    if plan.digest(measurement) != request["planned"]:
-        raise ValueError(
-            "config/ or a source changed since the workflow was planned; run snakemake again"
-        )
-    planned = [
-        (Path(plan.path(measurement, cell)), plan.request(measurement, cell))
-        for cell in plan.cells(measurement)
-    ]
+    table, planned = request["table"], [Path(path) for path in request["reads"]]
     stem = output.with_suffix("")
     if table == "examples":
         tables.write_parquet(tidy.examples(planned), output)

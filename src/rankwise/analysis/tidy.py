@@ -1,7 +1,7 @@
 """Turn results into tidy tables: one row for each result, or for each item of a list in it.
 
-A result that does not answer the planned request is refused, so no table mixes what was planned
-with something older.
+A result that does not answer the request that its folder names is refused, so no table mixes what
+was planned with something else.
 """
 
 from collections.abc import Iterable
@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rankwise.core import provenance, result
-from rankwise.core.compare import differences, shown
+from rankwise.core import provenance, store
 from rankwise.core.config import without
 from rankwise.core.keys import CELL, CURVE
 from rankwise.study import search_choice
@@ -31,11 +30,7 @@ PER_JOB = ("card", "job_time_s")  # keys of an environment that belong to the jo
 # What slowed a run that shared its GPU.
 SHARED, BUSY = "other jobs on the card", "other processes on the card"
 
-Planned = Iterable[tuple[Path, dict]]  # a result's file and the request that it should answer
-
-
-class StaleResult(ValueError):
-    """A stored result answers another request than the planned one."""
+Planned = Iterable[Path]  # the files of results, each in a folder named by its request's digest
 
 
 # Tables -------------------------------------------------------------------------------------------
@@ -48,7 +43,7 @@ def collect(planned: Planned) -> pd.DataFrame:
     them. A value that a result lacks is empty.
 
     Raises:
-        StaleResult: Says how many results are stale, and where the first one differs.
+        StoreError: A result answers another request than its folder says.
     """
     results = _read(planned)
     rows, own, metrics, costs = [], {}, set(), set()
@@ -68,14 +63,14 @@ def listed(planned: Planned, name: str) -> pd.DataFrame:
     """One row for each item of a list in the results.
 
     Args:
-        planned: Files of results and the requests that they should answer.
+        planned: Files of results.
         name: Of the list, such as "history".
 
     Returns:
         Cell, where it was made, epoch and update where known, then the other quantities by name.
 
     Raises:
-        StaleResult: As in `collect`.
+        StoreError: As in `collect`.
     """
     rows = []
     for stored in _read(planned):
@@ -94,7 +89,7 @@ def trials(planned: Planned) -> pd.DataFrame:
         trial was `selected`.
 
     Raises:
-        StaleResult: As in `collect`.
+        StoreError: As in `collect`.
     """
     planned = list(planned)
     results = _read(planned)
@@ -121,7 +116,7 @@ def examples(planned: Planned) -> pd.DataFrame:
         Cell, `request_digest`, the example's number, then its scores.
 
     Raises:
-        StaleResult: As in `collect`.
+        StoreError: As in `collect`.
     """
     head = [*CELL, "request_digest", "example"]
     parts, scores = [], {}
@@ -257,20 +252,5 @@ def _dtype(column: pd.Series) -> str:
 
 
 def _read(planned: Planned) -> list[dict]:
-    """The results, each of which answers its planned request."""
-    results, stale = [], []
-    for path, request in planned:
-        stored = result.read(path)
-        results.append(stored)
-        if stored["request"] != request:
-            stale.append((path, stored["request"], request))
-    if stale:
-        path, stored_request, planned_request = stale[0]
-        first = next(differences(stored_request, planned_request))
-        raise StaleResult(
-            f"{len(stale)} of {len(results)} results are stale; first {path}: "
-            f"it answers request {provenance.digest(stored_request)}, "
-            f"planned {provenance.digest(planned_request)}; "
-            f"{first.key}: result has {shown(first.first)}, planned {shown(first.second)}"
-        )
-    return results
+    """The results, each of which answers the request that its folder names."""
+    return [store.check_answers(path, path.parent.name) for path in planned]

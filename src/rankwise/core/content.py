@@ -19,10 +19,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from rankwise.core import provenance
-from rankwise.core.paths import RESULTS
+from rankwise.core import paths, provenance
 
-CACHE = RESULTS / ".cache" / "sha256"
+CACHE = paths.CACHE / "sha256"
 # A file system's clock may tick as rarely as once in 2 s (FAT) or 1 s (some network file systems).
 # Within one tick a file can change twice and keep its times, so a younger file is not remembered.
 TICK_NS = 2_000_000_000

@@ -24,12 +24,14 @@ SCRIPT_DIR = "workflow_scripts"
 EXEMPT = frozenset(
     {
         f"{PACKAGE}.core.content",
+        f"{PACKAGE}.core.documents",
         f"{PACKAGE}.core.provenance",
         f"{PACKAGE}.core.environment",
         f"{PACKAGE}.core.lock",
         f"{PACKAGE}.core.paths",
         f"{PACKAGE}.core.requests",
         f"{PACKAGE}.core.settings",
+        f"{PACKAGE}.core.store",
     }
 )
 DATA_SUFFIXES = (".css", ".html", ".js")

@@ -4,7 +4,6 @@ Every file is compared with the SHA-256 that was recorded when it was prepared.
 """
 
 import importlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,8 @@ from types import ModuleType
 
 from transformers import PreTrainedTokenizerBase
 
-from rankwise.core import content, provenance, result
+from rankwise.core import content, result, store
 from rankwise.core.input_files import SPLIT_ENDING, recorded_files
-from rankwise.core.paths import INPUTS
 from rankwise.data.arrow import read_rows
 from rankwise.data.encoded import check
 from rankwise.data.tokenised import Encoder, Examples, Split, examples
@@ -141,24 +139,17 @@ def _prepared(kind: str, name: str, expected: str) -> tuple[Path, dict[str, str]
     Returns:
         Its folder, and the recorded SHA-256 of each file in it.
     """
-    folder = INPUTS / f"{kind}s" / name
-    file = folder / f"{kind}.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: not there; build it with: snakemake {file}")
-    prepared = json.loads(file.read_text(encoding="utf-8"))
-    digest = provenance.digest(prepared["request"])
-    if digest != expected:
-        raise ValueError(
-            f"{file}: prepared for request {digest}, this job was planned with {expected}; "
-            "run snakemake again"
-        )
-    return folder, recorded_files(prepared)
+    place = store.input_place(kind, name, expected)
+    file = store.Store().find(place)
+    if file is None:
+        raise FileNotFoundError(f"{place}: not in the store; run snakemake again")
+    return file.parent, recorded_files(store.check_answers(file, expected))
 
 
 def _check_file(folder: Path, kind: str, name: str, recorded: dict[str, str]) -> Path:
     """A file of a prepared input, if it is the one that was recorded when it was made."""
     file, record = folder / name, folder / f"{kind}.json"
-    remedy = f"delete {record} and run snakemake again"
+    remedy = f"delete {folder} and run snakemake again"
     if name not in recorded or not file.is_file():
         raise FileNotFoundError(f"{file}: not there, or not named by {record.name}; {remedy}")
     difference = content.difference(file, recorded[name])

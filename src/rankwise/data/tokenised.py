@@ -1,7 +1,7 @@
 """Encoded examples, made once and shared by all runs that need the same ones.
 
 The examples of a split follow from its rows, the tokenizer, the task's `encode` and the length of a
-text. The digest of these names a folder of `results/inputs/tokenised`, so 300 cells on one dataset
+text. The digest of these names a folder of `results/.cache/tokenised`, so 300 cells on one dataset
 tokenise it once. The first job that needs the examples builds the folder under a hidden name and
 renames it; others wait for it. A job that is killed leaves nothing that another one would read. The
 folder is a cache and may be deleted at any time.
@@ -32,7 +32,7 @@ from transformers import PreTrainedTokenizerBase
 from rankwise.core import content, paths, provenance, result
 from rankwise.data.arrow import BATCH_ROWS, as_columns, open_table, write_columns
 
-TOKENISED = paths.INPUTS / "tokenised"
+TOKENISED = paths.CACHE / "tokenised"
 EXAMPLES, DESCRIPTION = "examples.arrow", "tokenised.json"
 IDS = "input_ids"
 TOKEN_IDS = List(Value("int32"))  # no vocabulary has 2^31 tokens

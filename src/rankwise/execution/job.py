@@ -1,7 +1,8 @@
 """What every job does around its one library call.
 
 A job reads its request, verifies that the packages and sources are the planned ones, calls the
-library, and writes the result together with the request that it answers.
+library, and writes the result together with the request that it answers. The result goes to the
+store, and Snakemake's output is a link to it. A result that the store has already is not computed.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rankwise.core import environment as installed
-from rankwise.core import paths, provenance, requests, result, settings
+from rankwise.core import documents, paths, provenance, requests, result, settings, store
 from rankwise.core.units import CUDA_CONTEXT_BYTES
 
 # A job that exits with this status ran out of its share of a GPU; worker_client runs it again.
@@ -47,10 +48,17 @@ def run(measure: Callable[..., dict], in_folder: bool = False) -> None:
 
     Args:
         measure: The library call. It takes the request, and returns the result's content.
-        in_folder: Also give `measure` the output's folder, for files that lie beside the result.
+        in_folder: Also give `measure` the result's folder, for files that lie beside the result.
     """
 
     def make(request: dict, output: Path) -> None:
+        if output.parent.name == provenance.digest(request):
+            _store(request, output, compute)
+        else:  # a result that is made again from its own file, to be compared with it
+            output.parent.mkdir(parents=True, exist_ok=True)
+            compute(request, output)
+
+    def compute(request: dict, output: Path) -> None:
         start = time.perf_counter()
         share_bytes = json.loads(settings.read("RANKWISE_CARD")).get("share_bytes")
         if share_bytes:
@@ -66,8 +74,29 @@ def run(measure: Callable[..., dict], in_folder: bool = False) -> None:
         environment = installed.environment(paths.WORKFLOW / request["environment"]["lock"])
         job_time_s = time.perf_counter() - start
         result.write(output, request, content, {**environment, "job_time_s": job_time_s})
+        verify(request)
 
     produce(make)
+
+
+def _store(request: dict, output: Path, compute: Callable[[dict, Path], None]) -> None:
+    """Compute a result into the store, unless it is there, and link to it.
+
+    Raises:
+        StoreError: The store cannot be written, or what it has is no result of this request.
+    """
+    digest, place = provenance.digest(request), store.place(request)
+    kept = store.Store()
+    with kept.locked(digest):
+        found = kept.find(place)
+        if found:
+            print(f"{found}: in the store already; nothing is computed", flush=True)
+        else:
+            with kept.part(place) as folder:
+                compute(request, folder / Path(place).name)
+            found = kept.folder / place
+    store.check_answers(found, digest)
+    store.link(found, output)
 
 
 def limit_gpu_memory(share_bytes: int) -> None:
@@ -91,9 +120,25 @@ def produce(make: Callable[[dict, Path], None]) -> None:
     request, output = arguments()
     installed.verify_environment(request["environment"], paths.WORKFLOW)
     verify(request)
-    output.parent.mkdir(parents=True, exist_ok=True)
     make(request, output)
     verify(request)
+
+
+def document(make: Callable[[dict, Path], None]) -> None:
+    """Let `make(request, output)` write a table, a figure or a text, and note what it was made of.
+
+    Raises:
+        EnvironmentDiffers: A package is not the locked one.
+        SourceChanged: A source file is not the planned one, at the start or at the end.
+    """
+
+    def write(request: dict, output: Path) -> None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        documents.forget(request)
+        make(request, output)
+        documents.note(request)
+
+    produce(write)
 
 
 def verify(request: dict) -> None:

@@ -1,4 +1,4 @@
-"""results/artifact.md: a reproducibility checklist and an artifact appendix.
+"""artifact.md: a reproducibility checklist and an artifact appendix.
 
 Both are filled from the records of a study. What no record holds is "not recorded".
 """
@@ -10,6 +10,7 @@ from rankwise.core import result
 from rankwise.report.appendix import appendix
 from rankwise.report.checklist import checklist
 from rankwise.report.records import UNKNOWN, Records
+from rankwise.study import text_outputs
 from rankwise.study.plan import Plan
 
 HEAD = """\
@@ -17,7 +18,7 @@ HEAD = """\
 
 > {question}
 
-Made by `{command}` from `{file}`, `config/` and the records in `results/`.
+Made by `{command}` from `{file}`, `config/` and the records in `{results}/`.
 What no record holds is "{unknown}".
 """
 
@@ -26,13 +27,11 @@ def artifact(request: dict, output: Path) -> None:
     """Write the page from the results of `request["study"]`.
 
     Raises:
-        ValueError: The configuration or a source changed since the workflow was planned.
-        StaleResult: A result answers another request than the planned one.
+        StoreError: A result answers another request than the planned one.
     """
     root = Path.cwd()  # the folder of the study: configuration and results
     plan = Plan(request["study"], root, request["file"])
-    current = {name: plan.digest(name) for name in request["planned"]}
-    if current != request["planned"]:
+    if not set(text_outputs.results(plan)) <= set(request["reads"]):
         raise ValueError(
             "config/ or a source changed since the workflow was planned; run snakemake again"
         )
@@ -48,6 +47,7 @@ def page(records: Records) -> str:
         question=study["question"],
         command=records.request["commands"]["page"],
         file=records.plan.file,
+        results=records.plan.results,
         unknown=UNKNOWN,
     )
     return "\n".join([head, *checklist(records), *appendix(records)]).rstrip() + "\n"

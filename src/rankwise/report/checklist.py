@@ -45,7 +45,7 @@ def _algorithms(records: Records) -> list[Row]:
     methods = records.used("methods")
     without_source = [name for name, entry in methods.items() if "source" not in entry]
     profiled = [name for name in PROFILES if records.plan.cells(name)]
-    tables = [f"results/tables/{name}.csv" for name in profiled]
+    tables = [records.plan.output(f"tables/{name}.csv") for name in profiled]
     return [
         (
             "each algorithm described, with its source",
@@ -178,7 +178,7 @@ def _training(records: Records) -> list[Row]:
         (
             "hyper-parameters searched, with one budget for all",
             "yes" if searched else "no",
-            "results/tables/search.csv" if searched else "set in config/, no search recorded",
+            records.plan.output("tables/search.csv") if searched else "set in config/, no search recorded",
         ),
         (
             "variation over seeds",
@@ -191,7 +191,7 @@ def _training(records: Records) -> list[Row]:
 def _variation(records: Records) -> str:
     """How the study states its uncertainty, as its tables say."""
     if "comparisons" not in records.frames:
-        return "standard deviation over seeds, results/tables/summary.csv"
+        return f"standard deviation over seeds, {records.plan.output('tables/summary.csv')}"
     compared = records.frames["comparisons"]
     tests, margins = UNKNOWN, UNKNOWN
     if "test" in compared:
@@ -202,4 +202,4 @@ def _variation(records: Records) -> str:
     counts = compared["verdict"].value_counts(sort=False)
     verdicts = listed((f"{count} {verdict}" for verdict, count in counts.items()), "none")
     pairs = f"{len(compared)} pairs tested by {tests}, margin {margins}: {verdicts}"
-    return f"95 % intervals; {pairs}; results/tables/comparisons.csv"
+    return f"95 % intervals; {pairs}; {records.plan.output('tables/comparisons.csv')}"

@@ -1,6 +1,6 @@
 """A study's results in the files of published systems A and C, so that their scripts can plot them.
 
-The folder is written whole: what another study left in its two subfolders is removed. The README,
+The folder is written whole: what an earlier job left in its two subfolders is removed. The README,
 written last, says for every file what it holds, in which unit, and how ours differs from theirs.
 """
 
@@ -14,11 +14,10 @@ from rankwise.report import system_a, system_c
 INTRODUCTION = """\
 # Results in the layouts of published systems
 
-Generated from `results/tables` and `results/runs`. To build it again, and to remove what another
-study left here, run
+Generated from the study's tables and runs. To build it again, run
 
 ```
-snakemake results/exports/README.md
+{command}
 ```
 
 A number that we do not have is null, an empty field, or a missing file. It is never guessed.
@@ -41,4 +40,4 @@ def exports(request: dict, output: Path) -> None:
     system_a.write(folder / "system_a", frames, request["train_samples"])
     if "runs" in frames:
         system_c.write(folder / "system_c", frames["runs"], results)
-    result.write_text(output, "\n".join([INTRODUCTION, system_a.README, system_c.README]))
+    result.write_text(output, "\n".join([INTRODUCTION.format(command=request["command"]), system_a.README, system_c.README]))

@@ -35,10 +35,7 @@ def numbers(request: dict, output: Path) -> None:
 
     The tables of the request are read from the folder of `output`.
     """
-    frames = {}
-    for name in request["tables"]:
-        path = Path(name).relative_to("results")
-        frames[path.stem] = tables.read(output.parent / path)
+    frames = {Path(name).stem: tables.read(output.parent / name) for name in request["tables"]}
     summary, claims = frames.pop("summary"), frames.get("claims")
     by_name = of_summary(summary, frames, dict(request["labels"])) | of_claims(claims)
     result.write_json(output, by_name)

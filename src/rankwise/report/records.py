@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from rankwise.analysis.tidy import StaleResult, place
-from rankwise.core import result
+from rankwise.analysis.tidy import place
+from rankwise.core import result, store
 from rankwise.core.keys import CURVE
 from rankwise.study.jobs import input_jobs, requested_jobs
 from rankwise.study.plan import Plan
@@ -80,15 +80,11 @@ def read_results(plan: Plan, root: Path) -> list[dict]:
     """The records of all results of the study.
 
     Raises:
-        StaleResult: A result answers another request than the planned one.
+        StoreError: A result answers another request than the planned one.
     """
     records = []
     for job in requested_jobs(plan):
-        content = result.read(root / job.path)
-        if content["request"] != job.request:
-            raise StaleResult(
-                f"{job.path} answers another request than the planned one; run snakemake again"
-            )
+        content = store.check_answers(root / job.path, job.digest)
         records.append({**content, "measurement": job.kind, "path": job.path})
     return records
 
@@ -110,7 +106,7 @@ def disk_bytes(plan: Plan, root: Path) -> dict[str, int]:
     """Bytes on disk of the study's prepared `inputs` and of its `results`."""
     inputs = 0
     for job in input_jobs(plan):
-        folder = (root / job.path).parent
+        folder = (root / job.path).resolve().parent
         inputs += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     results = sum((root / job.path).stat().st_size for job in requested_jobs(plan))
     return {"inputs": inputs, "results": results}

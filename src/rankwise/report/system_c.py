@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rankwise.core import provenance, result
+from rankwise.core import provenance, result, store
 from rankwise.study import search_choice
 from rankwise.study.plan import Cell
 
@@ -65,7 +65,7 @@ README = """\
 ## system_c: published system C (hpml-peft-benchmark), commit b740864
 
 `system_c/{model}-{dataset}-{method}-r{rank}-seed{seed}/`: a folder for each training run, whatever
-its status. Their script reads them: `collect_results.py --root results/exports/system_c`. MB is
+its status. Their script reads them: `collect_results.py --root` with this folder. MB is
 2^20 bytes.
 
 - `summary.json`, `summary.csv`: their 23 fields.
@@ -94,17 +94,12 @@ def write(folder: Path, runs: pd.DataFrame, results: Path) -> None:
     """Write a folder for each row of the table `runs`, from its result below `results`.
 
     Raises:
-        ValueError: A result is not the one in the table.
+        StoreError: A result is not the one in the table.
     """
     for row in runs.itertuples():
         cell = Cell(row.model, row.dataset, row.method, row.rank, row.seed)
-        path = results / "runs" / cell.folder / "train.json"
-        run = result.read(path)
-        digest = provenance.digest(run["request"])
-        if digest != row.request_digest:
-            raise ValueError(
-                f"{path}: it answers request {digest}, the table of runs has {row.request_digest}"
-            )
+        path = results / "runs" / cell.folder / row.request_digest / "train.json"
+        run = store.check_answers(path, row.request_digest)
         name = f"{cell.model}-{cell.dataset}-{cell.method}-r{cell.rank}-seed{cell.seed}"
         _write_run(folder / name, run)
 

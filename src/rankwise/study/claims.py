@@ -8,7 +8,7 @@ import re
 from rankwise.core.config import ConfigError, merge, pick
 
 FILE = "config/claims.yaml"
-COMMAND = "snakemake results/claims.csv --cores all --configfile"
+COMMAND = "snakemake claims --cores all --configfile"  # `claims` is a rule
 DECIDING = ("table", "column", "cell")  # keys of a family that say which number of ours decides it
 
 

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from rankwise.core import store
 from rankwise.core.config import ConfigError, pick
 from rankwise.study import measurements
 from rankwise.study.resolve import check_pair, takes_rank
@@ -33,12 +34,7 @@ class Cell(NamedTuple):
     @property
     def folder(self) -> str:
         """The part of a result's path that names the cell."""
-        parts = [self.model, self.dataset, self.method, f"r{self.rank}"]
-        if self.trial is not None:
-            parts.append(self.trial)
-        if self.seed is not None:
-            parts.append(f"seed{self.seed}")
-        return "/".join(parts)
+        return store.cell_folder(self.names)
 
     @property
     def names(self) -> dict[str, str | int]:

@@ -9,7 +9,7 @@ library only.
 
 from typing import TYPE_CHECKING
 
-from rankwise.core import provenance
+from rankwise.core import provenance, store
 from rankwise.core.config import pick, without
 from rankwise.study import grids, measurements, search
 from rankwise.study.grids import Cell
@@ -116,8 +116,9 @@ def choice_request(plan: "Plan", curve: Cell) -> dict:
     for trial in sorted(plan.grids.trials[curve]):
         for seed in seeds:
             cell = curve._replace(trial=trial, seed=seed)
-            digest = provenance.digest(plan.request("trial", cell))
-            trials.append({"trial": trial, "result": plan.path("trial", cell), "digest": digest})
+            digest = plan.cell_digest("trial", cell)
+            result = store.cell_place("trial", cell.names, digest)
+            trials.append({"trial": trial, "result": result, "digest": digest})
     return {
         "measurement": "choose",
         "cell": curve.names,

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from rankwise.core import provenance, store
 from rankwise.study import outputs, text_outputs
 from rankwise.study.measurements import MEASUREMENTS, PREDICT
 from rankwise.study.plan import FOLDERS, Cell, Plan
@@ -43,6 +44,7 @@ class PlannedJob:
         outputs: Paths of the files that it writes, relative to the project; the first stands for
             the job.
         inputs: Paths of the files that it reads, relative to the project.
+        log: Path of its log, relative to the project.
         make_request: Builds the request; called once, when the request is first needed.
         cell: The cell that it measures, or the curve that a choice is for; None for all other jobs.
     """
@@ -52,6 +54,7 @@ class PlannedJob:
     name: str
     outputs: tuple[str, ...]
     inputs: tuple[str, ...]
+    log: str
     make_request: Callable[[], dict] = field(repr=False, compare=False)
     cell: Cell | None = None
 
@@ -60,13 +63,21 @@ class PlannedJob:
         """The file that stands for the job: its result, or the first file that it writes."""
         return self.outputs[0]
 
-    # A grid of thousands of cells is listed in milliseconds; building its requests takes seconds.
-    # So a request is built only for the jobs that are asked for it. (`cached_property` writes to
-    # `__dict__`, which a frozen dataclass allows.)
+    # `cached_property` writes to `__dict__`, which a frozen dataclass allows.
     @functools.cached_property
     def request(self) -> dict:
         """Everything that decides the result of the job, and nothing else."""
         return self.make_request()
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The digest of the request."""
+        return provenance.digest(self.request)
+
+    @property
+    def place(self) -> str:
+        """The result in a store. Documents lie in no store."""
+        return store.place(self.request)
 
     @property
     def trains(self) -> bool:
@@ -129,12 +140,14 @@ def input_jobs(plan: Plan) -> list[PlannedJob]:
 
 def _input_job(plan: Plan, kind: str, name: str) -> PlannedJob:
     corpus = plan.corpus(name) if kind == MODEL else None
+    rule = f"prepare_{kind}" if corpus is None else "pretrain_model"
     return PlannedJob(
-        rule=f"prepare_{kind}" if corpus is None else "pretrain_model",
+        rule=rule,
         kind=kind,
         name=name,
         outputs=(plan.input_path(kind, name),),
         inputs=() if corpus is None else (plan.input_path(DATASET, corpus),),
+        log=f"{plan.logs}/{rule}/{name}/{plan.input_digest(kind, name)}.log",
         make_request=functools.partial(plan.input_request, kind, name),
     )
 
@@ -156,6 +169,7 @@ def _cell_job(plan: Plan, measurement: str, cell: Cell) -> PlannedJob:
         name=cell.folder,
         outputs=(plan.path(measurement, cell),),
         inputs=_cell_inputs(plan, measurement, cell),
+        log=f"{plan.logs}/{measurement}/{cell.folder}/{plan.cell_digest(measurement, cell)}.log",
         make_request=functools.partial(plan.request, measurement, cell),
         cell=cell,
     )
@@ -175,19 +189,18 @@ def _cell_inputs(plan: Plan, measurement: str, cell: Cell) -> tuple[str, ...]:
 
 def choice_jobs(plan: Plan) -> list[PlannedJob]:
     """The jobs that choose among the trials of a curve, in the order of the curves."""
-    trials_by_curve: dict[Cell, list[Cell]] = {}
-    for cell in plan.cells("trial"):
-        trials_by_curve.setdefault(cell.curve, []).append(cell)
-    return [_choice_job(plan, curve, trials) for curve, trials in trials_by_curve.items()]
+    curves = dict.fromkeys(cell.curve for cell in plan.cells("trial"))
+    return [_choice_job(plan, curve) for curve in curves]
 
 
-def _choice_job(plan: Plan, curve: Cell, trials: list[Cell]) -> PlannedJob:
+def _choice_job(plan: Plan, curve: Cell) -> PlannedJob:
     return PlannedJob(
         rule="choose",
         kind=CHOICE,
         name=curve.folder,
         outputs=(plan.choice_path(curve),),
-        inputs=tuple(plan.path("trial", cell) for cell in trials),
+        inputs=tuple(plan.trial_paths(curve)),
+        log=f"{plan.logs}/choose/{curve.folder}/{provenance.digest(plan.choice(curve))}.log",
         make_request=functools.partial(plan.choice, curve),
         cell=curve,
     )
@@ -209,26 +222,37 @@ def document_jobs(plan: Plan) -> list[PlannedJob]:
 
 
 def _document(
+    plan: Plan,
     kind: str,
     rule: str,
     files: Iterable[str],
     reads: Iterable[str],
-    request: Callable[..., dict],
-    *arguments: object,
+    request: dict,
     name: str = "",
 ) -> PlannedJob:
-    """A job of the report, whose request is `request(*arguments)`.
+    """A job of the report.
 
-    Its name is its rule's if none is given.
+    Args:
+        plan: The plan of the study.
+        kind: What it makes.
+        rule: Its rule.
+        files: What it writes, relative to the study's folder.
+        reads: What it reads, relative to the project.
+        request: Its request without its files.
+        name: Its name, if that is not its rule's.
     """
+    paths = tuple(map(plan.output, files))
+    inputs = tuple(dict.fromkeys(reads))  # a table may be both shown and drawn from
+    log = f"{rule}/{name}" if name else rule
+    full = {**request, "document": [plan.results, files[0]], "reads": list(inputs)}
     return PlannedJob(
         rule=rule,
         kind=kind,
         name=name or rule,
-        outputs=tuple(files),
-        # A table may be both shown and drawn from: it is one input.
-        inputs=tuple(dict.fromkeys(reads)),
-        make_request=functools.partial(request, *arguments),
+        outputs=paths,
+        inputs=inputs,
+        log=f"{plan.logs}/{log}.log",
+        make_request=lambda: full,
     )
 
 
@@ -240,8 +264,8 @@ def _figure_files(figure: str) -> list[str]:
     return [f"{outputs.figure_stem(figure)}.{ending}" for ending in outputs.DRAWN]
 
 
-def _csv_files(tables: Iterable[str]) -> list[str]:
-    return [f"{outputs.table_stem(table)}.csv" for table in tables]
+def _csv_files(plan: Plan, tables: Iterable[str]) -> list[str]:
+    return [plan.output(f"{outputs.table_stem(table)}.csv") for table in tables]
 
 
 def _results(plan: Plan, measurement: str) -> list[str]:
@@ -250,57 +274,80 @@ def _results(plan: Plan, measurement: str) -> list[str]:
 
 def _gathered_table(plan: Plan, table: str) -> PlannedJob:
     """A tidy table, gathered from the results of one measurement."""
-    files, reads = _table_files(table), _results(plan, outputs.TABLE_SOURCES[table])
-    return _document(TABLE, "collect", files, reads, outputs.table_request, plan, table, name=table)
+    reads, request = (
+        _results(plan, outputs.TABLE_SOURCES[table]),
+        outputs.table_request(plan, table),
+    )
+    return _document(plan, TABLE, "collect", _table_files(table), reads, request, name=table)
 
 
 def _tables_of_runs(plan: Plan) -> Iterator[PlannedJob]:
     """The scores by example, and the tables that are computed from the table of runs."""
-    runs, request = _results(plan, "train"), outputs.table_request
-    yield _document(TABLE, "collect_examples", [outputs.EXAMPLES], runs, request, plan, "examples")
-    for rule, (tables, request) in DERIVED_RULES.items():
-        reads = _csv_files(outputs.made_from(plan, tables[0]))
+    runs, request = _results(plan, "train"), outputs.table_request(plan, "examples")
+    yield _document(plan, TABLE, "collect_examples", [outputs.EXAMPLES], runs, request)
+    for rule, (tables, make_request) in DERIVED_RULES.items():
+        reads = _csv_files(plan, outputs.made_from(plan, tables[0]))
         if rule in READ_EXAMPLES:
-            reads.append(outputs.EXAMPLES)
-        yield _document(TABLE, rule, _table_files(*tables), reads, request, plan)
+            reads.append(plan.output(outputs.EXAMPLES))
+        yield _document(plan, TABLE, rule, _table_files(*tables), reads, make_request(plan))
 
 
 def _claims(plan: Plan) -> Iterator[PlannedJob]:
     """The verdicts on published numbers: their table and their figure."""
-    files, reads = _table_files("claims"), _csv_files(outputs.claim_inputs(plan))
-    yield _document(TABLE, "claims", files, reads, outputs.claims_request, plan)
-    files, reads = _figure_files("claims"), _csv_files(["claims", *outputs.claim_tables(plan)])
-    yield _document(FIGURE, "claims_figure", files, reads, outputs.claims_figure_request, plan)
+    reads = _csv_files(plan, outputs.claim_inputs(plan))
+    yield _document(
+        plan, TABLE, "claims", _table_files("claims"), reads, outputs.claims_request(plan)
+    )
+    reads = _csv_files(plan, ["claims", *outputs.claim_tables(plan)])
+    request = outputs.claims_figure_request(plan)
+    yield _document(plan, FIGURE, "claims_figure", _figure_files("claims"), reads, request)
 
 
 def _figure(plan: Plan, figure: str) -> PlannedJob:
-    files, reads = _figure_files(figure), _csv_files(outputs.FIGURE_TABLES[figure])
-    return _document(
-        FIGURE, "figure", files, reads, outputs.figure_request, plan, figure, name=figure
-    )
+    reads = _csv_files(plan, outputs.FIGURE_TABLES[figure])
+    request = outputs.figure_request(plan, figure)
+    return _document(plan, FIGURE, "figure", _figure_files(figure), reads, request, name=figure)
 
 
 def _page(plan: Plan) -> PlannedJob:
-    tables = [*outputs.page_tables(plan), *outputs.page_data(plan)]
-    reads = [f"{outputs.figure_stem(figure)}.svg" for figure in outputs.page_figures(plan)]
-    reads += _csv_files(tables)
+    stems = [outputs.figure_stem(figure) for figure in outputs.page_figures(plan)]
+    reads = [plan.output(f"{stem}.svg") for stem in stems]
+    reads += _csv_files(plan, [*outputs.page_tables(plan), *outputs.page_data(plan)])
     for table in outputs.page_data(plan):
         if table in outputs.TABLE_SOURCES:
             reads += _results(plan, outputs.TABLE_SOURCES[table])
-    return _document(PAGE, "report", [outputs.REPORT], reads, outputs.page_request, plan)
+    return _document(plan, PAGE, "report", [outputs.REPORT], reads, outputs.page_request(plan))
 
 
 def _texts(plan: Plan) -> Iterator[PlannedJob]:
     """Texts for a paper and its artifact, and the exports: only made when asked for."""
     if plan.cells("train"):
-        reads = text_outputs.numbers_tables(plan)
-        yield _document(TEXT, "numbers", outputs.NUMBERS, reads, text_outputs.numbers_request, plan)
+        request = text_outputs.numbers_request(plan)
+        reads = map(plan.output, request["tables"])
+        yield _document(plan, TEXT, "numbers", outputs.NUMBERS, reads, request)
     reads = [*text_outputs.results(plan), *text_outputs.findings(plan)]
-    yield _document(
-        TEXT, "artifact", [outputs.ARTIFACT], reads, text_outputs.artifact_request, plan
-    )
-    reads = [*_csv_files(outputs.export_tables(plan)), *_results(plan, "train")]
-    yield _document(TEXT, "exports", [outputs.EXPORTS], reads, outputs.exports_request, plan)
+    request = text_outputs.artifact_request(plan)
+    yield _document(plan, TEXT, "artifact", [outputs.ARTIFACT], reads, request)
+    reads = [*_csv_files(plan, outputs.export_tables(plan)), *_results(plan, "train")]
+    yield _document(plan, TEXT, "exports", [outputs.EXPORTS], reads, outputs.exports_request(plan))
+
+
+def document(plan: Plan, relative: str) -> PlannedJob:
+    """The job that writes a document.
+
+    Args:
+        plan: The plan of the study.
+        relative: One of its files, relative to the study's folder.
+
+    Raises:
+        KeyError: The study has no such document.
+    """
+    return _documents_by_path(plan)[plan.output(relative)]
+
+
+@functools.cache
+def _documents_by_path(plan: Plan) -> dict[str, PlannedJob]:
+    return {path: job for job in document_jobs(plan) for path in job.outputs}
 
 
 # The picture of the workflow ----------------------------------------------------------------------
@@ -331,12 +378,12 @@ def required_jobs(jobs: Iterable[PlannedJob], path: str) -> list[PlannedJob]:
 
 def rule_counts(plan: Plan) -> dict[str, int]:
     """Rule -> how many of its jobs the page needs."""
-    return dict(Counter(job.rule for job in required_jobs(planned_jobs(plan), outputs.REPORT)))
+    return dict(Counter(job.rule for job in required_jobs(planned_jobs(plan), plan.output(outputs.REPORT))))
 
 
 def rule_edges(plan: Plan) -> list[tuple[str, str]]:
     """Pairs of rules of the page's jobs: the second reads a file that the first writes."""
-    jobs = required_jobs(planned_jobs(plan), outputs.REPORT)
+    jobs = required_jobs(planned_jobs(plan), plan.output(outputs.REPORT))
     writers = {output: job.rule for job in jobs for output in job.outputs}
     pairs = {(writers[path], job.rule) for job in jobs for path in job.inputs}
     return sorted(pairs)

@@ -2,10 +2,11 @@
 
 import math
 
+from rankwise.core import store
 from rankwise.core.config import ConfigError
 
 # Measurement -> its folder of results. All others are profiles.
-FOLDERS = {"train": "runs", "trial": "search"}
+FOLDERS = {name: store.FOLDERS[name] for name in ("train", "trial")}
 MEASUREMENTS = ("memory", "flops", "forward", "ledger", "fits", "throughput")
 # The profile that predicts what a training job will need. Every training run has one, whether the
 # study asks for it or not; schedulers are asked for that much memory and time.

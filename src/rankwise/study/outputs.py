@@ -1,5 +1,7 @@
 """What a study writes from its results: names of tables, figures and page, what each is made from,
 their requests.
+
+Paths are relative to the study's folder; `Plan.output` makes them relative to the project.
 """
 
 from collections.abc import Iterable
@@ -8,8 +10,8 @@ from rankwise.core import provenance
 from rankwise.core.config import without
 from rankwise.study.captions import TITLES
 from rankwise.study.describe import about
-from rankwise.study.measurements import FOLDERS, MEASUREMENTS, TIMED
-from rankwise.study.plan import RESULTS, Cell, Plan
+from rankwise.study.measurements import MEASUREMENTS
+from rankwise.study.plan import Cell, Plan
 from rankwise.study.resolve import observes
 
 # Table -> the measurement whose results it gathers, where it has a row for each entry of a list in
@@ -25,7 +27,7 @@ TABLE_SOURCES = {
 # Values of projected_adam's option `rank_rule` with which it reports how many basis vectors are in
 # use.
 ADAPTIVE_RANK_RULES = ("energy", "svt")
-EXAMPLES = f"{RESULTS}/tables/examples.parquet"  # a row for each run and example
+EXAMPLES = "tables/examples.parquet"  # a row for each run and example
 # Figure -> the tables that it is drawn from.
 FIGURE_TABLES = {
     "metric_by_rank": ("estimates", "runs"),
@@ -71,14 +73,14 @@ PAGE_TABLES = (
 )
 # Tables that the page draws its charts from, whether it shows them or not.
 PAGE_DATA = ("runs", "history", "estimates", "comparisons", *MEASUREMENTS)
-REPORT = f"{RESULTS}/report.html"
+REPORT = "report.html"
 DRAWN = ("png", "svg", "pdf")  # endings of a figure's files
 # Tables with the columns that the layouts of published systems need.
 EXPORT_TABLES = ("runs", "history", "memory", "flops", "forward", "ledger", "state")
-EXPORTS = f"{RESULTS}/exports/README.md"  # stands for the files beside it
-CLAIMS = f"{RESULTS}/claims"  # the stem of the verdicts' table and figure
-ARTIFACT = f"{RESULTS}/artifact.md"
-NUMBERS = (f"{RESULTS}/numbers.json", f"{RESULTS}/numbers.tex")
+EXPORTS = "exports/README.md"  # stands for the files beside it
+CLAIMS = "claims"  # the stem of the verdicts' table and figure
+ARTIFACT = "artifact.md"
+NUMBERS = ("numbers.json", "numbers.tex")
 
 
 # Tables -------------------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ def export_tables(plan: Plan) -> list[str]:
 
 def table_stem(name: str) -> str:
     """The path of a table, without its ending."""
-    return CLAIMS if name == "claims" else f"{RESULTS}/tables/{name}"
+    return CLAIMS if name == "claims" else f"tables/{name}"
 
 
 def selected(plan: Plan, cell: Cell) -> list[str]:
@@ -186,7 +188,7 @@ def _has_spectrum(plan: Plan, cell: Cell) -> bool:
 
 def figure_stem(name: str) -> str:
     """The path of a figure, without its ending."""
-    return CLAIMS if name == "claims" else f"{RESULTS}/figures/{name}"
+    return CLAIMS if name == "claims" else f"figures/{name}"
 
 
 # The page -----------------------------------------------------------------------------------------
@@ -237,50 +239,11 @@ def _request(plan: Plan, script: str, modules: Iterable[str] = (), **settings: o
 def table_request(plan: Plan, table: str) -> dict:
     """The request of a gathered table.
 
-    It has the part of the study that decides the table's rows, and the digest of the planned
-    requests.
-
     Args:
         plan: The plan of the study.
         table: A key of `TABLE_SOURCES`, or `examples`, which is gathered from training runs.
     """
-    measurement = TABLE_SOURCES.get(table, "train")
-    return _request(
-        plan,
-        "collect",
-        table=table,
-        listed=table in LISTS,
-        measurement=measurement,
-        planned=plan.digest(measurement),
-        study=_relevant_study(plan, measurement),
-    )
-
-
-def _relevant_study(plan: Plan, measurement: str) -> dict:
-    """The part of the study that decides the cells and requests of one measurement.
-
-    It is a study itself, from which the job makes the same plan. Edits of other parts do not
-    rewrite the table.
-    """
-    kind = "train" if measurement in FOLDERS else "profile"
-    keys = ["device", "override"]
-    if kind == "train":
-        keys += ["environment", "cpu_threads", "schedule"]
-    if measurement in TIMED:
-        keys += ["cpu_threads", "environment"]
-    if measurement == "ledger":
-        keys += ["environment"]
-    grids = [grid for grid in plan.study[kind] if _asks_for(grid, measurement)]
-    return {"name": kind, "question": "", **{key: plan.study[key] for key in keys}, kind: grids}
-
-
-def _asks_for(grid: dict, measurement: str) -> bool:
-    """Whether a grid of the measurement's kind has cells of it."""
-    if measurement == "train":
-        return True
-    if measurement == "trial":
-        return "search" in grid
-    return measurement in grid["measurements"]
+    return _request(plan, "collect", table=table, listed=table in LISTS)
 
 
 def evidence_request(plan: Plan) -> dict:
@@ -328,7 +291,9 @@ def exports_request(plan: Plan) -> dict:
         size = plan.library["datasets"][name].get("train_samples")
         if size:
             sizes[name] = size
-    return _request(plan, "exports", tables=export_tables(plan), train_samples=sizes)
+    command = f"snakemake exports --cores all --configfile {plan.file}"  # `exports` is a rule
+    tables = export_tables(plan)
+    return _request(plan, "exports", tables=tables, train_samples=sizes, command=command)
 
 
 def figure_request(plan: Plan, figure: str) -> dict:
@@ -350,7 +315,6 @@ def figure_request(plan: Plan, figure: str) -> dict:
 
 def page_request(plan: Plan) -> dict:
     """The page that shows the study. What it says about methods and data is there as a digest."""
-    measurements = [name for name in ("train", *MEASUREMENTS) if plan.cells(name)]
     return _request(
         plan,
         "report",
@@ -360,6 +324,5 @@ def page_request(plan: Plan) -> dict:
         figures=page_figures(plan),
         tables=page_tables(plan),
         data=page_data(plan),
-        planned={name: plan.digest(name) for name in measurements},
         about=provenance.digest(about(plan)),
     )

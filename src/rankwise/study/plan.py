@@ -1,15 +1,16 @@
 """A study becomes cells; a cell becomes a path and a request, the JSON that decides a job's result.
 
-A cell is model x dataset x method x rank (x seed). Standard library, yaml and jsonschema only: the
-Snakefile imports this module.
+A cell is model x dataset x method x rank (x seed). The files of the paper study, config/config.yaml,
+lie in results/, those of every other study in results/{its name}/. Standard library, yaml and
+jsonschema only: the Snakefile imports this module.
 """
 
 import functools
 from collections.abc import Iterable
 from pathlib import Path
 
-from rankwise.core import paths, provenance
-from rankwise.core.config import check, included, library, read_yaml, without
+from rankwise.core import paths, provenance, store
+from rankwise.core.config import ConfigError, check, included, library, read_yaml, without
 from rankwise.core.lock import lock_digest
 from rankwise.study import job_requests, measurements
 from rankwise.study.grids import Cell
@@ -17,10 +18,14 @@ from rankwise.study.resolve import check_sources
 from rankwise.study.source_digests import SourceDigests
 from rankwise.study.study_grids import COSMETIC, StudyGrids
 
-RESULTS = "results"
+RESULTS, LOGS = "results", "logs"
 # Most modules that need these need a plan, too.
 FOLDERS, MEASUREMENTS = measurements.FOLDERS, measurements.MEASUREMENTS
-DEFAULT_STUDY = "config/config.yaml"  # the study that is meant if none is named
+DEFAULT_STUDY = "config/config.yaml"  # the paper study, which is meant if none is named
+# Names in results/ that no study may have, because they are of the paper study or of all studies.
+TAKEN = frozenset(
+    {*store.PARTS, "store", "checkpoints", "claims", "exports", "figures", "numbers", "tables"}
+)
 
 
 class Plan:
@@ -29,11 +34,11 @@ class Plan:
     Args:
         study: The study as its file has it.
         root: The project's folder: results, and the user's own entries.
-        file: The study's file, for messages.
-        records: Folders of results of other clones. They say what a file held that is on no
-            machine but the one that read it; the project's own results are asked first.
+        file: The study's file, relative to the project.
 
     Attributes:
+        results: The folder of the study's files, relative to the project.
+        logs: The folder of its logs.
         workflow: The folder of the workflow that is used: scripts and locks.
         study: The checked study with its defaults.
         library: Checked entries by kind (methods, models, datasets, claims) and name.
@@ -43,14 +48,16 @@ class Plan:
         ConfigError: the study, or an entry that it names, is wrong.
     """
 
-    def __init__(self, study: dict, root: Path, file: str = "study", records: Iterable[Path] = ()):
+    def __init__(self, study: dict, root: Path, file: str = "study"):
         self.root, self.file = root, file
         self.workflow = paths.workflow_root(root)
         self.study = included(check(study, paths.SCHEMAS / "study.schema.yaml", file), root)
+        self.results = results_folder(file, self.study["name"])
+        self.logs = LOGS + self.results.removeprefix(RESULTS)
         self.library = library(root)
         check_sources(self.library)
         self.grids = StudyGrids(self.study, self.library, file)
-        self._source_digests = SourceDigests(root, [root / RESULTS, *records])
+        self._source_digests = SourceDigests(root, self.results)
 
     # Cells and paths ------------------------------------------------------------------------------
 
@@ -58,33 +65,44 @@ class Plan:
         """The cells of a measurement (train, trial, predict, memory, ...), in the study's order."""
         return list(self.grids.by_measurement[measurement])
 
-    @staticmethod
-    def path(measurement: str, cell: Cell) -> str:
-        """The result of one cell, relative to the project.
+    def path(self, measurement: str, cell: Cell) -> str:
+        """The result of one cell, relative to the project: a link to the store.
 
         Args:
             measurement: `train`, `trial`, `predict` or one of `MEASUREMENTS`.
-            cell: The cell; it need not be one of the study.
+            cell: A cell of this measurement.
+
+        Raises:
+            KeyError: the study does not ask for this measurement of the cell.
         """
-        folder = FOLDERS.get(measurement, "profiles")
-        return f"{RESULTS}/{folder}/{cell.folder}/{measurement}.json"
+        folder = store.FOLDERS.get(measurement, store.PROFILES)
+        digest = self.cell_digest(measurement, cell)
+        return f"{self.results}/{folder}/{cell.folder}/{digest}/{measurement}.json"
 
-    @staticmethod
-    def choice_path(curve: Cell) -> str:
+    def output(self, relative: str) -> str:
+        """A file of the study, relative to the project; `relative` is as `outputs` names it."""
+        return f"{self.results}/{relative}"
+
+    def choice_path(self, curve: Cell) -> str:
         """The choice among the trials of a curve, relative to the project."""
-        return f"{RESULTS}/{FOLDERS['trial']}/{curve.folder}/selected.json"
+        folder = store.FOLDERS["choose"]
+        digest = provenance.digest(self.choice(curve))
+        return f"{self.results}/{folder}/{curve.folder}/{digest}/selected.json"
 
-    @staticmethod
-    def input_path(kind: str, name: str) -> str:
+    def trial_paths(self, curve: Cell) -> list[str]:
+        """The results of all trials of a curve, relative to the project."""
+        return [self.path("trial", cell) for cell in self.cells("trial") if cell.curve == curve]
+
+    def input_path(self, kind: str, name: str) -> str:
         """The description of a prepared dataset or model, relative to the project.
 
-        Its data files are beside it.
+        Its data files are beside the file that this link leads to.
 
         Args:
             kind: `dataset` or `model`.
             name: The entry's name.
         """
-        return f"{RESULTS}/inputs/{kind}s/{name}/{kind}.json"
+        return f"{self.results}/{store.input_place(kind, name, self.input_digest(kind, name))}"
 
     def inputs(self) -> list[tuple[str, str]]:
         """(kind, name) of every input of training, and of the corpora of pre-trained models.
@@ -172,6 +190,11 @@ class Plan:
         return job_requests.cell_request(self, measurement, cell)
 
     @functools.cache  # noqa: B019
+    def cell_digest(self, measurement: str, cell: Cell) -> str:
+        """The digest of a cell's request; arguments and errors as of `request`."""
+        return provenance.digest(self.request(measurement, cell))
+
+    @functools.cache  # noqa: B019
     def choice(self, curve: Cell) -> dict:
         """The request of the choice among the trials of a curve."""
         return job_requests.choice_request(self, curve)
@@ -201,19 +224,6 @@ class Plan:
         """
         return provenance.digest(self.input_request(kind, name))
 
-    @functools.cache  # noqa: B019
-    def digest(self, measurement: str) -> str:
-        """Digest of every planned request of one measurement, with its path.
-
-        Requests of gathered tables have it: a table must be made from results that answer these
-        requests.
-        """
-        cells = self.cells(measurement)
-        planned = [
-            [self.path(measurement, cell), self.request(measurement, cell)] for cell in cells
-        ]
-        return provenance.digest(planned)
-
     def digests(self, script: str, *modules: str) -> dict[str, str]:
         """Digests of the sources of a script, and of the modules that it loads by name.
 
@@ -234,20 +244,37 @@ class Plan:
         return {"lock": lock, "digest": lock_digest(self.workflow / lock)}
 
 
-def read_plan(project: Path, study: str | None = None, records: Iterable[Path] = ()) -> Plan:
+def read_plan(project: Path, study: str | None = None) -> Plan:
     """The plan of a study from its file.
 
     Args:
         project: The folder that the user works in.
         study: The study's file, relative to the project; config/config.yaml if None.
-        records: Folders of results of other clones, as `Plan` takes them.
 
     Raises:
         ConfigError: there is no such file, or the study is wrong.
     """
     name = study or DEFAULT_STUDY
     file = paths.find(project, name)
-    return Plan(read_yaml(file, name), project, study_file([file], project), records)
+    return Plan(read_yaml(file, name), project, study_file([file], project))
+
+
+def results_folder(file: str, name: str) -> str:
+    """The folder of a study's files, relative to the project.
+
+    Args:
+        file: The study's file, relative to the project.
+        name: The study's name.
+
+    Raises:
+        ConfigError: the name cannot be that of a folder in results/.
+    """
+    if file == DEFAULT_STUDY:
+        return RESULTS
+    if name in TAKEN:
+        allowed = f"a name that is not of a part of {RESULTS}/: not {', '.join(sorted(TAKEN))}"
+        raise ConfigError(file, "name", name, allowed)
+    return f"{RESULTS}/{name}"
 
 
 def study_file(given: Iterable[object], root: Path) -> str:

@@ -7,11 +7,9 @@ searches and the runs that follow them.
 
 import math
 from collections import Counter
-from pathlib import Path
 
-from rankwise.core import provenance, result
+from rankwise.core import store
 
-FOLDER = Path("results/search")
 PARTS = ("options", "optimizer")  # of a method's settings, beside its learning rate
 
 
@@ -58,10 +56,10 @@ def choose(request: dict) -> dict:
 
     Raises:
         FileNotFoundError: a trial's result is not there.
-        ValueError: a trial answers another request than the planned one.
+        StoreError: a trial's file answers another request.
     """
     results = [
-        (run["trial"], _read(Path(run["result"]), run["digest"])) for run in request["trials"]
+        (run["trial"], _read(run["result"], run["digest"])) for run in request["trials"]
     ]
     trials = [_row(name, run_result) for name, run_result in results]
     chosen = best(
@@ -112,11 +110,11 @@ def settle(request: dict) -> tuple[dict, dict]:
 
     Raises:
         FileNotFoundError: the search has not chosen yet.
-        ValueError: the choice answers another request than the planned one.
+        StoreError: the file of the choice answers another request.
     """
-    cell = request["cell"]
-    curve = Path(cell["model"], cell["dataset"], cell["method"], f"r{cell['rank']}")
-    choice = _read(FOLDER / curve / "selected.json", request["inputs"]["search"])
+    curve = {name: value for name, value in request["cell"].items() if name != "seed"}
+    digest = request["inputs"]["search"]
+    choice = _read(store.cell_place("choose", curve, digest), digest)
     if choice["status"] != "ok":
         return request, {"status": choice["status"], "reason": choice["reason"]}
     settled = {**request, "method": _with_settings(request["method"], choice["selected"])}
@@ -142,15 +140,14 @@ def _with_settings(entry: dict, chosen: dict) -> dict:
     return settled
 
 
-def _read(file: Path, planned_digest: str) -> dict:
-    """A result, if it answers the request with this digest."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: not there; build it with: snakemake {file}")
-    found = result.read(file)
-    digest = provenance.digest(found["request"])
-    if digest != planned_digest:
-        raise ValueError(
-            f"{file}: answers request {digest}, this job was planned with {planned_digest}; "
-            "run snakemake again"
-        )
-    return found
+def _read(place: str, digest: str) -> dict:
+    """A result in the store.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        StoreError: The file there answers another request.
+    """
+    file = store.Store().find(place)
+    if file is None:
+        raise FileNotFoundError(f"{place}: not in the store; run snakemake again")
+    return store.check_answers(file, digest)

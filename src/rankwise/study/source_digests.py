@@ -5,19 +5,23 @@ that an entry reads from a folder. An entry's own `sha256` is a check (`data/sou
 without it, the request is the same.
 
 A machine need not have the files: results stay valid where only `results/` was copied. Such a file
-has the digest that the entry gives, or else the one that the prepared dataset or model was made
-from. If neither is known, the digest is None, and no job that reads the file starts.
+has the digest that the entry gives, or else the one that the prepared dataset or model in the store
+was made from. If several were prepared, that of this study decides. If none is known, or several
+are, the digest is None, and no job that reads the file starts.
 
 Standard library only: the Snakefile imports this module.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
-from rankwise.core import content, result
+from rankwise.core import content, result, store
 from rankwise.core.config import without
 from rankwise.core.input_files import MODEL_FILES, WEIGHTS
-from rankwise.core.paths import INPUTS, RESULTS, expand
+from rankwise.core.paths import expand
+
+Value = TypeVar("Value", str, dict)
 
 
 class SourceDigests:
@@ -25,15 +29,13 @@ class SourceDigests:
 
     Args:
         root: The project's folder.
-        results: Folders of results. The prepared inputs in them record what they were made from;
-            the first that has a record decides.
+        results: The study's folder, relative to the project.
     """
 
-    def __init__(self, root: Path, results: Iterable[Path]):
-        self._root = root
-        self._results = tuple(results)
+    def __init__(self, root: Path, results: str):
+        self._root, self._results = root, results
         self._sha256_by_file: dict[Path, str | None] = {}
-        self._records: dict[tuple[str, str], dict] = {}
+        self._records: dict[tuple[str, str], list[list[dict]]] = {}
 
     def dataset(self, name: str, entry: dict) -> dict:
         """A dataset's entry, with the SHA-256 of every split's file.
@@ -68,20 +70,28 @@ class SourceDigests:
         found = self._sha256(folder, source["path"])
         if found or "sha256" in source:
             return found or source["sha256"]
-        made_from = self._record("dataset", name)
-        recorded = made_from.get("splits", {}).get(split, {})
-        is_same_file = (
-            made_from.get("files", {}).get("folder") == folder
-            and recorded.get("path") == source["path"]
-        )
-        return recorded.get("sha256") if is_same_file else None
+
+        def recorded(made_from: dict) -> str | None:
+            made_source = made_from.get("splits", {}).get(split, {})
+            is_same_file = (
+                made_from.get("files", {}).get("folder") == folder
+                and made_source.get("path") == source["path"]
+            )
+            return made_source.get("sha256") if is_same_file else None
+
+        return self._recorded("dataset", name, recorded)
 
     def _model_files(self, name: str, weights: dict) -> dict[str, str] | None:
         if self._sha256(weights["files"], WEIGHTS):
             digests = {file: self._sha256(weights["files"], file) for file in MODEL_FILES}
             return {file: sha256 for file, sha256 in digests.items() if sha256}
-        recorded = self._record("model", name).get("weights", {})
-        return recorded.get("contents") if without(recorded, ("contents",)) == weights else None
+
+        def recorded(made_from: dict) -> dict[str, str] | None:
+            made_weights = made_from.get("weights", {})
+            is_same = without(made_weights, ("contents",)) == weights
+            return made_weights.get("contents") if is_same else None
+
+        return self._recorded("model", name, recorded)
 
     def _sha256(self, folder: str, name: str) -> str | None:
         """The SHA-256 of a file; None if it is not there or cannot be read."""
@@ -99,17 +109,43 @@ class SourceDigests:
         except OSError:
             return None
 
-    def _record(self, kind: str, name: str) -> dict:
-        """The entry that a prepared dataset or model was made from; empty if there is none."""
+    def _recorded(self, kind: str, name: str, read: Callable[[dict], Value | None]) -> Value | None:
+        """What the prepared datasets or models of a name say about their sources.
+
+        Args:
+            kind: `dataset` or `model`.
+            name: The entry's name.
+            read: Takes from the entry that an input was made from what is asked for.
+
+        Returns:
+            The one value that this study's inputs have, or else the one that the store's have.
+        """
+        for entries in self._entries(kind, name):
+            values = []
+            for entry in entries:
+                value = read(entry)
+                if value is not None and value not in values:
+                    values.append(value)
+            if values:
+                return values[0] if len(values) == 1 else None
+        return None
+
+    def _entries(self, kind: str, name: str) -> list[list[dict]]:
+        """The entries that inputs were made from: first this study's, then the store's."""
         if (kind, name) not in self._records:
-            self._records[kind, name] = self._read_record(kind, name)
+            pattern = store.input_place(kind, name, "*")
+            own = sorted((self._root / self._results).glob(pattern))
+            places = [own, store.Store(self._root).find_all(pattern)]
+            self._records[kind, name] = [_made_from(files, kind) for files in places]
         return self._records[kind, name]
 
-    def _read_record(self, kind: str, name: str) -> dict:
-        relative = INPUTS.relative_to(RESULTS) / f"{kind}s" / name / f"{kind}.json"
-        for results in self._results:
-            try:
-                return result.read(results / relative)["request"][kind]
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # not there, or only part of a file
-        return {}
+
+def _made_from(files: Iterable[Path], kind: str) -> list[dict]:
+    """The entry that each prepared dataset or model was made from."""
+    entries = []
+    for file in files:
+        try:
+            entries.append(result.read(file)["request"][kind])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # a broken link, or only part of a file
+    return entries

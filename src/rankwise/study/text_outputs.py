@@ -7,7 +7,7 @@ import tomllib
 
 from rankwise.core.config import without
 from rankwise.study import outputs
-from rankwise.study.plan import FOLDERS, MEASUREMENTS, RESULTS, Plan
+from rankwise.study.plan import FOLDERS, MEASUREMENTS, Plan
 
 EVERY = (*FOLDERS, *MEASUREMENTS)  # the measurements that a study asks for by name
 # Keys of an entry that say where it comes from. The artifact shows only these of a model or a
@@ -34,10 +34,10 @@ def findings(plan: Plan) -> list[str]:
     """CSV files of the tables that answer the study's question: intervals, comparisons, claims."""
     files = []
     if plan.cells("train"):
-        files += [f"{RESULTS}/tables/{name}.csv" for name in ("estimates", "comparisons")]
+        files += ["tables/estimates.csv", "tables/comparisons.csv"]
     if outputs.claim_tables(plan):
         files.append(f"{outputs.CLAIMS}.csv")
-    return files
+    return [plan.output(file) for file in files]
 
 
 def results(plan: Plan) -> list[str]:
@@ -48,11 +48,11 @@ def results(plan: Plan) -> list[str]:
 
 
 def numbers_tables(plan: Plan) -> list[str]:
-    """CSV files that the numbers for use in a text are read from."""
+    """CSV files that the numbers for use in a text are read from, relative to the study's folder."""
     gathered = [
         name for name in outputs.made_from(plan, "summary") if name in outputs.TABLE_SOURCES
     ]
-    files = [f"{RESULTS}/tables/{name}.csv" for name in ("summary", *gathered)]
+    files = [f"{outputs.table_stem(name)}.csv" for name in ("summary", *gathered)]
     if outputs.claim_tables(plan):
         files.append(f"{outputs.CLAIMS}.csv")
     return files
@@ -76,8 +76,7 @@ def artifact_request(plan: Plan) -> dict:
         "file": plan.file,
         "project": _project(plan),
         **_entries(plan),
-        "planned": {name: plan.digest(name) for name in EVERY if plan.cells(name)},
-        "commands": {"study": command(plan), "page": command(plan, outputs.ARTIFACT)},
+        "commands": {"study": command(plan), "page": command(plan, plan.output(outputs.ARTIFACT))},
         "locks": [plan.environment(name) for name in lock_names],
         "tables": findings(plan),
         "code": plan.digests("artifact"),

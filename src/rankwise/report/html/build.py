@@ -59,37 +59,37 @@ def page(request: dict, output: Path) -> None:
 
     Raises:
         ValueError: The configuration or a source changed since the workflow was planned.
-        StaleResult: A result answers another request than the planned one.
+        StoreError: A result answers another request than the planned one.
         FileNotFoundError: The SVG of a figure is missing.
     """
-    root = Path.cwd()  # the folder of the study: configuration and results
+    root = Path.cwd()
     plan = Plan(request["study"], root, request["file"])
     if provenance.digest(about(plan)) != request["about"]:
         raise ValueError(
             "config/ or a source changed since the workflow was planned; run snakemake again"
         )
     results = records.read_results(plan, root)
-    result.write_text(output, render(plan, request, results, root))
+    result.write_text(output, render(plan, request, results, root / plan.results))
 
 
-def render(plan: Plan, request: dict, results: list[dict], root: Path) -> str:
+def render(plan: Plan, request: dict, results: list[dict], folder: Path) -> str:
     """The page of a study.
 
     Args:
         plan: the study's plan.
         request: the request of the page.
         results: the records of all results.
-        root: the folder that tables and figures are below.
+        folder: the study's folder, which has tables and figures.
     """
     labels = dict(request["labels"])
     frames = {}
     for name in dict.fromkeys([*request["tables"], *request["data"]]):
-        frames[name] = tables.read(root / f"{outputs.table_stem(name)}.csv")
+        frames[name] = tables.read(folder / f"{outputs.table_stem(name)}.csv")
     charts = _charts(frames, labels)
     parts = {
         "answer": answer.answer(groups.by_panel(frames, labels), frames, labels),
         "charts": charts,
-        **_figures(request["figures"], root),
+        **_figures(request["figures"], folder),
         **_sheets(request["tables"], frames, labels),
     }
     return _template().render(
@@ -128,18 +128,18 @@ def _charts(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> list[veg
     ]
 
 
-def _figures(captions: dict[str, list[str]], root: Path) -> dict[str, list[dict]]:
+def _figures(captions: dict[str, list[str]], folder: Path) -> dict[str, list[dict]]:
     """The figures, and the figure of claims for the section of published numbers."""
     figures, verdicts = [], []
     for name, (title, caption) in captions.items():
         target = verdicts if name == "claims" else figures
-        target.append(_figure(name, title, caption, root))
+        target.append(_figure(name, title, caption, folder))
     return {"figures": figures, "verdicts": verdicts}
 
 
-def _figure(name: str, title: str, caption: str, root: Path) -> dict[str, object]:
+def _figure(name: str, title: str, caption: str, folder: Path) -> dict[str, object]:
     stem = outputs.figure_stem(name)
-    svg = (root / f"{stem}.svg").read_bytes()
+    svg = (folder / f"{stem}.svg").read_bytes()
     width = float(re.search(rb'width="([\d.]+)pt"', svg)[1])
     height = float(re.search(rb'height="([\d.]+)pt"', svg)[1])
     return {
@@ -150,7 +150,7 @@ def _figure(name: str, title: str, caption: str, root: Path) -> dict[str, object
         "narrow": width <= NARROW,
         "width": round(width * PIXELS_PER_POINT),
         "height": round(height * PIXELS_PER_POINT),
-        "link": _link(stem),
+        "link": stem,
         "ends": outputs.DRAWN,
     }
 
@@ -162,23 +162,14 @@ def _sheets(
     others = [name for name in shown if name not in ("claims", "runs")]
     claims_sheet, runs_sheet = None, None
     if "claims" in frames:
-        claims_sheet = claims.sheet(frames["claims"], labels, _table_link("claims"))
+        claims_sheet = claims.sheet(frames["claims"], labels, outputs.table_stem("claims"))
     if "runs" in frames:
-        runs_sheet = sheets.sheet("runs", frames["runs"], labels, _table_link("runs"))
+        runs_sheet = sheets.sheet("runs", frames["runs"], labels, outputs.table_stem("runs"))
     return {
-        "sheets": [sheets.sheet(name, frames[name], labels, _table_link(name)) for name in others],
+        "sheets": [sheets.sheet(name, frames[name], labels, outputs.table_stem(name)) for name in others],
         "claims": claims_sheet,
         "runs": runs_sheet,
     }
-
-
-def _table_link(name: str) -> str:
-    return _link(outputs.table_stem(name))
-
-
-def _link(stem: str) -> str:
-    """The path of a file as seen from the page, which is in the folder of results."""
-    return stem.partition("/")[2]
 
 
 def _contents(parts: dict) -> list[tuple[str, str, list]]:

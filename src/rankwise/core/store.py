@@ -1,0 +1,335 @@
+"""The store: every result under the digest of its request.
+
+    results/store/version.json                                               which layout this is
+    results/store/runs/MODEL/DATASET/METHOD/rRANK/seedSEED/DIGEST/train.json    one result
+    results/store/inputs/datasets/NAME/DIGEST/dataset.json                      with data files beside it
+
+The digest stands in the path, so a result is there or it is not: no record and no time stamp can
+say anything else. A study has links to the results that it plans (`study/links.py`). Snakemake sees
+and deletes only those links; what is in the store stays until `rankwise store remove` takes it out.
+
+A job computes in a folder of its own, `.part-DIGEST-HOST-PID`, and renames it when all files are in
+it, so the store never holds half a result. Meanwhile it holds a lock on the digest: of two jobs for
+one request, in one clone or in two that share a store, the second waits and finds the result.
+
+`RANKWISE_STORE` names the folder to use instead of `results/store`. Further folders behind it,
+separated like the folders of PATH, are read and never written.
+
+All files in a store have one modification time, because times must decide nothing: Snakemake would
+rerun a job whose input is newer than its output.
+
+Standard library only: the Snakefile imports this module.
+"""
+
+import contextlib
+import errno
+import fcntl
+import io
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rankwise.core import provenance
+from rankwise.core.paths import RESULTS
+
+VARIABLE = "RANKWISE_STORE"
+DEFAULT = RESULTS / "store"
+VERSION = 1
+VERSION_FILE = "version.json"
+LOCKS = ".locks"
+PART = ".part-"
+# The modification time of every file in a store and of every link to one: 1 January 2000, in ns.
+TIME_NS = 946_684_800_000_000_000
+# Measurement -> its folder. All others are profiles.
+FOLDERS = {"train": "runs", "trial": "search", "choose": "search"}
+PROFILES, INPUTS = "profiles", "inputs"
+# Folders of a store that hold results.
+PARTS = (INPUTS, "search", "runs", PROFILES)
+# What a full or read-only disk answers.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+FILE_NAMES = {"choose": "selected"}  # measurement -> stem of its result, where that differs
+
+
+class StoreError(ValueError):
+    """A store, or something in it, is not as it must be; the message says what is allowed."""
+
+
+# Where a result lies ------------------------------------------------------------------------------
+
+
+def cell_folder(names: Mapping[str, object]) -> str:
+    """The part of a path that names a cell: `MODEL/DATASET/METHOD/rRANK[/TRIAL][/seedSEED]`.
+
+    Args:
+        names: The cell as a request has it: only what it has a value for.
+    """
+    parts = [names["model"], names["dataset"], names["method"], f"r{names['rank']}"]
+    if "trial" in names:
+        parts.append(names["trial"])
+    if "seed" in names:
+        parts.append(f"seed{names['seed']}")
+    return "/".join(map(str, parts))
+
+
+def place(request: dict) -> str:
+    """The file of a request's result, relative to a store."""
+    digest = provenance.digest(request)
+    if "cell" not in request:
+        kind = "model" if "model" in request else "dataset"
+        return input_place(kind, request["name"], digest)
+    return cell_place(request["measurement"], request["cell"], digest)
+
+
+def cell_place(measurement: str, names: Mapping[str, object], digest: str) -> str:
+    """The file of a cell's result, relative to a store.
+
+    Args:
+        measurement: `train`, `trial`, `choose`, or the name of a profile.
+        names: The cell as a request has it.
+        digest: Of the request.
+    """
+    folder = FOLDERS.get(measurement, PROFILES)
+    stem = FILE_NAMES.get(measurement, measurement)
+    return f"{folder}/{cell_folder(names)}/{digest}/{stem}.json"
+
+
+def input_place(kind: str, name: str, digest: str) -> str:
+    """The description of a prepared `dataset` or `model`, relative to a store."""
+    return f"{INPUTS}/{kind}s/{name}/{digest}/{kind}.json"
+
+
+# The store ----------------------------------------------------------------------------------------
+
+
+class Store:
+    """The folder that results are written to, and further folders that they are read from.
+
+    Args:
+        root: The project's folder.
+
+    Attributes:
+        folders: The store's folders; the first is the one that is written to.
+
+    Raises:
+        StoreError: a folder is of a newer version, or is no store.
+    """
+
+    def __init__(self, root: Path = Path()):
+        named = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+        self.folders = tuple(root / os.path.expanduser(name) for name in named or [DEFAULT])
+        for folder in self.folders:
+            _check_version(folder)
+        for folder in self.folders[1:]:
+            if not folder.is_dir():
+                raise StoreError(f"{VARIABLE}: got {folder}, allowed: folders that exist")
+
+    @property
+    def folder(self) -> Path:
+        """The folder that is written to."""
+        return self.folders[0]
+
+    def find(self, place: str) -> Path | None:
+        """The file of a result in the first folder that has it, or None.
+
+        Args:
+            place: As `place` gives it.
+        """
+        for folder in self.folders:
+            file = folder / place
+            if file.is_file():
+                return file
+        return None
+
+    def find_all(self, pattern: str) -> list[Path]:
+        """Files of results in all folders, those of the first folder first.
+
+        Args:
+            pattern: A place in which `*` stands for any name.
+        """
+        return [file for folder in self.folders for file in sorted(folder.glob(pattern))]
+
+    def check_writable(self) -> None:
+        """Check that a result could be written.
+
+        Raises:
+            StoreError: The folder, or the nearest one above it, cannot be written.
+        """
+        above = self.folder
+        while not above.exists():
+            above = above.parent
+        if not os.access(above, os.W_OK):
+            raise StoreError(
+                f"{self.folder}: cannot be written, allowed: a folder that can; "
+                f"set {VARIABLE} to another one, and this one behind it to read it"
+            )
+
+    @contextlib.contextmanager
+    def locked(self, digest: str) -> Iterator[None]:
+        """Hold the lock on a digest. If another process holds it, say so and wait.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        with _said_in_one_sentence(self.folder):
+            _create(self.folder)
+            stream = _lock(self.folder / LOCKS / digest)
+        try:
+            yield
+        finally:
+            Path(stream.name).unlink(missing_ok=True)  # before it is released, see `_lock`
+            stream.close()
+
+    @contextlib.contextmanager
+    def part(self, place: str) -> Iterator[Path]:
+        """A folder to write a result's files to. At the end it is moved to its place.
+
+        Use it while the digest is locked. If the block raises, what is in the folder is removed,
+        and the store is as before.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        final = (self.folder / place).parent
+        with _said_in_one_sentence(self.folder):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            for left in final.parent.glob(f"{PART}{final.name}-*"):  # by a job that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            part = final.with_name(f"{PART}{final.name}-{socket.gethostname()}-{os.getpid()}")
+            part.mkdir()
+        try:
+            with _said_in_one_sentence(self.folder, NO_ROOM):
+                yield part
+                set_times(part)
+                if final.is_dir():  # without its result: that was deleted by hand
+                    shutil.rmtree(final)
+                part.rename(final)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def set_times(folder: Path) -> None:
+    """Give every file in a folder the store's one modification time."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            os.utime(file, ns=(TIME_NS, TIME_NS))
+
+
+def check_answers(file: Path, digest: str) -> dict:
+    """The result in a file of the store, if it answers the request with this digest.
+
+    Raises:
+        StoreError: The file is no result, or answers another request.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found = provenance.digest(content["request"])
+    except (OSError, ValueError, KeyError, TypeError):
+        found = "no result"
+    if found != digest:
+        raise StoreError(
+            f"{file}: got {found}, allowed: a result that answers request {digest}, as its folder "
+            "says; move the file elsewhere"
+        )
+    return content
+
+
+# Links --------------------------------------------------------------------------------------------
+
+
+def link(file: Path, output: Path, root: Path = Path()) -> None:
+    """Make `output` a link to a file of the store, whatever was there.
+
+    Args:
+        file: The file of a result.
+        output: The link.
+        root: The project's folder. A link to a file in it is relative, so that it stays right in a
+            copy of the project.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    target, folder = os.path.abspath(file), os.path.abspath(output.parent)
+    if Path(target).is_relative_to(os.path.abspath(root)):
+        target = os.path.relpath(target, folder)
+    part = output.with_name(f".{output.name}.{os.getpid()}")
+    part.unlink(missing_ok=True)
+    part.symlink_to(target)
+    os.utime(part, ns=(TIME_NS, TIME_NS), follow_symlinks=False)
+    part.replace(output)
+
+
+# Parts --------------------------------------------------------------------------------------------
+
+
+def _check_version(folder: Path) -> None:
+    """Check that a folder is a store of this version, or empty, or not there yet."""
+    file = folder / VERSION_FILE
+    if not file.is_file():
+        if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+            raise StoreError(
+                f"{folder}: got a folder without {VERSION_FILE}, allowed: a store, or an empty folder"
+            )
+        return
+    try:
+        version = json.loads(file.read_text(encoding="utf-8"))["version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise StoreError(f'{file}: got something else, allowed: {{"version": {VERSION}}}') from None
+    if version != VERSION:
+        raise StoreError(
+            f"{file}: version: got {version}, allowed: {VERSION}; use the release of Rankwise that "
+            f"made this store, or set {VARIABLE} to another folder"
+        )
+
+
+def _create(folder: Path) -> None:
+    """Create the store, unless it is there."""
+    (folder / LOCKS).mkdir(parents=True, exist_ok=True)
+    file = folder / VERSION_FILE
+    if not file.is_file():
+        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", delete=False) as part:
+            json.dump({"version": VERSION}, part)
+        os.chmod(part.name, 0o644)  # noqa: PTH101 - a temporary file is private to its user
+        os.replace(part.name, file)  # noqa: PTH105 - one call for text paths
+
+
+def _lock(path: Path) -> io.TextIOWrapper:
+    """Open and lock a file.
+
+    Its holder removes the file before the lock is released. A lock on a removed file is worth
+    nothing, so it is taken again on the file that is there then.
+    """
+    while True:
+        stream = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            print(f"waiting for {stream.read() or 'another process'}, which computes this", flush=True)
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        if os.fstat(stream.fileno()).st_nlink:
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+            stream.flush()
+            return stream
+        stream.close()
+
+
+@contextlib.contextmanager
+def _said_in_one_sentence(folder: Path, numbers: tuple[int, ...] = ()) -> Iterator[None]:
+    """Turn an error of the file system into a sentence.
+
+    Args:
+        folder: The store's folder.
+        numbers: The `errno` of the errors that are meant; all if empty.
+    """
+    try:
+        yield
+    except OSError as error:
+        if numbers and error.errno not in numbers:
+            raise
+        raise StoreError(
+            f"{folder}: {error.strerror or error}; nothing was stored. Allowed: a folder that can be "
+            f"written, with room; {VARIABLE} names another one"
+        ) from error

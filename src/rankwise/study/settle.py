@@ -1,0 +1,147 @@
+"""Before Snakemake looks at the files of a study: let them say what is there and what is as planned.
+
+Snakemake decides by existence, by modification times and by its own records. The first is true for
+results, because the path of a result holds the digest of its request. The others are not: a copy
+changes times, and records can be lost. So planning
+
+- links every planned result that the store has into the study's folder;
+- gives all results one modification time, so that none is newer than what was made from it;
+- marks each document that is not as planned (`core/documents.py`).
+
+Standard library only: the Snakefile imports this module.
+"""
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from rankwise.core import documents, result
+from rankwise.core.store import TIME_NS, Store, check_answers, link
+from rankwise.study.jobs import PlannedJob, document_jobs, result_jobs
+from rankwise.study.plan import Plan
+
+
+class Settled(NamedTuple):
+    """What planning found.
+
+    Attributes:
+        fetched: Results that the store had and the study's folder had not.
+        missing: Results that are in no store.
+        outdated: Documents that are not as planned.
+    """
+
+    fetched: list[PlannedJob]
+    missing: list[PlannedJob]
+    outdated: list[PlannedJob]
+
+
+def settle(plan: Plan) -> Settled:
+    """Settle the files of a study, as the module's docstring says.
+
+    Raises:
+        StoreError: A store, or a file in it, is not as it must be.
+    """
+    fetched, missing = fetch(plan)
+    outdated = []
+    pending = {path for job in missing for path in job.outputs}
+    for job in document_jobs(plan):
+        if _settle_document(job, plan.root, pending):
+            continue
+        outdated.append(job)
+        pending.update(job.outputs)
+    return Settled(fetched, missing, outdated)
+
+
+# Results ------------------------------------------------------------------------------------------
+
+
+def fetch(plan: Plan) -> tuple[list[PlannedJob], list[PlannedJob]]:
+    """Link every planned result that the store has, and settle its time.
+
+    Returns:
+        The jobs whose results were linked now, and those whose results are in no store.
+
+    Raises:
+        StoreError: A store, or a file in it, is not as it must be.
+    """
+    store = Store(plan.root)
+    fetched, missing = [], []
+    for job in result_jobs(plan):
+        output = plan.root / job.path
+        if output.is_symlink() and output.exists():
+            _settle_time(output)
+            continue
+        if output.is_file():  # a copy that followed the links
+            _adopt(output, job, store, plan.root)
+            continue
+        found = store.find(job.place)
+        if found is None:
+            missing.append(job)
+            continue
+        check_answers(found, job.digest)
+        link(found, output, plan.root)
+        _settle_time(output)
+        fetched.append(job)
+    return fetched, missing
+
+
+def _settle_time(output: Path) -> None:
+    """Give a link, and the file that it leads to, the store's one modification time."""
+    if output.lstat().st_mtime_ns != TIME_NS:
+        os.utime(output, ns=(TIME_NS, TIME_NS), follow_symlinks=False)
+    if output.stat().st_mtime_ns != TIME_NS:
+        with suppress(PermissionError):  # another user's store
+            os.utime(output, ns=(TIME_NS, TIME_NS))
+
+
+def _adopt(output: Path, job: PlannedJob, store: Store, root: Path) -> None:
+    """Move a result that is a file of its own into the store, and link to it."""
+    check_answers(output, job.digest)
+    with store.locked(job.digest):
+        if store.find(job.place) is None:
+            with store.part(job.place) as part:
+                shutil.copytree(output.parent, part, dirs_exist_ok=True)
+        found = store.find(job.place)
+    shutil.rmtree(output.parent)
+    link(found, output, root)
+
+
+# Documents ----------------------------------------------------------------------------------------
+
+
+def _settle_document(job: PlannedJob, root: Path, pending: set[str]) -> bool:
+    """Mark a document that is not as planned; otherwise let it be as new as what it is made from.
+
+    Args:
+        job: The job that makes it.
+        root: The project's folder.
+        pending: Files that are to be made first.
+
+    Returns:
+        Whether the document is as planned.
+    """
+    made, wanted = documents.made(job.request, root), documents.wanted(job.request, root)
+    files = [root / path for path in job.outputs]
+    is_there = all(file.is_file() for file in files)
+    is_current = is_there and made == wanted and pending.isdisjoint(job.request["reads"])
+    note = root / documents.planned_file(*job.request["document"])
+    # What it was made from is part of the note, since Snakemake takes a newer file with the content
+    # that it recorded for the same file.
+    content = wanted if is_current else {**wanted, "made": made}
+    result.write_json(note, content)
+    if not is_current:
+        return False
+    os.utime(note, ns=(TIME_NS, TIME_NS))
+    newest_ns = max((_time_ns(root / path) for path in job.request["reads"]), default=0)
+    if min(map(_time_ns, files)) < newest_ns:
+        now_ns = time.time_ns()
+        for file in files:
+            os.utime(file, ns=(now_ns, now_ns))
+    return True
+
+
+def _time_ns(file: Path) -> int:
+    return max(file.stat().st_mtime_ns, file.lstat().st_mtime_ns)
