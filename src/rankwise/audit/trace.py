@@ -154,10 +154,9 @@ def _share_stored(planned: list[PlannedJob], root: Path) -> float:
 
 def _run(job: PlannedJob, plan: Plan, sources: dict[str, dict[str, str]]) -> dict:
     """One run. The digests of its source files are added to `sources`, by their own digest."""
-    planned_id = provenance.digest(job.request)
     path = plan.root / job.path
     run = {
-        "run": planned_id,
+        "run": job.digest,
         "result": job.path,
         "measurement": f"prepare {job.kind}" if job.prepares_input else job.kind,
         "cell": cell_names(job),
@@ -170,9 +169,6 @@ def _run(job: PlannedJob, plan: Plan, sources: dict[str, dict[str, str]]) -> dic
     code = {provenance.source_file(name): digest for name, digest in request["code"].items()}
     sources_id = provenance.digest(code)
     sources[sources_id] = code
-    run["run"] = provenance.digest(request)
-    if run["run"] != planned_id:
-        run["stale"] = f"{plan.file} now plans {planned_id}"
     run["status"] = stored["status"]
     if "reason" in stored:
         run["reason"] = stored["reason"]

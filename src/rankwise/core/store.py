@@ -1,8 +1,8 @@
 """The store: every result under the digest of its request.
 
-    results/store/version.json                                               which layout this is
-    results/store/runs/MODEL/DATASET/METHOD/rRANK/seedSEED/DIGEST/train.json    one result
-    results/store/inputs/datasets/NAME/DIGEST/dataset.json                      with data files beside it
+    results/store/version.json                                                 the layout's version
+    results/store/runs/MODEL/DATASET/METHOD/rRANK/seedSEED/DIGEST/train.json   one result
+    results/store/inputs/datasets/NAME/DIGEST/dataset.json                     data files beside it
 
 The digest stands in the path, so a result is there or it is not: no record and no time stamp can
 say anything else. A study has links to the results that it plans (`study/links.py`). Snakemake sees
@@ -120,7 +120,7 @@ class Store:
 
     def __init__(self, root: Path = Path()):
         named = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
-        self.folders = tuple(root / os.path.expanduser(name) for name in named or [DEFAULT])
+        self.folders = tuple(root / Path(name).expanduser() for name in named or [DEFAULT])
         for folder in self.folders:
             _check_version(folder)
         for folder in self.folders[1:]:
@@ -306,7 +306,9 @@ def _lock(path: Path) -> io.TextIOWrapper:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             stream.seek(0)
-            print(f"waiting for {stream.read() or 'another process'}, which computes this", flush=True)
+            print(
+                f"waiting for {stream.read() or 'another process'}, which computes this", flush=True
+            )
             fcntl.flock(stream, fcntl.LOCK_EX)
         if os.fstat(stream.fileno()).st_nlink:
             stream.truncate(0)

@@ -378,7 +378,9 @@ def required_jobs(jobs: Iterable[PlannedJob], path: str) -> list[PlannedJob]:
 
 def rule_counts(plan: Plan) -> dict[str, int]:
     """Rule -> how many of its jobs the page needs."""
-    return dict(Counter(job.rule for job in required_jobs(planned_jobs(plan), plan.output(outputs.REPORT))))
+    return dict(
+        Counter(job.rule for job in required_jobs(planned_jobs(plan), plan.output(outputs.REPORT)))
+    )
 
 
 def rule_edges(plan: Plan) -> list[tuple[str, str]]:
