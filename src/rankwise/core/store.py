@@ -250,9 +250,9 @@ def link(file: Path, output: Path, root: Path = Path()) -> None:
             copy of the project.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    target, folder = os.path.abspath(file), os.path.abspath(output.parent)
-    if Path(target).is_relative_to(os.path.abspath(root)):
-        target = os.path.relpath(target, folder)
+    target = file.absolute()
+    if target.is_relative_to(root.absolute()):
+        target = os.path.relpath(target, output.parent.absolute())
     part = output.with_name(f".{output.name}.{os.getpid()}")
     part.unlink(missing_ok=True)
     part.symlink_to(target)
@@ -269,7 +269,8 @@ def _check_version(folder: Path) -> None:
     if not file.is_file():
         if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise StoreError(
-                f"{folder}: got a folder without {VERSION_FILE}, allowed: a store, or an empty folder"
+                f"{folder}: got a folder without {VERSION_FILE}, allowed: a store, or an empty "
+                "folder"
             )
         return
     try:
@@ -332,6 +333,6 @@ def _said_in_one_sentence(folder: Path, numbers: tuple[int, ...] = ()) -> Iterat
         if numbers and error.errno not in numbers:
             raise
         raise StoreError(
-            f"{folder}: {error.strerror or error}; nothing was stored. Allowed: a folder that can be "
-            f"written, with room; {VARIABLE} names another one"
+            f"{folder}: {error.strerror or error}; nothing was stored. Allowed: a folder that can "
+            f"be written, with room; {VARIABLE} names another one"
         ) from error
