@@ -56,6 +56,7 @@ def trace(text: str, root: Path, study: str | None = None) -> dict:
     """
     target = _target(text)
     plan = _plan(root, study, target)
+    target = target._replace(file=jobs.targets(plan)[target.file])
     planned = jobs_behind(plan, *target)
     sources: dict[str, dict[str, str]] = {}
     runs = [_run(job, plan, sources) for job in planned]
@@ -100,11 +101,11 @@ def _plan(root: Path, study: str | None, target: Target) -> Plan:
     known_files: dict[str, None] = {}
     best: tuple[tuple[float, bool, float], Plan] | None = None
     for plan in _plans(root, study):
-        files = dict.fromkeys(jobs.targets(plan))
+        files = jobs.targets(plan)
         known_files |= files
         if target.file not in files:
             continue
-        completeness = _completeness(plan, target)
+        completeness = _completeness(plan, target._replace(file=files[target.file]))
         if best is None or completeness > best[0]:
             best = completeness, plan
         if completeness == (1, True, 1):  # no other study can have more

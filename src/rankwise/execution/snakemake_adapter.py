@@ -77,6 +77,12 @@ def runs_locally(workflow: Any) -> bool:
     return workflow.is_main_process and workflow.resource_settings.nodes is None
 
 
+def replace_targets(workflow: Any, replacements: dict[str, str]) -> None:
+    """Ask for other files than the command line does: target -> the file that is meant."""
+    settings = workflow.dag_settings
+    settings.targets = frozenset(replacements.get(name, name) for name in settings.targets)
+
+
 # Where the workflow lies --------------------------------------------------------------------------
 
 

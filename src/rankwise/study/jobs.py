@@ -10,6 +10,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from rankwise.core import provenance, store
 from rankwise.study import outputs, text_outputs
@@ -75,6 +76,12 @@ class PlannedJob:
         return provenance.digest(self.request)
 
     @property
+    def short_path(self) -> str:
+        """The path of a result without the folder of its digest."""
+        path = PurePosixPath(self.path)
+        return str(path.parent.with_name(path.name))
+
+    @property
     def place(self) -> str:
         """The result in a store. Documents lie in no store."""
         return store.place(self.request)
@@ -100,9 +107,15 @@ def planned_jobs(plan: Plan) -> list[PlannedJob]:
     return [*result_jobs(plan), *document_jobs(plan)]
 
 
-def targets(plan: Plan) -> list[str]:
-    """Every file that can be asked for by name."""
-    return [path for job in planned_jobs(plan) for path in job.outputs]
+def targets(plan: Plan) -> dict[str, str]:
+    """Every file that can be asked for by name -> the file.
+
+    A result has a second name without the folder of its digest, for people to type.
+    """
+    files = {}
+    for job in result_jobs(plan):
+        files |= {job.short_path: job.path, job.path: job.path}
+    return files | {path: path for job in document_jobs(plan) for path in job.outputs}
 
 
 # Jobs that write a result in JSON -----------------------------------------------------------------
