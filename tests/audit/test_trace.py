@@ -276,7 +276,7 @@ def test_the_command_prints_each_run_once_or_json(
     assert main(["trace", target, "--study", DEMO]) == 0
     printed = capsys.readouterr().out
     for run in found["runs"]:
-        assert printed.count(run["run"]) == 1
+        assert sum(line.startswith(run["run"]) for line in printed.splitlines()) == 1
         assert run["command"] in printed
     assert printed.count("torch 2") == 1  # both ran in one environment
     assert printed.count("src/rankwise/methods/lora.py") == 1
