@@ -46,10 +46,10 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
 def test_a_missing_file_is_told_with_the_nearest(tmp_path: Path) -> None:
     for name in ("demo.yaml", "laptop.yaml"):
         (tmp_path / name).touch()
-    with pytest.raises(ConfigError, match=r"nearest: .*/demo\.yaml\)$"):
-        read_yaml(tmp_path / "demoo.yaml", "demoo.yaml")
-    with pytest.raises(ConfigError, match=r"has demo\.yaml, laptop\.yaml$"):
-        read_yaml(tmp_path / "qqqqqq.yaml", "qqqqqq.yaml")
+    with pytest.raises(ConfigError, match=r"a YAML file \(nearest: config/demo\.yaml\)$"):
+        read_yaml(tmp_path / "demoo.yaml", "config/demoo.yaml")
+    with pytest.raises(ConfigError, match=r"config/ has demo\.yaml, laptop\.yaml$"):
+        read_yaml(tmp_path / "qqqqqq.yaml", "config/qqqqqq.yaml")
     with pytest.raises(ConfigError, match="got 'Is a directory', allowed: a YAML file"):
         read_yaml(tmp_path, "here")
 

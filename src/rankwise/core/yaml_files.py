@@ -75,7 +75,7 @@ def _text(path: Path, name: str) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ConfigError(name, "file", "nothing", _files_nearby(path)) from None
+        raise ConfigError(name, "file", "nothing", _files_nearby(path, name)) from None
     except OSError as error:  # a folder, or no permission to read
         raise ConfigError(name, "file", error.strerror, "a YAML file") from None
     try:
@@ -86,13 +86,14 @@ def _text(path: Path, name: str) -> str:
         raise ConfigError(name, _place(before), byte, "text in UTF-8") from None
 
 
-def _files_nearby(path: Path) -> str:
+def _files_nearby(path: Path, name: str) -> str:
     """What is allowed in place of a missing file: YAML files of its folder, the nearest first."""
-    names = sorted(file.name for file in path.parent.glob("*.yaml"))
-    nearest = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
-    if not nearest:
-        return f"a YAML file; {path.parent} has {', '.join(names) or 'none'}"
-    return f"a YAML file (nearest: {', '.join(str(path.with_name(near)) for near in nearest)})"
+    folder = Path(name).parent
+    stems = sorted(file.stem for file in path.parent.glob("*.yaml"))
+    nearest = difflib.get_close_matches(path.stem, stems, n=3)
+    if nearest:
+        return f"a YAML file (nearest: {', '.join(f'{folder / stem}.yaml' for stem in nearest)})"
+    return f"a YAML file; {folder}/ has {', '.join(f'{stem}.yaml' for stem in stems) or 'none'}"
 
 
 def _explained(error: yaml.YAMLError, text: str, name: str) -> ConfigError:
