@@ -62,13 +62,16 @@ def read_yaml(path: Path, name: str) -> dict:
         name: How messages call it.
 
     Raises:
-        ConfigError: The file cannot be read, is not YAML, or has a key twice.
+        ConfigError: The file cannot be read, is not YAML, is no mapping, or has a key twice.
     """
     text = _text(path, name)
     try:
-        return load(text) or {}
+        value = load(text) or {}
     except yaml.YAMLError as error:
         raise _explained(error, text, name) from None
+    if not isinstance(value, dict):
+        raise ConfigError(name, "top level", value, "a mapping: keys with their values")
+    return value
 
 
 def _text(path: Path, name: str) -> str:
