@@ -111,8 +111,8 @@ def _explained(error: jsonschema.ValidationError, file: str) -> ConfigError:
 
 
 def _repeated(values: list) -> str:
-    """The values that a list has several times: `1 twice, 2 four times`."""
-    counts = Counter(map(repr, values))
+    """The values that a list has several times: `1 twice`."""
+    counts = Counter(map(str, values))
     words = {2: "twice"}
     repeated = [
         f"{value} {words.get(count, f'{count} times')}"
@@ -138,6 +138,8 @@ def _allowed_types(error: jsonschema.ValidationError) -> str:
         else [error.validator_value]
     )
     text = " or ".join(_TYPES.get(name, f"a {name}") for name in types)
+    if isinstance(error.instance, float) and not math.isfinite(error.instance):
+        return f"{text} that is finite"
     if "number" in text and isinstance(error.instance, str):
         return f"{text} (YAML reads 2e-4 as text: write 2.0e-4)"
     if text == "a text" and not isinstance(error.instance, dict | list):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from rankwise.core import provenance
 from rankwise.core.config import without
+from rankwise.study import overrides
 from rankwise.study.captions import TITLES
 from rankwise.study.describe import about
 from rankwise.study.measurements import FOLDERS, MEASUREMENTS, TIMED
@@ -263,7 +264,7 @@ def _relevant_study(plan: Plan, measurement: str) -> dict:
     rewrite the table.
     """
     kind = "train" if measurement in FOLDERS else "profile"
-    keys = ["device", "override"]
+    keys = ["device"]
     if kind == "train":
         keys += ["environment", "cpu_threads", "schedule"]
     if measurement in TIMED:
@@ -271,7 +272,10 @@ def _relevant_study(plan: Plan, measurement: str) -> dict:
     if measurement == "ledger":
         keys += ["environment"]
     grids = [grid for grid in plan.study[kind] if _asks_for(grid, measurement)]
-    return {"name": kind, "question": "", **{key: plan.study[key] for key in keys}, kind: grids}
+    settings = {key: plan.study[key] for key in keys}
+    # A study has overrides of the methods of its grids alone.
+    settings["override"] = overrides.used(plan.study["override"], grids, plan.library)
+    return {"name": kind, "question": "", **settings, kind: grids}
 
 
 def _asks_for(grid: dict, measurement: str) -> bool:
