@@ -175,7 +175,9 @@ def test_every_study_in_config_is_valid() -> None:
 
 
 def test_a_study_without_a_grid_is_refused(demo: dict) -> None:
-    with pytest.raises(ConfigError, match="config/x.yaml: train, profile: got 'nothing', allowed: a grid"):
+    with pytest.raises(
+        ConfigError, match=r"config/x\.yaml: train, profile: got 'nothing', allowed: a grid"
+    ):
         Plan({**demo, "train": [], "profile": []}, ROOT, "config/x.yaml")
 
 

@@ -103,7 +103,9 @@ def _explained(error: jsonschema.ValidationError, file: str) -> ConfigError:
         allowed = error.schema["properties"].get(missing, {}).get("description", "a value")
         return ConfigError(file, f"{path}.{missing}" if path else missing, "nothing", allowed)
     if error.validator == "uniqueItems":
-        return ConfigError(file, path, _repeated(error.instance), "each value once")
+        described = error.schema.get("description", "")
+        allowed = described if "each once" in described else "each value once"
+        return ConfigError(file, path, _repeated(error.instance), allowed)
     allowed = _allowed(error)
     if error.validator == "enum":
         allowed = map(str, error.validator_value)
