@@ -170,7 +170,7 @@ FACTS: dict[str, tuple[str, Callable[[dict], Values]]] = {
     "GPU": ("cards", _gpus),
     "torch": ("torch", _torch),
     "packages": ("packages", _packages),
-    "clone": ("clone", _disk),
+    "results": ("clone", _disk),
     "scratch": ("scratch", _disk),
     "hub": ("hub", _hub),
     "containers": ("engines", _engines),
