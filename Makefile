@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCKS := envs/cpu.lock envs/report.lock envs/dev.lock
 
-.PHONY: FORCE demo docs image image-check image-test test test-all lint locks
+.PHONY: FORCE demo docs image image-check image-test test test-all lint locks mend
 .DELETE_ON_ERROR:
 
 demo: .venv/ready ## run the demo study: offline, on a CPU, in minutes
@@ -43,14 +43,26 @@ image-check: .venv/ready ## lint the image and the workflows of .github; compare
 locks: .venv/ready ## regenerate the lock files
 	PATH="$(abspath $(BIN)):$$PATH" envs/lock.sh
 
-.venv/ready: $(LOCKS) pyproject.toml
+# An environment that was moved or copied with its clone is made ready for its new place, in a second.
+ifneq ($(wildcard .venv/ready),)
+ifneq ($(shell cat .venv/place 2>/dev/null),$(CURDIR))
+MEND := mend
+endif
+endif
+
+mend:
+	$(BIN)/python3 envs/relocatable.py .venv
+
+.venv/ready: $(LOCKS) pyproject.toml | $(MEND)
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Rankwise needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check $(LOCKS:%=-r %)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python3 envs/relocatable.py .venv
 	touch $@
 
 # docs.lock is resolved under the pins of the other locks, so it adds packages and changes none.
 .venv/docs-ready: .venv/ready envs/docs.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r envs/docs.lock
+	$(BIN)/python3 envs/relocatable.py .venv
 	touch $@

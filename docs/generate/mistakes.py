@@ -13,8 +13,6 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/mistakes.md"
 STUDY = "config/mine.yaml"
@@ -80,7 +78,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = copy(Path(folder))
         for mistake in read(text):
-            yaml.safe_load(mistake.given)
             block = f"```yaml\n{mistake.given}```\n\n```text\n"
             new = f"{block}{run(mistake, root)}\n```\n"
             text = text.replace(f"{block}{mistake.said}```\n", new)

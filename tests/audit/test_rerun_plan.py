@@ -107,9 +107,18 @@ def test_the_text_counts_jobs_by_reason() -> None:
         "  envs/cpu.lock changed: 1 train",
         "  resumes from its checkpoint: 1 train",
         "  made from what runs: 1 table",
-        "cost: about 2.5 h, 0 h of them on a GPU; 1 jobs of unknown time (`snakemake predictions` "
-        "tells more); predicted peak 3 GiB; disk 7 GiB",
+        "cost: about 2 hours 30 minutes; 1 job has no time yet (`snakemake predictions` predicts "
+        "trainings); predicted peak 3 GiB; disk 7 GiB",
     ]
+    cost |= {"hours": 800 / 3600, "gpu_hours": 300 / 3600, "unknown": 124}
+    assert text(found).splitlines()[-1] == (
+        "cost: about 13 minutes, 5 minutes of it on a GPU; 124 jobs have no time yet "
+        "(`snakemake predictions` predicts trainings); predicted peak 3 GiB; disk 7 GiB"
+    )
+    cost |= {"hours": 0.0, "gpu_hours": 0.0}
+    assert text(found).splitlines()[-1].startswith("cost: not known: no such job has run here")
+    cost |= {"unknown": 0}
+    assert text(found).splitlines()[-1].startswith("cost: no training and no measurement; ")
     assert text({**found, "jobs": []}) == (
         "config/s.yaml: nothing to be done; all 9 results are as planned"
     )

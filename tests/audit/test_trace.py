@@ -266,6 +266,33 @@ def test_nonsense_is_one_sentence(built: Path, target: str, message: str) -> Non
         trace(target, built, None if "memroy" in target else DEMO)
 
 
+BROKEN_STUDIES = {
+    "no YAML": "name: x\nquestion: [?\n",
+    "an unknown method": "name: x\nquestion: '?'\ndevice: cpu\n"
+    "train: [{models: [tiny], datasets: [generated_reviews], methods: [lorra], seeds: [0]}]\n",
+}
+
+
+@pytest.mark.parametrize("mistake", BROKEN_STUDIES)
+def test_another_study_that_is_broken_stops_nothing(
+    mistake: str, built: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(built, root)
+    (root / "config/a_broken_one.yaml").write_text(BROKEN_STUDIES[mistake])
+    target = "results/tables/runs.csv"
+    named = trace(target, root, DEMO)
+    assert not [note for note in named["notes"] if "passed over" in note]
+    found = trace(target, root)
+    assert [run["run"] for run in found["runs"]] == [run["run"] for run in named["runs"]]
+    notes = [note for note in found["notes"] if "passed over" in note]
+    assert [note.partition(" is passed over")[0] for note in notes] == ["config/a_broken_one.yaml"]
+    with pytest.raises(ConfigError, match=r"config/a_broken_one\.yaml is passed over"):
+        trace("results/figures/memroy.png", root)
+    with pytest.raises(ConfigError, match=r"^config/a_broken_one\.yaml: "):
+        trace(target, root, "config/a_broken_one.yaml")
+
+
 def test_the_command_prints_each_run_once_or_json(
     built: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

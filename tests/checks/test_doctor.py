@@ -462,7 +462,7 @@ def test_a_cluster_that_could_run_it_is_named(clone: Path, tools) -> None:
     assert found["command"] == "snakemake --profile profiles/slurm"
     assert [node["count"] for node in found["machine"]["slurm"]["nodes"]] == [2, 1]
     text = doctor_text.text(found)
-    assert "main (default): 2 nodes of 64 CPUs, 250.0 GiB, no GPU; at most 48 h" in text
+    assert "main (default): 2 nodes of 64 CPUs, 250.0 GiB, no GPU; at most 2 days" in text
     assert "- on this machine alone: config/config.yaml: device: got cuda" in text
     assert "- SLURM, jobs with a GPU: partition cards" in text
     assert text.endswith(

@@ -78,8 +78,24 @@ WRONG = {
     "key twice": (METHODS, "label: Frozen", "label: Frozen, label: Ice", ["config/methods.yaml: line 9", "'label' stands twice"]),
     "not YAML": (MODELS, "family: distilbert", "family: [distilbert", ["config/models.yaml: line "]),
     "a cell in two grids": (DEMO, "profile:\n", "  - {models: [tiny], datasets: [generated_reviews], methods: [full], seeds: [0]}\nprofile:\n",
-                            ["train.1: got 'tiny/generated_reviews/full/r0/seed0'", "one grid only"]),
+                            ["train.1: got 'tiny/generated_reviews/full/r0/seed0'", "one grid only; train.0 has it"]),
     "override of no method": (DEMO, "      lora: {", "      lroa: {", ["override: got 'lroa'", "nearest: 'lora'"]),
+    "an override that nothing uses": (DEMO, "      lora: {", "      dora: {", ["config/demo.yaml: train.0.override: got 'dora'", "methods of this grid (full, head_only, lora, rsvd)", "changes nothing"]),
+    "an override of the study that no grid uses": (DEMO, "train:\n", "override: {dora: {learning_rate: 1.0e-3}}\ntrain:\n", ["config/demo.yaml: override: got 'dora', allowed: methods of a grid of the study"]),
+    "a misspelt option in an override": (DEMO, "rsvd: {learning_rate: 2.0e-3, optimizer: {interval_steps: 100}}", "rsvd: {optimizer: {intervall_steps: 100}}",
+                                         ["config/demo.yaml: train.0.override.rsvd.optimizer: got 'intervall_steps'", "nearest: 'interval_steps'"]),
+    "an option of the wrong type in an override": (DEMO, "lora: {learning_rate: 5.0e-3}", "lora: {options: {alpha: much}}", ["config/demo.yaml: train.0.override.lora.options.alpha: got 'much'"]),
+    "an option in an entry that is overridden elsewhere": (METHODS, "oversample: 4", "oversampel: 4", ["config/methods.yaml: rsvd.optimizer: got 'oversampel'"]),
+    "an unknown optimizer in an override": (DEMO, "full: {learning_rate: 1.0e-3}", "full: {optimizer: {module: adamv}}", ["config/demo.yaml: train.0.override.full.optimizer.module: got 'adamv'", "nearest: 'adamw'"]),
+    "another optimizer under options of the former": (DEMO, "rsvd: {learning_rate: 2.0e-3, optimizer: {interval_steps: 100}}", "rsvd: {optimizer: {module: adamw}}",
+                                                      ["config/demo.yaml: train.0.override.rsvd.optimizer.module: got 'adamw'", "which config/methods.yaml: rsvd.optimizer.", " sets"]),
+    "weights in an override": (DEMO, "full: {learning_rate: 1.0e-3}", "full: {weights: nf4}", ["config/demo.yaml: train.0.override.full.weights: got 'nf4', allowed: fp32 or bf16"]),
+    "one rank for all ranks": (DEMO, "lora: {learning_rate: 5.0e-3}", "lora: {options: {rank: 4}}", ["config/demo.yaml: train.0.override.lora.options.rank: got 4", "the grid's ranks"]),
+    "a seed twice": (DEMO, "seeds: [0, 1, 2]", "seeds: [0, 1, 0, 1, 2]", ["config/demo.yaml: train.0.seeds: got '0 twice, 1 twice', allowed: each value once"]),
+    "a method twice": (DEMO, "methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds", "methods: [full, lora, lora, lora]\n    ranks: [2, 8]\n    seeds", ["train.0.methods: got 'lora 3 times'"]),
+    "no number": (METHODS, "learning_rate: 2.0e-5", "learning_rate: .nan", ["full.learning_rate: got nan, allowed: a number that is finite"]),
+    "a name that YAML reads as nothing": (METHODS, "full: {module: full, ", "null: {module: full, ", ["config/methods.yaml: top level: got None, allowed: a text (in quotes"]),
+    "a name with a slash": (METHODS, "full: {module: full, ", "full/2: {module: full, ", ["config/methods.yaml: top level: got 'full/2', allowed: a name of letters"]),
     "training a model of shapes": (DEMO, "models: [tiny]\n    datasets: [generated_reviews]\n    methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds",
                                    "models: [bert_base]\n    datasets: [generated_reviews]\n    methods: [full]\n    ranks: [2, 8]\n    seeds",
                                    ["train.0.models: got 'bert_base'", "weights"]),
@@ -157,6 +173,18 @@ def test_every_study_in_config_is_valid() -> None:
             for measurement in ("train", "memory", "flops", "forward"):
                 for cell in plan.cells(measurement):
                     assert plan.request(measurement, cell)["measurement"] == measurement
+
+
+def test_a_study_without_a_grid_is_refused(demo: dict) -> None:
+    with pytest.raises(
+        ConfigError, match=r"config/x\.yaml: train, profile: got 'nothing', allowed: a grid"
+    ):
+        Plan({**demo, "train": [], "profile": []}, ROOT, "config/x.yaml")
+
+
+def test_a_study_of_included_profiles_alone_is_one() -> None:
+    study = {"name": "x", "question": "?", "device": "cpu", "include": ["config/demo.yaml"]}
+    assert Plan(study, ROOT).cells("memory")
 
 
 def test_defaults_come_from_the_schema(demo: dict) -> None:

@@ -21,3 +21,22 @@ def test_the_table_of_a_column_has_its_quantity_in_any_unit() -> None:
     assert units.of_column("optimizer_state_mib", columns) == "memory"
     assert units.of_column("accuracy_low_percent", columns) == "runs"
     assert units.of_column("unknown_s", columns) == "runs"
+
+
+@pytest.mark.parametrize(("seconds", "words"), [
+    (0, "less than a second"),
+    (0.4, "less than a second"),
+    (0.5, "1 second"),
+    (0.7, "1 second"),
+    (40, "40 seconds"),
+    (59.4, "59 seconds"),
+    (59.6, "1 minute"),
+    (792, "13 minutes"),  # 0.22 h
+    (3569, "59 minutes"),
+    (3590, "1 hour"),
+    (7500, "2 hours 5 minutes"),
+    (86_370, "1 day"),
+    (86_400 * 3 + 3600 * 4 + 900, "3 days 4 hours"),
+])  # fmt: skip
+def test_a_length_of_time_is_told_in_words(seconds: float, words: str) -> None:
+    assert units.duration(seconds) == words

@@ -6,6 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from rankwise.data import encoded
@@ -26,7 +27,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def check(tokenizer) -> Callable[..., None]:
     def run(module, rows: list[dict], **changes: object) -> None:
         dataset = {**DATASET, **changes}
-        encoded.check(module.encode(rows, tokenizer, dataset), "validation", dataset, "mine")
+        encoded.check(
+            module.encode(rows, tokenizer, dataset),
+            "validation",
+            dataset,
+            "mine",
+            tokenizer("")["input_ids"],
+        )
 
     return run
 
@@ -51,7 +58,41 @@ def test_a_text_without_a_token_is_refused_with_its_row(check) -> None:
     with pytest.raises(ValueError) as caught:
         check(classification, rows, task="classification")
     assert str(caught.value) == (
-        "config/datasets.yaml: mine: split validation: got 2 texts without a token (row 2, 4 of the "
-        "prepared split), allowed: texts with at least 1; the tokenizer adds no special tokens, so "
-        "drop these texts"
+        "config/datasets.yaml: mine: split validation: got 2 texts without a token of their own "
+        "(row 2, 4 of the prepared split), allowed: texts with at least 1; drop these texts"
     )
+
+
+@pytest.fixture(scope="module")
+def framing() -> PreTrainedTokenizerFast:
+    """Words of one letter between two special tokens, as BERT's tokenizer adds them."""
+    tokenizer = Tokenizer(WordLevel({"[CLS]": 0, "[SEP]": 1, "[UNK]": 2, "a": 3}, "[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]")
+
+
+def check_framed(tokenizer, texts: list[str], length_tokens: int) -> None:
+    dataset = {"task": "classification", "max_length_tokens": length_tokens}
+    rows = [{"text": text, "label": 0} for text in texts]
+    examples = classification.encode(rows, tokenizer, dataset)
+    encoded.check(examples, "train", dataset, "mine", tokenizer("")["input_ids"])
+
+
+def test_a_length_that_leaves_only_special_tokens_is_refused(framing) -> None:
+    check_framed(framing, ["a a", "b"], 3)  # an unknown word is a token of its text
+    with pytest.raises(ValueError) as caught:
+        check_framed(framing, ["a a", "b"], 2)
+    assert str(caught.value) == (
+        "config/datasets.yaml: mine.max_length_tokens: got 2, allowed: more than 2, the tokens that "
+        "the tokenizer adds to every text"
+    )
+
+
+def test_a_text_of_special_tokens_alone_is_refused_with_its_row(framing) -> None:
+    with pytest.raises(
+        ValueError, match=r"split train: got 1 text without a token of their own \(row 2 of"
+    ):
+        check_framed(framing, ["a", " "], 5)

@@ -20,12 +20,32 @@ def test_a_text_stays_as_it_is_written() -> None:
     assert text({"text": " a\r\n\u2028NA "}) == " a\r\n\u2028NA "
 
 
+@pytest.mark.parametrize(
+    "value", ["\u200bx", "\U0001f44d\u200d\U0001f3fd", ".", "\u0301", "\u65e5"]
+)
+def test_what_a_reader_sees_is_a_text(value: str) -> None:
+    assert text({"text": value}) == value
+
+
 def test_columns_are_joined_by_a_space() -> None:
     assert text({"a": "x ", "b": " y", "c": "z"}, text=["c", "a", "b"]) == "z x   y"
 
 
 # seen: a model was trained on the words None and nan
-MISSING = [None, float("nan"), "", " ", "\t\r\n", "\u2003\u2028\x85\x1c"]
+MISSING = [
+    None,
+    float("nan"),
+    "",
+    " ",
+    "\t\r\n",
+    "\u2003\u2028\x85\x1c",
+    "\u200b\u200b",
+    "\ufeff",
+    "\u00ad \u2060",
+    "\x00",
+    "\u3164",
+    "\u2800",
+]
 
 
 @pytest.mark.parametrize("value", MISSING)

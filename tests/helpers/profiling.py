@@ -9,7 +9,11 @@ from rankwise.study.plan import Plan
 
 _SMOKE = yaml.safe_load((ROOT / "config/methods_smoke.yaml").read_text(encoding="utf-8"))
 # Options that let what happens rarely happen within a few steps.
-SMOKE_OVERRIDE = _SMOKE["override"]
+
+
+def smoke_override(method: str) -> dict:
+    """The smoke study's override of one method, if it has any."""
+    return {name: values for name, values in _SMOKE["override"].items() if name == method}
 
 
 def profile_plan(
@@ -35,7 +39,7 @@ def profile_request(measurement: str, method: str, **settings: object) -> dict:
 def ledger_request(model: str, method: str, measurement: str = "ledger", **grid: object) -> dict:
     """A request of the memory ledger, or of another profile on the same grid."""
     sizes = {"dataset": "sst2", "batch_size": 8, "sequence_length_tokens": 32}
-    override = SMOKE_OVERRIDE if model == "tiny" else {}
+    override = smoke_override(method) if model == "tiny" else {}
     return profile_request(
         measurement, method, **{"model": model, "override": override, **sizes, **grid}
     )

@@ -16,7 +16,7 @@ from helpers.distilbert import (
     WIDTH,
     distilbert_flops,
 )
-from helpers.profiling import SMOKE_OVERRIDE, TinyEncoder, profile_request
+from helpers.profiling import TinyEncoder, profile_request, smoke_override
 from helpers.repository import ROOT
 from rankwise.core import result
 from rankwise.measure.flops.count import flops, second_count, totals
@@ -203,7 +203,7 @@ def every_method() -> list:
 @pytest.mark.parametrize("method", every_method())
 def test_forward_flops_of_every_method_are_its_closed_form(method: str) -> None:
     entry = METHODS[method]
-    outcome = flops(tiny_request(method, override=SMOKE_OVERRIDE))
+    outcome = flops(tiny_request(method, override=smoke_override(method)))
     if method == "prefix_tuning":
         assert outcome["status"] == "unsupported"
         assert "DistilBERT" in outcome["reason"]

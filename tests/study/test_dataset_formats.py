@@ -65,7 +65,7 @@ def test_entries_that_fit(said) -> None:
     ({"files": {"folder": "/data", "format": "csv"}}, "mine.splits.test.member: got 'test/(a|b)/.*', allowed: nothing for csv, only for tar"),
     ({**table("jsonl"), "quotes": True}, "mine.quotes: got True, allowed: nothing for jsonl, only for csv and tsv"),
     ({**table("parquet"), "columns": ["text", "label"]}, "mine.columns: got ['text', 'label'], allowed: nothing for parquet"),
-    ({**table("csv"), "columns": ["text", "text"]}, "mine.columns: got ['text', 'text'], allowed: names of the columns of a file without a header, each once"),
+    ({**table("csv"), "columns": ["text", "text"]}, "mine.columns: got 'text twice', allowed: names of the columns of a file without a header, each once"),
     ({**table("csv"), "missing_text": "skip"}, "mine.missing_text: got 'skip', allowed: drop, refuse"),
     ({**table("csv"), "quotes": "yes"}, "mine.quotes: got 'yes', allowed: true or false or a null"),
 ])  # fmt: skip

@@ -54,7 +54,10 @@ def everything(clone: Path, demo: dict) -> Plan:
     """A study with every kind of job: the demo, with a search for all methods but one."""
     (grid,) = demo["train"]
     grid["methods"].remove("head_only")
-    unsearched = {**grid, "methods": ["head_only"]}
+    override = grid.pop("override")
+    of_head = {"head_only": override.pop("head_only")}
+    unsearched = {**grid, "methods": ["head_only"], "override": of_head}
+    grid["override"] = override
     grid["search"] = {"learning_rate_factors": [1, 3], "seeds": [1]}
     (clone / STUDY).write_text(yaml.safe_dump({**demo, "train": [grid, unsearched]}))
     return read_plan(clone, STUDY)

@@ -47,7 +47,7 @@ WRONG = {
         ["train.0.search.optimizer: got 'scal', allowed: what rsvd has (", "scale"],
     ),
     "the rank": ({"methods": {"lora": {"options": {"rank": [4]}}}}, ["search.options: got 'rank'", "what lora has (alpha, "]),
-    "a value of the wrong type": ({"methods": {"lora": {"options": {"alpha": ["much"]}}}}, ["lora.options.alpha: got 'much'"]),
+    "a value of the wrong type": ({"methods": {"lora": {"options": {"alpha": ["much"]}}}}, ["config/searched.yaml: train.0.search.methods.lora.options.alpha: got 'much'"]),
     "both kinds of rates": ({"learning_rate_factors": [1, 3]}, ["train.0.search: got 'learning_rates and learning_rate_factors'"]),
     "trials that are the same": (
         {"methods": {"lora": {"learning_rates": [1.0e-3], "options": {"alpha": ["rank", 2, 8]}}}},

@@ -10,8 +10,9 @@ from rankwise.core import result
 from rankwise.core.keys import GROUP
 
 # Columns that are text even where all values look like numbers, or all are empty: CSV does not
-# tell.
+# tell. An entry may be called 007 or true.
 TEXTS = (
+    *GROUP, "method", "method_a", "method_b", "claim",
     "request_digest", "environment_digest", "reason", "note", "taint", "warning", "tied",
     "undecided", "best",
 )  # fmt: skip
@@ -80,8 +81,13 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> None:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """Read a table's CSV as it was written: the columns of TEXTS stay text."""
-    return pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str))
+    """Read a table's CSV as it was written: the columns of TEXTS stay text.
+
+    Only an empty field is missing. pandas would take words such as `null` and `nan` for missing
+    values, too, and an entry may be called that.
+    """
+    texts = dict.fromkeys(TEXTS, str)
+    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
 
 
 def notes_of(path: Path) -> list[str]:

@@ -20,7 +20,7 @@ from rankwise.audit import staleness
 from rankwise.audit.rerun_plan import same_cell
 from rankwise.audit.target_jobs import cell_names, jobs_behind
 from rankwise.core import provenance, requests, result
-from rankwise.core.config import ConfigError, read_yaml
+from rankwise.core.config import ConfigError, library, read_yaml
 from rankwise.core.store import Store
 from rankwise.study import jobs, text_outputs
 from rankwise.study.jobs import PlannedJob
@@ -57,13 +57,14 @@ def trace(text: str, root: Path, study: str | None = None) -> dict:
             such row or column (the message names those that it has).
     """
     target = _target(text)
-    plan = _plan(root, study, target)
+    passed_over: list[str] = []
+    plan = _plan(root, study, target, passed_over)
     target = target._replace(file=jobs.targets(plan)[target.file])
     planned = jobs_behind(plan, *target)
     sources: dict[str, dict[str, str]] = {}
     found = Found(Store(root), staleness.shown_ids(plan, target.file, root))
     runs = [_run(job, plan, found, sources) for job in planned]
-    notes = staleness.notes(plan, target.file, root)
+    notes = [*staleness.notes(plan, target.file, root), *passed_over]
     if not planned:
         notes.append(f"no run of {plan.file} is behind it")
     return {
@@ -99,12 +100,14 @@ def _changed(sources: dict[str, dict[str, str]], root: Path) -> list[str]:
 # Which study --------------------------------------------------------------------------------------
 
 
-def _plan(root: Path, study: str | None, target: Target) -> Plan:
-    """The named study; or else, of the studies that plan the file, the most complete one."""
+def _plan(root: Path, study: str | None, target: Target, passed_over: list[str]) -> Plan:
+    """The named study; or else, of the studies that plan the file, the most complete one.
+
+    A note on each study that cannot be read is added to `passed_over`.
+    """
     known_files: dict[str, None] = {}
     best: tuple[tuple[float, bool, float], Plan] | None = None
-    for plan in _plans(root, study):
-        files = jobs.targets(plan)
+    for plan, files in _plans(root, study, passed_over):
         known_files |= files
         if target.file not in files:
             continue
@@ -116,22 +119,37 @@ def _plan(root: Path, study: str | None, target: Target) -> Plan:
     if best is None:
         near = difflib.get_close_matches(target.file, known_files, n=3, cutoff=0.5)
         allowed = f"files that the study plans, nearest: {', '.join(near) or 'none'}"
+        allowed = "; ".join([allowed, *passed_over])
         raise ConfigError(study or "config/*.yaml", "target", target.file, allowed)
     return best[1]
 
 
-def _plans(root: Path, study: str | None) -> Iterator[Plan]:
-    """The named study, or every study in config/, the main one first."""
+def _plans(
+    root: Path, study: str | None, passed_over: list[str]
+) -> Iterator[tuple[Plan, dict[str, str]]]:
+    """The named study, or every study in config/, the main one first, each with its files.
+
+    If no study is named, one that cannot be read stops nothing: a note is added to `passed_over`.
+    """
     if study:
-        names = [study]
-    else:
-        files = sorted(path.name for path in (root / "config").glob("*.yaml"))
-        files.sort(key=lambda name: name != MAIN_STUDY)
-        names = [f"config/{name}" for name in files]
+        plan = Plan(read_yaml(root / study, study), root, study)
+        yield plan, jobs.targets(plan)
+        return
+    library(root)  # a broken entry is told as that, and not once for each study
+    names = sorted(path.name for path in (root / "config").glob("*.yaml"))
+    names.sort(key=lambda name: name != MAIN_STUDY)
     for name in names:
-        content = read_yaml(root / name, name)
-        if study or "question" in content:  # config/ has the library's files, too
-            yield Plan(content, root, name)
+        file = f"config/{name}"
+        try:
+            content = read_yaml(root / file, file)
+            if "question" not in content:  # config/ has the library's files, too
+                continue
+            plan = Plan(content, root, file)
+            files = jobs.targets(plan)
+        except (ValueError, OSError) as error:
+            passed_over.append(f"{file} is passed over, since it cannot be planned: {error}")
+            continue
+        yield plan, files
 
 
 def _completeness(plan: Plan, target: Target) -> tuple[float, bool, float]:

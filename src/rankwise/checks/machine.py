@@ -16,6 +16,7 @@ from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
+from rankwise.checks import disk
 from rankwise.core import environment, paths, probe, settings
 from rankwise.data import sources
 from rankwise.execution import container, gpu_lease, gpus, slurm_nodes
@@ -50,7 +51,7 @@ def look(root: Path) -> dict[str, dict]:
         "cards": _gpus,
         "torch": _torch,
         "packages": functools.partial(_packages, root),
-        "clone": lambda: _disk(root, [root, root / "results"]),
+        "clone": lambda: _disk(disk.results_folder(root), disk.written_folders(root)),
         "scratch": lambda: _disk(scratch(), [scratch()]),
         "hub": _hub,
         "image": functools.partial(_image, root),

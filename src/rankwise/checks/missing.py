@@ -21,7 +21,10 @@ CUDA_NEEDS = {11: (450, 3.5), 12: (525, 5.0), 13: (580, 7.5)}
 GPU_LOCK, CUDA_RUNTIME = "envs/gpu.lock", "nvidia-cuda-runtime"
 # Kind of missing thing -> what to do.
 REMEDIES = {
-    "disk": "free as much on the disk of this clone, or move the clone to a larger disk",
+    "disk": (
+        "make room there, or let `results` be a link to a folder on a larger disk, or name one in "
+        "RANKWISE_STORE"
+    ),
     "gpu": (
         "run it on a machine with an NVIDIA GPU (copy results/ along: only what is missing runs "
         "there), or on a cluster"

@@ -6,14 +6,13 @@ what is allowed.
 
 import difflib
 import os
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from rankwise.checks import disk
 from rankwise.core import environment, paths
 from rankwise.core.config import ConfigError
-from rankwise.core.units import GIB
 from rankwise.data import datasets, sources
 from rankwise.execution import gpu_lease, gpus, job_memory
 from rankwise.study import outputs
@@ -203,11 +202,18 @@ def _changed_sources(jobs: list[PlannedJob], plan: Plan) -> list[str]:
 
 
 def _disk(plan: Plan) -> list[str]:
-    free_gib = shutil.disk_usage(plan.root).free / GIB
-    needed_gib = plan.study["disk_gib"]
+    """Too little room on the disk that gets the results, or a link to a disk that is not there."""
+    broken = disk.broken_links(plan.root)
+    if broken:
+        return broken
+    free_gib, needed_gib = disk.free_gib(plan.root), plan.study["disk_gib"]
     if free_gib >= needed_gib:
         return []
-    return [f"{plan.file}: disk_gib: {free_gib:.1f} GiB are free, the study needs {needed_gib}"]
+    folder = disk.results_folder(plan.root)
+    return [
+        f"{plan.file}: disk_gib: {free_gib:.1f} GiB are free in {folder}, "
+        f"the study needs {needed_gib}"
+    ]
 
 
 def _gpu(

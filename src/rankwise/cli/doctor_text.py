@@ -4,8 +4,9 @@ import re
 import textwrap
 from collections.abc import Callable
 
+from rankwise.cli.plan_text import time_in_words
 from rankwise.core.probe import ABSENT
-from rankwise.core.units import GIB
+from rankwise.core.units import GIB, duration
 
 NAME_WIDTH = 12  # columns of a row's name
 LINE_WIDTH = 126
@@ -154,7 +155,7 @@ def _nodes(node: dict) -> str:
 def _time_limit(minutes: int | None) -> str:
     if not minutes:
         return "no limit"
-    return f"at most {minutes} min" if minutes < 120 else f"at most {minutes / 60:.4g} h"
+    return f"at most {duration(60 * minutes)}"
 
 
 def _kubernetes(kubernetes: dict) -> str:
@@ -169,7 +170,7 @@ FACTS: dict[str, tuple[str, Callable[[dict], Values]]] = {
     "GPU": ("cards", _gpus),
     "torch": ("torch", _torch),
     "packages": ("packages", _packages),
-    "clone": ("clone", _disk),
+    "results": ("clone", _disk),
     "scratch": ("scratch", _disk),
     "hub": ("hub", _hub),
     "containers": ("engines", _engines),
@@ -187,6 +188,7 @@ def _needs(needs: dict) -> list[str]:
     counts = ", ".join(f"{count} {kind}" for kind, count in jobs.items())
     pending = f"; to be made: {counts}" if jobs else ", and all are there"
     memory = f"{needs['memory_mib'] / 1024:.1f} GiB for {needs['memory_of']}"
+    time = time_in_words(needs["hours"], needs["gpu_hours"], needs["jobs_of_unknown_time"])
     rows = {
         "results": f"{needs['results']} planned{pending}",
         "GPU": f"one for each of {needs['gpu_jobs']} jobs" if needs["gpu_jobs"] else "none",
@@ -196,7 +198,7 @@ def _needs(needs: dict) -> list[str]:
         "hub": [f"{name}: {repository}" for name, repository in needs["hub"].items()],
         "folders": [f"{name}: {folder}" for name, folder in needs["folders"].items()],
         "packages": ", ".join(needs["locks"]),
-        "time": _time(needs) if jobs else [],
+        "time": time if jobs else [],
     }
     return _lines(rows)
 
@@ -212,16 +214,6 @@ def _gpu_memory(needs: dict) -> list[str]:
             "`snakemake predictions` predicts them, without a GPU"
         )
     return lines
-
-
-def _time(needs: dict) -> str:
-    unknown = needs["jobs_of_unknown_time"]
-    if unknown == sum(needs["jobs"].values()):
-        return (
-            "not known: no such job has run here, and none is predicted (`snakemake predictions`)"
-        )
-    words = f"about {needs['hours']:.2g} h of jobs, {needs['gpu_hours']:.2g} h of them on a GPU"
-    return f"{words}; {unknown} jobs of unknown time" if unknown else words
 
 
 # What is missing ----------------------------------------------------------------------------------

@@ -246,7 +246,7 @@ def _trace(given: argparse.Namespace) -> tuple[str, int]:
 
 def _add_plan(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
-        "plan", help="list the jobs that would run now, why, and their cost in hours and memory"
+        "plan", help="list the jobs that would run now, why, and their cost in time and memory"
     )
     _add_study(command)
     command.set_defaults(run=_plan)

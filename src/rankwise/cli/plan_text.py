@@ -2,7 +2,9 @@
 
 from collections import Counter
 
-from rankwise.core.units import GIB
+from rankwise.core.units import GIB, duration
+
+_REMEDY = " (`snakemake predictions` predicts trainings)"
 
 
 def text(found: dict) -> str:
@@ -30,10 +32,29 @@ def _reasons(jobs: list[dict]) -> list[str]:
     return [f"  {reason}: {_counted(kinds)}" for reason, kinds in kinds_by_reason.items()]
 
 
+def time_in_words(hours: float, gpu_hours: float, unknown: int) -> str:
+    """What jobs will take: `about 13 minutes, 5 minutes of it on a GPU; 124 jobs have no time yet`.
+
+    Args:
+        hours: Of all jobs whose time is known.
+        gpu_hours: Of those of them that take a GPU.
+        unknown: How many jobs have neither a recorded nor a predicted time.
+    """
+    if not hours and not unknown:
+        return "no training and no measurement"  # tables and figures take seconds
+    if not hours:
+        return f"not known: no such job has run here, and none is predicted{_REMEDY}"
+    words = f"about {duration(3600 * hours)}"
+    if gpu_hours:
+        words += f", {duration(3600 * gpu_hours)} of it on a GPU"
+    if unknown:
+        words += f"; {unknown} {'job has' if unknown == 1 else 'jobs have'} no time yet{_REMEDY}"
+    return words
+
+
 def _cost(cost: dict) -> str:
-    parts = [f"cost: about {cost['hours']:.2g} h, {cost['gpu_hours']:.2g} h of them on a GPU"]
-    if cost["unknown"]:
-        parts.append(f"{cost['unknown']} jobs of unknown time (`snakemake predictions` tells more)")
+    time = time_in_words(cost["hours"], cost["gpu_hours"], cost["unknown"])
+    parts = [f"cost: {time}"]
     if cost["peak_bytes"]:
         parts.append(f"predicted peak {cost['peak_bytes'] / GIB:.2g} GiB")
     parts.append(f"disk {cost['disk_gib']} GiB")

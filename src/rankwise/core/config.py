@@ -5,25 +5,41 @@ the nearest name for a typo.
 """
 
 import copy
-import difflib
 import functools
-from collections.abc import Collection, Iterable
+import math
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import jsonschema
-import yaml
 
 from rankwise.core import paths
+from rankwise.core.errors import ConfigError
+from rankwise.core.yaml_files import load, read_yaml
 
 LIBRARY = ("methods", "models", "datasets", "claims")
-# JSON's types in words.
-# The standard takes 80.0 for an integer; what counts rows must be one in Python, too.
+
+
+def _is_integer(_: object, value: object) -> bool:
+    """The standard takes 80.0 for an integer; what counts rows must be one in Python, too."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(_: object, value: object) -> bool:
+    """YAML's .nan and .inf are no numbers here: .nan would pass every limit."""
+    return _is_integer(_, value) or (isinstance(value, float) and math.isfinite(value))
+
+
 VALIDATOR = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
-        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": _is_integer,
+            "number": _is_number,
+        }
     ),
 )
+# JSON's types in words.
 _TYPES = {
     "object": "a mapping",
     "array": "a list",
@@ -38,75 +54,6 @@ _LIMITS = {
     "maximum": "at most",
     "minItems": "items: at least",
 }
-_MERGE_TAG = "tag:yaml.org,2002:merge"  # of the key `<<`, which may stand several times
-
-
-class ConfigError(ValueError):
-    """Something is wrong with a configuration: `file: key: got X, allowed: Y`, in one sentence.
-
-    Args:
-        file: The file as the user knows it.
-        key: Path of the key in the file, joined by dots.
-        got: The wrong value.
-        allowed: The allowed values, or a description of them.
-    """
-
-    def __init__(self, file: str, key: str, got: object, allowed: str | Iterable[str]):
-        hint = ""
-        if not isinstance(allowed, str):
-            names = sorted(map(str, allowed))
-            nearest = difflib.get_close_matches(str(got), names, n=1)
-            hint = f" (nearest: {nearest[0]!r})" if nearest else ""
-            allowed = ", ".join(names) or "nothing"
-        super().__init__(f"{file}: {key}: got {got!r}, allowed: {allowed}{hint}")
-
-
-# YAML ---------------------------------------------------------------------------------------------
-
-
-class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """A YAML loader that refuses a key that stands twice.
-
-    PyYAML would take the last one without a word.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = []  # no set: a key may be a list, which PyYAML refuses below
-        for key_node, _ in node.value:
-            if key_node.tag == _MERGE_TAG:
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} stands twice", key_node.start_mark
-                )
-            seen.append(key)
-        return super().construct_mapping(node, deep)
-
-
-def _load(path: Path) -> object:
-    return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
-
-
-def read_yaml(path: Path, name: str) -> dict:
-    """Read the mapping in a YAML file.
-
-    Args:
-        path: The file.
-        name: How messages call it.
-
-    Raises:
-        ConfigError: The file is missing, is not YAML, or has a key twice.
-    """
-    try:
-        return _load(path) or {}
-    except FileNotFoundError:
-        raise ConfigError(name, "file", "nothing", "a YAML file") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark else "YAML"
-        problem = getattr(error, "problem", str(error))
-        raise ConfigError(name, where, problem, "valid YAML") from None
 
 
 # Schemas ------------------------------------------------------------------------------------------
@@ -115,7 +62,10 @@ def read_yaml(path: Path, name: str) -> dict:
 @functools.cache
 def _schema(path: Path) -> dict:
     """A schema, with the schedule's schema, which several share, among its definitions."""
-    schema, schedule = _load(path), _load(path.with_name("schedule.schema.yaml"))
+    schema, schedule = (
+        load(file.read_text(encoding="utf-8"))
+        for file in (path, path.with_name("schedule.schema.yaml"))
+    )
     return {**schema, "$defs": {**schema["$defs"], "schedule": schedule}}
 
 
@@ -152,10 +102,26 @@ def _explained(error: jsonschema.ValidationError, file: str) -> ConfigError:
         missing = next(name for name in error.validator_value if name not in error.instance)
         allowed = error.schema["properties"].get(missing, {}).get("description", "a value")
         return ConfigError(file, f"{path}.{missing}" if path else missing, "nothing", allowed)
+    if error.validator == "uniqueItems":
+        described = error.schema.get("description", "")
+        allowed = described if "each once" in described else "each value once"
+        return ConfigError(file, path, _repeated(error.instance), allowed)
     allowed = _allowed(error)
     if error.validator == "enum":
         allowed = map(str, error.validator_value)
     return ConfigError(file, path or "top level", error.instance, allowed)
+
+
+def _repeated(values: list) -> str:
+    """The values that a list has several times: `1 twice`."""
+    counts = Counter(map(str, values))
+    words = {2: "twice"}
+    repeated = [
+        f"{value} {words.get(count, f'{count} times')}"
+        for value, count in counts.items()
+        if count > 1
+    ]
+    return ", ".join(repeated)
 
 
 def _allowed(error: jsonschema.ValidationError) -> str:
@@ -174,8 +140,12 @@ def _allowed_types(error: jsonschema.ValidationError) -> str:
         else [error.validator_value]
     )
     text = " or ".join(_TYPES.get(name, f"a {name}") for name in types)
+    if isinstance(error.instance, float) and not math.isfinite(error.instance):
+        return f"{text} that is finite"
     if "number" in text and isinstance(error.instance, str):
         return f"{text} (YAML reads 2e-4 as text: write 2.0e-4)"
+    if text == "a text" and not isinstance(error.instance, dict | list):
+        return f"{text} (in quotes, since YAML reads null, true, 8 and 2026-01-31 as other things)"
     return text
 
 

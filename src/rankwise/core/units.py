@@ -1,5 +1,5 @@
-"""Units: what a column's name `{quantity}_{unit}` says, and the sizes of memory. Standard library
-only.
+"""Units: what a column's name `{quantity}_{unit}` says, sizes of memory, lengths of time in words.
+Standard library only.
 """
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30  # bytes
@@ -50,3 +50,41 @@ def of_column(column: str, columns: dict[str, list[str]]) -> str:
         if any(wanted.startswith(f"{quantity(name)}_") for name in names):
             return table
     return next(iter(columns))
+
+
+# Lengths of time ----------------------------------------------------------------------------------
+
+
+def duration(seconds: float) -> str:
+    """A length of time in words: `40 seconds`, `13 minutes`, `2 hours 5 minutes`, `3 days`.
+
+    Args:
+        seconds: Finite and not negative.
+
+    Returns:
+        Days with hours, hours with minutes, or one unit alone; rounded to the smallest that is
+        shown.
+    """
+    if seconds < 0.5:
+        return "less than a second"
+    if round(seconds) < 60:
+        return _times(max(round(seconds), 1), "second")  # Python rounds 0.5 to 0
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return _times(minutes, "minute")
+    hours, minutes_left = divmod(minutes, 60)
+    if hours < 24:
+        return _joined(_times(hours, "hour"), _times(minutes_left, "minute"))
+    days, hours_left = divmod(round(seconds / 3600), 24)
+    return _joined(_times(days, "day"), _times(hours_left, "hour"))
+
+
+def _times(count: int, unit_name: str) -> str:
+    """`1 hour`, `2 hours`; an empty text for none."""
+    if not count:
+        return ""
+    return f"1 {unit_name}" if count == 1 else f"{count} {unit_name}s"
+
+
+def _joined(*parts: str) -> str:
+    return " ".join(part for part in parts if part)

@@ -7,18 +7,21 @@ from rankwise.data.texts import RUNNING_TEXT
 MAX_SHOWN = 5  # rows in a sentence
 
 
-def check(examples: Sequence[dict], split: str, dataset: dict, name: str) -> None:
-    """Check that a split gives examples, and that none of them is empty.
+def check(
+    examples: Sequence[dict], split: str, dataset: dict, name: str, of_empty_text: Sequence[int]
+) -> None:
+    """Check that a split gives examples, and that each has a token of its text.
 
     Args:
         examples: From the task's `encode`, each with `input_ids`.
         split: The name of the split.
         dataset: A resolved entry.
         name: The entry's name, for messages.
+        of_empty_text: The token ids of an empty text: what the tokenizer adds to every text.
 
     Raises:
-        ValueError: Running text is shorter than one block, a split has no rows, or a text gives no
-            token: the tokenizer knows nothing of it and adds no special tokens.
+        ValueError: Running text is shorter than one block, a split has no rows, a text gives no
+            token of its own, or texts are cut to what the tokenizer adds.
     """
     where = f"config/datasets.yaml: {name}: split {split}"
     if not len(examples):
@@ -29,11 +32,24 @@ def check(examples: Sequence[dict], split: str, dataset: dict, name: str) -> Non
                 "use a longer text, or lower max_length_tokens"
             )
         raise ValueError(f"{where}: got no rows, allowed: at least 1")
-    empty = [number for number, example in enumerate(examples, 1) if not len(example["input_ids"])]
+    added, length = set(of_empty_text), dataset["max_length_tokens"]
+    empty = [
+        number
+        for number, example in enumerate(examples, 1)
+        if all(token in added for token in example["input_ids"])
+    ]
+    if len(empty) == len(examples) and length <= len(of_empty_text):
+        raise ValueError(
+            f"config/datasets.yaml: {name}.max_length_tokens: got {length}, allowed: more than "
+            f"{len(of_empty_text)}, the tokens that the tokenizer adds to every text"
+        )
     if empty:
         shown = ", ".join(map(str, empty[:MAX_SHOWN])) + ", ..." * (len(empty) > MAX_SHOWN)
         raise ValueError(
-            f"{where}: got {len(empty):,} texts without a token (row {shown} of the prepared "
-            "split), allowed: texts with at least 1; the tokenizer adds no special tokens, so "
-            "drop these texts"
+            f"{where}: got {_counted(len(empty))} without a token of their own (row {shown} of the "
+            "prepared split), allowed: texts with at least 1; drop these texts"
         )
+
+
+def _counted(texts: int) -> str:
+    return "1 text" if texts == 1 else f"{texts:,} texts"

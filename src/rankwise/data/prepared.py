@@ -97,7 +97,7 @@ def load_data(
 
     def encoded(split: str) -> Examples:
         found = examples(_split(request, name, split), encoder)
-        check(found, split, dataset, name)
+        check(found, split, dataset, name, of_empty_text=tokenizer("")["input_ids"])
         return found
 
     return Data(

@@ -5,11 +5,14 @@ for it, so it is refused.
 """
 
 import math
+import unicodedata
 from pathlib import Path
 
 from rankwise.data.record import Record, names_of, problem, shown, text_columns
 
 RUNNING_TEXT = "language_modelling"
+# Letters and symbols drawn as nothing: Hangul fillers, and the braille pattern without dots.
+BLANK_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 def text(record: Record, dataset: dict, path: Path) -> str | None:
@@ -66,4 +69,10 @@ def _part(record: Record, name: str, path: Path, blank_is_text: bool) -> str | N
         code = f"U+{ord(value[error.start]):04X}"
         what = f"column {name!r} has {code}, half of a surrogate pair, allowed: whole characters"
         raise problem(path, record.where, what) from None
-    return value if value.strip() or blank_is_text else None
+    return value if blank_is_text or any(map(_is_visible, value)) else None
+
+
+def _is_visible(character: str) -> bool:
+    """Whether a reader sees a character: no space, control or format character, and no filler."""
+    is_blank = character.isspace() or character in BLANK_LETTERS
+    return not is_blank and unicodedata.category(character) not in ("Cc", "Cf")

@@ -1,12 +1,11 @@
 """The ranks and granularities that are possible, from the shapes of the model's matrices."""
 
 from rankwise.core.config import ConfigError
-
-FILE = "config/methods.yaml"
+from rankwise.study.origin import Origin
 
 
 def check_rank(
-    name: str, entry: dict, method: dict, optimizer: dict, model: dict, where: str
+    name: str, origin: Origin, method: dict, optimizer: dict, model: dict, where: str
 ) -> None:
     """Check that a rank is at least 1 and at most the shorter side of its matrices.
 
@@ -15,7 +14,7 @@ def check_rank(
 
     Args:
         name: the entry's name in config/methods.yaml.
-        entry: the entry as written there.
+        origin: where the values of the entry come from.
         method: the resolved options of the method.
         optimizer: the resolved options of the optimizer.
         model: the model's entry.
@@ -29,8 +28,8 @@ def check_rank(
             continue
         limit, why = _largest_rank(options, model)
         if not 1 <= options["rank"] <= limit:
-            if "rank" in entry[key]:
-                file, field = FILE, f"{name}.{key}.rank"
+            if origin.sets(key, "rank"):
+                file, field = origin.place(key, "rank")
             else:
                 file, field = where.split(": ", 1)
             allowed = f"ranks of {name} from 1 to {limit} ({why})"
@@ -51,11 +50,11 @@ def _largest_rank(options: dict, model: dict) -> tuple[int, str]:
     return int(shorter_sides[smallest]), f"its {smallest} matrix"
 
 
-def check_granularity(name: str, optimizer: dict, model: dict) -> None:
+def check_granularity(origin: Origin, optimizer: dict, model: dict) -> None:
     """Check that the granularity divides the sides of the model's matrices.
 
     Args:
-        name: the entry's name in config/methods.yaml.
+        origin: where the values of the entry come from.
         optimizer: the resolved options of the optimizer; without `granularity` all is well.
         model: the model's entry.
 
@@ -69,7 +68,7 @@ def check_granularity(name: str, optimizer: dict, model: dict) -> None:
         m, n = module["shape"]
         if granularity <= 0 or not _is_whole(viewed(module["shape"], optimizer)):
             allowed = f"what divides both sides of {role}, {m} x {n}"
-            raise ConfigError(FILE, f"{name}.optimizer.granularity", granularity, allowed)
+            raise ConfigError(*origin.place("optimizer", "granularity"), granularity, allowed)
 
 
 def _is_whole(sides: tuple[float, float]) -> bool:

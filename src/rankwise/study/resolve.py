@@ -11,8 +11,9 @@ from rankwise.core.paths import PACKAGE, own_folder
 from rankwise.study import claims, dataset_entries
 from rankwise.study.class_source import file_of
 from rankwise.study.dataset_formats import check_format
-from rankwise.study.limits import FILE, check_granularity, check_rank
+from rankwise.study.limits import check_granularity, check_rank
 from rankwise.study.options import REQUIRED, Option, constant, defines, options
+from rankwise.study.origin import FILE, Origin, entry_origin
 
 PACKAGE_DIR = PACKAGE  # the name that callers of this module use
 DENSE = ("fp32", "bf16")  # every other kind of storage is in rankwise.models.quantized
@@ -22,19 +23,20 @@ MODELS, DATASETS = "config/models.yaml", "config/datasets.yaml"
 # Modules ------------------------------------------------------------------------------------------
 
 
-def module_options(folder: str, module: str, key: str) -> dict[str, Option]:
+def module_options(folder: str, module: str, key: str, file: str = FILE) -> dict[str, Option]:
     """The options of methods/<module>.py or optim/<module>.py, packaged or the user's own.
 
     Args:
         folder: methods or optim.
         module: the file's name without `.py`.
-        key: where the module is named in config/methods.yaml, for messages.
+        key: where the module is named in the file, for messages.
+        file: config/methods.yaml, or the study that overrides it.
 
     Raises:
         ConfigError: there is no such file, or its class cannot be read.
     """
     if module not in module_names(folder):
-        raise ConfigError(FILE, key, module, module_names(folder))
+        raise ConfigError(file, key, module, module_names(folder))
     return options(f"rankwise.{folder}.{module}")
 
 
@@ -91,7 +93,9 @@ def takes_rank(entry: dict, name: str) -> bool:
 # A method's entry ---------------------------------------------------------------------------------
 
 
-def resolve_method(name: str, entry: dict, model: dict, rank: int, where: str) -> dict:
+def resolve_method(
+    name: str, entry: dict, model: dict, rank: int, where: str, origin: Origin | None = None
+) -> dict:
     """The entry with every option of its method and optimizer filled in and checked.
 
     Option values `rank` and `hidden_size` stand for the cell's rank and the model's width. A rank
@@ -103,57 +107,88 @@ def resolve_method(name: str, entry: dict, model: dict, rank: int, where: str) -
         model: the entry of the model.
         rank: the cell's rank.
         where: `file: key` of the grid's ranks, for messages.
+        origin: where the values of the entry come from, for messages; config/methods.yaml if not
+            given.
 
     Raises:
         ConfigError: an option is unknown, missing or of the wrong type; a target is not in the
             model; rank or granularity does not fit its matrices; the method needs dense weights.
     """
+    origin = origin or entry_origin(name, entry)
     module, optimizer_module = entry["module"], entry["optimizer"]["module"]
     optimizer_options = {key: value for key, value in entry["optimizer"].items() if key != "module"}
-    method = _fill(f"{name}.options", ("methods", module), entry["options"], model, rank)
-    optimizer = _fill(
-        f"{name}.optimizer", ("optim", optimizer_module), optimizer_options, model, rank
-    )
+    known = module_options("methods", module, f"{name}.module")
+    method = _fill("options", known, entry["options"], model, rank, origin)
+    file, key = origin.place("optimizer", "module")
+    known = module_options("optim", optimizer_module, key, file)
+    _check_left_over(known, optimizer_module, optimizer_options, origin)
+    optimizer = _fill("optimizer", known, optimizer_options, model, rank, origin)
     for target in method.get("targets") or ():
         if target not in model["modules"]:
-            raise ConfigError(FILE, f"{name}.options.targets", target, model["modules"])
-    _check_storage(name, entry, optimizer)
-    check_granularity(name, optimizer, model)
+            raise ConfigError(*origin.place("options", "targets"), target, model["modules"])
+    _check_storage(entry, optimizer, origin)
+    check_granularity(origin, optimizer, model)
     if not _method_constant(module, "PROMPT"):
-        check_rank(name, entry, method, optimizer, model, where)
+        check_rank(name, origin, method, optimizer, model, where)
     return {**entry, "options": method, "optimizer": {"module": optimizer_module, **optimizer}}
 
 
-def _fill(key: str, source: tuple[str, str], given: dict, model: dict, rank: int) -> dict:
-    """Every option of a module: the value given in the entry, or the default."""
-    known = module_options(*source, key)
+def _check_left_over(known: dict[str, Option], module: str, given: dict, origin: Origin) -> None:
+    """Check that an override that changes the optimizer leaves no option of the former one."""
+    for name in given:
+        if name not in known and origin.is_newer(("optimizer", "module"), ("optimizer", name)):
+            place = ": ".join(origin.place("optimizer", name))
+            allowed = f"an optimizer with the option {name!r}, which {place} sets"
+            raise ConfigError(*origin.place("optimizer", "module"), module, allowed)
+
+
+def _fill(
+    part: str, known: dict[str, Option], given: dict, model: dict, rank: int, origin: Origin
+) -> dict:
+    """Every option of a module: the value given in the entry, or the default.
+
+    Args:
+        part: options (of the method) or optimizer.
+        known: the module's options.
+        given: the part of the entry.
+        model: the model's entry.
+        rank: the cell's rank.
+        origin: where the values of the entry come from.
+    """
     for name in given:
         if name not in known:
-            raise ConfigError(FILE, key, name, list(known) or "no options")
+            file, key = origin.place(part, name)
+            raise ConfigError(file, key.removesuffix(f".{name}"), name, list(known) or "no options")
     references = {"rank": rank, "hidden_size": model["hidden_size"]}
     filled = {}
     for name, option in known.items():
         default = rank if name == "rank" else option.default
         value = given.get(name, default)
         if value is REQUIRED:
-            raise ConfigError(FILE, f"{key}.{name}", "nothing", option.allowed)
+            file, key = origin.of_part(part)
+            raise ConfigError(file, f"{key}.{name}", "nothing", option.allowed)
         if isinstance(value, str) and not option.takes_text:
             value = references.get(value, value)
         if not option.accepts(value):
-            raise ConfigError(FILE, f"{key}.{name}", value, option.allowed)
+            raise ConfigError(*origin.place(part, name), value, option.allowed)
         filled[name] = value
     return filled
 
 
-def _check_storage(name: str, entry: dict, optimizer: dict) -> None:
+def _check_storage(entry: dict, optimizer: dict, origin: Origin) -> None:
     """Check that the method works on such a base, and that `dense` exempts from a projection."""
     module, stored = entry["module"], entry["weights"]
     if stored not in DENSE and not _method_constant(module, "QUANTIZED"):
         allowed = f"{' or '.join(DENSE)} under {module}"
-        raise ConfigError(FILE, f"{name}.weights", stored, allowed)
+        raise ConfigError(*origin.place("weights"), stored, allowed)
     if entry["dense"] and "rank" not in optimizer:
-        allowed = f"nothing: {entry['optimizer']['module']} projects no gradient"
-        raise ConfigError(FILE, f"{name}.dense", entry["dense"], allowed)
+        optimizer_module = entry["optimizer"]["module"]
+        if origin.is_newer(("optimizer", "module"), ("dense",)):
+            place = ": ".join(origin.place("dense"))
+            allowed = f"an optimizer that projects gradients, since {place} is {entry['dense']}"
+            raise ConfigError(*origin.place("optimizer", "module"), optimizer_module, allowed)
+        allowed = f"nothing: {optimizer_module} projects no gradient"
+        raise ConfigError(*origin.place("dense"), entry["dense"], allowed)
 
 
 def check_length(name: str, method: dict, model: dict, tokens: int, where: tuple[str, str]) -> None:

@@ -5,10 +5,12 @@ Reading the grids checks them: names, lengths, ranks, searches. Whatever is wron
 before any job is planned. Standard library only.
 """
 
-from rankwise.core.config import ConfigError, merge, pick, without
+from rankwise.core.config import ConfigError, merge, without
 from rankwise.study import grids, measurements, search
 from rankwise.study.grids import Cell
 from rankwise.study.measurements import FOLDERS, MEASUREMENTS, PREDICT
+from rankwise.study.origin import FILE, Layer, Origin
+from rankwise.study.overrides import check_used
 from rankwise.study.resolve import check_length, check_release, resolve_method
 
 # Keys of an entry that change no result: what only people read, and the size of a dataset, which
@@ -51,6 +53,7 @@ class StudyGrids:
         for kind in ("train", "profile"):
             for number, grid in enumerate(study[kind]):
                 self._add(kind, f"{kind}.{number}", grid)
+        check_used(study, library, file)
 
     def _add(self, kind: str, key: str, grid: dict) -> None:
         """Add one grid; `kind` is `train` or `profile`, `key` the grid's key in the study."""
@@ -58,8 +61,9 @@ class StudyGrids:
         for cell in grids.cells(self.library, grid):
             self._check(kind, key, grid, cell)
             for measurement in ["train"] if kind == "train" else grid["measurements"]:
-                if self.by_measurement[measurement].setdefault(cell, grid) != grid:
-                    allowed = f"{measurement} of a cell in one grid only"
+                first = self.by_measurement[measurement].setdefault(cell, grid)
+                if first != grid:
+                    allowed = f"{measurement} of a cell in one grid only; {self._key(first)} has it"
                     raise ConfigError(self.file, key, cell.folder, allowed)
             if kind == "train":
                 self._add_curve(key, grid, cell.curve)
@@ -88,8 +92,16 @@ class StudyGrids:
         """
         first = self.training_grids.setdefault(curve, grid)
         if first is not grid and ("search" in first or "search" in grid):
-            allowed = "a curve with a search in one grid only"
+            allowed = f"a curve with a search in one grid only; {self._key(first)} has it"
             raise ConfigError(self.file, key, curve.folder, allowed)
+
+    def _key(self, grid: dict) -> str:
+        """The key of a grid in the study."""
+        for kind in ("train", "profile"):
+            for number, other in enumerate(self.study[kind]):
+                if other is grid:
+                    return f"{kind}.{number}"
+        raise AssertionError("a grid of another study")
 
     def _add_trials(self, grid: dict, where: Where) -> None:
         """Add the trials of a grid's search; `where` is the file and key of the search."""
@@ -140,24 +152,38 @@ class StudyGrids:
             key: The grid's key in the study, for messages.
 
         Raises:
-            ConfigError: an override names no method, or `resolve_method` refuses the entry.
+            ConfigError: `resolve_method` refuses the entry.
         """
         # Seeds and datasets share a method, so it is resolved once for all of them.
         case = (cell.method, cell.model, cell.rank, cell.trial, id(grid))
         if case not in self._resolved:
             model, where = self.library["models"][cell.model], f"{self.file}: {key}.ranks"
             entry = self._overridden_entry(cell, grid)
-            resolved = resolve_method(cell.method, entry, model, cell.rank, where)
+            origin = self._origin(cell, grid, key.removesuffix(".search"))
+            resolved = resolve_method(cell.method, entry, model, cell.rank, where, origin)
             self._resolved[case] = without(resolved, COSMETIC["methods"])
         return self._resolved[case]
 
     def _overridden_entry(self, cell: Cell, grid: dict) -> dict:
         """A method's entry with the overrides of study and grid, and its trial's changes."""
         overrides = {**self.study["override"], **grid["override"]}
-        for name in overrides:
-            pick(self.library["methods"], name, self.file, "override")
         entry = merge(self.library["methods"][cell.method], overrides.get(cell.method, {}))
         return merge(entry, self.trials[cell.curve][cell.trial]) if cell.trial else entry
+
+    def _origin(self, cell: Cell, grid: dict, key: str) -> Origin:
+        """Which text each value of a cell's method comes from; `key` is the grid's in the study."""
+        name = cell.method
+        layers = [Layer(FILE, name, self.library["methods"][name])]
+        if name in grid["override"]:
+            layers.append(Layer(self.file, f"{key}.override.{name}", grid["override"][name]))
+        elif name in self.study["override"]:
+            layers.append(Layer(self.file, f"override.{name}", self.study["override"][name]))
+        if cell.trial:
+            of_all, own = f"{key}.search", grid["search"]["methods"].get(name, {})
+            for part, values in self.trials[cell.curve][cell.trial].items():
+                part_key = f"{of_all}.methods.{name}" if part in own else of_all
+                layers.append(Layer(self.file, part_key, {part: values}))
+        return Origin(layers)
 
     def schedule(self, grid: dict) -> dict:
         """The training schedule of a grid: the study's, with the grid's own values."""

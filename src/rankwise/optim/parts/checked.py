@@ -128,6 +128,29 @@ class Checked:
             self.param_groups.pop()
             raise
 
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Load a state, as in torch.
+
+        Raises:
+            ValueError: the state is that of another optimizer: its groups lack options of this
+                one, or have options that this one does not know. Nothing is loaded.
+        """
+        options = set(_annotations(type(self))) & set(self.defaults)
+        for number, group in enumerate(state_dict["param_groups"]):
+            lacking = sorted(options - set(group))
+            # A scheduler's keys stay; only what some optimizer of ours has as an option is foreign.
+            foreign = sorted(set(RANGES) & set(group) - {*ALWAYS, *self.defaults})
+            if lacking or foreign:
+                got = f"a state without {', '.join(lacking)}" if lacking else ""
+                got += " and " if lacking and foreign else ""
+                got += f"a state with {', '.join(foreign)}" if foreign else ""
+                raise ValueError(
+                    f"{type(self).__name__}.load_state_dict: param_groups[{number}]: got {got}, "
+                    f"allowed: a state that {type(self).__name__} has saved, with the options "
+                    f"{', '.join(sorted(options))}"
+                )
+        super().load_state_dict(state_dict)
+
     def check_param(self, group: dict, param: Tensor) -> None:
         """Raise a ValueError if the optimizer cannot step a parameter with its group's options."""
         name = type(self).__name__

@@ -1,0 +1,58 @@
+"""Where the results of a project are written, through links: the disk to look at.
+
+`results` may be a link to another disk, and RANKWISE_STORE may name a folder on a third one.
+Standard library only.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from rankwise.core import paths
+from rankwise.core.units import GIB
+
+STORE_VARIABLE = "RANKWISE_STORE"  # folders joined by os.pathsep; results are written to the first
+
+
+def written_folders(root: Path) -> list[Path]:
+    """The folders of a project that jobs write to; of one that is not there yet, its parent.
+
+    Args:
+        root: The project's folder.
+    """
+    folders = [root, root / paths.RESULTS, _store(root)]
+    return list(dict.fromkeys(_existing(folder) for folder in folders))
+
+
+def results_folder(root: Path) -> Path:
+    """The folder whose disk gets the results; the nearest parent that exists if it does not."""
+    return _existing(_store(root))
+
+
+def free_gib(root: Path) -> float:
+    """Free space on the disk that gets the results."""
+    return shutil.disk_usage(results_folder(root)).free / GIB
+
+
+def broken_links(root: Path) -> list[str]:
+    """A sentence for each link on the way to the results that leads nowhere."""
+    sentences = []
+    for folder in (root / paths.RESULTS, _store(root)):
+        for part in (folder, *folder.parents):
+            if part.is_symlink() and not part.exists():
+                sentences.append(
+                    f"{part}: got a link to {part.readlink()}, which is not there, allowed: a "
+                    "link to a folder; mount its disk, or make the folder"
+                )
+    return list(dict.fromkeys(sentences))
+
+
+def _store(root: Path) -> Path:
+    """The folder of results that this process writes to."""
+    first = os.environ.get(STORE_VARIABLE, "").split(os.pathsep)[0]
+    return root / first if first else root / paths.RESULTS / "store"
+
+
+def _existing(folder: Path) -> Path:
+    """A folder, or its nearest parent that exists."""
+    return next(part for part in (folder, *folder.parents) if part.exists())
