@@ -29,18 +29,6 @@ def check_used(study: dict, library: dict, file: str) -> None:
     _check_names(study["override"], _methods(every_grid, library), library, (file, "override"))
 
 
-def used(override: dict, grids_of_study: list[dict], library: dict) -> dict:
-    """The part of an override that is of methods of some grids.
-
-    Args:
-        override: Method -> values.
-        grids_of_study: Grids of a checked study.
-        library: Checked entries by kind and name.
-    """
-    methods = _methods(grids_of_study, library)
-    return {name: values for name, values in override.items() if name in methods}
-
-
 def _methods(grids_of_study: list[dict], library: dict) -> set[str]:
     """The methods of some grids. A named variant, NAME@VARIANT, has its method's override."""
     names = [name for grid in grids_of_study for name in grids.method_names(library, grid)]
