@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from rankwise.analysis.fronts import is_on_front
 from rankwise.core.keys import CURVE, CURVE_IN_GROUP
-from rankwise.report import label_placement, style
+from rankwise.report import label_placement, palettes, style
 from rankwise.report.label_placement import Mark
 
 PARTS = ["weights_bytes", "quantization_bytes", "gradients_bytes", "optimizer_state_bytes"]
@@ -183,7 +183,7 @@ def _draw_front(axes: Axes, means: pd.DataFrame, less_is_better: bool) -> None:
     # The front goes on to the largest size: more memory is never worse than less.
     x = [*front["size"], means["size"].max()]
     y = [*front["value"], front["value"].iloc[-1]]
-    look = {"color": style.FRONT, "lw": 3.5, "solid_capstyle": "round", "zorder": 1}
+    look = {"color": palettes.FRONT, "lw": 3.5, "solid_capstyle": "round", "zorder": 1}
     axes.plot(x, y, drawstyle="steps-post", **look)
 
 

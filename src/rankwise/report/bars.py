@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from rankwise.report import style
+from rankwise.report import palettes, style
 
 WIDTH = 4.6  # inches: a figure
 ROW = 0.17  # inches: the height of a row
@@ -95,7 +95,7 @@ def separate_methods(axes: Axes, rows: pd.DataFrame) -> None:
     """Draw a thin line between two rows of different methods."""
     for place in range(1, len(rows)):
         if rows["method"][place] != rows["method"][place - 1]:
-            axes.axhline(place - 0.5, color=style.GUIDE, linewidth=0.6)
+            axes.axhline(place - 0.5, color=palettes.GUIDE, linewidth=0.6)
 
 
 def legend(figure: Figure, parts: Parts, table: pd.DataFrame, more_handles: list[Artist]) -> None:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
-from rankwise.report import estimated, style, verdicts
+from rankwise.report import estimated, palettes, style, verdicts
 
 ROW_HEIGHT = 0.16  # inches
 AROUND = 0.62  # inches: a panel's title and axis
@@ -27,8 +27,8 @@ ALL_BARS = 90  # points: at most the width of all bars
 BAR_DISTANCE = 5  # points between two bars, if there are few
 FIRST_BAR = 8  # points from the panel to the first bar
 LOOKS = {
-    "tied": ("black", "tied: shown to differ by less than the margin"),
-    "undecided": ("#9A9A9A", "not decided between (95 %, Holm)"),
+    "tied": (palettes.PAIRS["tied"], "tied: shown to differ by less than the margin"),
+    "undecided": (palettes.PAIRS["undecided"], "not decided between (95 %, Holm)"),
 }
 
 

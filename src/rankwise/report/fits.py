@@ -24,7 +24,7 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
             "fits: no result: no cell of profile has the measurement fits, or none is supported"
         )
     sizes = sorted(table["memory_gib"].dropna().unique())
-    colours = dict(zip(sizes, [*style.COLOURS[2:], *style.COLOURS[:2]], strict=False))
+    colours = style.ordered_colours(sizes)
     rows_by_panel, curves_by_panel = _panels(table, labels)
     figure, panels = bars.panels(curves_by_panel, foot=0.3)
     for axes, (key, rows) in zip(panels, rows_by_panel.items(), strict=True):

@@ -11,16 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from rankwise.report import bars, style
+from rankwise.report import bars, palettes, style
 
 TOTAL_END, SHARE_END = 36, 82  # points right of the panel at which the two columns of texts end
 FORWARD, BACKWARD, STEP = "forward", "backward", "optimizer"
 REFRESH = "refresh, spread over its interval"
 PHASES = {
-    FORWARD: style.COLOURS[3],
-    BACKWARD: style.COLOURS[6],
-    STEP: style.COLOURS[2],
-    REFRESH: style.COLOURS[5],
+    FORWARD: palettes.PHASES["forward"],
+    BACKWARD: palettes.PHASES["backward"],
+    STEP: palettes.PHASES["optimizer"],
+    REFRESH: palettes.PHASES["refresh"],
 }
 SI_PREFIXES = (
     (1e18, "E"),

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from rankwise.report import bars, label_placement, style
+from rankwise.report import bars, label_placement, palettes, style
 from rankwise.report.label_placement import CurveEnd
 
 MAX_CURVES = 6  # curves that a panel still shows well if each is drawn un-merged and merged
@@ -54,8 +54,8 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     width = 4.6 if len(parts) == 1 else 3.5
     figure, panels = style.panel_grid(titles, width, 2.6, columns=2)
     ends = [_panel(axes, part, labels) for axes, part in zip(panels, parts, strict=True)]
-    un_merged = Line2D([], [], color="black", ls="-", lw=1.2, label="un-merged")
-    merged = Line2D([], [], color="black", ls="--", lw=1.2, label="merged")
+    un_merged = Line2D([], [], color=palettes.SAMPLE, ls="-", lw=1.2, label="un-merged")
+    merged = Line2D([], [], color=palettes.SAMPLE, ls="--", lw=1.2, label="merged")
     _legend(figure, tables["forward"], [un_merged, merged])
     label_placement.name_ends(figure, panels, ends)
     return figure
@@ -262,8 +262,8 @@ def _draw_dots(
     figure, panels = bars.panels(curves, foot=0.5)
     for axes, rows in zip(panels, rows_by_panel.values(), strict=True):
         _panel_of_dots(axes, rows, labels)
-    look = {"color": "black", "marker": "o", "ms": 4.5, "ls": ""}
-    un_merged = Line2D([], [], mfc="black", label="un-merged", **look)
+    look = {"color": palettes.SAMPLE, "marker": "o", "ms": 4.5, "ls": ""}
+    un_merged = Line2D([], [], mfc=palettes.SAMPLE, label="un-merged", **look)
     merged = Line2D([], [], mfc="white", label="merged", **look)
     _legend(figure, pd.concat(rows_by_panel.values()), [un_merged, merged])
     return figure

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from rankwise.report import bars, style
+from rankwise.report import bars, palettes, style
 
 REFERENCE = "full"
 SIZE_END, CHANGE_END = 52, 98  # points right of the panel at which the two columns of numbers end
@@ -115,10 +115,10 @@ def _legend(figure: Figure, rows: pd.DataFrame) -> None:
     is_measured = rows[rows["status"] == "ok"].apply(_is_measured, axis=1)
     handles = []
     for measured, fill, text in (
-        (True, "black", "predicted, and counted after a real step"),
+        (True, palettes.SAMPLE, "predicted, and counted after a real step"),
         (False, "white", "predicted from shapes"),
     ):
         if (is_measured == measured).any():
-            dot = {"color": "black", "marker": "o", "ms": 4.5, "ls": "", "mfc": fill}
+            dot = {"color": palettes.SAMPLE, "marker": "o", "ms": 4.5, "ls": "", "mfc": fill}
             handles.append(Line2D([], [], label=text, **dot))
     figure.legend(handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2)

@@ -1,9 +1,6 @@
-"""What all figures share: colours, markers, names, units, panel grids and files.
+"""What all figures share: the look of methods, names, units, panel grids and files.
 
 The files of a figure have the same bytes each time that it is drawn from the same tables.
-
-Colours: Okabe and Ito, Color Universal Design, 2008, without the yellow, which is too pale on white
-paper.
 """
 
 import os
@@ -12,24 +9,15 @@ from pathlib import Path
 
 import matplotlib
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.markers import MarkerStyle
 
-COLOURS = ("#7F7F7F", "#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
-MARKERS = "osD^vPX<>ph*"  # the next marker is used each time that the colours are used up
-# Line styles from the fullest line to the thinnest: (offset, (points on, points off, ...)).
-DASHES = (
-    "-",
-    (0, (6, 1.2)),
-    (0, (3, 1.2)),
-    (0, (1, 1)),
-    (0, (5, 1.5, 1, 1.5)),
-    (0, (1, 2.5)),
-)
-GUIDE = "#D9D9D9"  # separators and reference bands
-FRONT = "#CFCFCF"  # Pareto fronts
+from rankwise.report.palettes import DASHES, MARKERS, METHODS, SIZES, VARIANT_MARKERS
+
 RC = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -63,6 +51,7 @@ MINUS = "\N{MINUS SIGN}"
 ONE_SEED = "one seed: no interval"
 COLUMN_WIDTH = 3.4  # inches: the width of a panel, and of a column of a paper
 TITLE_LETTERS = 36  # letters that fit above a panel of that width
+Marker = str | tuple[int, int, int]
 MAX_NAMED = 3  # a note names at most so many curves; of more curves it gives the number
 MIN_CONTRAST = 4.5  # of text on white: WCAG 2.2, success criterion 1.4.3
 
@@ -70,22 +59,54 @@ MIN_CONTRAST = 4.5  # of text on white: WCAG 2.2, success criterion 1.4.3
 # Colours and line styles -----------------------------------------------------------------------
 
 
-def look(method: str, labels: dict[str, str]) -> tuple[str, str]:
-    """Colour and marker of a method.
+def look(method: str, labels: dict[str, str]) -> tuple[str, Marker]:
+    """Colour and marker of a method or variant.
 
-    They follow from the method's place among all configured methods, so that a method has the same
-    colour in every figure of every study.
+    A method's follow from its place among all configured methods, so that a method looks the same
+    in every figure of every study. A variant (`lora@fast`) has its method's colour and a marker
+    that no method has; variants of methods with one colour have different markers.
     """
-    turn, place = divmod(list(labels).index(method), len(COLOURS))
-    return COLOURS[place], MARKERS[turn % len(MARKERS)]
+    turn, place = divmod(_methods(labels).index(base(method)), len(METHODS))
+    if method == base(method):
+        return METHODS[place], MARKERS[turn % len(MARKERS)]
+    number = _variants_in_colour(place, labels).index(method)
+    return METHODS[place], VARIANT_MARKERS[number % len(VARIANT_MARKERS)]
 
 
 def dash(method: str, labels: dict[str, str]) -> object:
-    """Line style of a method: the next one each time that the colours are used up.
+    """Line style of a method or variant: the next one each time that the colours are used up.
 
-    For figures in which the line style does not stand for the rank.
+    A variant has another one than its method. For figures in which the line style does not stand
+    for the rank.
     """
-    return DASHES[list(labels).index(method) // len(COLOURS) % len(DASHES)]
+    turn = _methods(labels).index(base(method)) // len(METHODS)
+    variants = [name for name in labels if name != base(name) == base(method)]
+    number = 1 + variants.index(method) if method in variants else 0
+    return DASHES[(turn + number) % len(DASHES)]
+
+
+def base(method: str) -> str:
+    """The method that a variant is made of: `lora` for `lora@fast` and for `lora`."""
+    return method.partition("@")[0]
+
+
+def _methods(labels: dict[str, str]) -> list[str]:
+    """The methods in the order of their entries, without variants."""
+    return list(dict.fromkeys(map(base, filter(None, labels))))
+
+
+def _variants_in_colour(place: int, labels: dict[str, str]) -> list[str]:
+    """The variants of all methods that have the colour at this place."""
+    methods = set(_methods(labels)[place :: len(METHODS)])
+    return [name for name in labels if base(name) in methods and name != base(name)]
+
+
+def svg_path(marker: Marker) -> str:
+    """A marker's outline as the path of an SVG, in a square from -1 to 1 with y pointing down."""
+    path = MarkerStyle(marker).get_path().transformed(MarkerStyle(marker).get_transform())
+    outline = path.to_polygons()[0]
+    corners = (100 * outline * (1, -1) / abs(outline).max()).round().astype(int)
+    return "M" + "L".join(f"{x / 100:g},{y / 100:g}" for x, y in corners[:-1]) + "Z"
 
 
 def rank_dashes(ranks: Iterable[int]) -> dict[int, object]:
@@ -95,6 +116,13 @@ def rank_dashes(ranks: Iterable[int]) -> dict[int, object]:
     for place, rank in enumerate(descending):
         dashes[rank] = DASHES[place % len(DASHES)]
     return dashes
+
+
+def ordered_colours(values: list[float]) -> dict[float, str]:
+    """A colour for each of several ordered values, from dark to light."""
+    scale = colormaps[SIZES]
+    shares = [0.85 * place / max(len(values) - 1, 1) for place in range(len(values))]
+    return {value: to_hex(scale(share)) for value, share in zip(values, shares, strict=True)}
 
 
 def ink(colour: str) -> tuple[float, float, float]:

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from rankwise.report import bars, style
+from rankwise.report import bars, palettes, style
 from rankwise.report.latency import DAGGER, add_legend, is_tainted, time_unit
 
-PARTS = {"forward": style.COLOURS[6], "backward": style.COLOURS[3], "optimizer": style.COLOURS[2]}
+PARTS = {part: palettes.PHASES[part] for part in ("forward", "backward", "optimizer")}
 WHISKER = {"color": "black", "lw": 0.8, "marker": "|", "ms": 3.5}
 RATE_END = 46  # points right of the panel at which the column of rates ends
 
