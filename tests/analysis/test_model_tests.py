@@ -32,6 +32,14 @@ def test_permutation_counts_every_exchange() -> None:
     assert permutation(a, b, draws=1000, seed=0) == pytest.approx(min(1, 2 * share))
 
 
+def test_permutation_of_one_gap_decides_nothing() -> None:
+    """Of the two exchanges both are as large as the observed one."""
+    a = np.zeros((3, 10))
+    b = a.copy()
+    b[:, 4] = 1
+    assert permutation(a, b, draws=1000, seed=0) == 1
+
+
 def test_permutation_samples_where_exchanges_are_many() -> None:
     """Near the z test that it is for many examples; the same seed gives the same p."""
     gaps = (LOSSES - OTHERS).mean(0)
