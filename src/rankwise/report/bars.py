@@ -11,6 +11,7 @@ from rankwise.report import palettes, style
 WIDTH = 4.6  # inches: a figure
 ROW = 0.17  # inches: the height of a row
 AROUND = 0.66  # inches: a panel's title and axis
+MAX_ROWS = 48  # rows of a panel in which every rank is shown
 BAR = 0.72  # height of a bar as a share of its row
 Parts = dict[str, tuple[str, str]]  # column -> name and colour of the part that it holds
 
@@ -23,6 +24,8 @@ def panels(
 ) -> tuple[Figure, list[Axes]]:
     """A figure with one titled panel for each key, as high as its rows need.
 
+    A high figure has several columns of panels.
+
     Args:
         rows_by_panel: the rows of each panel; the parts of a key are its title.
         foot: inches below the panels, for a legend.
@@ -31,12 +34,29 @@ def panels(
     """
     heights = [len(rows) + 0.2 for rows in rows_by_panel.values()]  # in rows, as the limits are
     total_height = sum(heights) * ROW + len(rows_by_panel) * around + foot
-    figure = style.empty_figure(width, total_height)
-    grid = figure.subplots(len(rows_by_panel), squeeze=False, height_ratios=heights)
-    grid = list(grid[:, 0])
+    figure, grid = style.stacked(heights, width, total_height)
     for axes, key in zip(grid, rows_by_panel, strict=True):
         axes.set_title(" / ".join(key))
     return figure, grid
+
+
+def fewer(
+    rows_by_panel: dict[tuple[str, ...], pd.DataFrame],
+) -> tuple[dict[tuple[str, ...], pd.DataFrame], list[str]]:
+    """The rows of each panel; of too many methods and ranks, the lowest and highest ranks.
+
+    Returns:
+        The rows, and a line for the legend that says what is left out.
+    """
+    counts = [len(rows[["method", "rank"]].drop_duplicates()) for rows in rows_by_panel.values()]
+    if max(counts) <= MAX_ROWS:
+        return rows_by_panel, []
+    shown = {}
+    for key, rows in rows_by_panel.items():
+        ranks = rows.groupby("method", sort=False)["rank"]
+        is_end = (rows["rank"] == ranks.transform("min")) | (rows["rank"] == ranks.transform("max"))
+        shown[key] = rows[is_end]
+    return shown, ["Of each method: its lowest and its highest rank. All are in the table."]
 
 
 def stack(
@@ -98,8 +118,14 @@ def separate_methods(axes: Axes, rows: pd.DataFrame) -> None:
             axes.axhline(place - 0.5, color=palettes.GUIDE, linewidth=0.6)
 
 
-def legend(figure: Figure, parts: Parts, table: pd.DataFrame, more_handles: list[Artist]) -> None:
-    """A legend below the panels: the parts that some row has, then further handles."""
+def legend(
+    figure: Figure,
+    parts: Parts,
+    table: pd.DataFrame,
+    more_handles: list[Artist],
+    notes: list[str],
+) -> None:
+    """A legend below the panels: notes, the parts that some row has, then further handles."""
     handles: list[Artist] = []
     for column, (name, colour) in parts.items():
         if column in table and table[column].astype(float).sum():
@@ -110,4 +136,5 @@ def legend(figure: Figure, parts: Parts, table: pd.DataFrame, more_handles: list
         ncols=3,
         handlelength=1.1,
         columnspacing=1.2,
+        **style.legend_notes(notes),
     )

@@ -43,6 +43,7 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     rows_by_panel = style.by_panel(tables["flops"], labels)
     if not rows_by_panel:
         raise ValueError("flops: no FLOPs profile: no cell of profile has the measurement flops")
+    rows_by_panel, notes = bars.fewer(rows_by_panel)
     figure, panels = bars.panels(rows_by_panel, foot=0.3, around=0.78)
     for axes, (key, rows) in zip(panels, rows_by_panel.items(), strict=True):
         axes.set_title(" / ".join(key), pad=15)  # the heads of the columns stand below the title
@@ -55,6 +56,7 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
         columnspacing=1.0,
         handlelength=1.0,
         handletextpad=0.4,
+        **style.legend_notes(notes),
     )
     return figure
 

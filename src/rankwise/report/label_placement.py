@@ -65,6 +65,14 @@ def spread(wanted: list[float], gap: float, low: float, high: float) -> np.ndarr
     return positions
 
 
+def panel_height(names: int, least: float) -> float:
+    """Inches of a panel in which so many names have room at the ends of curves, or `least`.
+
+    A title, an axis and a few notes take about 1.2 inches of it.
+    """
+    return max(least, names * LINE_HEIGHT / 72 + 1.2)
+
+
 def name_ends(figure: Figure, panels: list[Axes], ends: list[list[CurveEnd]]) -> None:
     """Write each curve's name right of its panel, at the height of its end.
 

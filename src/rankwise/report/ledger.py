@@ -34,13 +34,14 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     rows_by_panel = style.by_panel(table, labels)
     if not rows_by_panel:
         raise ValueError("ledger: no memory ledger: no cell of profile has the measurement ledger")
+    rows_by_panel, notes = bars.fewer(rows_by_panel)
     figure, panels = bars.panels(rows_by_panel, foot=0.9)
     for axes, rows in zip(panels, rows_by_panel.values(), strict=True):
         _panel(axes, rows.reset_index(drop=True), labels)
     handles = []
     if "measured_peak_bytes" in table and table["measured_peak_bytes"].notna().any():
         handles.append(Line2D([], [], label="measured peak", **MEASURED))
-    bars.legend(figure, PARTS, table, handles)
+    bars.legend(figure, PARTS, table, handles, notes)
     return figure
 
 

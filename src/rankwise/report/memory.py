@@ -28,10 +28,11 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     rows_by_panel = style.by_panel(tables["memory"], labels)
     if not rows_by_panel:
         raise ValueError("memory: no memory profile: no cell of profile has the measurement memory")
+    rows_by_panel, notes = bars.fewer(rows_by_panel)
     figure, panels = bars.panels(rows_by_panel, foot=0.25)
     for axes, rows in zip(panels, rows_by_panel.values(), strict=True):
         _panel(axes, rows.reset_index(drop=True), labels)
-    _legend(figure, pd.concat(rows_by_panel.values()))
+    _legend(figure, pd.concat(rows_by_panel.values()), notes)
     return figure
 
 
@@ -99,7 +100,9 @@ def _size_text(size_bytes: float) -> str:
 
 
 def _change_text(share: float) -> str:
-    """The change against AdamW in percent; only a state of 0 bytes reads as a change by 100 %."""
+    """The change against AdamW in percent, or how many times as much; 0 bytes alone read -100 %."""
+    if share >= 10:
+        return f"{share:,.0f} times"
     percent = 100 * (share - 1)
     if share == 0:
         digits = 0
@@ -111,7 +114,7 @@ def _change_text(share: float) -> str:
     return f"{sign}{abs(percent):.{digits}f} %"
 
 
-def _legend(figure: Figure, rows: pd.DataFrame) -> None:
+def _legend(figure: Figure, rows: pd.DataFrame, notes: list[str]) -> None:
     is_measured = rows[rows["status"] == "ok"].apply(_is_measured, axis=1)
     handles = []
     for measured, fill, text in (
@@ -121,4 +124,10 @@ def _legend(figure: Figure, rows: pd.DataFrame) -> None:
         if (is_measured == measured).any():
             dot = {"color": palettes.SAMPLE, "marker": "o", "ms": 4.5, "ls": "", "mfc": fill}
             handles.append(Line2D([], [], label=text, **dot))
-    figure.legend(handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2)
+    figure.legend(
+        handles=handles,
+        loc="outside lower left",
+        ncols=2,
+        handletextpad=0.2,
+        **style.legend_notes(notes),
+    )

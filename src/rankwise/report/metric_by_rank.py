@@ -14,6 +14,8 @@ from rankwise.report import estimated, label_placement, style
 from rankwise.report.label_placement import CurveEnd
 
 MAX_METHODS = 8  # methods that a panel still shows well
+MAX_PANELS = 8  # more panels stand in three columns, and are wider because names are longer
+WIDE = 4.4  # inches
 MAX_SHARED = 4  # so many methods without a rank can be repeated in every panel
 # Distance of two methods' points at the same rank, as a share of the least distance of two ranks.
 APART = 0.07
@@ -33,7 +35,9 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
         for title, page in _pages(group, labels):
             parts.append((key, group, title, page))
     keys = [key for key, *_ in parts]
-    figure, panels = style.panel_grid(keys, style.COLUMN_WIDTH, height=2.6, columns=2)
+    is_large = len(parts) > MAX_PANELS
+    width = WIDE if is_large else style.COLUMN_WIDTH
+    figure, panels = style.panel_grid(keys, width, height=2.6, columns=3 if is_large else 2)
     ends = []
     for axes, (key, group, title, page) in zip(panels, parts, strict=True):
         style.set_panel_title(axes, *key, title)
@@ -152,7 +156,8 @@ def _draw_curve(
             bar = {"color": colour, "lw": 0.9, "solid_capstyle": "butt", "zorder": 2}
             axes.plot([place, place], [row.low, row.high], **bar)
         fill = colour if has_interval else "white"
-        axes.plot(place, row.value, marker, color=colour, mfc=fill, ms=3.6, zorder=3)
+        look = {"marker": marker, "ls": "", "color": colour, "mfc": fill, "ms": 3.6}
+        axes.plot(place, row.value, zorder=3, **look)
 
 
 def _draw_level(axes: Axes, row: pd.Series, colour: str) -> None:

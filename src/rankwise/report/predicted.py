@@ -42,7 +42,8 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     for method, cells in rows.groupby("method", sort=False):
         colour, marker = style.look(method, labels)
         fill = colour if marker == "o" else "none"
-        axes.plot(cells["x"], cells["residual"], marker, color=colour, ms=4, ls="", mfc=fill)
+        look = {"marker": marker, "ls": "", "color": colour, "ms": 4, "mfc": fill}
+        axes.plot(cells["x"], cells["residual"], **look)
     axes.set_xlabel(f"measured peak ({unit})")
     axes.set_ylabel("measured less predicted (%)")
     distance = rows["residual"].abs()

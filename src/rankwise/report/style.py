@@ -48,8 +48,12 @@ RC = {
 styled = matplotlib.rc_context(RC)  # a decorator for every `draw`
 BYTE_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 MINUS = "\N{MINUS SIGN}"
+MAX_PANELS = 12  # a figure with more panels of curves shows each method at its highest rank
+HIGHEST_RANK = "each method at its highest rank; all curves are in the table"
 ONE_SEED = "one seed: no interval"
 COLUMN_WIDTH = 3.4  # inches: the width of a panel, and of a column of a paper
+MAX_HEIGHT = 12.0  # inches: a higher figure gets another column of panels
+MAX_ACROSS = 3  # columns of panels
 TITLE_LETTERS = 36  # letters that fit above a panel of that width
 Marker = str | tuple[int, int, int]
 MAX_NAMED = 3  # a note names at most so many curves; of more curves it gives the number
@@ -116,6 +120,18 @@ def rank_dashes(ranks: Iterable[int]) -> dict[int, object]:
     for place, rank in enumerate(descending):
         dashes[rank] = DASHES[place % len(DASHES)]
     return dashes
+
+
+def line_styles(curves: pd.DataFrame, labels: dict[str, str]) -> dict[tuple[str, int], object]:
+    """Line style of each curve, by method and rank.
+
+    It stands for the rank where there are several ranks, and otherwise for the method.
+    """
+    by_rank = rank_dashes(curves["rank"])
+    pairs = curves[["method", "rank"]].drop_duplicates().itertuples(index=False)
+    if len(set(by_rank) - {0}) > 1:
+        return {(method, rank): by_rank[rank] for method, rank in pairs}
+    return {(method, rank): dash(method, labels) for method, rank in pairs}
 
 
 def ordered_colours(values: list[float]) -> dict[float, str]:
@@ -240,6 +256,12 @@ def ordered(frame: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
     return with_place.sort_values(["place", "rank"], kind="stable").drop(columns="place")
 
 
+def at_highest_rank(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each method's highest rank in its model and dataset."""
+    ranks = rows.groupby(["model", "dataset", "method"], sort=False)["rank"]
+    return rows[rows["rank"] == ranks.transform("max")]
+
+
 def by_panel(frame: pd.DataFrame, labels: dict[str, str]) -> dict[tuple[str, str], pd.DataFrame]:
     """Rows of each (model, dataset), ordered; the keys are in the order of first appearance."""
     groups = frame.groupby(["model", "dataset"], sort=False)
@@ -279,6 +301,30 @@ def panel_grid(
     return figure, figure.axes
 
 
+def stacked(
+    heights: list[float], width: float, height: float, most: float = MAX_HEIGHT
+) -> tuple[Figure, list[Axes]]:
+    """A figure with panels of different heights, in as many columns as keep it from being too high.
+
+    Args:
+        heights: the heights of the panels, relative to one another.
+        width: the width of a column in inches.
+        height: the height of the figure in inches if it has one column.
+        most: the height in inches above which it gets another column, up to MAX_ACROSS.
+    """
+    across = 1
+    while height / across > most and across < min(MAX_ACROSS, len(heights)):
+        across += 1
+    rows = [heights[i : i + across] for i in range(0, len(heights), across)]
+    row_heights = [max(row) for row in rows]
+    figure = empty_figure(across * width, height * sum(row_heights) / sum(heights))
+    grid = figure.subplots(len(rows), across, squeeze=False, height_ratios=row_heights)
+    panels = list(grid.flat)
+    for axes in panels[len(heights) :]:
+        axes.remove()
+    return figure, panels[: len(heights)]
+
+
 def set_panel_title(axes: Axes, *parts: str) -> None:
     """Title a panel of a column's width with the parts that are not empty.
 
@@ -289,6 +335,13 @@ def set_panel_title(axes: Axes, *parts: str) -> None:
     if len(title) > TITLE_LETTERS and others:
         title = " / ".join(others) + f" /\n{last}"
     axes.set_title(title)
+
+
+def legend_notes(notes: list[str]) -> dict:
+    """Arguments of a legend that has these lines above its entries."""
+    if not notes:
+        return {}
+    return {"title": "\n".join(notes), "title_fontsize": 8, "alignment": "left"}
 
 
 def rows_axis(axes: Axes, names: list[str], pad: float) -> None:

@@ -32,12 +32,13 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
             "throughput: no training update was timed: no cell of profile has the measurement "
             "throughput"
         )
+    rows_by_panel, notes = bars.fewer(rows_by_panel)
     figure, panels = bars.panels(rows_by_panel, foot=0.3, width=4.9)
     for axes, rows in zip(panels, rows_by_panel.values(), strict=True):
         _panel(axes, rows.reset_index(drop=True), labels)
     handles = [Patch(color=colour, label=part) for part, colour in PARTS.items()]
     handles.append(Line2D([], [], label="quartiles", **WHISKER))
-    add_legend(figure, pd.concat(rows_by_panel.values()), handles, columns=4)
+    add_legend(figure, pd.concat(rows_by_panel.values()), handles, 4, notes)
     return figure
 
 
