@@ -13,6 +13,7 @@ ROW = 0.17  # inches: the height of a row
 AROUND = 0.66  # inches: a panel's title and axis
 MAX_ROWS = 48  # rows of a panel in which every rank is shown
 BAR = 0.72  # height of a bar as a share of its row
+HEADS = 0.12  # inches: heads of columns of numbers
 Parts = dict[str, tuple[str, str]]  # column -> name and colour of the part that it holds
 
 
@@ -20,7 +21,7 @@ def panels(
     rows_by_panel: dict[tuple[str, ...], pd.DataFrame],
     foot: float,
     width: float = WIDTH,
-    around: float = AROUND,
+    has_heads: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with one titled panel for each key, as high as its rows need.
 
@@ -30,13 +31,14 @@ def panels(
         rows_by_panel: the rows of each panel; the parts of a key are its title.
         foot: inches below the panels, for a legend.
         width: the width of the figure in inches.
-        around: inches for the title and the axis of each panel.
+        has_heads: whether columns of numbers right of the panels have heads, below the titles.
     """
     heights = [len(rows) + 0.2 for rows in rows_by_panel.values()]  # in rows, as the limits are
+    around = AROUND + HEADS if has_heads else AROUND
     total_height = sum(heights) * ROW + len(rows_by_panel) * around + foot
     figure, grid = style.stacked(heights, width, total_height)
     for axes, key in zip(grid, rows_by_panel, strict=True):
-        axes.set_title(" / ".join(key))
+        axes.set_title(" / ".join(key), pad=15 if has_heads else None)
     return figure, grid
 
 

@@ -27,7 +27,7 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     colours = style.ordered_colours(sizes)
     rows_by_panel, notes = bars.fewer(_panels(table, labels))
     curves_by_panel = {key: _curves(rows) for key, rows in rows_by_panel.items()}
-    figure, panels = bars.panels(curves_by_panel, foot=0.3)
+    figure, panels = bars.panels(curves_by_panel, foot=0.5)
     for axes, (key, rows) in zip(panels, rows_by_panel.items(), strict=True):
         _panel(axes, rows, curves_by_panel[key], colours, labels)
     handles = []
@@ -83,4 +83,4 @@ def _panel(
     axes.xaxis.set_major_locator(LogLocator(10, subs=(1,) if largest > 300 else (1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axes.set_xlabel("largest micro-batch (samples, log scale; a cross: not even one)")
+    axes.set_xlabel("largest micro-batch (samples, log scale;\na cross: not even one)")

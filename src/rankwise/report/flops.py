@@ -44,9 +44,8 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     if not rows_by_panel:
         raise ValueError("flops: no FLOPs profile: no cell of profile has the measurement flops")
     rows_by_panel, notes = bars.fewer(rows_by_panel)
-    figure, panels = bars.panels(rows_by_panel, foot=0.3, around=0.78)
-    for axes, (key, rows) in zip(panels, rows_by_panel.items(), strict=True):
-        axes.set_title(" / ".join(key), pad=15)  # the heads of the columns stand below the title
+    figure, panels = bars.panels(rows_by_panel, foot=0.3, has_heads=True)
+    for axes, rows in zip(panels, rows_by_panel.values(), strict=True):
         _panel(axes, rows.reset_index(drop=True), labels)
     handles = [Patch(color=colour, label=phase) for phase, colour in PHASES.items()]
     figure.legend(

@@ -167,15 +167,17 @@ def _pages(curve_counts: pd.Series, labels: dict[str, str]) -> dict[str, int]:
 
     A new panel starts where the curves would be too many, or where a colour would come twice.
     """
-    page, curves_on_page, colours_on_page = 0, 0, set()
+    page, curves_on_page = 0, 0
+    colours_on_page: dict[str, str] = {}  # colour -> the method that has it
     page_of_method = {}
     for method, count in curve_counts.items():
         colour = style.look(method, labels)[0]
         too_many = curves_on_page + count > MAX_CURVES
-        if colours_on_page and (too_many or colour in colours_on_page):
-            page, curves_on_page, colours_on_page = page + 1, 0, set()
+        comes_twice = colours_on_page.get(colour, style.base(method)) != style.base(method)
+        if colours_on_page and (too_many or comes_twice):
+            page, curves_on_page, colours_on_page = page + 1, 0, {}
         curves_on_page += count
-        colours_on_page = colours_on_page | {colour}
+        colours_on_page[colour] = style.base(method)
         page_of_method[method] = page
     return page_of_method
 

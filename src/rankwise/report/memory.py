@@ -29,7 +29,7 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     if not rows_by_panel:
         raise ValueError("memory: no memory profile: no cell of profile has the measurement memory")
     rows_by_panel, notes = bars.fewer(rows_by_panel)
-    figure, panels = bars.panels(rows_by_panel, foot=0.25)
+    figure, panels = bars.panels(rows_by_panel, foot=0.25, has_heads=True)
     for axes, rows in zip(panels, rows_by_panel.values(), strict=True):
         _panel(axes, rows.reset_index(drop=True), labels)
     _legend(figure, pd.concat(rows_by_panel.values()), notes)
@@ -102,7 +102,7 @@ def _size_text(size_bytes: float) -> str:
 def _change_text(share: float) -> str:
     """The change against AdamW in percent, or how many times as much; 0 bytes alone read -100 %."""
     if share >= 10:
-        return f"{share:,.0f} times"
+        return f"\N{MULTIPLICATION SIGN}{share:,.0f}"
     percent = 100 * (share - 1)
     if share == 0:
         digits = 0

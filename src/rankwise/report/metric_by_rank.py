@@ -58,7 +58,9 @@ def _pages(group: estimated.Group, labels: dict[str, str]) -> list[tuple[str, es
     others = [method for method in dict.fromkeys(curves["method"]) if method not in shared]
     page_count = max(1, math.ceil(len(others) / (MAX_METHODS - len(shared))))
     parts = []
-    for number, methods in enumerate(_spread_colours(others, page_count, labels), 1):
+    pages = _spread_colours(others, page_count, labels) or [[]]
+    page_count = len(pages)
+    for number, methods in enumerate(pages, 1):
         own, own_runs = (
             frame[frame["method"].isin([*shared, *methods])] for frame in (curves, group.runs)
         )
@@ -68,18 +70,23 @@ def _pages(group: estimated.Group, labels: dict[str, str]) -> list[tuple[str, es
 
 
 def _spread_colours(methods: list[str], page_count: int, labels: dict[str, str]) -> list[list[str]]:
-    """Divide methods evenly among pages, so that a page has each colour as rarely as possible."""
+    """Divide methods evenly among pages, so that a page has each colour as rarely as possible.
+
+    Variants are on the page of their method, to be compared with it.
+    """
     most = math.ceil(len(methods) / page_count)
     pages: list[list[str]] = [[] for _ in range(page_count)]
     colours: list[list[str]] = [[] for _ in range(page_count)]
-    for method in methods:
-        colour = style.look(method, labels)[0]
-        with_room = [i for i in range(page_count) if len(pages[i]) < most]
+    for _, group in itertools.groupby(methods, style.base):
+        family = list(group)
+        colour = style.look(family[0], labels)[0]
+        with_room = [i for i in range(page_count) if len(pages[i]) + len(family) <= most]
+        with_room = with_room or [min(range(page_count), key=lambda i: len(pages[i]))]
         counts = [colours[i].count(colour) for i in with_room]
         chosen = with_room[counts.index(min(counts))]
-        pages[chosen].append(method)
+        pages[chosen] += family
         colours[chosen].append(colour)
-    return pages
+    return [page for page in pages if page]
 
 
 def _panel(

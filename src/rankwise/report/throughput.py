@@ -33,7 +33,7 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
             "throughput"
         )
     rows_by_panel, notes = bars.fewer(rows_by_panel)
-    figure, panels = bars.panels(rows_by_panel, foot=0.3, width=4.9)
+    figure, panels = bars.panels(rows_by_panel, foot=0.3, width=4.9, has_heads=True)
     for axes, rows in zip(panels, rows_by_panel.values(), strict=True):
         _panel(axes, rows.reset_index(drop=True), labels)
     handles = [Patch(color=colour, label=part) for part, colour in PARTS.items()]
