@@ -45,7 +45,7 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     for axes, (key, means) in zip(panels, means_by_panel.items(), strict=True):
         marks_by_panel.append(_panel(axes, runs_by_panel[key], means, labels, named))
     if named != ALL:
-        _legend(figure, pd.concat(means_by_panel.values()), labels, named)
+        _legend(figure, pd.concat(means_by_panel.values()), labels, named, len(panels))
     # The layout, and with it the place of each dot in pixels, is known only once it is drawn.
     figure.draw_without_rendering()
     for axes, marks in zip(panels, marks_by_panel, strict=True):
@@ -238,7 +238,9 @@ def _set_axes(axes: Axes, runs: pd.DataFrame, unit: str, means: pd.DataFrame) ->
     axes.set_ylim(low - room_below * (high - low), high + 0.05 * (high - low))
 
 
-def _legend(figure: Figure, means: pd.DataFrame, labels: dict[str, str], named: str) -> None:
+def _legend(
+    figure: Figure, means: pd.DataFrame, labels: dict[str, str], named: str, panel_count: int
+) -> None:
     """Each method's look and its ranks, in the order in which the line joins them.
 
     Ranks that all methods share are said once.
@@ -257,7 +259,7 @@ def _legend(figure: Figure, means: pd.DataFrame, labels: dict[str, str], named: 
     notes = [f"A line joins r={_listed(ranks)}." for ranks in distinct if len(distinct) == 1]
     if named == ON_FRONT:
         notes.append("Named in the panels: curves on the front, and failed ones.")
-    columns = 4 if named == ON_FRONT else 3
+    columns = 3 if named == ENDS else 2 * min(2, panel_count)
     figure.legend(
         handles=handles,
         loc="outside lower center",

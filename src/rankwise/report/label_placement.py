@@ -14,7 +14,7 @@ from matplotlib.path import Path
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-RADII = (7, 11, 17, 24, 32, 42, 54)  # points between a dot and its label
+RADII = (7, 11, 17, 24, 32, 42, 54, 70, 90)  # points between a dot and its label
 ANGLES = tuple(2 * math.pi * i / 16 for i in range(16))
 SWEEPS = 3
 LINE_HEIGHT = 9.5  # points between the names of two curves
@@ -243,8 +243,8 @@ def _cost(
         distance / pixels_per_point
         + 2 * (box.x0 <= dot[0])
         + 25 * is_unclear
-        + 300 * is_outside
+        + 1200 * is_outside
         + 60 * covers.sum()
-        + 200 * overlaps
+        + 1000 * overlaps
         + 50 * crossed
     )
