@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from helpers.planted import MARGINS, Scores, study, tables_of
-from rankwise.analysis import tables
+from rankwise.analysis import latex, tables
 from rankwise.analysis.costs import Costs, costs
 from rankwise.analysis.evidence import comparisons, estimates
 from rankwise.analysis.scores import groups, mixed
@@ -70,7 +70,7 @@ def test_best_is_bold_and_what_is_tied_or_undecided_is_marked(four: Frames) -> N
     frame, lines, _ = made(four, TWO_POINTS)
     best = dict(zip(frame["method"], frame["best"], strict=True))
     assert best == {"Full": "best", "LoRA": "tied", "rSVD": "", "Head only": "undecided"}
-    text, tex = tables.markdown(frame, lines), tables.latex(frame, lines)
+    text, tex = tables.markdown(frame, lines), latex.table(frame, lines)
     rows = {line.split(" | ")[2]: line for line in text.splitlines()[2:6]}
     full = frame.loc[0]
     ends = f"[{full.accuracy_low_percent:.2f}, {full.accuracy_high_percent:.2f}]"
@@ -138,7 +138,7 @@ def test_unequal_runs_get_a_warning_in_every_form(
     frame, lines, _ = made(found)
     warning = f"m/d compares unequal runs: {expected}"
     assert set(frame["warning"]) == {warning}
-    for text in (tables.markdown(frame, lines), tables.latex(frame, lines)):
+    for text in (tables.markdown(frame, lines), latex.table(frame, lines)):
         assert f"Warning: {warning}." in text
     tables.write(frame, tmp_path / "summary", lines)
     assert tables.notes_of(tmp_path / "summary.csv") == lines

@@ -1,5 +1,7 @@
 """Figure: the final metric against the bytes kept between steps, with their Pareto front."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,15 +10,19 @@ from matplotlib.lines import Line2D
 
 from rankwise.analysis.fronts import is_on_front
 from rankwise.core.keys import CURVE, CURVE_IN_GROUP
-from rankwise.report import label_placement, style
+from rankwise.report import label_placement, palettes, style
 from rankwise.report.label_placement import Mark
 
 PARTS = ["weights_bytes", "quantization_bytes", "gradients_bytes", "optimizer_state_bytes"]
 BOTTOM = 0.04  # height of the cross of a failed run, as a share of the panel
 FRONT_NOTE = "grey: front of the means (less memory, better)"
-# Up to so many dots are all named. With more, a legend names the methods, and only the dots at the
-# ends of each line are labelled, by their rank.
+# Up to so many dots are all named. With more, a legend names the methods, and the dots at the ends
+# of each line are labelled by their rank. With more methods than MAX_LINES, only the dots on the
+# front are named, and the panels are larger.
 MAX_NAMED = 8
+MAX_LINES = 8
+ALL, ENDS, ON_FRONT = "all", "ends", "front"  # which dots are named
+LARGE = (5.0, 4.2)  # inches: a panel with many methods
 
 
 @style.styled
@@ -32,18 +38,27 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     """
     runs_by_panel = _panels(tables["runs"], tables["memory"], labels)
     means_by_panel = {key: _means(runs) for key, runs in runs_by_panel.items()}
-    name_all = max(len(means) for means in means_by_panel.values()) <= MAX_NAMED
-    figure, panels = style.panel_grid(runs_by_panel, style.COLUMN_WIDTH, height=3.2, columns=2)
+    named = _which_are_named(means_by_panel.values())
+    size = LARGE if named == ON_FRONT else (style.COLUMN_WIDTH, 3.2)
+    figure, panels = style.panel_grid(runs_by_panel, *size, columns=2)
     marks_by_panel = []
     for axes, (key, means) in zip(panels, means_by_panel.items(), strict=True):
-        marks_by_panel.append(_panel(axes, runs_by_panel[key], means, labels, name_all))
-    if not name_all:
-        _legend(figure, pd.concat(means_by_panel.values()), labels)
+        marks_by_panel.append(_panel(axes, runs_by_panel[key], means, labels, named))
+    if named != ALL:
+        _legend(figure, pd.concat(means_by_panel.values()), labels, named, len(panels))
     # The layout, and with it the place of each dot in pixels, is known only once it is drawn.
     figure.draw_without_rendering()
     for axes, marks in zip(panels, marks_by_panel, strict=True):
         _place_labels(axes, marks)
     return figure
+
+
+def _which_are_named(means: Iterable[pd.DataFrame]) -> str:
+    panels = list(means)
+    if max(map(len, panels)) <= MAX_NAMED:
+        return ALL
+    methods = max(panel["method"].nunique() for panel in panels)
+    return ENDS if methods <= MAX_LINES else ON_FRONT
 
 
 def _place_labels(axes: Axes, marks: list[tuple]) -> None:
@@ -108,7 +123,7 @@ def _panel(
     runs: pd.DataFrame,
     means: pd.DataFrame,
     labels: dict[str, str],
-    name_all: bool,
+    named: str,
 ) -> list[tuple]:
     """Draw the dots of a panel.
 
@@ -119,11 +134,13 @@ def _panel(
     runs = runs.assign(size=runs["kept_bytes"] / unit_bytes)
     means = means.assign(size=means["kept_bytes"] / unit_bytes)
     less_is_better = not runs["is_accuracy"].iloc[0]
-    _draw_front(axes, means, less_is_better)
+    front = _front(means, less_is_better)
+    means = means.assign(on_front=means.index.isin(front.index))
+    _draw_front(axes, front, means["size"].max())
     marks = []
     for method, curve in means.groupby("method", sort=False):
         _draw_method(axes, runs[runs["method"] == method], curve, *style.look(method, labels))
-        marks += _marks(axes, curve, labels, name_all)
+        marks += _marks(axes, curve, labels, named)
     _set_axes(axes, runs, unit, means)
     lines = [axes.get_xlabel(), FRONT_NOTE]
     for curve in means[(means["failed"] != "") & means["kept_bytes"].isna()].itertuples():
@@ -138,7 +155,7 @@ def _draw_method(
 ) -> None:
     """Faint marks for seeds, a line through the means, crosses at the bottom for failed runs."""
     seed_look = {"color": colour, "alpha": 0.35, "ms": 2.5, "mew": 0}
-    axes.plot(runs["size"], runs["value"], marker, **seed_look)
+    axes.plot(runs["size"], runs["value"], marker=marker, ls="", **seed_look)
     means = curve.dropna(subset=["size", "value"])
     look = {"color": colour, "marker": marker, "ms": 4.5, "lw": 0.8, "zorder": 3}
     axes.plot(means["size"], means["value"], "-", **look)
@@ -151,39 +168,47 @@ def _failed(curve: pd.DataFrame) -> pd.DataFrame:
     return curve[(curve["failed"] != "") & curve["size"].notna()]
 
 
-def _marks(axes: Axes, curve: pd.DataFrame, labels: dict[str, str], name_all: bool) -> list[tuple]:
+def _marks(axes: Axes, curve: pd.DataFrame, labels: dict[str, str], named: str) -> list[tuple]:
     """What to label of one method."""
     means = curve.dropna(subset=["size", "value"])
-    named = means if name_all else means.iloc[sorted({0, len(means) - 1})]
+    if named == ENDS:
+        means = means.iloc[sorted({0, len(means) - 1})]
+    elif named == ON_FRONT:
+        means = means[means["on_front"]]
     ink = style.ink(style.look(curve["method"].iloc[0], labels)[0])
     marks = []
-    for point in named.itertuples():
-        text = _text(point, labels, name_all)
+    for point in means.itertuples():
+        text = _text(point, labels, named)
         marks.append((axes.transData, point.size, point.value, text, ink))
     for point in _failed(curve).itertuples():
-        text = f"{_text(point, labels, name_all)}: {point.failed}"
+        text = f"{_text(point, labels, named)}: {point.failed}"
         marks.append((axes.get_xaxis_transform(), point.size, BOTTOM, text, ink))
     return marks
 
 
-def _text(point: tuple, labels: dict[str, str], name_all: bool) -> str:
-    if name_all or not point.rank:
+def _text(point: tuple, labels: dict[str, str], named: str) -> str:
+    if named != ENDS or not point.rank:
         return style.curve_name(point.method, point.rank, labels)
     return style.rank_name(point.rank)
 
 
-def _draw_front(axes: Axes, means: pd.DataFrame, less_is_better: bool) -> None:
-    """Steps through the means that no other mean dominates."""
+def _front(means: pd.DataFrame, less_is_better: bool) -> pd.DataFrame:
+    """The means that no other mean dominates, from the smallest on."""
     has_point = means["size"].notna() & means["value"].notna()
     sound = means[(means["failed"] == "") & has_point]
     if sound.empty:
-        return
+        return sound
     score = -sound["value"] if less_is_better else sound["value"]
-    front = sound[is_on_front(sound["size"], score)].sort_values(["size", "value"])
-    # The front goes on to the largest size: more memory is never worse than less.
-    x = [*front["size"], means["size"].max()]
+    return sound[is_on_front(sound["size"], score)].sort_values(["size", "value"])
+
+
+def _draw_front(axes: Axes, front: pd.DataFrame, largest: float) -> None:
+    """Steps through the front, on to the largest size: more memory is never worse than less."""
+    if front.empty:
+        return
+    x = [*front["size"], largest]
     y = [*front["value"], front["value"].iloc[-1]]
-    look = {"color": style.FRONT, "lw": 3.5, "solid_capstyle": "round", "zorder": 1}
+    look = {"color": palettes.FRONT, "lw": 3.5, "solid_capstyle": "round", "zorder": 1}
     axes.plot(x, y, drawstyle="steps-post", **look)
 
 
@@ -213,15 +238,36 @@ def _set_axes(axes: Axes, runs: pd.DataFrame, unit: str, means: pd.DataFrame) ->
     axes.set_ylim(low - room_below * (high - low), high + 0.05 * (high - low))
 
 
-def _legend(figure: Figure, means: pd.DataFrame, labels: dict[str, str]) -> None:
-    """Each method's colour and its ranks, in the order in which the line joins them."""
-    handles = []
+def _legend(
+    figure: Figure, means: pd.DataFrame, labels: dict[str, str], named: str, panel_count: int
+) -> None:
+    """Each method's look and its ranks, in the order in which the line joins them.
+
+    Ranks that all methods share are said once.
+    """
+    ranks_by_method = {}
     for method, rows in style.ordered(means, labels).groupby("method", sort=False):
+        ranks_by_method[method] = tuple(sorted(set(rows["rank"]) - {0}))
+    distinct = {ranks for ranks in ranks_by_method.values() if ranks}
+    handles = []
+    for method, ranks in ranks_by_method.items():
         colour, marker = style.look(method, labels)
         name = labels[method]
-        ranks = sorted(set(rows["rank"]) - {0})
-        if ranks:
-            name = f"{name}, r={', '.join(f'{rank:.0f}' for rank in ranks)}"
-        dot = Line2D([], [], color=colour, marker=marker, ls="", ms=5, label=name)
-        handles.append(dot)
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, handletextpad=0.2)
+        if ranks and len(distinct) > 1:
+            name = f"{name}, r={_listed(ranks)}"
+        handles.append(Line2D([], [], color=colour, marker=marker, ls="", ms=5, label=name))
+    notes = [f"A line joins r={_listed(ranks)}." for ranks in distinct if len(distinct) == 1]
+    if named == ON_FRONT:
+        notes.append("Named in the panels: curves on the front, and failed ones.")
+    columns = 3 if named == ENDS else 2 * min(2, panel_count)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=columns,
+        handletextpad=0.2,
+        **style.legend_notes(notes),
+    )
+
+
+def _listed(ranks: tuple[int, ...]) -> str:
+    return ", ".join(f"{rank:.0f}" for rank in ranks)

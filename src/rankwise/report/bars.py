@@ -6,12 +6,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from rankwise.report import style
+from rankwise.report import palettes, style
 
 WIDTH = 4.6  # inches: a figure
 ROW = 0.17  # inches: the height of a row
 AROUND = 0.66  # inches: a panel's title and axis
+MAX_ROWS = 48  # rows of a panel in which every rank is shown
 BAR = 0.72  # height of a bar as a share of its row
+HEADS = 0.12  # inches: heads of columns of numbers
 Parts = dict[str, tuple[str, str]]  # column -> name and colour of the part that it holds
 
 
@@ -19,24 +21,44 @@ def panels(
     rows_by_panel: dict[tuple[str, ...], pd.DataFrame],
     foot: float,
     width: float = WIDTH,
-    around: float = AROUND,
+    has_heads: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with one titled panel for each key, as high as its rows need.
+
+    A high figure has several columns of panels.
 
     Args:
         rows_by_panel: the rows of each panel; the parts of a key are its title.
         foot: inches below the panels, for a legend.
         width: the width of the figure in inches.
-        around: inches for the title and the axis of each panel.
+        has_heads: whether columns of numbers right of the panels have heads, below the titles.
     """
     heights = [len(rows) + 0.2 for rows in rows_by_panel.values()]  # in rows, as the limits are
+    around = AROUND + HEADS if has_heads else AROUND
     total_height = sum(heights) * ROW + len(rows_by_panel) * around + foot
-    figure = style.empty_figure(width, total_height)
-    grid = figure.subplots(len(rows_by_panel), squeeze=False, height_ratios=heights)
-    grid = list(grid[:, 0])
+    figure, grid = style.stacked(heights, width, total_height)
     for axes, key in zip(grid, rows_by_panel, strict=True):
-        axes.set_title(" / ".join(key))
+        axes.set_title(" / ".join(key), pad=15 if has_heads else None)
     return figure, grid
+
+
+def fewer(
+    rows_by_panel: dict[tuple[str, ...], pd.DataFrame],
+) -> tuple[dict[tuple[str, ...], pd.DataFrame], list[str]]:
+    """The rows of each panel; of too many methods and ranks, the lowest and highest ranks.
+
+    Returns:
+        The rows, and a line for the legend that says what is left out.
+    """
+    counts = [len(rows[["method", "rank"]].drop_duplicates()) for rows in rows_by_panel.values()]
+    if max(counts) <= MAX_ROWS:
+        return rows_by_panel, []
+    shown = {}
+    for key, rows in rows_by_panel.items():
+        ranks = rows.groupby("method", sort=False)["rank"]
+        is_end = (rows["rank"] == ranks.transform("min")) | (rows["rank"] == ranks.transform("max"))
+        shown[key] = rows[is_end]
+    return shown, ["Of each method: its lowest and its highest rank. All are in the table."]
 
 
 def stack(
@@ -95,11 +117,17 @@ def separate_methods(axes: Axes, rows: pd.DataFrame) -> None:
     """Draw a thin line between two rows of different methods."""
     for place in range(1, len(rows)):
         if rows["method"][place] != rows["method"][place - 1]:
-            axes.axhline(place - 0.5, color=style.GUIDE, linewidth=0.6)
+            axes.axhline(place - 0.5, color=palettes.GUIDE, linewidth=0.6)
 
 
-def legend(figure: Figure, parts: Parts, table: pd.DataFrame, more_handles: list[Artist]) -> None:
-    """A legend below the panels: the parts that some row has, then further handles."""
+def legend(
+    figure: Figure,
+    parts: Parts,
+    table: pd.DataFrame,
+    more_handles: list[Artist],
+    notes: list[str],
+) -> None:
+    """A legend below the panels: notes, the parts that some row has, then further handles."""
     handles: list[Artist] = []
     for column, (name, colour) in parts.items():
         if column in table and table[column].astype(float).sum():
@@ -110,4 +138,5 @@ def legend(figure: Figure, parts: Parts, table: pd.DataFrame, more_handles: list
         ncols=3,
         handlelength=1.1,
         columnspacing=1.2,
+        **style.legend_notes(notes),
     )

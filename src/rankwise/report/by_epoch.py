@@ -3,6 +3,7 @@
 A line is the mean over seeds; the band around it reaches from the lowest to the highest seed.
 """
 
+import math
 from typing import NamedTuple
 
 import pandas as pd
@@ -75,14 +76,25 @@ def draw(
             quantities. The message names the cells.
     """
     history = tables["history"]
-    parts = _all_parts(figure, history, tables.get("runs", history), labels, quantities)
+    runs = tables.get("runs", history)
+    parts = _all_parts(figure, history, runs, labels, quantities)
     if not parts:
         columns = " or ".join(quantity.column for quantity in quantities)
         cells = style.cell_names(history)
         raise ValueError(f"{figure}: no {columns} in the history of the cells {cells}")
+    is_large = len(parts) > style.MAX_PANELS
+    if is_large:
+        highest = [style.at_highest_rank(frame) for frame in (history, runs)]
+        parts = _all_parts(figure, *highest, labels, quantities, most=math.inf)
     keys = [key for key, _ in parts]
-    drawing, panels = style.panel_grid(keys, style.COLUMN_WIDTH, height=2.6, columns=2)
-    dashes = style.rank_dashes(history["rank"])
+    most = max(part.rows.groupby(["method", "rank"]).ngroups for _, part in parts)
+    width = 4.6 if is_large else style.COLUMN_WIDTH
+    height = label_placement.panel_height(most, least=2.6)
+    drawing, panels = style.panel_grid(keys, width, height, columns=2)
+    if is_large:
+        drawing.supxlabel(style.HIGHEST_RANK, x=0.02, ha="left", fontsize=8)
+    shown = pd.concat([part.rows for _, part in parts])
+    dashes = style.line_styles(shown, labels)
     ends = []
     for axes, (key, part) in zip(panels, parts, strict=True):
         ends.append(_panel(axes, key, part, labels, dashes))
@@ -96,8 +108,9 @@ def _all_parts(
     runs: pd.DataFrame,
     labels: dict[str, str],
     quantities: tuple[Quantity, ...],
+    most: float = MAX_CURVES,
 ) -> list[tuple[tuple[str, str], Part]]:
-    """All panels, each with its (model, dataset)."""
+    """All panels, each with its (model, dataset); each has at most so many curves."""
     rows_by_panel = style.by_panel(history, labels)
     runs_by_panel = style.by_panel(runs, labels)
     without_history = [rows for key, rows in runs_by_panel.items() if key not in rows_by_panel]
@@ -110,7 +123,7 @@ def _all_parts(
         for quantity in quantities:
             rows = _with_value(panel_rows, quantity)
             if len(rows):
-                own_parts = _parts(quantity, rows, runs_by_panel[key], labels)
+                own_parts = _parts(quantity, rows, runs_by_panel[key], labels, most)
                 parts += [(key, part) for part in own_parts]
     return parts
 
@@ -124,7 +137,11 @@ def _with_value(rows: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
 
 
 def _parts(
-    quantity: Quantity, rows: pd.DataFrame, runs: pd.DataFrame, labels: dict[str, str]
+    quantity: Quantity,
+    rows: pd.DataFrame,
+    runs: pd.DataFrame,
+    labels: dict[str, str],
+    most: float,
 ) -> list[Part]:
     """The panels of one model and dataset.
 
@@ -137,7 +154,7 @@ def _parts(
     unranked = list(dict.fromkeys(runs.loc[runs["rank"] == 0, "method"]))
     curve_counts = rows.groupby("method", sort=False)["rank"].nunique()
     one_method = len(ranked) < 2 and len(unranked) <= MAX_CURVES
-    if curve_counts.sum() <= MAX_CURVES or one_method:
+    if curve_counts.sum() <= most or one_method:
         return [Part(quantity, "", "", rows, runs, rows)]
     if len(unranked) <= MAX_SHARED:
         return [_method_part(quantity, method, rows, runs, labels) for method in ranked]
@@ -186,7 +203,7 @@ def _panel(
     key: tuple[str, str],
     part: Part,
     labels: dict[str, str],
-    dashes: dict[int, object],
+    dashes: dict[tuple[str, int], object],
 ) -> list[CurveEnd]:
     """Draw the curves of a panel and the notes below it; returns the curves' ends."""
     ends, one_seed = [], []
@@ -195,7 +212,7 @@ def _panel(
     for (method, rank), rows in part.rows.groupby(["method", "rank"], sort=False):
         colour, marker = style.look(method, labels)
         steps = _mean_over_seeds(rows, last_epoch)
-        _draw_curve(axes, steps, colour, marker, dashes[rank])
+        _draw_curve(axes, steps, colour, marker, dashes[method, rank])
         name = style.curve_name(method, rank, labels)
         ends.append(CurveEnd(steps["mean"].iloc[-1], name, style.ink(colour)))
         if rows["seed"].nunique() == 1:

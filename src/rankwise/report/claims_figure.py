@@ -13,15 +13,15 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from rankwise.analysis import tables
 from rankwise.analysis.claim_verdicts import FAILED, HELD, holds_as_corrected
-from rankwise.report import style
+from rankwise.report import palettes, style
 
 NOT_COMPARABLE = "not comparable"
 CORRECTED = "corrected"  # not reproduced, but the corrected reading of the published number is
-LOOKS = {  # kind -> colour (Okabe and Ito), marker, words
-    HELD: ("#0072B2", "o", "reproduced"),
-    CORRECTED: ("#E69F00", "D", "not reproduced, but its corrected reading is"),
-    FAILED: ("#D55E00", "X", "not reproduced"),
-    NOT_COMPARABLE: ("#7F7F7F", "|", "not comparable"),
+LOOKS = {  # kind -> colour, marker, words
+    HELD: (palettes.CLAIMS["reproduced"], "o", "reproduced"),
+    CORRECTED: (palettes.CLAIMS["corrected"], "D", "not reproduced, but its corrected reading is"),
+    FAILED: (palettes.CLAIMS["not reproduced"], "X", "not reproduced"),
+    NOT_COMPARABLE: (palettes.CLAIMS["not comparable"], "|", "not comparable"),
 }
 LINEAR = 0.1  # percent; between minus and plus this value the axis is linear
 TICKS = (-100, -10, -1, 0, 1, 10, 100, 1000)  # percent

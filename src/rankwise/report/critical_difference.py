@@ -18,17 +18,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
-from rankwise.report import estimated, style, verdicts
+from rankwise.report import estimated, palettes, style, verdicts
 
 ROW_HEIGHT = 0.16  # inches
 AROUND = 0.62  # inches: a panel's title and axis
 FOOT = 0.5  # inches: the legend
+LETTER, BESIDE_NAMES = 0.068, 2.4  # inches: a letter of a name, everything beside the names
+MAX_ROWS = 48  # curves that a panel shows at most
 ALL_BARS = 90  # points: at most the width of all bars
 BAR_DISTANCE = 5  # points between two bars, if there are few
 FIRST_BAR = 8  # points from the panel to the first bar
 LOOKS = {
-    "tied": ("black", "tied: shown to differ by less than the margin"),
-    "undecided": ("#9A9A9A", "not decided between (95 %, Holm)"),
+    "tied": (palettes.PAIRS["tied"], "tied: shown to differ by less than the margin"),
+    "undecided": (palettes.PAIRS["undecided"], "not decided between (95 %, Holm)"),
 }
 
 
@@ -64,7 +66,8 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     rankings: list[Ranking] = []
     for model in dict.fromkeys(model for model, _ in groups):
         rankings += _rankings(model, groups, labels)
-    figure, panels = _panels(rankings)
+    rankings = [_best(ranking) for ranking in rankings]
+    figure, panels = _panels(rankings, labels)
     comparisons = tables["comparisons"]
     bar_kinds: set[str] = set()
     for axes, ranking in zip(panels, rankings, strict=True):
@@ -75,13 +78,13 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     return figure
 
 
-def _panels(rankings: list[Ranking]) -> tuple[Figure, list[Axes]]:
+def _panels(rankings: list[Ranking], labels: dict[str, str]) -> tuple[Figure, list[Axes]]:
     heights = [len(ranking.rows) + 0.4 for ranking in rankings]
     line_count = sum(len(ranking.lines) for ranking in rankings)
     height = ROW_HEIGHT * sum(heights) + AROUND * len(rankings) + 0.14 * line_count + FOOT
-    figure = style.empty_figure(style.COLUMN_WIDTH, height)
-    grid = figure.subplots(len(rankings), squeeze=False, height_ratios=heights)
-    return figure, list(grid[:, 0])
+    longest = max(len(labels[method]) for ranking in rankings for method in ranking.rows["method"])
+    width = max(style.COLUMN_WIDTH, BESIDE_NAMES + LETTER * longest)
+    return style.stacked(heights, width, height)
 
 
 def _legend(figure: Figure, bar_kinds: set[str]) -> None:
@@ -159,6 +162,15 @@ def _loss_by_seed(group: estimated.Group, dataset: str) -> pd.DataFrame:
     return table.dropna(axis="columns")
 
 
+def _best(ranking: Ranking) -> Ranking:
+    """The ranking, or its best MAX_ROWS curves and how many there are."""
+    count = len(ranking.rows)
+    if count <= MAX_ROWS:
+        return ranking
+    note = f"the best {MAX_ROWS} of {count} curves"
+    return ranking._replace(rows=ranking.rows.head(MAX_ROWS), lines=[*ranking.lines, note])
+
+
 # Drawing ---------------------------------------------------------------------------------------
 
 
@@ -194,7 +206,7 @@ def _draw_row(axes: Axes, place: int, row: tuple, labels: dict[str, str]) -> Non
     axes.plot([row.low, row.high], [place, place], color=colour, lw=0.9, solid_capstyle="butt")
     has_one_seed = getattr(row, "seeds", 2) == 1
     fill = "white" if has_one_seed else colour
-    axes.plot(row.x, place, marker, color=colour, mfc=fill, ms=4, zorder=3)
+    axes.plot(row.x, place, marker=marker, ls="", color=colour, mfc=fill, ms=4, zorder=3)
 
 
 def _bars(

@@ -24,9 +24,10 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
             "fits: no result: no cell of profile has the measurement fits, or none is supported"
         )
     sizes = sorted(table["memory_gib"].dropna().unique())
-    colours = dict(zip(sizes, [*style.COLOURS[2:], *style.COLOURS[:2]], strict=False))
-    rows_by_panel, curves_by_panel = _panels(table, labels)
-    figure, panels = bars.panels(curves_by_panel, foot=0.3)
+    colours = style.ordered_colours(sizes)
+    rows_by_panel, notes = bars.fewer(_panels(table, labels))
+    curves_by_panel = {key: _curves(rows) for key, rows in rows_by_panel.items()}
+    figure, panels = bars.panels(curves_by_panel, foot=0.5)
     for axes, (key, rows) in zip(panels, rows_by_panel.items(), strict=True):
         _panel(axes, rows, curves_by_panel[key], colours, labels)
     handles = []
@@ -39,22 +40,23 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
         ncols=len(handles),
         handletextpad=0.1,
         columnspacing=1.2,
+        **style.legend_notes(notes),
     )
     return figure
 
 
-def _panels(
-    table: pd.DataFrame, labels: dict[str, str]
-) -> tuple[dict[tuple, pd.DataFrame], dict[tuple, pd.DataFrame]]:
-    """All rows of each panel, and the first row of each of its methods and ranks."""
-    rows_by_panel, curves_by_panel = {}, {}
+def _panels(table: pd.DataFrame, labels: dict[str, str]) -> dict[tuple, pd.DataFrame]:
+    """The rows of each model, dataset and sequence length."""
+    rows_by_panel = {}
     for key, group in style.by_panel(table, labels).items():
         for tokens, rows in group.groupby("sequence_length_tokens"):
-            panel = (*key, f"{tokens:.0f} tokens")
-            rows_by_panel[panel] = rows.reset_index(drop=True)
-            curves = rows.drop_duplicates(["method", "rank"])
-            curves_by_panel[panel] = curves.reset_index(drop=True)
-    return rows_by_panel, curves_by_panel
+            rows_by_panel[*key, f"{tokens:.0f} tokens"] = rows
+    return rows_by_panel
+
+
+def _curves(rows: pd.DataFrame) -> pd.DataFrame:
+    """The first row of each method and rank."""
+    return rows.drop_duplicates(["method", "rank"]).reset_index(drop=True)
 
 
 def _panel(
@@ -81,4 +83,4 @@ def _panel(
     axes.xaxis.set_major_locator(LogLocator(10, subs=(1,) if largest > 300 else (1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axes.set_xlabel("largest micro-batch (samples, log scale; a cross: not even one)")
+    axes.set_xlabel("largest micro-batch (samples, log scale;\na cross: not even one)")

@@ -11,16 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from rankwise.report import bars, style
+from rankwise.report import bars, palettes, style
 
 TOTAL_END, SHARE_END = 36, 82  # points right of the panel at which the two columns of texts end
 FORWARD, BACKWARD, STEP = "forward", "backward", "optimizer"
 REFRESH = "refresh, spread over its interval"
 PHASES = {
-    FORWARD: style.COLOURS[3],
-    BACKWARD: style.COLOURS[6],
-    STEP: style.COLOURS[2],
-    REFRESH: style.COLOURS[5],
+    FORWARD: palettes.PHASES["forward"],
+    BACKWARD: palettes.PHASES["backward"],
+    STEP: palettes.PHASES["optimizer"],
+    REFRESH: palettes.PHASES["refresh"],
 }
 SI_PREFIXES = (
     (1e18, "E"),
@@ -43,9 +43,9 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     rows_by_panel = style.by_panel(tables["flops"], labels)
     if not rows_by_panel:
         raise ValueError("flops: no FLOPs profile: no cell of profile has the measurement flops")
-    figure, panels = bars.panels(rows_by_panel, foot=0.3, around=0.78)
-    for axes, (key, rows) in zip(panels, rows_by_panel.items(), strict=True):
-        axes.set_title(" / ".join(key), pad=15)  # the heads of the columns stand below the title
+    rows_by_panel, notes = bars.fewer(rows_by_panel)
+    figure, panels = bars.panels(rows_by_panel, foot=0.3, has_heads=True)
+    for axes, rows in zip(panels, rows_by_panel.values(), strict=True):
         _panel(axes, rows.reset_index(drop=True), labels)
     handles = [Patch(color=colour, label=phase) for phase, colour in PHASES.items()]
     figure.legend(
@@ -55,6 +55,7 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
         columnspacing=1.0,
         handlelength=1.0,
         handletextpad=0.4,
+        **style.legend_notes(notes),
     )
     return figure
 

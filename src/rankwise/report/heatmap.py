@@ -54,9 +54,7 @@ def _panels(
         note_count += len(group.notes(labels))
     width = max(style.COLUMN_WIDTH, 0.075 * longest_name + CELL_WIDTH * most_ranks + 0.15)
     height = ROW_HEIGHT * sum(heights) + AROUND * len(groups) + 0.14 * note_count + 0.3
-    figure = style.empty_figure(width, height)
-    grid = figure.subplots(len(groups), squeeze=False, height_ratios=heights)
-    return figure, list(grid[:, 0])
+    return style.stacked(heights, width, height)
 
 
 def _panel(

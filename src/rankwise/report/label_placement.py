@@ -14,7 +14,7 @@ from matplotlib.path import Path
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-RADII = (7, 11, 17, 24, 32, 42, 54)  # points between a dot and its label
+RADII = (7, 11, 17, 24, 32, 42, 54, 70, 90)  # points between a dot and its label
 ANGLES = tuple(2 * math.pi * i / 16 for i in range(16))
 SWEEPS = 3
 LINE_HEIGHT = 9.5  # points between the names of two curves
@@ -63,6 +63,14 @@ def spread(wanted: list[float], gap: float, low: float, high: float) -> np.ndarr
     positions = np.empty(len(wanted))
     positions[order] = level + gap * np.arange(len(wanted))
     return positions
+
+
+def panel_height(names: int, least: float) -> float:
+    """Inches of a panel in which so many names have room at the ends of curves, or `least`.
+
+    A title, an axis and a few notes take about 1.2 inches of it.
+    """
+    return max(least, names * LINE_HEIGHT / 72 + 1.2)
 
 
 def name_ends(figure: Figure, panels: list[Axes], ends: list[list[CurveEnd]]) -> None:
@@ -235,8 +243,8 @@ def _cost(
         distance / pixels_per_point
         + 2 * (box.x0 <= dot[0])
         + 25 * is_unclear
-        + 300 * is_outside
+        + 1200 * is_outside
         + 60 * covers.sum()
-        + 200 * overlaps
+        + 1000 * overlaps
         + 50 * crossed
     )

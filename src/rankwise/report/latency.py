@@ -7,6 +7,7 @@ single batch size, the sequence lengths take its place. With a single length as 
 curve to draw, and the figure shows dots by method.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from rankwise.report import bars, label_placement, style
+from rankwise.report import bars, label_placement, palettes, style
 from rankwise.report.label_placement import CurveEnd
 
 MAX_CURVES = 6  # curves that a panel still shows well if each is drawn un-merged and merged
@@ -47,16 +48,19 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     along = {key: _varying_column(rows) for key, rows in rows_by_panel.items()}
     if not any(along.values()):
         return _draw_dots(rows_by_panel, labels)
-    parts: list[Part] = []
-    for key, rows in rows_by_panel.items():
-        parts += _parts(key, rows, along[key] or SIZE, labels)
+    parts = _all_parts(rows_by_panel, along, labels)
+    is_large = len(parts) > style.MAX_PANELS
+    if is_large:
+        rows_by_panel = {key: style.at_highest_rank(rows) for key, rows in rows_by_panel.items()}
+        parts = _all_parts(rows_by_panel, along, labels)
     titles = [(part.title,) for part in parts]
     width = 4.6 if len(parts) == 1 else 3.5
-    figure, panels = style.panel_grid(titles, width, 2.6, columns=2)
+    figure, panels = style.panel_grid(titles, width, 2.6, columns=3 if is_large else 2)
     ends = [_panel(axes, part, labels) for axes, part in zip(panels, parts, strict=True)]
-    un_merged = Line2D([], [], color="black", ls="-", lw=1.2, label="un-merged")
-    merged = Line2D([], [], color="black", ls="--", lw=1.2, label="merged")
-    _legend(figure, tables["forward"], [un_merged, merged])
+    un_merged = Line2D([], [], color=palettes.SAMPLE, ls="-", lw=1.2, label="un-merged")
+    merged = Line2D([], [], color=palettes.SAMPLE, ls="--", lw=1.2, label="merged")
+    notes = [style.HIGHEST_RANK] if is_large else []
+    _legend(figure, tables["forward"], [un_merged, merged], notes)
     label_placement.name_ends(figure, panels, ends)
     return figure
 
@@ -76,21 +80,25 @@ def is_tainted(rows: pd.DataFrame) -> pd.Series:
     return rows["taint"].fillna("") != ""
 
 
-def add_legend(figure: Figure, rows: pd.DataFrame, handles: list[Artist], columns: int) -> None:
-    """A legend of `handles`, below a line for each reason why rows are tainted.
+def add_legend(
+    figure: Figure,
+    rows: pd.DataFrame,
+    handles: list[Artist],
+    columns: int,
+    notes: Sequence[str] = (),
+) -> None:
+    """A legend of `handles`, below the notes and a line for each reason why rows are tainted.
 
-    Without handles and reasons there is no legend.
+    Without handles, notes and reasons there is no legend.
     """
-    title = "\n".join(_taint_lines(rows))
-    if handles or title:
+    lines = [*notes, *_taint_lines(rows)]
+    if handles or lines:
         figure.legend(
             handles=handles,
             loc="outside lower left",
             ncols=columns,
             handletextpad=0.4,
-            title=title,
-            title_fontsize=8,
-            alignment="left",
+            **style.legend_notes(lines),
         )
 
 
@@ -114,6 +122,18 @@ def _varying_column(rows: pd.DataFrame) -> str | None:
 
 def _is_merged(rows: pd.DataFrame) -> pd.Series:
     return rows["merged"].eq(True) if "merged" in rows else pd.Series(False, rows.index)
+
+
+def _all_parts(
+    rows_by_panel: dict[tuple[str, str], pd.DataFrame],
+    along: dict[tuple[str, str], str | None],
+    labels: dict[str, str],
+) -> list[Part]:
+    """The panels of all models and datasets, each along the column that varies in it."""
+    parts: list[Part] = []
+    for key, rows in rows_by_panel.items():
+        parts += _parts(key, rows, along[key] or SIZE, labels)
+    return parts
 
 
 def _parts(
@@ -147,15 +167,17 @@ def _pages(curve_counts: pd.Series, labels: dict[str, str]) -> dict[str, int]:
 
     A new panel starts where the curves would be too many, or where a colour would come twice.
     """
-    page, curves_on_page, colours_on_page = 0, 0, set()
+    page, curves_on_page = 0, 0
+    colours_on_page: dict[str, str] = {}  # colour -> the method that has it
     page_of_method = {}
     for method, count in curve_counts.items():
         colour = style.look(method, labels)[0]
         too_many = curves_on_page + count > MAX_CURVES
-        if colours_on_page and (too_many or colour in colours_on_page):
-            page, curves_on_page, colours_on_page = page + 1, 0, set()
+        comes_twice = colours_on_page.get(colour, style.base(method)) != style.base(method)
+        if colours_on_page and (too_many or comes_twice):
+            page, curves_on_page, colours_on_page = page + 1, 0, {}
         curves_on_page += count
-        colours_on_page = colours_on_page | {colour}
+        colours_on_page[colour] = style.base(method)
         page_of_method[method] = page
     return page_of_method
 
@@ -246,9 +268,11 @@ def _set_axes(axes: Axes, rows: pd.DataFrame, along: str, unit: str) -> None:
         axes.set_xlabel(f"tokens (batch size {fixed:.0f})")
 
 
-def _legend(figure: Figure, rows: pd.DataFrame, both: list[Line2D]) -> None:
+def _legend(
+    figure: Figure, rows: pd.DataFrame, both: list[Line2D], notes: Sequence[str] = ()
+) -> None:
     """A legend of un-merged and merged passes; with un-merged passes alone it is not needed."""
-    add_legend(figure, rows, both if _is_merged(rows).any() else [], columns=2)
+    add_legend(figure, rows, both if _is_merged(rows).any() else [], 2, notes)
 
 
 # Dots ------------------------------------------------------------------------------------------
@@ -258,14 +282,15 @@ def _draw_dots(
     rows_by_panel: dict[tuple[str, str], pd.DataFrame], labels: dict[str, str]
 ) -> Figure:
     """One row for each method and rank, with a dot for the un-merged and for the merged pass."""
+    rows_by_panel, notes = bars.fewer(rows_by_panel)
     curves = {key: rows.drop_duplicates(["method", "rank"]) for key, rows in rows_by_panel.items()}
     figure, panels = bars.panels(curves, foot=0.5)
     for axes, rows in zip(panels, rows_by_panel.values(), strict=True):
         _panel_of_dots(axes, rows, labels)
-    look = {"color": "black", "marker": "o", "ms": 4.5, "ls": ""}
-    un_merged = Line2D([], [], mfc="black", label="un-merged", **look)
+    look = {"color": palettes.SAMPLE, "marker": "o", "ms": 4.5, "ls": ""}
+    un_merged = Line2D([], [], mfc=palettes.SAMPLE, label="un-merged", **look)
     merged = Line2D([], [], mfc="white", label="merged", **look)
-    _legend(figure, pd.concat(rows_by_panel.values()), [un_merged, merged])
+    _legend(figure, pd.concat(rows_by_panel.values()), [un_merged, merged], notes)
     return figure
 
 

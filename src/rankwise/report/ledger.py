@@ -5,20 +5,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rankwise.report import bars, style
+from rankwise.report import bars, palettes, style
 
-PARTS: bars.Parts = {
-    "weights_bytes": ("weights", "#7F7F7F"),
-    "quantization_bytes": ("quantization constants", "#B5B5B5"),
-    "buffers_bytes": ("buffers", "#D0D0D0"),
-    "inputs_bytes": ("batch", "#E3E3E3"),
-    "gradients_bytes": ("gradients", "#E69F00"),
-    "optimizer_state_bytes": ("optimizer state", "#0072B2"),
-    "projection_bytes": ("projection bases", "#56B4E9"),
-    "activations_bytes": ("activations", "#009E73"),
-    "temporary_bytes": ("temporary", "#CC79A7"),
-    "rounding_bytes": ("allocator's rounding", "#F2D5E4"),
+NAMES = {
+    "weights_bytes": "weights",
+    "quantization_bytes": "quantization constants",
+    "buffers_bytes": "buffers",
+    "inputs_bytes": "batch",
+    "gradients_bytes": "gradients",
+    "optimizer_state_bytes": "optimizer state",
+    "projection_bytes": "projection bases",
+    "activations_bytes": "activations",
+    "temporary_bytes": "temporary",
+    "rounding_bytes": "allocator's rounding",
 }
+PARTS: bars.Parts = {column: (name, palettes.MEMORY[column]) for column, name in NAMES.items()}
 MEASURED = {"color": "black", "linewidth": 1.4}
 
 
@@ -33,13 +34,14 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     rows_by_panel = style.by_panel(table, labels)
     if not rows_by_panel:
         raise ValueError("ledger: no memory ledger: no cell of profile has the measurement ledger")
+    rows_by_panel, notes = bars.fewer(rows_by_panel)
     figure, panels = bars.panels(rows_by_panel, foot=0.9)
     for axes, rows in zip(panels, rows_by_panel.values(), strict=True):
         _panel(axes, rows.reset_index(drop=True), labels)
     handles = []
     if "measured_peak_bytes" in table and table["measured_peak_bytes"].notna().any():
         handles.append(Line2D([], [], label="measured peak", **MEASURED))
-    bars.legend(figure, PARTS, table, handles)
+    bars.legend(figure, PARTS, table, handles, notes)
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from rankwise.report import bars, style
+from rankwise.report import bars, palettes, style
 
 REFERENCE = "full"
 SIZE_END, CHANGE_END = 52, 98  # points right of the panel at which the two columns of numbers end
@@ -28,10 +28,11 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     rows_by_panel = style.by_panel(tables["memory"], labels)
     if not rows_by_panel:
         raise ValueError("memory: no memory profile: no cell of profile has the measurement memory")
-    figure, panels = bars.panels(rows_by_panel, foot=0.25)
+    rows_by_panel, notes = bars.fewer(rows_by_panel)
+    figure, panels = bars.panels(rows_by_panel, foot=0.25, has_heads=True)
     for axes, rows in zip(panels, rows_by_panel.values(), strict=True):
         _panel(axes, rows.reset_index(drop=True), labels)
-    _legend(figure, pd.concat(rows_by_panel.values()))
+    _legend(figure, pd.concat(rows_by_panel.values()), notes)
     return figure
 
 
@@ -99,7 +100,9 @@ def _size_text(size_bytes: float) -> str:
 
 
 def _change_text(share: float) -> str:
-    """The change against AdamW in percent; only a state of 0 bytes reads as a change by 100 %."""
+    """The change against AdamW in percent, or how many times as much; 0 bytes alone read -100 %."""
+    if share >= 10:
+        return f"\N{MULTIPLICATION SIGN}{share:,.0f}"
     percent = 100 * (share - 1)
     if share == 0:
         digits = 0
@@ -111,14 +114,20 @@ def _change_text(share: float) -> str:
     return f"{sign}{abs(percent):.{digits}f} %"
 
 
-def _legend(figure: Figure, rows: pd.DataFrame) -> None:
+def _legend(figure: Figure, rows: pd.DataFrame, notes: list[str]) -> None:
     is_measured = rows[rows["status"] == "ok"].apply(_is_measured, axis=1)
     handles = []
     for measured, fill, text in (
-        (True, "black", "predicted, and counted after a real step"),
+        (True, palettes.SAMPLE, "predicted, and counted after a real step"),
         (False, "white", "predicted from shapes"),
     ):
         if (is_measured == measured).any():
-            dot = {"color": "black", "marker": "o", "ms": 4.5, "ls": "", "mfc": fill}
+            dot = {"color": palettes.SAMPLE, "marker": "o", "ms": 4.5, "ls": "", "mfc": fill}
             handles.append(Line2D([], [], label=text, **dot))
-    figure.legend(handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2)
+    figure.legend(
+        handles=handles,
+        loc="outside lower left",
+        ncols=2,
+        handletextpad=0.2,
+        **style.legend_notes(notes),
+    )

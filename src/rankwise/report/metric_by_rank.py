@@ -14,6 +14,8 @@ from rankwise.report import estimated, label_placement, style
 from rankwise.report.label_placement import CurveEnd
 
 MAX_METHODS = 8  # methods that a panel still shows well
+MAX_PANELS = 8  # more panels stand in three columns, and are wider because names are longer
+WIDE = 4.4  # inches
 MAX_SHARED = 4  # so many methods without a rank can be repeated in every panel
 # Distance of two methods' points at the same rank, as a share of the least distance of two ranks.
 APART = 0.07
@@ -33,7 +35,9 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
         for title, page in _pages(group, labels):
             parts.append((key, group, title, page))
     keys = [key for key, *_ in parts]
-    figure, panels = style.panel_grid(keys, style.COLUMN_WIDTH, height=2.6, columns=2)
+    is_large = len(parts) > MAX_PANELS
+    width = WIDE if is_large else style.COLUMN_WIDTH
+    figure, panels = style.panel_grid(keys, width, height=2.6, columns=3 if is_large else 2)
     ends = []
     for axes, (key, group, title, page) in zip(panels, parts, strict=True):
         style.set_panel_title(axes, *key, title)
@@ -54,7 +58,9 @@ def _pages(group: estimated.Group, labels: dict[str, str]) -> list[tuple[str, es
     others = [method for method in dict.fromkeys(curves["method"]) if method not in shared]
     page_count = max(1, math.ceil(len(others) / (MAX_METHODS - len(shared))))
     parts = []
-    for number, methods in enumerate(_spread_colours(others, page_count, labels), 1):
+    pages = _spread_colours(others, page_count, labels) or [[]]
+    page_count = len(pages)
+    for number, methods in enumerate(pages, 1):
         own, own_runs = (
             frame[frame["method"].isin([*shared, *methods])] for frame in (curves, group.runs)
         )
@@ -64,18 +70,23 @@ def _pages(group: estimated.Group, labels: dict[str, str]) -> list[tuple[str, es
 
 
 def _spread_colours(methods: list[str], page_count: int, labels: dict[str, str]) -> list[list[str]]:
-    """Divide methods evenly among pages, so that a page has each colour as rarely as possible."""
+    """Divide methods evenly among pages, so that a page has each colour as rarely as possible.
+
+    Variants are on the page of their method, to be compared with it.
+    """
     most = math.ceil(len(methods) / page_count)
     pages: list[list[str]] = [[] for _ in range(page_count)]
     colours: list[list[str]] = [[] for _ in range(page_count)]
-    for method in methods:
-        colour = style.look(method, labels)[0]
-        with_room = [i for i in range(page_count) if len(pages[i]) < most]
+    for _, group in itertools.groupby(methods, style.base):
+        family = list(group)
+        colour = style.look(family[0], labels)[0]
+        with_room = [i for i in range(page_count) if len(pages[i]) + len(family) <= most]
+        with_room = with_room or [min(range(page_count), key=lambda i: len(pages[i]))]
         counts = [colours[i].count(colour) for i in with_room]
         chosen = with_room[counts.index(min(counts))]
-        pages[chosen].append(method)
+        pages[chosen] += family
         colours[chosen].append(colour)
-    return pages
+    return [page for page in pages if page]
 
 
 def _panel(
@@ -152,7 +163,8 @@ def _draw_curve(
             bar = {"color": colour, "lw": 0.9, "solid_capstyle": "butt", "zorder": 2}
             axes.plot([place, place], [row.low, row.high], **bar)
         fill = colour if has_interval else "white"
-        axes.plot(place, row.value, marker, color=colour, mfc=fill, ms=3.6, zorder=3)
+        look = {"marker": marker, "ls": "", "color": colour, "mfc": fill, "ms": 3.6}
+        axes.plot(place, row.value, zorder=3, **look)
 
 
 def _draw_level(axes: Axes, row: pd.Series, colour: str) -> None:

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rankwise.report import label_placement, style
+from rankwise.report import label_placement, palettes, style
 from rankwise.report.label_placement import Mark
 
 LIMIT = 2  # percent of the peak that a memory ledger may leave unexplained
@@ -37,12 +37,13 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     )
     figure = style.empty_figure(4.6, 3.0)
     axes = figure.subplots()
-    axes.axhspan(-LIMIT, LIMIT, color=style.GUIDE, alpha=0.5, linewidth=0)
+    axes.axhspan(-LIMIT, LIMIT, color=palettes.GUIDE, alpha=0.5, linewidth=0)
     axes.axhline(0, color="black", linewidth=0.6)
     for method, cells in rows.groupby("method", sort=False):
         colour, marker = style.look(method, labels)
         fill = colour if marker == "o" else "none"
-        axes.plot(cells["x"], cells["residual"], marker, color=colour, ms=4, ls="", mfc=fill)
+        look = {"marker": marker, "ls": "", "color": colour, "ms": 4, "mfc": fill}
+        axes.plot(cells["x"], cells["residual"], **look)
     axes.set_xlabel(f"measured peak ({unit})")
     axes.set_ylabel("measured less predicted (%)")
     distance = rows["residual"].abs()

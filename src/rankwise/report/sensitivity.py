@@ -28,16 +28,21 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
         ValueError: There are no trials.
     """
     trials = _trials(tables["search"])
-    parts = []  # key, all rows of the key, last part of the title, rows of the panel
-    for key, rows in style.by_panel(trials, labels).items():
-        for title, panel_rows in _parts(rows, labels):
-            parts.append((key, rows, title, panel_rows))
+    parts = _all_parts(trials, labels)
     if not parts:
         raise ValueError("sensitivity: no trials: the study searches nothing")
+    is_large = len(parts) > style.MAX_PANELS
+    if is_large:
+        trials = style.at_highest_rank(trials)
+        parts = [(key, rows, "", rows) for key, rows in style.by_panel(trials, labels).items()]
     keys = [key for key, *_ in parts]
-    width = 4.6 if len(parts) == 1 else style.COLUMN_WIDTH
-    figure, panels = style.panel_grid(keys, width, height=2.6, columns=2)
-    dashes = style.rank_dashes(trials["rank"])
+    width = 4.6 if len(parts) == 1 or is_large else style.COLUMN_WIDTH
+    most = max(rows.groupby(CURVE_IN_GROUP).ngroups for *_, rows in parts)
+    height = label_placement.panel_height(most, least=2.6)
+    figure, panels = style.panel_grid(keys, width, height, columns=2)
+    if is_large:
+        figure.supxlabel(style.HIGHEST_RANK, x=0.02, ha="left", fontsize=8)
+    dashes = style.line_styles(trials, labels)
     ends = []
     for axes, (key, all_rows, title, rows) in zip(panels, parts, strict=True):
         # Where the title says the method, its curves are named by their rank alone.
@@ -58,6 +63,17 @@ def _trials(search: pd.DataFrame) -> pd.DataFrame:
     all_ok = trials["status"].agg(lambda status: (status == "ok").all())
     losses = trials[LOSS].agg(["mean", "min", "max"]).where(all_ok)
     return losses.join(trials[["learning_rate", "selected"]].first()).reset_index()
+
+
+def _all_parts(
+    trials: pd.DataFrame, labels: dict[str, str]
+) -> list[tuple[tuple[str, str], pd.DataFrame, str, pd.DataFrame]]:
+    """All panels: model and dataset, their rows, the last part of the title, the panel's rows."""
+    parts = []
+    for key, rows in style.by_panel(trials, labels).items():
+        for title, panel_rows in _parts(rows, labels):
+            parts.append((key, rows, title, panel_rows))
+    return parts
 
 
 def _parts(rows: pd.DataFrame, labels: dict[str, str]) -> list[tuple[str, pd.DataFrame]]:
@@ -81,7 +97,7 @@ def _parts(rows: pd.DataFrame, labels: dict[str, str]) -> list[tuple[str, pd.Dat
 
 
 def _panel(
-    axes: Axes, rows: pd.DataFrame, labels: dict[str, str], dashes: dict[int, object]
+    axes: Axes, rows: pd.DataFrame, labels: dict[str, str], dashes: dict[tuple[str, int], object]
 ) -> list[CurveEnd]:
     """Draw the curves of a panel and the notes below it; returns the curves' ends."""
     ends: list[CurveEnd] = []
@@ -93,7 +109,7 @@ def _panel(
         name = style.curve_name(method, rank, labels)
         sound, failed = trials.dropna(subset="mean"), trials[trials["mean"].isna()]
         if len(sound):
-            last = _draw_curve(axes, sound, colour, marker, dashes[rank]).iloc[-1]
+            last = _draw_curve(axes, sound, colour, marker, dashes[method, rank]).iloc[-1]
             x, y = [last["learning_rate"], highest], [last["mean"]] * 2
             axes.plot(x, y, ":", color=colour, lw=0.6)
             ends.append(CurveEnd(last["mean"], name, style.ink(colour)))
@@ -120,7 +136,8 @@ def _draw_curve(
     best = by_loss.drop_duplicates("learning_rate").sort_values("learning_rate")
     rates = best["learning_rate"]
     axes.fill_between(rates, best["min"], best["max"], color=colour, alpha=0.15, linewidth=0)
-    axes.plot(rates, best["mean"], marker, ls=line_style, color=colour, lw=1.2, ms=2.4)
+    look = {"marker": marker, "ls": line_style, "color": colour}
+    axes.plot(rates, best["mean"], lw=1.2, ms=2.4, **look)
     others = sound.drop(index=best.index)
     axes.plot(others["learning_rate"], others["mean"], ".", color=colour, ms=2.4, alpha=0.6)
     chosen = sound[sound["selected"].astype(bool)]

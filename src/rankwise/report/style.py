@@ -1,9 +1,6 @@
-"""What all figures share: colours, markers, names, units, panel grids and files.
+"""What all figures share: the look of methods, names, units, panel grids and files.
 
 The files of a figure have the same bytes each time that it is drawn from the same tables.
-
-Colours: Okabe and Ito, Color Universal Design, 2008, without the yellow, which is too pale on white
-paper.
 """
 
 import os
@@ -12,24 +9,15 @@ from pathlib import Path
 
 import matplotlib
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.markers import MarkerStyle
 
-COLOURS = ("#7F7F7F", "#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
-MARKERS = "osD^vPX<>ph*"  # the next marker is used each time that the colours are used up
-# Line styles from the fullest line to the thinnest: (offset, (points on, points off, ...)).
-DASHES = (
-    "-",
-    (0, (6, 1.2)),
-    (0, (3, 1.2)),
-    (0, (1, 1)),
-    (0, (5, 1.5, 1, 1.5)),
-    (0, (1, 2.5)),
-)
-GUIDE = "#D9D9D9"  # separators and reference bands
-FRONT = "#CFCFCF"  # Pareto fronts
+from rankwise.report.palettes import DASHES, MARKERS, METHODS, SIZES, VARIANT_MARKERS
+
 RC = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -60,9 +48,14 @@ RC = {
 styled = matplotlib.rc_context(RC)  # a decorator for every `draw`
 BYTE_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 MINUS = "\N{MINUS SIGN}"
+MAX_PANELS = 12  # a figure with more panels of curves shows each method at its highest rank
+HIGHEST_RANK = "each method at its highest rank; all curves are in the table"
 ONE_SEED = "one seed: no interval"
 COLUMN_WIDTH = 3.4  # inches: the width of a panel, and of a column of a paper
+MAX_HEIGHT = 12.0  # inches: a higher figure gets another column of panels
+MAX_ACROSS = 2  # columns of panels
 TITLE_LETTERS = 36  # letters that fit above a panel of that width
+Marker = str | tuple[int, int, int]
 MAX_NAMED = 3  # a note names at most so many curves; of more curves it gives the number
 MIN_CONTRAST = 4.5  # of text on white: WCAG 2.2, success criterion 1.4.3
 
@@ -70,22 +63,54 @@ MIN_CONTRAST = 4.5  # of text on white: WCAG 2.2, success criterion 1.4.3
 # Colours and line styles -----------------------------------------------------------------------
 
 
-def look(method: str, labels: dict[str, str]) -> tuple[str, str]:
-    """Colour and marker of a method.
+def look(method: str, labels: dict[str, str]) -> tuple[str, Marker]:
+    """Colour and marker of a method or variant.
 
-    They follow from the method's place among all configured methods, so that a method has the same
-    colour in every figure of every study.
+    A method's follow from its place among all configured methods, so that a method looks the same
+    in every figure of every study. A variant (`lora@fast`) has its method's colour and a marker
+    that no method has; variants of methods with one colour have different markers.
     """
-    turn, place = divmod(list(labels).index(method), len(COLOURS))
-    return COLOURS[place], MARKERS[turn % len(MARKERS)]
+    turn, place = divmod(_methods(labels).index(base(method)), len(METHODS))
+    if method == base(method):
+        return METHODS[place], MARKERS[turn % len(MARKERS)]
+    number = _variants_in_colour(place, labels).index(method)
+    return METHODS[place], VARIANT_MARKERS[number % len(VARIANT_MARKERS)]
 
 
 def dash(method: str, labels: dict[str, str]) -> object:
-    """Line style of a method: the next one each time that the colours are used up.
+    """Line style of a method or variant: the next one each time that the colours are used up.
 
-    For figures in which the line style does not stand for the rank.
+    A variant has another one than its method. For figures in which the line style does not stand
+    for the rank.
     """
-    return DASHES[list(labels).index(method) // len(COLOURS) % len(DASHES)]
+    turn = _methods(labels).index(base(method)) // len(METHODS)
+    variants = [name for name in labels if name != base(name) == base(method)]
+    number = 1 + variants.index(method) if method in variants else 0
+    return DASHES[(turn + number) % len(DASHES)]
+
+
+def base(method: str) -> str:
+    """The method that a variant is made of: `lora` for `lora@fast` and for `lora`."""
+    return method.partition("@")[0]
+
+
+def _methods(labels: dict[str, str]) -> list[str]:
+    """The methods in the order of their entries, without variants."""
+    return list(dict.fromkeys(map(base, filter(None, labels))))
+
+
+def _variants_in_colour(place: int, labels: dict[str, str]) -> list[str]:
+    """The variants of all methods that have the colour at this place."""
+    methods = set(_methods(labels)[place :: len(METHODS)])
+    return [name for name in labels if base(name) in methods and name != base(name)]
+
+
+def svg_path(marker: Marker) -> str:
+    """A marker's outline as the path of an SVG, in a square from -1 to 1 with y pointing down."""
+    path = MarkerStyle(marker).get_path().transformed(MarkerStyle(marker).get_transform())
+    outline = path.to_polygons()[0]
+    corners = (100 * outline * (1, -1) / abs(outline).max()).round().astype(int)
+    return "M" + "L".join(f"{x / 100:g},{y / 100:g}" for x, y in corners[:-1]) + "Z"
 
 
 def rank_dashes(ranks: Iterable[int]) -> dict[int, object]:
@@ -95,6 +120,25 @@ def rank_dashes(ranks: Iterable[int]) -> dict[int, object]:
     for place, rank in enumerate(descending):
         dashes[rank] = DASHES[place % len(DASHES)]
     return dashes
+
+
+def line_styles(curves: pd.DataFrame, labels: dict[str, str]) -> dict[tuple[str, int], object]:
+    """Line style of each curve, by method and rank.
+
+    It stands for the rank where there are several ranks, and otherwise for the method.
+    """
+    by_rank = rank_dashes(curves["rank"])
+    pairs = curves[["method", "rank"]].drop_duplicates().itertuples(index=False)
+    if len(set(by_rank) - {0}) > 1:
+        return {(method, rank): by_rank[rank] for method, rank in pairs}
+    return {(method, rank): dash(method, labels) for method, rank in pairs}
+
+
+def ordered_colours(values: list[float]) -> dict[float, str]:
+    """A colour for each of several ordered values, from dark to light."""
+    scale = colormaps[SIZES]
+    shares = [0.85 * place / max(len(values) - 1, 1) for place in range(len(values))]
+    return {value: to_hex(scale(share)) for value, share in zip(values, shares, strict=True)}
 
 
 def ink(colour: str) -> tuple[float, float, float]:
@@ -212,6 +256,12 @@ def ordered(frame: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
     return with_place.sort_values(["place", "rank"], kind="stable").drop(columns="place")
 
 
+def at_highest_rank(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each method's highest rank in its model and dataset."""
+    ranks = rows.groupby(["model", "dataset", "method"], sort=False)["rank"]
+    return rows[rows["rank"] == ranks.transform("max")]
+
+
 def by_panel(frame: pd.DataFrame, labels: dict[str, str]) -> dict[tuple[str, str], pd.DataFrame]:
     """Rows of each (model, dataset), ordered; the keys are in the order of first appearance."""
     groups = frame.groupby(["model", "dataset"], sort=False)
@@ -251,6 +301,30 @@ def panel_grid(
     return figure, figure.axes
 
 
+def stacked(
+    heights: list[float], width: float, height: float, most: float = MAX_HEIGHT
+) -> tuple[Figure, list[Axes]]:
+    """A figure with panels of different heights, in as many columns as keep it from being too high.
+
+    Args:
+        heights: the heights of the panels, relative to one another.
+        width: the width of a column in inches.
+        height: the height of the figure in inches if it has one column.
+        most: the height in inches above which it gets another column, up to MAX_ACROSS.
+    """
+    across = 1
+    while height / across > most and across < min(MAX_ACROSS, len(heights)):
+        across += 1
+    rows = [heights[i : i + across] for i in range(0, len(heights), across)]
+    row_heights = [max(row) for row in rows]
+    figure = empty_figure(across * width, height * sum(row_heights) / sum(heights))
+    grid = figure.subplots(len(rows), across, squeeze=False, height_ratios=row_heights)
+    panels = list(grid.flat)
+    for axes in panels[len(heights) :]:
+        axes.remove()
+    return figure, panels[: len(heights)]
+
+
 def set_panel_title(axes: Axes, *parts: str) -> None:
     """Title a panel of a column's width with the parts that are not empty.
 
@@ -261,6 +335,13 @@ def set_panel_title(axes: Axes, *parts: str) -> None:
     if len(title) > TITLE_LETTERS and others:
         title = " / ".join(others) + f" /\n{last}"
     axes.set_title(title)
+
+
+def legend_notes(notes: list[str]) -> dict:
+    """Arguments of a legend that has these lines above its entries."""
+    if not notes:
+        return {}
+    return {"title": "\n".join(notes), "title_fontsize": 8, "alignment": "left"}
 
 
 def rows_axis(axes: Axes, names: list[str], pad: float) -> None:

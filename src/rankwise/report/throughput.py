@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from rankwise.report import bars, style
+from rankwise.report import bars, palettes, style
 from rankwise.report.latency import DAGGER, add_legend, is_tainted, time_unit
 
-PARTS = {"forward": style.COLOURS[6], "backward": style.COLOURS[3], "optimizer": style.COLOURS[2]}
+PARTS = {part: palettes.PHASES[part] for part in ("forward", "backward", "optimizer")}
 WHISKER = {"color": "black", "lw": 0.8, "marker": "|", "ms": 3.5}
 RATE_END = 46  # points right of the panel at which the column of rates ends
 
@@ -32,12 +32,13 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
             "throughput: no training update was timed: no cell of profile has the measurement "
             "throughput"
         )
-    figure, panels = bars.panels(rows_by_panel, foot=0.3, width=4.9)
+    rows_by_panel, notes = bars.fewer(rows_by_panel)
+    figure, panels = bars.panels(rows_by_panel, foot=0.3, width=4.9, has_heads=True)
     for axes, rows in zip(panels, rows_by_panel.values(), strict=True):
         _panel(axes, rows.reset_index(drop=True), labels)
     handles = [Patch(color=colour, label=part) for part, colour in PARTS.items()]
     handles.append(Line2D([], [], label="quartiles", **WHISKER))
-    add_legend(figure, pd.concat(rows_by_panel.values()), handles, columns=4)
+    add_legend(figure, pd.concat(rows_by_panel.values()), handles, 4, notes)
     return figure
 
 

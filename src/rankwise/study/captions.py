@@ -14,6 +14,10 @@ PATTERN = re.compile(
 )
 
 
+VARIANT_MARK = "@"  # between the names of a method and of its variant: lora@fast
+WITHOUT_METHODS = ("claims",)  # figures that show no method
+
+
 class Caption(NamedTuple):
     """The caption of one figure."""
 
@@ -37,6 +41,24 @@ def read(path: Path) -> Caption:
     return Caption(match["title"], " ".join(match["text"].split()), match["category"])
 
 
+def shown(figure: str, labels: list[list[str]]) -> tuple[str, str]:
+    """Title and text of a figure's caption as the page shows them.
+
+    Args:
+        figure: The name of the figure; one without a caption has its name as the title.
+        labels: [name, label] of every method, and of the variants of the study.
+
+    Returns:
+        Where the study has variants, the text ends with their labels, which say what differs.
+    """
+    if figure not in CAPTIONS:
+        return figure.replace("_", " ").capitalize(), ""
+    caption = CAPTIONS[figure]
+    variants = [label for name, label in labels if VARIANT_MARK in name]
+    if not variants or figure in WITHOUT_METHODS:
+        return caption.title, caption.text
+    line = f"Other settings of a method, in its colour with another marker: {'; '.join(variants)}."
+    return caption.title, f"{caption.text} {line}"
+
+
 CAPTIONS = {path.stem: read(path) for path in sorted(FOLDER.glob("*.rst"))}
-# Figure -> its title and text, as the page shows them.
-TITLES = {name: (caption.title, caption.text) for name, caption in CAPTIONS.items()}

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from rankwise.core import provenance
 from rankwise.core.config import without
-from rankwise.study.captions import TITLES
+from rankwise.study import captions
 from rankwise.study.describe import about
 from rankwise.study.measurements import MEASUREMENTS
 from rankwise.study.plan import Cell, Plan
@@ -212,11 +212,7 @@ def page_figures(plan: Plan) -> dict[str, list[str]]:
     names = figures(plan)
     if claim_tables(plan):
         names.append("claims")
-    titles = {}
-    for name in names:
-        without_caption = name.replace("_", " ").capitalize(), ""
-        titles[name] = list(TITLES.get(name, without_caption))
-    return titles
+    return {name: list(captions.shown(name, labels(plan))) for name in names}
 
 
 def labels(plan: Plan) -> list[list[str]]:

@@ -10,14 +10,18 @@ from typing import NamedTuple
 import pandas as pd
 
 from rankwise.core.keys import CURVE_IN_GROUP
-from rankwise.report import style
+from rankwise.report import palettes, style
 
 # Bytes that training keeps between two steps.
 KEPT = ["weights_bytes", "quantization_bytes", "gradients_bytes", "optimizer_state_bytes"]
 INK, QUIET = "#1D1F21", "#55595E"  # colours of marks that belong to no method
 DARK = {  # colour on a white page -> colour on a dark page
     "#000000": "#F2F2F2",
+    "#5C5C5C": "#94989D",
     "#0072B2": "#3A93D8",
+    "#332288": "#7566D0",
+    "#882255": "#C25587",
+    "#117733": "#3C9F5C",
     INK: "#E9EAEC",
     QUIET: "#A9AFB7",
 }
@@ -41,6 +45,7 @@ SHAPES = {
         "M0,-1L0.24,-0.32H0.95L0.38,0.12L0.59,0.81L0,0.4L-0.59,0.81L-0.38,0.12L-0.95,-0.32H-0.24Z"
     ),
 }
+SHAPES |= {marker: style.svg_path(marker) for marker in palettes.VARIANT_MARKERS}
 # Columns of tooltips and data tables: field and heading.
 Column = tuple[str, str]
 CURVE_COLUMN: Column = ("curve", "curve")
