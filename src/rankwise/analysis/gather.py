@@ -27,7 +27,9 @@ def gather(request: dict, output: Path) -> None:
             "config/ or a source changed since the workflow was planned; run snakemake again"
         )
     planned = [
-        (Path(plan.path(measurement, cell)), plan.request(measurement, cell))
+        tidy.Planned(
+            Path(plan.path(measurement, cell)), plan.request(measurement, cell), cell.method_name
+        )
         for cell in plan.cells(measurement)
     ]
     stem = output.with_suffix("")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from rankwise.core import provenance
 from rankwise.core.config import without
+from rankwise.study import variants
 from rankwise.study.captions import TITLES
 from rankwise.study.describe import about
 from rankwise.study.measurements import FOLDERS, MEASUREMENTS, TIMED
@@ -167,8 +168,7 @@ def _has_data(plan: Plan, figure: str) -> bool:
         case "critical_difference":  # there must be two curves to compare
             return len({cell.curve for cell in runs}) >= 2
         case "gradient_norms":  # some method must train
-            methods = plan.library["methods"]
-            return any(methods[cell.method]["learning_rate"] for cell in runs)
+            return any(plan.method("train", cell)["learning_rate"] for cell in runs)
         case "spectra":
             return any(_has_spectrum(plan, cell) for cell in runs)
     return True
@@ -218,11 +218,12 @@ def page_figures(plan: Plan) -> dict[str, list[str]]:
 
 
 def labels(plan: Plan) -> list[list[str]]:
-    """[method, its name in figures and tables] of every method.
+    """[method, its name in figures and tables] of every method, and of the study's variants.
 
-    The order is that of config/methods.yaml, which gives a method its colour.
+    The order is that of config/methods.yaml, which gives a method its colour; a variant follows
+    right after its method.
     """
-    return [[name, entry.get("label", name)] for name, entry in plan.library["methods"].items()]
+    return variants.labels(plan.library["methods"], plan.grids.variants)
 
 
 # Requests -----------------------------------------------------------------------------------------

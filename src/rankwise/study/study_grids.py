@@ -5,8 +5,9 @@ Reading the grids checks them: names, lengths, ranks, searches. Whatever is wron
 before any job is planned. Standard library only.
 """
 
+from rankwise.core import provenance
 from rankwise.core.config import ConfigError, merge, pick, without
-from rankwise.study import grids, measurements, search
+from rankwise.study import grids, measurements, search, variants
 from rankwise.study.grids import Cell
 from rankwise.study.measurements import FOLDERS, MEASUREMENTS, PREDICT
 from rankwise.study.resolve import check_length, check_release, resolve_method
@@ -30,10 +31,12 @@ class StudyGrids:
         file: The study's file, for messages.
 
     Attributes:
-        by_measurement: Measurement -> cell -> the grid that asks for it, in the study's order.
+        by_measurement: Measurement -> cell -> the grid that asks for it, in the study's order. The
+            grid of a variant has the variant's own settings (`variants.parts`).
         training_grids: Curve -> the grid that trains it; the first one if there are several.
         trials: Curve -> trial -> what it changes in the method's entry; only curves that are
             searched.
+        variants: Name of a variant (`lora@fast`) -> what differs from the method, in words.
 
     Raises:
         ConfigError: a grid is wrong.
@@ -47,7 +50,10 @@ class StudyGrids:
         # Every training run is predicted, once for all seeds of its curve.
         self.training_grids = self.by_measurement[PREDICT]
         self.trials: dict[Cell, dict[str, dict]] = {}
+        self.variants: dict[str, str] = {}
+        self._changes: dict[str, dict] = {}  # name of a variant -> what it changes
         self._resolved: dict[tuple, dict] = {}
+        self._parts: list[dict] = []  # keeps every grid alive, because their ids are keys
         for kind in ("train", "profile"):
             for number, grid in enumerate(study[kind]):
                 self._add(kind, f"{kind}.{number}", grid)
@@ -55,11 +61,24 @@ class StudyGrids:
     def _add(self, kind: str, key: str, grid: dict) -> None:
         """Add one grid; `kind` is `train` or `profile`, `key` the grid's key in the study."""
         grids.check_names(self.library, grid, kind, (self.file, key))
+        parts = variants.parts(self.library, self.study, grid, (self.file, key))
+        self._parts += parts
+        for part in parts:
+            self._add_part(kind, key, part)
+        self._check_variants_differ(kind, key, parts)
+        for part in parts[1:]:
+            self._name_variants(kind, key, grid, part, parts[0])
+
+    def _add_part(self, kind: str, key: str, grid: dict) -> None:
+        """Add the cells of a grid without variants, or of one variant of a grid."""
         for cell in grids.cells(self.library, grid):
             self._check(kind, key, grid, cell)
             for measurement in ["train"] if kind == "train" else grid["measurements"]:
                 if self.by_measurement[measurement].setdefault(cell, grid) != grid:
-                    allowed = f"{measurement} of a cell in one grid only"
+                    allowed = (
+                        f"{measurement} of a cell in one grid only; other settings of a method "
+                        "are a variant with a name of its own: see variants in docs/studies.md"
+                    )
                     raise ConfigError(self.file, key, cell.folder, allowed)
             if kind == "train":
                 self._add_curve(key, grid, cell.curve)
@@ -90,6 +109,80 @@ class StudyGrids:
         if first is not grid and ("search" in first or "search" in grid):
             allowed = "a curve with a search in one grid only"
             raise ConfigError(self.file, key, curve.folder, allowed)
+
+    # Variants -------------------------------------------------------------------------------------
+
+    def _name_variants(self, kind: str, key: str, grid: dict, part: dict, plain: dict) -> None:
+        """Remember what a variant changes in each of its methods, in words.
+
+        Args:
+            kind: `train` or `profile`.
+            key: The grid's key in the study.
+            grid: The grid as the study has it.
+            part: The grid of the variant.
+            plain: The grid without variants.
+        """
+        variant = grid["variants"][part["variant"]]
+        for method in part["methods"]:
+            changes = dict(variants.changes(variant, method))
+            name = f"{method}{grids.VARIANT_MARK}{part['variant']}"
+            known = self._changes.setdefault(name, changes)
+            # A profile has no schedule, so its variant cannot have what one of training changes.
+            if (known if kind == "train" else variants.of_method(known)) != changes:
+                allowed = f"what {name} changes in another grid of the study, or another name"
+                where = f"{key}.variants.{part['variant']}"
+                raise ConfigError(self.file, where, variants.text(changes), allowed)
+            differing = self._differing(changes, method, part, plain, key)
+            self.variants.setdefault(name, variant.get("label") or variants.text(differing))
+
+    def _differing(
+        self, changes: variants.Changes, method: str, part: dict, plain: dict, key: str
+    ) -> variants.Changes:
+        """The changes of a variant that give some curve of a method another value than before."""
+        differing = set()
+        for cell in grids.cells(self.library, {**part, "methods": [method]}):
+            own = self._curve_settings(cell.curve, part, key)
+            others = self._curve_settings(cell.curve._replace(variant=None), plain, key)
+            differing |= {
+                path
+                for path in changes
+                if variants.value_at(own, path) != variants.value_at(others, path)
+            }
+        return {path: value for path, value in changes.items() if path in differing}
+
+    def _curve_settings(self, curve: Cell, grid: dict, key: str) -> dict:
+        """The resolved method of a curve and, if it trains, its schedule."""
+        schedule = self.schedule(grid) if "schedule" in grid else {}
+        return {"method": self.resolved_method(curve, grid, key), "schedule": schedule}
+
+    def _check_variants_differ(self, kind: str, key: str, parts: list[dict]) -> None:
+        """Check that no two curves of a grid, with variants and without, are the same runs."""
+        if len(parts) == 1:
+            return
+        first_with: dict[tuple[Cell, str], Cell] = {}
+        for grid in parts:
+            for curve in dict.fromkeys(cell.curve for cell in grids.cells(self.library, grid)):
+                settings = provenance.digest(self._deciding_settings(kind, curve, grid, key))
+                plain = curve._replace(variant=None)
+                other = first_with.setdefault((plain, settings), curve)
+                if other != curve:
+                    got = f"the settings of {other.method_name} at {curve.folder}"
+                    allowed = f"settings that no other {curve.method} of the grid has"
+                    raise ConfigError(self.file, f"{key}.variants.{curve.variant}", got, allowed)
+
+    def _deciding_settings(self, kind: str, curve: Cell, grid: dict, key: str) -> dict:
+        """What tells the runs, or the profiles, of a curve from those of another variant."""
+        settings = self._curve_settings(curve, grid, key)
+        if kind == "profile":  # it depends on no learning rate
+            return {"method": without(settings["method"], ("learning_rate",))}
+        if curve not in self.trials:
+            return settings
+        # A search replaces settings, perhaps just those that a variant changes.
+        trials = [curve._replace(trial=trial) for trial in sorted(self.trials[curve])]
+        methods = [self.resolved_method(trial, grid, key) for trial in trials]
+        return {"methods": methods, "schedule": settings["schedule"]}
+
+    # Searches and methods -------------------------------------------------------------------------
 
     def _add_trials(self, grid: dict, where: Where) -> None:
         """Add the trials of a grid's search; `where` is the file and key of the search."""
@@ -143,7 +236,7 @@ class StudyGrids:
             ConfigError: an override names no method, or `resolve_method` refuses the entry.
         """
         # Seeds and datasets share a method, so it is resolved once for all of them.
-        case = (cell.method, cell.model, cell.rank, cell.trial, id(grid))
+        case = (cell.method_name, cell.model, cell.rank, cell.trial, id(grid))
         if case not in self._resolved:
             model, where = self.library["models"][cell.model], f"{self.file}: {key}.ranks"
             entry = self._overridden_entry(cell, grid)
