@@ -64,8 +64,11 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     measures = {"memory": memory, "flops": flops, "ledger": ledger}
     frames = {}
     for kind, cells in MEASURED.items():
-        planned = [(folder / plan.path(kind, cell), plan.request(kind, cell)) for cell in cells]
-        for path, request in planned:
+        planned = [
+            tidy.Planned(folder / plan.path(kind, cell), plan.request(kind, cell), cell.method)
+            for cell in cells
+        ]
+        for path, request, _ in planned:
             result.write(path, request, measures[kind](request), {})
         frames[kind] = tidy.collect(planned)
         if kind == "ledger":

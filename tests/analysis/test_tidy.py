@@ -27,20 +27,20 @@ def runs(tmp_path: Path) -> list[Planned]:
 
 
 def test_a_stale_result_is_refused_by_name(runs) -> None:
-    path, planned = runs[1]
+    planned = runs[1].request
     changed = {**planned, "schedule": {**planned["schedule"], "epochs": 4}}
     message = (
         r"1 of 5 results are stale; first .*lora40\.json.*schedule\.epochs: result has 3, planned 4"
     )
     with pytest.raises(tidy.StaleResult, match=message):
-        tidy.collect([runs[0], (path, changed), *runs[2:]])
+        tidy.collect([runs[0], runs[1]._replace(request=changed), *runs[2:]])
 
 
 def test_a_table_has_a_row_for_each_run(runs) -> None:
     frame = tidy.collect(runs)
     assert len(frame) == 5
     assert set(frame["effective_batch_size"]) == {32}
-    assert frame["request_digest"].tolist() == [provenance.digest(planned) for _, planned in runs]
+    assert frame["request_digest"].tolist() == [provenance.digest(run.request) for run in runs]
     assert set(frame["learning_rate"]) == {0.1}
     assert frame["status"].tolist() == ["ok"] * 4 + ["diverged"]
     assert frame["trainable_parameters"].dtype == "Int64", "whole numbers stay whole beside a gap"
@@ -67,7 +67,7 @@ def test_examples_are_those_of_the_runs_that_ended_well(tmp_path: Path) -> None:
     assert list(found["method"]) == ["lora", "lora", "rsvd", "rsvd"]
     assert list(found["example"]) == [0, 1, 0, 1]
     assert list(found["loss_nats"]) == [0.5, 0.25, 0.5, 0.25]
-    digests = {provenance.digest(asked) for _, asked in planned[:2]}
+    digests = {provenance.digest(run.request) for run in planned[:2]}
     assert set(found["request_digest"]) == digests
 
 

@@ -52,12 +52,17 @@ def fill(root: Path, plan: Plan, measurement: str) -> None:
         )
 
 
-def gather(root: Path, plan: Plan, table: str) -> Path:
-    measurement = outputs.TABLE_SOURCES[table]
-    planned = [
-        (root / plan.path(measurement, cell), plan.request(measurement, cell))
+def results(root: Path, plan: Plan, measurement: str) -> list[tidy.Planned]:
+    return [
+        tidy.Planned(
+            root / plan.path(measurement, cell), plan.request(measurement, cell), cell.method_name
+        )
         for cell in plan.cells(measurement)
     ]
+
+
+def gather(root: Path, plan: Plan, table: str) -> Path:
+    planned = results(root, plan, outputs.TABLE_SOURCES[table])
     tables.write(tidy.collect(planned), root / f"results/tables/{table}")
     return root / f"results/tables/{table}.csv"
 
@@ -89,11 +94,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, plan: Plan) -> Path:
         fill(root, plan, measurement)
         gather(root, plan, table)
     frames = {name: tables.read(root / f"results/tables/{name}.csv") for name in ("runs", "memory")}
-    planned = [
-        (root / plan.path("train", cell), plan.request("train", cell))
-        for cell in plan.cells("train")
-    ]
-    found = groups(frames["runs"], tidy.examples(planned))
+    found = groups(frames["runs"], tidy.examples(results(root, plan, "train")))
     frames |= {
         "estimates": estimates(found),
         "comparisons": comparisons(found, plan.study["equivalence"]),

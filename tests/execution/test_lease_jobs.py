@@ -268,7 +268,7 @@ def test_a_study_that_shares_gives_each_run_its_predicted_part(tmp_path: Path) -
 # Tables --------------------------------------------------------------------------------------------
 
 
-def write_result(folder: Path, method: str, seconds: float, **lease: object) -> tuple[Path, dict]:
+def write_result(folder: Path, method: str, seconds: float, **lease: object) -> tidy.Planned:
     """The result of a run with this lease and step time, and its request."""
     request = {
         "cell": {"model": "m", "dataset": "d", "method": method, "rank": 0, "seed": 0},
@@ -285,7 +285,7 @@ def write_result(folder: Path, method: str, seconds: float, **lease: object) -> 
     }
     path = folder / f"{method}.json"
     path.write_text(json.dumps(result))
-    return path, request
+    return tidy.Planned(path, request, method)
 
 
 def test_the_time_of_a_run_on_a_shared_gpu_is_in_no_summary(tmp_path: Path) -> None:

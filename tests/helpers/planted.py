@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from rankwise.analysis import tidy
+from rankwise.analysis.tidy import Planned
 from rankwise.core import result
 
 MARGINS = {"accuracy_fraction": 0.01, "perplexity_ratio": 1.02}
 # A curve's scores by random seed; a seed, or all of them, may have a status in place of scores.
 Scores = dict[tuple[str, int], list | str]
-Planned = tuple[Path, dict]  # a result's file and its request
 
 
 def request(
@@ -32,7 +32,7 @@ def request(
 def write(path: Path, asked: dict, **found: object) -> Planned:
     """Write a result that answers a request."""
     result.write(path, asked, found, {})
-    return path, asked
+    return Planned(path, asked, asked["cell"]["method"])
 
 
 def study(

@@ -197,7 +197,8 @@ def tabulate(plan: Plan, name: str, root: Path) -> None:
     measurement = outputs.TABLE_SOURCES[name]
     planned = []
     for cell in plan.cells(measurement):
-        planned.append((root / plan.path(measurement, cell), plan.request(measurement, cell)))
+        path, request = root / plan.path(measurement, cell), plan.request(measurement, cell)
+        planned.append(tidy.Planned(path, request, cell.method_name))
     frame = tidy.listed(planned, name) if name in outputs.LISTS else tidy.collect(planned)
     tables.write(frame, root / "results" / "tables" / name)
 

@@ -248,7 +248,8 @@ def test_the_table_has_a_row_a_trial_and_seed_and_marks_what_was_chosen(tried) -
 
     plan, found = tried(lambda method, rate, seed: "diverged" if rate == 1e-2 else rate * seed)
     frame = tidy.trials(
-        (Path(plan.path("trial", c)), plan.request("trial", c)) for c in plan.cells("trial")
+        tidy.Planned(Path(plan.path("trial", c)), plan.request("trial", c), c.method_name)
+        for c in plan.cells("trial")
     )
     assert len(frame) == len(plan.cells("trial")) == 30
     assert {"split", "selection_loss_nats", "learning_rate", "updates", "reason"} <= set(frame)
@@ -271,10 +272,10 @@ def test_options_tried_are_columns(tmp_path: Path) -> None:
     plan = planned(
         {"learning_rates": [1.0e-3], "options": {"alpha": ["rank", 16]}}, methods=["lora"]
     )
-    requests = {
-        tmp_path / plan.path("trial", cell): plan.request("trial", cell)
-        for cell in plan.cells("trial")
-    }
-    for path, request in requests.items():
+    tried = [
+        tidy.Planned(tmp_path / plan.path("trial", c), plan.request("trial", c), c.method_name)
+        for c in plan.cells("trial")
+    ]
+    for path, request, _ in tried:
         result.write(path, request, {"metrics": {"eval_loss_nats": 1.0}}, {})
-    assert list(tidy.trials(requests.items())["options_alpha"]) == [2, 16, 4, 16]
+    assert list(tidy.trials(tried)["options_alpha"]) == [2, 16, 4, 16]

@@ -111,7 +111,7 @@ def test_a_run_after_a_search_uses_the_settings_found(
 
     path = root / plan.path("train", cell)
     result.write(path, request, found, {})
-    row = tidy.collect([(path, request)]).iloc[0]
+    row = tidy.collect([tidy.Planned(path, request, cell.method_name)]).iloc[0]
     assert row["learning_rate"] == best_rate
 
 
