@@ -99,7 +99,9 @@ def write(folder: Path, runs: pd.DataFrame, results: Path) -> None:
     """
     for row in runs.itertuples():
         method, variant = split_name(row.method)
-        cell = Cell(row.model, row.dataset, method, row.rank, row.seed, variant=variant)
+        # Numbers of a table are numpy's, which JSON does not know.
+        rank, seed = int(row.rank), int(row.seed)
+        cell = Cell(row.model, row.dataset, method, rank, seed, variant=variant)
         path = results / "runs" / cell.folder / "train.json"
         run = result.read(path)
         digest = provenance.digest(run["request"])
