@@ -1,6 +1,7 @@
 """Variants: a method beside itself with other settings, each with a name, a label and its own runs."""
 
 import copy
+import json
 
 import pytest
 
@@ -54,8 +55,8 @@ def test_each_variant_is_beside_the_method_as_it_is() -> None:
         ("full", f"{prefix}/full/r0/seed0"),
         ("lora", f"{prefix}/lora/r4/seed0"),
         ("galore", f"{prefix}/galore/r4/seed0"),
-        ("lora@fast", f"{prefix}/lora@fast/r4/seed0"),
         ("lora@all.linear", f"{prefix}/lora@all.linear/r4/seed0"),
+        ("lora@fast", f"{prefix}/lora@fast/r4/seed0"),
         ("full@short", f"{prefix}/full@short/r0/seed0"),
         ("lora@short", f"{prefix}/lora@short/r4/seed0"),
         ("galore@short", f"{prefix}/galore@short/r4/seed0"),
@@ -73,6 +74,15 @@ def test_a_variant_changes_what_it_names_and_nothing_else() -> None:
     options = {**plain["method"]["options"], "targets": ["query", "up"]}
     assert linear == {**plain, "method": {**plain["method"], "options": options}}
     assert short == {**plain, "schedule": {**plain["schedule"], "epochs": 1}}
+
+
+def test_a_plan_from_sorted_keys_is_the_same() -> None:
+    """A table's job plans again from its request, whose keys are sorted."""
+    override = {"lora": {"options": {"rslora": True, "alpha": 2}, "learning_rate": 1.0}}
+    plan = planned({"variants": {"z": {"override": override}, **GRID["variants"]}})
+    again = Plan(json.loads(json.dumps(plan.study, sort_keys=True)), ROOT, "s.yaml")
+    assert plan.digest("train") == again.digest("train")
+    assert outputs.labels(plan) == outputs.labels(again)
 
 
 def test_the_same_run_in_another_study_has_the_same_request() -> None:
@@ -107,7 +117,7 @@ def test_methods_say_what_a_variant_with_a_schedule_is_for() -> None:
         "both": {"schedule": {"epochs": 2}, "override": {"galore": {"learning_rate": 0.5}}},
     }
     cells = planned({"variants": variants}).cells("train")
-    assert [c.method_name for c in cells if c.variant] == ["lora@short", "galore@both"]
+    assert [c.method_name for c in cells if c.variant] == ["galore@both", "lora@short"]
 
 
 def test_a_profile_has_variants_of_what_decides_it() -> None:
@@ -135,7 +145,7 @@ def variant_labels(plan: Plan) -> dict[str, str]:
 def test_labels_name_what_differs_right_after_the_method() -> None:
     names = [name for name, _ in outputs.labels(planned())]
     place = names.index("lora")
-    assert names[place : place + 5] == ["lora", "lora@fast", "lora@all.linear", "lora@short", "lora_qkv"]  # fmt: skip
+    assert names[place : place + 5] == ["lora", "lora@all.linear", "lora@fast", "lora@short", "lora_qkv"]  # fmt: skip
     assert variant_labels(planned()) == {
         "full@short": "Full AdamW (epochs 1)",
         "lora@fast": "LoRA (learning rate 0.001)",
@@ -148,7 +158,7 @@ def test_labels_name_what_differs_right_after_the_method() -> None:
 @pytest.mark.parametrize(
     ("override", "label"),
     [
-        ({"options": {"rslora": True, "dropout": 0.0}}, "LoRA (rslora, dropout 0)"),
+        ({"options": {"rslora": True, "dropout": 0.0}}, "LoRA (dropout 0, rslora)"),
         ({"options": {"rslora": True, "alpha": "rank"}}, "LoRA (rslora)"),  # alpha is as before
         ({"weights": "nf4"}, "LoRA (weights nf4)"),
         ({"optimizer": {"weight_decay": 0.5}}, "LoRA (weight decay 0.5)"),

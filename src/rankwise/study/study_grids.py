@@ -124,7 +124,7 @@ class StudyGrids:
         """
         variant = grid["variants"][part["variant"]]
         for method in part["methods"]:
-            changes = dict(variants.changes(variant, method))
+            changes = variants.changes(variant, method)
             name = f"{method}{grids.VARIANT_MARK}{part['variant']}"
             known = self._changes.setdefault(name, changes)
             # A profile has no schedule, so its variant cannot have what one of training changes.

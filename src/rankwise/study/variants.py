@@ -28,15 +28,18 @@ def parts(library: dict, study: dict, grid: dict, where: Where) -> list[dict]:
         where: File and key of the grid.
 
     Returns:
-        Grids. That of a variant has the key `variant`, its name; its methods are those that the
-        variant is for, and its override and schedule are the grid's with the variant's changes.
+        Grids, those of variants in the order of their names. That of a variant has the key
+        `variant`, its name; its methods are those that the variant is for, and its override and
+        schedule are the grid's with the variant's changes.
 
     Raises:
         ConfigError: a variant names a method that it is not for, or has no change at all.
     """
     file, key = where
     grids = [without(grid, ("variants",))]
-    for name, variant in grid.get("variants", {}).items():
+    # Not in the order of the study: the keys of a request are sorted, and a table's job plans again
+    # from its request.
+    for name, variant in sorted(grid.get("variants", {}).items()):
         own_where = (file, f"{key}.variants.{name}")
         methods = _methods(variant, method_names(library, grid), own_where)
         _check_ranks(library, variant, own_where)
@@ -95,16 +98,20 @@ def _part(study: dict, grid: dict, name: str, methods: list[str]) -> dict:
 # Labels -------------------------------------------------------------------------------------------
 
 
-def changes(variant: dict, method: str) -> Iterator[tuple[Path, object]]:
+def changes(variant: dict, method: str) -> Changes:
     """The values that a variant sets for a method, as the study has them.
 
     Args:
         variant: The variant of a grid.
         method: Name of the method's entry.
 
-    Yields:
-        The keys down to a value, and the value.
+    Returns:
+        Keys down to a value -> the value, sorted by the keys.
     """
+    return dict(sorted(_changes(variant, method)))
+
+
+def _changes(variant: dict, method: str) -> Iterator[tuple[Path, object]]:
     for name, value in variant.get("override", {}).get(method, {}).items():
         if name in NESTED:
             for option, option_value in value.items():
