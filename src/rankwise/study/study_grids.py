@@ -167,7 +167,10 @@ class StudyGrids:
                 other = first_with.setdefault((plain, settings), curve)
                 if other != curve:
                     got = f"the settings of {other.method_name} at {curve.folder}"
-                    allowed = f"settings that no other {curve.method} of the grid has"
+                    allowed = (
+                        f"settings that no other {curve.method} of the grid has; "
+                        "change one, or remove the variant"
+                    )
                     raise ConfigError(self.file, f"{key}.variants.{curve.variant}", got, allowed)
 
     def _deciding_settings(self, kind: str, curve: Cell, grid: dict, key: str) -> dict:
