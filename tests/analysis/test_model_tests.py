@@ -32,6 +32,14 @@ def test_permutation_counts_every_exchange() -> None:
     assert permutation(a, b, draws=1000, seed=0) == pytest.approx(min(1, 2 * share))
 
 
+def test_permutation_of_one_gap_shows_nothing() -> None:
+    """Both exchanges of the one example that differs have a gap as large: p is 1."""
+    a, b = np.zeros((2, 5)), np.zeros((2, 5))
+    a[0, 3] = 1.0
+    assert permutation(a, b, draws=1000, seed=0) == 1
+    assert permutation(b, a, draws=1000, seed=0) == 1
+
+
 def test_permutation_samples_where_exchanges_are_many() -> None:
     """Near the z test that it is for many examples; the same seed gives the same p."""
     gaps = (LOSSES - OTHERS).mean(0)

@@ -1,6 +1,7 @@
 """Results of variants: in every table, export and text they have the variant's name, and only they."""
 
 import json
+from math import isnan
 from pathlib import Path
 
 import pandas as pd
@@ -10,9 +11,10 @@ from helpers.claims import REGISTRY
 from helpers.repository import ROOT
 from rankwise.analysis import tables, tidy
 from rankwise.analysis.claim_verdicts import judge
+from rankwise.analysis.costs import costs
 from rankwise.audit.target_jobs import jobs_behind
 from rankwise.core import provenance, result
-from rankwise.report import records, system_a, system_c
+from rankwise.report import accuracy_memory, records, system_a, system_c
 from rankwise.report.html import runs as page_runs
 from rankwise.study import claims, outputs, text_outputs
 from rankwise.study.plan import Plan
@@ -63,6 +65,7 @@ def root(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for cell in plan.cells("train"):
         share = ACCURACIES[cell.method_name] / 100
         found = {
+            "split": "validation",
             "metrics": {"accuracy_fraction": share, "updates": 10, "samples": 80},
             "history": [{"epoch": 1.0, "update": 10, "selection_loss_nats": 1 - share}],
             "examples": {"correct_fraction": [1.0, 0.0]},
@@ -146,6 +149,47 @@ def test_a_claim_on_a_method_is_decided_by_the_method_as_it_is(plan: Plan, root:
     }  # fmt: skip
     row = judge(claims.expand({"one": family}), {"memory": memory}).iloc[0]
     assert (row["ours"], row["verdict"]) == (80, "reproduced")
+
+
+# Costs --------------------------------------------------------------------------------------------
+
+
+def state_of(memory: pd.DataFrame, runs: pd.DataFrame) -> dict[str, float]:
+    table = costs({"runs": runs, "memory": memory}).table["optimizer_state_bytes"]
+    return table.droplevel(["model", "dataset", "rank"]).to_dict()
+
+
+def test_a_variant_of_the_schedule_costs_what_its_method_costs(plan: Plan, root: Path) -> None:
+    runs = tidy.collect(planted(plan, root, "train"))
+    memory = tidy.collect(planted(plan, root, "memory"))
+    assert state_of(memory, runs) == {
+        "full": 800, "lora_qkv": 80, "lora_qkv@query": 40, "full@short": 800, "lora_qkv@short": 80,
+    }  # fmt: skip
+
+
+def test_a_variant_with_other_options_has_no_cost_of_its_method(plan: Plan, root: Path) -> None:
+    runs = tidy.collect(planted(plan, root, "train"))
+    memory = tidy.collect(planted(plan, root, "memory"))
+    unprofiled = memory[memory["method"] != "lora_qkv@query"]
+    state = state_of(unprofiled, runs)
+    assert isnan(state.pop("lora_qkv@query"))
+    assert state == {"full": 800, "lora_qkv": 80, "full@short": 800, "lora_qkv@short": 80}
+    is_short = runs["method"] == "lora_qkv@short"
+    larger = runs.assign(schedule_batch_size=runs["schedule_batch_size"].where(~is_short, 64))
+    assert isnan(state_of(memory, larger)["lora_qkv@short"])
+
+
+def test_the_figure_of_memory_names_a_variant_that_was_not_profiled(plan: Plan, root: Path) -> None:
+    runs = tidy.collect(planted(plan, root, "train"))
+    memory = tidy.collect(planted(plan, root, "memory")).assign(quantization_bytes=0)
+    labels = dict(outputs.labels(plan))
+    unprofiled = memory[memory["method"] != "lora_qkv@query"]
+    figure = accuracy_memory.draw({"runs": runs, "memory": unprofiled}, labels)
+    below = figure.axes[0].get_xlabel()
+    assert below.endswith("targets query r=4: no memory profile")
+    assert "epochs" not in below
+    complete = accuracy_memory.draw({"runs": runs, "memory": memory}, labels)
+    assert "no memory profile" not in complete.axes[0].get_xlabel()
 
 
 # Behind a row -------------------------------------------------------------------------------------
