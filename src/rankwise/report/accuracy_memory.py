@@ -11,7 +11,7 @@ from rankwise.analysis.variant_costs import with_variants
 from rankwise.core.keys import CURVE, CURVE_IN_GROUP
 from rankwise.report import label_placement, style
 from rankwise.report.label_placement import Mark
-from rankwise.study.grids import split_name
+from rankwise.study.grids import base_name
 
 PARTS = ["weights_bytes", "quantization_bytes", "gradients_bytes", "optimizer_state_bytes"]
 BOTTOM = 0.04  # height of the cross of a failed run, as a share of the panel
@@ -76,10 +76,10 @@ def _panels(
             runs_by_panel[key] = _with_value(rows)
     if not runs_by_panel:
         raise ValueError(_missing_message(joined))
-    lacking = joined[joined["kept_bytes"].isna() & (joined["status"] == "ok")]
+    is_plain = joined["method"].map(base_name) == joined["method"]
+    lacking = joined[joined["kept_bytes"].isna() & (joined["status"] == "ok") & is_plain]
     keys = zip(lacking["model"], lacking["dataset"], strict=True)
     missing = lacking[[key in runs_by_panel for key in keys]]
-    missing = missing[[split_name(method)[1] is None for method in missing["method"]]]
     if len(missing):
         raise ValueError(_missing_message(missing))
     return runs_by_panel
