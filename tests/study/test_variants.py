@@ -161,6 +161,11 @@ def test_labels_name_what_differs_right_after_the_method() -> None:
         ({"options": {"rslora": True, "dropout": 0.0}}, "LoRA (dropout 0, rslora)"),
         ({"options": {"rslora": True, "alpha": "rank"}}, "LoRA (rslora)"),  # alpha is as before
         ({"weights": "nf4"}, "LoRA (weights nf4)"),
+        # Too long for a figure: the variant's name.
+        (
+            {"learning_rate": 1.0, "options": {"targets": ["query", "up"], "dropout": 0.2}},
+            "LoRA (x)",
+        ),
         ({"optimizer": {"weight_decay": 0.5}}, "LoRA (weight decay 0.5)"),
         # lora_alpha16 has this label already.
         ({"options": {"alpha": 16}}, "LoRA (alpha 16), x"),
@@ -189,6 +194,7 @@ def test_the_page_describes_each_variant_with_its_own_ranks_and_storage() -> Non
     assert methods["lora@x"]["label"] == "LoRA (weights bf16)"
     assert [methods[name]["weights"] for name in ("lora", "lora@x")] == ["fp32", "bf16"]
     assert methods["lora@x"]["ranks"] == [4]
+    assert methods["lora@x"]["note"] == "a variant: weights bf16"
     assert methods["lora@x"]["source"] == methods["lora"]["source"]
 
 

@@ -32,7 +32,7 @@ def about(plan: Plan) -> dict[str, list[dict]]:
     models = _in_library_order(plan, "models", {cell.model for cell in cells})
     datasets = _in_library_order(plan, "datasets", {cell.dataset for cell in cells})
     used = {cell.method_name for cell in cells}
-    named = variants.labels(plan.library["methods"], plan.grids.variants)
+    named = variants.labels(plan.library["methods"], plan.grids.variant_labels)
     return {
         "methods": [_method(plan, name, label) for name, label in named if name in used],
         "models": [_shown(plan, "models", name) for name in models],
@@ -65,10 +65,14 @@ def _method(plan: Plan, name: str, label: str) -> dict:
                 ranks.add(cell.rank)
                 # With the overrides of study, grid and variant, which may change what is shown.
                 resolved.append(plan.method(measurement, cell))
+    shown = _shown(plan, "methods", base_name(name))
+    if name in plan.grids.variants:
+        changes = f"a variant: {plan.grids.variants[name]}"
+        shown["note"] = "; ".join(filter(None, [changes, shown.get("note")]))
     optimizers = dict.fromkeys(method["optimizer"]["module"] for method in resolved)
     steps = [_first_paragraph(module_path("optim", optimizer)) for optimizer in optimizers]
     return {
-        **_shown(plan, "methods", base_name(name)),
+        **shown,
         "name": name,
         "label": label,
         "weights": ", ".join(dict.fromkeys(method["weights"] for method in resolved)),

@@ -223,7 +223,7 @@ def labels(plan: Plan) -> list[list[str]]:
     The order is that of config/methods.yaml, which gives a method its colour; a variant follows
     right after its method.
     """
-    return variants.labels(plan.library["methods"], plan.grids.variants)
+    return variants.labels(plan.library["methods"], plan.grids.variant_labels)
 
 
 # Requests -----------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ class StudyGrids:
         trials: Curve -> trial -> what it changes in the method's entry; only curves that are
             searched.
         variants: Name of a variant (`lora@fast`) -> what differs from the method, in words.
+        variant_labels: The same in words that are short enough for a label.
 
     Raises:
         ConfigError: a grid is wrong.
@@ -51,6 +52,7 @@ class StudyGrids:
         self.training_grids = self.by_measurement[PREDICT]
         self.trials: dict[Cell, dict[str, dict]] = {}
         self.variants: dict[str, str] = {}
+        self.variant_labels: dict[str, str] = {}
         self._changes: dict[str, dict] = {}  # name of a variant -> what it changes
         self._resolved: dict[tuple, dict] = {}
         self._parts: list[dict] = []  # keeps every grid alive, because their ids are keys
@@ -132,8 +134,11 @@ class StudyGrids:
                 allowed = f"what {name} changes in another grid of the study, or another name"
                 where = f"{key}.variants.{part['variant']}"
                 raise ConfigError(self.file, where, variants.text(changes), allowed)
-            differing = self._differing(changes, method, part, plain, key)
-            self.variants.setdefault(name, variant.get("label") or variants.text(differing))
+            differing = variants.text(self._differing(changes, method, part, plain, key))
+            is_short = len(differing) <= variants.LONGEST
+            self.variants.setdefault(name, differing)
+            words = variant.get("label") or (differing if is_short else part["variant"])
+            self.variant_labels.setdefault(name, words)
 
     def _differing(
         self, changes: variants.Changes, method: str, part: dict, plain: dict, key: str

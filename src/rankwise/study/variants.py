@@ -13,6 +13,7 @@ from rankwise.study.resolve import takes_rank
 
 # Parts of a method's entry whose values are options with names of their own.
 NESTED = ("options", "optimizer")
+LONGEST = 32  # letters of what differs, in a label; a longer text gives way to the variant's name
 Where = tuple[str, str]  # file, key
 Path = tuple[str, ...]  # keys down to a value, from `method` or `schedule` on
 Changes = dict[Path, object]
