@@ -7,6 +7,7 @@ Reads: the study (`config`), the library of entries in config/, the locks in env
 Defines: PLAN (all cells and requests), functions from wildcards to parameters and resources.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from rankwise.execution import job_memory, slurm_nodes, slurm_request, snakemake
 from rankwise.execution.gpu_needs import gpu_need
 from rankwise.execution.gpus import GpuError
 from rankwise.study import jobs, outputs
+from rankwise.study.grids import split_name
 from rankwise.study.plan import MEASUREMENTS, Cell, Plan, study_file
 from rankwise.study.settle import settle
 
@@ -63,7 +65,7 @@ pathvars:
 wildcard_constraints:
     model="|".join(PLAN.library["models"]),
     dataset="|".join(PLAN.library["datasets"]),
-    method="|".join(PLAN.library["methods"]),
+    method="|".join(re.escape(name) for name, _ in outputs.labels(PLAN)),
     pretrained="|".join(PRETRAINED) or "none",
     rank=r"\d+",
     digest=f"[0-9a-f]{{{provenance.DIGEST_LENGTH}}}",
@@ -79,11 +81,13 @@ def cell_of(wildcards):
         coordinates["seed"] = int(wildcards.seed)
     if hasattr(wildcards, "trial"):
         coordinates["trial"] = wildcards.trial
+    method, variant = split_name(wildcards.method)
     return Cell(
         wildcards.model,
         wildcards.dataset,
-        wildcards.method,
+        method,
         int(wildcards.rank),
+        variant=variant,
         **coordinates,
     )
 

@@ -64,8 +64,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     measures = {"memory": memory, "flops": flops, "ledger": ledger}
     frames = {}
     for kind, cells in MEASURED.items():
-        planned = [folder / plan.path(kind, cell) for cell in cells]
-        for path, cell in zip(planned, cells, strict=True):
+        planned = [tidy.Planned(folder / plan.path(kind, cell)) for cell in cells]
+        for (path, _), cell in zip(planned, cells, strict=True):
             request = plan.request(kind, cell)
             result.write(path, request, measures[kind](request), {})
         frames[kind] = tidy.collect(planned)

@@ -6,14 +6,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers.planted import request, write
+from helpers.planted import Planned, request, write
 from rankwise.analysis import tables, tidy
 from rankwise.core import provenance
 from rankwise.core.store import StoreError
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> list[Path]:
+def runs(tmp_path: Path) -> list[Planned]:
     """Two methods with two random seeds each, and a run that diverged."""
     found = []
     for seed, accuracy in enumerate((0.8, 0.9)):
@@ -29,10 +29,11 @@ def runs(tmp_path: Path) -> list[Path]:
 
 
 def test_a_result_of_another_request_is_refused_by_name(runs) -> None:
-    stored = json.loads(runs[1].read_text())
+    path = runs[1].path
+    stored = json.loads(path.read_text())
     stored["request"]["schedule"]["epochs"] = 4
-    runs[1].write_text(json.dumps(stored))
-    message = rf"lora40/{runs[1].parent.name}/train\.json: got \w+, allowed: a result that answers"
+    path.write_text(json.dumps(stored))
+    message = rf"lora40/{path.parent.name}/train\.json: got \w+, allowed: a result that answers"
     with pytest.raises(StoreError, match=message):
         tidy.collect(runs)
 
@@ -41,7 +42,7 @@ def test_a_table_has_a_row_for_each_run(runs) -> None:
     frame = tidy.collect(runs)
     assert len(frame) == 5
     assert set(frame["effective_batch_size"]) == {32}
-    assert frame["request_digest"].tolist() == [path.parent.name for path in runs]
+    assert frame["request_digest"].tolist() == [run.path.parent.name for run in runs]
     assert set(frame["learning_rate"]) == {0.1}
     assert frame["status"].tolist() == ["ok"] * 4 + ["diverged"]
     assert frame["trainable_parameters"].dtype == "Int64", "whole numbers stay whole beside a gap"
@@ -50,7 +51,7 @@ def test_a_table_has_a_row_for_each_run(runs) -> None:
 # Examples -----------------------------------------------------------------------------------------
 
 
-def scored(folder: Path) -> list[Path]:
+def scored(folder: Path) -> list[Planned]:
     """Two runs with scores of two examples each, and a run that diverged."""
     lists = {"loss_nats": [0.5, 0.25], "correct_fraction": [1.0, 0.0], "predictions": [1, 1]}
     good = [
@@ -68,7 +69,7 @@ def test_examples_are_those_of_the_runs_that_ended_well(tmp_path: Path) -> None:
     assert list(found["method"]) == ["lora", "lora", "rsvd", "rsvd"]
     assert list(found["example"]) == [0, 1, 0, 1]
     assert list(found["loss_nats"]) == [0.5, 0.25, 0.5, 0.25]
-    digests = {provenance.digest(asked) for _, asked in planned[:2]}
+    digests = {provenance.digest(run.request) for run in planned[:2]}
     assert set(found["request_digest"]) == digests
 
 

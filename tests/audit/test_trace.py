@@ -50,9 +50,12 @@ def fill(root: Path, plan: Plan, measurement: str) -> None:
         finish(root, job, ENVIRONMENT, metrics=metrics, **scores)
 
 
+def results(root: Path, plan: Plan, measurement: str) -> list[tidy.Planned]:
+    return [tidy.Planned(root / job.path) for job in jobs.cell_jobs(plan, measurement)]
+
+
 def gather(root: Path, plan: Plan, table: str) -> Path:
-    measurement = outputs.TABLE_SOURCES[table]
-    planned = [root / job.path for job in jobs.cell_jobs(plan, measurement)]
+    planned = results(root, plan, outputs.TABLE_SOURCES[table])
     tables.write(tidy.collect(planned), root / f"results/demo/tables/{table}")
     return root / f"results/demo/tables/{table}.csv"
 
@@ -87,8 +90,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, plan: Plan) -> Path:
     frames = {
         name: tables.read(root / f"results/demo/tables/{name}.csv") for name in ("runs", "memory")
     }
-    planned = [root / job.path for job in jobs.cell_jobs(plan, "train")]
-    found = groups(frames["runs"], tidy.examples(planned))
+    found = groups(frames["runs"], tidy.examples(results(root, plan, "train")))
     frames |= {
         "estimates": estimates(found),
         "comparisons": comparisons(found, plan.study["equivalence"]),

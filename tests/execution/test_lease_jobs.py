@@ -269,7 +269,7 @@ def test_a_study_that_shares_gives_each_run_its_predicted_part(tmp_path: Path) -
 # Tables --------------------------------------------------------------------------------------------
 
 
-def write_result(folder: Path, method: str, seconds: float, **lease: object) -> Path:
+def write_result(folder: Path, method: str, seconds: float, **lease: object) -> tidy.Planned:
     """The result of a run with this lease and step time."""
     request = {
         "cell": {"model": "m", "dataset": "d", "method": method, "rank": 0, "seed": 0},
@@ -281,7 +281,7 @@ def write_result(folder: Path, method: str, seconds: float, **lease: object) -> 
     path = folder / provenance.digest(request) / "train.json"
     environment = {"card": {"uuids": ["SIM-0"], **lease}}
     result.write(path, request, {"cost": {"step_time_s": seconds}}, environment)
-    return path
+    return tidy.Planned(path)
 
 
 def test_the_time_of_a_run_on_a_shared_gpu_is_in_no_summary(tmp_path: Path) -> None:

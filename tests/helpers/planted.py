@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from rankwise.analysis import tidy
+from rankwise.analysis.tidy import Planned
 from rankwise.core import provenance, result
 
 MARGINS = {"accuracy_fraction": 0.01, "perplexity_ratio": 1.02}
@@ -28,11 +29,11 @@ def request(
     return {**asked, "device": device} if device else asked
 
 
-def write(folder: Path, asked: dict, **found: object) -> Path:
+def write(folder: Path, asked: dict, **found: object) -> Planned:
     """Write a result that answers a request, in a folder named by the request's digest."""
     path = folder / provenance.digest(asked) / "train.json"
     result.write(path, asked, found, {})
-    return path
+    return Planned(path)
 
 
 def study(
@@ -41,7 +42,7 @@ def study(
     dataset: str = "d",
     weights: list | None = None,
     device: str = "cpu",
-) -> list[Path]:
+) -> list[Planned]:
     """Write the results of a study's runs.
 
     Args:
@@ -88,6 +89,6 @@ def _run(scores: list, weights: list | None, rank: int, seed: int) -> dict:
     }
 
 
-def tables_of(planned: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def tables_of(planned: list[Planned]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The tables of runs and of examples."""
     return tidy.collect(planned), tidy.examples(planned)

@@ -191,6 +191,7 @@ def test_hundreds_of_runs_stay_affordable() -> None:
             "history": history,
             "environment": {"python": "3.11", "job_time_s": seed / 7},
             "metrics": {"accuracy_fraction": 0.5},
+            "cell": cell,
             "request": {"cell": cell, "code": code},
         }
         results.append(result)

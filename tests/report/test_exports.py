@@ -195,7 +195,10 @@ def trained(cell: Cell) -> dict:
 
 def tabulate(plan: Plan, name: str, root: Path) -> None:
     measurement = outputs.TABLE_SOURCES[name]
-    planned = [root / job.path for job in jobs.cell_jobs(plan, measurement)]
+    planned = [
+        tidy.Planned(root / job.path, job.cell.method_name)
+        for job in jobs.cell_jobs(plan, measurement)
+    ]
     frame = tidy.listed(planned, name) if name in outputs.LISTS else tidy.collect(planned)
     tables.write(frame, root / plan.results / "tables" / name)
 

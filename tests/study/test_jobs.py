@@ -51,14 +51,16 @@ def jobs_of_snakemake(root: Path, *targets: str) -> list[Facts]:
 
 @pytest.fixture
 def everything(clone: Path, demo: dict) -> Plan:
-    """A study with every kind of job: the demo, with a search for all methods but one."""
+    """A study with every kind of job: the demo, with a search for all methods but one, and variants."""
     (grid,) = demo["train"]
     grid["methods"].remove("head_only")
     override = grid.pop("override")
     of_head = {"head_only": override.pop("head_only")}
-    unsearched = {**grid, "methods": ["head_only"], "override": of_head}
+    short = {"short": {"schedule": {"epochs": 1}}}
+    unsearched = {**grid, "methods": ["head_only"], "override": of_head, "variants": short}
     grid["override"] = override
     grid["search"] = {"learning_rate_factors": [1, 3], "seeds": [1]}
+    grid["variants"] = {"a.b": {"override": {"lora": {"options": {"rslora": True}}}}}
     (clone / STUDY).write_text(yaml.safe_dump({**demo, "train": [grid, unsearched]}))
     return read_plan(clone, STUDY)
 

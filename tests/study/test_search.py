@@ -249,7 +249,7 @@ def test_the_table_has_a_row_a_trial_and_seed_and_marks_what_was_chosen(tried) -
     from rankwise.analysis import tidy
 
     plan, found = tried(lambda method, rate, seed: "diverged" if rate == 1e-2 else rate * seed)
-    frame = tidy.trials([Path(job.path) for job in jobs.cell_jobs(plan, "trial")])
+    frame = tidy.trials([tidy.Planned(Path(job.path)) for job in jobs.cell_jobs(plan, "trial")])
     assert len(frame) == len(plan.cells("trial")) == 30
     assert {"split", "selection_loss_nats", "learning_rate", "updates", "reason"} <= set(frame)
     assert "eval_loss_nats" not in frame
@@ -271,8 +271,8 @@ def test_options_tried_are_columns(tmp_path: Path) -> None:
     plan = planned(
         {"learning_rates": [1.0e-3], "options": {"alpha": ["rank", 16]}}, methods=["lora"]
     )
-    paths = [
-        finish(tmp_path, job, metrics={"eval_loss_nats": 1.0})
+    tried = [
+        tidy.Planned(finish(tmp_path, job, metrics={"eval_loss_nats": 1.0}))
         for job in jobs.cell_jobs(plan, "trial")
     ]
-    assert list(tidy.trials(paths)["options_alpha"]) == [2, 16, 4, 16]
+    assert list(tidy.trials(tried)["options_alpha"]) == [2, 16, 4, 16]

@@ -114,7 +114,7 @@ def test_a_run_after_a_search_uses_the_settings_found(
     )
 
     (job,) = [job for job in jobs.cell_jobs(plan, "train") if job.cell == cell]
-    row = tidy.collect([finish(root, job, **found)]).iloc[0]
+    row = tidy.collect([tidy.Planned(finish(root, job, **found))]).iloc[0]
     assert row["learning_rate"] == best_rate
 
 

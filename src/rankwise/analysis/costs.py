@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from rankwise.analysis.scores import KIND, check_devices
+from rankwise.analysis.variant_costs import with_variants
 from rankwise.core.keys import CURVE, GROUP
 
 KEPT_PARTS = ["weights_bytes", "quantization_bytes", "gradients_bytes", "optimizer_state_bytes"]
@@ -56,7 +57,7 @@ def costs(frames: dict[str, pd.DataFrame]) -> Costs:
         if table not in frames:
             continue
         check_devices(frames[table], table, KIND)
-        rows = _with_kept_bytes(frames[table])
+        rows = _with_kept_bytes(with_variants(frames[table], frames["runs"]))
         if cost not in rows:
             continue
         left_out = _left_out(rows, cost, table)

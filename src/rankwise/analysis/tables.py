@@ -9,6 +9,7 @@ import pandas as pd
 from rankwise.analysis import latex, shown
 from rankwise.analysis.shown import HEADINGS, INTERVALS, MARKS
 from rankwise.core import result
+from rankwise.core.keys import GROUP
 
 # Columns that are text even where all values look like numbers, or all are empty: CSV does not
 # tell. An entry may be called 007 or true.

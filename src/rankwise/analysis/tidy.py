@@ -6,13 +6,16 @@ was planned with something else.
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
+from rankwise.analysis.run_settings import run_settings
 from rankwise.core import provenance, store
 from rankwise.core.config import without
-from rankwise.core.keys import CELL, CURVE
+from rankwise.core.keys import CELL, CURVE, VARIANT
 from rankwise.study import search_choice
+from rankwise.study.grids import split_name
 
 # A trial's metrics are of the selection split: their columns say so.
 SELECTION = {
@@ -30,36 +33,49 @@ PER_JOB = ("card", "job_time_s")  # keys of an environment that belong to the jo
 # What slowed a run that shared its GPU.
 SHARED, BUSY = "other jobs on the card", "other processes on the card"
 
-Planned = Iterable[Path]  # the files of results, each in a folder named by its request's digest
+
+class Planned(NamedTuple):
+    """A result that a table is made from.
+
+    Attributes:
+        path: Its file, in a folder named by its request's digest.
+        method: The method's name in tables, `lora@fast`, for a variant; None for all others. A
+            request has no variant, because its name changes no result.
+    """
+
+    path: Path
+    method: str | None = None
 
 
 # Tables -------------------------------------------------------------------------------------------
 
 
-def collect(planned: Planned) -> pd.DataFrame:
-    """One row for each result: cell, status, settings, then metrics and costs by name.
+def collect(planned: Iterable[Planned]) -> pd.DataFrame:
+    """One row for each result: cell, status, then metrics and costs by name, then settings.
 
     A result with `rows`, such as a forward pass at several batch sizes, has a table row for each of
-    them. A value that a result lacks is empty.
+    them. A value that a result lacks is empty. A training run has every option of its method and
+    optimizer, its storage and its schedule.
 
     Raises:
         StoreError: A result answers another request than its folder says.
     """
-    results = _read(planned)
-    rows, own, metrics, costs = [], {}, set(), set()
-    for stored in results:
-        head = _head(stored)
+    rows, own, settings, metrics, costs = [], {}, set(), set(), set()
+    for cell, stored in _read(planned):
+        trained_with = run_settings(stored)
+        head = {**cell, **_head(stored), **trained_with}
+        settings |= set(trained_with)
         metrics |= set(stored.get("metrics", {}))
         costs |= set(stored.get("cost", {}))
         for row in stored.get("rows") or [{}]:
             own |= dict.fromkeys(row)  # a dict keeps the order in which the names appear
             rows.append({**head, **stored.get("metrics", {}), **stored.get("cost", {}), **row})
-    columns = [*CELL, "status", "reason", "request_digest", *SETTINGS]
-    columns += [*own, *sorted(metrics), *sorted(costs)]
+    columns = [*CELL, VARIANT, "status", "reason", "request_digest", *SETTINGS]
+    columns += [*own, *sorted(metrics), *sorted(costs), *sorted(settings)]
     return _frame(rows, columns)
 
 
-def listed(planned: Planned, name: str) -> pd.DataFrame:
+def listed(planned: Iterable[Planned], name: str) -> pd.DataFrame:
     """One row for each item of a list in the results.
 
     Args:
@@ -73,15 +89,15 @@ def listed(planned: Planned, name: str) -> pd.DataFrame:
         StoreError: As in `collect`.
     """
     rows = []
-    for stored in _read(planned):
-        head = {**stored["request"]["cell"], **_made(stored)}
+    for cell, stored in _read(planned):
+        head = {**cell, **_made(stored)}
         rows += [{**head, **item} for item in stored.get(name, [])]
     names = set().union(*rows)
-    others = sorted(names - {*CELL, *MADE, *HISTORY})
-    return _frame(rows, [*CELL, *MADE, *HISTORY, *others])
+    others = sorted(names - {*CELL, VARIANT, *MADE, *HISTORY})
+    return _frame(rows, [*CELL, VARIANT, *MADE, *HISTORY, *others])
 
 
-def trials(planned: Planned) -> pd.DataFrame:
+def trials(planned: Iterable[Planned]) -> pd.DataFrame:
     """One row for each run of a search.
 
     Returns:
@@ -94,9 +110,9 @@ def trials(planned: Planned) -> pd.DataFrame:
     planned = list(planned)
     results = _read(planned)
     frame = collect(planned).rename(columns=SELECTION)
-    names = [stored["request"]["cell"]["trial"] for stored in results]
+    names = [cell["trial"] for cell, _ in results]
     frame.insert(len(CELL), "trial", names)
-    settings = [_tried_settings(stored["request"]["trial"]) for stored in results]
+    settings = [_tried_settings(stored["request"]["trial"]) for _, stored in results]
     position = frame.columns.get_loc("learning_rate") + 1
     for name in dict.fromkeys(name for row in settings for name in row):
         values = pd.Series([row.get(name) for row in settings], dtype=object)
@@ -104,12 +120,12 @@ def trials(planned: Planned) -> pd.DataFrame:
         position += 1
     best = _best_trials(results)
     frame["selected"] = [
-        name == best[_curve(stored)] for name, stored in zip(names, results, strict=True)
+        name == best[_curve(cell)] for name, (cell, _) in zip(names, results, strict=True)
     ]
     return frame
 
 
-def examples(planned: Planned) -> pd.DataFrame:
+def examples(planned: Iterable[Planned]) -> pd.DataFrame:
     """One row for each example of the reported split and each run that ended well.
 
     Returns:
@@ -120,13 +136,14 @@ def examples(planned: Planned) -> pd.DataFrame:
     """
     head = [*CELL, "request_digest", "example"]
     parts, scores = [], {}
-    for stored in _read(planned):
+    for cell, stored in _read(planned):
         if not stored.get("examples"):
             continue
         scores |= dict.fromkeys(stored["examples"])
         # The keys come first, so that they are the first columns; their values follow.
         part = pd.DataFrame({**dict.fromkeys(head), **stored["examples"]})
-        part = part.assign(**stored["request"]["cell"], example=range(len(part)))
+        keys = {name: cell[name] for name in CELL}
+        part = part.assign(**keys, example=range(len(part)))
         parts.append(part.assign(request_digest=provenance.digest(stored["request"])))
     frame = pd.concat(parts) if parts else pd.DataFrame(columns=head)
     # A run's texts are the same in each of its thousands of rows: a category stores each text once.
@@ -137,8 +154,8 @@ def examples(planned: Planned) -> pd.DataFrame:
 # Searches -----------------------------------------------------------------------------------------
 
 
-def _curve(stored: dict) -> tuple:
-    return tuple(stored["request"]["cell"][name] for name in CURVE)
+def _curve(cell: dict) -> tuple:
+    return tuple(cell[name] for name in CURVE)
 
 
 def _tried_settings(trial: dict) -> dict:
@@ -149,17 +166,13 @@ def _tried_settings(trial: dict) -> dict:
     return columns
 
 
-def _best_trials(results: list[dict]) -> dict[tuple, str | None]:
+def _best_trials(results: list[tuple[dict, dict]]) -> dict[tuple, str | None]:
     """Curve -> the trial that its search selects."""
     tried: dict[tuple, list] = {}
-    for stored in results:
-        request = stored["request"]
-        run = (
-            request["cell"]["trial"],
-            request["trial"]["learning_rate"],
-            search_choice.loss(stored),
-        )
-        tried.setdefault(_curve(stored), []).append(run)
+    for cell, stored in results:
+        rate = stored["request"]["trial"]["learning_rate"]
+        run = (cell["trial"], rate, search_choice.loss(stored))
+        tried.setdefault(_curve(cell), []).append(run)
     return {curve: search_choice.best(runs) for curve, runs in tried.items()}
 
 
@@ -185,10 +198,9 @@ def _made(stored: dict) -> dict:
 
 
 def _head(stored: dict) -> dict:
-    """The columns of a result that are neither metrics nor costs."""
+    """The columns of a result that are neither its cell, nor settings, metrics or costs."""
     request, environment = stored["request"], stored["environment"]
     head = {
-        **request["cell"],
         "status": stored["status"],
         **_made(stored),
         "request_digest": provenance.digest(request),
@@ -251,6 +263,19 @@ def _dtype(column: pd.Series) -> str:
 # Results ------------------------------------------------------------------------------------------
 
 
-def _read(planned: Planned) -> list[dict]:
-    """The results, each of which answers the request that its folder names."""
-    return [store.check_answers(path, path.parent.name) for path in planned]
+def _read(planned: Iterable[Planned]) -> list[tuple[dict, dict]]:
+    """The results, each of which answers the request that its folder names, with their cells."""
+    results = []
+    for one in planned:
+        stored = store.check_answers(one.path, one.path.parent.name)
+        results.append((_cell(one, stored), stored))
+    return results
+
+
+def _cell(planned: Planned, stored: dict) -> dict:
+    """The columns that name a result: its cell, with the variant if it is of one."""
+    cell = stored["request"]["cell"]
+    if planned.method is None:
+        return {**cell}
+    _, variant = split_name(planned.method)
+    return {**cell, "method": planned.method, VARIANT: variant}

@@ -44,8 +44,8 @@ def jobs_behind(
 
 
 def cell_names(job: PlannedJob) -> dict:
-    """The job's cell as its request has it; of a prepared input, its kind and name."""
-    return {job.kind: job.name} if job.prepares_input else job.request["cell"]
+    """The job's cell as tables name it; of a prepared input, its kind and name."""
+    return {job.kind: job.name} if job.prepares_input else job.cell.columns
 
 
 def _jobs_of_result(plan: Plan, file: str) -> list[PlannedJob]:
@@ -85,7 +85,7 @@ def _deciding_jobs(plan: Plan, claim: dict) -> list[PlannedJob]:
     tables = lineage.measurements_of(plan, [claim["table"]])
     deciding = []
     for job in _cell_jobs(plan, tables):
-        names = job.request["cell"].items()
+        names = job.cell.columns.items()
         if any(wanted.items() <= names for wanted in (cell, corrected, compared)):
             deciding.append(job)
     return deciding
@@ -102,7 +102,7 @@ def _table_of_column(plan: Plan, rows: list[table_rows.Row], column: str, tables
 
 
 def _is_behind_a_row(job: PlannedJob, rows: list[table_rows.Row], labels: dict[str, str]) -> bool:
-    cell = job.request["cell"]
+    cell = job.cell.columns
     return any(_is_row_of(row, cell, labels) for row in rows)
 
 

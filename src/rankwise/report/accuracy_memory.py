@@ -9,9 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rankwise.analysis.fronts import is_on_front
+from rankwise.analysis.variant_costs import with_variants
 from rankwise.core.keys import CURVE, CURVE_IN_GROUP
 from rankwise.report import label_placement, palettes, style
 from rankwise.report.label_placement import Mark
+from rankwise.study.grids import base_name
 
 PARTS = ["weights_bytes", "quantization_bytes", "gradients_bytes", "optimizer_state_bytes"]
 BOTTOM = 0.04  # height of the cross of a failed run, as a share of the panel
@@ -32,9 +34,11 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     Large marks are means over seeds, faint marks single seeds. A curve with a failed run is never
     on the front, for the mean of the seeds that ended well would favour it.
 
+    A variant whose memory was not profiled is named below its panel.
+
     Raises:
-        ValueError: A run of a panel has no memory profile, or there is no panel. The message names
-            the cells.
+        ValueError: A run of a panel has no memory profile and is of no variant, or there is no
+            panel. The message names the cells.
     """
     runs_by_panel = _panels(tables["runs"], tables["memory"], labels)
     means_by_panel = {key: _means(runs) for key, runs in runs_by_panel.items()}
@@ -76,6 +80,7 @@ def _panels(
     runs: pd.DataFrame, memory: pd.DataFrame, labels: dict[str, str]
 ) -> dict[tuple[str, str], pd.DataFrame]:
     """Runs of each panel, with `kept_bytes` and the metric that the panel shows as `value`."""
+    memory = with_variants(memory, runs)
     kept_bytes = memory[PARTS].astype(float).sum(axis=1, skipna=False)
     sizes = memory[CURVE].assign(kept_bytes=kept_bytes)
     joined = runs.merge(sizes, on=CURVE, how="left", validate="many_to_one")
@@ -86,7 +91,8 @@ def _panels(
             runs_by_panel[key] = _with_value(rows)
     if not runs_by_panel:
         raise ValueError(_missing_message(joined))
-    lacking = joined[joined["kept_bytes"].isna() & (joined["status"] == "ok")]
+    is_plain = joined["method"].map(base_name) == joined["method"]
+    lacking = joined[joined["kept_bytes"].isna() & (joined["status"] == "ok") & is_plain]
     keys = zip(lacking["model"], lacking["dataset"], strict=True)
     missing = lacking[[key in runs_by_panel for key in keys]]
     if len(missing):
@@ -143,9 +149,9 @@ def _panel(
         marks += _marks(axes, curve, labels, named)
     _set_axes(axes, runs, unit, means)
     lines = [axes.get_xlabel(), FRONT_NOTE]
-    for curve in means[(means["failed"] != "") & means["kept_bytes"].isna()].itertuples():
+    for curve in means[means["kept_bytes"].isna()].itertuples():
         name = style.curve_name(curve.method, curve.rank, labels)
-        lines.append(f"{name}: {curve.failed}, no memory profile")
+        lines.append(f"{name}: {', '.join(filter(None, [curve.failed, 'no memory profile']))}")
     axes.set_xlabel("\n".join(lines))
     return marks
 

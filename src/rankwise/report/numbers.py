@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from rankwise.analysis import tables
+from rankwise.analysis.variant_costs import with_variants
 from rankwise.core import result
 from rankwise.core.keys import CURVE
 from rankwise.core.units import of_column, unit
@@ -36,7 +37,8 @@ def numbers(request: dict, output: Path) -> None:
     The tables of the request are read from the folder of `output`.
     """
     frames = {Path(name).stem: tables.read(output.parent / name) for name in request["tables"]}
-    summary, claims = frames.pop("summary"), frames.get("claims")
+    summary, claims = frames.pop("summary"), frames.pop("claims", None)
+    frames = {name: with_variants(frame, frames["runs"]) for name, frame in frames.items()}
     by_name = of_summary(summary, frames, dict(request["labels"])) | of_claims(claims)
     result.write_json(output, by_name)
     result.write_text(output.with_suffix(".tex"), latex(by_name))

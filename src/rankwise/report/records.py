@@ -1,6 +1,7 @@
 """What the results of a study say together: statuses, devices, environments, hours and disk space.
 
-A record is a result file as a dictionary, with its `measurement` and `path` added.
+A record is a result file as a dictionary, with its `measurement`, `path` and `cell` added: the cell
+as tables name it.
 """
 
 from collections import Counter
@@ -67,8 +68,7 @@ class Records:
         """The training runs of each (model, dataset, method, rank)."""
         by_curve: dict[tuple, list[dict]] = {}
         for record in self.runs:
-            cell = record["request"]["cell"]
-            curve = tuple(cell[name] for name in CURVE)
+            curve = tuple(record["cell"][name] for name in CURVE)
             by_curve.setdefault(curve, []).append(record)
         return by_curve
 
@@ -85,7 +85,8 @@ def read_results(plan: Plan, root: Path) -> list[dict]:
     records = []
     for job in requested_jobs(plan):
         content = store.check_answers(root / job.path, job.digest)
-        records.append({**content, "measurement": job.kind, "path": job.path})
+        planned = {"measurement": job.kind, "path": job.path, "cell": job.cell.columns}
+        records.append({**content, **planned})
     return records
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from rankwise.core import provenance, result, store
 from rankwise.study import search_choice
+from rankwise.study.grids import split_name
 from rankwise.study.plan import Cell
 
 MIB = 2**20
@@ -97,15 +98,18 @@ def write(folder: Path, runs: pd.DataFrame, results: Path) -> None:
         StoreError: A result is not the one in the table.
     """
     for row in runs.itertuples():
-        cell = Cell(row.model, row.dataset, row.method, row.rank, row.seed)
+        method, variant = split_name(row.method)
+        # Numbers of a table are numpy's, which JSON does not know.
+        rank, seed = int(row.rank), int(row.seed)
+        cell = Cell(row.model, row.dataset, method, rank, seed, variant=variant)
         path = results / "runs" / cell.folder / row.request_digest / "train.json"
         run = store.check_answers(path, row.request_digest)
-        name = f"{cell.model}-{cell.dataset}-{cell.method}-r{cell.rank}-seed{cell.seed}"
-        _write_run(folder / name, run)
+        name = f"{cell.model}-{cell.dataset}-{cell.method_name}-r{cell.rank}-seed{cell.seed}"
+        _write_run(folder / name, cell, run)
 
 
-def _write_run(folder: Path, run: dict) -> None:
-    fields = _summary(folder.name, run)
+def _write_run(folder: Path, cell: Cell, run: dict) -> None:
+    fields = _summary(folder.name, cell, run)
     result.write_json(folder / "summary.json", fields)
     # With dtype object, integers stay integers beside missing values.
     row = pd.DataFrame([fields], columns=list(SUMMARY_FIELDS), dtype=object)
@@ -114,17 +118,17 @@ def _write_run(folder: Path, run: dict) -> None:
     result.write_text(folder / "metrics.csv", _metrics(run).to_csv(index=False))
 
 
-def _summary(run_id: str, run: dict) -> dict:
+def _summary(run_id: str, cell: Cell, run: dict) -> dict:
     """Every field of the summary; None where the result has no value."""
-    request, metrics, cost = run["request"], run.get("metrics", {}), run.get("cost", {})
-    cell, schedule = request["cell"], request["schedule"]
+    metrics, cost = run.get("metrics", {}), run.get("cost", {})
+    schedule = run["request"]["schedule"]
     known = {
         "run_id": run_id,
-        "method": cell["method"],
-        "model": cell["model"],
-        "dataset": cell["dataset"],
-        "seed": cell["seed"],
-        "rank": cell["rank"] or None,
+        "method": cell.method_name,
+        "model": cell.model,
+        "dataset": cell.dataset,
+        "seed": cell.seed,
+        "rank": cell.rank or None,
         "epochs": _epochs(run),
         "train_batch_size": schedule["batch_size"],
         "eval_batch_size": schedule["eval_batch_size"],

@@ -3,7 +3,9 @@
 import ast
 from pathlib import Path
 
-from rankwise.study.plan import MEASUREMENTS, Cell, Plan
+from rankwise.study import variants
+from rankwise.study.grids import base_name
+from rankwise.study.plan import MEASUREMENTS, Plan
 from rankwise.study.resolve import module_path
 
 # Keys of an entry that the page shows. An edit of any other key does not rewrite the page.
@@ -20,6 +22,8 @@ SHOWN = {
 def about(plan: Plan) -> dict[str, list[dict]]:
     """What the page says about the study.
 
+    A variant of a method has an item of its own, with the name and label that it has in tables.
+
     Returns:
         `methods`, `models` and `datasets` that some cell uses, one item each, and `schedules`: one
         item for each group of runs with the same schedule.
@@ -27,9 +31,10 @@ def about(plan: Plan) -> dict[str, list[dict]]:
     cells = [cell for name in ("train", *MEASUREMENTS) for cell in plan.cells(name)]
     models = _in_library_order(plan, "models", {cell.model for cell in cells})
     datasets = _in_library_order(plan, "datasets", {cell.dataset for cell in cells})
-    methods = _in_library_order(plan, "methods", {cell.method for cell in cells})
+    used = {cell.method_name for cell in cells}
+    named = variants.labels(plan.library["methods"], plan.grids.variant_labels)
     return {
-        "methods": [_method(plan, name, cells) for name in methods],
+        "methods": [_method(plan, name, label) for name, label in named if name in used],
         "models": [_shown(plan, "models", name) for name in models],
         "datasets": [_shown(plan, "datasets", name) for name in datasets],
         "schedules": _schedules(plan),
@@ -45,17 +50,36 @@ def _shown(plan: Plan, kind: str, name: str) -> dict:
     return {"name": name, **{key: entry[key] for key in SHOWN[kind] if key in entry}}
 
 
-def _method(plan: Plan, name: str, cells: list[Cell]) -> dict:
-    """A method's entry, the ranks that it is used at, and how its modules describe themselves."""
-    entry = plan.library["methods"][name]
-    optimizer = entry["optimizer"]["module"]
-    ranks = {cell.rank for cell in cells if cell.method == name}
+def _method(plan: Plan, name: str, label: str) -> dict:
+    """A method's entry, the ranks that it is used at, and how its modules describe themselves.
+
+    Args:
+        plan: The plan of the study.
+        name: The method's name in tables, with its variant's.
+        label: The name for people.
+    """
+    ranks, resolved = set(), []
+    for measurement in ("train", *MEASUREMENTS):
+        for cell in plan.cells(measurement):
+            if cell.method_name == name:
+                ranks.add(cell.rank)
+                # With the overrides of study, grid and variant, which may change what is shown.
+                resolved.append(plan.method(measurement, cell))
+    shown = _shown(plan, "methods", base_name(name))
+    if name in plan.grids.variants:
+        changes = f"a variant: {plan.grids.variants[name]}"
+        shown["note"] = "; ".join(filter(None, [changes, shown.get("note")]))
+    optimizers = dict.fromkeys(method["optimizer"]["module"] for method in resolved)
+    steps = [_first_paragraph(module_path("optim", optimizer)) for optimizer in optimizers]
     return {
-        **_shown(plan, "methods", name),
-        "optimizer": optimizer,
+        **shown,
+        "name": name,
+        "label": label,
+        "weights": ", ".join(dict.fromkeys(method["weights"] for method in resolved)),
+        "optimizer": ", ".join(optimizers),
         "ranks": sorted(ranks - {0}),
-        "trains": _first_paragraph(module_path("methods", entry["module"])),
-        "steps": _first_paragraph(module_path("optim", optimizer)),
+        "trains": _first_paragraph(module_path("methods", resolved[0]["module"])),
+        "steps": " ".join(steps),
     }
 
 

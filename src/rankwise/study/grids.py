@@ -10,13 +10,32 @@ from rankwise.study import measurements
 from rankwise.study.resolve import check_pair, takes_rank
 
 ALL = "all"
+VARIANT_MARK = "@"  # between the names of a method and of its variant: lora@fast
+
+
+def split_name(method_name: str) -> tuple[str, str | None]:
+    """The method and the variant that a name in a table stands for.
+
+    Args:
+        method_name: `lora@fast`, or `lora` for the method as it is.
+
+    Returns:
+        The name of the method's entry, and that of the variant; None without a variant.
+    """
+    method, mark, variant = method_name.partition(VARIANT_MARK)
+    return method, variant if mark else None
+
+
+def base_name(method_name: str) -> str:
+    """The entry of config/methods.yaml behind a name in a table: `lora` for `lora@fast`."""
+    return split_name(method_name)[0]
 
 
 class Cell(NamedTuple):
     """One run or profile of a study, as names of configuration entries.
 
     The rank is 0 where the method has none. The seed is None in a profile; the trial is None
-    outside a search.
+    outside a search; the variant is None for the method as it is.
     """
 
     model: str
@@ -25,6 +44,12 @@ class Cell(NamedTuple):
     rank: int
     seed: int | None = None
     trial: str | None = None
+    variant: str | None = None
+
+    @property
+    def method_name(self) -> str:
+        """The method's name in tables and paths, with its variant's: `lora@fast`."""
+        return f"{self.method}{VARIANT_MARK}{self.variant}" if self.variant else self.method
 
     @property
     def curve(self) -> "Cell":
@@ -34,12 +59,21 @@ class Cell(NamedTuple):
     @property
     def folder(self) -> str:
         """The part of a result's path that names the cell."""
-        return store.cell_folder(self.names)
+        return store.cell_folder({**self.names, "method": self.method_name})
 
     @property
     def names(self) -> dict[str, str | int]:
-        """The cell as a request has it: only what it has a value for."""
-        return {name: value for name, value in self._asdict().items() if value is not None}
+        """The cell as a request has it: only what it has a value for.
+
+        The variant is left out, because its name changes no result: the request has its settings.
+        """
+        plain = self._replace(variant=None)
+        return {name: value for name, value in plain._asdict().items() if value is not None}
+
+    @property
+    def columns(self) -> dict[str, str | int]:
+        """The cell as the rows of tables name it: `method` is `lora@fast` for a variant."""
+        return {**self.names, "method": self.method_name}
 
 
 def cells(library: dict, grid: dict) -> Iterator[Cell]:
@@ -47,7 +81,7 @@ def cells(library: dict, grid: dict) -> Iterator[Cell]:
 
     Args:
         library: Checked entries by kind and name.
-        grid: The grid of a study.
+        grid: The grid of a study, or the part of one that is a variant's.
 
     Raises:
         ConfigError: the class of a method or optimizer cannot be read.
@@ -58,7 +92,7 @@ def cells(library: dict, grid: dict) -> Iterator[Cell]:
         ranks = grid["ranks"] if takes_rank(library["methods"][method], method) else [0]
         seeds = grid.get("seeds", [None])
         for rank, seed in itertools.product(ranks, seeds):
-            yield Cell(model, dataset, method, rank, seed)
+            yield Cell(model, dataset, method, rank, seed, variant=grid.get("variant"))
 
 
 def method_names(library: dict, grid: dict) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from rankwise.core import provenance
 from rankwise.core.config import without
-from rankwise.study import captions
+from rankwise.study import captions, variants
 from rankwise.study.describe import about
 from rankwise.study.measurements import MEASUREMENTS
 from rankwise.study.plan import Cell, Plan
@@ -169,8 +169,7 @@ def _has_data(plan: Plan, figure: str) -> bool:
         case "critical_difference":  # there must be two curves to compare
             return len({cell.curve for cell in runs}) >= 2
         case "gradient_norms":  # some method must train
-            methods = plan.library["methods"]
-            return any(methods[cell.method]["learning_rate"] for cell in runs)
+            return any(plan.method("train", cell)["learning_rate"] for cell in runs)
         case "spectra":
             return any(_has_spectrum(plan, cell) for cell in runs)
     return True
@@ -216,11 +215,12 @@ def page_figures(plan: Plan) -> dict[str, list[str]]:
 
 
 def labels(plan: Plan) -> list[list[str]]:
-    """[method, its name in figures and tables] of every method.
+    """[method, its name in figures and tables] of every method, and of the study's variants.
 
-    The order is that of config/methods.yaml, which gives a method its colour.
+    The order is that of config/methods.yaml, which gives a method its colour; a variant follows
+    right after its method.
     """
-    return [[name, entry.get("label", name)] for name, entry in plan.library["methods"].items()]
+    return variants.labels(plan.library["methods"], plan.grids.variant_labels)
 
 
 # Requests -----------------------------------------------------------------------------------------
@@ -239,7 +239,10 @@ def table_request(plan: Plan, table: str) -> dict:
         plan: The plan of the study.
         table: A key of `TABLE_SOURCES`, or `examples`, which is gathered from training runs.
     """
-    return _request(plan, "collect", table=table, listed=table in LISTS)
+    measurement = TABLE_SOURCES.get(table, "train")
+    of_variants = [cell for cell in plan.cells(measurement) if cell.variant]
+    names = {plan.path(measurement, cell): cell.method_name for cell in of_variants}
+    return _request(plan, "collect", table=table, listed=table in LISTS, variants=names)
 
 
 def evidence_request(plan: Plan) -> dict:

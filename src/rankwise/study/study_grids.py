@@ -5,8 +5,9 @@ Reading the grids checks them: names, lengths, ranks, searches. Whatever is wron
 before any job is planned. Standard library only.
 """
 
+from rankwise.core import provenance
 from rankwise.core.config import ConfigError, merge, without
-from rankwise.study import grids, measurements, search
+from rankwise.study import grids, measurements, search, variants
 from rankwise.study.grids import Cell
 from rankwise.study.measurements import FOLDERS, MEASUREMENTS, PREDICT
 from rankwise.study.origin import FILE, Layer, Origin
@@ -32,10 +33,13 @@ class StudyGrids:
         file: The study's file, for messages.
 
     Attributes:
-        by_measurement: Measurement -> cell -> the grid that asks for it, in the study's order.
+        by_measurement: Measurement -> cell -> the grid that asks for it, in the study's order. The
+            grid of a variant has the variant's own settings (`variants.parts`).
         training_grids: Curve -> the grid that trains it; the first one if there are several.
         trials: Curve -> trial -> what it changes in the method's entry; only curves that are
             searched.
+        variants: Name of a variant (`lora@fast`) -> what differs from the method, in words.
+        variant_labels: The same in words that are short enough for a label.
 
     Raises:
         ConfigError: a grid is wrong.
@@ -49,7 +53,12 @@ class StudyGrids:
         # Every training run is predicted, once for all seeds of its curve.
         self.training_grids = self.by_measurement[PREDICT]
         self.trials: dict[Cell, dict[str, dict]] = {}
+        self.variants: dict[str, str] = {}
+        self.variant_labels: dict[str, str] = {}
+        self._changes: dict[str, dict] = {}  # name of a variant -> what it changes
         self._resolved: dict[tuple, dict] = {}
+        self._parts: list[dict] = []  # keeps every grid alive, because their ids are keys
+        self._keys: dict[int, str] = {}  # id of a grid -> its key in the study
         for kind in ("train", "profile"):
             for number, grid in enumerate(study[kind]):
                 self._add(kind, f"{kind}.{number}", grid)
@@ -58,12 +67,27 @@ class StudyGrids:
     def _add(self, kind: str, key: str, grid: dict) -> None:
         """Add one grid; `kind` is `train` or `profile`, `key` the grid's key in the study."""
         grids.check_names(self.library, grid, kind, (self.file, key))
+        parts = variants.parts(self.library, self.study, grid, (self.file, key))
+        self._parts += parts
+        self._keys |= {id(part): key for part in parts}
+        for part in parts:
+            self._add_part(kind, key, part)
+        self._check_variants_differ(kind, key, parts)
+        for part in parts[1:]:
+            self._name_variants(kind, key, grid, part, parts[0])
+
+    def _add_part(self, kind: str, key: str, grid: dict) -> None:
+        """Add the cells of a grid without variants, or of one variant of a grid."""
         for cell in grids.cells(self.library, grid):
             self._check(kind, key, grid, cell)
             for measurement in ["train"] if kind == "train" else grid["measurements"]:
                 first = self.by_measurement[measurement].setdefault(cell, grid)
                 if first != grid:
-                    allowed = f"{measurement} of a cell in one grid only; {self._key(first)} has it"
+                    allowed = (
+                        f"{measurement} of a cell in one grid only; {self._keys[id(first)]} has "
+                        "it. Other settings of a method are a variant with a name of its own: see "
+                        "variants in docs/studies.md"
+                    )
                     raise ConfigError(self.file, key, cell.folder, allowed)
             if kind == "train":
                 self._add_curve(key, grid, cell.curve)
@@ -92,16 +116,88 @@ class StudyGrids:
         """
         first = self.training_grids.setdefault(curve, grid)
         if first is not grid and ("search" in first or "search" in grid):
-            allowed = f"a curve with a search in one grid only; {self._key(first)} has it"
+            allowed = f"a curve with a search in one grid only; {self._keys[id(first)]} has it"
             raise ConfigError(self.file, key, curve.folder, allowed)
 
-    def _key(self, grid: dict) -> str:
-        """The key of a grid in the study."""
-        for kind in ("train", "profile"):
-            for number, other in enumerate(self.study[kind]):
-                if other is grid:
-                    return f"{kind}.{number}"
-        raise AssertionError("a grid of another study")
+    # Variants -------------------------------------------------------------------------------------
+
+    def _name_variants(self, kind: str, key: str, grid: dict, part: dict, plain: dict) -> None:
+        """Remember what a variant changes in each of its methods, in words.
+
+        Args:
+            kind: `train` or `profile`.
+            key: The grid's key in the study.
+            grid: The grid as the study has it.
+            part: The grid of the variant.
+            plain: The grid without variants.
+        """
+        variant = grid["variants"][part["variant"]]
+        for method in part["methods"]:
+            changes = variants.changes(variant, method)
+            name = f"{method}{grids.VARIANT_MARK}{part['variant']}"
+            known = self._changes.setdefault(name, changes)
+            # A profile has no schedule, so its variant cannot have what one of training changes.
+            if (known if kind == "train" else variants.of_method(known)) != changes:
+                allowed = f"what {name} changes in another grid of the study, or another name"
+                where = f"{key}.variants.{part['variant']}"
+                raise ConfigError(self.file, where, variants.text(changes), allowed)
+            differing = variants.text(self._differing(changes, method, part, plain, key))
+            is_short = len(differing) <= variants.LONGEST
+            self.variants.setdefault(name, differing)
+            words = variant.get("label") or (differing if is_short else part["variant"])
+            self.variant_labels.setdefault(name, words)
+
+    def _differing(
+        self, changes: variants.Changes, method: str, part: dict, plain: dict, key: str
+    ) -> variants.Changes:
+        """The changes of a variant that give some curve of a method another value than before."""
+        differing = set()
+        for cell in grids.cells(self.library, {**part, "methods": [method]}):
+            own = self._curve_settings(cell.curve, part, key)
+            others = self._curve_settings(cell.curve._replace(variant=None), plain, key)
+            differing |= {
+                path
+                for path in changes
+                if variants.value_at(own, path) != variants.value_at(others, path)
+            }
+        return {path: value for path, value in changes.items() if path in differing}
+
+    def _curve_settings(self, curve: Cell, grid: dict, key: str) -> dict:
+        """The resolved method of a curve and, if it trains, its schedule."""
+        schedule = self.schedule(grid) if "schedule" in grid else {}
+        return {"method": self.resolved_method(curve, grid, key), "schedule": schedule}
+
+    def _check_variants_differ(self, kind: str, key: str, parts: list[dict]) -> None:
+        """Check that no two curves of a grid, with variants and without, are the same runs."""
+        if len(parts) == 1:
+            return
+        first_with: dict[tuple[Cell, str], Cell] = {}
+        for grid in parts:
+            for curve in dict.fromkeys(cell.curve for cell in grids.cells(self.library, grid)):
+                settings = provenance.digest(self._deciding_settings(kind, curve, grid, key))
+                plain = curve._replace(variant=None)
+                other = first_with.setdefault((plain, settings), curve)
+                if other != curve:
+                    got = f"the settings of {other.method_name} at {curve.folder}"
+                    allowed = (
+                        f"settings that no other {curve.method} of the grid has; "
+                        "change one, or remove the variant"
+                    )
+                    raise ConfigError(self.file, f"{key}.variants.{curve.variant}", got, allowed)
+
+    def _deciding_settings(self, kind: str, curve: Cell, grid: dict, key: str) -> dict:
+        """What tells the runs, or the profiles, of a curve from those of another variant."""
+        settings = self._curve_settings(curve, grid, key)
+        if kind == "profile":  # it depends on no learning rate
+            return {"method": without(settings["method"], ("learning_rate",))}
+        if curve not in self.trials:
+            return settings
+        # A search replaces settings, perhaps just those that a variant changes.
+        trials = [curve._replace(trial=trial) for trial in sorted(self.trials[curve])]
+        methods = [self.resolved_method(trial, grid, key) for trial in trials]
+        return {"methods": methods, "schedule": settings["schedule"]}
+
+    # Searches and methods -------------------------------------------------------------------------
 
     def _add_trials(self, grid: dict, where: Where) -> None:
         """Add the trials of a grid's search; `where` is the file and key of the search."""
@@ -155,7 +251,7 @@ class StudyGrids:
             ConfigError: `resolve_method` refuses the entry.
         """
         # Seeds and datasets share a method, so it is resolved once for all of them.
-        case = (cell.method, cell.model, cell.rank, cell.trial, id(grid))
+        case = (cell.method_name, cell.model, cell.rank, cell.trial, id(grid))
         if case not in self._resolved:
             model, where = self.library["models"][cell.model], f"{self.file}: {key}.ranks"
             entry = self._overridden_entry(cell, grid)
@@ -163,6 +259,13 @@ class StudyGrids:
             resolved = resolve_method(cell.method, entry, model, cell.rank, where, origin)
             self._resolved[case] = without(resolved, COSMETIC["methods"])
         return self._resolved[case]
+
+    def _variant(self, grid: dict) -> dict:
+        """The variant of the study that a grid is of; empty if it is of none."""
+        if "variant" not in grid:
+            return {}
+        kind, number = self._keys[id(grid)].split(".")
+        return self.study[kind][int(number)]["variants"][grid["variant"]]
 
     def _overridden_entry(self, cell: Cell, grid: dict) -> dict:
         """A method's entry with the overrides of study and grid, and its trial's changes."""
@@ -178,6 +281,10 @@ class StudyGrids:
             layers.append(Layer(self.file, f"{key}.override.{name}", grid["override"][name]))
         elif name in self.study["override"]:
             layers.append(Layer(self.file, f"override.{name}", self.study["override"][name]))
+        own = self._variant(grid).get("override", {})
+        if name in own:
+            where = f"{key}.variants.{grid['variant']}.override.{name}"
+            layers.append(Layer(self.file, where, own[name]))
         if cell.trial:
             of_all, own = f"{key}.search", grid["search"]["methods"].get(name, {})
             for part, values in self.trials[cell.curve][cell.trial].items():

@@ -7,6 +7,7 @@ import tomllib
 
 from rankwise.core.config import without
 from rankwise.study import outputs
+from rankwise.study.grids import base_name
 from rankwise.study.plan import FOLDERS, MEASUREMENTS, Plan
 
 EVERY = (*FOLDERS, *MEASUREMENTS)  # the measurements that a study asks for by name
@@ -85,18 +86,25 @@ def artifact_request(plan: Plan) -> dict:
 
 
 def _entries(plan: Plan) -> dict[str, dict[str, dict]]:
-    """Kind -> name -> entry of the models, datasets and methods that the study uses."""
+    """Kind -> name -> entry of the models, datasets and methods that the study uses.
+
+    A variant is there beside its method, with the name and label that it has in tables.
+    """
     cells = [cell for measurement in EVERY for cell in plan.cells(measurement)]
     # A model may be pre-trained on a dataset that no cell names.
     corpora = [name for kind, name in plan.inputs() if kind == "dataset"]
     names = {
         "models": dict.fromkeys(cell.model for cell in cells),
         "datasets": dict.fromkeys([*(cell.dataset for cell in cells), *corpora]),
-        "methods": dict.fromkeys(cell.method for cell in cells),
     }
     entries: dict[str, dict[str, dict]] = {}
     for kind, used in names.items():
         entries[kind] = {name: _shown(kind, plan.library[kind][name]) for name in used}
+    labels = dict(outputs.labels(plan))
+    entries["methods"] = {}
+    for name in dict.fromkeys(cell.method_name for cell in cells):
+        entry = _shown("methods", plan.library["methods"][base_name(name)])
+        entries["methods"][name] = {**entry, "label": labels[name]}
     for name, entry in entries["datasets"].items():
         entries["datasets"][name] = {**entry, **plan.dataset_entry(name)}  # with files' digests
     return entries

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from rankwise.analysis.variant_costs import with_variants
 from rankwise.core.keys import CURVE, CURVE_IN_GROUP
 from rankwise.report import style
 from rankwise.report.html import groups, vega
@@ -25,13 +26,20 @@ def charts(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> list[Char
     """The charts that the study has the tables for."""
     groups_by_panel = groups.by_panel(frames, labels)
     both = [
-        _against_memory(groups_by_panel, frames.get("memory"), labels),
+        _against_memory(groups_by_panel, _memory(frames), labels),
         _by_rank(groups_by_panel, labels),
     ]
     return [chart for chart in both if chart is not None and chart.panels]
 
 
 # Quality against memory ------------------------------------------------------------------------
+
+
+def _memory(frames: dict[str, pd.DataFrame]) -> pd.DataFrame | None:
+    """The table of memory, in which a variant has the rows of a profile that holds for it."""
+    if "memory" not in frames or "runs" not in frames:
+        return frames.get("memory")
+    return with_variants(frames["memory"], frames["runs"])
 
 
 def _against_memory(

@@ -39,8 +39,8 @@ def _kept(
     environment = record["environment"]
     kept = {
         "measurement": record["measurement"],
-        "cell": record["request"]["cell"],
-        "name": _name(record["request"]["cell"], labels),
+        "cell": record["cell"],
+        "name": _name(record["cell"], labels),
         "path": record["path"],
         "command": _command(record),
         "request": _shared_request(record["request"], parts),
