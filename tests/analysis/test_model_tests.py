@@ -32,6 +32,13 @@ def test_permutation_counts_every_exchange() -> None:
     assert permutation(a, b, draws=1000, seed=0) == pytest.approx(min(1, 2 * share))
 
 
+def test_one_example_that_differs_decides_nothing() -> None:
+    """Its gap is as large under either of the two exchanges."""
+    a, b = np.zeros((2, 5)), np.zeros((2, 5))
+    a[:, 3] = 1
+    assert permutation(a, b, 1999, seed=0) == 1
+
+
 def test_permutation_samples_where_exchanges_are_many() -> None:
     """Near the z test that it is for many examples; the same seed gives the same p."""
     gaps = (LOSSES - OTHERS).mean(0)

@@ -75,8 +75,8 @@ def permutation(
         raise ValueError(f"scores are {a.shape}; allowed: (seeds, examples)")
     gaps = relative_weights(weights, a.shape[-1]) * (a - b).mean(0)  # (E,)
     gaps = gaps[gaps != 0]  # swapping equal scores changes nothing
-    if not gaps.size:
-        return 1.0
+    if gaps.size < 2:
+        return 1.0  # a single gap is as large under either sign
     if 2**gaps.size <= draws:
         exact = stats.permutation_test(
             (gaps,), np.mean, permutation_type="samples", n_resamples=draws

@@ -7,15 +7,18 @@ from rankwise.analysis.costs import Costs
 from rankwise.core.keys import GROUP
 
 NOTES = {
-    "interval": "In brackets: the 95 % interval over seeds and examples.",
+    "interval": (
+        "In brackets: each curve's own 95 % interval over seeds and examples; two of them do not "
+        "compare two curves."
+    ),
     "one": "n is 1: one seed, no interval.",
     "best": "Bold: the best of a model and dataset, among curves of which every run ended well.",
     "tied": (
         "{mark} tied with the best: the difference is inside the margin, {margins} "
-        "(two one-sided t tests, Holm)."
+        "(simultaneous 95 % interval of the difference)."
     ),
     "undecided": "{mark} undecided: neither shown worse than the best nor tied with it.",
-    "worse": "Unmarked: worse than the best (paired t test, Holm, p at most 0.05).",
+    "worse": "Unmarked: worse than the best (simultaneous 95 % interval of the difference).",
     "failed": "Not ranked: curves of which a run failed.",
     "peak_mib": "peak: of a training step, predicted from shapes.",
     "update_time_s": "update: median of the throughput profile.",

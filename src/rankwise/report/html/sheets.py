@@ -70,7 +70,7 @@ SHOWN = {
         "difference",
         "low",
         "high",
-        "p_holm",
+        "p_adjusted",
         "metric",
     ),
     "memory": (
