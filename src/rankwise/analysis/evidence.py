@@ -205,7 +205,10 @@ def _ratio(
     group: Group,
     rule: _Rule,
 ) -> dict:
-    """The metric of a over that of b, with its interval: it leaves 1 out where that of `gap` leaves 0 out."""
+    """The metric of a over that of b, with its interval.
+
+    The interval leaves 1 out where that of `gap` leaves 0 out.
+    """
     if group.metric.name == "perplexity":  # `gap` is that of the logarithms, with the sign turned
         value, low, high = (_exp(-end) for end in (gap.value, gap.high, gap.low))
     else:

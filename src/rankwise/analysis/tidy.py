@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from rankwise.analysis import flags
 from rankwise.core import provenance, result
 from rankwise.core.compare import differences, shown
 from rankwise.core.config import without
@@ -23,7 +24,7 @@ SELECTION = {
 }
 SETTINGS = (
     "learning_rate", "effective_batch_size", "split", "device", "device_name",
-    "environment_digest", "taint",
+    "environment_digest", "taint", "flags",
 )  # fmt: skip
 HISTORY = ("epoch", "update", "learning_rate", "train_loss_nats")
 MADE = ("device", "environment_digest")  # where an item of a list was made
@@ -224,6 +225,10 @@ def _training(stored: dict) -> dict:
         taint.append(BUSY)
     if taint:
         columns["taint"] = "; ".join(taint)
+    # A trial is judged by its loss alone.
+    found = [] if "trial" in request["cell"] else flags.of_run(stored)
+    if found:
+        columns["flags"] = "; ".join(found)
     return columns
 
 

@@ -43,7 +43,9 @@ SHOWN = {
         "perplexity_low",
         "perplexity_high",
         "best",
+        "flags",
         "trainable_parameters",
+        "adapter_mib",
         "optimizer_state_mib",
         "peak_mib",
         "step_time_s",
@@ -75,6 +77,7 @@ SHOWN = {
     ),
     "memory": (
         "trainable_parameters",
+        "adapter_bytes",
         "weights_bytes",
         "gradients_bytes",
         "optimizer_state_bytes",
