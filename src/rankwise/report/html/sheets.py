@@ -62,6 +62,7 @@ SHOWN = {
         "updates",
         "tokens",
         "train_time_s",
+        "flags",
     ),
     "comparisons": (
         "method_a",
