@@ -159,11 +159,12 @@ def _group(
 ) -> Standings:
     """The curves of one model and dataset against their reference."""
     sign = SIGN[metric]
-    # As in the summary, a curve with a failed run is not the best: it comes after the others.
-    ranked = sorted(
-        curves.values(),
-        key=lambda curve: (not curve.seeds, bool(curve.note), -sign * curve.value),
-    )
+
+    def place(curve: Standing) -> tuple:
+        """As in the summary, a curve with a failed run is not the best: it comes after others."""
+        return not curve.seeds, bool(curve.note), -sign * curve.value if curve.seeds else 0
+
+    ranked = sorted(curves.values(), key=place)
     reference, chosen = _reference(ranked, named)
     against = _comparisons(pairs, reference)
     others = []
