@@ -54,8 +54,8 @@ def _against_memory(
         panels.append(_memory_panel(key, group, kept_bytes, labels, legend))
     caption = (
         "Each large mark is a method at a rank: the mean over its seeds. Bars are each curve's own "
-        "95 % interval, if the study has them. Small marks are single runs: click one to see it. Memory is what "
-        "training keeps between steps: weights, gradients and optimizer state."
+        "95 % interval, if the study has them. Small marks are single runs: click one to see it. "
+        "Memory is what training keeps between steps: weights, gradients and optimizer state."
     )
     columns = [
         CURVE_COLUMN,
