@@ -94,15 +94,9 @@ def _reference(group: Standings, labels: dict[str, str], named: dict | None) -> 
         reason = " It is the best curve; full fine-tuning has no result here."
     size = _adapter(curve)
     size = f" It takes {size} to store." if size else ""
-    intervals = ""
-    if any(not isnan(other.against.low) for other in group.others):
-        intervals = (
-            " The 95 % intervals against it are simultaneous: in 95 % of studies all those of a "
-            "model and dataset hold at once."
-        )
     return (
         f"The reference is {name}, with {metric.format(value)} ({', '.join(details)}).{reason}"
-        f"{size}{_warnings(curve)}{intervals}"
+        f"{size}{_warnings(curve)}"
     )
 
 
@@ -162,8 +156,13 @@ def _warnings(curve: Standing) -> str:
 
 
 def _explanations(group: Standings) -> Sentences:
-    """What numbers of seeds and flags mean, as far as they occur."""
+    """What intervals, numbers of seeds and flags mean, as far as they occur."""
     texts = []
+    if any(not isnan(curve.against.low) for curve in group.others):
+        texts.append(
+            "The 95 % intervals against the reference are simultaneous: in 95 % of studies all "
+            "those of a model and dataset hold at once."
+        )
     if any(curve.against.seeds_needed for curve in group.others):
         texts.append(
             f"A number of seeds that would decide does so with a probability of "
