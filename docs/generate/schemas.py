@@ -16,6 +16,7 @@ is no default. [Studies](../studies.md) explains how the parts fit together.
 SECTIONS = {
     "": "Top level",
     "schedule": "schedule",
+    "reference": "reference",
     "equivalence": "equivalence",
     "train": "train: runs",
     "profile": "profile: measurements without training",

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats as known
 
 from helpers.planted import MARGINS, Scores, study, tables_of
@@ -119,7 +121,9 @@ def test_a_lower_perplexity_is_better_and_its_margin_is_a_ratio(tmp_path: Path) 
     assert list(found["verdict"]) == ["a better", "tied", "b better"]
     assert found["difference"][0] == pytest.approx(0.3)
     assert found["margin"][0] == math.log(1.02)
-    assert list(found["p_equivalence_holm"]) == list(statistics.holm(found["p_equivalence"]))
+    assert found["ratio"][0] == pytest.approx(math.exp(-0.3))
+    ends = np.exp(-found.loc[0, ["high", "low"]].astype(float))
+    assert list(found.loc[0, ["ratio_low", "ratio_high"]]) == pytest.approx(list(ends))
 
 
 def test_a_real_difference_inside_the_margin_is_a_tie(tmp_path: Path) -> None:
@@ -127,26 +131,89 @@ def test_a_real_difference_inside_the_margin_is_a_tie(tmp_path: Path) -> None:
     shift = np.array([[0.004], [0.005], [0.006]])
     found = compared(tmp_path, {("full", 0): losses, ("lora", 4): losses + shift})
     assert found["low"][0] > 0
-    assert found["p_holm"][0] < 0.05
+    assert found["p_adjusted"][0] < 0.05
     assert found["verdict"][0] == "tied"
 
 
-def test_holm_adjusts_inside_a_model_and_dataset() -> None:
+def test_intervals_are_adjusted_for_the_pairs_of_their_model_and_dataset() -> None:
+    """Three pairs: each interval is one of 1 - 0.05 / 3; another dataset does not count."""
     chance = np.random.default_rng(7)
     group = drawn(chance, [0.8, 0.82, 0.85], 3, 300)
-    other = drawn(chance, [0.8, 0.82, 0.85], 3, 300)._replace(dataset="e")
-    for dataset, rows in comparisons([group, other], MARGINS).groupby("dataset"):
-        assert len(rows) == 3, dataset
-        assert list(rows["p_holm"]) == list(statistics.holm(rows["p_value"]))
-        assert (rows["p_holm"] >= rows["p_value"]).all()
+    other = drawn(chance, [0.8, 0.82], 3, 300)._replace(dataset="e")
+    found = comparisons([group, other], MARGINS)
+    assert list(found["pairs"]) == [3, 3, 3, 1]
+    a, b = group.curves[0].scores, group.curves[2].scores
+    alone = statistics.difference(a, b, level=1 - 0.05 / 3)
+    assert list(found.loc[1, ["low", "high"]]) == [alone.low, alone.high]
+    assert list(found.loc[1, ["ratio", "ratio_low", "ratio_high"]]) == pytest.approx(
+        statistics.ratio(a, b, 1 - 0.05 / 3)
+    )
+    assert found.loc[1, "p_adjusted"] == pytest.approx(min(1, 3 * found.loc[1, "p_value"]))
+    a, b = (curve.scores for curve in other.curves)
+    assert list(found.loc[3, ["low", "high"]]) == list(statistics.difference(a, b)[1:3])
 
 
-def test_more_seeds_are_asked_for_until_the_examples_are_too_few() -> None:
+def test_pairs_without_two_seeds_do_not_count(tmp_path: Path) -> None:
+    right = (np.random.default_rng(9).random((3, 60)) < 0.7).astype(float).tolist()
+    curves = {("full", 0): right, ("lora", 4): right[:1], ("rsvd", 4): right[1:]}
+    assert set(compared(tmp_path, curves)["pairs"]) == {1}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    seeds=st.integers(1, 4),
+    examples=st.integers(2, 40),
+    gap=st.sampled_from([0.0, 0.02, 0.1, 0.4]),
+    metric=st.sampled_from(METRICS),
+    margin=st.sampled_from([0.005, 0.05, 0.3]),
+)
+def test_an_interval_never_contradicts_its_verdict(
+    seed: int, seeds: int, examples: int, gap: float, metric: object, margin: float
+) -> None:
+    chance = np.random.default_rng(seed)
+    curves = []
+    for number in range(4):
+        scores = chance.random((seeds, examples)) - 0.3 * gap * number
+        if metric is ACCURACY:
+            scores = (scores < 0.9 - gap * number).astype(float)
+        curves.append(Curve(f"m{number}", 0, tuple(range(seeds)), scores, ""))
+    group = Group("m", "d", metric, examples, curves)
+    asked = {"accuracy_fraction": margin, "perplexity_ratio": math.exp(margin)}
+    for row in comparisons([group], asked).itertuples():
+        says = {
+            "a better": row.low > 0,
+            "b better": row.high < 0,
+            "tied": -row.margin <= row.low and row.high <= row.margin,
+        }
+        said = [verdict for verdict, is_shown in says.items() if is_shown]
+        assert row.verdict == ("tied" if "tied" in said else said[0] if said else "undecided")
+        assert (row.verdict == "undecided") or pd.isna(row.seeds_needed)
+        if seeds == 1:
+            assert row.verdict == "undecided"
+            continue
+        assert (row.p_adjusted <= 0.05) == (row.low > 0 or row.high < 0)
+        assert (row.p_equivalence_adjusted <= 0.05) == says["tied"]
+        if pd.notna(row.ratio):
+            assert (row.ratio_low > 1 or row.ratio_high < 1) == (row.low > 0 or row.high < 0)
+            assert row.ratio_low <= row.ratio <= row.ratio_high
+
+
+def test_undecided_pairs_say_how_many_seeds_would_decide_them() -> None:
+    """The number is that of the pair's own interval, at the level of its family."""
     group = drawn(np.random.default_rng(8), [0.8, 0.8], 3, 400)
-    assert 2 <= comparisons([group], margins(0.2))["seeds_needed"][0] <= 3
-    found = comparisons([group], margins(1e-4))
+    assert 3 <= comparisons([group], margins(0.1))["seeds_needed"][0] <= 50
+    losses = np.random.default_rng(0).gamma(4, 0.5, 40)
+    seeds = np.array([[0.0], [0.001], [-0.001]])  # hardly differ, while the examples do
+    curves = [
+        Curve(name, 0, (0, 1, 2), scores + seeds * factor, "")
+        for name, scores, factor in (("a", losses, 1), ("b", losses[::-1], -1))
+    ]
+    found = comparisons([Group("m", "d", PERPLEXITY, 40, curves)], MARGINS)
     assert pd.isna(found["seeds_needed"][0])
-    assert "examples too few" in found["note"][0]
+    assert found["note"][0] == "examples too few, whatever the seeds"
+    row = comparisons([drawn(np.random.default_rng(8), [0.8, 0.3], 3, 400)], MARGINS).loc[0]
+    assert (row["verdict"], row["seeds_needed"] is pd.NA) == ("a better", True)
 
 
 def test_trained_models_are_compared_apart_from_methods(tmp_path: Path) -> None:
@@ -179,7 +246,7 @@ def test_one_seed_has_no_interval_and_decides_nothing(tmp_path: Path) -> None:
     assert list(estimated["estimate"]) == [0.75, 0.25]
     assert set(estimated["note"]) == {"one seed: no interval"}
     assert estimated[["low", "high"]].isna().all(axis=None)
-    assert pairs[["low", "high", "p_value", "p_holm", "seeds_needed"]].isna().all(axis=None)
+    assert pairs[["low", "high", "p_value", "p_adjusted", "seeds_needed"]].isna().all(axis=None)
     pair = pairs.loc[0, ["difference", "verdict", "test", "note"]]
     assert tuple(pair) == (0.5, "undecided", "one seed", "one seed: no interval")
 

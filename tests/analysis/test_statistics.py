@@ -5,11 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
-from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 
 from helpers.scores import LOSSES, OTHERS, RIGHT, TOKENS, WRONG
-from rankwise.analysis import statistics, variance
+from rankwise.analysis import statistics
 
 # One factor alone: the tests that everybody knows ------------------------------------------------
 
@@ -84,47 +83,52 @@ def test_equivalence_agrees_with_the_90_percent_interval() -> None:
     assert statistics.equivalence(found, edge * 0.999) > 0.05
 
 
-def test_holm_by_hand() -> None:
-    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert statistics.holm([0.02, np.nan, 0.03]) == pytest.approx([0.04, np.nan, 0.04], nan_ok=True)
-    assert statistics.holm([np.nan]) == pytest.approx([np.nan], nan_ok=True)
-    assert statistics.holm([]).shape == (0,)
+# Ratios -------------------------------------------------------------------------------------------
 
 
-# Seeds needed -------------------------------------------------------------------------------------
+def test_a_ratio_of_runs_is_fiellers() -> None:
+    """One number a run: the roots of Fieller's quadratic equation, from the paired (co)variances."""
+    a, b = LOSSES[:, :1] + 4, OTHERS[:, :1] + 5
+    seeds = len(a)
+    (var_a, cov), (_, var_b) = np.cov(a[:, 0], b[:, 0]) / seeds
+    t = scipy_stats.t.ppf(0.975, seeds - 1)
+    # (mean a - r mean b)^2 = t^2 (var a - 2 r cov + r^2 var b)
+    quadratic = [
+        b.mean() ** 2 - t**2 * var_b,
+        -2 * (a.mean() * b.mean() - t**2 * cov),
+        a.mean() ** 2 - t**2 * var_a,
+    ]
+    value, low, high = statistics.ratio(a, b)
+    assert value == pytest.approx(a.mean() / b.mean())
+    assert [low, high] == pytest.approx(sorted(np.roots(quadratic)), rel=1e-6)
 
 
-def test_seeds_needed_for_runs_is_the_textbooks() -> None:
-    """One number a run: the first S with t(S-1) s / sqrt(S) within reach, by trying them."""
-    runs = LOSSES[:, :1]
-    spread = runs.std(ddof=1)
-
-    def half_width(seeds: int) -> float:
-        return scipy_stats.t.ppf(0.975, seeds - 1) * spread / np.sqrt(seeds)
-
-    for wanted in (1.0, 0.5, 0.1):
-        by_hand = next(seeds for seeds in range(2, 10**6) if half_width(seeds) <= wanted)
-        assert statistics.seeds_needed(statistics.mean(runs), 4, wanted) == by_hand
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+def test_a_ratio_leaves_1_out_where_the_difference_leaves_0_out(level: float) -> None:
+    for shift in np.linspace(-0.6, 0.6, 25):
+        a, b = LOSSES + 3 + shift, OTHERS + 3
+        gap = statistics.difference(a, b, level=level)
+        _, low, high = statistics.ratio(a, b, level)
+        assert (low > 1, high < 1) == (gap.low > 0, gap.high < 0), shift
 
 
-def test_seeds_needed_finds_a_difference_with_half_power() -> None:
-    """An effect as large as the half width is found in about half of the studies of that many seeds."""
-    runs = LOSSES[:, :1]
-    seeds = statistics.seeds_needed(statistics.mean(runs), 4, 0.1)
-    assert TTestPower().power(0.1 / runs.std(ddof=1), seeds, 0.05) == pytest.approx(0.5, abs=0.02)
+def test_a_ratio_that_the_data_do_not_bound_has_no_end() -> None:
+    """The denominator may be 0 as far as the data tell; and it is 0."""
+    hardly = np.array([[0.0] * 60, [0.0] * 59 + [1.0], [0.0] * 60])
+    value, low, high = statistics.ratio(RIGHT[:3], hardly)
+    assert value == pytest.approx(RIGHT[:3].mean() * 180)
+    assert low >= 0
+    assert high == np.inf
+    assert np.isnan(statistics.ratio(RIGHT, np.zeros_like(RIGHT))).all()
+    assert np.isnan(statistics.ratio(RIGHT[:1], RIGHT[1:2])[1:]).all()
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 4])
-def test_seeds_needed_for_the_interval_one_has(seeds: int) -> None:
-    found = statistics.mean(LOSSES[:seeds])
-    assert statistics.seeds_needed(found, seeds, (found.high - found.low) / 2 * 1.0001) == seeds
-
-
-def test_no_number_of_seeds_makes_up_for_few_examples() -> None:
-    found = statistics.mean(LOSSES)
-    floor = scipy_stats.norm.ppf(0.975) * np.sqrt(variance.components(LOSSES)[1])
-    assert statistics.seeds_needed(found, 4, 0.99 * floor) == np.inf
-    assert 4 < statistics.seeds_needed(found, 4, 1.01 * floor) < np.inf
+def test_the_ratio_of_equal_predictions_is_1_as_far_as_the_examples_tell() -> None:
+    unseen = scipy_stats.binomtest(0, 60).proportion_ci(method="exact").high
+    expected = (1, 1 - unseen / RIGHT.mean(), 1 + unseen / RIGHT.mean())
+    assert statistics.ratio(RIGHT, RIGHT) == pytest.approx(expected)
+    assert statistics.ratio(LOSSES + 4, LOSSES + 4) == (1, 1, 1)
+    assert statistics.ratio(3 * (LOSSES + 4), LOSSES + 4) == pytest.approx((3, 3, 3))
 
 
 # Edges --------------------------------------------------------------------------------------------
@@ -140,7 +144,6 @@ def test_one_seed_has_a_value_and_no_interval(found: statistics.Estimate) -> Non
     assert np.isnan([found.low, found.high, found.standard_error]).all()
     assert np.isnan(statistics.p_value(found))
     assert np.isnan(statistics.equivalence(found, 0.1))
-    assert np.isnan(statistics.seeds_needed(found, 1, 0.1))
 
 
 def test_accuracies_stay_between_0_and_1() -> None:
@@ -178,7 +181,6 @@ def test_a_constant_difference_is_certain() -> None:
     found = statistics.mean(np.full((3, 5), 0.5))
     assert (found.low, found.high, statistics.p_value(found)) == (0.5, 0.5, 0)
     assert [statistics.equivalence(found, margin) for margin in (1, 0.4)] == [0, 1]
-    assert statistics.seeds_needed(found, 3, 0.1) == 2
 
 
 def test_leading_axes_are_tables_of_their_own() -> None:
@@ -198,10 +200,8 @@ def test_leading_axes_are_tables_of_their_own() -> None:
     (lambda: statistics.mean(LOSSES, level=95), "level is 95"),
     (lambda: statistics.difference(LOSSES, OTHERS[:3]), r"a is \(4, 60\), b is \(3, 60\); allowed: the same seeds and examples"),
     (lambda: statistics.difference(LOSSES, OTHERS[:, :1]), r"b is \(4, 1\)"),
+    (lambda: statistics.ratio(LOSSES, OTHERS[:3]), r"a is \(4, 60\), b is \(3, 60\)"),
     (lambda: statistics.equivalence(statistics.mean(LOSSES), 0), "margin is 0; allowed: above 0"),
-    (lambda: statistics.seeds_needed(statistics.mean(LOSSES), 4, -1), "half_width is -1"),
-    (lambda: statistics.seeds_needed(statistics.mean(LOSSES), 4, 1, level=2), "level is 2"),
-    (lambda: statistics.holm([0.1, 1.2]), "from 0 to 1"),
 ])  # fmt: skip
 def test_bad_input_is_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

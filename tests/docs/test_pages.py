@@ -33,9 +33,15 @@ TYPED = {
         "64 bytes": "the format of a table of levels",
     },
     "docs/benchmarks.md": {"22.7 M parameters": "the size of the encoder, which names it"},
-    "docs/statistics.md": {"95 %": "the level that intervals are drawn at"},
+    "docs/statistics.md": {
+        "95 %": "the level that intervals are drawn at",
+        "80 %": "the power that a number of seeds is planned for",
+        "5 %": "the limit of a flag's rule",
+        "99 %": "the level of a flag's rule",
+    },
     "docs/results.md": {
         "95 %": "the level that intervals are drawn at",
+        "80 %": "the power that a number of seeds is planned for",
         "2 %": "the limit of a ledger's residual",
     },
     "docs/memory.md": {"2 %": "the limit of a ledger's residual"},

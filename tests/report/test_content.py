@@ -1,7 +1,6 @@
 """What the page holds: its workflow, scripts, sources, answer, tables and histories."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.repository import CLEAN, copy_repository
-from rankwise.report.html import answer, comparisons, graph, groups, libraries, losses, sheets, vega
+from rankwise.report.html import comparisons, graph, groups, libraries, losses, sheets, vega
 from rankwise.report.html import runs as page_runs
 
 # The workflow ----------------------------------------------------------------------------------
@@ -111,32 +110,6 @@ def comparisons_table() -> pd.DataFrame:
         numbers = {"difference": difference, **interval, "seeds": 3, "examples": 99}
         rows.append({**where, **curves, **numbers, "margin": 0.01, "verdict": verdict})
     return pd.DataFrame(rows)
-
-
-def first_answer(frames: dict[str, pd.DataFrame]) -> str:
-    """The sentences about the first model and dataset."""
-    parts = answer.answer(groups.by_panel(frames, LABELS), frames, LABELS)
-    return " ".join(parts[0][1])
-
-
-def test_the_answer_says_what_the_tables_support_and_no_more() -> None:
-    tables = {"runs": runs_table(3), "memory": memory_table(), "comparisons": comparisons_table()}
-    text = first_answer(tables)
-    minus = "\N{MINUS SIGN}"
-    assert "Full AdamW has the highest accuracy: 90.0 % (3 seeds)." in text
-    tie = f"Tied with it, the difference within the margin: LoRA r=8 ({minus}0.4 points)."
-    assert tie in text
-    assert f"Worse: rSVD r=8 ({minus}20.0 points)." in text
-    least = "LoRA r=8 keeps the least: 512 B of optimizer state, 75 % less than Full AdamW."
-    assert f"Of these, {least}" in text
-
-
-def test_one_seed_is_no_evidence() -> None:
-    undecided = comparisons_table().assign(verdict="undecided", low=None, high=None)
-    tables = {"runs": runs_table(1), "memory": memory_table(), "comparisons": undecided}
-    text = first_answer(tables)
-    assert "one seed: there are no intervals" in text
-    assert not re.search("Tied|Worse|Better", text)
 
 
 def test_a_comparison_is_told_from_the_side_of_the_other_curve() -> None:

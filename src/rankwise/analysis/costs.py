@@ -14,6 +14,7 @@ SOURCES = {
     "trainable_parameters": "runs",
     "kept_bytes": "memory",  # the sum of KEPT_PARTS
     "optimizer_state_bytes": "memory",
+    "adapter_bytes": "memory",
     "peak_bytes": "ledger",
     "measured_peak_bytes": "ledger",
     "step_flops": "flops",

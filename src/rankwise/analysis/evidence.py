@@ -1,39 +1,49 @@
 """Estimates with intervals, and every pair of curves compared: better, tied or undecided.
 
-A family is all pairs of one model, dataset and metric. Holm adjusts the p-values of the differences
-within a family, and separately those of equivalence, so that at most one family in twenty holds a
-false "better", and at most one a false "tied".
+A family is all pairs of one model, dataset and metric that were run with two seeds or more. The
+intervals of its differences are simultaneous: each has the level 1 - 0.05 / K in a family of K
+pairs (Bonferroni), so all of a family hold at once in at least 95 % of studies. A verdict says what
+the interval shows and nothing else, so it cannot contradict it, and at most one family in twenty
+holds any false verdict.
+
+Holm's procedure rejects a little more than this. The simultaneous intervals that fit it end at 0
+for whatever it rejects (Strassburger & Bretz 2008), so they say nothing about a difference's size.
 
 A pair whose interval lies inside the margin is tied even where the interval leaves 0 out: the
 difference is real, but too small to matter, and is shown beside the verdict.
+
+The interval of an estimate is of that curve alone and is not adjusted: two of them do not compare
+two curves.
 
 The column `p_models` is about the trained models alone, on other examples, and decides nothing.
 With one seed nothing else can be tested.
 """
 
 import itertools
-from math import isinf, isnan, log, nan
+from math import exp, inf, isnan, log, nan
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rankwise.analysis import model_tests, statistics, tables
+from rankwise.analysis import model_tests, power, statistics, tables
 from rankwise.analysis.scores import ONE_SEED, Curve, Group, groups, mixed
 
-ALPHA = 0.05
+ERROR = 0.05  # probability that a family holds a false verdict, or an interval that misses
 TEST = "t, paired by seed and example"
+LARGEST_EXPONENT = 700  # exp of more is no float
 DRAWS = 1999  # exchanges of a permutation test
-TOO_FEW = "examples too few for the margin, whatever the seeds"
 ESTIMATE = [
     "model", "dataset", "metric", "method", "rank", "seeds", "examples", "estimate", "low", "high",
     "note",
 ]  # fmt: skip
 COMPARISON = [
     "model", "dataset", "metric", "method_a", "rank_a", "method_b", "rank_b", "seeds", "examples",
-    "difference", "low", "high", "p_value", "p_holm", "p_equivalence", "p_equivalence_holm",
-    "margin", "verdict", "seeds_needed", "test", "p_models", "test_models", "note",
+    "difference", "low", "high", "ratio", "ratio_low", "ratio_high", "pairs", "p_value",
+    "p_adjusted", "p_equivalence", "p_equivalence_adjusted", "margin", "verdict", "seeds_needed",
+    "test", "p_models", "test_models", "note",
 ]  # fmt: skip
 
 
@@ -96,7 +106,8 @@ def comparisons(found: list[Group], margins: dict[str, float]) -> pd.DataFrame:
     """One row for each pair of curves of a model and dataset: a minus b, over shared seeds.
 
     A difference is positive where a is better. That of two perplexities is the difference of their
-    logarithms.
+    logarithms. The intervals of a model and dataset are simultaneous: all hold at once in 95 % of
+    studies.
 
     Args:
         found: Curves with their scores.
@@ -117,27 +128,42 @@ def margin_of(metric: str, margins: dict[str, float]) -> float:
 
 
 def _family(group: Group, margins: dict[str, float]) -> pd.DataFrame:
-    """All pairs of a group, with adjusted p-values and verdicts."""
-    margin = margin_of(group.metric.name, margins)
-    pairs = itertools.combinations(group.curves, 2)
-    rows = [{**_group_columns(group), **_pair(a, b, group, margin)} for a, b in pairs]
-    frame = pd.DataFrame(rows, columns=COMPARISON)
-    frame["p_holm"] = statistics.holm(frame["p_value"].astype(float))
-    frame["p_equivalence_holm"] = statistics.holm(frame["p_equivalence"].astype(float))
-    deciding = zip(frame["difference"], frame["p_holm"], frame["p_equivalence_holm"], strict=True)
-    return frame.assign(verdict=[_verdict(*numbers) for numbers in deciding])
+    """All pairs of a group, with simultaneous intervals and the verdicts that they show."""
+    pairs = list(itertools.combinations(group.curves, 2))
+    compared = sum(len(_shared_seeds(a, b)) > 1 for a, b in pairs)
+    rule = _Rule(margin_of(group.metric.name, margins), compared)
+    rows = [{**_group_columns(group), **_pair(a, b, group, rule)} for a, b in pairs]
+    return pd.DataFrame(rows, columns=COMPARISON)
 
 
-def _pair(a: Curve, b: Curve, group: Group, margin: float) -> dict:
-    """The columns of one pair that do not depend on the rest of its family."""
-    seeds = [seed for seed in a.seeds if seed in b.seeds]
+class _Rule(NamedTuple):
+    """What decides the pairs of a family."""
+
+    margin: float
+    pairs: int  # that are compared over seeds
+
+    @property
+    def level(self) -> float:
+        """Of each interval, so that all hold at once (Bonferroni)."""
+        return 1 - ERROR / max(self.pairs, 1)
+
+
+def _shared_seeds(a: Curve, b: Curve) -> list[int]:
+    return [seed for seed in a.seeds if seed in b.seeds]
+
+
+def _pair(a: Curve, b: Curve, group: Group, rule: _Rule) -> dict:
+    """The columns of one pair."""
+    seeds = _shared_seeds(a, b)
     row = {
         "method_a": a.method,
         "rank_a": a.rank,
         "method_b": b.method,
         "rank_b": b.rank,
         "seeds": len(seeds),
-        "margin": margin,
+        "pairs": rule.pairs,
+        "margin": rule.margin,
+        "verdict": "undecided",
     }
     notes = [*_failed_runs(a), *_failed_runs(b)]
     if not seeds:
@@ -148,24 +174,70 @@ def _pair(a: Curve, b: Curve, group: Group, margin: float) -> dict:
     scores_a = a.scores[np.searchsorted(a.seeds, seeds)]
     scores_b = b.scores[np.searchsorted(b.seeds, seeds)]
     sign = group.metric.sign
-    gap = statistics.difference(sign * scores_a, sign * scores_b)
-    needed = statistics.seeds_needed(gap, len(seeds), margin)
+    gap = statistics.difference(sign * scores_a, sign * scores_b, level=rule.level)
+    verdict = _verdict(gap, rule.margin)
+    needed = power.Needed(None, "")
+    if verdict == "undecided":
+        needed = power.seeds_to_decide(gap, len(seeds), rule.margin, rule.level)
     if len(seeds) == 1:
         notes.append(ONE_SEED)
-    if isinf(needed):
-        notes.append(TOO_FEW)
+    if needed.reason:
+        notes.append(needed.reason)
     return {
         **row,
         "difference": float(gap.value),
         "low": float(gap.low),
         "high": float(gap.high),
-        "p_value": float(statistics.p_value(gap)),
-        "p_equivalence": float(statistics.equivalence(gap, margin)),
-        "seeds_needed": None if isinf(needed) or isnan(needed) else int(needed),
+        **_ratio(gap, scores_a, scores_b, group, rule),
+        **_p_values(gap, rule),
+        "verdict": verdict,
+        "seeds_needed": needed.seeds,
         "test": TEST if len(seeds) > 1 else "one seed",
         **_test_of_models(scores_a, scores_b),
         "note": "; ".join(notes) or None,
     }
+
+
+def _ratio(
+    gap: statistics.Estimate,
+    scores_a: NDArray,  # (S, E)
+    scores_b: NDArray,  # (S, E)
+    group: Group,
+    rule: _Rule,
+) -> dict:
+    """The metric of a over that of b, with its interval.
+
+    The interval leaves 1 out where that of `gap` leaves 0 out.
+    """
+    if group.metric.name == "perplexity":  # `gap` is that of the logarithms, with the sign turned
+        value, low, high = (_exp(-end) for end in (gap.value, gap.high, gap.low))
+    else:
+        value, low, high = statistics.ratio(scores_a, scores_b, rule.level)
+    return {"ratio": value, "ratio_low": low, "ratio_high": high}
+
+
+def _exp(exponent: float) -> float:
+    return exp(exponent) if not exponent > LARGEST_EXPONENT else inf
+
+
+def _p_values(gap: statistics.Estimate, rule: _Rule) -> dict:
+    """p-values of a pair alone, and adjusted as its interval is.
+
+    An adjusted value is at most ERROR where the interval leaves 0 out, or lies inside the margin.
+    The interval is two-sided, so each of the two one-sided tests has half of its error.
+    """
+    p = float(statistics.p_value(gap))
+    p_equivalence = float(statistics.equivalence(gap, rule.margin))
+    return {
+        "p_value": p,
+        "p_adjusted": _adjusted(p, rule.pairs),
+        "p_equivalence": p_equivalence,
+        "p_equivalence_adjusted": _adjusted(p_equivalence, 2 * rule.pairs),
+    }
+
+
+def _adjusted(p: float, times: int) -> float:
+    return p if isnan(p) else min(1.0, p * times)
 
 
 def _failed_runs(curve: Curve) -> list[str]:
@@ -190,9 +262,10 @@ def _test_of_models(
     return {"p_models": p, "test_models": "permutation, within examples"}
 
 
-def _verdict(difference: float, p: float, p_equivalence: float) -> str:
-    if p_equivalence <= ALPHA:
+def _verdict(gap: statistics.Estimate, margin: float) -> str:
+    """What the interval of a difference shows; with one seed it is nan and shows nothing."""
+    if -margin <= gap.low and gap.high <= margin:
         return "tied"
-    if p <= ALPHA:
-        return "a better" if difference > 0 else "b better"
-    return "undecided"
+    if gap.low > 0:
+        return "a better"
+    return "b better" if gap.high < 0 else "undecided"

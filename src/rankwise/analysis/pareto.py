@@ -22,8 +22,8 @@ from rankwise.core.keys import CURVE, CURVE_IN_GROUP, GROUP
 DRAWS = 1000
 DRAWS_AT_ONCE = 50  # bounds memory
 COSTS = (
-    "trainable_parameters", "kept_bytes", "peak_bytes", "measured_peak_bytes", "step_flops",
-    "update_time_s", "step_time_s", "energy_joules",
+    "trainable_parameters", "adapter_bytes", "kept_bytes", "peak_bytes", "measured_peak_bytes",
+    "step_flops", "update_time_s", "step_time_s", "energy_joules",
 )  # fmt: skip
 POINT = ["amount", "estimate", "low", "high"]  # cost, then the metric with its interval
 FRONT = [

@@ -15,12 +15,13 @@ INTERVAL_ENDS = frozenset(end for ends in INTERVALS.values() for end in ends)
 MARKS = {"tied": "\N{DAGGER}", "undecided": "\N{DOUBLE DAGGER}"}
 # Columns of a table with `best` that people see in its marks or in the notes under it.
 UNSEEN = frozenset({
-    "best", "warning", "effective_batch_size", "updates", "samples", "tokens", "device",
+    "best", "flags", "warning", "effective_batch_size", "updates", "samples", "tokens", "device",
     "device_name",
 })  # fmt: skip
 HEADINGS = {
     "accuracy_percent": "accuracy (%)",
     "trainable_parameters": "trainable parameters",
+    "adapter_mib": "adapter (MiB)",
     "optimizer_state_mib": "optimizer state (MiB)",
     "peak_mib": "peak (MiB)",
     "measured_peak_mib": "measured peak (MiB)",

@@ -7,14 +7,13 @@ Accuracies, means of 0/1 scores, get their interval on the log-odds. A symmetric
 less than 93.5 % at an accuracy of 0.97 on 200 examples (tests/analysis/test_variance_coverage.py).
 """
 
-from bisect import bisect_left
+from collections.abc import Callable
 from math import inf, nan
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
-from statsmodels.stats.multitest import multipletests
+from scipy import optimize, special, stats
 
 from rankwise.analysis.variance import (
     checked_scores,
@@ -26,7 +25,10 @@ from rankwise.analysis.variance import (
     tail,
 )
 
-MOST_SEEDS = 100_000  # `seeds_needed` looks no further
+# Of the search for the ends of a ratio's interval.
+FIRST_STEP = 0.01
+LARGEST_RATIO = 1e6  # a larger end is infinite
+RATIO_TOLERANCE = 1e-9
 
 
 class Estimate(NamedTuple):
@@ -139,61 +141,65 @@ def equivalence(estimate: Estimate, margin: float) -> float:
     return _tail(estimate, margin - np.abs(estimate.value))
 
 
-def holm(
-    p: ArrayLike,  # (K,)
-) -> NDArray:
-    """p-values adjusted for a family of K tests.
+def ratio(
+    a: ArrayLike,  # (S, E)
+    b: ArrayLike,  # (S, E)
+    level: float = 0.95,
+) -> tuple[float, float, float]:
+    """The mean of a over the mean of b, paired by seed and example, with its interval.
 
-    A nan stands for a test that could not be made. It stays nan and does not count in K.
-
-    Raises:
-        ValueError: p is not one row of numbers from 0 to 1.
-
-    References:
-        Holm 1979.
-    """
-    p = np.asarray(p, float)
-    is_tested = ~np.isnan(p)
-    tested = p[is_tested]
-    if p.ndim != 1 or ((tested < 0) | (tested > 1)).any():
-        raise ValueError(f"p-values are {p}; allowed: one row of numbers from 0 to 1, or nan")
-    adjusted = np.full(p.shape, nan)
-    if tested.size:
-        adjusted[is_tested] = multipletests(tested, method="holm")[1]
-    return adjusted
-
-
-def seeds_needed(estimate: Estimate, seeds: int, half_width: float, level: float = 0.95) -> float:
-    """Fewest seeds that should bring the interval to +-half_width, on as many examples.
-
-    More seeds divide the seeds' part of the variance and leave the examples' part as it is.
+    The interval holds every ratio r for which the interval of a - r b holds 0 (Fieller 1954). So it
+    leaves 1 out exactly where the interval of `difference` leaves 0 out. No symmetric interval of
+    a ratio does that.
 
     Args:
-        estimate: The mean or difference that was found.
-        seeds: With how many seeds it was found.
-        half_width: Half the width of the wanted interval, in the unit of the scores.
-        level: Of the wanted interval.
+        a: Scores that are not negative.
+        b: Scores that are not negative, of the same seeds and examples.
+        level: Share of intervals that shall hold the ratio.
 
     Returns:
-        2 or more seeds; inf where the examples' part alone is too large; nan for an estimate of one
-        seed.
+        The ratio and the ends of its interval. All are nan if the mean of b is 0; the ends are nan
+        with one seed. An end is 0 or inf where the data do not bound the ratio.
 
     Raises:
-        ValueError: half_width is not positive, or the level is outside (0, 1).
+        ValueError: As `difference` does.
     """
-    _check_positive(half_width, "half_width")
-    if np.isnan(estimate.standard_error):
-        return nan
-    variance = estimate.standard_error**2
-    b = estimate.seed_share * variance
-    a = variance - b
+    a, b = paired_scores(a, b)
+    mean_a, mean_b = float(a.mean()), float(b.mean())
+    if mean_b == 0:
+        return nan, nan, nan
+    value = mean_a / mean_b
+    gap = difference(a, b, level=level)
+    if np.isnan(gap.low):
+        return value, nan, nan
+    if (a == b).all():
+        return value, max(0.0, 1 + gap.low / mean_b), 1 + gap.high / mean_b
 
-    def is_enough(wanted: int) -> bool:
-        return bool(reach(b * seeds / wanted, a, wanted, level) <= half_width)
+    def excess(candidate: float) -> float:
+        """How far the interval of a - candidate * b is from 0; negative where it holds 0."""
+        at = _estimate(a - candidate * b, level)
+        return max(at.low, -at.high)
 
-    if not is_enough(MOST_SEEDS):
-        return inf
-    return bisect_left(range(MOST_SEEDS), True, lo=2, key=is_enough)
+    return value, _end(excess, value, -1), _end(excess, value, 1)
+
+
+def _end(excess: Callable[[float], float], value: float, direction: int) -> float:
+    """The end of the interval of a ratio, below (direction -1) or above (1) its value.
+
+    The search starts at 1 where 1 is on this side. So it cannot miss on which side of the end 1 is.
+    """
+    inner, outer = value, value + direction * FIRST_STEP * max(value, FIRST_STEP)
+    if direction * (1 - value) > 0:
+        outer = 1.0
+    while excess(outer) <= 0:
+        if direction < 0 and outer <= 0:
+            return 0.0
+        if outer >= LARGEST_RATIO:
+            return inf
+        inner, outer = outer, outer + direction * 2 * abs(outer - value)
+    if excess(inner) >= 0:  # without any spread the ratio is exact
+        return inner
+    return max(0.0, float(optimize.brentq(excess, inner, outer, xtol=RATIO_TOLERANCE)))
 
 
 def is_binary(scores: NDArray) -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rankwise.analysis import tables
+from rankwise.analysis import flags, tables
 from rankwise.analysis.costs import Costs, costs
 from rankwise.analysis.scores import DEVICES, EQUAL, KIND, SIGN, check_devices, mixed
 from rankwise.analysis.summary_notes import notes
@@ -17,6 +17,7 @@ SHOWN = {
     "perplexity": ("perplexity", "perplexity_low", "perplexity_high", 1),
 }
 SIZES = {
+    "adapter_bytes": "adapter_mib",
     "optimizer_state_bytes": "optimizer_state_mib",
     "peak_bytes": "peak_mib",
     "measured_peak_bytes": "measured_peak_mib",
@@ -44,13 +45,14 @@ def summary(frames: dict[str, pd.DataFrame], found: Costs, labels: dict[str, str
     """One row for each curve, in the order of `labels`.
 
     Args:
-        frames: Tables by name: runs, estimates and comparisons.
+        frames: Tables by name: runs, estimates and comparisons; search if the study has one.
         found: What the curves cost.
         labels: Method -> the label it is shown by.
 
     Returns:
         The table. Accuracies are in percent, sizes in MiB. `n` counts the seeds that ended well.
-        `best` is "best", "tied", "undecided", or empty for a curve that is worse. `warning` says
+        `best` is "best", "tied", "undecided", or empty for a curve that is worse. `flags` names the
+        signs of too little training (flags.py). `warning` says
         where the runs of a model and dataset are not equal in batch, updates, samples, tokens or
         device.
     """
@@ -63,6 +65,7 @@ def summary(frames: dict[str, pd.DataFrame], found: Costs, labels: dict[str, str
     table["best"] = _best(frames["estimates"], frames["comparisons"], status)
     table = table.join(_shown_costs(found, table))
     table = table.join(_training(runs, table.index))
+    table["flags"] = flags.of_curves(runs, frames.get("search"))
     warnings = mixed(runs)
     table["warning"] = [warnings.get((model, dataset)) for model, dataset, *_ in table.index]
     table["status"] = status

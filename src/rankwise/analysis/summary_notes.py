@@ -2,20 +2,24 @@
 
 import pandas as pd
 
-from rankwise.analysis import tables
+from rankwise.analysis import flags, tables
 from rankwise.analysis.costs import Costs
+from rankwise.analysis.scores import name
 from rankwise.core.keys import GROUP
 
 NOTES = {
-    "interval": "In brackets: the 95 % interval over seeds and examples.",
+    "interval": (
+        "In brackets: each curve's own 95 % interval over seeds and examples; two of them do not "
+        "compare two curves."
+    ),
     "one": "n is 1: one seed, no interval.",
     "best": "Bold: the best of a model and dataset, among curves of which every run ended well.",
     "tied": (
         "{mark} tied with the best: the difference is inside the margin, {margins} "
-        "(two one-sided t tests, Holm)."
+        "(simultaneous 95 % interval of the difference)."
     ),
     "undecided": "{mark} undecided: neither shown worse than the best nor tied with it.",
-    "worse": "Unmarked: worse than the best (paired t test, Holm, p at most 0.05).",
+    "worse": "Unmarked: worse than the best (simultaneous 95 % interval of the difference).",
     "failed": "Not ranked: curves of which a run failed.",
     "peak_mib": "peak: of a training step, predicted from shapes.",
     "update_time_s": "update: median of the throughput profile.",
@@ -39,12 +43,12 @@ def notes(frame: pd.DataFrame, found: Costs, margins: dict[str, float]) -> list[
         margins: The smallest differences that matter: `accuracy_fraction` and `perplexity_ratio`.
     """
     legend = []
-    for name in _names_of_notes(frame):
-        text = NOTES[name].format(mark=tables.MARKS.get(name), margins=_margins(frame, margins))
+    for key in _names_of_notes(frame):
+        text = NOTES[key].format(mark=tables.MARKS.get(key), margins=_margins(frame, margins))
         legend.append(text)
     texts = [*frame["warning"].dropna().unique(), *found.notes.values()]
     warnings = [f"Warning: {text}." for text in texts]
-    return [" ".join(legend), _training(frame), *warnings]
+    return [" ".join(legend), _training(frame), *_flags(frame), *warnings]
 
 
 def _names_of_notes(frame: pd.DataFrame) -> list[str]:
@@ -86,6 +90,19 @@ def _training(frame: pd.DataFrame) -> str:
         ]
         sentences.append(f"{model}/{dataset}: {', '.join(amounts)}.")
     return " ".join(sentences)
+
+
+def _flags(frame: pd.DataFrame) -> list[str]:
+    """Which curves may be trained too little, and the rules that say so."""
+    flagged = frame[frame["flags"].notna()]
+    if flagged.empty:
+        return []
+    curves = []
+    for row in flagged.itertuples():
+        curves.append(f"{row.model}/{row.dataset} {name(row.method, row.rank)}: {row.flags}")
+    used = [flag for flag in flags.RULES if flagged["flags"].str.contains(flag, regex=False).any()]
+    rules = [f"{flag[0].upper()}{flag[1:]}: {flags.RULES[flag]}." for flag in used]
+    return [" ".join([f"Perhaps trained too little: {'; '.join(curves)}.", *rules])]
 
 
 def _range(values: pd.Series) -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from rankwise.analysis import flags
 from rankwise.analysis.run_settings import run_settings
 from rankwise.core import provenance, store
 from rankwise.core.config import without
@@ -25,7 +26,7 @@ SELECTION = {
 }
 SETTINGS = (
     "learning_rate", "effective_batch_size", "split", "device", "device_name",
-    "environment_digest", "taint",
+    "environment_digest", "taint", "flags",
 )  # fmt: skip
 HISTORY = ("epoch", "update", "learning_rate", "train_loss_nats")
 MADE = ("device", "environment_digest")  # where an item of a list was made
@@ -231,6 +232,10 @@ def _training(stored: dict) -> dict:
         taint.append(BUSY)
     if taint:
         columns["taint"] = "; ".join(taint)
+    # A trial is judged by its loss alone.
+    found = [] if "trial" in request["cell"] else flags.of_run(stored)
+    if found:
+        columns["flags"] = "; ".join(found)
     return columns
 
 

@@ -13,9 +13,10 @@ as in studies of many readers and many cases (Obuchowski & Rockette 1995; Hillis
 
 Where we differ. Those studies take t(df) sqrt(a + b) for half an interval, with Satterthwaite's df.
 With three seeds b is often small by luck, and df is then large: 92.2 % of the intervals hold the
-mean instead of 95 %. At an error of 5 % / 15, as Holm needs for fifteen pairs, intervals miss more
-than three times as often as stated. Here the squared quantile q^2 goes from the normal z^2 to
-Student's t^2 (S - 1 degrees of freedom) with the seeds' share of the variance, s = b / (a + b):
+mean instead of 95 %. At an error of 5 % / 15, as fifteen simultaneous intervals need, they
+miss more than three times as often as stated. Here the squared quantile q^2 goes from the normal
+z^2 to Student's t^2 (S - 1 degrees of freedom) with the seeds' share of the variance,
+s = b / (a + b):
 
     q^2 = z^2 + (t^2 - z^2) s - min(t^2 - z^2, 6.5 (t - z)) s (1 - s)^2
 

@@ -204,4 +204,5 @@ def _variation(records: Records) -> str:
     counts = compared["verdict"].value_counts(sort=False)
     verdicts = listed((f"{count} {verdict}" for verdict, count in counts.items()), "none")
     pairs = f"{len(compared)} pairs tested by {tests}, margin {margins}: {verdicts}"
-    return f"95 % intervals; {pairs}; {records.plan.output('tables/comparisons.csv')}"
+    table = records.plan.output("tables/comparisons.csv")
+    return f"simultaneous 95 % intervals; {pairs}; {table}"

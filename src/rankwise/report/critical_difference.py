@@ -4,10 +4,10 @@ After the critical-difference diagram of Demsar 2006 ("Statistical comparisons o
 multiple data sets", figure 1), turned by 90 degrees so that many names stay readable. We differ in
 two points:
 
-- Curves are joined by the verdicts of the table of comparisons, which are paired by seed and
-  example and adjusted after Holm, and in which a tie is an equivalence that was shown. Demsar joins
-  them by a test on ranks, which needs more datasets than a study of fine-tuning has.
-- With one dataset, the axis is the metric itself, with its intervals.
+- Curves are joined by the verdicts of the table of comparisons. These are read off simultaneous
+  intervals of differences, paired by seed and example, and a tie is an equivalence that was shown.
+  Demsar joins them by a test on ranks, which needs more datasets than a study of fine-tuning has.
+- With one dataset, the axis is the metric itself, with each curve's own interval.
 """
 
 from typing import NamedTuple
@@ -30,7 +30,7 @@ BAR_DISTANCE = 5  # points between two bars, if there are few
 FIRST_BAR = 8  # points from the panel to the first bar
 LOOKS = {
     "tied": (palettes.PAIRS["tied"], "tied: shown to differ by less than the margin"),
-    "undecided": (palettes.PAIRS["undecided"], "not decided between (95 %, Holm)"),
+    "undecided": (palettes.PAIRS["undecided"], "not decided between (95 %)"),
 }
 
 

@@ -52,7 +52,7 @@ FIGURE_TABLES = {
 DERIVED = {
     "estimates": ("runs",),
     "comparisons": ("runs",),
-    "summary": ("runs", "estimates", "comparisons", "memory", "ledger", "throughput"),
+    "summary": ("runs", "search", "estimates", "comparisons", "memory", "ledger", "throughput"),
     "fronts": ("runs", "estimates", "comparisons", "memory", "ledger", "flops", "throughput"),
 }
 DERIVED["views"] = DERIVED["fronts"]

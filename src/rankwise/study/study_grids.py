@@ -63,6 +63,22 @@ class StudyGrids:
             for number, grid in enumerate(study[kind]):
                 self._add(kind, f"{kind}.{number}", grid)
         check_used(study, library, file)
+        self._check_reference()
+
+    def _check_reference(self) -> None:
+        """Check that the study trains the curve that it names as the page's reference."""
+        named = self.study.get("reference")
+        if not named:
+            return
+        curves = self.by_measurement["train"]
+        methods = list(dict.fromkeys(cell.method for cell in curves))
+        if named["method"] not in methods:
+            allowed = f"a method that the study trains: {', '.join(methods) or 'it trains none'}"
+            raise ConfigError(self.file, "reference.method", named["method"], allowed)
+        ranks = sorted({cell.rank for cell in curves if cell.method == named["method"]})
+        if named.get("rank", ranks[0]) not in ranks:
+            allowed = f"a rank at which it trains {named['method']}: {', '.join(map(str, ranks))}"
+            raise ConfigError(self.file, "reference.rank", named["rank"], allowed)
 
     def _add(self, kind: str, key: str, grid: dict) -> None:
         """Add one grid; `kind` is `train` or `profile`, `key` the grid's key in the study."""

@@ -7,8 +7,14 @@ system A did.
 
 Weights are what the parameters hold, packed codes included. A quantized base's scales and tables
 are `quantization_bytes`, which published systems B and C left out. Parameters count weights, not
-bytes: packed codes hold two weights per byte. Activations are not part of this profile (see
-ledger.py).
+bytes: packed codes hold two weights per byte.
+
+`adapter_bytes` is what a user stores beside the base to use the trained model: everything that
+trains, a new head included, in the type that it is stored in. A method that trains all weights
+ships the whole model. Nothing is counted that can be computed again from the base and the run's
+random seed: VeRA's random matrices, SHiRA's places, masks, PiSSA's remainder.
+
+Activations are not part of this profile (see ledger.py).
 """
 
 from collections.abc import Iterable
@@ -55,6 +61,7 @@ def predict(request: dict) -> dict[str, int]:
         **_measurable_parts(request, method, model, names),
         "buffers_bytes": _bytes(model.buffers()),
         "gradients_bytes": _gradients_bytes(request, method, model, names),
+        "adapter_bytes": _bytes(_trainable(model)),
         "trainable_parameters": sum(param.numel() for param in _trainable(model)),
         "total_parameters": sum(storage.numel(param) for param in model.parameters()),
     }

@@ -1,163 +1,270 @@
-"""The page's first sentences: what is better, what is tied, and what it costs.
+"""The page's first sentences: what each curve keeps of the reference's quality, and at what cost.
 
-They say only what the tables support.
+Only words are made here; the numbers and verdicts are those of analysis/standings.py.
 """
 
-from math import exp
+from math import exp, isinf, isnan
 
 import pandas as pd
 
-from rankwise.core.keys import CURVE_IN_GROUP
+from rankwise.analysis import flags, power
+from rankwise.analysis.standings import (
+    BEST,
+    BETTER,
+    NAMED,
+    NO_PAIR,
+    TIED,
+    UNDECIDED,
+    WORSE,
+    Comparison,
+    Key,
+    Standing,
+    Standings,
+    standings,
+)
 from rankwise.report import style
-from rankwise.report.html.claims import ROW_ORDER
-from rankwise.report.html.comparisons import against_best
-from rankwise.report.html.groups import Group, Key
+from rankwise.report.html import claims
 
-MAX_NAMED = 4  # a sentence names at most so many curves
-REFERENCE = "full"  # costs are compared with this method, if the study has it
+MOST_CURVES = 10  # of a model and dataset that get a sentence
+MOST_COSTS = 3  # that a sentence names
+ROUNDS_TO_EQUAL = 0.05  # per cent
+MUCH_MORE = 2  # a share from here on is said as a factor
+# Costs in the order in which a sentence names them: their names as a share of the reference's.
+SHARES = {
+    "optimizer_state_bytes": "its optimizer memory",
+    "measured_peak_bytes": "its peak memory",
+    "peak_bytes": "its peak memory",
+    "update_time_s": "its time per update",
+    "step_time_s": "its time per update",
+    "trainable_parameters": "its trainable parameters",
+}
 Sentences = list[str]
 
 
 def answer(
-    groups_by_panel: dict[Key, Group], frames: dict[str, pd.DataFrame], labels: dict[str, str]
+    frames: dict[str, pd.DataFrame], labels: dict[str, str], named: dict | None = None
 ) -> list[tuple[str, Sentences]]:
-    """Headings with sentences: for each model and dataset, then for the published numbers."""
-    memory = frames.get("memory")
-    profiles = {}
-    if memory is not None:
-        profiles = style.by_panel(memory[memory["status"] == "ok"], labels)
-    parts = []
-    for key in dict.fromkeys([*groups_by_panel, *profiles]):
-        group, profile = groups_by_panel.get(key), profiles.get(key)
-        sentences = _panel(key, group, profile, frames.get("comparisons"), labels)
-        parts.append((" on ".join(key), sentences))
+    """Headings with sentences: for each model and dataset, then for the published numbers.
+
+    Args:
+        frames: The page's tables by name.
+        labels: The label of each method.
+        named: The study's `reference`, if it names one.
+    """
+    found = standings(frames, named) if "estimates" in frames else {}
+    parts = [(" on ".join(key), _group(group, labels, named)) for key, group in found.items()]
+    parts += [
+        (" on ".join(key), _state_range(profile, labels))
+        for key, profile in _profiles(frames, labels).items()
+        if key not in found
+    ]
     parts.append(("Published numbers", _claims(frames.get("claims"))))
     return [(title, sentences) for title, sentences in parts if sentences]
-
-
-def _panel(
-    key: Key,
-    group: Group | None,
-    profile: pd.DataFrame | None,
-    comparisons: pd.DataFrame | None,
-    labels: dict[str, str],
-) -> Sentences:
-    """The sentences about one model and dataset: quality, then costs."""
-    sentences: Sentences = []
-    if group is not None:
-        pairs = None if comparisons is None else against_best(comparisons, key, group)
-        sentences += _quality(group, pairs, labels)
-        if profile is not None and pairs is not None:
-            sentences += _cheapest(group, profile, pairs, labels)
-    if profile is not None:
-        sentences += _state_range(profile, labels)
-    return sentences
 
 
 # Quality ---------------------------------------------------------------------------------------
 
 
-def _quality(group: Group, pairs: pd.DataFrame | None, labels: dict[str, str]) -> Sentences:
-    first = _best_sentence(group, labels)
-    if group.curves["seeds"].max() == 1:
-        return [
-            first,
-            "Every curve has one seed: there are no intervals, and no difference between curves is "
-            "established.",
-        ]
-    if pairs is None or not len(pairs):
-        return [first, "No table compares the curves, so this order is not a ranking."]
-    return [first, *_verdicts(pairs, group, labels)]
-
-
-def _best_sentence(group: Group, labels: dict[str, str]) -> str:
-    best = group.best
-    name, seeds = style.curve_name(best["method"], best["rank"], labels), int(best["seeds"])
-    details = f"{seeds} seed{'s' if seeds > 1 else ''}"
-    if pd.notna(best.get("low")):
-        low, high = _value_text(best["low"], group), _value_text(best["high"], group)
-        details = f"95 % interval {low} to {high}, {details}"
-    value = _value_text(best["value"], group)
-    if group.is_accuracy:
-        return f"{name} has the highest accuracy: {value} % ({details})."
-    return f"{name} has the lowest perplexity: {value} ({details})."
-
-
-def _value_text(value: float, group: Group) -> str:
-    return f"{value:.1f}" if group.is_accuracy else f"{value:.4g}"
-
-
-def _verdicts(pairs: pd.DataFrame, group: Group, labels: dict[str, str]) -> Sentences:
-    """Which curves are tied with the best, which are worse, and which are not decided."""
-    names: dict[str, list[str]] = {}
-    for row in pairs.sort_values("difference", ascending=False, kind="stable").itertuples():
-        names.setdefault(row.verdict, []).append(_gap_text(row, group, labels))
-    nothing_decided = len(names.get("undecided", [])) == len(pairs)
-    texts = {
-        "tied": "Tied with it, the difference within the margin:",
-        "worse": "Worse:",
-        "better": "Better than it, seed by seed, though its own estimate is not:",
-        "undecided": "These runs decide nothing about" if nothing_decided else "Not decided:",
-    }
-    return [f"{text} {_listed(names[key])}." for key, text in texts.items() if key in names]
-
-
-def _gap_text(row: tuple, group: Group, labels: dict[str, str]) -> str:
-    """A curve with its difference to the best curve."""
-    name, difference = style.curve_name(row.method, row.rank, labels), float(row.difference)
-    if not group.is_accuracy:
-        # The difference is in the logarithm of the perplexity, and positive if it is lower.
-        return f"{name} (perplexity times {exp(-difference):.3g})"
-    points = f"{difference * 100:+.1f}"
-    if points[1:] == "0.0":
-        points = "0.0"  # without a sign
-    return f"{name} ({points.replace('-', style.MINUS)} points)"
-
-
-def _listed(names: list[str]) -> str:
-    """Names in a sentence: `a, b and c`, or the first few of many."""
-    hidden = len(names) - MAX_NAMED
+def _group(group: Standings, labels: dict[str, str], named: dict | None) -> Sentences:
+    """The reference, the other curves from the best to the worst, and what the words mean."""
+    others, hidden = group.others[:MOST_CURVES], len(group.others) - MOST_CURVES
+    sentences = [_reference(group, labels, named)]
+    reference = style.curve_name(group.reference.method, group.reference.rank, labels)
+    sentences += [_curve(curve, group, labels, reference) for curve in others]
     if hidden > 0:
-        return f"{', '.join(names[:MAX_NAMED])} and {hidden} more"
-    if len(names) == 1:
-        return names[0]
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+        sentences.append(f"{hidden} more {_plural('curve', hidden)}: in the table Summary.")
+    return [*sentences, *_explanations(group)]
+
+
+def _reference(group: Standings, labels: dict[str, str], named: dict | None) -> str:
+    """What the others are compared with, why, and its own quality."""
+    curve = group.reference
+    name = style.curve_name(curve.method, curve.rank, labels)
+    value = _value(curve.value, group)
+    details = [f"{curve.seeds} {_plural('seed', curve.seeds)}"]
+    if not isnan(curve.low):
+        low, high = _value(curve.low, group), _value(curve.high, group)
+        details.insert(0, f"its own 95 % interval {low} to {high}")
+    metric = "an accuracy of {} %" if _is_accuracy(group) else "a perplexity of {}"
+    reason = ""
+    if named and group.chosen != NAMED:
+        wanted = style.curve_name(named["method"], named.get("rank", 0), labels)
+        reason = f" {wanted}, the study's reference, has no result here."
+    elif group.chosen == BEST and group.others:
+        reason = " It is the best curve; full fine-tuning has no result here."
+    size = _adapter(curve)
+    size = f" It takes {size} to store." if size else ""
+    return (
+        f"The reference is {name}, with {metric.format(value)} ({', '.join(details)}).{reason}"
+        f"{size}{_warnings(curve)}"
+    )
+
+
+def _curve(curve: Standing, group: Standings, labels: dict[str, str], reference: str) -> str:
+    """One curve: what it keeps of the reference, at what cost, and what the comparison shows."""
+    name = style.curve_name(curve.method, curve.rank, labels)
+    if not curve.seeds:
+        return f"{name}: no run ended well ({curve.note})."
+    quality = _quality(curve, group, reference)
+    return f"{name} {quality}{_costs(curve)}: {_verdict(curve.against, group)}.{_warnings(curve)}"
+
+
+def _quality(curve: Standing, group: Standings, reference: str) -> str:
+    """`keeps 98.0 % of Full AdamW's accuracy (95 % interval 96.9 to 99.1)`, or its value alone."""
+    against = curve.against
+    if against.verdict == NO_PAIR or isnan(against.ratio):
+        unit = " %" if _is_accuracy(group) else ""
+        return f"has {_metric(group)} {_value(curve.value, group)}{unit}"
+    ratio = _ratio(against.ratio, group)
+    interval = ""
+    if not isnan(against.low):
+        low, high = _ratio(against.low, group), _ratio(against.high, group)
+        interval = f" (95 % interval {low} to {high})"
+    if _is_accuracy(group):
+        verb = "keeps" if against.ratio <= 1 else "reaches"
+        return f"{verb} {ratio} % of {reference}'s accuracy{interval}"
+    return f"has {ratio} times {reference}'s perplexity{interval}"
+
+
+def _verdict(against: Comparison, group: Standings) -> str:
+    """What the comparison with the reference shows."""
+    texts = {
+        BETTER: "better",
+        WORSE: "worse",
+        TIED: f"tied, the difference is smaller than {_margin(group)}",
+        NO_PAIR: "not compared, the two have no random seed in common",
+    }
+    if against.verdict != UNDECIDED:
+        return texts[against.verdict]
+    if against.seeds == 1:
+        return "not decided, one seed gives no interval"
+    with_seeds = f"not decided with {against.seeds} seeds"
+    if against.seeds_needed:
+        return f"{with_seeds}, {against.seeds_needed} would decide"
+    reasons = {
+        power.MORE_SEEDS: f", more than {power.MOST_SEEDS} would be needed",
+        power.TOO_FEW_EXAMPLES: ", and the examples are too few for more seeds to decide",
+    }
+    return f"{with_seeds}{reasons.get(against.reason, '')}"
+
+
+def _warnings(curve: Standing) -> str:
+    """Runs that failed, and signs of too little training."""
+    failed = f" Not all of its runs ended well: {curve.note}." if curve.note else ""
+    flagged = f" Perhaps trained too little: {curve.flags}." if curve.flags else ""
+    return failed + flagged
+
+
+def _explanations(group: Standings) -> Sentences:
+    """What intervals, numbers of seeds and flags mean, as far as they occur."""
+    texts = []
+    if any(not isnan(curve.against.low) for curve in group.others):
+        texts.append(
+            "The 95 % intervals against the reference are simultaneous: in 95 % of studies all "
+            "those of a model and dataset hold at once."
+        )
+    if any(curve.against.seeds_needed for curve in group.others):
+        texts.append(
+            f"A number of seeds that would decide does so with a probability of "
+            f"{100 * power.POWER:.0f} %, if the difference and the spread are as found here."
+        )
+    shown = " ".join(curve.flags for curve in [group.reference, *group.others])
+    texts += [
+        f"{flag[0].upper()}{flag[1:]}: {rule}."
+        for flag, rule in flags.RULES.items()
+        if flag in shown
+    ]
+    return [" ".join(texts)] if texts else []
+
+
+# Numbers ---------------------------------------------------------------------------------------
+
+
+def _is_accuracy(group: Standings) -> bool:
+    return group.metric == "accuracy_fraction"
+
+
+def _metric(group: Standings) -> str:
+    return "an accuracy of" if _is_accuracy(group) else "a perplexity of"
+
+
+def _value(value: float, group: Standings) -> str:
+    return f"{100 * value:.1f}" if _is_accuracy(group) else f"{value:.4g}"
+
+
+def _ratio(ratio: float, group: Standings) -> str:
+    """A ratio as it is shown: of accuracies in per cent."""
+    if isinf(ratio):
+        return "any amount"
+    if not _is_accuracy(group):
+        return f"{ratio:.3g}"
+    # Two digits where one would show a ratio as 100.0 that is shown to be another.
+    percent = 100 * ratio
+    return f"{percent:.2f}" if 0 < abs(percent - 100) < ROUNDS_TO_EQUAL else f"{percent:.1f}"
+
+
+def _margin(group: Standings) -> str:
+    if not _is_accuracy(group):
+        return f"a factor of {exp(group.margin):.4g}"
+    points = 100 * group.margin
+    return "1 point" if points == 1 else f"{points:.3g} points"
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
 
 
 # Costs -----------------------------------------------------------------------------------------
 
 
-def _cheapest(
-    group: Group, profile: pd.DataFrame, pairs: pd.DataFrame, labels: dict[str, str]
-) -> Sentences:
-    """Among the best curve and the curves tied with it, the one with the least optimizer state."""
-    curves = [(group.best["method"], group.best["rank"])]
-    if len(pairs):
-        tied = pairs[pairs["verdict"] == "tied"]
-        curves += zip(tied["method"], tied["rank"], strict=True)
-    all_sizes = profile.set_index(CURVE_IN_GROUP)["optimizer_state_bytes"].astype(float)
-    sizes = all_sizes[[curve for curve in curves if curve in all_sizes.index]]
-    if not len(sizes):
-        return []
-    method, rank = sizes.idxmin()
-    name, least = style.curve_name(method, rank, labels), sizes.min()
-    start = f"{name} keeps" if len(sizes) == 1 else f"Of these, {name} keeps the least:"
-    saving = _saving_text(profile, least, labels)
-    return [f"{start} {_size_text(least)} of optimizer state{saving}."]
-
-
-def _saving_text(profile: pd.DataFrame, size_bytes: float, labels: dict[str, str]) -> str:
-    """`, 75 % less than Full AdamW`, or nothing if it is not less."""
-    is_reference = profile["method"] == REFERENCE
-    references = profile.loc[is_reference, "optimizer_state_bytes"].astype(float)
-    if not len(references) or references.iloc[0] <= size_bytes:
+def _costs(curve: Standing) -> str:
+    """`, with 18 % of its optimizer memory, 60 % of its peak memory and 99 KiB to store`."""
+    texts: dict[str, str] = {}  # by name, so that a measured peak stands for a predicted one
+    for cost, name in SHARES.items():
+        if cost in curve.shares and name not in texts:
+            texts[name] = f"{_share(curve.shares[cost])} {name}"
+    if not texts.keys() <= {SHARES["trainable_parameters"]}:
+        texts.pop(SHARES["trainable_parameters"], None)  # only where nothing better is known
+    parts = list(texts.values())[: MOST_COSTS - 1]
+    size = _adapter(curve)
+    if size:
+        parts.append(f"{size} to store")
+    if not parts:
         return ""
-    percent = 100 * (1 - size_bytes / references.iloc[0])
-    return f", {percent:.0f} % less than {labels[REFERENCE]}"
+    return f", with {' and '.join([', '.join(parts[:-1]), parts[-1]] if parts[1:] else parts)}"
+
+
+def _adapter(curve: Standing) -> str:
+    """What a user stores of the trained model; empty where that was not measured."""
+    if "adapter_bytes" not in curve.costs:
+        return ""
+    return _size_text(curve.costs["adapter_bytes"])
+
+
+def _share(share: float) -> str:
+    """`18 % of`, or `9.73 times` where it is much more."""
+    percent = 100 * share
+    if share >= MUCH_MORE:
+        return f"{style.number(share)} times"
+    return f"{percent:.0f} % of" if percent >= 10 else f"{percent:.2g} % of"
+
+
+def _size_text(size_bytes: float) -> str:
+    unit_bytes, unit = style.byte_unit(size_bytes)
+    if not size_bytes:
+        return f"0 {unit}"
+    return f"{style.number(size_bytes / unit_bytes)} {unit}"
+
+
+def _profiles(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> dict[Key, pd.DataFrame]:
+    memory = frames.get("memory")
+    if memory is None:
+        return {}
+    return style.by_panel(memory[memory["status"] == "ok"], labels)
 
 
 def _state_range(profile: pd.DataFrame, labels: dict[str, str]) -> Sentences:
-    """The range of optimizer state over the curves that have any."""
+    """The range of optimizer state over the curves that have any, where nothing was trained."""
     has_state = profile["optimizer_state_bytes"].astype(float) > 0
     rows = profile[has_state].sort_values("optimizer_state_bytes", kind="stable")
     if len(rows) < 2:
@@ -173,19 +280,15 @@ def _state_range(profile: pd.DataFrame, labels: dict[str, str]) -> Sentences:
     return [f"Optimizer state ranges from {low} to {high}, a factor of {factor_text}."]
 
 
-def _size_text(size_bytes: float) -> str:
-    unit_bytes, unit = style.byte_unit(size_bytes)
-    return f"{style.number(size_bytes / unit_bytes)} {unit}"
-
-
 # Published numbers -----------------------------------------------------------------------------
 
 
 def _claims(table: pd.DataFrame | None) -> Sentences:
     if table is None or not len(table):
         return []
-    counts = table["verdict"].value_counts(sort=False)
-    known = [verdict for verdict in ROW_ORDER if verdict in counts]
-    others = [verdict for verdict in counts.index if verdict not in ROW_ORDER]
-    texts = [f"{counts[verdict]} {verdict}" for verdict in [*known, *others]]
-    return [f"Of {len(table)}: {', '.join(texts)}."]
+    decided = claims.decided(table)
+    others = claims.others_text(table)
+    if not len(decided):
+        return [f"This study decides none of {len(table)}; {others}."]
+    start = f"This study decides {len(decided)} of {len(table)}: {claims.counts_text(decided)}."
+    return [f"{start} {others[0].upper()}{others[1:]}." if others else start]

@@ -87,7 +87,7 @@ def render(plan: Plan, request: dict, results: list[dict], folder: Path) -> str:
         frames[name] = tables.read(folder / f"{outputs.table_stem(name)}.csv")
     charts = _charts(frames, labels)
     parts = {
-        "answer": answer.answer(groups.by_panel(frames, labels), frames, labels),
+        "answer": answer.answer(frames, labels, plan.study.get("reference")),
         "charts": charts,
         **_figures(request["figures"], folder),
         **_sheets(request["tables"], frames, labels),

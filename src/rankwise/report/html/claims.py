@@ -1,6 +1,6 @@
-"""The table of published numbers: the claim, our number and the verdict.
+"""The table of published numbers that the study decides: the claim, our number and the verdict.
 
-A row opens to further details.
+A row opens to further details. The file has all claims; the page counts the others in one line.
 """
 
 from html import escape
@@ -12,7 +12,8 @@ from rankwise.report.html.sheets import Cell, Column, Sheet, reading
 
 DETAILS = ("definition", "reason", "note", "needs", "source", "command")
 FAILED = ("out of memory", "diverged", "unsupported")
-ROW_ORDER = ("not reproduced", "reproduced", *FAILED, "not comparable", "not yet run")
+UNDECIDED = ("not comparable", "not yet run")
+ROW_ORDER = ("not reproduced", "reproduced", *FAILED, *UNDECIDED)
 # Unit of a claim -> the ending of our columns in that unit.
 COLUMN_ENDINGS = {"B": "_bytes", "FLOPs": "_flops", "fraction": "_fraction"}
 COLUMNS = [
@@ -25,15 +26,43 @@ COLUMNS = [
 ]
 
 
-def sheet(claims: pd.DataFrame, labels: dict[str, str], link: str) -> Sheet:
-    """One row for each claim; claims with a verdict on their number come first."""
+def sheet(claims: pd.DataFrame, labels: dict[str, str], link: str) -> Sheet | None:
+    """One row for each claim that the study decides; None if it decides none."""
+    shown = decided(claims)
+    if not len(shown):
+        return None
+    rows = [_row(row, labels) for row in shown.to_dict("records")]
+    facet = (0, list(_counts(shown).items()))
+    hidden = len(claims) - len(shown)
+    caption = others_text(claims)
+    return Sheet("claims", "Published numbers", caption, COLUMNS, rows, facet, link, hidden)
+
+
+def decided(claims: pd.DataFrame) -> pd.DataFrame:
+    """The claims that the study's results decide, in the order of ROW_ORDER."""
+    rows = claims[~claims["verdict"].isin(UNDECIDED)]
     places = {verdict: place for place, verdict in enumerate(ROW_ORDER)}
-    place = claims["verdict"].map(places).fillna(len(ROW_ORDER))
-    claims = claims.assign(place=place).sort_values("place", kind="stable").drop(columns="place")
-    rows = [_row(row, labels) for row in claims.to_dict("records")]
+    place = rows["verdict"].map(places).fillna(len(ROW_ORDER))
+    return rows.assign(place=place).sort_values("place", kind="stable").drop(columns="place")
+
+
+def others_text(claims: pd.DataFrame) -> str:
+    """How many claims the study cannot decide, and where they are; empty if there are none."""
+    others = claims[claims["verdict"].isin(UNDECIDED)]
+    if not len(others):
+        return ""
+    return f"only claims.csv shows the other {len(others)}: {counts_text(others)}"
+
+
+def counts_text(claims: pd.DataFrame) -> str:
+    """`10 reproduced, 2 not reproduced`."""
+    return ", ".join(f"{count} {verdict}" for verdict, count in _counts(claims).items())
+
+
+def _counts(claims: pd.DataFrame) -> dict[str, int]:
+    """Verdict -> how many claims have it, in the order of the rows."""
     counts = claims["verdict"].value_counts(sort=False)
-    facet = (0, [(str(verdict), int(count)) for verdict, count in counts.items()])
-    return Sheet("claims", "Published numbers", "", COLUMNS, rows, facet, link, 0)
+    return {str(verdict): int(count) for verdict, count in counts.items()}
 
 
 def _row(row: dict, labels: dict[str, str]) -> list[Cell]:

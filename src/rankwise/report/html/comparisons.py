@@ -21,8 +21,8 @@ TOOLTIP: list[Column] = [
     ("low", "from"),
     ("high", "to"),
     ("verdict", "verdict"),
-    ("p_holm", "p (Holm)"),
-    ("p_equivalence", "p (equivalence)"),
+    ("p_adjusted", "p (adjusted)"),
+    ("p_equivalence_adjusted", "p (equivalence, adjusted)"),
     ("seeds", "seeds"),
     ("examples", "examples"),
     ("seeds_needed", "seeds needed"),
@@ -46,8 +46,8 @@ def charts(
         return []
     caption = (
         "Difference of every curve to the curve with the best estimate, paired by seed and "
-        "example, with its 95 % interval. Left of zero is worse. The shaded band is the margin "
-        "within which curves count as tied."
+        "example, with its simultaneous 95 % interval. Left of zero is worse. The shaded band is "
+        "the margin within which curves count as tied."
     )
     columns = [
         CURVE_COLUMN,
@@ -56,7 +56,7 @@ def charts(
         ("low", "from"),
         ("high", "to"),
         ("verdict", "verdict"),
-        ("p_holm", "p (Holm)"),
+        ("p_adjusted", "p (adjusted)"),
     ]
     title = "Difference to the best"
     return [Chart("comparisons", title, caption, panels, legend, columns, "pairs")]

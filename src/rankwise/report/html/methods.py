@@ -4,6 +4,7 @@ from math import exp
 
 import pandas as pd
 
+from rankwise.analysis import power
 from rankwise.core import provenance
 from rankwise.report import records
 
@@ -33,17 +34,20 @@ EVALUATION = (
     "the same weights."
 )
 INTERVALS = (
-    "A 95 % interval is for the mean over all seeds and all examples that might have been drawn. "
-    "It comes from the two-way table of scores by seed and example: a t interval on the sum of "
-    "both variances, for accuracies on their log-odds, for perplexities on the mean loss. One seed "
-    "gives no interval."
+    "The 95 % interval of a curve is for its mean over all seeds and all examples that might have "
+    "been drawn. It comes from the two-way table of scores by seed and example: a t interval on "
+    "the sum of both variances, for accuracies on their log-odds, for perplexities on the mean "
+    "loss. It is of that curve alone: two such intervals do not compare two curves. One seed gives "
+    "no interval."
 )
 VERDICTS = (
-    "Two curves are compared on the seeds and examples that they share. One is better if the "
-    "interval of the difference excludes zero after Holm's adjustment over all pairs of a model "
-    "and dataset, at 5 %. They are tied if two one-sided tests, adjusted in the same way, place "
-    "the difference inside the margin, even if its interval excludes zero. Otherwise the pair is "
-    "undecided, and the table says how many seeds would decide it."
+    "Two curves are compared on the seeds and examples that they share. The 95 % intervals of "
+    "their differences and ratios are simultaneous: in 95 % of studies all those of a model and "
+    "dataset hold at once (Bonferroni over its pairs; ratios after Fieller). A verdict says what "
+    "the interval shows. The curves are tied if it lies inside the margin, even if it excludes "
+    "zero. Otherwise one is better if it excludes zero. Otherwise the pair is undecided, and the "
+    f"table says how many seeds would decide it with a probability of {100 * power.POWER:.0f} %, "
+    "were the difference and the spread as they were found."
 )
 CLAIMS = (
     "A published number is reproduced if ours differs from it by at most its tolerance, and not "

@@ -61,9 +61,9 @@ def _against_memory(
     for key, group in profiled.items():
         panels.append(_memory_panel(key, group, kept_bytes, labels, legend))
     caption = (
-        "Each large mark is a method at a rank: the mean over its seeds. Bars are 95 % intervals, "
-        "if the study has them. Small marks are single runs: click one to see it. Memory is what "
-        "training keeps between steps: weights, gradients and optimizer state."
+        "Each large mark is a method at a rank: the mean over its seeds. Bars are each curve's own "
+        "95 % interval, if the study has them. Small marks are single runs: click one to see it. "
+        "Memory is what training keeps between steps: weights, gradients and optimizer state."
     )
     columns = [
         CURVE_COLUMN,
@@ -163,8 +163,8 @@ def _by_rank(groups_by_panel: dict[Key, Group], labels: dict[str, str]) -> Chart
     legend = vega.method_legend(groups.methods_of(with_ranks), labels)
     panels = [_rank_panel(key, group, labels, legend) for key, group in with_ranks.items()]
     caption = (
-        "Mean over seeds by rank. Bars are 95 % intervals, if the study has them. Level lines are "
-        "methods without a rank."
+        "Mean over seeds by rank. Bars are each curve's own 95 % interval, if the study has them. "
+        "Level lines are methods without a rank."
     )
     columns = [CURVE_COLUMN, SEED_COLUMN, ("value", "quality"), RUN_COLUMN, COMMAND_COLUMN]
     return Chart("by-rank", "Quality by rank", caption, panels, legend, columns, "runs")
