@@ -99,6 +99,11 @@ def replace_targets(workflow: Any, replacements: dict[str, str]) -> None:
     workflow._prepare_dag = prepare_with_replaced_targets
 
 
+def uses_storage(workflow: Any) -> bool:
+    """Whether files lie in an object store, and not in folders."""
+    return bool(workflow.storage_settings.default_storage_provider)
+
+
 # Where the workflow lies --------------------------------------------------------------------------
 
 
