@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rankwise.core import environment as installed
-from rankwise.core import paths, provenance, requests, result, settings
+from rankwise.core import paths, progress, provenance, requests, result, settings
 from rankwise.core.units import CUDA_CONTEXT_BYTES
 
 # A job that exits with this status ran out of its share of a GPU; worker_client runs it again.
@@ -89,11 +89,12 @@ def produce(make: Callable[[dict, Path], None]) -> None:
         SourceChanged: A source file is not the planned one, at the start or at the end.
     """
     request, output = arguments()
-    installed.verify_environment(request["environment"], paths.WORKFLOW)
-    verify(request)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    make(request, output)
-    verify(request)
+    with progress.reported(request):
+        installed.verify_environment(request["environment"], paths.WORKFLOW)
+        verify(request)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        make(request, output)
+        verify(request)
 
 
 def verify(request: dict) -> None:
