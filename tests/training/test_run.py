@@ -308,7 +308,7 @@ def test_frozen_parameters_do_not_move_by_a_bit(
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-# Refusals and trackers -----------------------------------------------------------------------------
+# Refusals ------------------------------------------------------------------------------------------
 
 
 def test_inputs_of_another_plan_are_refused(request_of) -> None:
@@ -317,10 +317,3 @@ def test_inputs_of_another_plan_are_refused(request_of) -> None:
     message = r"dataset\.json: prepared for request .*, this job was planned with 0000"
     with pytest.raises(ValueError, match=message):
         training.train(request)
-
-
-def test_a_tracker_receives_the_run(run, prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("tensorboard", reason="trackers are optional")
-    monkeypatch.setenv("RANKWISE_TRACKER", "tensorboard")
-    run("full")
-    assert list((prepared[0] / "logs/tracking").rglob("events.out.*"))

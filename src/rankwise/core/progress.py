@@ -54,7 +54,7 @@ class _Job:
             "state": RUNNING,
             "started": now,
             "heard": now,
-            "doing": "starting",
+            "doing": "at work",
             "numbers": {},
         }
         self.doing_since = self.line_at = time.monotonic()

@@ -7,6 +7,7 @@ which tell two settings of one cell apart. A training that resumes goes on in th
 Standard library only.
 """
 
+import importlib.metadata
 import importlib.util
 import os
 from pathlib import Path
@@ -46,9 +47,18 @@ class Tracking(NamedTuple):
 
 def missing(name: str) -> str | None:
     """The package to install for a tracker; None if it is there, or if no tracker is asked for."""
-    if name == NONE or any(importlib.util.find_spec(package) for package in PACKAGES[name]):
+    if name == NONE or any(map(_is_installed, PACKAGES[name])):
         return None
     return PACKAGES[name][0]
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a package is installed. A folder of its name, such as wandb leaves, is none."""
+    try:
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return importlib.util.find_spec(package) is not None
 
 
 def of_run(name: str, request: dict) -> Tracking:
