@@ -234,6 +234,8 @@ def _log_file() -> str | None:
         log = Path("/proc/self/fd/2").readlink()
     except OSError:
         return None
+    if not log.exists():  # it was deleted, as temporary files are
+        return None
     return str(log.relative_to(Path.cwd()) if log.is_relative_to(Path.cwd()) else log)
 
 
