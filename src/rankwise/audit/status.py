@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from rankwise.audit.rerun_plan import cost, stored
-from rankwise.core import progress, provenance
+from rankwise.audit.rerun_plan import cost
+from rankwise.core import progress, provenance, result
 from rankwise.execution import gpus
 from rankwise.study.jobs import (
     FIGURE,
@@ -36,6 +36,7 @@ COUNTED_AS = {
     progress.KILLED: progress.FAILED,
     progress.STOPPED: WAITING,
 }
+NO_COST = {"hours": 0.0, "unknown": 0}
 SHOWN = (TABLE, FIGURE, PAGE)
 
 
@@ -64,7 +65,7 @@ class StudyStatus:
         self._gpus = gpus.available()
         self._ends: dict[str, tuple[tuple, str | None]] = {}  # path -> version, status
         self._digests: dict[str, str] = {}  # path -> of the job's request
-        self._costs: dict[tuple, dict] = {}
+        self._costs: dict[tuple, dict] = {}  # of jobs, by their paths and how many are done
 
     def now(self) -> dict:
         """What the study's jobs do at this moment.
@@ -127,9 +128,12 @@ class StudyStatus:
         version = (found.st_mtime_ns, found.st_size, found.st_ino)
         known_version, status = self._ends.get(job.path, (None, None))
         if version != known_version:
-            result = stored(file)
-            is_planned = result.get("request") == job.request
-            status = result.get("status", OK) if is_planned else None
+            try:
+                stored = result.read(file)
+            except (FileNotFoundError, ValueError):  # removed meanwhile, or only part of a file
+                stored = {}
+            is_planned = stored.get("request") == job.request
+            status = stored.get("status", OK) if is_planned else None
             self._ends[job.path] = version, status
         return status
 
@@ -186,7 +190,7 @@ class StudyStatus:
             else:
                 untold.append(each)
         waiting = [job for job in self.jobs if states[job.path] == WAITING]
-        done = [job for job in self.jobs if states[job.path] == DONE]
+        done = sum(state == DONE for state in states.values())
         unknown = 0
         for each in untold:
             expected = self._cost([each.job], done)
@@ -203,11 +207,11 @@ class StudyStatus:
             "unknown": unknown + expected["unknown"],
         }
 
-    def _cost(self, jobs: list[PlannedJob], done: list[PlannedJob]) -> dict:
-        """`rerun_plan.cost`, once for the same jobs."""
-        key = tuple(job.path for job in jobs), len(done)
+    def _cost(self, jobs: list[PlannedJob], done: int) -> dict:
+        """`rerun_plan.cost`, which reads all results, once for the same jobs and results."""
+        key = tuple(job.path for job in jobs), done
         if key not in self._costs:
-            self._costs[key] = cost(self.plan, jobs, done)
+            self._costs[key] = cost(self.plan, jobs, self.jobs) if jobs else NO_COST
         return self._costs[key]
 
 
