@@ -108,7 +108,8 @@ class StudyStatus:
             record = records.get(self._digest(job))
             if status:
                 states[job.path] = DONE
-                statuses[status] += status != OK
+                if status != OK:
+                    statuses[status] += 1
                 continue
             state = COUNTED_AS[record["state"]] if record else WAITING
             if state == WAITING and not hopeless.isdisjoint(job.inputs):
@@ -116,7 +117,7 @@ class StudyStatus:
             if state in (BLOCKED, progress.FAILED):
                 hopeless.add(job.path)
             states[job.path] = state
-        return states, +statuses
+        return states, statuses
 
     def _status(self, job: PlannedJob) -> str | None:
         """How the job's result ended; None if no result answers the planned request."""
