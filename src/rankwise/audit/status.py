@@ -65,7 +65,8 @@ class StudyStatus:
         self._gpus = gpus.available()
         self._ends: dict[str, tuple[tuple, str | None]] = {}  # path -> version, status
         self._digests: dict[str, str] = {}  # path -> of the job's request
-        self._costs: dict[tuple, dict] = {}  # of jobs, by their paths and how many are done
+        self._costs: dict[tuple[str, ...], dict] = {}  # of jobs, by their paths
+        self._costs_at = 0  # how many jobs were done when these were computed
 
     def now(self) -> dict:
         """What the study's jobs do at this moment.
@@ -210,9 +211,14 @@ class StudyStatus:
 
     def _cost(self, jobs: list[PlannedJob], done: int) -> dict:
         """`rerun_plan.cost`, which reads all results, once for the same jobs and results."""
-        key = tuple(job.path for job in jobs), done
+        if not jobs:
+            return NO_COST
+        if done != self._costs_at:  # more times are recorded now
+            self._costs_at = done
+            self._costs.clear()
+        key = tuple(job.path for job in jobs)
         if key not in self._costs:
-            self._costs[key] = cost(self.plan, jobs, self.jobs) if jobs else NO_COST
+            self._costs[key] = cost(self.plan, jobs, self.jobs)
         return self._costs[key]
 
 
