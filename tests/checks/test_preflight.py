@@ -1,5 +1,6 @@
 """What the machine lacks is said before the first job, a sentence each, and no result is touched."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -249,3 +250,52 @@ def test_snakemake_names_all_problems_and_starts_no_job(
         assert words in done.stderr
     assert "Execute" not in done.stderr
     assert figure.read_text() == "the last good one"
+
+
+# Trackers -----------------------------------------------------------------------------------------
+
+
+def tracked(plan: Plan) -> list[str]:
+    """What is said of the tracker before all jobs of a plan."""
+    said = preflight.problems(result_jobs(plan), plan, local=True)
+    return [sentence for sentence in said if "tracker" in sentence]
+
+
+@pytest.fixture
+def trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that Python imports from, with an installed package trackio."""
+    folder = tmp_path / "packages"
+    (folder / "trackio-1.0.dist-info").mkdir(parents=True)
+    (folder / "trackio-1.0.dist-info/METADATA").write_text("Name: trackio\nVersion: 1.0\n")
+    (folder / "trackio.py").touch()
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def test_a_tracker_that_is_not_installed(tmp_path: Path, entry: dict) -> None:
+    (tmp_path / "wandb").mkdir()  # as wandb leaves it where it ran: no package
+    sys.path.insert(0, str(tmp_path))
+    try:
+        (said,) = tracked(local_plan(tmp_path, entry, tracker="wandb"))
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert said == (
+        "config/local.yaml: tracker: got wandb, but the package wandb is not installed; allowed: "
+        f"none, or install it: {sys.executable} -m pip install wandb"
+    )
+
+
+def test_a_tracker_that_is_installed(tmp_path: Path, entry: dict, trackio: Path) -> None:
+    assert tracked(local_plan(tmp_path, entry, tracker="trackio")) == []
+
+
+def test_a_study_that_trains_nothing_needs_no_tracker(tmp_path: Path, entry: dict) -> None:
+    profile = [{**GRID, "measurements": ["memory"]}]
+    profile[0].pop("seeds")
+    study = {key: value for key, value in STUDY.items() if key != "train"}
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/datasets.yaml").write_text(yaml.safe_dump({"reviews": entry}))
+    plan = Plan({**study, "profile": profile, "tracker": "wandb"}, tmp_path, "config/local.yaml")
+    jobs = [job for job in result_jobs(plan) if job.kind == "memory"]
+    assert jobs
+    assert [text for text in preflight.problems(jobs, plan, local=True) if "tracker" in text] == []

@@ -81,6 +81,7 @@ def test_memory_and_processes_of_each_gpu(driver) -> None:
     """The driver does not report the memory of slices."""
     present = gpus.available({})
     assert gpus.used_bytes(present) == {"GPU-aa-1": 4 * GIB}
+    assert gpus.busy_fractions(present) == {"GPU-aa-1": 0.63}
     assert gpus.processes(present) == {
         "GPU-aa-1": ["python3 (pid 77)"],
         "MIG-cc-3": [],

@@ -58,18 +58,24 @@ sys.exit(7)
 """
 
 
-@pytest.mark.parametrize("warm", ["1", "0"])
+@pytest.mark.parametrize(("warm", "where"), [
+    ("1", " in a process that later jobs share"),
+    ("0", ""),
+])  # fmt: skip
 def test_a_job_has_the_clients_surroundings(
-    warm: str, clone: Path, environment: dict[str, str], tmp_path: Path
+    warm: str, where: str, clone: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Arguments, folder, environment, streams and exit status; only the server has torch."""
+    """Arguments, folder, environment, streams and exit status; only the server has torch.
+
+    The log says what takes seconds before a job starts.
+    """
     command = job(clone, SEEN)
     done = run(
         command, {**environment, "ASKED": "yes", "RANKWISE_WARM": warm}, cwd=tmp_path, input="typed"
     )
     assert done.returncode == 7
     assert done.stdout == f"['--request', '{REQUEST}'] {tmp_path} yes {warm == '1'} typed\n"
-    assert done.stderr == "to stderr\n"
+    assert done.stderr == f"rankwise: importing libraries{where}\nto stderr\n"
 
 
 def test_an_exception_is_a_failure_with_its_trace(clone: Path, environment: dict[str, str]) -> None:

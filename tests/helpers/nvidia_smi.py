@@ -13,6 +13,9 @@ case "$1" in
 --query-gpu=uuid,memory.used)
     echo "GPU-aa-1, 4096"
     echo "GPU-bb-2, 1";;
+--query-gpu=uuid,utilization.gpu)
+    echo "GPU-aa-1, 63"
+    echo "GPU-bb-2, [N/A]";;
 -L)
     echo "GPU 0: NVIDIA H100 (UUID: GPU-aa-1)"
     echo "GPU 1: NVIDIA A100 (UUID: GPU-bb-2)"

@@ -20,6 +20,7 @@ from transformers import (
 
 import rankwise.optim
 from helpers.prepared import reset_accelerate
+from rankwise.core.tracker import of_run
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method
 from rankwise.models.tasks import classification, language_modelling, masked_language_modelling
@@ -206,6 +207,6 @@ def record(
     }
     reset_accelerate()
     with Checkpoint({"task": task, "split": list(split), "name": name}) as checkpoint:
-        loop = Loop(made, Method(), data, schedule, "cpu", checkpoint, tracking={})
+        loop = Loop(made, Method(), data, schedule, "cpu", checkpoint, of_run("windows", {}))
         result = loop.run(optimizer, SEED)
     return Recorded(updates, processes.pop(), result)

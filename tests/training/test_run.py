@@ -314,7 +314,7 @@ def test_frozen_parameters_do_not_move_by_a_bit(
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-# Refusals and trackers -----------------------------------------------------------------------------
+# Refusals ------------------------------------------------------------------------------------------
 
 
 def test_inputs_of_another_plan_are_refused(request_of) -> None:
@@ -323,10 +323,3 @@ def test_inputs_of_another_plan_are_refused(request_of) -> None:
     message = r"0000/dataset\.json: not in the store; run snakemake again"
     with pytest.raises(FileNotFoundError, match=message):
         training.train(request)
-
-
-def test_a_tracker_receives_the_run(run, prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("tensorboard", reason="trackers are optional")
-    monkeypatch.setenv("RANKWISE_TRACKER", "tensorboard")
-    run("full")
-    assert list((prepared[0] / "logs/tracking").rglob("events.out.*"))

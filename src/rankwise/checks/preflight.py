@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rankwise.checks import disk
-from rankwise.core import environment, paths
+from rankwise.core import environment, paths, tracker
 from rankwise.core.config import ConfigError
 from rankwise.data import datasets, sources
 from rankwise.execution import gpu_lease, gpus, job_memory
@@ -27,7 +27,7 @@ FETCHING_RULES = ("prepare_dataset", "prepare_model")
 
 
 def set_environment(plan: Plan, warm: bool) -> None:
-    """Set what jobs inherit: this clone's sources, this interpreter, and the tracker.
+    """Set what jobs inherit: this clone's sources, this interpreter, the tracker and its project.
 
     The tracker is not part of a request because it changes no result. On a node of a cluster the
     Snakefile is read again, so the variables are set there, too.
@@ -41,6 +41,7 @@ def set_environment(plan: Plan, warm: bool) -> None:
     os.environ["PYTHONPATH"] = str(paths.PACKAGE.parent)
     os.environ["PATH"] = os.pathsep.join([interpreter_folder, os.environ["PATH"]])
     os.environ["RANKWISE_TRACKER"] = plan.study["tracker"]
+    os.environ["RANKWISE_STUDY"] = plan.study["name"]
     os.environ.setdefault("RANKWISE_WARM", "1" if warm else "0")
 
 
@@ -250,11 +251,23 @@ def _kinds_on_gpu(jobs: list[PlannedJob], plan: Plan) -> list[str]:
 
 
 def _packages(jobs: list[PlannedJob], plan: Plan) -> list[str]:
-    """One line for each lock of the jobs that the installed packages do not follow."""
+    """One line for each lock that the installed packages do not follow, and for the tracker."""
     measured = [job for job in jobs if job.kind in (*FOLDERS, *MEASUREMENTS)]
     locks = dict.fromkeys(job.request["environment"]["lock"] for job in measured)
     refusals = [environment.refusal(plan.workflow / lock) for lock in locks]
-    return [refusal for refusal in refusals if refusal]
+    return [refusal for refusal in refusals if refusal] + _tracker(jobs, plan)
+
+
+def _tracker(jobs: list[PlannedJob], plan: Plan) -> list[str]:
+    """One line if the study's tracker is not installed and a job would use it."""
+    name = plan.study["tracker"]
+    package = tracker.missing(name)
+    if package is None or not any(job.trains or job.rule == "pretrain_model" for job in jobs):
+        return []
+    return [
+        f"{plan.file}: tracker: got {name}, but the package {package} is not installed; "
+        f"allowed: none, or install it: {sys.executable} -m pip install {package}"
+    ]
 
 
 def _rows(name: str, plan: Plan) -> list[str]:

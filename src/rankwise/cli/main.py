@@ -4,6 +4,7 @@
     fits      the largest micro-batch that memory of a given size holds
     trace     the runs behind a figure, a table, a cell of one, a claim or the page
     plan      the jobs that would run now, why, and their cost
+    status    the jobs that are done, running, waiting or failed, and the time left
     collect   results of other clones, brought into this one
     doctor    what this machine can run, what a study needs, what is missing
 
@@ -35,6 +36,7 @@ METHOD_COLUMNS = [
     "source",
 ]
 FITS_METHODS = ["full", "lora", "qlora", "galore", "vlorp"]
+MAX_SECONDS = 86_400  # between two looks of `status --watch`
 GIB_PER_UNIT = {"": 1, "gib": 1, "gb": 1e9 / 2**30, "mib": 1 / 2**10, "tib": 2**10}
 
 
@@ -71,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     _add_fits(commands)
     _add_trace(commands)
     _add_plan(commands)
+    _add_status(commands)
     _add_collect(commands)
     _add_doctor(commands)
     return whole
@@ -220,7 +223,7 @@ def _say_progress(name: str) -> None:
     print(f"{name} ...", file=sys.stderr, flush=True)
 
 
-# trace, plan, collect, doctor ---------------------------------------------------------------------
+# trace, plan, status, collect, doctor -------------------------------------------------------------
 
 
 def _add_trace(commands: argparse._SubParsersAction) -> None:
@@ -258,6 +261,49 @@ def _plan(given: argparse.Namespace) -> tuple[str, int]:
 
     answer = plan(Path.cwd(), given.study)
     return (_json(answer) if given.json else text(answer)), 0
+
+
+def _add_status(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "status",
+        help="say which jobs are done, running, waiting or failed, and the time left; also while "
+        "Snakemake runs",
+    )
+    command.add_argument(
+        "--watch",
+        nargs="?",
+        type=_seconds,
+        const=5.0,
+        metavar="SECONDS",
+        help="look again every so many seconds (default: 5), until nothing is left to run",
+    )
+    _add_study(command)
+    command.set_defaults(run=_status)
+
+
+def _seconds(text: str) -> float:
+    """A time in seconds above 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MAX_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, allowed: a number of seconds above 0, at most {MAX_SECONDS}"
+        )
+    return seconds
+
+
+def _status(given: argparse.Namespace) -> tuple[str, int]:
+    from rankwise.audit.status import StudyStatus
+    from rankwise.cli import status_text
+
+    status = StudyStatus(Path.cwd(), given.study)
+    if given.watch is None:
+        answer = status.now()
+        return (_json(answer) if given.json else status_text.text(answer)), 0
+    status_text.watch(status, given.watch, status_text.line if given.json else status_text.text)
+    return "", 0
 
 
 def _add_collect(commands: argparse._SubParsersAction) -> None:

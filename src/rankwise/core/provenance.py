@@ -29,9 +29,11 @@ EXEMPT = frozenset(
         f"{PACKAGE}.core.environment",
         f"{PACKAGE}.core.lock",
         f"{PACKAGE}.core.paths",
+        f"{PACKAGE}.core.progress",
         f"{PACKAGE}.core.requests",
         f"{PACKAGE}.core.settings",
         f"{PACKAGE}.core.store",
+        f"{PACKAGE}.core.tracker",
     }
 )
 DATA_SUFFIXES = (".css", ".html", ".js")

@@ -33,6 +33,11 @@ VARIABLES = {
         "none",
         "The experiment tracker of training runs. The workflow sets it from the study's `tracker`.",
     ),
+    "RANKWISE_STUDY": Variable(
+        "study",
+        "The study's name, for the experiment tracker: its project, and its folder in "
+        "`logs/tracking`. The workflow sets it.",
+    ),
     "RANKWISE_IMAGE": Variable(
         "", "The container image of `--sdm apptainer`, in place of the one in `docker/image`."
     ),
@@ -54,6 +59,9 @@ VARIABLES = {
     ),
     "HF_ENDPOINT": Variable(
         "https://huggingface.co", "The Hugging Face hub, or a mirror of it, to download from."
+    ),
+    "TRACKIO_DIR": Variable(
+        "", "Where the tracker trackio keeps its runs. A training sets it if it is not set."
     ),
     "TMPDIR": Variable("", "The folder for temporary files, where the system has another default."),
 }

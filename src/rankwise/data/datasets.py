@@ -7,7 +7,7 @@ or its settings on the split that it reports.
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from rankwise.core import provenance
+from rankwise.core import progress, provenance
 from rankwise.core.paths import expand
 from rankwise.data import facts, labels, reading, splits, synthetic, texts
 from rankwise.data.record import Record
@@ -32,10 +32,13 @@ def prepare_dataset(request: dict, folder: Path) -> dict:
     from rankwise.data.arrow import write_split  # noqa: PLC0415
 
     dataset = request["dataset"]
+    progress.doing("reading the rows")
     source = read(dataset)
+    progress.doing("dividing the rows into splits")
     rows_by_split, found = divide(source.rows, dataset)
     if found:
         raise ValueError(f"config/datasets.yaml: {request['name']}: {found[0]}")
+    progress.doing("writing the splits")
     written = {split: write_split(folder, split, rows) for split, rows in rows_by_split.items()}
     return {"splits": written, "data": facts.count(source, rows_by_split, dataset)}
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from rankwise.core import content, provenance
+from rankwise.core import content, progress, provenance
 from rankwise.core.input_files import MODEL_FILES, WEIGHTS
 from rankwise.core.paths import expand
 
@@ -27,7 +27,9 @@ def prepare_model(request: dict, folder: Path) -> dict:
         ValueError: The weights in the source folder are not those that the entry names.
     """
     weights = request["model"]["weights"]
+    progress.doing("downloading the model" if "hub" in weights else "checking the model's files")
     source = _download(weights) if "hub" in weights else checked_folder(weights)
+    progress.doing("copying the model's files")
     return file_digests(copy_files(source, folder))
 
 

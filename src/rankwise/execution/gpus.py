@@ -70,6 +70,22 @@ def used_bytes(gpus: list[Gpu]) -> dict[str, int]:
     return {gpu.uuid: used[gpu.uuid] for gpu in gpus if gpu.uuid in used}
 
 
+def busy_fractions(gpus: list[Gpu]) -> dict[str, float]:
+    """The fraction of the last second or less in which each GPU computed, for any process.
+
+    Returns:
+        UUID -> fraction. GPUs of which nvidia-smi does not say it, such as MIG slices, are left
+        out.
+    """
+    lines = _smi("--query-gpu=uuid,utilization.gpu", "--format=csv,noheader,nounits") or []
+    busy = {}
+    for line in lines:
+        uuid, percent = line.split(", ")
+        if percent.strip().isdigit():
+            busy[uuid] = int(percent) / 100
+    return {gpu.uuid: busy[gpu.uuid] for gpu in gpus if gpu.uuid in busy}
+
+
 def processes(gpus: list[Gpu]) -> dict[str, list[str]]:
     """The processes that compute on each GPU, ours included. In a container, none may be visible.
 

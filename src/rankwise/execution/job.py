@@ -12,7 +12,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rankwise.core import documents, paths, provenance, requests, result, settings, store
+from rankwise.core import (
+    documents,
+    paths,
+    progress,
+    provenance,
+    requests,
+    result,
+    settings,
+    store,
+)
 from rankwise.core import environment as installed
 from rankwise.core.units import CUDA_CONTEXT_BYTES
 
@@ -118,10 +127,11 @@ def produce(make: Callable[[dict, Path], None]) -> None:
         SourceChanged: A source file is not the planned one, at the start or at the end.
     """
     request, output = arguments()
-    installed.verify_environment(request["environment"], paths.WORKFLOW)
-    verify(request)
-    make(request, output)
-    verify(request)
+    with progress.reported(request):
+        installed.verify_environment(request["environment"], paths.WORKFLOW)
+        verify(request)
+        make(request, output)
+        verify(request)
 
 
 def document(make: Callable[[dict, Path], None]) -> None:

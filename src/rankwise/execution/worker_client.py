@@ -112,7 +112,13 @@ def run_warm_or_here(arguments: list[str], lease: "Lease | None") -> int:
         if status is not None:
             return status
     os.environ.update(gpu_variables)
+    tell("importing libraries")
     return run(arguments, bits)
+
+
+def tell(text: str) -> None:
+    """Say in the job's log why nothing happens yet."""
+    print(f"rankwise: {text}", file=sys.stderr, flush=True)
 
 
 def has_pidfd() -> bool:
@@ -220,6 +226,7 @@ def connect(bits: bool) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(address)
         listener.listen(1024)
+        tell("importing libraries in a process that later jobs share")
         start_server(listener, bits, address)
         connection.connect(address)
         return connection

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from rankwise.core import progress
 from rankwise.data.prepared import Data
 
 Scores = dict[str, list[float]]
@@ -48,7 +49,9 @@ def evaluate(
     loader = DataLoader(examples, batch_size, collate_fn=collate, generator=own_generator)
     scores: Scores = {}
     model.eval()
-    for batch in loader:
+    steps = progress.Steps("batch", "batches", len(loader), is_part=True)
+    for number, batch in enumerate(loader):
+        steps.made(number)
         if before_batch is not None:
             before_batch()
         on_device = {name: value.to(device) for name, value in batch.items()}

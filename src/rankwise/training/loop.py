@@ -9,7 +9,6 @@ whole split. Only runs of a single process write checkpoints, because each proce
 of its own.
 """
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,11 +18,11 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 from transformers import get_scheduler
 
-from rankwise.core import settings
+from rankwise.core import progress
 from rankwise.core.errors import Unsupported
+from rankwise.core.tracker import Tracking
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method
 from rankwise.training import evaluation
@@ -52,7 +51,7 @@ class Loop:
         schedule: The resolved schedule of the run's request.
         device: "cpu", or anything else for what accelerate finds.
         checkpoint: Entered by the caller, around the whole run.
-        tracking: The run's settings, for an experiment tracker (named by RANKWISE_TRACKER).
+        tracking: How an experiment tracker follows the run.
     """
 
     def __init__(
@@ -63,21 +62,20 @@ class Loop:
         schedule: dict,
         device: str,
         checkpoint: Checkpoint,
-        tracking: dict,
+        tracking: Tracking,
     ):
         self.method = method
         self.data = data
         self.schedule = schedule
         self.checkpoint = checkpoint
-        tracker = settings.read("RANKWISE_TRACKER")
         self.accelerator = Accelerator(
             cpu=device == "cpu",
             mixed_precision=MIXED_PRECISION[schedule["precision"]],
             step_scheduler_with_optimizer=False,
-            log_with=None if tracker == "none" else tracker,
-            project_dir="logs/tracking",
+            log_with=tracking.log_with,
+            project_dir=tracking.folder,
         )
-        self.accelerator.init_trackers("rankwise", config=tracking)
+        self.accelerator.init_trackers(tracking.project, tracking.config, tracking.options)
         self.model = self.accelerator.prepare_model(model)
         self.state = TrainingState()
         self.effective_rank: Callable[[], float | None] | None = None
@@ -101,6 +99,16 @@ class Loop:
             Diverged: The loss, the gradient or a metric is no longer finite.
             Unsupported: The optimizer cannot run on several processes.
         """
+        try:
+            result = self._run(optimizer, seed)
+        except BaseException:
+            for tracker in self.accelerator.trackers:
+                tracker.finish()  # a job ends without the exit handlers that would do so
+            raise
+        self.accelerator.end_training()
+        return result
+
+    def _run(self, optimizer: torch.optim.Optimizer | None, seed: int) -> dict:
         self.started = time.perf_counter()
         if self._on_gpu():
             torch.cuda.reset_peak_memory_stats()
@@ -111,10 +119,9 @@ class Loop:
         train_seconds = self._elapsed() - self.state.evaluation_seconds
         self.state.restore_best(self.model)
         # No stop is obeyed from here on: this evaluation is the last thing to do.
-        examples = self._scores(self.data.report)
+        examples = self._scores(self.data.report, "the reported split")
         metrics = evaluation.metrics(examples)
         check_finite(metrics, "reported split", self.state.updates)
-        self.accelerator.end_training()
         return {
             "metrics": {**metrics, **self.state.counts},
             "history": self.state.history,
@@ -161,27 +168,28 @@ class Loop:
     def _make_updates(
         self, plan: UpdatePlan, batches: ResumableBatches, updater: Updater, scheduler: LRScheduler
     ) -> None:
-        bar = tqdm(
-            total=plan.total,
-            initial=self.state.updates,
-            desc="updates",
-            disable=not sys.stderr.isatty(),
-        )
         # A loaded model is in evaluation mode. Evaluating it would end that mode, but a resumed run
         # may train before it evaluates.
         self.model.train()
         self._between_updates(plan)
+        steps = progress.Steps(
+            "update", "updates", plan.total, self.state.updates, lambda: self._numbers(plan)
+        )
         optimizer = updater.optimizer.optimizer
         while self.state.updates < plan.total:
             for window in batches.windows(self.schedule["accumulation_steps"]):
                 self._update(window, updater, scheduler)
-                bar.update()
+                steps.made(self.state.updates)
                 self._between_updates(plan)
                 if self.checkpoint.is_due():
                     self._save(optimizer, scheduler, batches)
                 if self.state.updates == plan.total:
                     break
-        bar.close()
+
+    def _numbers(self, plan: UpdatePlan) -> dict[str, float]:
+        """The epoch and the current losses, for the log."""
+        losses = self.state.losses() if self.accelerator.num_processes == 1 else {}
+        return {"epoch": self.state.updates / plan.per_epoch, **losses}
 
     def _update(self, window: list[dict], updater: Updater, scheduler: LRScheduler) -> None:
         """Make one update.
@@ -226,7 +234,7 @@ class Loop:
             self.watch.check_parameters(update)
         training = self._training_measures(update)
         metrics = evaluation.metrics(
-            self._scores(self.data.selection, before_batch=self.checkpoint.check)
+            self._scores(self.data.selection, "the selection slice", self.checkpoint.check)
         )
         selection = {}
         for name, value in metrics.items():
@@ -265,16 +273,17 @@ class Loop:
         return replace(sums, loss=self.accelerator.reduce(sums.loss))
 
     def _scores(
-        self, examples: list[dict], before_batch: Callable[[], None] | None = None
+        self, examples: list[dict], split: str, before_batch: Callable[[], None] | None = None
     ) -> evaluation.Scores:
-        return evaluation.evaluate(
-            self.model,
-            self.data,
-            examples,
-            self.schedule["eval_batch_size"],
-            self.accelerator.device,
-            before_batch,
-        )
+        with progress.during(f"evaluating on {split}"):
+            return evaluation.evaluate(
+                self.model,
+                self.data,
+                examples,
+                self.schedule["eval_batch_size"],
+                self.accelerator.device,
+                before_batch,
+            )
 
     def _cost(self, train_seconds: float) -> dict[str, float]:
         """Seconds, throughput and peak memory of the run; evaluations are not in `train_time_s`."""
@@ -368,4 +377,4 @@ def _generators(collate: Callable) -> list[torch.Generator]:
 def _print_row(row: dict[str, float]) -> None:
     """Write a row of the history to the job's log."""
     values = ", ".join(f"{name} {value:.6g}" for name, value in row.items())
-    print(values, file=sys.stderr, flush=True)
+    progress.say(values)

@@ -15,6 +15,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from rankwise.core import progress, tracker
 from rankwise.data.model_files import file_digests, remove_model_files
 from rankwise.data.prepared import data_facts, load_data, read_split
 from rankwise.methods.parts.base import Method
@@ -71,6 +72,7 @@ def pretrain(request: dict, folder: Path) -> dict:
     """
     settings = request["model"]["weights"]["pretrain"]
     torch.set_num_threads(settings["cpu_threads"])
+    progress.doing(f"reading the corpus {settings['dataset']}")
     corpus = read_split(request, settings["dataset"], "train")
     tokenizer = word_tokenizer([row["text"] for row in corpus])
     _check_vocabulary(request["model"], len(tokenizer))
@@ -85,9 +87,10 @@ def pretrain(request: dict, folder: Path) -> dict:
             settings["schedule"],
             "cpu",
             checkpoint,
-            tracking={"pretrain": request["name"]},
+            tracker.of_run(f"pretraining/{request['name']}", request),
         )
         optimizer = torch.optim.AdamW(model.parameters(), settings["learning_rate"])
+        progress.doing(f"pre-training on {len(data.train):,} examples")
         result = loop.run(optimizer, SEED)
     saved = _save(model, tokenizer, folder)
     result.pop("examples")  # no other model is compared with this one by example

@@ -137,6 +137,18 @@ class TrainingState:
         self.counts["tokens"] += made.tokens
         self.sums.add(made)
 
+    def losses(self) -> dict[str, float]:
+        """The current losses, for the log, in nats: of training, and of the selection slice.
+
+        The former is the mean since the last evaluation, over this process's predictions.
+        """
+        losses = {}
+        if self.sums.predictions:
+            losses["train_loss_nats"] = float(self.sums.loss) / self.sums.predictions
+        if self.history:
+            losses["selection_loss_nats"] = self.history[-1]["selection_loss_nats"]
+        return losses
+
     def keep_if_best(self, model: nn.Module, loss: float) -> None:
         """Copy the model's trainable parameters to the CPU if `loss` is the lowest so far."""
         if not loss < self.best_loss:

@@ -6,6 +6,7 @@ import torch
 from accelerate.utils import set_seed
 from torch import nn
 
+from rankwise.core import progress, tracker
 from rankwise.core.errors import Unsupported
 from rankwise.data.prepared import data_facts, load_data, model_folder
 from rankwise.methods.parts.base import adapt, build_optimizer
@@ -77,6 +78,7 @@ def _fine_tune(request: dict, checkpoint: Checkpoint) -> dict:
     dataset, schedule, entry = request["dataset"], request["schedule"], request["method"]
     task, seed = dataset["task"], request["cell"]["seed"]
     classes = len(dataset.get("classes", []))
+    progress.doing(f"loading the model {request['cell']['model']}")
     folder = model_folder(request)
     build.check_room(request["model"], task, classes, "cpu")
     set_seed(seed)  # before the model is built, so that a new head is the same under every method
@@ -87,15 +89,16 @@ def _fine_tune(request: dict, checkpoint: Checkpoint) -> dict:
     method, model = adapt(entry, base, names)
     if schedule["checkpointing"]:
         build.checkpoint(model)
+    progress.doing(f"loading the dataset {request['cell']['dataset']}")
     data = load_data(request, build.tokenizer(folder), seed)
     # Seeded again, so that dropout does not depend on how many numbers the method drew.
     set_seed(seed)
-    loop = Loop(
-        model, method, data, schedule, request["device"], checkpoint, tracking=request["cell"]
-    )
+    tracking = tracker.of_run(tracker.run_name(request["cell"]), request)
+    loop = Loop(model, method, data, schedule, request["device"], checkpoint, tracking)
     optimizer = None
     if _trainable(model):
         optimizer = build_optimizer(entry, method, model, names, seed)
+    progress.doing(f"training on {len(data.train):,} examples")
     result = loop.run(optimizer, seed)
     # Counted after the run: a method may change the shapes of its parameters while it trains.
     result["metrics"]["trainable_parameters"] = sum(param.numel() for param in _trainable(model))
