@@ -8,10 +8,8 @@ import os
 import shutil
 from pathlib import Path
 
-from rankwise.core import paths
+from rankwise.core import paths, settings
 from rankwise.core.units import GIB
-
-STORE_VARIABLE = "RANKWISE_STORE"  # folders joined by os.pathsep; results are written to the first
 
 
 def written_folders(root: Path) -> list[Path]:
@@ -49,7 +47,7 @@ def broken_links(root: Path) -> list[str]:
 
 def _store(root: Path) -> Path:
     """The folder of results that this process writes to."""
-    first = os.environ.get(STORE_VARIABLE, "").split(os.pathsep)[0]
+    first = settings.read("RANKWISE_STORE").split(os.pathsep)[0]
     return root / first if first else root / paths.RESULTS / "store"
 
 

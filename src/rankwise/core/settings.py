@@ -24,6 +24,11 @@ VARIABLES = {
         "`recorded` lets jobs run with package versions other than those of the lock; each result "
         "records the differences. Otherwise such a job is refused.",
     ),
+    "RANKWISE_STORE": Variable(
+        "",
+        "The folder of results to use instead of `results/store`, which clones may share. Further "
+        "folders behind it, separated like those of PATH, are read and never written.",
+    ),
     "RANKWISE_WARM": Variable(
         "1",
         "`0` runs each job in a fresh process instead of a fork of a process that has imported "
