@@ -15,7 +15,7 @@ from pathlib import Path
 RULES = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 sys.path.insert(0, str(RULES.parent / "src"))
 
-from rankwise.checks import preflight
+from rankwise.checks import configfiles, disk, preflight
 from rankwise.core import documents, provenance, requests
 from rankwise.core.config import ConfigError
 from rankwise.core.store import StoreError
@@ -34,6 +34,7 @@ LOCAL = snakemake_adapter.runs_locally(workflow)
 
 try:
     snakemake_adapter.check_version()
+    configfiles.check(snakemake_adapter.command_line())
     CLUSTER = slurm_request.settings(config.pop("cluster", None), PROJECT)
     if CLUSTER and not snakemake_adapter.sets_resources():
         snakemake_adapter.drop_gpu_limit(workflow)
@@ -246,8 +247,7 @@ def check_cluster(gpu_limit):
         for one in snakemake_adapter.submissions(workflow)
     ]
     settings, cores = workflow.executor_settings, workflow.resource_settings.cores
-    results = PROJECT / "results"
-    folders = [results if results.exists() else PROJECT]
+    folders = disk.written_folders(PROJECT)
     for scratch in sorted(snakemake_adapter.temporary_folders(workflow.rules)):
         if scratch.startswith("/"):
             folders.append(Path(scratch))
