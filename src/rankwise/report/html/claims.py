@@ -8,7 +8,7 @@ from html import escape
 import pandas as pd
 
 from rankwise.report import style
-from rankwise.report.html.sheets import Cell, Column, Sheet, reading
+from rankwise.report.html.sheets import Cell, Column, Sheet, filter_keys, reading
 
 DETAILS = ("definition", "reason", "note", "needs", "source", "command")
 FAILED = ("out of memory", "diverged", "unsupported")
@@ -33,7 +33,9 @@ def sheet(claims: pd.DataFrame, labels: dict[str, str], link: str) -> Sheet:
     rows = [_row(row, labels) for row in claims.to_dict("records")]
     counts = claims["verdict"].value_counts(sort=False)
     facet = (0, [(str(verdict), int(count)) for verdict, count in counts.items()])
-    return Sheet("claims", "Published numbers", "", COLUMNS, rows, facet, link, 0)
+    return Sheet(
+        "claims", "Published numbers", "", COLUMNS, rows, facet, link, 0, filter_keys(claims)
+    )
 
 
 def _row(row: dict, labels: dict[str, str]) -> list[Cell]:
