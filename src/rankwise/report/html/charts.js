@@ -117,17 +117,26 @@ function panelDrawing(chart, panel) {
   return chart.choices ? withAxes(chart, panel, drawing) : drawing;
 }
 
+// One after the other, so that the first one is there soon and the page answers in between.
+let lastDrawing = Promise.resolve();
+
+function drawNext(element) {
+  const chart = chartOf(element.closest(".chart"));
+  const panel = chart.panels[Number(element.dataset.panel)];
+  const drawIt = () => draw(element, () => panelDrawing(chart, panel));
+  const pause = () => new Promise((resolve) => setTimeout(resolve));
+  lastDrawing = lastDrawing.then(drawIt).catch(console.error).then(pause);
+}
+
 const nearWindow = new IntersectionObserver(
   (entries) => {
     for (const { target, isIntersecting } of entries) {
       if (!isIntersecting) continue;
       nearWindow.unobserve(target);
-      const chart = chartOf(target.closest(".chart"));
-      const panel = chart.panels[Number(target.dataset.panel)];
-      draw(target, () => panelDrawing(chart, panel));
+      drawNext(target);
     }
   },
-  { rootMargin: "600px" },
+  { rootMargin: "300px" },
 );
 
 // Show what passes the filters: drawings that are near the window now, others when they come near.

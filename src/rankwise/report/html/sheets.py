@@ -17,8 +17,8 @@ from rankwise.report.latency import TIME_UNITS
 
 MAX_ROWS = 5000  # of a table in the page's data; the files have all rows
 FIRST_ROWS = 25  # of a table in the page itself
-# Key of the page's filters -> the columns of a table that it looks at. A row of a comparison is shown
-# if both of its curves pass.
+# Key of the page's filters -> the columns of a table that it looks at. A row of a comparison is
+# shown if both of its curves pass.
 FILTERED = {
     "model": ("model",),
     "dataset": ("dataset",),

@@ -1,8 +1,9 @@
 """Parts of the page's interactive charts: Vega-Lite specifications as dictionaries, and their rows.
 
 A row with `run` leads to that run when it is clicked. Rows with `method` and `rank` obey the page's
-filters. A chart has a parameter `focus`: the entry of the legend that is singled out, or ''. The page
-sets the fonts and the colours of text and axes. On a dark page it replaces the colours in `DARK`.
+filters. A chart has a parameter `focus`: the entry of the legend that is singled out, or ''. The
+page sets the fonts and the colours of text and axes. On a dark page it replaces the colours in
+`DARK`.
 """
 
 from typing import NamedTuple
