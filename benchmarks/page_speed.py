@@ -5,8 +5,8 @@ Writes benchmarks/page/page.md.
     python benchmarks/page_speed.py [FOLDER]
 
 The page is opened at its charts. It is usable when the first one is drawn and a filter has changed
-the number of runs. The time starts with the navigation; it is the median of five loads of a headless Chromium, of whatever
-machine this is. FOLDER is where the generated study is made, or is already.
+the number of runs. Times start with the navigation; they are medians of five loads of a headless
+Chromium, on whatever machine this is. FOLDER is where the generated study is made, or is already.
 """
 
 import argparse
@@ -78,10 +78,9 @@ def text(page: Path, loads: list[dict]) -> str:
     ]
     lines = ["| page of generated runs | measured | at most |", "| --- | ---: | ---: |"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
-    how = (
-        f"Median of {len(loads)} loads, Chromium {loads[0]['browser']}, {os.cpu_count()} CPU cores"
-    )
-    lines += ["", f"{how} that other work shares. After the filter: {loads[0]['remaining']}."]
+    machine = f"{os.cpu_count()} CPU cores, load average {os.getloadavg()[0]:.1f}"
+    lines += ["", f"Medians of {len(loads)} loads, Chromium {loads[0]['browser']}, {machine}."]
+    lines += [f"After a click on a filter: {loads[0]['remaining']}."]
     return "\n".join(lines) + "\n"
 
 

@@ -113,7 +113,10 @@ function chartOf(section) {
 // What is drawn of one panel of a chart.
 function panelDrawing(chart, panel) {
   const entries = Object.entries(panel.spec.datasets).map(([name, dataset]) => [name, rowsOf(dataset)]);
-  const drawing = { spec: panel.spec, datasets: Object.fromEntries(entries), focus: chart.state.focus };
+  const datasets = Object.fromEntries(entries);
+  // Vega warns of layers without rows.
+  const layer = panel.spec.layer.filter(({ data: { name } }) => datasets[name].length).map(withRanks);
+  const drawing = { spec: { ...panel.spec, layer }, datasets, focus: chart.state.focus };
   return chart.choices ? withAxes(chart, panel, drawing) : drawing;
 }
 
@@ -126,6 +129,14 @@ function drawNext(element) {
   const drawIt = () => draw(element, () => panelDrawing(chart, panel));
   const pause = () => new Promise((resolve) => setTimeout(resolve));
   lastDrawing = lastDrawing.then(drawIt).catch(console.error).then(pause);
+}
+
+// An axis of ranks has ticks at the ranks that pass the filters.
+function withRanks(layer) {
+  const x = layer.encoding.x;
+  if (x?.field !== "rank" || !x.axis?.values) return layer;
+  const values = x.axis.values.filter((rank) => passes("rank", rankText(rank)));
+  return { ...layer, encoding: { ...layer.encoding, x: { ...x, axis: { ...x.axis, values } } } };
 }
 
 const nearWindow = new IntersectionObserver(
@@ -155,6 +166,10 @@ function refresh(section) {
   for (const button of all(".legend button", section)) {
     button.hidden = !passes("family", data.families[button.dataset.focus]);
   }
+  for (const note of all("[data-method]", section)) {
+    note.hidden = !passesCurve(note.dataset.method, note.dataset.rank);
+  }
+  for (const notes of all("details.note", section)) notes.hidden = !find("li:not([hidden])", notes);
   const details = find("details.data", section);
   find(".scroll", details).replaceChildren();
   showData(details, chart);

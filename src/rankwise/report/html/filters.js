@@ -68,10 +68,9 @@ function showFilters() {
   const text = remainingText();
   const output = find("#filters output");
   if (output) output.textContent = text;
-  find(".remaining span").textContent = text;
-  find(".remaining").hidden = !chosen.size;
-  const clear = find("#filters .clear");
-  if (clear) clear.hidden = !chosen.size;
+  const inBar = find(".remaining span");
+  if (inBar) inBar.textContent = chosen.size ? `: ${text}` : "";
+  for (const button of all(".clear")) button.hidden = !chosen.size;
 }
 
 function remainingText() {

@@ -12,7 +12,7 @@ from rankwise.report import style
 from rankwise.report.html import groups, quality, vega
 from rankwise.report.html.groups import Group, Key
 from rankwise.report.html.sheets import FLOP_UNITS
-from rankwise.report.html.vega import CURVE_COLUMN, RUN_COLUMN, SEED_COLUMN, Chart, Panel
+from rankwise.report.html.vega import CURVE_COLUMN, RUN_COLUMN, SEED_COLUMN, Chart, Note, Panel
 from rankwise.report.latency import TIME_UNITS
 
 FIRST_COST = "kept_bytes"  # the axis at first, if the study has it
@@ -50,7 +50,7 @@ def charts(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> list[Char
         return []
     legend = vega.method_legend(groups.methods_of(priced), labels)
     panels = [
-        _panel(key, group, table, labels, legend, [notes[key]] if key in notes else [])
+        _panel(key, group, table, labels, legend, [Note(notes[key])] if key in notes else [])
         for key, group in priced.items()
     ]
     choices = {"x": [(name, cost_name(name)) for name in names], "y": [("value", "quality")]}
@@ -86,7 +86,7 @@ def _panel(
     table: pd.DataFrame,
     labels: dict[str, str],
     legend: list[dict],
-    notes: list[str],
+    notes: list[Note],
 ) -> Panel:
     own_costs = table.xs(key, level=GROUP)
     axes = {"value": {"title": group.axis, "better": "higher" if group.is_accuracy else "lower"}}

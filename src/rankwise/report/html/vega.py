@@ -49,20 +49,28 @@ SEED_COLUMN: Column = ("seed", "seed")
 RUN_COLUMN: Column = ("run", "run")
 
 
+class Note(NamedTuple):
+    """A sentence about what a drawing does not show, and the curve that it is about, if any."""
+
+    text: str
+    method: str | None = None
+    rank: int | None = None
+
+
 class Panel(NamedTuple):
     """One drawing.
 
     Attributes:
         key: its model and dataset.
         spec: its Vega-Lite specification.
-        notes: sentences about what it does not show.
+        notes: what it does not show.
         axes: with axes of one's choice, title and better direction of each field; see `front`.
         detail: what its title says after the model and dataset.
     """
 
     key: tuple[str, str]
     spec: dict
-    notes: list[str]
+    notes: list[Note]
     axes: dict[str, dict] | None = None
     detail: str = ""
 
@@ -212,11 +220,11 @@ def curve_names(frame: pd.DataFrame, labels: dict[str, str]) -> pd.Series:
     return pd.Series(names, frame.index)
 
 
-def failure_notes(runs: pd.DataFrame, labels: dict[str, str]) -> list[str]:
+def failure_notes(runs: pd.DataFrame, labels: dict[str, str]) -> list[Note]:
     """A note for each curve and status of failed runs, with their number."""
     failed = runs[runs["status"] != "ok"]
     notes = []
     for (method, rank, status), rows in failed.groupby([*CURVE_IN_GROUP, "status"], sort=False):
         name = style.curve_name(method, rank, labels)
-        notes.append(f"{name}: {style.status_text(status)} ({len(rows)})")
+        notes.append(Note(f"{name}: {style.status_text(status)} ({len(rows)})", method, int(rank)))
     return notes
