@@ -53,8 +53,8 @@ async function makeTable(table) {
 
 // Classes of a cell as in the page's own rows, and its exact value.
 function styleCell(heads) {
-  return (element, cell, row, rowIndex, column) => {
-    const [text, , exact] = parts(cell);
+  return (element, shown, row, rowIndex, column) => {
+    const [text, , exact] = parts(row[column]);
     const head = heads[column];
     if (head.classList.contains("number")) element.classList.add("number");
     else if (text.length > 60 && text[0] !== "<") element.classList.add("wrap");
