@@ -116,7 +116,10 @@ function panelDrawing(chart, panel) {
   const datasets = Object.fromEntries(entries);
   // Vega warns of layers without rows.
   const layer = panel.spec.layer.filter(({ data: { name } }) => datasets[name].length).map(withRanks);
-  const drawing = { spec: { ...panel.spec, layer }, datasets, focus: chart.state.focus };
+  // Vega warns of a height by row in a drawing that fits its width.
+  const rowCount = new Set(datasets[chart.table].map((row) => row.curve)).size;
+  const height = panel.spec.height.step ? panel.spec.height.step * rowCount : panel.spec.height;
+  const drawing = { spec: { ...panel.spec, layer, height }, datasets, focus: chart.state.focus };
   return chart.choices ? withAxes(chart, panel, drawing) : drawing;
 }
 
