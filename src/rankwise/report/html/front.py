@@ -120,7 +120,13 @@ def _layers(legend: list[dict], curves: pd.DataFrame) -> list[dict]:
     x, y = vega.quantity("x", "x"), vega.quantity("y", "y")
     front = vega.layer(
         "front",
-        {"type": "line", "interpolate": "step-after", "strokeWidth": 5, "color": style.FRONT},
+        {
+            "type": "line",
+            "interpolate": "step-after",
+            "strokeWidth": 5,
+            "color": vega.QUIET,
+            "opacity": 0.25,
+        },
         x=x,
         y=y,
     )
