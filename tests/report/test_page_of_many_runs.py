@@ -83,6 +83,11 @@ def test_filters_act_on_charts_and_tables_and_are_kept_in_the_address(view, stud
     view.locator("#sheet-runs").scroll_into_view_if_needed()
     view.wait_for_selector("#sheet-runs[data-ready]")
     assert f"of {len(wanted)} of 3,060 rows" in view.locator("#runs .dt-foot").inner_text()
+    links = view.locator("#sheet-runs tbody a").evaluate_all("all => all.map(one => one.hash)")
+    assert links == [f"#run/{digest}" for digest in wanted["request_digest"][:25]]
+    numbers = view.locator("#sheet-runs tbody tr").first.locator("td.number:visible")
+    accuracy = f"{100 * wanted['accuracy_fraction'].iloc[0]:.2f}"
+    assert accuracy in numbers.all_inner_texts()
     wait_for_chart(view, "by-rank")
     legend = view.locator("#chart-by-rank .legend button:visible")
     assert legend.evaluate_all("all => all.map(one => one.dataset.focus)") == LORA

@@ -32,6 +32,7 @@ async function makeTable(table) {
   const { rows, keys } = await unpack(`${table.id}-data`);
   filterKeys.set(table, keys);
   const heads = all("thead th", table);
+  table.tBodies[0].replaceChildren(); // else DataTables reads attributes of the page's own rows
   const dataTable = new window.DataTable(table, {
     data: rows,
     paging: rows.length > 30,
