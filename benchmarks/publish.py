@@ -139,9 +139,7 @@ def main() -> None:
     """Publish the study named on the command line, if any, then fill the pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", nargs="?", help="name of the folder below benchmarks/")
-    parser.add_argument(
-        "--results", type=Path, help="the study's folder (default: results/STUDY)"
-    )
+    parser.add_argument("--results", type=Path, help="the study's folder (default: results/STUDY)")
     given = parser.parse_args()
     if given.study:
         publish(given.study, given.results or ROOT / "results" / given.study)

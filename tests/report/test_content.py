@@ -8,7 +8,16 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.repository import CLEAN, copy_repository
-from rankwise.report.html import comparisons, graph, groups, libraries, losses, sheets, vega
+from rankwise.report.html import (
+    comparisons,
+    facets,
+    graph,
+    groups,
+    libraries,
+    losses,
+    sheets,
+    vega,
+)
 from rankwise.report.html import runs as page_runs
 
 # The workflow ----------------------------------------------------------------------------------
@@ -176,3 +185,50 @@ def test_hundreds_of_runs_stay_affordable() -> None:
         assert [run["history"]["rows"][i][1] for i in (0, -1)] == [0, 999]
         assert run["history"]["of"] == 1000
     assert len({run["job"]["job_time_s"] for run in kept["runs"].values()}) == 400
+
+
+def test_the_family_of_a_method_is_what_trains() -> None:
+    wanted = {
+        ("lora", "adamw"): "LoRA",
+        ("sparse_lora", "adamw"): "LoRA",
+        ("vera", "adamw"): "other adapters of peft",
+        ("prefix_tuning", "adamw"): "prompts",
+        ("adapter", "adamw"): "adapter",
+        ("full", "adamw"): "full fine-tuning",
+        ("full", "lomo"): "full fine-tuning",
+        ("full", "projected_adam"): "projected gradients",
+        ("full", "apollo"): "projected gradients",
+    }
+    assert {pair: facets.family(*pair) for pair in wanted} == wanted
+
+
+def test_a_filter_has_several_values_and_counts_runs() -> None:
+    results = []
+    for method, rank, seed in (("full", 0, 0), ("lora", 8, 0), ("lora", 8, 1), ("lora@fast", 8, 0)):
+        cell = {"model": "m", "dataset": "d", "method": method, "rank": rank, "seed": seed}
+        results.append({"measurement": "train", "request": {"cell": cell}})
+    found = facets.facets(results, {"full": "full fine-tuning", "lora": "LoRA"})
+    values = {facet["key"]: facet["values"] for facet in found["facets"]}
+    assert values == {"family": ["full fine-tuning", "LoRA"], "rank": ["none", "8"]}
+    assert found["families"]["lora@fast"] == "LoRA"
+    assert ["m", "d", "lora", 8, 2] in found["counts"]
+
+
+def test_a_wide_study_shows_means_of_its_losses(monkeypatch) -> None:
+    """A mean is over all seeds of a curve; an update that one seed lacks has none."""
+    monkeypatch.setattr(losses, "MAX_LINES", 5)
+    rows = []
+    for run in runs_table(2).to_dict("records"):
+        for update in (0, 10, 20)[: 3 - (run["seed"] == 1 and run["method"] == "lora")]:
+            cell = {name: run[name] for name in ("model", "dataset", "method", "rank", "seed")}
+            loss = {"selection_loss_nats": update + 2.0 * run["seed"]}
+            rows.append({**cell, "epoch": update / 10, "update": update, **loss})
+    frames = {"runs": runs_table(2), "history": pd.DataFrame(rows)}
+    (chart,) = losses.charts(frames, LABELS)
+    points = pd.DataFrame(chart.panels[0].spec["datasets"]["points"]).groupby("method")["value"]
+    assert points.apply(list).to_dict() == {
+        "full": [1, 11, 21],
+        "lora": [1, 11],
+        "rsvd": [1, 11, 21],
+    }
+    assert "mean over the seeds" in chart.caption

@@ -5,9 +5,9 @@ It contains the study's charts, figures, tables, runs and methods.
 
 import base64
 import importlib.resources
-import json
 import re
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import jinja2
@@ -15,17 +15,21 @@ import pandas as pd
 
 from rankwise.analysis import tables
 from rankwise.core import provenance, result
-from rankwise.report import records
+from rankwise.core.config import without
+from rankwise.report import records, style
 from rankwise.report.html import (
     answer,
     claims,
     comparisons,
+    facets,
+    front,
     graph,
     groups,
     libraries,
     losses,
     memory_bars,
     methods,
+    payload,
     quality,
     runs,
     sheets,
@@ -39,7 +43,18 @@ from rankwise.study.describe import about
 from rankwise.study.jobs import rule_counts, rule_edges
 from rankwise.study.plan import Plan
 
-OWN_SCRIPTS = ("page.js", "charts.js", "tables.js", "run.js")  # joined to one script, in this order
+# Joined to one script, in this order.
+OWN_SCRIPTS = (
+    "page.js",
+    "filters.js",
+    "charts.js",
+    "front.js",
+    "tables.js",
+    "run.js",
+    "compare.js",
+    "route.js",
+)
+MAX_FIGURE_BYTES = 300_000  # of a figure in the page; a larger one is a link
 NARROW = 350  # points: a figure up to this width shrinks to a phone's screen; a wider one scrolls
 PIXELS_PER_POINT = 4 / 3  # as CSS defines it
 SECTIONS = {
@@ -86,19 +101,30 @@ def render(plan: Plan, request: dict, results: list[dict], folder: Path) -> str:
     for name in dict.fromkeys([*request["tables"], *request["data"]]):
         frames[name] = tables.read(folder / f"{outputs.table_stem(name)}.csv")
     charts = _charts(frames, labels)
+    covered = {name for chart in charts for name in chart.figures}
     parts = {
         "answer": answer.answer(frames, labels, plan.study.get("reference")),
         "charts": charts,
-        **_figures(request["figures"], folder),
+        "chart_files": {name: outputs.figure_stem(name) for name in covered},
+        **_figures(without(request["figures"], covered), folder),
         **_sheets(request["tables"], frames, labels),
     }
+    family_by_method = facets.families(about(plan)["methods"])
+    shared = {**facets.facets(results, family_by_method), "looks": _looks(family_by_method, labels)}
+    all_sheets = [*parts["sheets"], *filter(None, (parts["claims"], parts["runs"]))]
     return _template().render(
         **parts,
         **_study(plan, results),
         **_built(plan),
         **_methods(plan, frames, results),
-        **_code(charts, runs.collected(results, labels)),
+        **_code(charts, shared),
+        facets=shared["facets"],
+        drawn=outputs.DRAWN,
         contents=_contents(parts),
+        payloads={
+            **{f"sheet-{sheet.key}": payload.packed(sheet.content()) for sheet in all_sheets},
+            "details": payload.packed(runs.collected(results, labels)),
+        },
     )
 
 
@@ -120,6 +146,7 @@ def _asset(name: str) -> str:
 def _charts(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> list[vega.Chart]:
     groups_by_panel = groups.by_panel(frames, labels)
     return [
+        *front.charts(frames, labels),
         *quality.charts(frames, labels),
         *losses.charts(frames, labels),
         *comparisons.charts(groups_by_panel, frames.get("comparisons"), labels),
@@ -140,18 +167,19 @@ def _figures(captions: dict[str, list[str]], folder: Path) -> dict[str, list[dic
 def _figure(name: str, title: str, caption: str, folder: Path) -> dict[str, object]:
     stem = outputs.figure_stem(name)
     svg = (folder / f"{stem}.svg").read_bytes()
+    is_small = len(svg) <= MAX_FIGURE_BYTES
     width = float(re.search(rb'width="([\d.]+)pt"', svg)[1])
     height = float(re.search(rb'height="([\d.]+)pt"', svg)[1])
     return {
         "key": name,
         "title": title,
         "caption": caption,
-        "data": base64.b64encode(svg).decode(),
+        "data": base64.b64encode(svg).decode() if is_small else None,
+        "megabytes": len(svg) / 1e6,
         "narrow": width <= NARROW,
         "width": round(width * PIXELS_PER_POINT),
         "height": round(height * PIXELS_PER_POINT),
         "link": stem,
-        "ends": outputs.DRAWN,
     }
 
 
@@ -235,21 +263,26 @@ def _methods(plan: Plan, frames: dict[str, pd.DataFrame], results: list[dict]) -
 # Scripts and their data ------------------------------------------------------------------------
 
 
-def _code(charts: list[vega.Chart], kept_results: dict) -> dict:
-    """The scripts, the data that they show, and the policy that allows them to run."""
+def _looks(methods: Collection[str], labels: dict[str, str]) -> dict[str, str]:
+    """Colour of each method and variant, the same in every chart."""
+    used = [name for name in labels if style.base(name) in methods]
+    return {entry["name"]: entry["colour"] for entry in vega.method_legend(used, labels)}
+
+
+def _code(charts: list[vega.Chart], shared: dict) -> dict:
+    """The scripts, the data that they need at once, and the policy that allows them to run."""
     theme = _asset("theme.js")
     scripts = [*libraries.scripts(), "\n".join(map(_asset, OWN_SCRIPTS))]
     data = {
-        **kept_results,
+        **shared,
         "charts": [_compact(chart) for chart in charts],
         "curve": losses.run_spec(),
         "dark": vega.DARK,
         "kinds": [(column, name, colour) for column, (name, colour) in PARTS.items()],
     }
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return {
         "scripts": scripts,
-        "data": text.replace("<", "\\u003c"),  # a `<` could end the script element
+        "data": payload.packed(data),
         "policy": libraries.policy([theme, *scripts]),
         "css": _asset("page.css"),
         "theme": theme,
@@ -262,19 +295,15 @@ def _compact(chart: vega.Chart) -> dict:
     """What the scripts need of a chart; its rows are column names and lists of values."""
     panels = []
     for panel in chart.panels:
-        datasets = {name: _columnar(rows) for name, rows in panel.spec["datasets"].items()}
-        panels.append({"title": panel.title, "spec": {**panel.spec, "datasets": datasets}})
+        rows_by_name = panel.spec["datasets"].items()
+        datasets = {name: payload.columnar(rows) for name, rows in rows_by_name}
+        spec = {**panel.spec, "datasets": datasets}
+        panels.append({"title": panel.title, "key": panel.key, "axes": panel.axes, "spec": spec})
     return {
         "key": chart.key,
         "title": chart.title,
         "panels": panels,
         "columns": chart.columns,
         "table": chart.table,
+        "choices": chart.choices,
     }
-
-
-def _columnar(rows: list[dict]) -> dict[str, list]:
-    names: dict[str, None] = {}  # a dict, for the order of first appearance
-    for row in rows:
-        names |= dict.fromkeys(row)
-    return {"columns": list(names), "rows": [[row.get(name) for name in names] for row in rows]}

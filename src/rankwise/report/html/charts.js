@@ -1,17 +1,18 @@
-// The interactive charts. A chart is drawn when it comes near the window, and again when the colours
-// change. A click on a mark leads to its run.
-const drawings = new Map(); // element -> { spec, result, state }
+// The interactive charts. A chart is drawn when it comes near the window, and again when the colours,
+// the filters or its axes change. A click on a mark leads to its run.
+const drawings = new Map(); // element -> { make, result }
 
-// The rows of a dataset, which the page stores as column names and lists of values.
+// The rows of a dataset that pass the filters. The page stores them as column names and lists of
+// values.
 function rowsOf(dataset) {
-  return dataset.rows.map((values) => {
+  const rows = dataset.rows.map((values) => {
     const row = {};
     dataset.columns.forEach((name, i) => {
       if (values[i] !== null) row[name] = values[i];
     });
-    if (row.run in data.runs) row.command = data.runs[row.run].command;
     return row;
   });
+  return rows.filter((row) => row.method === undefined || passesCurve(row.method, row.rank));
 }
 
 // A copy of a specification, on a dark page with the colours for it.
@@ -59,32 +60,48 @@ function escaped(value) {
   return String(value).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 }
 
-async function draw(element, spec, state) {
-  const datasets = Object.entries(spec.datasets).map(([name, dataset]) => [
-    name,
-    dataset.columns ? rowsOf(dataset) : dataset,
-  ]);
-  const whole = { ...themed(spec), datasets: Object.fromEntries(datasets) };
+// What is shown when a mark is hovered; a run's command is added once the runs are unpacked.
+function tooltipHtml(value) {
+  const shown = { ...value };
+  const command = details?.runs[value.run]?.command;
+  if (command) shown.command = command;
+  const known = Object.entries(shown).filter(([, text]) => text !== undefined && text !== "undefined");
+  const rows = known.map(([key, text]) => {
+    return `<tr><td class="key">${escaped(key)}</td><td class="value">${escaped(text)}</td></tr>`;
+  });
+  return `<table>${rows.join("")}</table>`;
+}
+
+// Draw into an element what `make` returns: a specification with its rows, and a focus.
+async function draw(element, make) {
+  const { spec, datasets, focus } = make();
   drawings.get(element)?.result?.finalize();
-  const result = await window.vegaEmbed(element, whole, {
-    actions: false,
-    ast: true, // Vega interprets expressions; the page's policy forbids to compile them
-    renderer: "svg",
-    defaultStyle: false,
-    config: vegaConfig(),
-    tooltip: { disableDefaultStyle: true, sanitize: escaped },
-  });
-  result.view.addEventListener("click", (_, item) => {
-    if (item?.datum?.run in data.runs) location.hash = `run/${item.datum.run}`;
-  });
-  drawings.set(element, { spec, result, state });
-  if (state?.focus) result.view.signal("focus", state.focus).run();
+  drawings.set(element, { make });
+  const isEmpty = Object.values(datasets).every((rows) => !rows.some((row) => row.method ?? row.name));
+  if (isEmpty) {
+    element.replaceChildren(h("p", { class: "note" }, "Nothing here passes the filters."));
+  } else {
+    const whole = { ...themed({ ...spec, datasets: null }), datasets };
+    const result = await window.vegaEmbed(element, whole, {
+      actions: false,
+      ast: true, // Vega interprets expressions; the page's policy forbids to compile them
+      renderer: "svg",
+      defaultStyle: false,
+      config: vegaConfig(),
+      tooltip: { disableDefaultStyle: true, sanitize: escaped, formatTooltip: tooltipHtml },
+    });
+    result.view.addEventListener("click", (_, item) => {
+      if (item?.datum?.run) location.hash = addressOf(`run/${item.datum.run}`);
+    });
+    drawings.set(element, { make, result });
+    if (focus) result.view.signal("focus", focus).run();
+  }
   element.dataset.drawn = isDark() ? "dark" : "light";
 }
 
 function redraw() {
-  for (const [element, { spec, state }] of drawings) {
-    if (element.isConnected) draw(element, spec, state);
+  for (const [element, { make }] of drawings) {
+    if (element.isConnected) draw(element, make);
     else drawings.delete(element);
   }
 }
@@ -93,28 +110,89 @@ function chartOf(section) {
   return data.charts.find((chart) => chart.key === section.dataset.chart);
 }
 
+// What is drawn of one panel of a chart.
+function panelDrawing(chart, panel) {
+  const entries = Object.entries(panel.spec.datasets).map(([name, dataset]) => [name, rowsOf(dataset)]);
+  const datasets = Object.fromEntries(entries);
+  // Vega warns of layers without rows.
+  const layer = panel.spec.layer.filter(({ data: { name } }) => datasets[name].length).map(withRanks);
+  // Vega warns of a height by row in a drawing that fits its width.
+  const rowCount = new Set(datasets[chart.table].map((row) => row.curve)).size;
+  const height = panel.spec.height.step ? panel.spec.height.step * rowCount : panel.spec.height;
+  const drawing = { spec: { ...panel.spec, layer, height }, datasets, focus: chart.state.focus };
+  return chart.choices ? withAxes(chart, panel, drawing) : drawing;
+}
+
+// One after the other, so that the first one is there soon and the page answers in between.
+let lastDrawing = Promise.resolve();
+
+function drawNext(element) {
+  const chart = chartOf(element.closest(".chart"));
+  const panel = chart.panels[Number(element.dataset.panel)];
+  const drawIt = () => draw(element, () => panelDrawing(chart, panel));
+  const pause = () => new Promise((resolve) => setTimeout(resolve));
+  lastDrawing = lastDrawing.then(drawIt).catch(console.error).then(pause);
+}
+
+// An axis of ranks has ticks at the ranks that pass the filters.
+function withRanks(layer) {
+  const x = layer.encoding.x;
+  if (x?.field !== "rank" || !x.axis?.values) return layer;
+  const values = x.axis.values.filter((rank) => passes("rank", rankText(rank)));
+  return { ...layer, encoding: { ...layer.encoding, x: { ...x, axis: { ...x.axis, values } } } };
+}
+
 const nearWindow = new IntersectionObserver(
   (entries) => {
     for (const { target, isIntersecting } of entries) {
       if (!isIntersecting) continue;
       nearWindow.unobserve(target);
-      const chart = chartOf(target.closest(".chart"));
-      draw(target, chart.panels[Number(target.dataset.panel)].spec, chart.state);
+      drawNext(target);
     }
   },
-  { rootMargin: "600px" },
+  { rootMargin: "300px" },
 );
 
+// Show what passes the filters: drawings that are near the window now, others when they come near.
+function refresh(section) {
+  const chart = chartOf(section);
+  const elements = all("[data-panel]", section);
+  for (const element of elements) {
+    const [model, dataset] = chart.panels[Number(element.dataset.panel)].key;
+    const isShown = passes("model", model) && passes("dataset", dataset);
+    element.closest("figure").hidden = !isShown;
+    nearWindow.unobserve(element);
+    delete element.dataset.drawn;
+    if (isShown) nearWindow.observe(element);
+  }
+  section.hidden = elements.every((element) => element.closest("figure").hidden);
+  for (const button of all(".legend button", section)) {
+    button.hidden = !passes("family", data.families[button.dataset.focus]);
+  }
+  for (const note of all("[data-method]", section)) {
+    note.hidden = !passesCurve(note.dataset.method, note.dataset.rank);
+  }
+  for (const notes of all("details.note", section)) notes.hidden = !find("li:not([hidden])", notes);
+  const details = find("details.data", section);
+  find(".scroll", details).replaceChildren();
+  showData(details, chart);
+}
+
 // A chart's data as a table ---------------------------------------------------------------------
+
+const MAX_DATA_ROWS = 500; // a longer table would take seconds to show
 
 function dataTable(chart) {
   const hasPanels = chart.panels.length > 1;
   const titles = chart.columns.map(([, title]) => title);
   const heads = (hasPanels ? ["panel", ...titles] : titles).map((title) => h("th", { scope: "col" }, title));
-  const rows = chart.panels.flatMap((panel) => {
+  const shown = chart.panels.filter(({ key }) => passes("model", key[0]) && passes("dataset", key[1]));
+  const rows = shown.flatMap((panel) => {
     const first = hasPanels ? [panel.title] : [];
-    return rowsOf(panel.spec.datasets[chart.table]).map((row) => dataRow(chart, row, first));
+    return panelDrawing(chart, panel).datasets[chart.table].map((row) => dataRow(chart, row, first));
   });
+  const left = rows.length - MAX_DATA_ROWS;
+  if (left > 0) rows.splice(MAX_DATA_ROWS, left, h("tr", {}, h("td", {}, `${left} more rows: filter to see them`)));
   return h("table", {}, h("caption", {}, chart.title), h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows));
 }
 
@@ -128,7 +206,7 @@ function dataRow(chart, row, first) {
 
 function cellContent(field, value) {
   if (value === undefined || value === null) return "";
-  if (field === "run" && value in data.runs) return h("a", { href: `#run/${value}` }, value.slice(0, 8));
+  if (field === "run") return h("a", { href: `#run/${value}` }, value.slice(0, 8));
   return typeof value === "number" ? numberText(value) : String(value);
 }
 
@@ -147,20 +225,24 @@ function setFocus(section, chart, name) {
     button.setAttribute("aria-pressed", String(button.dataset.focus === chart.state.focus));
   }
   for (const element of all(".drawing", section)) {
-    drawings.get(element)?.result.view.signal("focus", chart.state.focus).run();
+    drawings.get(element)?.result?.view.signal("focus", chart.state.focus).run();
   }
+}
+
+function showData(details, chart) {
+  const place = find(".scroll", details);
+  if (details.open && !place.firstChild) place.append(dataTable(chart));
 }
 
 for (const section of all(".chart")) {
   const chart = chartOf(section);
   chart.state = { focus: "" };
-  for (const element of all(".drawing", section)) nearWindow.observe(element);
+  if (chart.choices) setUpAxes(section, chart);
   const details = find("details.data", section);
-  details.addEventListener("toggle", () => {
-    const place = find(".scroll", details);
-    if (details.open && !place.firstChild) place.append(dataTable(chart));
-  });
+  details.addEventListener("toggle", () => showData(details, chart));
   for (const button of all(".legend button", section)) {
     button.addEventListener("click", () => setFocus(section, chart, button.dataset.focus));
   }
+  refresh(section);
 }
+filterListeners.push(() => all(".chart").forEach(refresh));

@@ -8,7 +8,7 @@ from html import escape
 import pandas as pd
 
 from rankwise.report import style
-from rankwise.report.html.sheets import Cell, Column, Sheet, reading
+from rankwise.report.html.sheets import Cell, Column, Sheet, filter_keys, reading
 
 DETAILS = ("definition", "reason", "note", "needs", "source", "command")
 FAILED = ("out of memory", "diverged", "unsupported")
@@ -35,7 +35,8 @@ def sheet(claims: pd.DataFrame, labels: dict[str, str], link: str) -> Sheet | No
     facet = (0, list(_counts(shown).items()))
     hidden = len(claims) - len(shown)
     caption = others_text(claims)
-    return Sheet("claims", "Published numbers", caption, COLUMNS, rows, facet, link, hidden)
+    keys = filter_keys(shown)
+    return Sheet("claims", "Published numbers", caption, COLUMNS, rows, facet, link, hidden, keys)
 
 
 def decided(claims: pd.DataFrame) -> pd.DataFrame:

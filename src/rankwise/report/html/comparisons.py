@@ -4,17 +4,13 @@ import pandas as pd
 
 from rankwise.core.keys import CURVE_IN_GROUP
 from rankwise.report import style
-from rankwise.report.html import vega
+from rankwise.report.html import groups, vega
 from rankwise.report.html.groups import Group, Key
 from rankwise.report.html.vega import CURVE_COLUMN, Chart, Column, Panel
 
 ROW = 24  # pixels for each curve
-VERDICTS = {  # verdict -> colour, marker
-    "better": ("#009E73", "^"),
-    "tied": ("#0072B2", "o"),
-    "undecided": ("#7F7F7F", "D"),
-    "worse": ("#D55E00", "v"),
-}
+# Verdict -> marker. A verdict has no colour: the colour of a mark is that of its method.
+VERDICTS = {"better": "^", "tied": "o", "undecided": "D", "worse": "v"}
 TOOLTIP: list[Column] = [
     CURVE_COLUMN,
     ("difference", "difference"),
@@ -36,18 +32,20 @@ def charts(
     """Every curve against the best of its model and dataset: difference, interval, verdict."""
     if table is None or not len(table):
         return []
-    legend = vega.named_legend(VERDICTS)
+    legend = vega.named_legend({name: (vega.INK, marker) for name, marker in VERDICTS.items()})
+    methods = vega.method_legend(groups.methods_of(groups_by_panel), labels)
     panels = []
     for key, group in groups_by_panel.items():
         pairs = against_best(table, key, group)
         if len(pairs):
-            panels.append(_panel(key, pairs, group, labels, legend))
+            panels.append(_panel(key, pairs, group, labels, (legend, methods)))
     if not panels:
         return []
     caption = (
         "Difference of every curve to the curve with the best estimate, paired by seed and "
         "example, with its simultaneous 95 % interval. Left of zero is worse. The shaded band is "
-        "the margin within which curves count as tied."
+        "the margin within which curves count as tied. The shape is the verdict, the colour the "
+        "method."
     )
     columns = [
         CURVE_COLUMN,
@@ -92,7 +90,11 @@ def _with_verdict(pairs: pd.DataFrame, words: dict[str, str]) -> pd.DataFrame:
 
 
 def _panel(
-    key: Key, pairs: pd.DataFrame, group: Group, labels: dict[str, str], legend: list[dict]
+    key: Key,
+    pairs: pd.DataFrame,
+    group: Group,
+    labels: dict[str, str],
+    legends: tuple[list[dict], list[dict]],
 ) -> Panel:
     """A forest plot: a dot and an interval for each curve, the best first."""
     best_name = style.curve_name(group.best["method"], group.best["rank"], labels)
@@ -107,11 +109,10 @@ def _panel(
         "zero": [{"at": 0}],
         "margin": [{"from": -margin, "to": margin}],
     }
-    where = " on ".join(key)
-    description = f"Difference of every curve to {best_name}, {where}."
-    layers = _layers(group, order, legend)
-    spec = vega.chart_spec(layers, data, description, ROW * len(order))
-    return Panel(f"{where}, against {best_name}", spec, [])
+    description = f"Difference of every curve to {best_name}, {' on '.join(key)}."
+    layers = _layers(group, order, *legends)
+    spec = vega.chart_spec(layers, data, description, {"step": ROW})
+    return Panel(key, spec, [], detail=f", against {best_name}")
 
 
 def _rows(pairs: pd.DataFrame, group: Group, labels: dict[str, str]) -> pd.DataFrame:
@@ -124,12 +125,14 @@ def _rows(pairs: pd.DataFrame, group: Group, labels: dict[str, str]) -> pd.DataF
     return rows.sort_values("difference", ascending=False, kind="stable")
 
 
-def _layers(group: Group, order: list[str], legend: list[dict]) -> list[dict]:
+def _layers(
+    group: Group, order: list[str], verdicts: list[dict], methods: list[dict]
+) -> list[dict]:
     axis = "points of accuracy" if group.is_accuracy else "log of the perplexities' ratio"
     x = vega.quantity("difference", axis, zero=True)
     y = vega.curve_axis(order)
     look = {
-        "color": vega.encoded("verdict", legend),
+        "color": vega.encoded("method", methods),
         "opacity": vega.focus_opacity(1, "verdict", 0.12),
     }
     margin = vega.layer(
@@ -156,7 +159,7 @@ def _layers(group: Group, order: list[str], legend: list[dict]) -> list[dict]:
         {"type": "point", "filled": True, "size": 80, "cursor": "pointer"},
         x=x,
         y=y,
-        shape=vega.encoded("verdict", legend, "shape"),
+        shape=vega.encoded("verdict", verdicts, "shape"),
         tooltip=vega.tooltip(TOOLTIP),
         **look,
     )

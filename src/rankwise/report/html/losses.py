@@ -6,7 +6,6 @@ from rankwise.core.keys import CURVE, CURVE_IN_GROUP
 from rankwise.report.html import groups, vega
 from rankwise.report.html.groups import Group, Key
 from rankwise.report.html.vega import (
-    COMMAND_COLUMN,
     CURVE_COLUMN,
     RUN_COLUMN,
     SEED_COLUMN,
@@ -15,43 +14,66 @@ from rankwise.report.html.vega import (
     Panel,
 )
 
-MAX_POINTS = 8_000  # of the chart, all runs together
+MAX_LINES = 200  # of the chart, all panels together: more are not told apart
+MAX_POINTS = 8_000  # of MAX_LINES lines together
 DASHES = [[1, 0], [6, 2], [3, 2], [1, 2], [6, 2, 1, 2], [1, 4]]  # from full to thin lines
 LOSS: Column = ("value", "selection loss (nats)")
-RUN_COLOUR = "#0072B2"  # of the line on a run's own view
 
 
 def charts(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> list[Chart]:
-    """The loss on the selection slice by epoch, one line for each run; none without a history."""
+    """The loss on the selection slice by epoch; none without a history.
+
+    There is one line for each run, or for each curve if there are more than `MAX_LINES` runs.
+    """
     groups_by_panel = groups.by_panel(frames, labels)
     history = frames.get("history")
     if history is None or "selection_loss_nats" not in history or not groups_by_panel:
         return []
     legend = vega.method_legend(groups.methods_of(groups_by_panel), labels)
     run_count = sum(len(group.runs) for group in groups_by_panel.values())
-    points_per_run = MAX_POINTS // max(run_count, 1)
     panels = []
     for key, group in groups_by_panel.items():
-        panels.append(_panel(key, _rows(group, history, labels, points_per_run), legend))
+        rows = _rows(group, history)
+        if run_count > MAX_LINES:
+            rows = _means(rows)
+        line_count = max(min(run_count, MAX_LINES), 1)
+        rows = rows[is_kept(rows, MAX_POINTS // line_count)]
+        panels.append(_panel(key, rows.assign(curve=vega.curve_names(rows, labels)), legend))
+    lines = (
+        "Each line is one run."
+        if run_count <= MAX_LINES
+        else f"Each line is the mean over the seeds of a curve, at the updates that all of its "
+        f"runs have: the study has more than {MAX_LINES} runs. A click leads to its first run."
+    )
     caption = (
-        "Each line is one run. The slice is held out of train, and the state that is reported is "
-        "selected on it alone. The reported split is evaluated once, after training."
+        f"{lines} The slice is held out of train, and the state that is reported is selected on it "
+        "alone. The reported split is evaluated once, after training."
     )
     columns = [CURVE_COLUMN, SEED_COLUMN, ("epoch", "epoch"), LOSS, RUN_COLUMN]
-    return [Chart("loss", "Loss by epoch", caption, panels, legend, columns, "points")]
+    title = "Loss by epoch"
+    return [Chart("loss", title, caption, panels, legend, columns, "points", ("loss",))]
 
 
-def _rows(
-    group: Group, history: pd.DataFrame, labels: dict[str, str], points_per_run: int
-) -> pd.DataFrame:
-    """The history of the group's runs, thinned, with the loss as `value`."""
+def _rows(group: Group, history: pd.DataFrame) -> pd.DataFrame:
+    """The history of the group's runs, with the loss as `value`."""
     runs = group.runs[[*CURVE, "seed", "request_digest"]]
     runs = runs.rename(columns={"request_digest": "run"})
     losses = history[[*CURVE, "seed", "epoch", "update", "selection_loss_nats"]]
     rows = losses.merge(runs, on=[*CURVE, "seed"])
-    rows = rows.rename(columns={"selection_loss_nats": "value"}).dropna(subset=["value"])
-    rows = rows[is_kept(rows, points_per_run)]
-    return rows.assign(curve=vega.curve_names(rows, labels))
+    return rows.rename(columns={"selection_loss_nats": "value"}).dropna(subset=["value"])
+
+
+def _means(rows: pd.DataFrame) -> pd.DataFrame:
+    """The mean of each curve at each update that all of its runs have; `run` is its first run."""
+    seeds = rows.groupby(CURVE)["seed"].nunique().rename("all_seeds")
+    by_update = rows.groupby([*CURVE, "update"], sort=False)
+    means = by_update.agg(
+        epoch=("epoch", "first"), value=("value", "mean"), seeds=("seed", "nunique")
+    ).reset_index()
+    means = means.join(seeds, on=CURVE)
+    first = rows.groupby(CURVE)["run"].first()
+    shared = means[means["seeds"] == means["all_seeds"]].join(first, on=CURVE)
+    return shared.assign(seed="mean of " + shared["seeds"].astype(str))
 
 
 def _panel(key: Key, rows: pd.DataFrame, legend: list[dict]) -> Panel:
@@ -74,7 +96,6 @@ def _panel(key: Key, rows: pd.DataFrame, legend: list[dict]) -> Panel:
         ("update", "update"),
         LOSS,
         RUN_COLUMN,
-        COMMAND_COLUMN,
     ]
     dot = vega.layer(
         "points",
@@ -87,10 +108,9 @@ def _panel(key: Key, rows: pd.DataFrame, legend: list[dict]) -> Panel:
         tooltip=vega.tooltip(columns),
     )
     shown = rows[[*CURVE_IN_GROUP, "curve", "seed", "epoch", "update", "value", "run"]]
-    title = " on ".join(key)
-    description = f"Loss on the selection slice by epoch, one line for each run, {title}."
+    description = f"Loss on the selection slice by epoch, {' on '.join(key)}."
     spec = vega.chart_spec([line, dot], {"points": vega.plain_rows(shown)}, description)
-    return Panel(title, spec, [])
+    return Panel(key, spec, [])
 
 
 def _rank_dashes(ranks: pd.Series) -> dict:
@@ -122,20 +142,34 @@ def is_kept(rows: pd.DataFrame, most: int) -> pd.Series:
 
 
 def run_spec() -> dict:
-    """The chart of one run's losses, without its data: the page fills it in."""
+    """The chart of the losses of one run, or of two over each other.
+
+    The page fills in the data, and gives each run (`name`) its method's colour and a line style.
+    """
     loss = ("selection_loss_nats", "selection loss (nats)")
     x, y = epoch_axis(0), vega.quantity(*loss)
     columns = [
+        ("name", "run"),
         ("epoch", "epoch"),
         ("update", "update"),
         loss,
         ("train_loss_nats", "train loss (nats)"),
         ("learning_rate", "learning rate"),
     ]
-    line = {"type": "line", "strokeWidth": 1.8, "color": RUN_COLOUR}
-    dot = {"type": "point", "filled": True, "size": 45, "color": RUN_COLOUR}
+    scale: dict[str, list] = {"domain": [], "range": []}
+    by_name = {"field": "name", "type": "nominal", "legend": None}
+    colour, dash = {**by_name, "scale": dict(scale)}, {**by_name, "scale": dict(scale)}
     layers = [
-        vega.layer("points", line, x=x, y=y),
-        vega.layer("points", dot, x=x, y=y, tooltip=vega.tooltip(columns)),
+        vega.layer(
+            "points", {"type": "line", "strokeWidth": 1.8}, x=x, y=y, color=colour, strokeDash=dash
+        ),
+        vega.layer(
+            "points",
+            {"type": "point", "filled": True, "size": 45},
+            x=x,
+            y=y,
+            color=colour,
+            tooltip=vega.tooltip(columns),
+        ),
     ]
-    return vega.chart_spec(layers, {}, "Loss on the selection slice by epoch, this run.", 240)
+    return vega.chart_spec(layers, {}, "Loss on the selection slice by epoch.", 240)

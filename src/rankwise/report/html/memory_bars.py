@@ -5,7 +5,7 @@ import pandas as pd
 from rankwise.core.keys import CURVE_IN_GROUP
 from rankwise.report import style
 from rankwise.report.html import vega
-from rankwise.report.html.vega import COMMAND_COLUMN, CURVE_COLUMN, RUN_COLUMN, Chart, Panel
+from rankwise.report.html.vega import CURVE_COLUMN, RUN_COLUMN, Chart, Panel
 from rankwise.report.ledger import PARTS
 
 ROW = 24  # pixels for each bar
@@ -23,7 +23,7 @@ STACKS = {
         {name: PARTS[name] for name in vega.KEPT},
     ),
 }
-TOOLTIP = [CURVE_COLUMN, ("part", "part"), ("bytes", "bytes"), RUN_COLUMN, COMMAND_COLUMN]
+TOOLTIP = [CURVE_COLUMN, ("part", "part"), ("bytes", "bytes"), RUN_COLUMN]
 
 
 def charts(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> list[Chart]:
@@ -40,7 +40,7 @@ def _chart(name: str, table: pd.DataFrame, labels: dict[str, str]) -> Chart:
     for key, rows in style.by_panel(table, labels).items():
         panels.append(_panel(key, rows, shown, legend, labels, title))
     columns = [CURVE_COLUMN, ("part", "part"), ("size", "size"), ("unit", "unit"), RUN_COLUMN]
-    return Chart(name, title, caption, panels, legend, columns, "parts")
+    return Chart(name, title, caption, panels, legend, columns, "parts", (name,))
 
 
 def _has_bytes(table: pd.DataFrame, column: str) -> bool:
@@ -77,10 +77,9 @@ def _panel(
     if "measured_peak_bytes" in ended and ended["measured_peak_bytes"].notna().any():
         layers.append(_measured_layer(y))
         data["measured"] = _measured_rows(ended, unit_bytes)
-    where = " on ".join(key)
-    description = f"{title}, stacked by kind, {where}."
-    spec = vega.chart_spec(layers, data, description, ROW * len(order))
-    return Panel(where, spec, vega.failure_notes(rows, labels))
+    description = f"{title}, stacked by kind, {' on '.join(key)}."
+    spec = vega.chart_spec(layers, data, description, {"step": ROW})
+    return Panel(key, spec, vega.failure_notes(rows, labels))
 
 
 def _part_rows(

@@ -1,8 +1,27 @@
 // What the page's scripts share, and the page's colours. Vega and DataTables are loaded before this
-// script; charts.js, tables.js and run.js follow it.
-const data = JSON.parse(document.getElementById("data").textContent);
+// script; the page's other scripts follow it.
 const find = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+// The page's data are gzip of JSON, as base64, in elements of their own. Each is unpacked once, when
+// it is first needed.
+const unpacked = new Map(); // id of the element -> promise of the value
+
+function unpack(id) {
+  if (!unpacked.has(id)) unpacked.set(id, unpackNow(document.getElementById(id)));
+  return unpacked.get(id);
+}
+
+async function unpackNow(element) {
+  const text = atob(element.textContent);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  element.remove();
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).json();
+}
+
+const data = await unpack("data");
 
 // Make an element. An attribute `onclick` is an event listener; empty children are left out.
 function h(tag, attributes, ...children) {

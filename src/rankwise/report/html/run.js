@@ -1,11 +1,16 @@
 // The view of one run, at #run/ID, made from the data that the page contains.
-const pageTitle = document.title;
+let details = null; // { runs, parts }, once they are unpacked
 const jobNames = { train: "training run", trial: "trial of a search" };
+
+async function unpackDetails() {
+  details = await unpack("details-data");
+  document.documentElement.dataset.detailed = "";
+}
 
 // A part that many runs share is stored once; a run has a reference { part: digest } to it.
 function resolved(value) {
   const isReference = value && typeof value === "object" && "part" in value && Object.keys(value).length === 1;
-  return isReference ? data.parts[value.part] : value;
+  return isReference ? details.parts[value.part] : value;
 }
 
 // [name, text] pairs of nested settings: { a: { b: 1 } } gives [["a.b", "1"]].
@@ -51,9 +56,9 @@ function rowTable(table, caption) {
 
 // [id, run] of all results with the same model, dataset, method and rank.
 function sameCurve(id) {
-  const own = data.runs[id].cell;
+  const own = details.runs[id].cell;
   const keys = ["model", "dataset", "method", "rank"];
-  return Object.entries(data.runs).filter(([, run]) => keys.every((key) => run.cell[key] === own[key]));
+  return Object.entries(details.runs).filter(([, run]) => keys.every((key) => run.cell[key] === own[key]));
 }
 
 function heading(id, run) {
@@ -149,10 +154,31 @@ function otherResults(id) {
   return [h("h2", {}, "Other results of this curve"), h("ul", { class: "others" }, items)];
 }
 
+// The losses of runs over each other: the colour is that of the method; the second run is dashed.
+function drawLosses(element, ids) {
+  const names = ids.map((id) => `${details.runs[id].name} (${id.slice(0, 8)})`);
+  const withScale = (encoding) => {
+    const colours = ids.map((id) => data.looks[details.runs[id].cell.method] ?? "#000000");
+    const ranges = { color: colours, strokeDash: [[1, 0], [6, 4]] };
+    const entries = Object.entries(encoding).map(([channel, value]) => {
+      const range = ranges[channel]?.slice(0, names.length);
+      return [channel, range ? { ...value, scale: { domain: names, range } } : value];
+    });
+    return Object.fromEntries(entries);
+  };
+  const layer = data.curve.layer.map((one) => ({ ...one, encoding: withScale(one.encoding) }));
+  const points = ids.flatMap((id, i) => {
+    const { columns, rows } = details.runs[id].history;
+    return rowsOf({ columns, rows }).map((row) => ({ ...row, name: names[i] }));
+  });
+  draw(element, () => ({ spec: { ...data.curve, layer }, datasets: { points } }));
+}
+
 function runView(id) {
-  const run = data.runs[id];
+  const run = details.runs[id];
   return [
     ...heading(id, run),
+    ...comparePart(id),
     ...commandPart(run),
     ...resultPart(run),
     ...historyPart(run),
@@ -164,44 +190,3 @@ function runView(id) {
   ];
 }
 
-// Navigation ------------------------------------------------------------------------------------
-
-let scrollPosition = 0; // of the report, while a run is shown
-
-function route() {
-  const id = /^#run\/(\w+)$/.exec(location.hash)?.[1];
-  const article = document.getElementById("run");
-  const report = document.getElementById("report");
-  const fromReport = !report.hidden;
-  const isRun = id !== undefined && id in data.runs;
-  if (isRun && fromReport) scrollPosition = scrollY;
-  article.hidden = !isRun;
-  report.hidden = isRun;
-  document.title = isRun ? `${data.runs[id].name} | ${pageTitle}` : pageTitle;
-  if (isRun) showRun(article, id);
-  else if (!fromReport) returnToReport();
-}
-
-function showRun(article, id) {
-  article.replaceChildren(...runView(id));
-  const place = find("[data-own]", article);
-  if (place) draw(place, { ...data.curve, datasets: { points: data.runs[id].history } });
-  scrollTo({ top: 0, behavior: "instant" });
-  article.focus({ preventScroll: true });
-}
-
-function returnToReport() {
-  const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
-  if (target) target.scrollIntoView({ behavior: "instant" });
-  else scrollTo({ top: scrollPosition, behavior: "instant" });
-}
-
-addEventListener("hashchange", route);
-route();
-
-// On a narrow window the contents are folded; on paper everything is open.
-if (!matchMedia("(min-width: 68rem)").matches) find(".contents details").open = false;
-addEventListener("beforeprint", () => {
-  for (const details of all("details")) details.open = true;
-});
-document.documentElement.dataset.ready = ""; // tests wait for it

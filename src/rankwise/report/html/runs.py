@@ -8,7 +8,7 @@ from rankwise.core import provenance
 from rankwise.core.config import without
 from rankwise.report import style
 
-MAX_POINTS = 8_000  # of histories, all runs together
+MAX_POINTS = 60_000  # of histories, all runs together
 MAX_ROWS = 60  # of the table that a result contains
 COPIED = ("status", "reason", "split", "metrics", "cost", "selected")
 # Parts of requests that many results have in common; the page has each of them once.
@@ -19,7 +19,8 @@ def collected(records: list[dict], labels: dict[str, str]) -> dict[str, dict]:
     """What the page keeps of the results.
 
     Returns:
-        `runs`: digest of the request -> what is kept of the result. `parts`: digest -> part of a
+        `runs`: digest of the request -> what is kept of the result, its history thinned evenly so
+        that all histories together have about `MAX_POINTS` rows. `parts`: digest -> part of a
         request or environment, to which the runs refer.
     """
     parts: dict[str, object] = {}

@@ -1,6 +1,7 @@
 """Tables of the page: the columns that a reader needs, in units that fit.
 
-All other columns are shown on request.
+All other columns are shown on request. The page itself holds the first rows of a table, for readers
+without scripts; all rows are in its data, from which the scripts make the table when it is seen.
 """
 
 import html
@@ -14,7 +15,16 @@ from rankwise.core.keys import CELL
 from rankwise.report import style
 from rankwise.report.latency import TIME_UNITS
 
-MAX_ROWS = 1000  # the files have all rows
+MAX_ROWS = 5000  # of a table in the page's data; the files have all rows
+FIRST_ROWS = 25  # of a table in the page itself
+# Key of the page's filters -> the columns of a table that it looks at. A row of a comparison is
+# shown if both of its curves pass.
+FILTERED = {
+    "model": ("model",),
+    "dataset": ("dataset",),
+    "method": ("method", "method_a", "method_b"),
+    "rank": ("rank", "rank_a", "rank_b"),
+}
 RUN = "request_digest"
 TITLES = {
     "summary": "Results",
@@ -196,6 +206,8 @@ class Sheet(NamedTuple):
         facet: the index of the column that filters it, with its values and their numbers of rows.
         link: the path of its files, without the ending.
         left: how many further rows only the files have.
+        keys: what the filters look at: key -> a list for each of its columns, with a value for each
+            row.
     """
 
     key: str
@@ -206,6 +218,26 @@ class Sheet(NamedTuple):
     facet: tuple[int, list[tuple[str, int]]] | None
     link: str
     left: int
+    keys: dict[str, list[list]]
+
+    @property
+    def first_rows(self) -> list[list[Cell]]:
+        """The rows that the page holds without scripts."""
+        return self.rows[:FIRST_ROWS]
+
+    def content(self) -> dict[str, object]:
+        """All rows and their keys for the page's scripts; a cell without more is its text alone."""
+        rows = []
+        for row in self.rows:
+            rows.append([_compact(cell) for cell in row])
+        return {"rows": rows, "keys": self.keys}
+
+
+def _compact(cell: Cell) -> str | list[str]:
+    exact = cell.exact if cell.exact != cell.html else ""
+    if exact:
+        return [cell.html, cell.order, exact]
+    return [cell.html, cell.order] if cell.order else cell.html
 
 
 class Reading(NamedTuple):
@@ -232,6 +264,7 @@ def sheet(key: str, frame: pd.DataFrame, labels: dict[str, str], link: str) -> S
     shared = [name for name in SHARED if _is_constant(frame, name)]
     caption = ", ".join(str(frame[name].iloc[0]) for name in shared)
     in_percent = "metric" in shared and frame["metric"].iloc[0] == "accuracy_fraction"
+    keys = filter_keys(frame.head(MAX_ROWS))
     rows = frame.drop(columns=shared).head(MAX_ROWS)
     if "status" in rows and (rows["status"] == "ok").all():
         rows = rows.drop(columns="status")
@@ -253,7 +286,19 @@ def sheet(key: str, frame: pd.DataFrame, labels: dict[str, str], link: str) -> S
         _facet(names, rows),
         link,
         len(frame) - len(rows),
+        keys,
     )
+
+
+def filter_keys(rows: pd.DataFrame) -> dict[str, list[list]]:
+    """What the page's filters look at, of each row; see `Sheet.keys`."""
+    keys: dict[str, list[list]] = {}
+    for key, columns in FILTERED.items():
+        for column in columns:
+            if column in rows:
+                values = rows[column].astype(object).where(rows[column].notna(), None)
+                keys.setdefault(key, []).append(values.tolist())
+    return keys
 
 
 def _is_constant(frame: pd.DataFrame, name: str) -> bool:

@@ -9,7 +9,6 @@ from rankwise.report import style
 from rankwise.report.html import vega
 from rankwise.report.html.groups import Key
 from rankwise.report.html.vega import (
-    COMMAND_COLUMN,
     CURVE_COLUMN,
     RUN_COLUMN,
     SEED_COLUMN,
@@ -45,7 +44,7 @@ def charts(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> list[Char
     )
     columns = [CURVE_COLUMN, TRIAL, RATE, SEED_COLUMN, VALUE, RUN_COLUMN]
     title = "Search for learning rates"
-    return [Chart("search", title, caption, panels, legend, columns, "points")]
+    return [Chart("search", title, caption, panels, legend, columns, "points", ("sensitivity",))]
 
 
 def _panel(key: Key, rows: pd.DataFrame, labels: dict[str, str], legend: list[dict]) -> Panel:
@@ -62,11 +61,10 @@ def _panel(key: Key, rows: pd.DataFrame, labels: dict[str, str], legend: list[di
     for name, frame in datasets.items():
         named = frame.assign(curve=vega.curve_names(frame, labels))
         data[name] = vega.plain_rows(named)
-    title = " on ".join(key)
-    description = f"Loss on the selection slice by learning rate, {title}."
+    description = f"Loss on the selection slice by learning rate, {' on '.join(key)}."
     layers = _layers(legend, _ticks(rows["learning_rate"]))
     spec = vega.chart_spec(layers, data, description)
-    return Panel(title, spec, vega.failure_notes(rows, labels))
+    return Panel(key, spec, vega.failure_notes(rows, labels))
 
 
 def _means(rows: pd.DataFrame) -> pd.DataFrame:
@@ -117,7 +115,7 @@ def _layers(legend: list[dict], ticks: list[float]) -> list[dict]:
         opacity=vega.focus_opacity(1),
         tooltip=vega.tooltip([CURVE_COLUMN, TRIAL, RATE, VALUE]),
     )
-    columns = [CURVE_COLUMN, TRIAL, RATE, SEED_COLUMN, VALUE, RUN_COLUMN, COMMAND_COLUMN]
+    columns = [CURVE_COLUMN, TRIAL, RATE, SEED_COLUMN, VALUE, RUN_COLUMN]
     dot = vega.layer(
         "points",
         {"type": "point", "filled": True, "size": 60, "cursor": "pointer"},

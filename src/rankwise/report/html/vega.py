@@ -1,8 +1,9 @@
 """Parts of the page's interactive charts: Vega-Lite specifications as dictionaries, and their rows.
 
-A row with `run` leads to that run when it is clicked; the page adds the command that rebuilds the
-run. A chart has a parameter `focus`: the entry of the legend that is singled out, or ''. The page
-sets the fonts and the colours of text and axes. On a dark page it replaces the colours in `DARK`.
+A row with `run` leads to that run when it is clicked. Rows with `method` and `rank` obey the page's
+filters. A chart has a parameter `focus`: the entry of the legend that is singled out, or ''. The
+page sets the fonts and the colours of text and axes. On a dark page it replaces the colours in
+`DARK`.
 """
 
 from typing import NamedTuple
@@ -51,21 +52,37 @@ Column = tuple[str, str]
 CURVE_COLUMN: Column = ("curve", "curve")
 SEED_COLUMN: Column = ("seed", "seed")
 RUN_COLUMN: Column = ("run", "run")
-COMMAND_COLUMN: Column = ("command", "command")
+
+
+class Note(NamedTuple):
+    """A sentence about what a drawing does not show, and the curve that it is about, if any."""
+
+    text: str
+    method: str | None = None
+    rank: int | None = None
 
 
 class Panel(NamedTuple):
     """One drawing.
 
     Attributes:
-        title: its title.
+        key: its model and dataset.
         spec: its Vega-Lite specification.
-        notes: sentences about what it does not show.
+        notes: what it does not show.
+        axes: with axes of one's choice, title and better direction of each field; see `front`.
+        detail: what its title says after the model and dataset.
     """
 
-    title: str
+    key: tuple[str, str]
     spec: dict
-    notes: list[str]
+    notes: list[Note]
+    axes: dict[str, dict] | None = None
+    detail: str = ""
+
+    @property
+    def title(self) -> str:
+        """The model and dataset in words, and the detail."""
+        return " on ".join(self.key) + self.detail
 
 
 class Chart(NamedTuple):
@@ -79,6 +96,8 @@ class Chart(NamedTuple):
         legend: entries with name, label, colour and shape.
         columns: the columns of the table that shows the chart's data.
         table: the dataset that this table shows.
+        figures: names of the static figures that show the same.
+        choices: for a chart with axes of one's choice: axis (x, y) -> [field, name] of each choice.
     """
 
     key: str
@@ -88,6 +107,8 @@ class Chart(NamedTuple):
     legend: list[dict]
     columns: list[Column]
     table: str
+    figures: tuple[str, ...] = ()
+    choices: dict[str, list[Column]] | None = None
 
 
 # Legends ---------------------------------------------------------------------------------------
@@ -154,9 +175,19 @@ def layer(data: str, mark: dict, **encoding: dict) -> dict:
 
 
 def chart_spec(
-    layers: list[dict], datasets: dict[str, list[dict]], description: str, height: int = 280
+    layers: list[dict],
+    datasets: dict[str, list[dict]],
+    description: str,
+    height: int | dict[str, int] = 280,
 ) -> dict:
-    """A whole specification, as wide as its place on the page."""
+    """A whole specification, as wide as its place on the page.
+
+    Args:
+        layers: its layers.
+        datasets: rows by name of the dataset.
+        description: what a screen reader says.
+        height: pixels, or `{"step": pixels}` for each row of an axis of names.
+    """
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "description": description,
@@ -194,11 +225,11 @@ def curve_names(frame: pd.DataFrame, labels: dict[str, str]) -> pd.Series:
     return pd.Series(names, frame.index)
 
 
-def failure_notes(runs: pd.DataFrame, labels: dict[str, str]) -> list[str]:
+def failure_notes(runs: pd.DataFrame, labels: dict[str, str]) -> list[Note]:
     """A note for each curve and status of failed runs, with their number."""
     failed = runs[runs["status"] != "ok"]
     notes = []
     for (method, rank, status), rows in failed.groupby([*CURVE_IN_GROUP, "status"], sort=False):
         name = style.curve_name(method, rank, labels)
-        notes.append(f"{name}: {style.status_text(status)} ({len(rows)})")
+        notes.append(Note(f"{name}: {style.status_text(status)} ({len(rows)})", method, int(rank)))
     return notes
