@@ -13,6 +13,7 @@ from pathlib import Path
 from rankwise.checks import disk
 from rankwise.core import environment, paths, tracker
 from rankwise.core.config import ConfigError
+from rankwise.core.store import Store, StoreError
 from rankwise.data import datasets, sources
 from rankwise.execution import gpu_lease, gpus, job_memory
 from rankwise.study import outputs
@@ -172,7 +173,7 @@ def lacking(
         limit: Snakemake's limit on the resource `gpu`, or None.
     """
     if kind == "disk":
-        return _disk(plan)
+        return _disk(jobs, plan)
     if kind == "gpu":
         return _gpu(jobs, plan, known_gpus, limit)
     if kind == "packages":
@@ -202,11 +203,16 @@ def _changed_sources(jobs: list[PlannedJob], plan: Plan) -> list[str]:
     return found
 
 
-def _disk(plan: Plan) -> list[str]:
-    """Too little room on the disk that gets the results, or a link to a disk that is not there."""
+def _disk(jobs: list[PlannedJob], plan: Plan) -> list[str]:
+    """What is wrong with the disk that gets the results: not there, not to be written, too full."""
     broken = disk.broken_links(plan.root)
     if broken:
         return broken
+    if jobs:
+        try:
+            Store(plan.root).check_writable()
+        except StoreError as error:
+            return [str(error)]
     free_gib, needed_gib = disk.free_gib(plan.root), plan.study["disk_gib"]
     if free_gib >= needed_gib:
         return []

@@ -13,13 +13,14 @@ Standard library only: the Snakefile imports this module.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rankwise.core import provenance, result
 
 FOLDER = ".documents"
 Made = dict[str, str | None]
+Sha256 = Callable[[Path], str]
 
 
 def planned_file(results: str, name: str) -> str:
@@ -37,17 +38,20 @@ def made_file(results: str, name: str) -> str:
     return f"{results}/{FOLDER}/{name}.made.json"
 
 
-def contents(paths: Iterable[str], root: Path = Path()) -> str | None:
+def contents(
+    paths: Iterable[str], root: Path = Path(), sha256: Sha256 = provenance.file_sha256
+) -> str | None:
     """A digest of the contents of files, with their paths; None if one is not there.
 
     Args:
         paths: The files, relative to the project.
         root: The project's folder.
+        sha256: Gives the SHA-256 of a file; who asks for many documents remembers it.
     """
     found = []
     for path in paths:
         try:
-            found.append([path, provenance.file_sha256(root / path)])
+            found.append([path, sha256(root / path)])
         except FileNotFoundError:
             return None
     return provenance.digest(found)
@@ -62,17 +66,18 @@ def made(request: dict, root: Path = Path()) -> Made:
         return {}
 
 
-def wanted(request: dict, root: Path = Path()) -> Made:
+def wanted(request: dict, root: Path = Path(), sha256: Sha256 = provenance.file_sha256) -> Made:
     """What a document would be made from now.
 
     Args:
         request: The document's request: `document` is its study's folder and its name, `reads` are
             the files that it is made from.
         root: The project's folder.
+        sha256: As in `contents`.
     """
     return {
         "request": provenance.digest(request),
-        "inputs": contents(request["reads"], root),
+        "inputs": contents(request["reads"], root, sha256),
     }
 
 

@@ -11,6 +11,7 @@ changes times, and records can be lost. So planning
 Standard library only: the Snakefile imports this module.
 """
 
+import functools
 import os
 import shutil
 import time
@@ -18,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from rankwise.core import documents, result
+from rankwise.core import documents, provenance, result
 from rankwise.core.input_files import recorded_files
 from rankwise.core.store import TIME_NS, Store, check_answers, link
 from rankwise.study.jobs import PlannedJob, document_jobs, result_jobs
@@ -48,8 +49,9 @@ def settle(plan: Plan) -> Settled:
     fetched, missing = fetch(plan)
     outdated = []
     pending = {path for job in missing for path in job.outputs}
+    sha256 = functools.cache(provenance.file_sha256)  # most files are read by several documents
     for job in document_jobs(plan):
-        if _settle_document(job, plan.root, pending):
+        if _settle_document(job, plan.root, pending, sha256):
             continue
         outdated.append(job)
         pending.update(job.outputs)
@@ -79,6 +81,7 @@ def fetch(plan: Plan) -> tuple[list[PlannedJob], list[PlannedJob]]:
             _adopt(output, job, store)
         found = store.find(job.place)
         if found is None:
+            output.unlink(missing_ok=True)  # a link to what is not there any more
             missing.append(job)
             continue
         check_answers(found, job.digest)
@@ -114,18 +117,22 @@ def _adopt(output: Path, job: PlannedJob, store: Store) -> None:
 # Documents ----------------------------------------------------------------------------------------
 
 
-def _settle_document(job: PlannedJob, root: Path, pending: set[str]) -> bool:
+def _settle_document(
+    job: PlannedJob, root: Path, pending: set[str], sha256: documents.Sha256
+) -> bool:
     """Mark a document that is not as planned; otherwise let it be as new as what it is made from.
 
     Args:
         job: The job that makes it.
         root: The project's folder.
         pending: Files that are to be made first.
+        sha256: Gives the SHA-256 of a file.
 
     Returns:
         Whether the document is as planned.
     """
-    made, wanted = documents.made(job.request, root), documents.wanted(job.request, root)
+    made = documents.made(job.request, root)
+    wanted = documents.wanted(job.request, root, sha256)
     files = [root / path for path in job.outputs]
     is_there = all(file.is_file() for file in files)
     is_current = is_there and made == wanted and pending.isdisjoint(job.request["reads"])
