@@ -146,9 +146,9 @@ def _settle_document(
     os.utime(note, ns=(TIME_NS, TIME_NS))
     newest_ns = max((_time_ns(root / path) for path in job.request["reads"]), default=0)
     if min(map(_time_ns, files)) < newest_ns:
-        now_ns = time.time_ns()
+        time_ns = max(time.time_ns(), newest_ns)  # another machine's clock may be ahead
         for file in files:
-            os.utime(file, ns=(now_ns, now_ns))
+            os.utime(file, ns=(time_ns, time_ns))
     return True
 
 
