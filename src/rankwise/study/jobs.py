@@ -10,6 +10,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from rankwise.core import provenance, store
 from rankwise.study import outputs, text_outputs
@@ -18,7 +19,7 @@ from rankwise.study.plan import FOLDERS, Cell, Plan
 
 # The value of `PlannedJob.kind` for jobs that measure no cell.
 DATASET, MODEL, CHOICE = "dataset", "model", "choose"
-TABLE, FIGURE, PAGE, TEXT = "table", "figure", "page", "text"
+TABLE, FIGURE, PAGE, TEXT = DOCUMENTS = ("table", "figure", "page", "text")
 
 CELL_KINDS = (*FOLDERS, *MEASUREMENTS, PREDICT)
 TABLE_ENDINGS = ("csv", "md", "tex", "parquet")
@@ -71,13 +72,15 @@ class PlannedJob:
 
     @functools.cached_property
     def digest(self) -> str:
-        """The digest of the request."""
-        return provenance.digest(self.request)
+        """The digest of the request. The path of a result has it, see `Plan.path`."""
+        if self.kind in DOCUMENTS:
+            return provenance.digest(self.request)
+        return PurePosixPath(self.path).parent.name
 
     @property
     def place(self) -> str:
         """The result in a store. Documents lie in no store."""
-        return store.place(self.request)
+        return store.place(self.request, self.digest)
 
     @property
     def trains(self) -> bool:
