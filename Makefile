@@ -8,7 +8,7 @@ LOCKS := envs/cpu.lock envs/report.lock envs/dev.lock
 
 demo: .venv/ready ## run the demo study: offline, on a CPU, in minutes
 	$(BIN)/snakemake --configfile config/demo.yaml --cores all
-	@echo "Open results/report.html"
+	@echo "Open results/demo/report.html"
 
 test: .venv/ready ## run the fast tests
 	$(BIN)/pytest -q -n auto -m "not slow"

@@ -37,7 +37,8 @@ try:
         snakemake_adapter.drop_gpu_limit(workflow)
     STUDY_FILE = study_file(snakemake_adapter.config_file(workflow), PROJECT)
     PLAN = Plan(config, PROJECT, STUDY_FILE)
-    preflight.check_targets(snakemake_adapter.command_line(), PLAN)
+    meant = preflight.check_targets(snakemake_adapter.command_line(), PLAN)
+    snakemake_adapter.replace_targets(workflow, meant)
     if LOCAL:
         preflight.check_gpus(*snakemake_adapter.gpu_limits(workflow))
     IMAGE = container_image.reference(PROJECT)

@@ -12,8 +12,6 @@ rule prepare_dataset:
         "<results>/inputs/datasets/{dataset}/{digest}/dataset.json",
     log:
         "<logs>/prepare_dataset/{dataset}/{digest}.log",
-    benchmark:
-        "<logs>/prepare_dataset/{dataset}/{digest}.benchmark.tsv"
     conda:
         "../envs/environment.yaml"
     params:
@@ -33,8 +31,6 @@ rule prepare_model:
         "<results>/inputs/models/{model}/{digest}/model.json",
     log:
         "<logs>/prepare_model/{model}/{digest}.log",
-    benchmark:
-        "<logs>/prepare_model/{model}/{digest}.benchmark.tsv"
     conda:
         "../envs/environment.yaml"
     params:

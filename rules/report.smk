@@ -14,8 +14,6 @@ rule report:
         "<results>/report.html",
     log:
         "<logs>/report.log",
-    benchmark:
-        "<logs>/report.benchmark.tsv"
     group:
         "report"
     conda:

@@ -1,4 +1,4 @@
-"""After `snakemake results/claims.csv --configfile config/shapes.yaml`: every claim that shapes decide has a verdict of ours."""
+"""After `snakemake results/shapes/claims.csv --configfile config/shapes.yaml`: every claim that shapes decide has a verdict of ours."""
 
 import csv
 from collections import Counter
@@ -10,7 +10,7 @@ LEAST = 60
 
 def main() -> None:
     """Exit with the claims that are open; print those that do not hold."""
-    with (ROOT / "results/claims.csv").open() as file:
+    with (ROOT / "results/shapes/claims.csv").open() as file:
         rows = list(csv.DictReader(file))
     shapes = [
         row

@@ -26,7 +26,7 @@ def main() -> None:
 
 def read(table: str) -> list[dict]:
     """The rows of a tidy table."""
-    with (ROOT / f"results/tables/{table}.csv").open() as file:
+    with (ROOT / f"results/methods_smoke/tables/{table}.csv").open() as file:
         return list(csv.DictReader(file))
 
 

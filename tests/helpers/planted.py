@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from rankwise.analysis import tidy
-from rankwise.core import result
+from rankwise.core import provenance, result
 
 MARGINS = {"accuracy_fraction": 0.01, "perplexity_ratio": 1.02}
 # A curve's scores by random seed; a seed, or all of them, may have a status in place of scores.
 Scores = dict[tuple[str, int], list | str]
-Planned = tuple[Path, dict]  # a result's file and its request
 
 
 def request(
@@ -29,10 +28,11 @@ def request(
     return {**asked, "device": device} if device else asked
 
 
-def write(path: Path, asked: dict, **found: object) -> Planned:
-    """Write a result that answers a request."""
+def write(folder: Path, asked: dict, **found: object) -> Path:
+    """Write a result that answers a request, in a folder named by the request's digest."""
+    path = folder / provenance.digest(asked) / "train.json"
     result.write(path, asked, found, {})
-    return path, asked
+    return path
 
 
 def study(
@@ -41,7 +41,7 @@ def study(
     dataset: str = "d",
     weights: list | None = None,
     device: str = "cpu",
-) -> list[Planned]:
+) -> list[Path]:
     """Write the results of a study's runs.
 
     Args:
@@ -56,7 +56,7 @@ def study(
     planned = []
     for (method, rank), by_seed in curves.items():
         for seed, scores in enumerate([by_seed] * 2 if isinstance(by_seed, str) else by_seed):
-            path = folder / f"{dataset}-{method}-{rank}-{seed}.json"
+            path = folder / f"{dataset}-{method}-{rank}-{seed}"
             asked = request(method, rank, seed, dataset, device)
             if isinstance(scores, str):
                 planned.append(write(path, asked, status=scores, reason="as planted"))
@@ -88,6 +88,6 @@ def _run(scores: list, weights: list | None, rank: int, seed: int) -> dict:
     }
 
 
-def tables_of(planned: list[Planned]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def tables_of(planned: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The tables of runs and of examples."""
     return tidy.collect(planned), tidy.examples(planned)

@@ -1,11 +1,13 @@
 """Prepared inputs of training runs, laid out as the workflow does it, but small and without Snakemake."""
 
 import copy
+import functools
 from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
+from helpers.stored import store_result
 from rankwise.core import provenance, result
 from rankwise.data import datasets
 from rankwise.study.plan import Plan
@@ -24,7 +26,7 @@ def prepare(
 
     Args:
         plan: Its library is replaced by a copy with the smaller sizes.
-        root: Where the folder `results/inputs` is made.
+        root: Where the store `results/store` is made.
         corpus_rows: Texts to pre-train the tiny model on.
         review_rows: Reviews of each split, the selection rows included in `train`.
         selection_rows: Reviews that are held out of `train`.
@@ -42,10 +44,8 @@ def prepare(
         for kind, name in plan.inputs():
             make = datasets.prepare_dataset if kind == "dataset" else pretrain.pretrain
             request = plan.input_request(kind, name)
-            path = root / plan.input_path(kind, name)
-            path.parent.mkdir(parents=True)
             reset_accelerate()
-            result.write(path, request, make(request, path.parent), {})
+            store_result(root, request, functools.partial(make, request))
 
 
 def reset_accelerate() -> None:

@@ -7,8 +7,9 @@ measurement. Standard library only.
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from rankwise.core import store
 from rankwise.study import outputs
-from rankwise.study.plan import FOLDERS, RESULTS, Plan
+from rankwise.study.plan import Plan
 
 NUMBERS_TABLES = ("summary", "claims")  # what numbers.json and numbers.tex are made from
 # The scores by example are gathered from the training runs, by a rule of their own.
@@ -30,7 +31,7 @@ def tables(plan: Plan, file: str) -> dict[str, str]:
         names = drawn_from(plan, file)
     elif path.parent.name == "tables" or path.stem in ("claims", "numbers"):
         names = [path.stem]
-    elif file == outputs.EXPORTS:
+    elif file == plan.output(outputs.EXPORTS):
         names = outputs.export_tables(plan)
     else:  # the page and the artifact are about everything
         names = outputs.tables(plan)
@@ -69,7 +70,6 @@ def _made_from(plan: Plan, name: str) -> Iterable[str] | None:
     return NUMBERS_TABLES if name == "numbers" else None
 
 
-def is_result(file: str) -> bool:
+def is_result(plan: Plan, file: str) -> bool:
     """Whether a file is the result of one job."""
-    folders = (*FOLDERS.values(), "profiles", "inputs")
-    return file.startswith(tuple(f"{RESULTS}/{folder}/" for folder in folders))
+    return file.startswith(tuple(f"{plan.results}/{part}/" for part in store.PARTS))

@@ -1,25 +1,39 @@
 """`rankwise plan`: which jobs Snakemake would run now, why, and what they will cost.
 
 Snakemake itself says which jobs (`--summary`), because it decides. The reasons come from the
-results: each holds the request that it answers, and the differences from the planned request are
-the reasons. The cost of a job is the time of earlier runs of the same cell, or else of the same
-curve, or else of the same measurement. A training run that has none of these costs its predicted
-FLOPs at the rates of `execution/job_memory.py`, if it has been predicted. Standard library only.
+store: each result holds the request that it answers, and what differs between the planned request
+and that of the most similar result of the same cell is the reason. The cost of a job is the time of
+earlier runs of the same cell, or else of the same curve, or else of the same measurement. A
+training run that has none of these costs its predicted FLOPs at the rates of
+`execution/job_memory.py`, if it has been predicted. Standard library only.
 """
 
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rankwise.audit.request_differences import differences
-from rankwise.core import paths, provenance, result
+from rankwise.core import documents, paths, result
+from rankwise.core.store import Store
 from rankwise.execution import job_memory
-from rankwise.study.jobs import PlannedJob, input_jobs, requested_jobs
+from rankwise.study.jobs import (
+    FIGURE,
+    PAGE,
+    TABLE,
+    TEXT,
+    PlannedJob,
+    input_jobs,
+    planned_jobs,
+    requested_jobs,
+)
 from rankwise.study.plan import DEFAULT_STUDY, Plan, read_plan
 
 MADE_FROM_PENDING = "made from what runs"
+NOT_THERE = "not there yet"
+IN_STORE = "what it reads is made anew; its result is in the store, and nothing is computed"
+DOCUMENTS = (TABLE, FIGURE, PAGE, TEXT)  # kinds of jobs that write no result
 RESUMES = "resumes from its checkpoint"
 
 
@@ -41,18 +55,21 @@ def plan(root: Path, study: str | None = None) -> dict:
     # Snakemake reads the study at the same time as this process.
     summary = _start_summary(root, paths.find(root, study or DEFAULT_STUDY))
     planned = read_plan(root, study)
-    jobs_by_path = study_jobs(planned)
-    pending, pending_jobs = [], []
+    jobs_by_path = {path: job for job in planned_jobs(planned) for path in job.outputs}
+    store, pending, measured = Store(root), [], []
     for files, status in _pending(summary):
-        job = jobs_by_path.get(files[0])
-        pending.append(_described(files, status, job, planned))
-        if job:
-            pending_jobs.append(job)
+        job = jobs_by_path[files[0]]
+        why = _reasons(job, status, planned, store)
+        pending.append({"job": job.kind, "name": job.name, "files": files, "why": why})
+        if job.kind in DOCUMENTS or why == [IN_STORE]:
+            continue
+        measured.append(job)
+    known = study_jobs(planned)
     return {
         "study": planned.file,
-        "planned": len(jobs_by_path),
+        "planned": len(known),
         "jobs": pending,
-        "cost": cost(planned, pending_jobs, jobs_by_path.values()),
+        "cost": cost(planned, measured, known.values()),
     }
 
 
@@ -62,12 +79,16 @@ def study_jobs(plan: Plan) -> dict[str, PlannedJob]:
     return {job.path: job for job in listed}
 
 
-def stored(path: Path) -> dict:
-    """The result at `path`; an empty one if there is none, or only part of a file."""
-    try:
-        return result.read(path)
-    except (FileNotFoundError, ValueError):
-        return {}
+def of_same_cell(job: PlannedJob, store: Store) -> list[dict]:
+    """The results in the store of a job's kind and cell, whatever request they answer."""
+    place = PurePosixPath(job.place)
+    results = []
+    for file in store.find_all(str(place.parent.with_name("*") / place.name)):
+        try:
+            results.append(result.read(file))
+        except (FileNotFoundError, ValueError):
+            continue  # `rankwise store verify` names it
+    return results
 
 
 # What Snakemake says ------------------------------------------------------------------------------
@@ -105,29 +126,31 @@ def _pending(summary: subprocess.Popen) -> list[tuple[list[str], str]]:
     return list(pending.values())
 
 
-def _described(files: list[str], status: str, job: PlannedJob | None, plan: Plan) -> dict:
-    """A job that would run, and why."""
-    # To Snakemake a file is `ok` if only what it is made from is pending.
-    word = MADE_FROM_PENDING if status == "ok" else status
-    if job is None:
-        # Tables and figures hold no request, so Snakemake's status is all that is known of them.
-        path = Path(files[0])
-        in_folder = path.parent.name in ("tables", "figures")
-        kind = path.parent.name.rstrip("s") if in_folder else path.stem
-        return {"job": kind, "name": path.stem, "files": files, "why": [word]}
-    return {"job": job.kind, "name": job.name, "files": files, "why": _reasons(job, word, plan)}
-
-
-def _reasons(job: PlannedJob, word: str, plan: Plan) -> list[str]:
-    """Why the result of a job is pending; `word` is Snakemake's status."""
-    found = stored(plan.root / job.path)
-    reasons = ["not there yet"]
-    if found:
-        reasons = differences(found["request"], job.request) or [word]
-    checkpoint = paths.checkpoint(provenance.digest(job.request))
-    if (plan.root / checkpoint).is_file():
-        reasons.append(RESUMES)
+def _reasons(job: PlannedJob, status: str, plan: Plan, store: Store) -> list[str]:
+    """Why a job would run; `status` is Snakemake's word."""
+    if job.kind in DOCUMENTS:
+        return [_reason_of_document(job, status, plan)]
+    if store.find(job.place):
+        return [IN_STORE]
+    others = [differences(found["request"], job.request) for found in of_same_cell(job, store)]
+    reasons = min(others, key=len, default=[NOT_THERE])
+    if (plan.root / paths.checkpoint(job.digest)).is_file():
+        reasons = [*reasons, RESUMES]
     return reasons
+
+
+def _reason_of_document(job: PlannedJob, status: str, plan: Plan) -> str:
+    """Why a table, a figure or a text would be made anew."""
+    if status == "ok":  # only what it is made from is pending
+        return MADE_FROM_PENDING
+    if not all((plan.root / path).is_file() for path in job.outputs):
+        return NOT_THERE
+    made, wanted = documents.made(job.request, plan.root), documents.wanted(job.request, plan.root)
+    if made.get("request") != wanted["request"]:
+        return "its settings, its code or the list of what it shows changed"
+    if made["inputs"] != wanted["inputs"]:
+        return "the files that it is made from changed"
+    return status
 
 
 # Cost ---------------------------------------------------------------------------------------------
@@ -141,7 +164,7 @@ def cost(plan: Plan, pending: list[PlannedJob], known: Iterable[PlannedJob]) -> 
         predicted peak of a training run; `disk_gib` as the study says; `unknown`: how many jobs
         have neither a recorded nor a predicted time.
     """
-    recorded = _recorded_times(plan, known)
+    recorded = _recorded_times(known, Store(plan.root))
     total_s, gpu_s, peak_bytes, unknown = 0.0, 0.0, 0, 0
     for job in pending:
         if job.trains:
@@ -168,14 +191,15 @@ def needs_gpu(plan: Plan, job: PlannedJob) -> bool:
 
 
 def _recorded_times(
-    plan: Plan, known: Iterable[PlannedJob]
+    known: Iterable[PlannedJob], store: Store
 ) -> dict[str, list[tuple[PlannedJob, float]]]:
-    """Kind of job -> the jobs that have a result, with the seconds that each took."""
+    """Kind of job -> the jobs of which the store has results, with the seconds that each took."""
     recorded: dict[str, list[tuple[PlannedJob, float]]] = {}
     for job in known:
-        seconds = stored(plan.root / job.path).get("environment", {}).get("job_time_s")
-        if seconds:
-            recorded.setdefault(job.kind, []).append((job, seconds))
+        for found in of_same_cell(job, store):
+            seconds = found.get("environment", {}).get("job_time_s")
+            if seconds:
+                recorded.setdefault(job.kind, []).append((job, seconds))
     return recorded
 
 

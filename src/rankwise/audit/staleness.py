@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rankwise.audit import lineage
-from rankwise.core import provenance, result
-from rankwise.study.plan import RESULTS, Plan
+from rankwise.study.plan import Plan
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHUNK_OVERHEAD = 12  # bytes of a PNG chunk beside its data: length, type and checksum
@@ -22,9 +21,9 @@ CHUNK_OVERHEAD = 12  # bytes of a PNG chunk beside its data: length, type and ch
 def notes(plan: Plan, file: str, root: Path) -> list[str]:
     """Sentences on what is outdated: each table behind `file`, and the file itself."""
     found = []
-    tables = {} if lineage.is_result(file) else lineage.tables(plan, file)
+    tables = {} if lineage.is_result(plan, file) else lineage.tables(plan, file)
     for name, measurement in tables.items():
-        table = f"{RESULTS}/tables/{name}.csv"
+        table = plan.output(f"tables/{name}.csv")
         in_table = table_ids(root / table)
         in_results = stored_ids(plan, measurement, root)
         if in_table is not None and in_table != in_results:
@@ -47,7 +46,7 @@ def _notes_on_file(plan: Plan, file: str, root: Path) -> list[str]:
         return [f"{file} names no runs, so nothing says which it was made from"]
     in_tables: set[str] = set()
     for name in lineage.drawn_from(plan, file):
-        in_tables |= table_ids(root / f"{RESULTS}/tables/{name}.csv") or set()
+        in_tables |= table_ids(root / plan.output(f"tables/{name}.csv")) or set()
     if set(runs.split()) == in_tables:
         return []
     return [f"{file} is stale: it was made from other runs than those in its tables"]
@@ -63,12 +62,11 @@ def table_ids(path: Path) -> set[str] | None:
 
 
 def stored_ids(plan: Plan, measurement: str, root: Path) -> set[str]:
-    """The run ids of the study's results that exist, from the requests that the results hold."""
+    """The run ids of the study's results that exist."""
     ids = set()
     for cell in plan.cells(measurement):
-        path = root / plan.path(measurement, cell)
-        if path.is_file():
-            ids.add(provenance.digest(result.read(path)["request"]))
+        if (root / plan.path(measurement, cell)).is_file():
+            ids.add(plan.cell_digest(measurement, cell))
     return ids
 
 

@@ -8,7 +8,7 @@ from rankwise.audit import lineage, table_rows
 from rankwise.core import units
 from rankwise.study import claims, jobs, outputs
 from rankwise.study.jobs import PlannedJob
-from rankwise.study.plan import RESULTS, Plan
+from rankwise.study.plan import Plan
 
 
 def jobs_behind(
@@ -25,7 +25,7 @@ def jobs_behind(
     Raises:
         ConfigError: the table has no such row or column.
     """
-    if lineage.is_result(file):
+    if lineage.is_result(plan, file):
         return _jobs_of_result(plan, file)
     tables = lineage.tables(plan, file)
     if row is None:
@@ -49,13 +49,12 @@ def cell_names(job: PlannedJob) -> dict:
 
 
 def _jobs_of_result(plan: Plan, file: str) -> list[PlannedJob]:
-    """The job of one result; of the choice of a search the trials, which are in its folder."""
-    known = [job for job in jobs.result_jobs(plan) if job.kind != jobs.CHOICE]
-    exact = [job for job in known if job.path == file]
-    if exact:
-        return exact
-    folder = f"{Path(file).parent}/"
-    return [job for job in known if job.path.startswith(folder)]
+    """The job of one result; of the choice of a search those of its trials."""
+    known = jobs.result_jobs(plan)
+    (asked,) = [job for job in known if job.path == file]
+    if asked.kind != jobs.CHOICE:
+        return [asked]
+    return [job for job in known if job.path in asked.inputs]
 
 
 def _cell_jobs(plan: Plan, tables: dict[str, str]) -> list[PlannedJob]:
@@ -96,7 +95,7 @@ def _table_of_column(plan: Plan, rows: list[table_rows.Row], column: str, tables
     """The gathered table that has the quantity of a column."""
     headers = {}
     for table in tables:
-        headers[table], _ = table_rows.read(plan.root / f"{RESULTS}/tables/{table}.csv")
+        headers[table], _ = table_rows.read(plan.root / plan.output(f"tables/{table}.csv"))
     # In the table of fronts, the column `amount` is of the quantity that the column `cost` names.
     quantity = rows[0]["cost"] if column == "amount" else column
     return units.of_column(quantity, headers)

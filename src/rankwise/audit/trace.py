@@ -56,6 +56,7 @@ def trace(text: str, root: Path, study: str | None = None) -> dict:
     """
     target = _target(text)
     plan = _plan(root, study, target)
+    target = target._replace(file=jobs.targets(plan)[target.file])
     planned = jobs_behind(plan, *target)
     sources: dict[str, dict[str, str]] = {}
     runs = [_run(job, plan, sources) for job in planned]
@@ -100,11 +101,11 @@ def _plan(root: Path, study: str | None, target: Target) -> Plan:
     known_files: dict[str, None] = {}
     best: tuple[tuple[float, bool, float], Plan] | None = None
     for plan in _plans(root, study):
-        files = dict.fromkeys(jobs.targets(plan))
+        files = jobs.targets(plan)
         known_files |= files
         if target.file not in files:
             continue
-        completeness = _completeness(plan, target)
+        completeness = _completeness(plan, target._replace(file=files[target.file]))
         if best is None or completeness > best[0]:
             best = completeness, plan
         if completeness == (1, True, 1):  # no other study can have more
@@ -154,10 +155,9 @@ def _share_stored(planned: list[PlannedJob], root: Path) -> float:
 
 def _run(job: PlannedJob, plan: Plan, sources: dict[str, dict[str, str]]) -> dict:
     """One run. The digests of its source files are added to `sources`, by their own digest."""
-    planned_id = provenance.digest(job.request)
     path = plan.root / job.path
     run = {
-        "run": planned_id,
+        "run": job.digest,
         "result": job.path,
         "measurement": f"prepare {job.kind}" if job.prepares_input else job.kind,
         "cell": cell_names(job),
@@ -170,9 +170,6 @@ def _run(job: PlannedJob, plan: Plan, sources: dict[str, dict[str, str]]) -> dic
     code = {provenance.source_file(name): digest for name, digest in request["code"].items()}
     sources_id = provenance.digest(code)
     sources[sources_id] = code
-    run["run"] = provenance.digest(request)
-    if run["run"] != planned_id:
-        run["stale"] = f"{plan.file} now plans {planned_id}"
     run["status"] = stored["status"]
     if "reason" in stored:
         run["reason"] = stored["reason"]

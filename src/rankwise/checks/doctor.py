@@ -14,6 +14,7 @@ from rankwise.audit.rerun_plan import needs_gpu
 from rankwise.checks import machine
 from rankwise.checks import missing as missing_things
 from rankwise.core import config, paths
+from rankwise.core.store import Store
 from rankwise.data import sources
 from rankwise.execution import job_memory, slurm_nodes, slurm_request
 from rankwise.study.jobs import DATASET, MODEL, PlannedJob
@@ -79,18 +80,15 @@ def _command(file: str, runs: str | None) -> str | None:
 
 
 def waiting(plan: Plan, known: list[PlannedJob]) -> list[PlannedJob]:
-    """The jobs whose result is missing or answers another request.
+    """The jobs whose result is in no store.
 
     A prepared input is only waited for if a pending training run reads it. It may be deleted once
     nothing does.
     """
-    pending = [job for job in known if not _is_done(plan, job)]
+    store = Store(plan.root)
+    pending = [job for job in known if store.find(job.place) is None]
     read = _inputs_read(plan, pending)
     return [job for job in pending if not job.prepares_input or job.name in read[job.kind]]
-
-
-def _is_done(plan: Plan, job: PlannedJob) -> bool:
-    return rerun_plan.stored(plan.root / job.path).get("request") == job.request
 
 
 def _inputs_read(plan: Plan, pending: list[PlannedJob]) -> dict[str, set[str]]:

@@ -48,15 +48,18 @@ def set_environment(plan: Plan, warm: bool) -> None:
 # What the command line asks for -------------------------------------------------------------------
 
 
-def check_targets(arguments: list[str], plan: Plan) -> None:
+def check_targets(arguments: list[str], plan: Plan) -> dict[str, str]:
     """Check the targets under results/ among Snakemake's arguments.
+
+    Returns:
+        Target -> the file that is meant, of the targets that leave out a result's digest.
 
     Raises:
         ConfigError: the study does not plan a target. The message names the measurement that the
             study lacks, or the nearest targets that it plans.
     """
     asked = [argument for argument in arguments if argument.startswith(f"{RESULTS}/")]
-    known = set(targets(plan)) if asked else set()
+    known = targets(plan) if asked else {}
     for target in asked:
         if target in known:
             continue
@@ -69,11 +72,12 @@ def check_targets(arguments: list[str], plan: Plan) -> None:
             near = difflib.get_close_matches(target, sorted(known), n=3, cutoff=0.5)
             allowed = f"files that the study plans, nearest: {', '.join(near) or 'none'}"
         raise ConfigError(plan.file, "target", target, allowed)
+    return {target: known[target] for target in asked if known[target] != target}
 
 
 def _lacking_measurements(plan: Plan, target: str) -> list[str]:
     """Measurements that a figure or table needs and the study has no cell of."""
-    folder, _, file = target.removeprefix(f"{RESULTS}/").partition("/")
+    folder, _, file = target.removeprefix(f"{plan.results}/").partition("/")
     name = file.partition(".")[0]
     tables: Iterable[str] = ()
     if folder == "figures":

@@ -4,9 +4,10 @@ Two small files stand for each document, in `.documents/` of its study's folder:
 
 - `{name}.made.json`, written by the job that made it: the digest of the request that it answered,
   and a digest of the contents of all files that it read.
-- `{name}.planned.json`, written by planning (`study/settle.py`) and an input of the job. It is newer
-  than the document exactly if the document is not as planned, so Snakemake makes it anew. This holds
-  also where Snakemake's own records are lost, and where a copy has changed the times of files.
+- `{name}.planned.json`, written by planning (`study/settle.py`) and an input of the job. It is
+  newer than the document exactly if the document is not as planned, so Snakemake makes it anew.
+  This holds also where Snakemake's own records are lost, and where a copy has changed the times of
+  files.
 
 Standard library only: the Snakefile imports this module.
 """

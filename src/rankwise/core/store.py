@@ -131,7 +131,7 @@ class Store:
         named = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
         self.folders = tuple(root / Path(name).expanduser() for name in named or [DEFAULT])
         for folder in self.folders:
-            _check_version(folder)
+            check_version(folder)
         for folder in self.folders[1:]:
             if not folder.is_dir():
                 raise StoreError(f"{VARIABLE}: got {folder}, allowed: folders that exist")
@@ -281,7 +281,7 @@ def _absolute(path: Path) -> str:
 # Parts --------------------------------------------------------------------------------------------
 
 
-def _check_version(folder: Path) -> None:
+def check_version(folder: Path) -> None:
     """Check that a folder is a store of this version, or empty, or not there yet."""
     file = folder / VERSION_FILE
     if not file.is_file():

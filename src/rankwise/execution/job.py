@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rankwise.core import environment as installed
 from rankwise.core import documents, paths, provenance, requests, result, settings, store
+from rankwise.core import environment as installed
 from rankwise.core.units import CUDA_CONTEXT_BYTES
 
 # A job that exits with this status ran out of its share of a GPU; worker_client runs it again.

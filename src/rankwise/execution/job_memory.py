@@ -10,6 +10,7 @@ Standard library only.
 import math
 
 from rankwise.core import result
+from rankwise.core.store import Store, cell_place
 from rankwise.study.measurements import PREDICT, TIMED
 from rankwise.study.plan import Cell, Plan
 
@@ -32,15 +33,11 @@ def prediction(plan: Plan, cell: Cell) -> dict:
     """The predicted metrics of a cell's training run.
 
     Returns:
-        Metrics by name; empty if there is no prediction, or only one for another schedule.
+        Metrics by name; empty if there is no prediction.
     """
-    path = plan.root / plan.path(PREDICT, cell.curve)
-    if not path.is_file():
-        return {}
-    predicted = result.read(path)
-    if predicted.get("request") != plan.request(PREDICT, cell.curve):
-        return {}
-    return predicted.get("metrics", {})
+    digest = plan.cell_digest(PREDICT, cell.curve)
+    file = Store(plan.root).find(cell_place(PREDICT, cell.curve.names, digest))
+    return result.read(file).get("metrics", {}) if file else {}
 
 
 def training_mib(plan: Plan, cell: Cell) -> int:

@@ -77,6 +77,28 @@ def runs_locally(workflow: Any) -> bool:
     return workflow.is_main_process and workflow.resource_settings.nodes is None
 
 
+def replace_targets(workflow: Any, replacements: dict[str, str]) -> None:
+    """Ask for other files than the command line does: target -> the file that is meant.
+
+    Snakemake knows the targets only after it has read the rules, so they are replaced just before
+    it builds its graph of jobs.
+    """
+    prepare = workflow._prepare_dag
+
+    def replaced(names: Iterable[str]) -> frozenset[str]:
+        return frozenset(replacements.get(name, name) for name in names)
+
+    def prepare_with_replaced_targets(*arguments: Any, **options: Any) -> None:
+        settings = workflow.dag_settings
+        settings.targets = replaced(settings.targets)
+        settings.forcerun = replaced(settings.forcerun)
+        settings.until = replaced(settings.until)
+        settings.omit_from = replaced(settings.omit_from)
+        prepare(*arguments, **options)
+
+    workflow._prepare_dag = prepare_with_replaced_targets
+
+
 # Where the workflow lies --------------------------------------------------------------------------
 
 

@@ -78,7 +78,10 @@ def _meta(records: Records) -> list[str]:
         ("Hardware", _hardware(records)),
         ("Execution", execution),
         ("Metrics", _metrics(records)),
-        ("Output", f"{records.plan.results}/: tables, figures, a page; docs/results.md describes each"),
+        (
+            "Output",
+            f"{records.plan.results}/: tables, figures, a page; docs/results.md describes each",
+        ),
         ("Experiments", f"{len(records.results)} jobs, below"),
         ("Disk space", _disk(records)),
         ("Time to prepare", _time_to_prepare(records)),

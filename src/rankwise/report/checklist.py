@@ -178,7 +178,9 @@ def _training(records: Records) -> list[Row]:
         (
             "hyper-parameters searched, with one budget for all",
             "yes" if searched else "no",
-            records.plan.output("tables/search.csv") if searched else "set in config/, no search recorded",
+            records.plan.output("tables/search.csv")
+            if searched
+            else "set in config/, no search recorded",
         ),
         (
             "variation over seeds",

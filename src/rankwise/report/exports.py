@@ -40,4 +40,9 @@ def exports(request: dict, output: Path) -> None:
     system_a.write(folder / "system_a", frames, request["train_samples"])
     if "runs" in frames:
         system_c.write(folder / "system_c", frames["runs"], results)
-    result.write_text(output, "\n".join([INTRODUCTION.format(command=request["command"]), system_a.README, system_c.README]))
+    result.write_text(
+        output,
+        "\n".join(
+            [INTRODUCTION.format(command=request["command"]), system_a.README, system_c.README]
+        ),
+    )

@@ -9,7 +9,7 @@ library only.
 
 from typing import TYPE_CHECKING
 
-from rankwise.core import provenance, store
+from rankwise.core import store
 from rankwise.core.config import pick, without
 from rankwise.study import grids, measurements, search
 from rankwise.study.grids import Cell

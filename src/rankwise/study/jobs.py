@@ -78,6 +78,12 @@ class PlannedJob:
         return PurePosixPath(self.path).parent.name
 
     @property
+    def short_path(self) -> str:
+        """The path of a result without the folder of its digest."""
+        path = PurePosixPath(self.path)
+        return str(path.parent.with_name(path.name))
+
+    @property
     def place(self) -> str:
         """The result in a store. Documents lie in no store."""
         return store.place(self.request, self.digest)
@@ -103,9 +109,15 @@ def planned_jobs(plan: Plan) -> list[PlannedJob]:
     return [*result_jobs(plan), *document_jobs(plan)]
 
 
-def targets(plan: Plan) -> list[str]:
-    """Every file that can be asked for by name."""
-    return [path for job in planned_jobs(plan) for path in job.outputs]
+def targets(plan: Plan) -> dict[str, str]:
+    """Every file that can be asked for by name -> the file.
+
+    A result has a second name without the folder of its digest, for people to type.
+    """
+    files = {}
+    for job in result_jobs(plan):
+        files |= {job.short_path: job.path, job.path: job.path}
+    return files | {path: path for job in document_jobs(plan) for path in job.outputs}
 
 
 # Jobs that write a result in JSON -----------------------------------------------------------------
@@ -381,7 +393,9 @@ def required_jobs(jobs: Iterable[PlannedJob], path: str) -> list[PlannedJob]:
 
 def rule_counts(plan: Plan) -> dict[str, int]:
     """Rule -> how many of its jobs the page needs."""
-    return dict(Counter(job.rule for job in required_jobs(planned_jobs(plan), plan.output(outputs.REPORT))))
+    return dict(
+        Counter(job.rule for job in required_jobs(planned_jobs(plan), plan.output(outputs.REPORT)))
+    )
 
 
 def rule_edges(plan: Plan) -> list[tuple[str, str]]:

@@ -1,8 +1,8 @@
 """A study becomes cells; a cell becomes a path and a request, the JSON that decides a job's result.
 
-A cell is model x dataset x method x rank (x seed). The files of the paper study, config/config.yaml,
-lie in results/, those of every other study in results/{its name}/. Standard library, yaml and
-jsonschema only: the Snakefile imports this module.
+A cell is model x dataset x method x rank (x seed). The files of the paper study,
+config/config.yaml, lie in results/, those of every other study in results/{its name}/. Standard
+library, yaml and jsonschema only: the Snakefile imports this module.
 """
 
 import functools

@@ -58,9 +58,7 @@ def choose(request: dict) -> dict:
         FileNotFoundError: a trial's result is not there.
         StoreError: a trial's file answers another request.
     """
-    results = [
-        (run["trial"], _read(run["result"], run["digest"])) for run in request["trials"]
-    ]
+    results = [(run["trial"], _read(run["result"], run["digest"])) for run in request["trials"]]
     trials = [_row(name, run_result) for name, run_result in results]
     chosen = best(
         [(row["trial"], row["learning_rate"], row["selection_loss_nats"]) for row in trials]

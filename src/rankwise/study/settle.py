@@ -1,4 +1,4 @@
-"""Before Snakemake looks at the files of a study: let them say what is there and what is as planned.
+"""What a study has, settled before Snakemake looks at its files.
 
 Snakemake decides by existence, by modification times and by its own records. The first is true for
 results, because the path of a result holds the digest of its request. The others are not: a copy

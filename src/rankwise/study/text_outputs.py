@@ -48,7 +48,7 @@ def results(plan: Plan) -> list[str]:
 
 
 def numbers_tables(plan: Plan) -> list[str]:
-    """CSV files that the numbers for use in a text are read from, relative to the study's folder."""
+    """CSV files in the study's folder that the numbers for use in a text are read from."""
     gathered = [
         name for name in outputs.made_from(plan, "summary") if name in outputs.TABLE_SOURCES
     ]

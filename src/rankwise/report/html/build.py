@@ -166,7 +166,9 @@ def _sheets(
     if "runs" in frames:
         runs_sheet = sheets.sheet("runs", frames["runs"], labels, outputs.table_stem("runs"))
     return {
-        "sheets": [sheets.sheet(name, frames[name], labels, outputs.table_stem(name)) for name in others],
+        "sheets": [
+            sheets.sheet(name, frames[name], labels, outputs.table_stem(name)) for name in others
+        ],
         "claims": claims_sheet,
         "runs": runs_sheet,
     }
