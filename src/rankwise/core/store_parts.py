@@ -47,16 +47,18 @@ def remove_abandoned(final: Path) -> None:
 
     Those of other machines stay, because a lock need not reach as far as a shared disk does.
     """
-    for folder in final.parent.glob(f"{PART}{final.name}*-{socket.gethostname()}-*"):
-        process = folder.name.rpartition("-")[2]
-        if not is_alive(int(process)):
+    for folder in final.parent.glob(f"{PART}{final.name}*"):
+        if is_at_work(folder) is False:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def is_alive(process: int) -> bool:
-    """Whether a process of this machine is there."""
+def is_at_work(folder: Path) -> bool | None:
+    """Whether the process of a hidden folder is there; None if it is of another machine."""
+    rest, _, process = folder.name.rpartition("-")
+    if not rest.endswith(f"-{socket.gethostname()}"):
+        return None
     try:
-        os.kill(process, 0)
+        os.kill(int(process), 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # another user's

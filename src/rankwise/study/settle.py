@@ -4,6 +4,7 @@ Snakemake decides by existence, by modification times and by its own records. Th
 results, because the path of a result holds the digest of its request. The others are not: a copy
 changes times, and records can be lost. So planning
 
+- refuses a study whose folder belongs to another study of the same name;
 - links every planned result that the store has into the study's folder;
 - gives all results one modification time, so that none is newer than what was made from it;
 - marks each document that is not as planned (`core/documents.py`).
@@ -11,6 +12,7 @@ changes times, and records can be lost. So planning
 Standard library only: the Snakefile imports this module.
 """
 
+import json
 import os
 import shutil
 import time
@@ -19,9 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rankwise.core import documents, result
+from rankwise.core.config import ConfigError, read_yaml
 from rankwise.core.store import TIME_NS, Store, check_answers, link
 from rankwise.study.jobs import PlannedJob, document_jobs, result_jobs
 from rankwise.study.plan import Plan
+
+OWNER = ".study.json"  # in a study's folder: the study's file
 
 
 class Settled(NamedTuple):
@@ -42,8 +47,10 @@ def settle(plan: Plan) -> Settled:
     """Settle the files of a study, as the module's docstring says.
 
     Raises:
+        ConfigError: Another study has this one's name.
         StoreError: A store, or a file in it, is not as it must be.
     """
+    _check_owner(plan)
     fetched, missing = fetch(plan)
     outdated = []
     pending = {path for job in missing for path in job.outputs}
@@ -53,6 +60,39 @@ def settle(plan: Plan) -> Settled:
         outdated.append(job)
         pending.update(job.outputs)
     return Settled(fetched, missing, outdated)
+
+
+# The study's folder -------------------------------------------------------------------------------
+
+
+def _check_owner(plan: Plan) -> None:
+    """Check that the study's folder is that of no other study, and write down whose it is.
+
+    Raises:
+        ConfigError: Another file, which still has a study of this name, has made the folder.
+    """
+    note = plan.root / plan.results / OWNER
+    try:
+        owner = json.loads(note.read_text(encoding="utf-8"))["file"]
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or only part of a file
+        owner = None
+    if owner == plan.file:
+        return
+    if owner is not None and _is_name_of(owner, plan):
+        allowed = f"another name: {owner} has it already, and its files are in {plan.results}/"
+        raise ConfigError(plan.file, "name", plan.study["name"], allowed)
+    result.write_json(note, {"file": plan.file})
+
+
+def _is_name_of(file: str, plan: Plan) -> bool:
+    """Whether another file has a study of the plan's name."""
+    other, own = plan.root / file, plan.root / plan.file
+    if not other.is_file() or (own.is_file() and own.samefile(other)):
+        return False
+    try:
+        return read_yaml(other, file).get("name") == plan.study["name"]
+    except (ValueError, OSError, AttributeError):  # no study
+        return False
 
 
 # Results ------------------------------------------------------------------------------------------
