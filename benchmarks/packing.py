@@ -89,7 +89,7 @@ def measure(root: Path, cores: int, real: int) -> dict[str, tuple[float, dict]]:
         )
         common = ["--cores", str(cores), "--resources", f"gpu={max(real, 1)}"]
         snakemake(root, [*inputs, "predictions"], *common)
-        shutil.rmtree(root / "results/runs", ignore_errors=True)
+        shutil.rmtree(root / "results/store/runs", ignore_errors=True)
         seconds = snakemake(root, runs, *common, *more)
         found[how] = (
             seconds,

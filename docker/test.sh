@@ -61,7 +61,7 @@ step "rankwise" inside rankwise methods --model distilbert --rank 8
 step "the demo" inside snakemake --configfile config/demo.yaml --cores all
 nothing() { inside snakemake --configfile config/demo.yaml --cores all -n && grep -q "Nothing to be done" "$scratch/log"; }
 step "the demo again" nothing
-if [ -d results/runs ]; then step "results built here and inside" python3 tests/image/same.py results "$WORK/results"; fi
+if [ -d results/store/runs ]; then step "results built here and inside" python3 tests/image/same.py results "$WORK/results"; fi
 if [ "$what" = demo ]; then exit; fi
 step "the fast tests" inside pytest -q -n auto -m "not slow" -p no:cacheprovider
 {

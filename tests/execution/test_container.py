@@ -26,7 +26,7 @@ question: Does an image change what reruns?
 device: cpu
 profile: [{models: [tiny], datasets: [generated_reviews], methods: [full], measurements: [memory]}]
 """
-RESULT = "results/profiles/tiny/generated_reviews/full/r0/memory.json"
+RESULT = "results/small/profiles/tiny/generated_reviews/full/r0/memory.json"
 APPTAINER = ("--configfile", "config/small.yaml", "--profile", "profiles/apptainer", "--cores", "1")
 DIGEST = "sha256:" + 64 * "0"
 

@@ -14,9 +14,10 @@ import yaml
 
 from helpers.repository import CLEAN, ROOT, copy_repository, edit, run_snakemake
 from helpers.simulated_gpus import simulate
+from helpers.stored import made
 from rankwise.analysis import tidy
 from rankwise.analysis.costs import costs
-from rankwise.core import provenance
+from rankwise.core import provenance, result
 from rankwise.core.lock import lock_digest
 
 NO_CODE = json.dumps({"code": {}})
@@ -213,16 +214,16 @@ train: [{models: [tiny], datasets: [generated_reviews], methods: [full, lora], r
 """
 
 
-def read(path: Path) -> dict:
-    return json.loads(path.read_text())
+def read(root: Path, short_path: str) -> dict:
+    return json.loads(made(root, short_path).read_text())
 
 
 def training_result(method: str) -> str:
-    return f"results/runs/tiny/generated_reviews/{method}/seed0/train.json"
+    return f"results/share/runs/tiny/generated_reviews/{method}/seed0/train.json"
 
 
 def prediction(method: str) -> str:
-    return f"results/profiles/tiny/generated_reviews/{method}/predict.json"
+    return f"results/share/profiles/tiny/generated_reviews/{method}/predict.json"
 
 
 @pytest.mark.slow
@@ -241,23 +242,23 @@ def test_a_study_that_shares_gives_each_run_its_predicted_part(tmp_path: Path) -
     assert run_snakemake(root, "predictions", *options, **variables).returncode == 0
 
     # Without its prediction, a run takes a whole GPU.
-    kept = tmp_path / "kept.json"
-    (root / prediction("lora/r2")).rename(kept)
+    kept, place = tmp_path / "kept", made(root, prediction("lora/r2")).resolve().parent
+    place.rename(kept)
     whole = run_snakemake(root, training_result("lora/r2"), *options, **variables)
     assert "config/shared.yaml: share: 1 of 1 trainings are not predicted" in whole.stderr
-    assert read(root / training_result("lora/r2"))["environment"]["card"]["shared"] is False
-    kept.rename(root / prediction("lora/r2"))
-    (root / training_result("lora/r2")).unlink()
+    assert read(root, training_result("lora/r2"))["environment"]["card"]["shared"] is False
+    kept.rename(place)
+    shutil.rmtree(root / "results/store/runs")
 
-    table = ("results/tables/runs.csv", *options)
+    table = ("results/share/tables/runs.csv", *options)
     done = run_snakemake(root, *table, **variables)
     assert done.returncode == 0, done.stderr[-5000:]
     assert "not predicted" not in done.stderr
     for method in ("full/r0", "lora/r2"):
-        lease = read(root / training_result(method))["environment"]["card"]
+        lease = read(root, training_result(method))["environment"]["card"]
         share_bytes = lease.pop("share_bytes")
         assert lease == {"uuids": ["SIM-0"], "shared": True, "others_bytes": 0}
-        peak_bytes = read(root / prediction(method))["metrics"]["peak_bytes"]
+        peak_bytes = read(root, prediction(method))["metrics"]["peak_bytes"]
         # 10 % more than predicted, 0.25 GiB of workspace, 600 MiB of CUDA; rounded up to 0.01 GiB
         expected = 1.1 * peak_bytes + 2**28 + 600 * 2**20
         assert 0 <= share_bytes - expected < 0.011 * 2**30
@@ -268,8 +269,8 @@ def test_a_study_that_shares_gives_each_run_its_predicted_part(tmp_path: Path) -
 # Tables --------------------------------------------------------------------------------------------
 
 
-def write_result(folder: Path, method: str, seconds: float, **lease: object) -> tuple[Path, dict]:
-    """The result of a run with this lease and step time, and its request."""
+def write_result(folder: Path, method: str, seconds: float, **lease: object) -> Path:
+    """The result of a run with this lease and step time."""
     request = {
         "cell": {"model": "m", "dataset": "d", "method": method, "rank": 0, "seed": 0},
         "schedule": {"batch_size": 8, "accumulation_steps": 1},
@@ -277,15 +278,10 @@ def write_result(folder: Path, method: str, seconds: float, **lease: object) -> 
         "method": {"learning_rate": 0.1, "options": {}, "optimizer": {}},
         "inputs": {},
     }
-    result = {
-        "status": "ok",
-        "request": request,
-        "cost": {"step_time_s": seconds},
-        "environment": {"card": {"uuids": ["SIM-0"], **lease}},
-    }
-    path = folder / f"{method}.json"
-    path.write_text(json.dumps(result))
-    return path, request
+    path = folder / provenance.digest(request) / "train.json"
+    environment = {"card": {"uuids": ["SIM-0"], **lease}}
+    result.write(path, request, {"cost": {"step_time_s": seconds}}, environment)
+    return path
 
 
 def test_the_time_of_a_run_on_a_shared_gpu_is_in_no_summary(tmp_path: Path) -> None:

@@ -25,6 +25,13 @@ def store_result(
     return kept.folder / place
 
 
+def made(root: Path, short_path: str) -> Path:
+    """The one result of a cell in a study's folder, by its path without the digest."""
+    path = root / short_path
+    (result_file,) = path.parent.glob(f"*/{path.name}")
+    return result_file
+
+
 def finish(root: Path, job: PlannedJob, environment: dict | None = None, **content: object) -> Path:
     """Let a planned job have ended with this content: a result in the store, and a link to it."""
     file = store_result(root, job.request, lambda _: content, environment)

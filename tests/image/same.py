@@ -13,7 +13,7 @@ def main(one: Path, other: Path) -> None:
     files = sorted(
         path.relative_to(one)
         for kind in ("runs", "profiles")
-        for path in (one / kind).rglob("*.json")
+        for path in (one / "store" / kind).rglob("*.json")
     )
     pairs = [
         (file, read(one / file), read(other / file)) for file in files if (other / file).is_file()

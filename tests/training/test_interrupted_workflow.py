@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,11 @@ import pytest
 import yaml
 
 from helpers.repository import CLEAN, copy_repository, edit, run_snakemake
+from helpers.stored import made
 from rankwise.core import compare
 from rankwise.core.paths import CHECKPOINTS
+from rankwise.study import jobs
+from rankwise.study.plan import read_plan
 
 pytestmark = pytest.mark.slow
 
@@ -42,8 +46,7 @@ STUDY = {
     ],
 }
 CONFIG = "config/stopped.yaml"
-RESULT = "results/runs/tiny/generated_reviews/lora/r4/seed0/train.json"
-LOG = "logs/train/tiny/generated_reviews/lora/r4/seed0.log"
+RESULT = "results/stopped/runs/tiny/generated_reviews/lora/r4/seed0/train.json"
 ARGUMENTS = ["--configfile", CONFIG, "--cores", "2", "--", RESULT]
 
 
@@ -56,8 +59,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     edit(root / "config/datasets.yaml", "rows: {train: 12000", "rows: {train: 1200")
     done = run_snakemake(root, *ARGUMENTS)
     assert done.returncode == 0, done.stderr[-5000:]
-    (root / RESULT).rename(root / "whole.json")
+    shutil.copy(made(root, RESULT), root / "whole.json")
     return root
+
+
+def log_of(root: Path) -> Path:
+    """The log of the training job."""
+    (planned,) = jobs.cell_jobs(read_plan(root, CONFIG), "train")
+    return root / planned.log
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
@@ -69,7 +78,8 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 def has_evaluated_twice(root: Path) -> bool:
     """Whether the training job is under way, some evaluations after its beginning."""
-    return (root / LOG).is_file() and (root / LOG).read_text().count("\nepoch") >= 2
+    log = log_of(root)
+    return log.is_file() and log.read_text().count("\nepoch") >= 2
 
 
 def planned_training(root: Path) -> list[list[str]]:
@@ -130,8 +140,9 @@ def test_an_interrupted_workflow_resumes(
     stop: Callable[[subprocess.Popen], None], warm: str, clone: Path
 ) -> None:
     """The job writes a checkpoint, no process is left, and the next workflow run resumes the job."""
-    for file in (RESULT, LOG):
-        (clone / file).unlink(missing_ok=True)
+    log = log_of(clone)
+    log.unlink(missing_ok=True)
+    shutil.rmtree(clone / "results/store/runs", ignore_errors=True)
     first = subprocess.Popen(
         [str(Path(sys.executable).with_name("snakemake")), *ARGUMENTS],
         cwd=clone,
@@ -145,15 +156,15 @@ def test_an_interrupted_workflow_resumes(
     output = first.communicate(timeout=120)[1]
     assert first.returncode != 0, output
     wait_until(lambda: not training_processes(clone), 10)
-    assert ": checkpoint written after update " in (clone / LOG).read_text(), output
+    assert ": checkpoint written after update " in log.read_text(), output
     assert len(list((clone / CHECKPOINTS).iterdir())) == 1
-    assert not (clone / RESULT).exists()
+    assert not list((clone / "results/store/runs").rglob("*.json"))
     assert planned_training(clone) == [["not there yet", "resumes from its checkpoint"]]
 
     second = run_snakemake(clone, *ARGUMENTS, RANKWISE_WARM=warm)
     assert second.returncode == 0, second.stderr[-5000:]
-    assert ": resumed after update " in (clone / LOG).read_text()
-    result = json.loads((clone / RESULT).read_text())
+    assert ": resumed after update " in log.read_text()
+    result = json.loads(made(clone, RESULT).read_text())
     expected = json.loads((clone / "whole.json").read_text())
     assert compare.result_difference(result, expected) is None
     assert not list((clone / CHECKPOINTS).iterdir())

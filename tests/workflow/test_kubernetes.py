@@ -24,7 +24,7 @@ from rankwise.study.plan import Plan
 pytestmark = pytest.mark.slow
 
 PROFILE = "profiles/kubernetes"
-RESULT = "results/profiles/distilbert/sst2/lora/r16/memory.json"
+RESULT = "results/demo/profiles/distilbert/sst2/lora/r16/memory.json"
 STORE = ["moto[s3]==5.1.22", "flask==3.1.*", "flask-cors==6.*"]
 KEYS = {"SNAKEMAKE_STORAGE_S3_ACCESS_KEY": "any", "SNAKEMAKE_STORAGE_S3_SECRET_KEY": "any"}
 # The plugins install older versions of packages than the locks name. Results record that.
@@ -105,7 +105,7 @@ def test_pods_request_gpus_and_read_from_the_store(
     printed = run(*workflow, "-n", "--set-resources", "train:gpu=1")
     train_jobs = re.findall(r"^rule train:\n(?:    .*\n)+", printed, re.MULTILINE)
     assert len(train_jobs) == len(plan.cells("train"))
-    dataset = "s3://bucket/rankwise/results/inputs/datasets/generated_reviews/dataset.json"
+    dataset = f"s3://bucket/rankwise/{plan.input_path('dataset', 'generated_reviews')}"
     for job in train_jobs:
         assert f"input: {dataset}" in job
         assert "gpu=1" in job

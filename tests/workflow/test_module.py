@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from helpers.repository import ROOT, run_snakemake
+from helpers.stored import made
 
 SNAKEFILE = f"""
 configfile: "study.yaml"
@@ -132,7 +133,7 @@ def test_an_entry_may_not_take_a_shipped_name(repository: Path, tmp_path: Path) 
 
 
 def test_directory_puts_results_elsewhere(tmp_path: Path) -> None:
-    target = "results/profiles/distilbert/sst2/full/r0/memory.json"
+    target = "results/demo/profiles/distilbert/sst2/full/r0/memory.json"
     arguments = [target, "--cores", "1", "--directory", str(tmp_path), "-n"]
     counts = jobs_to_run(run_snakemake(ROOT, *arguments, "--configfile", "config/demo.yaml"))
     assert counts == {"memory": 1}
@@ -143,11 +144,11 @@ def test_a_module_runs_and_has_nothing_to_do_afterwards(repository: Path) -> Non
     """And an edit of the user's own method reruns its jobs and no others."""
     done = run_snakemake(repository, "--cores", "2")
     assert done.returncode == 0, done.stdout + done.stderr
-    path = "results/runs/tiny/generated_reviews/norms_only/r0/seed0/train.json"
-    result = json.loads((repository / path).read_text())
+    path = "results/mine/runs/tiny/generated_reviews/norms_only/r0/seed0/train.json"
+    result = json.loads(made(repository, path).read_text())
     assert result["status"] == "ok"
     assert "rankwise.methods.norms_only" in result["request"]["code"]
-    assert (repository / "results/report.html").is_file()
+    assert (repository / "results/mine/report.html").is_file()
     assert jobs_to_run(run_snakemake(repository, "--cores", "1", "-n")) == {}
 
     method = repository / "methods/norms_only.py"
@@ -163,7 +164,7 @@ def test_a_module_runs_and_has_nothing_to_do_afterwards(repository: Path) -> Non
 
 @pytest.mark.slow
 def test_directory_runs_and_leaves_the_clone_alone(tmp_path: Path) -> None:
-    target = "results/figures/memory.png"
+    target = "results/demo/figures/memory.png"
     arguments = [target, "--cores", "2", "--directory", str(tmp_path)]
     done = run_snakemake(ROOT, *arguments, "--configfile", "config/demo.yaml")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -17,10 +17,13 @@ from pathlib import Path
 import pytest
 
 from helpers.repository import CLEAN, copy_repository, edit, run_snakemake
+from helpers.stored import made
 
 pytestmark = pytest.mark.slow
 
 STUDY = "tests/studies/rerun.yaml"
+RESULTS = "results/rerun"
+RUNS_TABLE = f"{RESULTS}/tables/runs.csv"
 ALL = {"full", "lora", "rsvd"}
 
 
@@ -182,7 +185,7 @@ PROMISES = {
     "a docstring": (replace(f"{SRC}/training/loop.py", "The one training loop, on", "The loop, on"), set()),
     "layout": (replace(f"{SRC}/training/loop.py", "import sys\n", "import sys\n\n\n"), set()),
     "a script": (replace("workflow_scripts/train.py", "run(train)", "run(measure=train)"), TRAIN),
-    "a script of a report": (replace("workflow_scripts/figure.py", "produce(draw)", "produce(make=draw)"), FIGURES),
+    "a script of a report": (replace("workflow_scripts/figure.py", "document(draw)", "document(make=draw)"), FIGURES),
     "a figure": (replace(f"{SRC}/report/memory.py", "import ", "import math  # noqa\nimport "), {"figure memory"}),
     "plotting style": (replace(f"{SRC}/report/style.py", "import ", "import math  # noqa\nimport "), FIGURES),
     "bookkeeping": (replace(f"{SRC}/core/provenance.py", "[:DIGEST_LENGTH]", "[0:DIGEST_LENGTH]"), set()),
@@ -214,20 +217,22 @@ REASON = re.compile(
 def job_name(path: str) -> str | None:
     """The name of the job that writes a file. None for a table's or figure's second file.
 
-    Example: `results/runs/tiny/generated_reviews/lora/r2/seed0/train.json` is `train lora`. Ranks
-    and seeds other than the study's are a part of the name.
+    Example: `results/rerun/runs/tiny/generated_reviews/lora/r2/seed0/{digest}/train.json` is
+    `train lora`. Ranks and seeds other than the study's are a part of the name.
     """
-    parts = Path(path).parts
-    stem = Path(path).stem
-    if parts[1] in ("runs", "profiles"):
-        rest = [part for part in parts[5:-1] if part not in ("r0", "r2", "seed0")]
-        return " ".join([stem, parts[4], *rest])
-    if parts[1].startswith("claims"):
-        return "table claims" if parts[1] == "claims.csv" else None
+    file = Path(path).relative_to(RESULTS)
+    parts, stem = file.parts, file.stem
+    if parts[0] in ("runs", "profiles"):
+        rest = [part for part in parts[4:-2] if part not in ("r0", "r2", "seed0")]
+        return " ".join([stem, parts[3], *rest])
+    if parts[0] == "inputs":
+        return f"{stem} {parts[2]}"
+    if parts[0].startswith("claims"):
+        return "table claims" if parts[0] == "claims.csv" else None
     kinds = {"tables": "table", "figures": "figure"}
-    if parts[1] in kinds:
-        return f"{kinds[parts[1]]} {stem}" if path.endswith((".csv", ".png")) else None
-    return "page" if parts[1] == "report.html" else f"{stem} {parts[3]}"
+    if parts[0] in kinds:
+        return f"{kinds[parts[0]]} {stem}" if path.endswith((".csv", ".png")) else None
+    return "page"
 
 
 def job_names(planned_jobs: list[dict]) -> set[str]:
@@ -291,7 +296,7 @@ def test_an_edit_reruns_exactly_the_promised_jobs(promise: str, finished: Path) 
     with edited(finished, promise):
         planned_jobs = planned(finished)
     assert job_names(planned_jobs) == with_downstream(expected)
-    holds_request = ("results/runs", "results/profiles", "results/inputs")
+    holds_request = tuple(f"{RESULTS}/{part}" for part in ("runs", "profiles", "inputs"))
     for job in planned_jobs:
         if job["files"][0].startswith(holds_request):
             assert all(REASON.fullmatch(why) for why in job["why"]), job
@@ -323,8 +328,8 @@ def test_a_plan_estimates_its_cost_from_earlier_jobs(
     promise: str, cost: Callable[[dict], float], finished: Path
 ) -> None:
     times_s = {}
-    for path in finished.glob("results/runs/*/*/*/*/seed0/train.json"):
-        method = path.parts[-4]
+    for path in finished.glob(f"{RESULTS}/runs/*/*/*/*/seed0/*/train.json"):
+        method = path.parts[-5]
         times_s[method] = json.loads(path.read_text())["environment"]["job_time_s"]
     with edited(finished, promise):
         estimate = planned(finished, "cost")
@@ -333,43 +338,139 @@ def test_a_plan_estimates_its_cost_from_earlier_jobs(
     assert (estimate["unknown"], estimate["gpu_hours"]) == (0, 0)
 
 
-def test_a_moved_tree_reruns_nothing(finished: Path, tmp_path: Path) -> None:
-    shutil.copytree(finished, tmp_path / "elsewhere")
-    assert pending(tmp_path / "elsewhere") == set()
+def build(root: Path, *targets: str, **environment: str) -> str:
+    """Run Snakemake, which must end well; what it printed."""
+    arguments = [*targets, "--configfile", STUDY, "--cores", "2"]
+    done = run_snakemake(root, *arguments, **environment)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return done.stdout + done.stderr
 
 
-def test_a_lost_metadata_folder_reruns_nothing_and_hides_nothing(
-    finished: Path, tmp_path: Path
+def trained(root: Path) -> set[Path]:
+    """The training results in the store."""
+    return set((root / "results/store/runs").rglob("train.json"))
+
+
+@pytest.fixture
+def clone(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished clone, by `cp -r`: all its files have new times."""
+    subprocess.run(["cp", "-r", finished, tmp_path / "copy"], check=True)
+    return tmp_path / "copy"
+
+
+@pytest.mark.parametrize("loss", [
+    lambda root: None,
+    lambda root: shutil.rmtree(root / ".snakemake"),
+    lambda root: shutil.rmtree(root / RESULTS / "runs"),
+    lambda root: shutil.rmtree(root / RESULTS / "inputs"),
+    lambda root: [shutil.rmtree(root / RESULTS / "profiles"), shutil.rmtree(root / ".snakemake")],
+    lambda root: shutil.rmtree(root / "results/.requests"),
+], ids=["nothing", "Snakemake's records", "runs", "inputs", "profiles and records", "requests"])  # fmt: skip
+def test_a_copy_reruns_nothing_whatever_it_lost(
+    loss: Callable[[Path], object], clone: Path
 ) -> None:
-    """Without it Snakemake cannot know which request made a result.
+    """The copy has new times. What it lost of a study's links, the store gives back."""
+    loss(clone)
+    assert pending(clone) == set()
 
-    The job that collects results then refuses a stale one, and names it.
-    """
-    root = shutil.copytree(finished, tmp_path / "lost")
-    shutil.rmtree(root / ".snakemake")
+
+def test_a_moved_clone_reruns_nothing(clone: Path, tmp_path: Path) -> None:
+    assert pending(clone.rename(tmp_path / "moved")) == set()
+
+
+def test_copies_that_follow_links_are_taken_into_the_store(finished: Path, tmp_path: Path) -> None:
+    root = tmp_path / "followed"
+    subprocess.run(["cp", "-rL", finished, root], check=True)
+    shutil.rmtree(root / "results/store")
+    shutil.rmtree(root / RESULTS / "inputs")  # followed links have no data files beside them
     assert pending(root) == set()
-    entry = "alpha: rank, dropout: {}}}\n  learning_rate: 2.0e-4"
-    edit(root / METHODS, entry.format("0.1"), entry.format("0.2"))
-    (root / "results/tables/runs.csv").unlink()
-    done = run_snakemake(root, "--configfile", STUDY, "--cores", "1", "results/tables/runs.csv")
+    assert len(trained(root)) == len(ALL)
+    assert all(path.is_symlink() for path in (root / RESULTS / "runs").rglob("train.json"))
+
+
+def test_deleted_documents_are_made_again(clone: Path) -> None:
+    (clone / RUNS_TABLE).unlink()
+    assert pending(clone) == with_downstream({"table runs"})
+    (clone / RESULTS / "figures/memory.svg").unlink()
+    assert pending(clone) == with_downstream({"table runs"}) | {"figure memory"}
+
+
+def test_lost_records_hide_no_edit(clone: Path) -> None:
+    """Without them Snakemake cannot know which request made a table or a figure."""
+    shutil.rmtree(clone / ".snakemake")
+    edit(clone / METHODS, "alpha: rank, dropout: 0.1}}", "alpha: rank, dropout: 0.2}}")
+    assert pending(clone) == with_downstream({"train lora"})
+
+
+def test_an_old_setting_again_trains_nothing(clone: Path) -> None:
+    """Back and forth between two settings; the second result is beside the first."""
+    before = trained(clone)
+    old, new = (f"dropout: 0.1}}\n  learning_rate: {rate}e-4" for rate in ("2.0", "3.0"))
+    edit(clone / METHODS, old, new)
+    build(clone, RUNS_TABLE)
+    there = trained(clone)
+    assert len(there) == len(before) + 1
+    times = {path: path.stat().st_mtime_ns for path in there}
+    for change in ((new, old), (old, new), (new, old)):
+        edit(clone / METHODS, *change)
+        assert pending(clone) == with_downstream({"table runs", "table history"})
+        printed = build(clone, RUNS_TABLE)
+        assert "rule train:" not in printed and "rule collect:" in printed
+    assert {path: path.stat().st_mtime_ns for path in trained(clone)} == times
+
+
+def test_a_second_study_with_the_same_cells_trains_nothing(clone: Path) -> None:
+    """It has a folder of its own, and leaves the first study's files alone."""
+    other = clone / "tests/studies/again.yaml"
+    other.write_text((clone / STUDY).read_text().replace("name: rerun", "name: again"))
+    table = "results/again/tables/runs.csv"
+    done = run_snakemake(clone, table, "--configfile", str(other), "--cores", "2")
+    assert done.returncode == 0, done.stderr
+    assert "rule train:" not in done.stdout + done.stderr
+    assert (clone / table).read_text() == (clone / RUNS_TABLE).read_text()
+    assert pending(clone) == set()
+
+
+def test_a_shared_store_serves_another_clone(finished: Path, tmp_path: Path) -> None:
+    root = copy_repository(tmp_path / "other")
+    for file in (MODELS, DATA):
+        shutil.copy(finished / file, root / file)
+    printed = build(root, RUNS_TABLE, RANKWISE_STORE=str(finished / "results/store"))
+    assert "rule train:" not in printed and "rule prepare" not in printed
+    assert (root / RUNS_TABLE).read_text() == (finished / RUNS_TABLE).read_text()
+    assert not (root / "results/store").exists()
+
+
+def test_a_failed_rerun_leaves_the_last_good_result(clone: Path) -> None:
+    before = trained(clone)
+    source = clone / SRC / "methods/lora.py"
+    good = source.read_text()
+    edit(source, "lora_alpha=self.alpha", "lora_alpha=self.no_such_thing")
+    done = run_snakemake(clone, RUNS_TABLE, "--configfile", STUDY, "--cores", "2")
     assert done.returncode != 0
-    assert "results/runs/tiny/generated_reviews/lora/r2/seed0/train.json" in done.stderr
-    assert "method.options.dropout: result has 0.1, planned 0.2" in done.stderr
+    assert trained(clone) == before
+    source.write_text(good)
+    assert pending(clone) <= with_downstream({"table runs"})
+    assert "rule train:" not in build(clone, RUNS_TABLE)
 
 
-def test_lost_inputs_rerun_nothing_until_a_new_cell_needs_them(
-    finished: Path, tmp_path: Path
-) -> None:
-    """Then they are made again, and every cell that reads them is rerun.
+def test_forced_jobs_find_their_results(clone: Path) -> None:
+    before = {path: path.read_bytes() for path in trained(clone)}
+    build(clone, RUNS_TABLE, "--forcerun", "train")
+    assert {path: path.read_bytes() for path in trained(clone)} == before
+    assert pending(clone) == set()
 
-    Snakemake cannot know that they will be the same.
-    """
-    root = shutil.copytree(finished, tmp_path / "inputs")
-    shutil.rmtree(root / "results/inputs")
-    assert pending(root) == set()
-    edit(root / STUDY, "seeds: [0]", "seeds: [0, 1]")
+
+def test_lost_inputs_are_made_again_for_a_new_cell(clone: Path) -> None:
+    """The jobs of old cells run, too, since their inputs are new; they find their results."""
+    shutil.rmtree(clone / "results/store/inputs")
+    assert pending(clone) == set()
+    edit(clone / STUDY, "seeds: [0]", "seeds: [0, 1]")
     new_cells = {f"train {name} seed1" for name in ALL}
-    assert pending(root) == with_downstream(INPUTS | TRAIN | new_cells)
+    reasons = {job_name(job["files"][0]): job["why"] for job in planned(clone)}
+    assert set(reasons) - REPORT == with_downstream(INPUTS | TRAIN | new_cells) - REPORT
+    for name in TRAIN:
+        assert "the store" in reasons[name][0]
 
 
 def test_a_result_is_rebuilt_from_its_own_request_to_the_byte(
@@ -377,7 +478,8 @@ def test_a_result_is_rebuilt_from_its_own_request_to_the_byte(
 ) -> None:
     for method in sorted(ALL):
         rank = "r0" if method == "full" else "r2"
-        stored = finished / f"results/runs/tiny/generated_reviews/{method}/{rank}/seed0/train.json"
+        cell = f"tiny/generated_reviews/{method}/{rank}/seed0"
+        stored = made(finished, f"{RESULTS}/runs/{cell}/train.json")
         again = tmp_path / "again.json"
         command = [sys.executable, "workflow_scripts/train.py"]
         command += ["--request", f"@{stored}", "--output", str(again)]

@@ -12,16 +12,18 @@ import yaml
 
 from helpers.file_inputs import DATASET, GRID, STUDY, flip_labels, write_dataset, write_model
 from helpers.repository import CLEAN, copy_repository, run_snakemake
+from helpers.stored import made
 from rankwise.core.provenance import file_sha256
 
 pytestmark = pytest.mark.slow
 
 FILE = "config/mine.yaml"
 OTHER = {**GRID, "datasets": ["generated_reviews"]}
-RUN = "results/runs/mine/{}/head_only/r0/seed{}/train.json"
+RUN = "results/mine/runs/mine/{}/head_only/r0/seed{}/train.json"
+TABLE = "results/mine/tables/runs.csv"
 MINE, REVIEWS = RUN.format("mine", 0), RUN.format("generated_reviews", 0)
-MY_DATASET = "results/inputs/datasets/mine/dataset.json"
-MY_MODEL = "results/inputs/models/mine/model.json"
+MY_DATASET = "results/mine/inputs/datasets/mine/dataset.json"
+MY_MODEL = "results/mine/inputs/models/mine/model.json"
 
 
 class Project:
@@ -44,7 +46,7 @@ class Project:
         return run_snakemake(self.root, "--configfile", FILE, *arguments, **self.environment)
 
     def pending(self) -> dict[str, list[str]]:
-        """Results and inputs that would be made now, with the reasons."""
+        """Results and inputs that would be made now, without their digests, with the reasons."""
         command = [sys.executable, "-m", "rankwise.cli.main", "plan", "--study", FILE, "--json"]
         environment = {**CLEAN, **self.environment, "PYTHONPATH": str(self.root / "src")}
         done = subprocess.run(
@@ -52,12 +54,12 @@ class Project:
         )
         assert done.returncode == 0, done.stderr
         jobs = json.loads(done.stdout)["jobs"]
-        made = {job["files"][0]: job["why"] for job in jobs}
-        return {
-            path: why
-            for path, why in made.items()
-            if path.startswith(("results/runs", "results/inputs"))
-        }
+        found = {}
+        for job in jobs:
+            path = Path(job["files"][0])
+            if path.name in ("train.json", "dataset.json", "model.json"):
+                found[str(path.parent.with_name(path.name))] = job["why"]
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     entries["mine"] = write_model(project.model, entries["tiny"])
     models.write_text(yaml.safe_dump(entries))
     project.write()
-    done = project.snakemake("--cores", "2", "results/tables/runs.csv")
+    done = project.snakemake("--cores", "2", TABLE)
     assert done.returncode == 0, done.stderr[-5000:]
     assert project.pending() == {}
     return project
@@ -83,11 +85,11 @@ def project(finished: Project, tmp_path: Path) -> Iterator[Project]:
     parts = [finished.root / name for name in ("config", "results", ".snakemake")]
     folders = [finished.data, finished.model, *parts]
     for folder in folders:
-        shutil.copytree(folder, tmp_path / folder.name)
+        shutil.copytree(folder, tmp_path / folder.name, symlinks=True)
     yield finished
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(tmp_path / folder.name, folder)
+        shutil.copytree(tmp_path / folder.name, folder, symlinks=True)
 
 
 def test_flipped_labels_rerun_the_dataset_and_its_cells(project: Project) -> None:
@@ -97,10 +99,12 @@ def test_flipped_labels_rerun_the_dataset_and_its_cells(project: Project) -> Non
     assert [why.split(":")[0] for why in pending[MY_DATASET]] == [
         "dataset.splits.validation.sha256"
     ]
-    before = json.loads((project.root / MINE).read_text())["metrics"]["accuracy_fraction"]
-    done = project.snakemake("--cores", "2", "results/tables/runs.csv")
+    before = json.loads(made(project.root, MINE).read_text())["metrics"]["accuracy_fraction"]
+    old = made(project.root, MINE)
+    done = project.snakemake("--cores", "2", TABLE)
     assert done.returncode == 0, done.stderr[-5000:]
-    after = json.loads((project.root / MINE).read_text())["metrics"]["accuracy_fraction"]
+    (new,) = set(old.parents[1].glob("*/train.json")) - {old}
+    after = json.loads(new.read_text())["metrics"]["accuracy_fraction"]
     # The head, trained on the same rows, is right where it was wrong.
     assert after == pytest.approx(1 - before)
 
@@ -115,7 +119,7 @@ def test_flipped_labels_rerun_the_dataset_and_its_cells(project: Project) -> Non
     lambda project: shutil.rmtree(project.data),
     lambda project: shutil.rmtree(project.model),
     lambda project: shutil.rmtree(project.root / "results/.cache"),
-    lambda project: shutil.rmtree(project.root / "results/inputs/tokenised"),
+    lambda project: shutil.rmtree(project.root / "results/.cache/tokenised"),
 ], ids=["touched data", "touched model", "sha256 in the entry", "no data here", "no model here",
         "no cache of digests", "no cache of examples"])  # fmt: skip
 def test_what_changes_no_content_reruns_nothing(
@@ -136,7 +140,7 @@ def test_a_file_that_contradicts_its_entry_is_refused_before_any_job(project: Pr
     splits = {**DATASET["splits"], "validation": {"path": "dev.tsv", "sha256": sha256}}
     project.write({**DATASET, "splits": splits}, seeds=(0, 1))
     flip_labels(project.data / "dev.tsv")
-    done = project.snakemake("--cores", "1", "results/tables/runs.csv")
+    done = project.snakemake("--cores", "1", TABLE)
     assert done.returncode != 0
     assert "config/datasets.yaml: mine.splits.validation: sha256 of" in done.stderr
     assert f"allowed: {sha256}" in done.stderr
@@ -146,24 +150,28 @@ def test_a_file_that_contradicts_its_entry_is_refused_before_any_job(project: Pr
 def test_a_prepared_split_that_was_cut_is_refused(project: Project) -> None:
     """The new cell would have been scored on a quarter of the rows."""
     project.write(seeds=(0, 1))
-    file = project.root / "results/inputs/datasets/mine/validation.arrow"
+    file = made(project.root, MY_DATASET).resolve().with_name("validation.arrow")
     file.write_bytes(file.read_bytes()[:-300])
     done = project.snakemake("--cores", "1", RUN.format("mine", 1))
     assert done.returncode != 0
-    log = (project.root / "logs/train/mine/mine/head_only/r0/seed1.log").read_text()
+    (log,) = (project.root / "logs/mine/train/mine/mine/head_only/r0/seed1").glob("*.log")
+    log = log.read_text()
     assert "validation.arrow: sha256 is " in log
-    assert "delete results/inputs/datasets/mine/dataset.json and run snakemake again" in log
-    assert not (project.root / RUN.format("mine", 1)).exists()
+    folder = file.parent.relative_to(project.root)
+    assert f"delete {folder} and run snakemake again" in log
+    assert not list((project.root / RUN.format("mine", 1)).parent.rglob("train.json"))
 
 
 def test_rows_are_tokenised_once_for_all_cells(project: Project) -> None:
     """Over processes: each job is one."""
     project.write(seeds=(0, 1, 2))
-    shutil.rmtree(project.root / "results/inputs/tokenised")
+    shutil.rmtree(project.root / "results/.cache/tokenised")
     shutil.rmtree(project.root / "logs")
     done = project.snakemake("--cores", "2", *(RUN.format("mine", seed) for seed in (1, 2)))
     assert done.returncode == 0, done.stderr[-5000:]
-    logs = [file.read_text() for file in (project.root / "logs/train/mine/mine").rglob("*.log")]
+    logs = [
+        file.read_text() for file in (project.root / "logs/mine/train/mine/mine").rglob("*.log")
+    ]
     assert len(logs) == 2
     for split in ("train", "selection", "validation"):
         lines = [line for log in logs for line in log.splitlines() if f"tokenised {split}:" in line]

@@ -26,8 +26,8 @@ train:
   - {models: [tiny], datasets: [generated_reviews], methods: [head_only], seeds: [0]}
 """
 FILE = "config/searched.yaml"
-TARGETS = ("results/figures/sensitivity.png", "results/tables/runs.csv")
-CURVE = "results/search/tiny/generated_reviews/lora/r2"
+TARGETS = ("results/searched/figures/sensitivity.png", "results/searched/tables/runs.csv")
+CURVE = "results/searched/search/tiny/generated_reviews/lora/r2"
 TABLES = {"table search", "table runs", "figure sensitivity"}
 TRIALS = {name: {f"trial {name} lr0.001", f"trial {name} lr0.01"} for name in ("full", "lora")}
 AFTER = {name: {f"selected {name}", f"train {name}"} for name in ("full", "lora")}
@@ -48,18 +48,18 @@ PROMISES = {
 def job_name(path: str) -> str | None:
     """The name of the job that writes a file. None for a table's or figure's second file.
 
-    Example: `results/search/tiny/generated_reviews/lora/r2/lr0.01/seed0/trial.json` is
-    `trial lora lr0.01`.
+    Example: `results/searched/search/tiny/generated_reviews/lora/r2/lr0.01/seed0/{digest}/trial.json`
+    is `trial lora lr0.01`.
     """
-    parts = Path(path).parts
-    stem = Path(path).stem
-    if parts[1] in ("runs", "search"):
-        details = [part for part in parts[6:-1] if part != "seed0"]
-        return " ".join([stem, parts[4], *details])
+    file = Path(path).relative_to("results/searched")
+    parts, stem = file.parts, file.stem
+    if parts[0] in ("runs", "search"):
+        details = [part for part in parts[5:-2] if part != "seed0"]
+        return " ".join([stem, parts[3], *details])
     kinds = {"tables": "table", "figures": "figure"}
-    if parts[1] in kinds:
-        return f"{kinds[parts[1]]} {stem}" if path.endswith((".csv", ".png")) else None
-    return " ".join(parts[2:])
+    if parts[0] in kinds:
+        return f"{kinds[parts[0]]} {stem}" if path.endswith((".csv", ".png")) else None
+    return " ".join(parts[1:])
 
 
 def pending(root: Path) -> set[str]:
@@ -90,8 +90,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_runs_use_the_best_learning_rate_of_their_search(finished: Path) -> None:
-    search = pd.read_csv(finished / "results/tables/search.csv")
-    runs = pd.read_csv(finished / "results/tables/runs.csv").set_index("method")
+    search = pd.read_csv(finished / "results/searched/tables/search.csv")
+    runs = pd.read_csv(finished / "results/searched/tables/runs.csv").set_index("method")
     assert len(search) == 4
     assert set(search["split"]) == {"selection"}
     for method, trials in search.groupby("method"):
@@ -118,7 +118,7 @@ def test_an_edit_reruns_exactly_the_promised_jobs(promise: str, finished: Path) 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["train", "trial"])
 def test_a_result_is_rebuilt_alone_to_the_byte(kind: str, finished: Path, tmp_path: Path) -> None:
-    stored = next(path for path in finished.glob(f"results/*/**/lora/**/{kind}.json"))
+    stored = next(path for path in finished.glob(f"results/searched/*/**/lora/**/{kind}.json"))
     again = tmp_path / "again.json"
     command = [sys.executable, f"workflow_scripts/{kind}.py"]
     command += ["--request", f"@{stored}", "--output", str(again)]

@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from helpers.repository import CLEAN, ROOT, copy_repository, edit, run_snakemake
+from helpers.stored import made
 from rankwise.execution import job_memory, slurm_nodes, slurm_request
 from rankwise.study.plan import MEASUREMENTS, Plan
 
@@ -44,7 +45,7 @@ STUDY = "config/few.yaml"
 # Options that fit a small cluster: two CPUs a node, a local disk, and jobs that take seconds.
 HERE = ["--cores", "2", "--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "2"]
 LIMIT_S = 1800
-RUN = "results/runs/tiny/generated_reviews/{}/seed0/train.json"
+RUN = "results/few/runs/tiny/generated_reviews/{}/seed0/train.json"
 
 
 # The cluster ----------------------------------------------------------------------------------------------------------
@@ -221,8 +222,8 @@ def preempt(run: Submitted, job: str, node: str) -> None:
         LookupError: The run has not been evaluated twice yet, so it would have little to resume.
     """
     _, output = payload(job)
-    cell = output.parent.relative_to("results/runs")
-    log = run.root / "logs/train" / cell.with_suffix(".log")
+    digest = output.parent.relative_to("results/few/runs")
+    log = run.root / "logs/few/train" / digest.with_suffix(".log")
     if not log.is_file() or log.read_text().count("\nepoch") < 2:
         raise LookupError("the run has not been evaluated twice yet")
     where = ["-p", "urgent", "-w", node, "--exclusive"]
@@ -339,7 +340,7 @@ def reproducible_text(file: Path) -> str:
 def test_every_result_equals_the_local_one(submitted: Submitted, local: Path) -> None:
     found = {path.relative_to(local) for path in (local / "results").rglob("*.json")}
     # What each clone remembers of its own files is no result.
-    files = {path for path in found if ".cache" not in path.parts}
+    files = {path for path in found if not any(part.startswith(".") for part in path.parts)}
     plan = Plan(yaml.safe_load((local / STUDY).read_text()), local, STUDY)
     for measurement in ("train", *MEASUREMENTS):
         for cell in plan.cells(measurement):
@@ -433,13 +434,17 @@ def test_the_log_of_a_failed_job_is_kept(submitted: Submitted) -> None:
 def test_an_array_requests_gpus_by_gres(cluster: Path, submitted: Submitted) -> None:
     again = Submitted(submitted.root)
     runs = [RUN.format(cell) for cell in ("lora/r8", "full/r0")]
-    before = {path: json.loads((again.root / path).read_text()) for path in runs}
+    before = {}
+    for path in runs:
+        file = made(again.root, path)
+        before[path] = json.loads(file.read_text())
+        shutil.rmtree(file.resolve().parent)
     options = ["--profile", "profiles/slurm-gres", "--slurm-array-jobs", "train"]
-    options += ["--set-resources", "train:gpu=1", "--forcerun", "train"]
+    options += ["--set-resources", "train:gpu=1"]
     process = again.start(cluster, *options, "--", *runs)
     assert process.wait(timeout=180) == 0, again.log.read_text()[-5000:]
     for path, old in before.items():
-        new = json.loads((again.root / path).read_text())
+        new = json.loads(made(again.root, path).read_text())
         assert new["cost"] != old["cost"]
         assert reproducible(new) == reproducible(old)
     tasks = [job for job in accounts() if re.fullmatch(r"\d+_[12]", job["JobID"])]

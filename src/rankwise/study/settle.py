@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from rankwise.core import documents, result
 from rankwise.core.config import ConfigError, read_yaml
+from rankwise.core.input_files import recorded_files
 from rankwise.core.store import TIME_NS, Store, check_answers, link
 from rankwise.study.jobs import PlannedJob, document_jobs, result_jobs
 from rankwise.study.plan import Plan
@@ -114,9 +115,8 @@ def fetch(plan: Plan) -> tuple[list[PlannedJob], list[PlannedJob]]:
         if output.is_symlink() and output.exists():
             _settle_time(output)
             continue
-        if output.is_file():  # a copy that followed the links
-            _adopt(output, job, store, plan.root)
-            continue
+        if output.is_file():  # of a copy that followed the links
+            _adopt(output, job, store)
         found = store.find(job.place)
         if found is None:
             missing.append(job)
@@ -137,16 +137,18 @@ def _settle_time(output: Path) -> None:
             os.utime(output, ns=(TIME_NS, TIME_NS))
 
 
-def _adopt(output: Path, job: PlannedJob, store: Store, root: Path) -> None:
-    """Move a result that is a file of its own into the store, and link to it."""
-    check_answers(output, job.digest)
+def _adopt(output: Path, job: PlannedJob, store: Store) -> None:
+    """Move a result that is a file of its own into the store.
+
+    A prepared input without its data files is of no use; it is removed.
+    """
+    content = check_answers(output, job.digest)
+    is_whole = all(output.with_name(name).is_file() for name in recorded_files(content))
     with store.locked(job.digest):
-        if store.find(job.place) is None:
+        if is_whole and store.find(job.place) is None:
             with store.part(job.place) as part:
                 shutil.copytree(output.parent, part, dirs_exist_ok=True)
-        found = store.find(job.place)
     shutil.rmtree(output.parent)
-    link(found, output, root)
 
 
 # Documents ----------------------------------------------------------------------------------------
