@@ -155,7 +155,7 @@ def _results(source: Source) -> list[Stored]:
     for root in source.roots:
         found = stored.files(root)
         for file in found.results:
-            real = file.resolve()
+            real = found.real[file]
             if real in results:
                 continue
             try:
@@ -168,7 +168,7 @@ def _results(source: Source) -> list[Stored]:
                 f"{beside[0]}: got a file that belongs to no result, allowed: results, and the "
                 "data files that they name; move it elsewhere. Nothing was copied"
             )
-        seconds.update(file.resolve() for file in found.seconds)
+        seconds.update(found.real[file] for file in found.seconds)
         dangling += len(found.dangling)
     if seconds:
         source.notes.append(
@@ -238,7 +238,7 @@ class _Choice:
 
 
 def _is_same_file(first: Path, result: Stored) -> bool:
-    return first.resolve() == result.file or provenance.file_sha256(first) == result.sha256
+    return first == result.file or provenance.file_sha256(first) == result.sha256
 
 
 def _with_data(results: list[Stored]) -> Stored:

@@ -129,7 +129,7 @@ def _problems(folder: Path, found: Files) -> Iterator[str]:
         except StoreError as error:
             yield str(error)
             continue
-        results.append(result._replace(file=file.resolve()))
+        results.append(result._replace(file=found.real[file]))
         place = file.relative_to(folder).as_posix()
         if place != result.place:
             yield f"{file}: got this place, allowed: {folder / result.place}; move it there"

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -122,6 +122,7 @@ class Files:
         others: Files that are not named like results. Data files of results are among them.
         parts: Folders that a job has not finished.
         dangling: Links that lead to no file.
+        real: Each file -> the same without links in its path.
     """
 
     results: list[Path] = field(default_factory=list)
@@ -129,6 +130,7 @@ class Files:
     others: list[Path] = field(default_factory=list)
     parts: list[Path] = field(default_factory=list)
     dangling: list[Path] = field(default_factory=list)
+    real: dict[Path, Path] = field(default_factory=dict)
 
 
 def files(folder: Path) -> Files:
@@ -138,33 +140,43 @@ def files(folder: Path) -> Files:
         folder: A store, or a study's folder. What else it holds is not looked at.
     """
     found = Files()
+    visited: set[tuple[int, int]] = set()
     for part in store.PARTS:
-        for current, hidden, names in _walk(folder / part):
-            found.parts += [current / name for name in hidden if name.startswith(PART)]
-            for name in names:
-                _sort_in(current / name, found)
+        if (folder / part).is_dir():
+            _read_folder(folder / part, Path(os.path.realpath(folder / part)), visited, found)
     return found
 
 
-def _walk(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Each folder below `top`, its hidden folders, and the names of its files that are not hidden.
+def _read_folder(folder: Path, real: Path, visited: set[tuple[int, int]], found: Files) -> None:
+    """Sort everything below a folder into `found`; what is hidden counts only if it is a part.
 
-    Links are followed; a folder is visited once, so a circle of links ends.
+    Args:
+        folder: The folder.
+        real: The same without links in its path.
+        visited: Device and inode of folders; none is visited twice, so a circle of links ends.
+        found: What was found.
     """
-    visited = set()
-    for current, folders, names in os.walk(top, followlinks=True):
-        here = os.path.realpath(current)
-        if here in visited:
-            folders.clear()
-            continue
-        visited.add(here)
-        hidden = [name for name in folders if name.startswith(".")]
-        folders[:] = sorted(set(folders).difference(hidden))
-        yield Path(current), hidden, sorted(name for name in names if name[0] != ".")
+    facts = real.stat()
+    if (facts.st_dev, facts.st_ino) in visited:
+        return
+    visited.add((facts.st_dev, facts.st_ino))
+    with os.scandir(real) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+        path, real_path = folder / entry.name, real / entry.name
+        if entry.is_symlink():
+            real_path = Path(os.path.realpath(real_path))
+        if entry.is_dir() and not entry.name.startswith("."):
+            _read_folder(path, real_path, visited, found)
+        elif entry.is_dir() and entry.name.startswith(PART):
+            found.parts.append(path)
+        elif not entry.name.startswith("."):
+            found.real[path] = real_path
+            _sort_in(path, is_there=not entry.is_symlink() or real_path.exists(), found=found)
 
 
-def _sort_in(file: Path, found: Files) -> None:
-    if not file.exists():
+def _sort_in(file: Path, is_there: bool, found: Files) -> None:
+    if not is_there:
         found.dangling.append(file)
     elif file.suffix != ".json" or file.stem not in STEMS:
         found.others.append(file)
@@ -186,7 +198,7 @@ def foreign(found: Files, results: Iterable[Stored]) -> list[Path]:
     return [
         file
         for file in found.others
-        if file.resolve() not in known and file.parent not in second_folders
+        if found.real[file] not in known and file.parent not in second_folders
     ]
 
 

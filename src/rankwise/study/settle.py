@@ -23,7 +23,8 @@ from typing import NamedTuple
 from rankwise.core import documents, result
 from rankwise.core.config import ConfigError, read_yaml
 from rankwise.core.input_files import recorded_files
-from rankwise.core.store import TIME_NS, Store, check_answers, link
+from rankwise.core.store import TIME_NS, Store, StoreError, check_answers, link
+from rankwise.core.store_parts import disagreement
 from rankwise.study.jobs import PlannedJob, document_jobs, result_jobs
 from rankwise.study.plan import Plan
 
@@ -133,7 +134,7 @@ def _settle_time(output: Path) -> None:
     if output.lstat().st_mtime_ns != TIME_NS:
         os.utime(output, ns=(TIME_NS, TIME_NS), follow_symlinks=False)
     if output.stat().st_mtime_ns != TIME_NS:
-        with suppress(PermissionError):  # another user's store
+        with suppress(OSError):  # another user's store, or a read-only disk
             os.utime(output, ns=(TIME_NS, TIME_NS))
 
 
@@ -141,13 +142,23 @@ def _adopt(output: Path, job: PlannedJob, store: Store) -> None:
     """Move a result that is a file of its own into the store.
 
     A prepared input without its data files is of no use; it is removed.
+
+    Raises:
+        StoreError: The store has another result of the same request. Both stay.
     """
     content = check_answers(output, job.digest)
     is_whole = all(output.with_name(name).is_file() for name in recorded_files(content))
     with store.locked(job.digest):
-        if is_whole and store.find(job.place) is None:
+        kept = store.find(job.place)
+        if is_whole and kept is None:
             with store.part(job.place) as part:
                 shutil.copytree(output.parent, part, dirs_exist_ok=True)
+        problem = kept and disagreement(kept, output)
+        if problem:
+            raise StoreError(
+                f"{output}: {problem}. Allowed: one result of one request; find out which is right, "
+                "and delete the other one"
+            )
     shutil.rmtree(output.parent)
 
 
