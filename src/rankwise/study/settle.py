@@ -156,8 +156,8 @@ def _adopt(output: Path, job: PlannedJob, store: Store) -> None:
         problem = kept and disagreement(kept, output)
         if problem:
             raise StoreError(
-                f"{output}: {problem}. Allowed: one result of one request; find out which is right, "
-                "and delete the other one"
+                f"{output}: {problem}. Allowed: one result of one request; find out which is "
+                "right, and delete the other one"
             )
     shutil.rmtree(output.parent)
 
