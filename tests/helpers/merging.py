@@ -38,7 +38,7 @@ def small_project(root: Path) -> Path:
     (root / "config").mkdir(parents=True)
     for name in ("methods", "models", "datasets", "claims"):
         shutil.copy(ROOT / f"config/{name}.yaml", root / "config")
-    for name in ("envs", "workflow_scripts"):
+    for name in ("envs", "workflow_scripts", "pyproject.toml", "CITATION.cff", "LICENSE"):
         (root / name).symlink_to(ROOT / name)
     (root / STUDY).write_text(TEXT)
     return root
