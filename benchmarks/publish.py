@@ -140,11 +140,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", nargs="?", help="name of the folder below benchmarks/")
     parser.add_argument(
-        "--results", type=Path, default=ROOT / "results", help="where the study was built"
+        "--results", type=Path, help="the study's folder (default: results/STUDY)"
     )
     given = parser.parse_args()
     if given.study:
-        publish(given.study, given.results)
+        publish(given.study, given.results or ROOT / "results" / given.study)
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -15,7 +15,7 @@ from helpers.repository import ROOT, copy_repository, edit, run_snakemake
 from rankwise.analysis import tables, tidy
 from rankwise.analysis.claim_verdicts import holds_as_corrected, judge
 from rankwise.core import result
-from rankwise.study import outputs
+from rankwise.study import jobs
 from rankwise.study.claims import expand
 from rankwise.study.plan import Cell
 
@@ -64,8 +64,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     measures = {"memory": memory, "flops": flops, "ledger": ledger}
     frames = {}
     for kind, cells in MEASURED.items():
-        planned = [(folder / plan.path(kind, cell), plan.request(kind, cell)) for cell in cells]
-        for path, request in planned:
+        planned = [folder / plan.path(kind, cell) for cell in cells]
+        for path, cell in zip(planned, cells, strict=True):
+            request = plan.request(kind, cell)
             result.write(path, request, measures[kind](request), {})
         frames[kind] = tidy.collect(planned)
         if kind == "ledger":
@@ -87,7 +88,8 @@ def test_every_column_is_one_that_its_table_has(measured) -> None:
 
 def test_the_script_writes_the_verdicts_on_real_results(measured) -> None:
     folder, frames = measured
-    request = {**outputs.claims_request(plan_of("config/shapes.yaml")), "tables": list(frames)}
+    request = {**jobs.document(plan_of("config/shapes.yaml"), "claims.csv").request}
+    request |= {"tables": list(frames), "reads": []}
     script = str(ROOT / "workflow_scripts/claims.py")
     arguments = ["--request", json.dumps(request), "--output", str(folder / "claims.csv")]
     done = subprocess.run(
@@ -224,10 +226,10 @@ def test_by_the_workflow(tmp_path: Path) -> None:
     registry = {**SMALL, "trainable": {**SMALL["trainable"], "values": values}}
     (root / "config/claims.yaml").write_text(yaml.safe_dump(registry))
     settings = ("--cores", "2", "--configfile", "config/small.yaml")
-    done = run_snakemake(root, "results/claims.csv", "results/claims.png", *settings)
+    done = run_snakemake(root, "results/small/claims.csv", "results/small/claims.png", *settings)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = tables.read(root / "results/claims.csv").set_index("claim")
-    assert {*tables.read(root / "results/tables/runs.csv")} >= RUN_COLUMNS
+    found = tables.read(root / "results/small/claims.csv").set_index("claim")
+    assert {*tables.read(root / "results/small/tables/runs.csv")} >= RUN_COLUMNS
     assert found["verdict"].to_dict() == {
         "trainable_right": "reproduced",
         "trainable_wrong": "not reproduced",
@@ -239,9 +241,9 @@ def test_by_the_workflow(tmp_path: Path) -> None:
     assert accuracy["low"] <= accuracy["ours"] <= accuracy["high"]
     assert found.loc["batch", "reason"] == "ours has effective_batch_size 8, the claim 16"
     for ending in ("md", "tex", "parquet", "svg"):
-        assert (root / f"results/claims.{ending}").stat().st_size
+        assert (root / f"results/small/claims.{ending}").stat().st_size
     edit(root / "config/claims.yaml", "published: 5314", "published: 5313")
-    again = run_snakemake(root, "results/claims.csv", *settings)
+    again = run_snakemake(root, "results/small/claims.csv", *settings)
     assert again.returncode == 0, again.stderr[-3000:]
-    verdicts = tables.read(root / "results/claims.csv").set_index("claim")["verdict"]
+    verdicts = tables.read(root / "results/small/claims.csv").set_index("claim")["verdict"]
     assert verdicts["trainable_right"] == "not reproduced"

@@ -7,10 +7,11 @@ import pytest
 import yaml
 
 from helpers.repository import ROOT, run_snakemake
+from helpers.stored import finish
 from rankwise.analysis import tables
 from rankwise.checks import preflight
-from rankwise.core import result
 from rankwise.core.config import ConfigError
+from rankwise.study import jobs
 from rankwise.study.plan import Plan
 
 FILE = "config/mini.yaml"
@@ -24,13 +25,12 @@ EXAMPLES = 2000
 
 def plant(root: Path, plan: Plan) -> None:
     """Write results that answer the plan's requests, after the inputs they read: full and lora equal, rsvd worse."""
-    for kind, name in plan.inputs():
-        path = root / plan.input_path(kind, name)
-        result.write_json(path, {"request": plan.input_request(kind, name)})
+    for job in jobs.input_jobs(plan):
+        finish(root, job)
     chance = np.random.default_rng(10)
     hard = chance.random(EXAMPLES)
-    for cell in plan.cells("train"):
-        accuracy = 0.5 if cell.method == "rsvd" else 0.9
+    for job in jobs.cell_jobs(plan, "train"):
+        accuracy = 0.5 if job.cell.method == "rsvd" else 0.9
         right = (hard < accuracy) ^ (chance.random(EXAMPLES) < 0.01)
         found = {
             "metrics": {
@@ -45,11 +45,11 @@ def plant(root: Path, plan: Plan) -> None:
             },
             "split": "validation",
         }
-        result.write(root / plan.path("train", cell), plan.request("train", cell), found, {})
-    for cell in plan.cells("memory"):
+        finish(root, job, **found)
+    for job in jobs.cell_jobs(plan, "memory"):
         names = ("weights_bytes", "gradients_bytes", "optimizer_state_bytes")
-        found = {"metrics": dict.fromkeys(names, 100 + cell.rank)}
-        result.write(root / plan.path("memory", cell), plan.request("memory", cell), found, {})
+        found = {"metrics": dict.fromkeys(names, 100 + job.cell.rank)}
+        finish(root, job, **found)
 
 
 @pytest.mark.slow
@@ -58,11 +58,11 @@ def test_the_rules_write_every_table_and_have_nothing_to_do_twice(clone: Path) -
     plant(clone, Plan(STUDY, clone, FILE))
     names = ("estimates", "comparisons", "summary", "fronts", "views")
     endings = ("csv", "md", "tex", "parquet")
-    files = [f"results/tables/{name}.{end}" for name in names for end in endings]
+    files = [f"results/mini/tables/{name}.{end}" for name in names for end in endings]
     done = run_snakemake(clone, *files, "--configfile", FILE, "--cores", "2")
     assert done.returncode == 0, done.stderr[-4000:]
     assert all((clone / file).stat().st_size for file in files)
-    verdicts = tables.read(clone / "results/tables/comparisons.csv")["verdict"]
+    verdicts = tables.read(clone / "results/mini/tables/comparisons.csv")["verdict"]
     assert list(verdicts) == ["tied", "a better", "a better"]
     again = run_snakemake(clone, *files, "--configfile", FILE, "-n")
     assert "Nothing to be done" in again.stdout + again.stderr
@@ -72,4 +72,4 @@ def test_the_rules_write_every_table_and_have_nothing_to_do_twice(clone: Path) -
 def test_a_table_of_runs_that_a_study_does_not_have_is_refused(target: str) -> None:
     plan = Plan({**STUDY, "train": []}, ROOT, FILE)
     with pytest.raises(ConfigError, match="none of train"):
-        preflight.check_targets([f"results/{target}"], plan)
+        preflight.check_targets([f"results/mini/{target}"], plan)

@@ -1,46 +1,47 @@
 """Results become tidy tables: a row for each run, for each example; what was not planned is refused."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from helpers.planted import Planned, request, write
+from helpers.planted import request, write
 from rankwise.analysis import tables, tidy
 from rankwise.core import provenance
+from rankwise.core.store import StoreError
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> list[Planned]:
+def runs(tmp_path: Path) -> list[Path]:
     """Two methods with two random seeds each, and a run that diverged."""
     found = []
     for seed, accuracy in enumerate((0.8, 0.9)):
         for method, rank in (("full", 0), ("lora", 4)):
             metrics = {"accuracy_fraction": accuracy, "trainable_parameters": 10}
-            path = tmp_path / f"{method}{rank}{seed}.json"
+            path = tmp_path / f"{method}{rank}{seed}"
             found.append(
                 write(path, request(method, rank, seed), metrics=metrics, split="validation")
             )
     bad = request("rsvd", 4, 0)
     reason = "loss nan by update 3"
-    return [*found, write(tmp_path / "bad.json", bad, status="diverged", reason=reason)]
+    return [*found, write(tmp_path / "bad", bad, status="diverged", reason=reason)]
 
 
-def test_a_stale_result_is_refused_by_name(runs) -> None:
-    path, planned = runs[1]
-    changed = {**planned, "schedule": {**planned["schedule"], "epochs": 4}}
-    message = (
-        r"1 of 5 results are stale; first .*lora40\.json.*schedule\.epochs: result has 3, planned 4"
-    )
-    with pytest.raises(tidy.StaleResult, match=message):
-        tidy.collect([runs[0], (path, changed), *runs[2:]])
+def test_a_result_of_another_request_is_refused_by_name(runs) -> None:
+    stored = json.loads(runs[1].read_text())
+    stored["request"]["schedule"]["epochs"] = 4
+    runs[1].write_text(json.dumps(stored))
+    message = rf"lora40/{runs[1].parent.name}/train\.json: got \w+, allowed: a result that answers"
+    with pytest.raises(StoreError, match=message):
+        tidy.collect(runs)
 
 
 def test_a_table_has_a_row_for_each_run(runs) -> None:
     frame = tidy.collect(runs)
     assert len(frame) == 5
     assert set(frame["effective_batch_size"]) == {32}
-    assert frame["request_digest"].tolist() == [provenance.digest(planned) for _, planned in runs]
+    assert frame["request_digest"].tolist() == [path.parent.name for path in runs]
     assert set(frame["learning_rate"]) == {0.1}
     assert frame["status"].tolist() == ["ok"] * 4 + ["diverged"]
     assert frame["trainable_parameters"].dtype == "Int64", "whole numbers stay whole beside a gap"
@@ -49,14 +50,14 @@ def test_a_table_has_a_row_for_each_run(runs) -> None:
 # Examples -----------------------------------------------------------------------------------------
 
 
-def scored(folder: Path) -> list[Planned]:
+def scored(folder: Path) -> list[Path]:
     """Two runs with scores of two examples each, and a run that diverged."""
     lists = {"loss_nats": [0.5, 0.25], "correct_fraction": [1.0, 0.0], "predictions": [1, 1]}
     good = [
-        write(folder / f"{method}.json", request(method, 4, 0), metrics={}, examples=lists)
+        write(folder / method, request(method, 4, 0), metrics={}, examples=lists)
         for method in ("lora", "rsvd")
     ]
-    bad = write(folder / "bad.json", request("full", 0, 0), status="diverged", reason="loss nan")
+    bad = write(folder / "bad", request("full", 0, 0), status="diverged", reason="loss nan")
     return [*good, bad]
 
 

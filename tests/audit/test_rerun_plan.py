@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from helpers.repository import ROOT
+from helpers.stored import finish
 from rankwise.audit import rerun_plan
 from rankwise.audit.request_differences import differences
 from rankwise.cli.plan_text import text
-from rankwise.core import result
+from rankwise.core.store import Store
 from rankwise.study.jobs import PlannedJob, cell_jobs
 from rankwise.study.plan import Plan
 
@@ -39,7 +40,7 @@ def run_of(plan: Plan, method: str, rank: int, seed: int) -> PlannedJob:
 
 
 def write(plan: Plan, job: PlannedJob, hours: float) -> None:
-    result.write(plan.root / job.path, job.request, {}, {"job_time_s": hours * HOUR})
+    finish(plan.root, job, {"job_time_s": hours * HOUR})
 
 
 def hours(plan: Plan, *pending: PlannedJob) -> tuple[float, int]:
@@ -65,7 +66,7 @@ def test_an_interrupted_write_is_no_result(plan: Plan) -> None:
     write(plan, job, 1)
     file = plan.root / job.path
     file.write_text(file.read_text()[:-9])
-    assert rerun_plan.stored(file) == {}
+    assert rerun_plan.of_same_cell(job, Store(plan.root)) == []
     assert hours(plan, job) == (0, 1)
 
 

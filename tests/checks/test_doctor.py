@@ -21,6 +21,7 @@ import yaml
 
 from helpers.programs import HANG, stand_ins
 from helpers.repository import CLEAN, ROOT, edit
+from helpers.stored import store_result
 from rankwise.audit.rerun_plan import study_jobs
 from rankwise.checks import doctor, machine, missing
 from rankwise.cli import doctor_text
@@ -487,7 +488,7 @@ def test_a_cluster_that_could_not_is_told_why(clone: Path, tools) -> None:
 
 
 def test_what_is_there_needs_nothing(clone: Path) -> None:
-    """One training on a dataset of the hub: with its result there, neither hub nor GPU is asked for; half a file is no result."""
+    """One training on a dataset of the hub: with its result there, neither hub nor GPU is asked for."""
     grid = {"models": ["distilbert"], "datasets": ["sst2"], "methods": ["lora"], "seeds": [0]}
     study = {"name": "one", "question": "?", "device": "cpu", "train": [grid]}
     (clone / "config/one.yaml").write_text(yaml.safe_dump(study))
@@ -499,10 +500,8 @@ def test_what_is_there_needs_nothing(clone: Path) -> None:
     assert (
         len(facts_of(clone, "config/one.yaml", 1, **nowhere)["missing"]) == 2
     )  # dataset and model
-    stored = clone / plan.path("train", cell)
-    stored.parent.mkdir(parents=True)
-    stored.write_text(json.dumps({"request": plan.request("train", cell)}))
+    stored = store_result(clone, plan.request("train", cell), lambda _: {})
     found = facts_of(clone, "config/one.yaml", 0, **nowhere)
     assert (found["needs"]["jobs"], found["needs"]["hub"]) == ({}, {})
-    stored.write_text(stored.read_text()[:-5])
+    stored.unlink()
     assert facts_of(clone, "config/one.yaml", 1, **nowhere)["needs"]["jobs"]["train"] == 1

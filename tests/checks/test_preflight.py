@@ -220,11 +220,11 @@ def test_a_target_without_a_measurement_is_told_from_a_mistyped_one(
     tmp_path: Path, entry: dict
 ) -> None:
     plan = local_plan(tmp_path, entry)
-    preflight.check_targets(["-n", "results/tables/runs.csv"], plan)
+    preflight.check_targets(["-n", f"{plan.results}/tables/runs.csv"], plan)
     with pytest.raises(ConfigError, match=r"it has none of memory$"):
-        preflight.check_targets(["results/figures/memory.png"], plan)
-    with pytest.raises(ConfigError, match=r"nearest: results/tables/runs\.csv"):
-        preflight.check_targets(["results/tables/rums.csv"], plan)
+        preflight.check_targets([f"{plan.results}/figures/memory.png"], plan)
+    with pytest.raises(ConfigError, match=rf"nearest: {plan.results}/tables/runs\.csv"):
+        preflight.check_targets([f"{plan.results}/tables/rums.csv"], plan)
 
 
 def test_snakemake_names_all_problems_and_starts_no_job(
@@ -236,7 +236,7 @@ def test_snakemake_names_all_problems_and_starts_no_job(
     (clone / "config/local.yaml").write_text(yaml.safe_dump(study))
     with (clone / "config/datasets.yaml").open("a") as stream:
         stream.write("\n" + yaml.safe_dump({"reviews": entry}))
-    figure = clone / "results/figures/loss.png"
+    figure = clone / "results/local/figures/loss.png"
     figure.parent.mkdir(parents=True)
     figure.write_text("the last good one")
     (tmp_path / "gpus.json").write_text("[]")

@@ -131,8 +131,8 @@ def test_a_mistake_is_explained_in_one_line(mistake: str, clone: Path) -> None:
 @pytest.mark.parametrize("mistake", ["unknown method"])
 def test_the_workflow_prints_the_message_and_changes_nothing(mistake: str, clone: Path) -> None:
     file, right, wrong, expected_parts = WRONG[mistake]
-    report = clone / "results/report.html"
-    report.parent.mkdir()
+    report = clone / "results/demo/report.html"
+    report.parent.mkdir(parents=True)
     report.write_text("the last good one")
     edit(clone / file, right, wrong)
     done = run_snakemake(clone, "--configfile", DEMO, "--cores", "1")
@@ -143,10 +143,10 @@ def test_the_workflow_prints_the_message_and_changes_nothing(mistake: str, clone
 
 
 def test_the_message_about_a_misspelt_target_names_the_nearest(clone: Path) -> None:
-    done = run_snakemake(clone, "--configfile", DEMO, "-n", "results/figures/memroy.png")
+    done = run_snakemake(clone, "--configfile", DEMO, "-n", "results/demo/figures/memroy.png")
     assert done.returncode != 0
-    assert "target: got 'results/figures/memroy.png'" in done.stderr
-    assert "nearest: results/figures/memory.png" in done.stderr
+    assert "target: got 'results/demo/figures/memroy.png'" in done.stderr
+    assert "nearest: results/demo/figures/memory.png" in done.stderr
 
 
 def test_every_study_in_config_is_valid() -> None:
@@ -155,7 +155,8 @@ def test_every_study_in_config_is_valid() -> None:
         if "question" in study:
             plan = Plan(study, ROOT, f"config/{file.name}")
             for measurement in ("train", "memory", "flops", "forward"):
-                plan.digest(measurement)
+                for cell in plan.cells(measurement):
+                    assert plan.request(measurement, cell)["measurement"] == measurement
 
 
 def test_defaults_come_from_the_schema(demo: dict) -> None:
@@ -175,5 +176,6 @@ def test_a_grid_without_ranks_has_the_schemas_default(demo: dict) -> None:
 
 def test_planning_does_not_change_the_study(demo: dict) -> None:
     before = copy.deepcopy(demo)
-    Plan(demo, ROOT).digest("train")
+    plan = Plan(demo, ROOT)
+    assert all(plan.request("train", cell) for cell in plan.cells("train"))
     assert demo == before

@@ -13,10 +13,10 @@ import pytest
 
 from helpers.repository import CLEAN, edit, run_snakemake
 from rankwise.core import environment as installed
-from rankwise.study import outputs
+from rankwise.study.jobs import cell_jobs, document
 from rankwise.study.plan import Plan
 
-RESULT = "results/profiles/tiny/generated_reviews/lora/r2/memory.json"
+RESULT = "results/demo/profiles/tiny/generated_reviews/lora/r2/memory.json"
 NUMPY = metadata.version("numpy")
 DIFFERS = f"numpy {NUMPY}, locked 0{NUMPY}"
 
@@ -30,8 +30,7 @@ def relocked(clone: Path) -> Path:
 
 def memory_request(root: Path, demo: dict) -> dict:
     plan = Plan(demo, root, "config/demo.yaml")
-    cell = next(cell for cell in plan.cells("memory") if plan.path("memory", cell) == RESULT)
-    return plan.request("memory", cell)
+    return next(job for job in cell_jobs(plan, "memory") if job.short_path == RESULT).request
 
 
 def run_job(
@@ -69,7 +68,7 @@ def test_differences_from_the_lock_are_recorded_on_request(relocked: Path, demo:
 
 def test_a_lock_that_changed_after_planning_is_refused(clone: Path, demo: dict) -> None:
     """Every job checks this. Here it is the job of a figure."""
-    request = outputs.figure_request(Plan(demo, clone, "config/demo.yaml"), "memory")
+    request = document(Plan(demo, clone, "config/demo.yaml"), "figures/memory.png").request
     edit(clone / "envs/report.lock", "matplotlib==", "matplotlib==0")
     done = run_job(clone, request, "figure", RANKWISE_ENVIRONMENT="recorded")
     message = "envs/report.lock: changed since the workflow was planned; run snakemake again"

@@ -12,6 +12,7 @@ import yaml
 
 from helpers.doc_blocks import Block, blocks
 from helpers.repository import CLEAN, ROOT, run_snakemake
+from helpers.stored import made
 from rankwise.study.plan import Plan
 
 sys.path.insert(0, str(ROOT / "docs"))
@@ -141,7 +142,8 @@ def test_the_examples_run(tmp_path: Path) -> None:
     study = example_study(train=[grid], schedule={"updates": 2, "batch_size": 4})
     (mine / "study.yaml").write_text(yaml.safe_dump(study))
     targets = [
-        f"results/runs/tiny/my_reviews/{name}/r0/seed0/train.json" for name in grid["methods"]
+        f"results/examples/runs/tiny/my_reviews/{name}/r0/seed0/train.json"
+        for name in grid["methods"]
     ]
     done = run_snakemake(
         ROOT,
@@ -155,4 +157,4 @@ def test_the_examples_run(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     for target in targets:
-        assert json.loads((mine / target).read_text())["status"] == "ok"
+        assert json.loads(made(mine, target).read_text())["status"] == "ok"

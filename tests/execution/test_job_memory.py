@@ -1,6 +1,5 @@
 """What a scheduler is asked for: host memory and time, from a prediction or from shapes."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,8 @@ import yaml
 
 from helpers.predicting import LORA, plan_of
 from helpers.repository import ROOT
+from helpers.stored import store_result
+from rankwise.core import store
 from rankwise.core.config import library
 from rankwise.execution import job_memory
 from rankwise.study.plan import Plan
@@ -16,12 +17,12 @@ from rankwise.study.plan import Plan
 def test_a_scheduler_is_asked_for_more_than_is_predicted(tmp_path: Path) -> None:
     plan = plan_of()
     request, plan.root = plan.request("predict", LORA), tmp_path
-    path = tmp_path / plan.path("predict", LORA)
-    path.parent.mkdir(parents=True)
+    path = tmp_path / store.DEFAULT / store.place(request)
 
-    def asked_for(peak: int, updates: int, **other: object) -> tuple[int, int]:
+    def asked_for(peak: int, updates: int) -> tuple[int, int]:
         metrics = {"peak_bytes": peak, "update_flops": 10**10, "updates": updates}
-        path.write_text(json.dumps({"metrics": metrics, "request": {**request, **other}}))
+        path.unlink(missing_ok=True)
+        store_result(tmp_path, request, lambda _: {"metrics": metrics})
         return job_memory.training_mib(plan, LORA), job_memory.training_min(plan, LORA)
 
     small_mib, small_min = asked_for(1 << 30, 10)
@@ -31,11 +32,9 @@ def test_a_scheduler_is_asked_for_more_than_is_predicted(tmp_path: Path) -> None
     assert large_mib > small_mib + 7000
     assert large_min > small_min >= job_memory.START_MIN
 
-    # A prediction of another study's request is as good as none.
-    others_mib, others_min = asked_for(8 << 30, 10**6, device="cuda")
     path.unlink()
-    assert others_mib == job_memory.training_mib(plan, LORA) >= job_memory.LIBRARIES_MIB["cpu"]
-    assert others_min == job_memory.training_min(plan, LORA) == job_memory.UNKNOWN_MIN
+    assert job_memory.training_mib(plan, LORA) >= job_memory.LIBRARIES_MIB["cpu"]
+    assert job_memory.training_min(plan, LORA) == job_memory.UNKNOWN_MIN
 
 
 def test_a_profile_asks_for_host_memory_where_its_tensors_are() -> None:

@@ -1,9 +1,10 @@
 """A small dataset in TSV files and a small model in a folder, as a user has them."""
 
+import functools
 import os
 from pathlib import Path
 
-from rankwise.core import result
+from helpers.stored import store_result
 from rankwise.core.provenance import file_sha256
 from rankwise.data.datasets import prepare_dataset
 from rankwise.models import build
@@ -79,6 +80,4 @@ def write_model(folder: Path, shapes: dict) -> dict:
 def prepare(plan: Plan, root: Path) -> Path:
     """Prepare the dataset `mine` of a plan as its job does; the folder."""
     request = plan.input_request("dataset", "mine")
-    path = root / plan.input_path("dataset", "mine")
-    result.write(path, request, prepare_dataset(request, path.parent), {})
-    return path.parent
+    return store_result(root, request, functools.partial(prepare_dataset, request)).parent

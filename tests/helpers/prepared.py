@@ -8,7 +8,7 @@ import pytest
 from accelerate.state import AcceleratorState, GradientState
 
 from helpers.stored import store_result
-from rankwise.core import provenance, result
+from rankwise.core import provenance, result, store
 from rankwise.data import datasets
 from rankwise.study.plan import Plan
 from rankwise.training import pretrain
@@ -60,3 +60,9 @@ def record_model(folder: Path) -> None:
     stored = result.read(record)
     files = {name: provenance.file_sha256(folder / name) for name in stored["files"]}
     result.write_json(record, {**stored, "files": files})
+
+
+def folder(root: Path, plan: Plan, kind: str, name: str) -> Path:
+    """The folder of a prepared dataset or model in the store."""
+    place = store.input_place(kind, name, plan.input_digest(kind, name))
+    return (root / store.DEFAULT / place).parent

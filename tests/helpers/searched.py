@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from helpers.repository import ROOT
+from helpers.stored import finish
 from rankwise.core import result
-from rankwise.study import search_choice
+from rankwise.study import jobs, search_choice
 from rankwise.study.plan import Plan
 
 RATES = [1.0e-3, 1.0e-2, 3.0e-3]
@@ -56,14 +57,15 @@ def write_search(
         The plan, and the choices by their paths.
     """
     plan = planned()
-    for cell in plan.cells("trial"):
-        request = plan.request("trial", cell)
-        loss = outcome(cell.method, request["trial"]["learning_rate"], cell.seed)
+    for job in jobs.cell_jobs(plan, "trial"):
+        cell = job.cell
+        loss = outcome(cell.method, job.request["trial"]["learning_rate"], cell.seed)
         measured = {"metrics": {"eval_loss_nats": loss, "updates": 3}, "split": "selection"}
         if isinstance(loss, str):
             measured = {"status": loss, "reason": f"because of {cell.trial}"}
-        result.write(Path(plan.path("trial", cell)), request, measured, {})
-    for curve in dict.fromkeys(cell.curve for cell in plan.cells("trial")):
-        path = Path(f"results/search/{curve.folder}/selected.json")
-        result.write(path, plan.choice(curve), search_choice.choose(plan.choice(curve)), {})
-    return plan, {path: result.read(path) for path in Path("results/search").rglob("selected.json")}
+        finish(Path(), job, **measured)
+    choices = {}
+    for job in jobs.choice_jobs(plan):
+        path = finish(Path(), job, **search_choice.choose(job.request))
+        choices[path] = result.read(path)
+    return plan, choices

@@ -1,4 +1,4 @@
-"""results/artifact.md: each answer and number comes from a record, or is "not recorded"."""
+"""artifact.md: each answer and number comes from a record, or is "not recorded"."""
 
 import json
 import re
@@ -10,12 +10,13 @@ import pytest
 import yaml
 
 from helpers.repository import ROOT, edit, run_snakemake
-from rankwise.analysis.tidy import StaleResult
+from helpers.stored import finish
 from rankwise.core import provenance, result
 from rankwise.core.lock import lock_digest
+from rankwise.core.store import StoreError
 from rankwise.report.artifact import page
 from rankwise.report.records import UNKNOWN, Records
-from rankwise.study import outputs, text_outputs
+from rankwise.study import jobs, outputs, text_outputs
 from rankwise.study.plan import Plan
 
 ENVIRONMENT = {
@@ -44,24 +45,23 @@ def root(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A result for every cell of the demo; one run diverged, one ran in another environment."""
     root = tmp_path_factory.mktemp("root")
     for measurement in text_outputs.EVERY:
-        for number, cell in enumerate(plan.cells(measurement)):
+        for number, job in enumerate(jobs.cell_jobs(plan, measurement)):
             content, environment = {}, ENVIRONMENT
             if measurement == "train":
                 content = DIVERGED if number == 2 else TRAINED
                 environment = OTHER_ENVIRONMENT if number == 3 else ENVIRONMENT
-            path = root / plan.path(measurement, cell)
-            result.write(path, plan.request(measurement, cell), content, environment)
+            finish(root, job, environment, **content)
     return root
 
 
 @pytest.fixture
 def root_copy(root: Path, tmp_path: Path) -> Path:
     """The same results, to change."""
-    return shutil.copytree(root, tmp_path / "copy")
+    return shutil.copytree(root, tmp_path / "copy", symlinks=True)
 
 
 def page_of(plan: Plan, root: Path, **frames: pd.DataFrame) -> str:
-    return page(Records(text_outputs.artifact_request(plan), plan, root, frames))
+    return page(Records(jobs.document(plan, outputs.ARTIFACT).request, plan, root, frames))
 
 
 def row(text: str, item: str) -> list[str]:
@@ -77,9 +77,8 @@ def test_texts_that_were_trained_on_are_counted(plan: Plan, root_copy: Path) -> 
         "split": "validation", "compared": "texts", "compared_rows": 1200, "exact_rows": 1001,
         "exact_fraction": 0.83, "normalised_rows": 1100, "normalised_fraction": 0.92,
     }  # fmt: skip
-    path = root_copy / plan.input_path("dataset", "generated_reviews")
-    content = {"splits": {}, "data": {"overlap": [overlap]}}
-    result.write(path, plan.input_request("dataset", "generated_reviews"), content, ENVIRONMENT)
+    prepared = next(job for job in jobs.input_jobs(plan) if job.name == "generated_reviews")
+    finish(root_copy, prepared, ENVIRONMENT, splits={}, data={"overlap": [overlap]})
     told = row(page_of(plan, root_copy), "generated_reviews")
     assert told[3:5] == ["validation", "1,001 of 1,200 texts; 1,100 normalised"]
 
@@ -116,11 +115,11 @@ def test_what_no_record_holds_is_not_recorded(plan: Plan, root: Path) -> None:
 
 
 def test_a_gpu_has_its_name_its_hours_and_its_peak(plan: Plan, root_copy: Path) -> None:
-    cell = plan.cells("train")[0]
-    path, request = root_copy / plan.path("train", cell), plan.request("train", cell)
+    job = jobs.cell_jobs(plan, "train")[0]
     cost = {**COST, "peak_allocated_bytes": 3 * 2**20, "device_name": "NVIDIA H100"}
     environment = {**ENVIRONMENT, "driver": "570.1"}
-    result.write(path, request, {"device": "cuda", "cost": cost}, environment)
+    shutil.rmtree((root_copy / job.path).resolve().parent)
+    finish(root_copy, job, environment, device="cuda", cost=cost)
     text = page_of(plan, root_copy)
     hardware = row(text, "Hardware")[0]
     assert "cuda: NVIDIA H100" in hardware
@@ -163,7 +162,7 @@ def test_a_stale_result_is_refused(plan: Plan, root_copy: Path) -> None:
     stored = json.loads(path.read_text())
     stored["request"]["cpu_threads"] = 99
     path.write_text(json.dumps(stored))
-    with pytest.raises(StaleResult, match=r"full/r0/seed0/train\.json answers another request"):
+    with pytest.raises(StoreError, match=r"train\.json: got \w+, allowed: a result that answers"):
         page_of(plan, root_copy)
 
 
@@ -172,7 +171,7 @@ def test_every_file_and_command_named_is_there(plan: Plan, root: Path) -> None:
     for name in re.findall(r"(?:config|docs|envs|src|workflow_scripts)/[\w/]+\.\w+", text):
         assert (ROOT / name).is_file(), name
     assert ".venv/ready:" in (ROOT / "Makefile").read_text()
-    assert f"\n{text_outputs.command(plan, outputs.ARTIFACT)}\n" in text
+    assert f"\n{text_outputs.command(plan, plan.output(outputs.ARTIFACT))}\n" in text
 
 
 def test_a_tracker_is_no_part_of_the_request(demo: dict) -> None:
@@ -187,22 +186,22 @@ def test_a_tracker_is_no_part_of_the_request(demo: dict) -> None:
 def test_the_rules_write_both_texts_of_a_real_study(clone: Path) -> None:
     edit(clone / "config/models.yaml", "schedule: {updates: 900", "schedule: {updates: 2")
     edit(clone / "config/datasets.yaml", "rows: {train: 12000", "rows: {train: 1200")
-    targets = ("results/artifact.md", "results/numbers.json")
+    targets = ("results/rerun/artifact.md", "results/rerun/numbers.json")
     arguments = (*targets, "--configfile", "tests/studies/rerun.yaml", "--cores", "2")
     done = run_snakemake(clone, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
-    text = (clone / "results/artifact.md").read_text()
+    text = (clone / "results/rerun/artifact.md").read_text()
     assert row(text, "train") == ["3", "3", "0", "0", "0"]
     assert "train 2,000" in row(text, "generated_reviews")[2]
     digests = set()
     for folder in ("runs", "profiles"):
-        for path in (clone / "results" / folder).glob("**/*.json"):
+        for path in (clone / "results/rerun" / folder).glob("**/*.json"):
             digests.add(provenance.digest(result.read(path)["request"]))
-    by_name = json.loads((clone / "results/numbers.json").read_text())
+    by_name = json.loads((clone / "results/rerun/numbers.json").read_text())
     assert by_name["tiny/generated_reviews/lora/r2/accuracy_percent"]["runs"][0] in digests
     for name, entry in by_name.items():
         assert set(entry["runs"]) <= digests
         assert entry["runs"] or name.startswith("claims/")
-    assert (clone / "results/numbers.tex").is_file()
+    assert (clone / "results/rerun/numbers.tex").is_file()
     again = run_snakemake(clone, *arguments)
     assert "Nothing to be done" in again.stderr + again.stdout

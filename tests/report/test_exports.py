@@ -150,7 +150,7 @@ def results(study: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
         result.write(root / study.path("train", cell), request, trained(cell), ENVIRONMENT)
     for name in outputs.export_tables(study):
         tabulate(study, name, root)
-    return root / "results"
+    return root / study.results
 
 
 def measured_ledger(request: dict) -> dict:
@@ -195,16 +195,14 @@ def trained(cell: Cell) -> dict:
 
 def tabulate(plan: Plan, name: str, root: Path) -> None:
     measurement = outputs.TABLE_SOURCES[name]
-    planned = []
-    for cell in plan.cells(measurement):
-        planned.append((root / plan.path(measurement, cell), plan.request(measurement, cell)))
+    planned = [root / job.path for job in jobs.cell_jobs(plan, measurement)]
     frame = tidy.listed(planned, name) if name in outputs.LISTS else tidy.collect(planned)
-    tables.write(frame, root / "results" / "tables" / name)
+    tables.write(frame, root / plan.results / "tables" / name)
 
 
 @pytest.fixture(scope="module")
 def exported(study: Plan, results: Path) -> Path:
-    """The exports, written over files that another study left."""
+    """The exports, written over files of an earlier job."""
     folder = results / "exports"
     graph = folder / "system_a" / "gpt2" / "rsvd" / "imdb"
     result.write_text(graph / "r4" / "epoch_loss.csv", "epoch,train_loss,eval_loss\n1,1,1\n")
@@ -304,7 +302,7 @@ def test_a_breakdown_without_a_ledger_has_no_activations_and_no_total(exported: 
 def test_what_cuda_measured_is_in_the_breakdown_and_the_program_memory(
     study: Plan, results: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(results / "tables", tmp_path / "results/tables")
+    shutil.copytree(results / "tables", tmp_path / "own/tables")
     measured = {
         "device": "cuda",
         "measured_peak_bytes": 2**31,
@@ -312,10 +310,10 @@ def test_what_cuda_measured_is_in_the_breakdown_and_the_program_memory(
         "measured_evaluation_peak_bytes": 2**29,
     }
     table = tables.read(results / "tables/ledger.csv").assign(**measured)
-    table.to_csv(tmp_path / "results/tables/ledger.csv", index=False)
+    table.to_csv(tmp_path / "own/tables/ledger.csv", index=False)
     request = {**outputs.exports_request(study), "tables": ["memory", "ledger", "state"]}
-    exports.exports(request, tmp_path / "results/exports/README.md")
-    graph = tmp_path / "results/exports/system_a/distilbert/rsvd/sst2"
+    exports.exports(request, tmp_path / "own/exports/README.md")
+    graph = tmp_path / "own/exports/system_a/distilbert/rsvd/sst2"
     components = {row["component"]: row for row in rows(graph / "memory_breakdown_r16.csv")}
     assert components["cuda_peak_allocated_mb"]["memory_mb"] == "2048.0"
     assert components["cuda_peak_reserved_mb"]["memory_bytes"] == str(2**32)
@@ -466,19 +464,19 @@ def test_metrics_have_the_trainers_names(exported: Path) -> None:
 def test_a_run_that_is_not_in_the_table_is_refused_by_name(
     study: Plan, results: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(results, tmp_path / "results")
-    path = tmp_path / study.path("train", study.cells("train")[0])
+    copy = shutil.copytree(results, tmp_path / "copy", symlinks=False)
+    path = copy / Path(study.path("train", study.cells("train")[0])).relative_to(study.results)
     changed = result.read(path)
     changed["request"]["schedule"]["epochs"] += 1
     result.write_json(path, changed)
-    with pytest.raises(ValueError, match=r"seed3/train\.json: it answers request"):
-        exports.exports(outputs.exports_request(study), tmp_path / "results/exports/README.md")
+    with pytest.raises(ValueError, match=r"train\.json: got \w+, allowed: a result that answers"):
+        exports.exports(outputs.exports_request(study), copy / "exports/README.md")
 
 
 # The folder ------------------------------------------------------------------------------------
 
 
-def test_what_another_study_left_is_gone(exported: Path) -> None:
+def test_what_an_earlier_job_left_is_gone(exported: Path) -> None:
     assert {path.name for path in (exported / "system_a").iterdir()} == {"distilbert", "tiny"}
     assert len(list((exported / "system_c").iterdir())) == 4
     assert not list(exported.rglob("*gpt2*"))
@@ -496,7 +494,9 @@ def test_the_readme_names_every_file_that_is_there(exported: Path) -> None:
 
 
 def test_a_study_without_results_has_a_readme_alone(tmp_path: Path) -> None:
-    exports.exports({"tables": [], "train_samples": {}}, tmp_path / "exports/README.md")
+    exports.exports(
+        {"tables": [], "train_samples": {}, "command": "x"}, tmp_path / "exports/README.md"
+    )
     assert [path.name for path in (tmp_path / "exports").rglob("*")] == ["README.md"]
 
 
@@ -506,7 +506,7 @@ def test_tables_of_nothing_but_failures_export_nothing(tmp_path: Path) -> None:
     empty = pd.DataFrame(columns=["model", "dataset", "method", "rank", "seed"])
     for name, frame in (("memory", failed), ("ledger", failed), ("state", empty)):
         tables.write(frame, tmp_path / "tables" / name)
-    request = {"tables": ["memory", "ledger", "state"], "train_samples": {}}
+    request = {"tables": ["memory", "ledger", "state"], "train_samples": {}, "command": "x"}
     exports.exports(request, tmp_path / "exports/README.md")
     assert [path.name for path in (tmp_path / "exports").rglob("*.*")] == ["README.md"]
 
@@ -515,16 +515,16 @@ def test_tables_of_nothing_but_failures_export_nothing(tmp_path: Path) -> None:
 
 
 def test_the_target_is_known_and_a_mistyped_one_refused(plan: Plan) -> None:
-    assert "results/exports/README.md" in jobs.targets(plan)
-    message = r"results/exports/READMEE\.md.*nearest: results/exports/README\.md"
+    assert "results/demo/exports/README.md" in jobs.targets(plan)
+    message = r"results/demo/exports/READMEE\.md.*nearest: results/demo/exports/README\.md"
     with pytest.raises(ConfigError, match=message):
-        preflight.check_targets(["results/exports/READMEE.md"], plan)
+        preflight.check_targets(["results/demo/exports/READMEE.md"], plan)
 
 
 @pytest.mark.slow
 def test_the_workflow_makes_it_from_the_studys_tables_only(plan: Plan, clone: Path) -> None:
     study = ("--configfile", "config/demo.yaml")
-    planned = run_snakemake(clone, "-n", "results/exports/README.md", *study)
+    planned = run_snakemake(clone, "-n", "results/demo/exports/README.md", *study)
     assert planned.returncode == 0, planned.stderr
     counts = re.findall(r"^(\w+) +(\d+)$", planned.stdout, re.MULTILINE)
     job_counts = {rule: int(count) for rule, count in counts}
@@ -538,12 +538,14 @@ def test_the_workflow_makes_it_from_the_studys_tables_only(plan: Plan, clone: Pa
 def test_the_job_verifies_its_sources_and_writes(
     study: Plan, results: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(results, tmp_path / "results", ignore=shutil.ignore_patterns("exports"))
-    output = tmp_path / "results/exports/README.md"
-    request = json.dumps(outputs.exports_request(study))
-    command = [sys.executable, "workflow_scripts/exports.py", "--request", request]
+    ignore = shutil.ignore_patterns("exports")
+    copy = shutil.copytree(results, tmp_path / study.results, ignore=ignore)
+    output = copy / "exports/README.md"
+    request = json.dumps(jobs.document(study, outputs.EXPORTS).request)
+    command = [sys.executable, str(ROOT / "workflow_scripts/exports.py"), "--request", request]
     command += ["--output", str(output)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=CLEAN)
+    environment = {**CLEAN, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     file = output.parent / "system_a/distilbert/rsvd/sst2/optimizer_memory_comparison.csv"
     assert file.read_text() == COMPARISON

@@ -84,7 +84,7 @@ def test_a_method_has_one_colour_whatever_the_study(plan) -> None:
 def test_what_the_demo_writes_is_what_the_readme_says(plan) -> None:
     targets = jobs.targets(plan)
     for name in ("memory", "loss", "accuracy_memory"):
-        assert f"results/figures/{name}.png" in targets
+        assert f"results/demo/figures/{name}.png" in targets
     named = set(re.findall(r"`(\w+)`", (ROOT / "docs/results.md").read_text()))
     assert {"accuracy_fraction", "optimizer_state_bytes", "step_flops", "request_digest"} <= named
     assert "forward_latency_s" in named

@@ -151,7 +151,7 @@ def test_a_study_asks_for_the_figures_that_it_has_the_data_for(demo: dict) -> No
 
     names = set(outputs.figures(plan()))
     assert {*MODULES} <= names
-    assert {f"results/figures/{name}.pdf" for name in names} <= set(jobs.targets(plan()))
+    assert {f"results/demo/figures/{name}.pdf" for name in names} <= set(jobs.targets(plan()))
     demo["train"][0]["methods"] = ["full", "rsvd"]
     assert "spectra" not in outputs.figures(plan())
     demo["train"][0] |= {"methods": ["frozen"], "override": {}}

@@ -57,7 +57,7 @@ def written(tmp_path: Path) -> tuple[dict, str]:
     }
     for name, frame in frames.items():
         tables.write(frame, tmp_path / "results" / name)
-    files = [f"results/{name}.csv" for name in frames]
+    files = [f"{name}.csv" for name in frames]
     output = tmp_path / "results/numbers.json"
     numbers({"labels": LABELS, "tables": files}, output)
     return json.loads(output.read_text()), output.with_suffix(".tex").read_text()

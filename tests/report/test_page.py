@@ -17,6 +17,7 @@ import vl_convert
 import yaml
 
 from helpers.repository import CLEAN, copy_repository, edit, run_snakemake
+from helpers.stored import made
 from rankwise.report.html import losses, quality, trials
 from rankwise.study import outputs
 from rankwise.study.captions import CAPTIONS
@@ -89,7 +90,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = copy_repository(tmp_path_factory.mktemp("report") / "clone")
     edit(root / "config/models.yaml", "schedule: {updates: 900", "schedule: {updates: 2")
     edit(root / "config/datasets.yaml", "rows: {train: 12000", "rows: {train: 1200")
-    done = run_snakemake(root, "--configfile", STUDY, "--cores", "2", "results/report.html")
+    done = run_snakemake(root, "--configfile", STUDY, "--cores", "2", "results/report/report.html")
     assert done.returncode == 0, done.stderr[-5000:]
     return root
 
@@ -124,7 +125,7 @@ def view(request, browser, study: Path) -> Iterator:
     page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
     page.on("requestfailed", lambda sent: complaints.append(f"failed: {sent.url[:200]}"))
     page.on("request", on_request)
-    page.goto((study / "results/report.html").as_uri())
+    page.goto((study / "results/report/report.html").as_uri())
     page.wait_for_selector("html[data-ready]")
     yield page
     context.close()
@@ -155,7 +156,7 @@ def lowest_contrast(page) -> dict:
 
 @pytest.mark.slow
 def test_snakemakes_report_has_every_figure_with_its_caption(study: Path, browser) -> None:
-    arguments = ("--configfile", STUDY, "--report", "workflow.html", "results/report.html")
+    arguments = ("--configfile", STUDY, "--report", "workflow.html", "results/report/report.html")
     done = run_snakemake(study, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     plan = Plan(yaml.safe_load((study / STUDY).read_text()), study, STUDY)
@@ -210,7 +211,7 @@ def wait_for_order(head, order: str) -> None:
 
 @pytest.mark.slow
 def test_a_table_sorts_by_keyboard_and_filters(view, study: Path) -> None:
-    runs = pd.read_csv(study / "results/tables/runs.csv")
+    runs = pd.read_csv(study / "results/report/tables/runs.csv")
     head = view.locator("#sheet-runs th[data-name=eval_loss_nats]")
     head.locator("[role=button]").focus()
     view.keyboard.press("Enter")
@@ -249,19 +250,19 @@ def hover_last(view, chart: str) -> tuple[object, dict[str, str]]:
 
 @pytest.mark.slow
 def test_hovering_says_which_run_and_clicking_follows_it(view, study: Path) -> None:
-    runs = pd.read_csv(study / "results/tables/runs.csv", dtype={"request_digest": str})
+    runs = pd.read_csv(study / "results/report/tables/runs.csv", dtype={"request_digest": str})
     runs = runs.set_index("request_digest")
     mark, tooltip = hover_last(view, "loss")
     digest = tooltip["run"]
     run = runs.loc[digest]
     assert int(tooltip["seed"]) == run["seed"]
-    assert f"r{run['rank']}/seed{run['seed']}/train.json" in tooltip["command"]
+    assert f"r{run['rank']}/seed{run['seed']}/{digest}/train.json" in tooltip["command"]
     mark.click(force=True)
     view.wait_for_selector("#run:not([hidden])")
     assert view.evaluate("location.hash") == f"#run/{digest}"
     assert view.evaluate("document.activeElement.id") == "run"
     text = view.locator("#run").inner_text()
-    assert f"--request @results/runs/tiny/generated_reviews/{run['method']}/" in text
+    assert f"--request @results/report/runs/tiny/generated_reviews/{run['method']}/" in text
     for part in (digest, "Loss by epoch", "Where it ran", "torch", "Settings", "method.module"):
         assert part in text
     assert "Chosen by its search" in text
@@ -279,7 +280,7 @@ def test_hovering_says_which_run_and_clicking_follows_it(view, study: Path) -> N
 
 @pytest.mark.slow
 def test_the_chart_of_a_search_rings_the_chosen_and_leads_to_trials(view, study: Path) -> None:
-    search = pd.read_csv(study / "results/tables/search.csv", dtype={"request_digest": str})
+    search = pd.read_csv(study / "results/report/tables/search.csv", dtype={"request_digest": str})
     search = search.set_index("request_digest")
     mark, tooltip = hover_last(view, "search")
     trial = search.loc[tooltip["run"]]
@@ -292,7 +293,7 @@ def test_the_chart_of_a_search_rings_the_chosen_and_leads_to_trials(view, study:
     view.wait_for_selector("#run:not([hidden])")
     text = view.locator("#run").inner_text()
     assert f"trial of a search · tiny on generated_reviews · {tooltip['run']}" in text
-    assert f"--request @results/search/tiny/generated_reviews/{trial['method']}/" in text
+    assert f"--request @results/report/search/tiny/generated_reviews/{trial['method']}/" in text
     view.locator("#run .others a", has_text="seed 1").first.click()
     facts = "document.querySelector('#run .facts').textContent"
     view.wait_for_function(f"{facts}.startsWith('training run')")
@@ -305,7 +306,7 @@ def test_a_run_is_a_link_and_shows_its_ledger(view, study: Path) -> None:
     link = view.locator("#sheet-ledger tbody a").first.get_attribute("href")
     view.goto(f"{view.url.partition('#')[0]}{link}")
     view.wait_for_selector("#run:not([hidden])")
-    path = study / "results/profiles/tiny/generated_reviews/lora/r2/ledger.json"
+    path = made(study, "results/report/profiles/tiny/generated_reviews/lora/r2/ledger.json")
     peak_bytes = json.loads(path.read_text())["metrics"]["peak_bytes"]
     assert f"{peak_bytes:,} in all" in view.locator("#run").inner_text()
     sizes = view.locator("#run .bars td.number").all_inner_texts()
@@ -317,7 +318,7 @@ def test_a_run_is_a_link_and_shows_its_ledger(view, study: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_of_a_run_makes_it_again(study: Path) -> None:
-    text = (study / "results/report.html").read_text()
+    text = (study / "results/report/report.html").read_text()
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1]
     runs = json.loads(data)["runs"].values()
     run = next(run for run in runs if run["measurement"] == "train")
@@ -365,7 +366,7 @@ def test_a_legend_singles_out_and_the_data_are_a_table(view) -> None:
 @pytest.mark.slow
 def test_one_file_that_reads_without_scripts(study: Path, browser) -> None:
     """Nothing is loaded, scripts run by their digests only, and tables need no scripts."""
-    text = (study / "results/report.html").read_text()
+    text = (study / "results/report/report.html").read_text()
     assert len(text.encode()) < LARGEST
     markup = re.sub(r"(<(script|style)[^>]*>).*?</\2>", r"\1", text, flags=re.DOTALL)
     loading = r"<(?:script|img|iframe|link|source|video|audio)[^>]*\s(?:src|href)="
@@ -373,9 +374,9 @@ def test_one_file_that_reads_without_scripts(study: Path, browser) -> None:
     assert "default-src 'none'" in html.unescape(markup)
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.goto((study / "results/report.html").as_uri())
+    page.goto((study / "results/report/report.html").as_uri())
     row_count = page.locator("#sheet-runs tbody tr").count()
-    assert row_count == len(pd.read_csv(study / "results/tables/runs.csv"))
+    assert row_count == len(pd.read_csv(study / "results/report/tables/runs.csv"))
     assert page.locator("#sheet-runs caption").is_visible()
     assert page.locator("#chart-loss").is_hidden()
     context.close()
@@ -386,7 +387,7 @@ def test_the_charts_are_sound_vega_lite(study: Path) -> None:
     """Every specification compiles, and draws the rows that the page carries."""
     frames = {}
     for name in ("runs", "history", "memory", "search"):
-        path = study / f"results/tables/{name}.csv"
+        path = study / f"results/report/tables/{name}.csv"
         frames[name] = pd.read_csv(path, dtype={"request_digest": str})
     labels = {"full": "Full AdamW", "lora": "LoRA"}
     charts = []

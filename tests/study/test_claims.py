@@ -73,7 +73,7 @@ def test_settings_of_runs_are_those_of_the_study_that_runs_them() -> None:
 def test_the_verdicts_are_a_table_and_a_figure_of_every_study(plan: Plan) -> None:
     targets = jobs.targets(plan)
     endings = ("csv", "md", "tex", "parquet", "png", "svg")
-    assert {f"results/claims.{ending}" for ending in endings} <= set(targets)
+    assert {f"{plan.results}/claims.{ending}" for ending in endings} <= set(targets)
     assert not any(target.startswith("results/tables/claims") for target in targets)
 
 

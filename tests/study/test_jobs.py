@@ -8,21 +8,15 @@ import pytest
 import yaml
 
 from helpers.repository import run_snakemake
-from rankwise.core import provenance
-from rankwise.study import jobs, outputs
+from rankwise.core import documents, provenance
+from rankwise.study import jobs
 from rankwise.study.jobs import PlannedJob
 from rankwise.study.plan import Plan, read_plan
 
 STUDY = "config/everything.yaml"
+GROUPS = "results/demo/tables/groups.csv"
 # Targets that nothing else needs: without them a dry run would leave out their jobs.
-ON_DEMAND = (
-    outputs.REPORT,
-    outputs.EXPORTS,
-    outputs.ARTIFACT,
-    outputs.NUMBERS[0],
-    "results/tables/groups.csv",
-    "predictions",
-)
+ON_DEMAND = ("report", "exports", "artifact", "numbers", GROUPS, "predictions")
 WITHOUT_OUTPUT = ("all", "predictions")  # rules that only name other rules' files
 Facts = tuple[str, list[str], list[str], str]  # rule, outputs, inputs, request's digest
 
@@ -33,9 +27,13 @@ def facts_of(job: PlannedJob) -> Facts:
 
 
 def listed(text: str, key: str) -> list[str]:
-    """The paths behind `input:` or `output:` in what a dry run prints of one job."""
+    """The paths behind `input:` or `output:` in what a dry run prints of one job.
+
+    What planning writes for Snakemake alone is left out.
+    """
     line = re.search(rf"^    {key}: (.*)$", text, re.MULTILINE)
-    return sorted(set(line[1].split(", "))) if line else []
+    paths = set(line[1].split(", ")) if line else set()
+    return sorted(path for path in paths if documents.FOLDER not in path)
 
 
 def jobs_of_snakemake(root: Path, *targets: str) -> list[Facts]:
@@ -85,16 +83,11 @@ def test_a_job_comes_after_the_jobs_whose_files_it_reads(everything: Plan) -> No
         written |= set(job.outputs)
 
 
-def test_listing_the_jobs_builds_no_request_of_a_cell(
-    everything: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    built = []
-    monkeypatch.setattr(everything, "request", lambda *case: built.append(case) or {"case": case})
-    job = jobs.cell_jobs(everything, "train")[0]
-    assert jobs.result_jobs(everything)
-    assert built == []
-    assert job.request is job.request
-    assert built == [("train", job.cell)]
+def test_a_result_has_a_short_name_without_its_digest(everything: Plan) -> None:
+    run = jobs.cell_jobs(everything, "train")[0]
+    assert run.path == f"results/demo/runs/{run.name}/{run.digest}/train.json"
+    assert run.short_path == f"results/demo/runs/{run.name}/train.json"
+    assert jobs.targets(everything)[run.short_path] == run.path
 
 
 def test_only_what_a_file_needs_is_required(everything: Plan) -> None:

@@ -11,7 +11,8 @@ import pytest
 import rankwise.study.plan
 from helpers.repository import ROOT
 from helpers.searched import GRID, RATES, STUDY, planned, write_search
-from rankwise.core import provenance, result
+from helpers.stored import finish
+from rankwise.core import provenance
 from rankwise.core.config import ConfigError
 from rankwise.study import jobs, outputs, search_choice
 from rankwise.study.plan import Plan
@@ -122,8 +123,7 @@ def test_every_curve_has_the_same_budget() -> None:
 
 def digests(plan: Plan, measurement: str) -> dict[str, str]:
     return {
-        plan.path(measurement, c): provenance.digest(plan.request(measurement, c))
-        for c in plan.cells(measurement)
+        c.folder: provenance.digest(plan.request(measurement, c)) for c in plan.cells(measurement)
     }
 
 
@@ -234,12 +234,14 @@ def test_a_choice_of_another_plan_is_refused_and_so_is_a_trial(tried) -> None:
     request = copy.deepcopy(plan.request("train", plan.cells("train")[0]))
     request["inputs"]["search"] = "0" * 16
     with pytest.raises(
-        ValueError, match=r"selected\.json: answers request .*, this job was planned with 0000"
+        FileNotFoundError, match=r"0000/selected\.json: not in the store; run snakemake again"
     ):
         search_choice.settle(request)
     choice = copy.deepcopy(plan.choice(plan.cells("train")[0].curve))
     choice["trials"][0]["digest"] = "0" * 16
-    with pytest.raises(ValueError, match=r"trial\.json: answers request"):
+    with pytest.raises(
+        ValueError, match=r"trial\.json: got \w+, allowed: a result that answers request 0000"
+    ):
         search_choice.choose(choice)
 
 
@@ -247,9 +249,7 @@ def test_the_table_has_a_row_a_trial_and_seed_and_marks_what_was_chosen(tried) -
     from rankwise.analysis import tidy
 
     plan, found = tried(lambda method, rate, seed: "diverged" if rate == 1e-2 else rate * seed)
-    frame = tidy.trials(
-        (Path(plan.path("trial", c)), plan.request("trial", c)) for c in plan.cells("trial")
-    )
+    frame = tidy.trials([Path(job.path) for job in jobs.cell_jobs(plan, "trial")])
     assert len(frame) == len(plan.cells("trial")) == 30
     assert {"split", "selection_loss_nats", "learning_rate", "updates", "reason"} <= set(frame)
     assert "eval_loss_nats" not in frame
@@ -271,10 +271,8 @@ def test_options_tried_are_columns(tmp_path: Path) -> None:
     plan = planned(
         {"learning_rates": [1.0e-3], "options": {"alpha": ["rank", 16]}}, methods=["lora"]
     )
-    requests = {
-        tmp_path / plan.path("trial", cell): plan.request("trial", cell)
-        for cell in plan.cells("trial")
-    }
-    for path, request in requests.items():
-        result.write(path, request, {"metrics": {"eval_loss_nats": 1.0}}, {})
-    assert list(tidy.trials(requests.items())["options_alpha"]) == [2, 16, 4, 16]
+    paths = [
+        finish(tmp_path, job, metrics={"eval_loss_nats": 1.0})
+        for job in jobs.cell_jobs(plan, "trial")
+    ]
+    assert list(tidy.trials(paths)["options_alpha"]) == [2, 16, 4, 16]

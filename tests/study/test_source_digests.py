@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from helpers.file_inputs import DATASET, STUDY, flip_labels, prepare, write_dataset
-from rankwise.core import result
+from helpers.stored import store_result
+from rankwise.core import store
 from rankwise.study.plan import Plan
 
 MODEL_FILES = {"config.json": "{}", "model.safetensors": "weights", "tokenizer.json": "{}"}
@@ -25,7 +26,7 @@ class Project:
         for name, text in MODEL_FILES.items():
             (self.model / name).write_text(text)
 
-    def plan(self, dataset: dict = DATASET, records: tuple[Path, ...] = ()) -> Plan:
+    def plan(self, dataset: dict = DATASET) -> Plan:
         shapes = {
             "family": "distilbert",
             "hidden_size": 64,
@@ -37,7 +38,7 @@ class Project:
         }
         for kind, entry in (("datasets", dataset), ("models", shapes)):
             (self.root / f"config/{kind}.yaml").write_text(yaml.safe_dump({"mine": entry}))
-        return Plan(STUDY, self.root, "config/mine.yaml", records)
+        return Plan(STUDY, self.root, "config/mine.yaml")
 
 
 @pytest.fixture
@@ -113,12 +114,11 @@ def test_a_model_has_the_digest_of_every_file_that_is_copied(project: Project) -
 def test_results_stay_valid_on_a_machine_without_the_files(
     lose: str, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the prepared inputs were made from is known from their records."""
+    """What the prepared inputs were made from is known from the store."""
     plan = project.plan()
     before = cell_request(plan)
     prepare(plan, project.root)
-    record = project.root / plan.input_path("model", "mine")
-    result.write(record, plan.input_request("model", "mine"), {}, {})
+    store_result(project.root, plan.input_request("model", "mine"), lambda _: {})
     if lose == "files":
         shutil.rmtree(project.data)
         shutil.rmtree(project.model)
@@ -147,10 +147,16 @@ def test_a_file_that_is_nowhere_has_the_digest_of_its_entry_or_none(project: Pro
     assert project.plan().model_entry("mine")["weights"]["contents"] is None
 
 
-def test_other_clones_say_what_a_file_held(project: Project, tmp_path: Path) -> None:
-    before = project.plan().input_request("dataset", "mine")
+def test_of_several_prepared_inputs_the_studys_own_decides(project: Project) -> None:
+    """Two were made from two contents of one file, which is gone."""
     prepare(project.plan(), project.root)
-    shutil.move(project.root / "results", tmp_path / "elsewhere")
+    old = project.plan().input_request("dataset", "mine")
+    flip_labels(project.data / "dev.tsv")
+    prepare(project.plan(), project.root)
     shutil.rmtree(project.data)
-    plan = project.plan(records=(tmp_path / "elsewhere",))
-    assert plan.input_request("dataset", "mine") == before
+    splits = project.plan().input_request("dataset", "mine")["dataset"]["splits"]
+    assert splits["train"] == old["dataset"]["splits"]["train"]  # both agree on it
+    assert splits["validation"]["sha256"] is None
+    kept = project.root / store.DEFAULT / store.place(old)
+    store.link(kept, project.root / "results/mine" / store.place(old), project.root)
+    assert project.plan().input_request("dataset", "mine") == old

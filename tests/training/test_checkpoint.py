@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers.prepared import prepare, record_model, reset_accelerate
+from helpers.prepared import folder, prepare, record_model, reset_accelerate
 from helpers.repository import ROOT, edit
 from rankwise.core.paths import CHECKPOINTS
 from rankwise.study.plan import Plan
@@ -64,7 +64,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
     root = tmp_path_factory.mktemp("inputs")
     plan = Plan({**SMOKE, "train": GRIDS, "profile": []}, ROOT, "config/methods_smoke.yaml")
     prepare(plan, root, review_rows=REVIEWS, selection_rows=SELECTION_ROWS)
-    model = root / "results/inputs/models/tiny"
+    model = folder(root, plan, "model", "tiny")
     edit(model / "config.json", '"dropout": 0.0', '"dropout": 0.2')
     record_model(model)
     return root, plan

@@ -12,10 +12,10 @@ import yaml
 from helpers.prepared import prepare, reset_accelerate
 from helpers.repository import ROOT
 from helpers.searched import planned
-from rankwise.core import result
+from helpers.stored import finish
 from rankwise.core.paths import CHECKPOINTS
 from rankwise.methods.full import Full
-from rankwise.study import search_choice
+from rankwise.study import jobs, search_choice
 from rankwise.study.plan import Plan
 from rankwise.training import run as training
 from rankwise.training import updates
@@ -198,10 +198,9 @@ def test_a_search_goes_on_after_a_trial_that_diverged(
         {"learning_rates": rates, "schedule": {"updates": 3}}, methods=["rsvd"], ranks=[2]
     )
     plan.library = smoke.library
-    for cell in plan.cells("trial"):
-        request = plan.request("trial", cell)
+    for job in jobs.cell_jobs(plan, "trial"):
         reset_accelerate()
-        result.write(root / plan.path("trial", cell), request, training.trial(request), {})
+        finish(root, job, **training.trial(job.request))
     choice = search_choice.choose(plan.choice(plan.cells("train")[0].curve))
     statuses = {(row["learning_rate"], row["status"]) for row in choice["trials"]}
     assert statuses == {(1.0e-3, "ok"), (1.0e30, "diverged")}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.prepared import prepare, reset_accelerate
+from helpers.prepared import folder, prepare, reset_accelerate
 from helpers.repository import ROOT
 from rankwise.data.prepared import load_data
 from rankwise.methods.parts.base import adapt, build_optimizer
@@ -36,7 +36,6 @@ STUDY = {
 }
 TRAIN_ROWS = 500
 SELECTION_ROWS = 100
-TINY = Path("results/inputs/models/tiny")
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +45,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
     rows = {"train": TRAIN_ROWS + SELECTION_ROWS, "validation": 100}
     prepare(plan, root, review_rows=rows, selection_rows=SELECTION_ROWS)
     return root, plan
+
+
+@pytest.fixture
+def tiny(prepared: tuple[Path, Plan]) -> Path:
+    """The folder of the prepared model."""
+    root, plan = prepared
+    return folder(root, plan, "model", "tiny")
 
 
 @pytest.fixture
@@ -156,22 +162,22 @@ def test_a_result_counts_the_rows_it_was_trained_on(run) -> None:
     assert [row["split"] for row in data["overlap"]] == ["selection", "validation"]
 
 
-def test_running_text_below_one_block_is_refused_before_training(request_of) -> None:
+def test_running_text_below_one_block_is_refused_before_training(request_of, tiny: Path) -> None:
     request = request_of("full")
     request["dataset"] |= {"task": "language_modelling", "max_length_tokens": 1_000_000}
     sentence = "generated_reviews: split train: got less than one block of text, allowed: at least 1,000,000"
     with pytest.raises(ValueError, match=sentence):
-        load_data(request, build.tokenizer(TINY), seed=0)
+        load_data(request, build.tokenizer(tiny), seed=0)
 
 
 @pytest.mark.parametrize("method", TRAINED)
-def test_a_tiny_batch_is_learnt(method: str, request_of) -> None:
+def test_a_tiny_batch_is_learnt(method: str, request_of, tiny: Path) -> None:
     request = request_of(method)
     torch.manual_seed(0)
-    base = build.from_snapshot(TINY, "classification", 2)
+    base = build.from_snapshot(tiny, "classification", 2)
     names = build.names(request["model"], "classification")
     adapting, model = adapt(request["method"], base, names)
-    data = load_data(request, build.tokenizer(TINY), seed=0)
+    data = load_data(request, build.tokenizer(tiny), seed=0)
     entry = {**request["method"], "learning_rate": 0.01}
     optimizer = build_optimizer(entry, adapting, model, names, 0)
     batch = data.collate(data.train[:4])
@@ -200,7 +206,7 @@ def test_bf16_trains(run) -> None:
 
 
 def test_language_modelling_learns_and_reports_perplexity(
-    request_of, prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request_of, prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path
 ) -> None:
     """The loop knows no labels: a small Llama on running text."""
     library = prepared[1].library
@@ -208,7 +214,7 @@ def test_language_modelling_learns_and_reports_perplexity(
     torch.manual_seed(0)
     folder = tmp_path / "llama"
     build.from_shapes(model, "language_modelling", 0, device="cpu").save_pretrained(folder)
-    build.tokenizer(TINY).save_pretrained(folder)
+    build.tokenizer(tiny).save_pretrained(folder)
     text = {
         **library["datasets"]["generated_text"],
         "task": "language_modelling",
@@ -314,8 +320,8 @@ def test_frozen_parameters_do_not_move_by_a_bit(
 def test_inputs_of_another_plan_are_refused(request_of) -> None:
     request = request_of("full")
     request["inputs"]["dataset"] = "0" * 16
-    message = r"dataset\.json: prepared for request .*, this job was planned with 0000"
-    with pytest.raises(ValueError, match=message):
+    message = r"0000/dataset\.json: not in the store; run snakemake again"
+    with pytest.raises(FileNotFoundError, match=message):
         training.train(request)
 
 

@@ -10,13 +10,19 @@ import pytest
 from helpers.prepared import prepare, reset_accelerate
 from helpers.repository import ROOT
 from helpers.searched import GRID, STUDY, planned, write_search
+from helpers.stored import finish
 from rankwise.analysis import tidy
-from rankwise.core import result
-from rankwise.study import search_choice
+from rankwise.core import store
+from rankwise.study import jobs, search_choice
 from rankwise.study.plan import Plan
 from rankwise.training import run as training
 
-REPORTED = Path("results/inputs/datasets/generated_reviews/validation.arrow")
+
+def reported(plan: Plan) -> Path:
+    """The file of the reported split, relative to the project."""
+    digest = plan.input_digest("dataset", "generated_reviews")
+    place = store.input_place("dataset", "generated_reviews", digest)
+    return (store.DEFAULT / place).with_name("validation.arrow")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +31,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
     root, plan = tmp_path_factory.mktemp("inputs"), planned(methods=["full", "lora"], ranks=[2])
     rows = {"train": 300, "validation": 100}
     prepare(plan, root, corpus_rows=600, review_rows=rows, selection_rows=100, updates=2)
-    (root / REPORTED).rename(root / REPORTED.name)
+    (root / reported(plan)).rename(root / "validation.arrow")
     return root, plan
 
 
@@ -66,26 +72,24 @@ def finished_search(prepared: tuple[Path, Plan], run) -> dict[float, list[float]
     root, plan = prepared
     curve = next(cell.curve for cell in plan.cells("train") if cell.method == "lora")
     losses = {}
-    for cell in plan.cells("trial"):
-        if cell.curve == curve:
-            request = plan.request("trial", cell)
-            found = run("trial", request)
-            result.write(root / plan.path("trial", cell), request, found, {})
-            rate = request["trial"]["learning_rate"]
+    for job in jobs.cell_jobs(plan, "trial"):
+        if job.cell.curve == curve:
+            found = run("trial", job.request)
+            finish(root, job, **found)
+            rate = job.request["trial"]["learning_rate"]
             losses.setdefault(rate, []).append(found["metrics"]["eval_loss_nats"])
-    choice = plan.choice(curve)
-    file = root / f"results/search/{curve.folder}/selected.json"
-    result.write(file, choice, search_choice.choose(choice), {})
+    (choice,) = [job for job in jobs.choice_jobs(plan) if job.cell == curve]
+    finish(root, choice, **search_choice.choose(choice.request))
     return losses
 
 
 @pytest.fixture
 def reported_split(prepared: tuple[Path, Plan]):
     """The reported split is where runs look for it, during one test."""
-    root = prepared[0]
-    (root / REPORTED.name).rename(root / REPORTED)
+    root, plan = prepared
+    (root / "validation.arrow").rename(root / reported(plan))
     yield
-    (root / REPORTED).rename(root / REPORTED.name)
+    (root / reported(plan)).rename(root / "validation.arrow")
 
 
 def test_a_run_after_a_search_uses_the_settings_found(
@@ -109,9 +113,8 @@ def test_a_run_after_a_search_uses_the_settings_found(
         [expected["metrics"], expected["history"]]
     )
 
-    path = root / plan.path("train", cell)
-    result.write(path, request, found, {})
-    row = tidy.collect([(path, request)]).iloc[0]
+    (job,) = [job for job in jobs.cell_jobs(plan, "train") if job.cell == cell]
+    row = tidy.collect([finish(root, job, **found)]).iloc[0]
     assert row["learning_rate"] == best_rate
 
 

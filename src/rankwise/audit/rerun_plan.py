@@ -79,11 +79,16 @@ def study_jobs(plan: Plan) -> dict[str, PlannedJob]:
     return {job.path: job for job in listed}
 
 
+def same_cell(job: PlannedJob, store: Store) -> list[Path]:
+    """The files in the store of a job's kind and cell, whatever request they answer."""
+    place = PurePosixPath(job.place)
+    return store.find_all(str(place.parent.with_name("*") / place.name))
+
+
 def of_same_cell(job: PlannedJob, store: Store) -> list[dict]:
     """The results in the store of a job's kind and cell, whatever request they answer."""
-    place = PurePosixPath(job.place)
     results = []
-    for file in store.find_all(str(place.parent.with_name("*") / place.name)):
+    for file in same_cell(job, store):
         try:
             results.append(result.read(file))
         except (FileNotFoundError, ValueError):

@@ -35,6 +35,15 @@ def notes(plan: Plan, file: str, root: Path) -> list[str]:
     return found + _notes_on_file(plan, file, root)
 
 
+def shown_ids(plan: Plan, file: str, root: Path) -> set[str]:
+    """The ids of all runs in the gathered tables behind a file."""
+    tables = {} if lineage.is_result(plan, file) else lineage.tables(plan, file)
+    ids: set[str] = set()
+    for name in tables:
+        ids |= table_ids(root / plan.output(f"tables/{name}.csv")) or set()
+    return ids
+
+
 def _notes_on_file(plan: Plan, file: str, root: Path) -> list[str]:
     path = root / file
     if not path.is_file():

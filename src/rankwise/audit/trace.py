@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rankwise.audit import staleness
+from rankwise.audit.rerun_plan import same_cell
 from rankwise.audit.target_jobs import cell_names, jobs_behind
 from rankwise.core import provenance, requests, result
 from rankwise.core.config import ConfigError, read_yaml
+from rankwise.core.store import Store
 from rankwise.study import jobs, text_outputs
 from rankwise.study.jobs import PlannedJob
 from rankwise.study.plan import Plan
@@ -59,7 +61,8 @@ def trace(text: str, root: Path, study: str | None = None) -> dict:
     target = target._replace(file=jobs.targets(plan)[target.file])
     planned = jobs_behind(plan, *target)
     sources: dict[str, dict[str, str]] = {}
-    runs = [_run(job, plan, sources) for job in planned]
+    found = Found(Store(root), staleness.shown_ids(plan, target.file, root))
+    runs = [_run(job, plan, found, sources) for job in planned]
     notes = staleness.notes(plan, target.file, root)
     if not planned:
         notes.append(f"no run of {plan.file} is behind it")
@@ -153,23 +156,45 @@ def _share_stored(planned: list[PlannedJob], root: Path) -> float:
 # What a result says about itself ------------------------------------------------------------------
 
 
-def _run(job: PlannedJob, plan: Plan, sources: dict[str, dict[str, str]]) -> dict:
+class Found(NamedTuple):
+    """Where results are, and the ids of the runs that the tables behind the target show."""
+
+    store: Store
+    shown: set[str]
+
+    def result(self, job: PlannedJob) -> Path | None:
+        """The planned result, or else the one of its cell that the tables show; None without."""
+        planned = self.store.find(job.place)
+        if planned:
+            return planned
+        others = same_cell(job, self.store)
+        return next((file for file in others if file.parent.name in self.shown), None)
+
+
+def _run(job: PlannedJob, plan: Plan, found: Found, sources: dict[str, dict[str, str]]) -> dict:
     """One run. The digests of its source files are added to `sources`, by their own digest."""
-    path = plan.root / job.path
+    file = found.result(job)
     run = {
         "run": job.digest,
         "result": job.path,
         "measurement": f"prepare {job.kind}" if job.prepares_input else job.kind,
         "cell": cell_names(job),
     }
-    if not path.is_file():
+    if file is None:
         command = text_outputs.command(plan, job.path)
         return {**run, "status": "not there", "command": command}
-    stored = result.read(path)
+    stored = result.read(file)
     request = stored["request"]
     code = {provenance.source_file(name): digest for name, digest in request["code"].items()}
     sources_id = provenance.digest(code)
     sources[sources_id] = code
+    if file.parent.name != job.digest:
+        in_project = file.is_relative_to(plan.root)
+        run |= {
+            "run": file.parent.name,
+            "result": str(file.relative_to(plan.root) if in_project else file),
+            "stale": f"{plan.file} now plans {job.digest}",
+        }
     run["status"] = stored["status"]
     if "reason" in stored:
         run["reason"] = stored["reason"]
@@ -178,7 +203,7 @@ def _run(job: PlannedJob, plan: Plan, sources: dict[str, dict[str, str]]) -> dic
         "inputs": request.get("inputs", {}),
         "sources": sources_id,
         "environment": _environment(stored),
-        "command": requests.rebuild_command(request, job.path),
+        "command": requests.rebuild_command(request, run["result"]),
     }
 
 

@@ -28,6 +28,7 @@ def _run(run: dict, has_one_environment: bool) -> list[str]:
     inputs = [f"{kind} {digest}" for kind, digest in run.get("inputs", {}).items()]
     facts = {
         "result": run["result"],
+        "stale": run.get("stale"),
         "sources": run.get("sources"),
         "inputs": ", ".join(inputs),
     }

@@ -29,6 +29,11 @@ VARIABLES = {
         "`0` runs each job in a fresh process instead of a fork of a process that has imported "
         "torch. The workflow sets it to `0` on clusters.",
     ),
+    "RANKWISE_STORE": Variable(
+        "",
+        "The folder of the store, in place of `results/store`. Further stores, separated by colons, "
+        "are read and never written.",
+    ),
     "RANKWISE_TRACKER": Variable(
         "none",
         "The experiment tracker of training runs. The workflow sets it from the study's `tracker`.",

@@ -34,7 +34,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rankwise.core import provenance
+from rankwise.core import provenance, settings
 from rankwise.core.paths import RESULTS
 from rankwise.core.store_parts import (
     VARIABLE,
@@ -128,7 +128,7 @@ class Store:
     """
 
     def __init__(self, root: Path = Path()):
-        named = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+        named = [part for part in settings.read(VARIABLE).split(os.pathsep) if part]
         self.folders = tuple(root / Path(name).expanduser() for name in named or [DEFAULT])
         for folder in self.folders:
             check_version(folder)

@@ -242,7 +242,7 @@ def _document(
     rule: str,
     files: Iterable[str],
     reads: Iterable[str],
-    request: dict,
+    request: Callable[[], dict],
     name: str = "",
 ) -> PlannedJob:
     """A job of the report.
@@ -253,13 +253,16 @@ def _document(
         rule: Its rule.
         files: What it writes, relative to the study's folder.
         reads: What it reads, relative to the project.
-        request: Its request without its files.
+        request: Makes its request without its files.
         name: Its name, if that is not its rule's.
     """
     paths = tuple(map(plan.output, files))
     inputs = tuple(dict.fromkeys(reads))  # a table may be both shown and drawn from
     log = f"{rule}/{name}" if name else rule
-    full = {**request, "document": [plan.results, files[0]], "reads": list(inputs)}
+
+    def make_request() -> dict:
+        return {**request(), "document": [plan.results, files[0]], "reads": list(inputs)}
+
     return PlannedJob(
         rule=rule,
         kind=kind,
@@ -267,7 +270,7 @@ def _document(
         outputs=paths,
         inputs=inputs,
         log=f"{plan.logs}/{log}.log",
-        make_request=lambda: full,
+        make_request=make_request,
     )
 
 
@@ -289,38 +292,37 @@ def _results(plan: Plan, measurement: str) -> list[str]:
 
 def _gathered_table(plan: Plan, table: str) -> PlannedJob:
     """A tidy table, gathered from the results of one measurement."""
-    reads, request = (
-        _results(plan, outputs.TABLE_SOURCES[table]),
-        outputs.table_request(plan, table),
-    )
+    reads = _results(plan, outputs.TABLE_SOURCES[table])
+    request = functools.partial(outputs.table_request, plan, table)
     return _document(plan, TABLE, "collect", _table_files(table), reads, request, name=table)
 
 
 def _tables_of_runs(plan: Plan) -> Iterator[PlannedJob]:
     """The scores by example, and the tables that are computed from the table of runs."""
-    runs, request = _results(plan, "train"), outputs.table_request(plan, "examples")
+    runs = _results(plan, "train")
+    request = functools.partial(outputs.table_request, plan, "examples")
     yield _document(plan, TABLE, "collect_examples", [outputs.EXAMPLES], runs, request)
     for rule, (tables, make_request) in DERIVED_RULES.items():
         reads = _csv_files(plan, outputs.made_from(plan, tables[0]))
         if rule in READ_EXAMPLES:
             reads.append(plan.output(outputs.EXAMPLES))
-        yield _document(plan, TABLE, rule, _table_files(*tables), reads, make_request(plan))
+        request = functools.partial(make_request, plan)
+        yield _document(plan, TABLE, rule, _table_files(*tables), reads, request)
 
 
 def _claims(plan: Plan) -> Iterator[PlannedJob]:
     """The verdicts on published numbers: their table and their figure."""
     reads = _csv_files(plan, outputs.claim_inputs(plan))
-    yield _document(
-        plan, TABLE, "claims", _table_files("claims"), reads, outputs.claims_request(plan)
-    )
+    request = functools.partial(outputs.claims_request, plan)
+    yield _document(plan, TABLE, "claims", _table_files("claims"), reads, request)
     reads = _csv_files(plan, ["claims", *outputs.claim_tables(plan)])
-    request = outputs.claims_figure_request(plan)
+    request = functools.partial(outputs.claims_figure_request, plan)
     yield _document(plan, FIGURE, "claims_figure", _figure_files("claims"), reads, request)
 
 
 def _figure(plan: Plan, figure: str) -> PlannedJob:
     reads = _csv_files(plan, outputs.FIGURE_TABLES[figure])
-    request = outputs.figure_request(plan, figure)
+    request = functools.partial(outputs.figure_request, plan, figure)
     return _document(plan, FIGURE, "figure", _figure_files(figure), reads, request, name=figure)
 
 
@@ -331,20 +333,22 @@ def _page(plan: Plan) -> PlannedJob:
     for table in outputs.page_data(plan):
         if table in outputs.TABLE_SOURCES:
             reads += _results(plan, outputs.TABLE_SOURCES[table])
-    return _document(plan, PAGE, "report", [outputs.REPORT], reads, outputs.page_request(plan))
+    request = functools.partial(outputs.page_request, plan)
+    return _document(plan, PAGE, "report", [outputs.REPORT], reads, request)
 
 
 def _texts(plan: Plan) -> Iterator[PlannedJob]:
     """Texts for a paper and its artifact, and the exports: only made when asked for."""
     if plan.cells("train"):
-        request = text_outputs.numbers_request(plan)
-        reads = map(plan.output, request["tables"])
+        reads = map(plan.output, text_outputs.numbers_tables(plan))
+        request = functools.partial(text_outputs.numbers_request, plan)
         yield _document(plan, TEXT, "numbers", outputs.NUMBERS, reads, request)
     reads = [*text_outputs.results(plan), *text_outputs.findings(plan)]
-    request = text_outputs.artifact_request(plan)
+    request = functools.partial(text_outputs.artifact_request, plan)
     yield _document(plan, TEXT, "artifact", [outputs.ARTIFACT], reads, request)
     reads = [*_csv_files(plan, outputs.export_tables(plan)), *_results(plan, "train")]
-    yield _document(plan, TEXT, "exports", [outputs.EXPORTS], reads, outputs.exports_request(plan))
+    request = functools.partial(outputs.exports_request, plan)
+    yield _document(plan, TEXT, "exports", [outputs.EXPORTS], reads, request)
 
 
 def document(plan: Plan, relative: str) -> PlannedJob:
