@@ -31,8 +31,8 @@ VARIABLES = {
     ),
     "RANKWISE_STORE": Variable(
         "",
-        "The folder of the store, in place of `results/store`. Further stores, separated by colons, "
-        "are read and never written.",
+        "The folder of the store, in place of `results/store`. Further stores behind it, separated "
+        "by colons, are read and never written.",
     ),
     "RANKWISE_TRACKER": Variable(
         "none",
