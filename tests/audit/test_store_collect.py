@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from helpers.disks import small_disk
 from helpers.merging import (
     CELL,
     answer_of,
@@ -311,6 +313,25 @@ def test_a_store_of_a_newer_version_is_named(here: Path, other: Path, jobs: dict
     ):
         bring(here, other)
     assert not own_store(here).exists()
+
+
+def test_a_disk_without_room_and_one_that_is_read_only_are_one_sentence(
+    here: Path, other: Path, jobs: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(other, *jobs.values(), examples={"accuracy_fraction": [0.5] * 10_000})
+    with small_disk(tmp_path / "disk") as disk:
+        monkeypatch.setenv("RANKWISE_STORE", str(disk / "store"))
+        with pytest.raises(
+            StoreError,
+            match=r"disk/store: got \d+ bytes of free disk, allowed: at least \d+; nothing was copied",
+        ):
+            bring(here, other)
+        assert list(disk.iterdir()) == []
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(
+            StoreError, match="disk/store: cannot be written, allowed: a folder that can"
+        ):
+            bring(here, other)
 
 
 def test_a_circle_of_links_is_walked_once(here: Path, other: Path, jobs: dict) -> None:

@@ -5,10 +5,12 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from helpers.disks import small_disk
 from rankwise.core import provenance, result
 from rankwise.core.store import Store, StoreError, check_answers, link, place
 
@@ -146,22 +148,10 @@ def test_what_a_dead_process_left_goes_and_what_is_of_others_stays() -> None:
 # Disks and folders that cannot be used --------------------------------------------------------------------------------
 
 
-def mounted(folder: Path, *options: str) -> None:
-    """Mount a small file system, or skip the test where that is not allowed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"mount: {done.stderr.strip()}")
-
-
 @pytest.fixture
-def disk(project: Path):
-    folder = project / "disk"
-    mounted(folder, "-o", "size=64k")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+def disk(project: Path) -> Iterator[Path]:
+    with small_disk(project / "disk") as folder:
+        yield folder
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_half_result(
