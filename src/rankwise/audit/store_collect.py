@@ -296,10 +296,12 @@ def _check_room(own: Store, needed_bytes: int) -> None:
 def _copy(result: Stored, own: Store) -> None:
     """Add one result to the store, with its data files.
 
+    It takes no lock: a job may need hours for the same result, and finds this one at its end.
+
     Raises:
         StoreError: The store cannot be written, or a file has changed since it was checked.
     """
-    with own.locked(result.digest), own.part(result.place) as part:
+    with own.part(result.place) as part:
         expected = {Path(result.place).name: result.sha256, **result.data_files}
         for name, sha256 in expected.items():
             shutil.copyfile(result.file.with_name(name), part / name)

@@ -201,8 +201,8 @@ class Store:
     def part(self, place: str) -> Iterator[Path]:
         """A folder to write a result's files to. At the end it is moved to its place.
 
-        Use it while the digest is locked. If the block raises, what is in the folder is removed,
-        and the store is as before.
+        A job that computes a result holds the lock on its digest meanwhile. If the block raises,
+        the folder is removed, and the store is as before.
 
         Raises:
             StoreError: The store cannot be written, or it has another result at this place by the
@@ -210,6 +210,7 @@ class Store:
         """
         final = (self.folder / place).parent
         with said_in_one_sentence(self.folder):
+            _create(self.folder)
             final.parent.mkdir(parents=True, exist_ok=True)
             remove_abandoned(final)
             part = part_folder(final)
