@@ -135,14 +135,14 @@ def test_what_a_dead_process_left_goes_and_what_is_of_others_stays() -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
     host = os.uname().nodename
-    gone, own, far = (
+    gone, own, far, odd = (
         folder.with_name(f".part-{folder.name}-{name}")
-        for name in (f"{host}-{dead.pid}", f"{host}-1", "elsewhere-1")
+        for name in (f"{host}-{dead.pid}", f"{host}-1", "elsewhere-1", f"{host}-x")
     )
-    for part in (gone, own, far):
+    for part in (gone, own, far, odd):
         part.mkdir()
     keep(store)
-    assert [part.is_dir() for part in (gone, own, far)] == [False, True, True]
+    assert [part.is_dir() for part in (gone, own, far, odd)] == [False, True, True, True]
 
 
 # Disks and folders that cannot be used --------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def remove_abandoned(final: Path) -> None:
 def is_at_work(folder: Path) -> bool | None:
     """Whether the process of a hidden folder is there; None if it is of another machine."""
     rest, _, process = folder.name.rpartition("-")
-    if not rest.endswith(f"-{socket.gethostname()}"):
+    if not process.isdigit() or not rest.endswith(f"-{socket.gethostname()}"):
         return None
     try:
         os.kill(int(process), 0)
