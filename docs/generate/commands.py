@@ -26,11 +26,22 @@ def page(root: Path) -> str:
     """The help of `rankwise` and of each of its commands."""
     top = help_text(root)
     parts = [HEAD, f"```text\n{top}```\n"]
-    parts += [
-        f"\n## rankwise {name}\n\n```text\n{help_text(root, name)}```\n"
-        for name in command_names(top)
-    ]
+    for name in command_names(top):
+        help_of_command = help_text(root, name)
+        parts.append(_section(f"## rankwise {name}", help_of_command))
+        for action in _actions(help_of_command):
+            parts.append(_section(f"### rankwise {name} {action}", help_text(root, name, action)))
     return "".join(parts)
+
+
+def _section(heading: str, text: str) -> str:
+    return f"\n{heading}\n\n```text\n{text}```\n"
+
+
+def _actions(help_of_command: str) -> list[str]:
+    """The commands of a command: argparse lists them on a line of their own."""
+    found = re.search(r"^  \{([\w,-]+)\}$", help_of_command, re.MULTILINE)
+    return found[1].split(",") if found else []
 
 
 def command_names(help_of_all: str) -> list[str]:

@@ -5,7 +5,9 @@
     trace     the runs behind a figure, a table, a cell of one, a claim or the page
     plan      the jobs that would run now, why, and their cost
     status    the jobs that are done, running, waiting or failed, and the time left
-    collect   results of other clones, brought into this one
+    collect   results of other clones, added to this project's store
+    store     what the store has: list, verify, size, remove
+    clean     files of a study that it no longer plans, removed
     doctor    what this machine can run, what a study needs, what is missing
 
 It works in a clone, in a repository that uses the workflow as a module, and anywhere else with the
@@ -23,6 +25,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from rankwise.cli import store_commands
 from rankwise.core.config import first_dataset, library
 
 METHOD_COLUMNS = [
@@ -74,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     _add_trace(commands)
     _add_plan(commands)
     _add_status(commands)
-    _add_collect(commands)
+    store_commands.add_commands(commands)
     _add_doctor(commands)
     return whole
 
@@ -223,7 +226,7 @@ def _say_progress(name: str) -> None:
     print(f"{name} ...", file=sys.stderr, flush=True)
 
 
-# trace, plan, status, collect, doctor -------------------------------------------------------------
+# trace, plan, status, doctor ----------------------------------------------------------------------
 
 
 def _add_trace(commands: argparse._SubParsersAction) -> None:
@@ -304,33 +307,6 @@ def _status(given: argparse.Namespace) -> tuple[str, int]:
         return (_json(answer) if given.json else status_text.text(answer)), 0
     status_text.watch(status, given.watch, status_text.line if given.json else status_text.text)
     return "", 0
-
-
-def _add_collect(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "collect", help="bring the study's results in other clones into this one"
-    )
-    command.add_argument(
-        "folders", nargs="+", metavar="DIR", help="another clone, or its results/ folder"
-    )
-    command.add_argument(
-        "--prefer",
-        metavar="DIR",
-        help="whose result to take where two disagree; `.` is this clone",
-    )
-    command.add_argument(
-        "--dry-run", action="store_true", help="copy nothing, and list what would be copied"
-    )
-    _add_study(command)
-    command.set_defaults(run=_collect)
-
-
-def _collect(given: argparse.Namespace) -> tuple[str, int]:
-    from rankwise.audit.merge_clones import collect
-    from rankwise.cli.collect_text import text
-
-    answer = collect(given.folders, Path.cwd(), given.study, given.prefer, given.dry_run)
-    return (_json(answer) if given.json else text(answer)), 0
 
 
 def _add_doctor(commands: argparse._SubParsersAction) -> None:

@@ -2,6 +2,7 @@
 
 `differences` is the one place where two JSON values are compared. `result_difference` applies it to
 two results, leaving out what two correct jobs may measure differently: times, energy, the machine.
+Standard library only.
 """
 
 import json
@@ -18,6 +19,8 @@ NOT_REPRODUCIBLE = frozenset(
     {"request", "environment", "cost", "measured_context_bytes", "reason", "diverged"}
 )
 NOT_REPRODUCIBLE_ENDINGS = ("_s", "_per_second", "_joules", "_watts")  # times and energy
+# Profiles that measure the machine: two correct jobs share nothing that could be compared.
+TIMED = ("forward", "throughput")
 MOST_TELLING = ("status", "metrics", "files", "splits")  # compared before the other keys
 LONGEST_SHOWN = 60  # characters of a value in a message
 ABSENT = object()  # stands for a value that only the other side has
@@ -57,7 +60,13 @@ def differences(
 
 
 def result_difference(first: dict, second: dict) -> Difference | None:
-    """The first place where two results differ in what is reproducible; None where they agree."""
+    """The first place where two results of one request differ in what is reproducible.
+
+    Returns:
+        None where they agree, and for profiles that measure times.
+    """
+    if first.get("request", {}).get("measurement") in TIMED:
+        return None
     return next(differences(first, second, keys=_reproducible), None)
 
 

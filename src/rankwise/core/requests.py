@@ -62,19 +62,6 @@ def read(path: Path) -> dict:
     return value.get("request", value)
 
 
-def recorded_parameters(request: dict, rule: str) -> list[str]:
-    """The parameters of a job as Snakemake records them after a run: sorted representations.
-
-    Args:
-        request: The request of a job that prepares inputs, trains, chooses or profiles.
-        rule: The rule of the job; profiles name their script, which is called like the rule.
-    """
-    values = [provenance.digest(request), title(request)]
-    if "shapes" in request:
-        values.append(rule)
-    return sorted(map(repr, values))
-
-
 def rebuild_command(request: dict, path: str) -> str:
     """The command that makes a result again from the request that its own file holds.
 

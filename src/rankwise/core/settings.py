@@ -24,15 +24,15 @@ VARIABLES = {
         "`recorded` lets jobs run with package versions other than those of the lock; each result "
         "records the differences. Otherwise such a job is refused.",
     ),
-    "RANKWISE_STORE": Variable(
-        "",
-        "The folder of results to use instead of `results/store`, which clones may share. Further "
-        "folders behind it, separated like those of PATH, are read and never written.",
-    ),
     "RANKWISE_WARM": Variable(
         "1",
         "`0` runs each job in a fresh process instead of a fork of a process that has imported "
         "torch. The workflow sets it to `0` on clusters.",
+    ),
+    "RANKWISE_STORE": Variable(
+        "",
+        "The folder of the store, in place of `results/store`. Further stores behind it, separated "
+        "by colons, are read and never written.",
     ),
     "RANKWISE_TRACKER": Variable(
         "none",

@@ -1,8 +1,8 @@
 """The store: every result under the digest of its request.
 
-    results/store/version.json                                                 the layout's version
-    results/store/runs/MODEL/DATASET/METHOD/rRANK/seedSEED/DIGEST/train.json   one result
-    results/store/inputs/datasets/NAME/DIGEST/dataset.json                     data files beside it
+    results/store/version.json                                                the layout
+    results/store/runs/MODEL/DATASET/METHOD/rRANK/seedSEED/DIGEST/train.json  one result
+    results/store/inputs/datasets/NAME/DIGEST/dataset.json                    with its data files
 
 The digest stands in the path, so a result is there or it is not: no record and no time stamp can
 say anything else. A study has links to the results that it plans (`study/links.py`). Snakemake sees
@@ -11,6 +11,10 @@ and deletes only those links; what is in the store stays until `rankwise store r
 A job computes in a folder of its own, `.part-DIGEST-HOST-PID`, and renames it when all files are in
 it, so the store never holds half a result. Meanwhile it holds a lock on the digest: of two jobs for
 one request, in one clone or in two that share a store, the second waits and finds the result.
+
+Nothing in a store is overwritten. Some network file systems have no locks, so a result may be there
+when a job has computed it a second time. A second result that is the same in all but times is
+dropped. Another one is kept beside the first, as `DIGEST.differs-1`, and its job fails.
 
 `RANKWISE_STORE` names the folder to use instead of `results/store`. Further folders behind it,
 separated like the folders of PATH, are read and never written.
@@ -23,25 +27,29 @@ Standard library only: the Snakefile imports this module.
 
 import contextlib
 import errno
-import fcntl
-import io
 import json
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rankwise.core import provenance
+from rankwise.core import provenance, settings
 from rankwise.core.paths import RESULTS
+from rankwise.core.store_parts import (
+    VARIABLE,
+    StoreError,
+    lock,
+    part_folder,
+    put,
+    remove_abandoned,
+    said_in_one_sentence,
+)
 
-VARIABLE = "RANKWISE_STORE"
 DEFAULT = RESULTS / "store"
 VERSION = 1
 VERSION_FILE = "version.json"
 LOCKS = ".locks"
-PART = ".part-"
 # The modification time of every file in a store and of every link to one: 1 January 2000, in ns.
 TIME_NS = 946_684_800_000_000_000
 # Measurement -> its folder. All others are profiles.
@@ -52,10 +60,6 @@ PARTS = (INPUTS, "search", "runs", PROFILES)
 # What a full or read-only disk answers.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 FILE_NAMES = {"choose": "selected"}  # measurement -> stem of its result, where that differs
-
-
-class StoreError(ValueError):
-    """A store, or something in it, is not as it must be; the message says what is allowed."""
 
 
 # Where a result lies ------------------------------------------------------------------------------
@@ -75,9 +79,14 @@ def cell_folder(names: Mapping[str, object]) -> str:
     return "/".join(map(str, parts))
 
 
-def place(request: dict) -> str:
-    """The file of a request's result, relative to a store."""
-    digest = provenance.digest(request)
+def place(request: dict, digest: str | None = None) -> str:
+    """The file of a request's result, relative to a store.
+
+    Args:
+        request: The request.
+        digest: Its digest, if that is known.
+    """
+    digest = digest or provenance.digest(request)
     if "cell" not in request:
         kind = "model" if "model" in request else "dataset"
         return input_place(kind, request["name"], digest)
@@ -119,10 +128,10 @@ class Store:
     """
 
     def __init__(self, root: Path = Path()):
-        named = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+        named = [part for part in settings.read(VARIABLE).split(os.pathsep) if part]
         self.folders = tuple(root / Path(name).expanduser() for name in named or [DEFAULT])
         for folder in self.folders:
-            _check_version(folder)
+            check_version(folder)
         for folder in self.folders[1:]:
             if not folder.is_dir():
                 raise StoreError(f"{VARIABLE}: got {folder}, allowed: folders that exist")
@@ -168,45 +177,50 @@ class Store:
             )
 
     @contextlib.contextmanager
-    def locked(self, digest: str) -> Iterator[None]:
-        """Hold the lock on a digest. If another process holds it, say so and wait.
+    def locked(self, digest: str, wait: bool = True) -> Iterator[None]:
+        """Hold the lock on a digest.
+
+        Args:
+            digest: Of a request.
+            wait: If another process holds the lock, say so and wait.
 
         Raises:
+            StoreBusyError: Another process holds the lock, and `wait` is False.
             StoreError: The store cannot be written.
         """
-        with _said_in_one_sentence(self.folder):
+        with said_in_one_sentence(self.folder):
             _create(self.folder)
-            stream = _lock(self.folder / LOCKS / digest)
+            stream = lock(self.folder / LOCKS / digest, wait)
         try:
             yield
         finally:
-            Path(stream.name).unlink(missing_ok=True)  # before it is released, see `_lock`
+            Path(stream.name).unlink(missing_ok=True)  # before it is released, see `lock`
             stream.close()
 
     @contextlib.contextmanager
     def part(self, place: str) -> Iterator[Path]:
         """A folder to write a result's files to. At the end it is moved to its place.
 
-        Use it while the digest is locked. If the block raises, what is in the folder is removed,
-        and the store is as before.
+        A job that computes a result holds the lock on its digest meanwhile. If the block raises,
+        the folder is removed, and the store is as before.
 
         Raises:
-            StoreError: The store cannot be written.
+            StoreError: The store cannot be written, or it has another result at this place by the
+                end of the block; both are kept.
         """
         final = (self.folder / place).parent
-        with _said_in_one_sentence(self.folder):
+        with said_in_one_sentence(self.folder):
+            _create(self.folder)
             final.parent.mkdir(parents=True, exist_ok=True)
-            for left in final.parent.glob(f"{PART}{final.name}-*"):  # by a job that was killed
-                shutil.rmtree(left, ignore_errors=True)
-            part = final.with_name(f"{PART}{final.name}-{socket.gethostname()}-{os.getpid()}")
+            remove_abandoned(final)
+            part = part_folder(final)
             part.mkdir()
         try:
-            with _said_in_one_sentence(self.folder, NO_ROOM):
+            with said_in_one_sentence(self.folder, NO_ROOM):
                 yield part
+            with said_in_one_sentence(self.folder):
                 set_times(part)
-                if final.is_dir():  # without its result: that was deleted by hand
-                    shutil.rmtree(final)
-                part.rename(final)
+                put(part, final, Path(place).name)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -226,7 +240,7 @@ def check_answers(file: Path, digest: str) -> dict:
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        found = provenance.digest(content["request"])
+        found = provenance.digest_of_read(content["request"])
     except (OSError, ValueError, KeyError, TypeError):
         found = "no result"
     if found != digest:
@@ -250,9 +264,9 @@ def link(file: Path, output: Path, root: Path = Path()) -> None:
             copy of the project.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    target = file.absolute()
-    if target.is_relative_to(root.absolute()):
-        target = os.path.relpath(target, output.parent.absolute())
+    target = _absolute(file)
+    if Path(target).is_relative_to(_absolute(root)):
+        target = os.path.relpath(target, _absolute(output.parent))
     part = output.with_name(f".{output.name}.{os.getpid()}")
     part.unlink(missing_ok=True)
     part.symlink_to(target)
@@ -260,10 +274,15 @@ def link(file: Path, output: Path, root: Path = Path()) -> None:
     part.replace(output)
 
 
+def _absolute(path: Path) -> str:
+    """A path without `..`. Links are not followed: the store may be a link to another disk."""
+    return os.path.abspath(path)  # noqa: PTH100
+
+
 # Parts --------------------------------------------------------------------------------------------
 
 
-def _check_version(folder: Path) -> None:
+def check_version(folder: Path) -> None:
     """Check that a folder is a store of this version, or empty, or not there yet."""
     file = folder / VERSION_FILE
     if not file.is_file():
@@ -293,46 +312,3 @@ def _create(folder: Path) -> None:
             json.dump({"version": VERSION}, part)
         os.chmod(part.name, 0o644)  # noqa: PTH101 - a temporary file is private to its user
         os.replace(part.name, file)  # noqa: PTH105 - one call for text paths
-
-
-def _lock(path: Path) -> io.TextIOWrapper:
-    """Open and lock a file.
-
-    Its holder removes the file before the lock is released. A lock on a removed file is worth
-    nothing, so it is taken again on the file that is there then.
-    """
-    while True:
-        stream = path.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.seek(0)
-            print(
-                f"waiting for {stream.read() or 'another process'}, which computes this", flush=True
-            )
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        if os.fstat(stream.fileno()).st_nlink:
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {socket.gethostname()}")
-            stream.flush()
-            return stream
-        stream.close()
-
-
-@contextlib.contextmanager
-def _said_in_one_sentence(folder: Path, numbers: tuple[int, ...] = ()) -> Iterator[None]:
-    """Turn an error of the file system into a sentence.
-
-    Args:
-        folder: The store's folder.
-        numbers: The `errno` of the errors that are meant; all if empty.
-    """
-    try:
-        yield
-    except OSError as error:
-        if numbers and error.errno not in numbers:
-            raise
-        raise StoreError(
-            f"{folder}: {error.strerror or error}; nothing was stored. Allowed: a folder that can "
-            f"be written, with room; {VARIABLE} names another one"
-        ) from error

@@ -17,8 +17,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rankwise.core import provenance
-
 TESTED_FROM, TESTED_BELOW = (9, 27), (9, 28)
 
 
@@ -216,73 +214,3 @@ def share_resources(
         rule.resources["turn"] = 1
     workflow.register_resource("turn", 1)
     workflow.resourcescope(turn="local")
-
-
-# Records of files ---------------------------------------------------------------------------------
-
-
-def check_idle(root: Path) -> None:
-    """Check that Snakemake is not at work in a clone.
-
-    Raises:
-        ValueError: a lock is there: Snakemake is at work, or was killed.
-    """
-    locks = root / ".snakemake/locks"
-    if any(locks.glob("*.lock")):
-        raise ValueError(
-            f"{locks}: Snakemake is at work here; wait, or after a crash: snakemake --unlock"
-        )
-
-
-class SnakemakeRecords:
-    """Snakemake's records of the files of one clone.
-
-    Raises:
-        ValueError: `.snakemake` cannot be written.
-    """
-
-    def __init__(self, root: Path):
-        from snakemake.persistence.file import FilePersistence  # noqa: PLC0415
-
-        self.root = root
-        try:
-            self._files = FilePersistence(path=root / ".snakemake")
-        except OSError as error:
-            raise ValueError(
-                f"{root}/.snakemake: got {error.strerror}, allowed: a folder that can be written"
-            ) from None
-
-    def forget(self, path: str) -> None:
-        """Remove the record of a file: the job that made it, and whether it was interrupted."""
-        from snakemake.io import IOFile  # noqa: PLC0415
-
-        self._files.cleanup_metadata(IOFile(path))
-
-    def write(
-        self, path: str, rule: str, parameters: list[str], took_s: float, end_ns: int
-    ) -> None:
-        """Record that a job has just made a file.
-
-        Args:
-            path: The file, relative to the clone.
-            rule: The job's rule.
-            parameters: The job's parameters, as `requests.recorded_parameters` gives them.
-                Snakemake decides by them whether to rerun the job. Code and inputs need no record,
-                because the request holds their digests.
-            took_s: Seconds that the job took where it ran.
-            end_ns: When it is to have ended: the file's modification time.
-        """
-        from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord  # noqa: PLC0415
-
-        record = MetadataRecord(
-            rule=rule,
-            params=parameters,
-            record_format_version=RECORD_FORMAT_VERSION,
-            # Snakemake's report tells jobs apart by this number.
-            job_hash=int(provenance.digest(path)[:15], 16),
-            starttime=end_ns / 1e9 - took_s,
-            endtime=end_ns / 1e9,
-            incomplete=False,
-        )
-        # Snakemake 9.27 has no public function for this.
-        self._files._write_record(path, record)

@@ -19,7 +19,7 @@ from rankwise.study.plan import FOLDERS, Cell, Plan
 
 # The value of `PlannedJob.kind` for jobs that measure no cell.
 DATASET, MODEL, CHOICE = "dataset", "model", "choose"
-TABLE, FIGURE, PAGE, TEXT = "table", "figure", "page", "text"
+TABLE, FIGURE, PAGE, TEXT = DOCUMENTS = ("table", "figure", "page", "text")
 
 CELL_KINDS = (*FOLDERS, *MEASUREMENTS, PREDICT)
 TABLE_ENDINGS = ("csv", "md", "tex", "parquet")
@@ -72,8 +72,10 @@ class PlannedJob:
 
     @functools.cached_property
     def digest(self) -> str:
-        """The digest of the request."""
-        return provenance.digest(self.request)
+        """The digest of the request. The path of a result has it, see `Plan.path`."""
+        if self.kind in DOCUMENTS:
+            return provenance.digest(self.request)
+        return PurePosixPath(self.path).parent.name
 
     @property
     def short_path(self) -> str:
@@ -84,7 +86,7 @@ class PlannedJob:
     @property
     def place(self) -> str:
         """The result in a store. Documents lie in no store."""
-        return store.place(self.request)
+        return store.place(self.request, self.digest)
 
     @property
     def trains(self) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 
-from rankwise.core import store
+from rankwise.core import compare, store
 from rankwise.core.config import ConfigError
 
 # Measurement -> its folder of results. All others are profiles.
@@ -12,7 +12,7 @@ MEASUREMENTS = ("memory", "flops", "forward", "ledger", "fits", "throughput")
 # study asks for it or not; schedulers are asked for that much memory and time.
 PREDICT = "predict"
 # Profiles that measure the machine, not the shapes: they run in the study's own environment.
-TIMED = ("forward", "throughput")
+TIMED = compare.TIMED
 
 
 def settings(  # noqa: PLR0911 - one return a measurement

@@ -4,6 +4,7 @@ Snakemake decides by existence, by modification times and by its own records. Th
 results, because the path of a result holds the digest of its request. The others are not: a copy
 changes times, and records can be lost. So planning
 
+- refuses a study whose folder belongs to another study of the same name;
 - links every planned result that the store has into the study's folder;
 - gives all results one modification time, so that none is newer than what was made from it;
 - marks each document that is not as planned (`core/documents.py`).
@@ -12,6 +13,7 @@ Standard library only: the Snakefile imports this module.
 """
 
 import functools
+import json
 import os
 import shutil
 import time
@@ -20,10 +22,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rankwise.core import documents, provenance, result
+from rankwise.core.config import ConfigError, read_yaml
 from rankwise.core.input_files import recorded_files
-from rankwise.core.store import TIME_NS, Store, check_answers, link
+from rankwise.core.store import TIME_NS, Store, StoreError, check_answers, link
+from rankwise.core.store_parts import disagreement
 from rankwise.study.jobs import PlannedJob, document_jobs, result_jobs
 from rankwise.study.plan import Plan
+
+OWNER = ".study.json"  # in a study's folder: the study's file
 
 
 class Settled(NamedTuple):
@@ -44,8 +50,10 @@ def settle(plan: Plan) -> Settled:
     """Settle the files of a study, as the module's docstring says.
 
     Raises:
+        ConfigError: Another study has this one's name.
         StoreError: A store, or a file in it, is not as it must be.
     """
+    _check_owner(plan)
     fetched, missing = fetch(plan)
     outdated = []
     pending = {path for job in missing for path in job.outputs}
@@ -56,6 +64,39 @@ def settle(plan: Plan) -> Settled:
         outdated.append(job)
         pending.update(job.outputs)
     return Settled(fetched, missing, outdated)
+
+
+# The study's folder -------------------------------------------------------------------------------
+
+
+def _check_owner(plan: Plan) -> None:
+    """Check that the study's folder is that of no other study, and write down whose it is.
+
+    Raises:
+        ConfigError: Another file, which still has a study of this name, has made the folder.
+    """
+    note = plan.root / plan.results / OWNER
+    try:
+        owner = json.loads(note.read_text(encoding="utf-8"))["file"]
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or only part of a file
+        owner = None
+    if owner == plan.file:
+        return
+    if owner is not None and _is_name_of(owner, plan):
+        allowed = f"another name: {owner} has it already, and its files are in {plan.results}/"
+        raise ConfigError(plan.file, "name", plan.study["name"], allowed)
+    result.write_json(note, {"file": plan.file})
+
+
+def _is_name_of(file: str, plan: Plan) -> bool:
+    """Whether another file has a study of the plan's name."""
+    other, own = plan.root / file, plan.root / plan.file
+    if not other.is_file() or (own.is_file() and own.samefile(other)):
+        return False
+    try:
+        return read_yaml(other, file).get("name") == plan.study["name"]
+    except (ValueError, OSError, AttributeError):  # no study
+        return False
 
 
 # Results ------------------------------------------------------------------------------------------
@@ -96,7 +137,7 @@ def _settle_time(output: Path) -> None:
     if output.lstat().st_mtime_ns != TIME_NS:
         os.utime(output, ns=(TIME_NS, TIME_NS), follow_symlinks=False)
     if output.stat().st_mtime_ns != TIME_NS:
-        with suppress(PermissionError):  # another user's store
+        with suppress(OSError):  # another user's store, or a read-only disk
             os.utime(output, ns=(TIME_NS, TIME_NS))
 
 
@@ -104,13 +145,23 @@ def _adopt(output: Path, job: PlannedJob, store: Store) -> None:
     """Move a result that is a file of its own into the store.
 
     A prepared input without its data files is of no use; it is removed.
+
+    Raises:
+        StoreError: The store has another result of the same request. Both stay.
     """
     content = check_answers(output, job.digest)
     is_whole = all(output.with_name(name).is_file() for name in recorded_files(content))
     with store.locked(job.digest):
-        if is_whole and store.find(job.place) is None:
+        kept = store.find(job.place)
+        if is_whole and kept is None:
             with store.part(job.place) as part:
                 shutil.copytree(output.parent, part, dirs_exist_ok=True)
+        problem = kept and disagreement(kept, output)
+        if problem:
+            raise StoreError(
+                f"{output}: {problem}. Allowed: one result of one request; find out which is "
+                "right, and delete the other one"
+            )
     shutil.rmtree(output.parent)
 
 

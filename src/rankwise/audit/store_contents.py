@@ -1,0 +1,164 @@
+"""What lies in the store of a project: `rankwise store list`, `size` and `verify`.
+
+Nothing is changed. Standard library only.
+"""
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from rankwise.audit import stored
+from rankwise.audit.store_collect import data_problem
+from rankwise.audit.store_plans import planned
+from rankwise.audit.stored import Files
+from rankwise.core import store
+from rankwise.core.store import Store, StoreError
+from rankwise.core.store_parts import is_at_work
+
+UNREADABLE = "unreadable"  # the status of a file that is no result
+SECOND = "second results"
+UNFINISHED = "unfinished"
+
+
+def listing(root: Path, pattern: str | None = None) -> dict:
+    """Every result in the store's folders.
+
+    Args:
+        root: The project's folder.
+        pattern: List only these, see `matches`.
+
+    Returns:
+        `stores`: for each folder its `folder`, whether it is `read_only`, and `results`: `place`,
+        `status`, `bytes`, and the `studies` that plan it. `unknown`: file of a study -> why nothing
+        says what it plans.
+    """
+    plans = planned(root)
+    stores = []
+    for number, folder in enumerate(Store(root).folders):
+        results = []
+        for file in stored.files(folder).results:
+            place = file.relative_to(folder).as_posix()
+            if pattern is None or matches(place, pattern):
+                results.append(
+                    {
+                        "place": place,
+                        "status": _status(file),
+                        "bytes": stored.size_bytes(file.parent),
+                        "studies": plans.studies.get(place, []),
+                    }
+                )
+        stores.append({"folder": str(folder), "read_only": number > 0, "results": results})
+    return {"stores": stores, "unknown": plans.unknown}
+
+
+def matches(place: str, pattern: str) -> bool:
+    """Whether a pattern means a place: the place itself, a folder above it, or a text with `*`."""
+    name = pattern.rstrip("/")
+    return place == name or place.startswith(f"{name}/") or fnmatchcase(place, pattern)
+
+
+def _status(file: Path) -> str:
+    try:
+        return stored.read(file).status
+    except StoreError:
+        return UNREADABLE
+
+
+# Sizes --------------------------------------------------------------------------------------------
+
+
+def sizes(root: Path) -> dict:
+    """How much lies in the store's folders.
+
+    Returns:
+        `stores`: for each folder its `folder`, whether it is `read_only`, and `kinds`: for each
+        kind of content `kind`, `count` and `bytes`, and of these the `unplanned_count` and
+        `unplanned_bytes` that no study plans. `unknown` as in `listing`.
+    """
+    plans = planned(root)
+    stores = []
+    for number, folder in enumerate(Store(root).folders):
+        found = stored.files(folder)
+        kinds: dict[str, dict] = {}
+        for file in found.results:
+            place = file.relative_to(folder).as_posix()
+            _count(kinds, place.split("/")[0], file.parent, place in plans.studies)
+        for file in found.seconds:
+            _count(kinds, SECOND, file.parent, is_planned=False)
+        for part in found.parts:
+            _count(kinds, UNFINISHED, part, is_planned=False)
+        rows = [{"kind": kind, **counts} for kind, counts in kinds.items()]
+        stores.append({"folder": str(folder), "read_only": number > 0, "kinds": rows})
+    return {"stores": stores, "unknown": plans.unknown}
+
+
+def _count(kinds: dict[str, dict], kind: str, folder: Path, is_planned: bool) -> None:
+    names = ("count", "bytes", "unplanned_count", "unplanned_bytes")
+    counts = kinds.setdefault(kind, dict.fromkeys(names, 0))
+    size = stored.size_bytes(folder)
+    counts["count"] += 1
+    counts["bytes"] += size
+    if not is_planned:
+        counts["unplanned_count"] += 1
+        counts["unplanned_bytes"] += size
+
+
+# Verification -------------------------------------------------------------------------------------
+
+
+def verify(root: Path) -> dict:
+    """Read every file in the store's folders, and compare it with what is recorded.
+
+    Returns:
+        `stores`: for each folder its `folder`, how many `results` it has, and `problems`: a
+        sentence for each thing that is wrong.
+    """
+    stores = []
+    for folder in Store(root).folders:
+        found = stored.files(folder)
+        problems = list(_problems(folder, found))
+        stores.append({"folder": str(folder), "results": len(found.results), "problems": problems})
+    return {"stores": stores}
+
+
+def _problems(folder: Path, found: Files) -> Iterator[str]:
+    results = []
+    for file in found.results:
+        try:
+            result = stored.read(file)
+        except StoreError as error:
+            yield str(error)
+            continue
+        results.append(result._replace(file=found.real[file]))
+        place = file.relative_to(folder).as_posix()
+        if place != result.place:
+            yield f"{file}: got this place, allowed: {folder / result.place}; move it there"
+        for name, expected in result.data_files.items():
+            problem = data_problem(file.with_name(name), expected)
+            if problem:
+                yield f"{problem}, as {file.name} beside it says; delete {file.parent}"
+    for file in [*stored.foreign(found, results), *_strangers(folder)]:
+        yield f"{file}: belongs to no result, allowed: files that Rankwise wrote; move it elsewhere"
+    for file in found.dangling:
+        yield f"{file}: a link that leads to no file; delete it"
+    for file in found.seconds:
+        first = file.parent.with_name(stored.result_digest(file.parent) or "")
+        yield (
+            f"{file}: a second result of the request of {first / file.name}; find out which is "
+            "right, and delete the other one's folder"
+        )
+    for part in found.parts:
+        if not is_at_work(part):
+            yield f"{part}: left by a job that was killed, or is at work on another machine"
+
+
+def _strangers(folder: Path) -> list[Path]:
+    """What a store's folder holds beside its parts."""
+    known = {*store.PARTS, store.VERSION_FILE}
+    if not folder.is_dir():
+        return []
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name not in known and not path.name.startswith(".")
+    ]
