@@ -100,7 +100,13 @@ def test_the_text_counts_jobs_by_reason() -> None:
         {"job": "table", "why": ["made from what runs"]},
     ]
     cost = {"hours": 2.5, "gpu_hours": 0.0, "peak_bytes": 3 * 2**30, "disk_gib": 7, "unknown": 1}
-    found = {"study": "config/s.yaml", "planned": 9, "jobs": jobs, "cost": cost}
+    found = {
+        "study": "config/s.yaml",
+        "planned": 9,
+        "jobs": jobs,
+        "cost": cost,
+        "leftovers": [],
+    }
     assert text(found).splitlines() == [
         "config/s.yaml: 3 jobs would run: 2 train, 1 table",
         "  not there yet: 1 train",
@@ -121,4 +127,9 @@ def test_the_text_counts_jobs_by_reason() -> None:
     assert text(found).splitlines()[-1].startswith("cost: no training and no measurement; ")
     assert text({**found, "jobs": []}) == (
         "config/s.yaml: nothing to be done; all 9 results are as planned"
+    )
+    left = [f"results/s/figures/{name}.png" for name in "abcde"]
+    assert text({**found, "jobs": [], "leftovers": left}).splitlines()[-1] == (
+        "no longer planned: 5 files (results/s/figures/a.png, results/s/figures/b.png, "
+        "results/s/figures/c.png and 2 more); `rankwise clean --study config/s.yaml` removes them"
     )

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from rankwise.audit.leftovers import leftovers
 from rankwise.audit.request_differences import differences
 from rankwise.core import documents, paths, result
 from rankwise.core.store import Store
@@ -46,7 +47,8 @@ def plan(root: Path, study: str | None = None) -> dict:
 
     Returns:
         `study`: its file; `planned`: how many results it has; `jobs`: those that would run, with
-        their reasons (`why`); `cost`: their total.
+        their reasons (`why`); `cost`: their total; `leftovers`: files that the study no longer
+        plans.
 
     Raises:
         ConfigError: the study is wrong.
@@ -70,6 +72,7 @@ def plan(root: Path, study: str | None = None) -> dict:
         "planned": len(known),
         "jobs": pending,
         "cost": cost(planned, measured, known.values()),
+        "leftovers": leftovers(planned),
     }
 
 

@@ -4,18 +4,31 @@ from collections import Counter
 
 from rankwise.core.units import GIB, duration
 
+MOST_NAMED = 3  # files that a line names
 _REMEDY = " (`snakemake predictions` predicts trainings)"
 
 
 def text(found: dict) -> str:
     """How many jobs of which kind would run, why, and what they cost."""
     kinds = Counter(job["job"] for job in found["jobs"])
-    if not kinds:
-        return (
-            f"{found['study']}: nothing to be done; all {found['planned']} results are as planned"
-        )
-    head = f"{found['study']}: {sum(kinds.values())} jobs would run: {_counted(kinds)}"
-    return "\n".join([head, *_reasons(found["jobs"]), _cost(found["cost"])])
+    if kinds:
+        head = f"{found['study']}: {sum(kinds.values())} jobs would run: {_counted(kinds)}"
+        lines = [head, *_reasons(found["jobs"]), _cost(found["cost"])]
+    else:
+        results = f"all {found['planned']} results are as planned"
+        lines = [f"{found['study']}: nothing to be done; {results}"]
+    return "\n".join([*lines, *_leftovers(found["leftovers"], found["study"])])
+
+
+def _leftovers(files: list[str], study: str) -> list[str]:
+    """A line on files that the study no longer plans, if there are any."""
+    if not files:
+        return []
+    named = ", ".join(files[:MOST_NAMED])
+    if len(files) > MOST_NAMED:
+        named += f" and {len(files) - MOST_NAMED} more"
+    counted = "1 file" if len(files) == 1 else f"{len(files)} files"
+    return [f"no longer planned: {counted} ({named}); `rankwise clean --study {study}` removes them"]
 
 
 def _counted(kinds: Counter) -> str:
