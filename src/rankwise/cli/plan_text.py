@@ -28,7 +28,8 @@ def _leftovers(files: list[str], study: str) -> list[str]:
     if len(files) > MOST_NAMED:
         named += f" and {len(files) - MOST_NAMED} more"
     counted = "1 file" if len(files) == 1 else f"{len(files)} files"
-    return [f"no longer planned: {counted} ({named}); `rankwise clean --study {study}` removes them"]
+    remedy = f"`rankwise clean --study {study}` removes them"
+    return [f"no longer planned: {counted} ({named}); {remedy}"]
 
 
 def _counted(kinds: Counter) -> str:
