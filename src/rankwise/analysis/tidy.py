@@ -4,7 +4,7 @@ A result that does not answer the request that its folder names is refused, so n
 was planned with something else.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -81,12 +81,16 @@ def listed(planned: Planned, name: str) -> pd.DataFrame:
     return _frame(rows, [*CELL, *MADE, *HISTORY, *others])
 
 
-def trials(planned: Planned) -> pd.DataFrame:
+def trials(planned: Planned, unfinished: Collection[tuple] = ()) -> pd.DataFrame:
     """One row for each run of a search.
+
+    Args:
+        planned: Files of results.
+        unfinished: Curves (model, dataset, method, rank) of which a trial has no result yet.
 
     Returns:
         Cell, trial, status, the settings that were tried, `selection_loss_nats`, and whether the
-        trial was `selected`.
+        trial was `selected`; none is of an unfinished curve.
 
     Raises:
         StoreError: As in `collect`.
@@ -104,7 +108,8 @@ def trials(planned: Planned) -> pd.DataFrame:
         position += 1
     best = _best_trials(results)
     frame["selected"] = [
-        name == best[_curve(stored)] for name, stored in zip(names, results, strict=True)
+        _curve(stored) not in unfinished and name == best[_curve(stored)]
+        for name, stored in zip(names, results, strict=True)
     ]
     return frame
 

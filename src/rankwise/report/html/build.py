@@ -26,6 +26,7 @@ from rankwise.report.html import (
     losses,
     memory_bars,
     methods,
+    missing,
     quality,
     runs,
     sheets,
@@ -37,12 +38,14 @@ from rankwise.report.ledger import PARTS
 from rankwise.study import outputs, text_outputs
 from rankwise.study.describe import about
 from rankwise.study.jobs import rule_counts, rule_edges
+from rankwise.study.partial import replanned
 from rankwise.study.plan import Plan
 
 OWN_SCRIPTS = ("page.js", "charts.js", "tables.js", "run.js")  # joined to one script, in this order
 NARROW = 350  # points: a figure up to this width shrinks to a phone's screen; a wider one scrolls
 PIXELS_PER_POINT = 4 / 3  # as CSS defines it
 SECTIONS = {
+    "missing": "What is missing",
     "answer": "In short",
     "charts": "Charts",
     "figures": "Figures",
@@ -63,7 +66,7 @@ def page(request: dict, output: Path) -> None:
         FileNotFoundError: The SVG of a figure is missing.
     """
     root = Path.cwd()
-    plan = Plan(request["study"], root, request["file"])
+    plan = replanned(Plan(request["study"], root, request["file"]), request)
     if provenance.digest(about(plan)) != request["about"]:
         raise ValueError(
             "config/ or a source changed since the workflow was planned; run snakemake again"
@@ -88,6 +91,7 @@ def render(plan: Plan, request: dict, results: list[dict], folder: Path) -> str:
     charts = _charts(frames, labels)
     parts = {
         "answer": answer.answer(groups.by_panel(frames, labels), frames, labels),
+        "missing": missing.block(plan, results),
         "charts": charts,
         **_figures(request["figures"], folder),
         **_sheets(request["tables"], frames, labels),
@@ -104,9 +108,12 @@ def render(plan: Plan, request: dict, results: list[dict], folder: Path) -> str:
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+        loader=jinja2.FunctionLoader(_asset),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
     )
-    return environment.from_string(_asset("page.html"))
+    return environment.get_template("page.html")
 
 
 def _asset(name: str) -> str:
