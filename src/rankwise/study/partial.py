@@ -197,11 +197,18 @@ def sentences(absent: dict, ended: dict[str, Counter] | None = None) -> list[str
 
 
 def names(cells: Iterable[Cell]) -> str:
-    """Cells in a few words, by curve: `tiny/sst2 lora r2 seeds 0, 1; tiny/sst2 full`."""
+    """Cells in a few words, by curve: `tiny/sst2 full seed 0; lora r2 seeds 0, 1`."""
     by_curve: dict[Cell, list[Cell]] = {}
     for cell in cells:
         by_curve.setdefault(cell.curve, []).append(cell)
-    texts = [_curve_name(curve, own) for curve, own in by_curve.items()]
+    texts = []
+    place_before = ""
+    for curve, own in by_curve.items():
+        place = f"{curve.model}/{curve.dataset} "
+        texts.append(
+            _curve_name(curve, own) if place == place_before else place + _curve_name(curve, own)
+        )
+        place_before = place
     if len(texts) > MAX_NAMED:
         texts = [*texts[:MAX_NAMED], f"and {len(texts) - MAX_NAMED} more"]
     return "; ".join(texts)
@@ -211,7 +218,7 @@ def _curve_name(curve: Cell, cells: list[Cell]) -> str:
     rank = f" r{curve.rank}" if curve.rank else ""
     trials = dict.fromkeys(cell.trial for cell in cells if cell.trial is not None)
     seeds = dict.fromkeys(str(cell.seed) for cell in cells if cell.seed is not None)
-    parts = [f"{curve.model}/{curve.dataset} {curve.method}{rank}", *trials]
+    parts = [f"{curve.method}{rank}", *trials]
     if seeds:
         parts.append(f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}")
     return " ".join(parts)
