@@ -2,7 +2,7 @@
 
 By itself Snakemake prints every input, output and parameter of a job, and again as the reason to
 run it. For the page of a study with 3,000 runs these are 6,000 paths. Snakemake's own log, in
-`.snakemake/log`, still has all of that, and so has the terminal with `--verbose`.
+`.snakemake/log`, still has all of that, and so has the terminal with `--printshellcmds`.
 
 Standard library only. `snakemake_adapter.announce_briefly` puts the formatter in place.
 """
@@ -17,7 +17,6 @@ from rankwise.core.job_logs import last_sentence
 # Messages that tell nothing to people who run a study.
 NOISE = (
     "Select jobs to execute...",
-    "Execute ",
     "RuleException:\nCalledProcessError in file ",  # the job's command; its failure follows
 )
 LONGEST_REASON = 200  # characters
@@ -60,7 +59,7 @@ class Brief(logging.Formatter):
 
     def _started(self, job: dict) -> str:
         title = self._title(job)
-        name = f"{job['rule_name']}: {title}" if title else job["rule_name"]
+        name = f"rule {job['rule_name']}: {title}"
         if self.is_dry_run():
             return f"{name}\n    {short_reason(job['reason'])}"
         log = f"\n    log: {job['log'][0]}" if job["log"] else ""
@@ -70,7 +69,7 @@ class Brief(logging.Formatter):
         logs = [path for path in job["log"] if Path(path).is_file()]
         reason = last_sentence(Path(logs[0])) if logs else "it has no log"
         where = f" ({logs[0]})" if logs else ""
-        line = f"{_now()} failed: {job['rule_name']} {self._title(job)}: {reason}{where}"
+        line = f"{_now()} failed: rule {job['rule_name']}: {self._title(job)}: {reason}{where}"
         if getattr(self.usual, "show_failed_logs", False):
             texts = [Path(path).read_text(encoding="utf-8", errors="replace") for path in logs]
             return "\n".join([line, *texts])

@@ -123,7 +123,9 @@ def on_error(workflow: Any, report: Callable[[], None]) -> None:
 
 
 def announce_briefly(workflow: Any, titles: Mapping[str, str]) -> None:
-    """Let the terminal have a line or two for each job, unless `--verbose` is given.
+    """Let the terminal have a line or two for each job, unless it is to have everything.
+
+    It has everything with `--verbose` or `--printshellcmds`.
 
     A logger plugin would have to be installed and chosen in a profile. The formatter of the handler
     that Snakemake has set up already is replaced instead, so that a clone, a wheel and a workflow
@@ -133,7 +135,8 @@ def announce_briefly(workflow: Any, titles: Mapping[str, str]) -> None:
         workflow: Snakemake's workflow.
         titles: First output of a job -> what the job computes, in a few words.
     """
-    if workflow.output_settings.verbose:
+    settings = workflow.output_settings
+    if settings.verbose or settings.printshellcmds:
         return
     for handler in workflow.logger_manager.logger.handlers:
         if handler.name == "DefaultStreamHandler":
