@@ -29,13 +29,13 @@ def add(figure: Figure, request: dict) -> None:
     for sentence in partial.sentences(request["absent"]):
         lines += textwrap.wrap(sentence, round(width * LETTERS_PER_INCH))
     added = len(lines) * LINE_INCHES + 2 * MARGIN_INCHES
-    share = height / (height + added)
-    figure.set_size_inches(width, height + added)
-    figure.get_layout_engine().set(rect=(0, 0, 1, share))
-    _lower_title(figure, share)
+    total = height + added
+    reserved = _lower_title(figure, height / total, total)
+    figure.set_size_inches(width, total)
+    figure.get_layout_engine().set(rect=(0, 0, 1, (height - reserved) / total))
     figure.text(
         MARGIN_INCHES / width,
-        1 - MARGIN_INCHES / (height + added),
+        1 - MARGIN_INCHES / total,
         "\n".join(lines),
         fontsize=FONT_POINTS,
         color=INK,
@@ -44,20 +44,30 @@ def add(figure: Figure, request: dict) -> None:
     ).set_in_layout(False)
 
 
-def _lower_title(figure: Figure, top: float) -> None:
+def _lower_title(figure: Figure, top: float, total: float) -> float:
     """Move the title of a figure, which stands at its upper edge, to a lower one.
+
+    The layout makes room for a title that it places itself only.
 
     Args:
         figure: The figure; it may have no title.
-        top: The edge, as a share of the figure's height.
+        top: The edge, as a share of the figure's new height.
+        total: The figure's new height in inches.
+
+    Returns:
+        The height in inches that the title needs.
     """
     for text in figure.texts:
         if text.get_text() == figure.get_suptitle() != "":
+            pad = figure.get_layout_engine().get()["h_pad"]
+            needed = text.get_window_extent().height / figure.dpi + 2 * pad
             figure.suptitle(
                 text.get_text(),
                 x=text.get_position()[0],
-                y=top,
+                y=top - pad / total,
                 ha=text.get_ha(),
                 fontsize=text.get_fontsize(),
                 fontweight=text.get_fontweight(),
             )
+            return needed
+    return 0

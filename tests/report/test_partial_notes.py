@@ -1,0 +1,102 @@
+"""What tables, figures and the page say of results that are absent."""
+
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from helpers.figure_texts import overlaps, texts
+from helpers.repository import ROOT
+from rankwise.analysis import tables
+from rankwise.analysis.gather import gather
+from rankwise.report import claims_figure, partial_note
+from rankwise.report.html import build
+from rankwise.study.partial import PartialPlan
+from rankwise.study.plan import Plan
+
+
+def absent_cell(method: str, seed: int, status: str, reason: str = "", log: str = "") -> dict:
+    cell = {"model": "tiny", "dataset": "sst2", "method": method, "rank": 2, "seed": seed}
+    return {
+        "measurement": "train",
+        "cell": cell,
+        "title": f"tiny/sst2, {method}, rank 2, seed {seed}",
+        "status": status,
+        "reason": reason,
+        "log": log,
+    }
+
+
+ABSENT = {
+    "planned": {"train": 12},
+    "cells": [
+        absent_cell("lora", 2, "not run"),
+        absent_cell("hira", 0, "failed", "options.top: got <0>, allowed: 1", "logs/hira.log"),
+    ],
+}
+SENTENCE = (
+    "Partial: of 12 training runs, 1 failed (tiny/sst2 hira r2 seed 0), "
+    "1 not run (tiny/sst2 lora r2 seed 2)."
+)
+
+
+# Figures ------------------------------------------------------------------------------------------
+
+
+def inches(figure: Figure) -> list[tuple[float, float]]:
+    """Width and height of each panel."""
+    figure.draw_without_rendering()
+    return [
+        (axes.get_window_extent().width / figure.dpi, axes.get_window_extent().height / figure.dpi)
+        for axes in figure.axes
+    ]
+
+
+@pytest.fixture
+def claims() -> Figure:
+    """A figure with a title at its upper edge and a legend at its lower one."""
+    return claims_figure.draw(tables.read(ROOT / "benchmarks/shapes/claims.csv"))
+
+
+def test_a_figure_says_what_is_absent_and_its_panels_keep_their_size(claims: Figure) -> None:
+    before = inches(claims)
+    partial_note.add(claims, {"absent": ABSENT})
+    assert inches(claims) == [pytest.approx(size, abs=0.02) for size in before]
+    assert SENTENCE in " ".join(texts(claims).split())
+    assert overlaps(claims) == []
+
+
+def test_a_figure_of_which_nothing_is_absent_stays_as_it_is(claims: Figure) -> None:
+    before = texts(claims), tuple(claims.get_size_inches())
+    partial_note.add(claims, {})
+    assert (texts(claims), tuple(claims.get_size_inches())) == before
+
+
+# Tables -------------------------------------------------------------------------------------------
+
+
+def test_a_table_says_what_is_absent_under_it(tmp_path: Path) -> None:
+    request = {"table": "memory", "listed": False, "reads": [], "absent": ABSENT}
+    gather(request, tmp_path / "memory.csv")
+    assert tables.notes_of(tmp_path / "memory.csv") == [SENTENCE]
+    assert SENTENCE in (tmp_path / "memory.tex").read_text()
+    del request["absent"]
+    gather(request, tmp_path / "memory.csv")
+    assert tables.notes_of(tmp_path / "memory.csv") == []
+
+
+# The page -----------------------------------------------------------------------------------------
+
+
+def test_the_page_has_a_row_for_each_absent_cell(demo: dict) -> None:
+    whole = Plan(demo, ROOT, "config/demo.yaml")
+    request = {"labels": [], "tables": [], "data": [], "figures": {}}
+    plan = PartialPlan(whole, ABSENT)
+    page = build.render(plan, request, [], ROOT / whole.results)
+    assert SENTENCE in page
+    assert page.index('id="missing"') < page.index('id="methods"')
+    assert '<a href="#missing">' in page
+    assert "options.top: got &lt;0&gt;, allowed: 1" in page
+    for part in ("logs/hira.log", "tiny/sst2, lora, rank 2, seed 2"):
+        assert part in page
+    assert 'id="missing"' not in build.render(whole, request, [], ROOT / whole.results)
