@@ -108,12 +108,14 @@ def on_start(workflow: Any, check: Callable[[], None]) -> None:
 def on_error(workflow: Any, report: Callable[[], None]) -> None:
     """Call `report` after the last job if a job failed, then the handler that the workflow had.
 
-    As with `on_start`, the directive does not do. Snakemake still holds its lock.
+    It is not called if the user stopped the run. As with `on_start`, the directive does not do.
+    Snakemake still holds its lock.
     """
     previous = workflow._onerror
 
     def handler(log: str) -> None:
-        report()
+        if not workflow.scheduler._user_kill:
+            report()
         previous(log)
 
     workflow._onerror = handler
