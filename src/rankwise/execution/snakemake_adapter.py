@@ -108,13 +108,14 @@ def on_start(workflow: Any, check: Callable[[], None]) -> None:
 def on_error(workflow: Any, report: Callable[[], None]) -> None:
     """Call `report` after the last job if a job failed, then the handler that the workflow had.
 
-    It is not called if the user stopped the run. As with `on_start`, the directive does not do.
-    Snakemake still holds its lock.
+    It is not called if the user stopped the run, by Ctrl-C (jobs are still running) or by SIGTERM.
+    As with `on_start`, the directive does not do. Snakemake still holds its lock.
     """
     previous = workflow._onerror
 
     def handler(log: str) -> None:
-        if not workflow.scheduler._user_kill:
+        scheduler = workflow.scheduler
+        if scheduler.failed and not scheduler.running and not scheduler._user_kill:
             report()
         previous(log)
 
