@@ -6,6 +6,7 @@ three cells are added and `rankwise report --partial` is called; then the crashe
 
 import html
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +31,11 @@ TWELVE = f"Partial: of 12 training runs, {FAILED}, 3 not run ({PLACE} rsvd r2 se
 
 
 def said(file: Path) -> str:
-    """The text of a file with single spaces: notes are wrapped in figures."""
-    return " ".join(html.unescape(file.read_text()).replace("-->", "").replace("<!--", "").split())
+    """The text of a file with single spaces; of a figure, its lines of text, which are comments."""
+    text = file.read_text()
+    if file.suffix == ".svg":
+        text = " ".join(re.findall(r"<!-- (.*?) -->", text))
+    return " ".join(html.unescape(text).split())
 
 
 def rankwise(project: Path, *arguments: str) -> subprocess.CompletedProcess:
