@@ -7,10 +7,12 @@ from matplotlib.figure import Figure
 
 from helpers.figure_texts import overlaps, texts
 from helpers.repository import ROOT
+from helpers.stored import finish
 from rankwise.analysis import tables
 from rankwise.analysis.gather import gather
 from rankwise.report import claims_figure, partial_note
 from rankwise.report.html import build
+from rankwise.study import jobs
 from rankwise.study.partial import PartialPlan
 from rankwise.study.plan import Plan
 
@@ -83,6 +85,35 @@ def test_a_table_says_what_is_absent_under_it(tmp_path: Path) -> None:
     del request["absent"]
     gather(request, tmp_path / "memory.csv")
     assert tables.notes_of(tmp_path / "memory.csv") == []
+
+
+def test_no_trial_is_selected_of_a_curve_of_which_one_is_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    grid = {"models": ["tiny"], "datasets": ["generated_reviews"], "ranks": [2], "seeds": [0]}
+    grid |= {"methods": ["full", "lora"], "search": {"learning_rates": [1e-3, 1e-2], "seeds": [5]}}
+    study = {"name": "searched", "question": "?", "device": "cpu", "train": [grid]}
+    plan = Plan({**study, "schedule": {"updates": 2, "batch_size": 8}}, tmp_path, "study")
+    trials = {(job.cell.method, job.cell.trial): job for job in jobs.cell_jobs(plan, "trial")}
+    absent = trials.pop(("lora", "lr0.01"))
+    losses = {"lr0.001": 0.5, "lr0.01": 0.4}
+    for (_, trial), job in trials.items():
+        metrics = {"eval_loss_nats": losses[trial], "updates": 2}
+        finish(tmp_path, job, status="ok", metrics=metrics, split="selection")
+    cells = [
+        {**absent_cell("lora", 5, "not run"), "measurement": "trial", "cell": absent.cell.names}
+    ]
+    reads = [job.path for job in trials.values()]
+    request = {"table": "search", "listed": False, "reads": reads}
+    gather(
+        {**request, "absent": {"planned": {"trial": 4}, "cells": cells}}, tmp_path / "search.csv"
+    )
+    table = tables.read(tmp_path / "search.csv")
+    selected = table[table["selected"]]
+    assert list(zip(selected["method"], selected["trial"], strict=True)) == [("full", "lr0.01")]
+    gather(request, tmp_path / "search.csv")  # nothing absent: lora's only trial is the best
+    assert tables.read(tmp_path / "search.csv")["selected"].sum() == 2
 
 
 # The page -----------------------------------------------------------------------------------------
