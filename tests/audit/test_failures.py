@@ -153,10 +153,11 @@ def test_requests_of_results_are_those_of_the_whole_study(half: PartialPlan) -> 
 
 def test_a_page_can_be_made_without_a_figure(half: PartialPlan) -> None:
     page = next(job for job in partial.document_jobs(half) if job.kind == jobs.PAGE)
-    without = partial.without_figures(page, ["memory"])
+    without = partial.without_figures(page, {"memory": "a reason"})
     assert set(page.inputs) - set(without.inputs) == {"results/half/figures/memory.svg"}
     assert set(page.request["figures"]) - set(without.request["figures"]) == {"memory"}
     assert without.request["reads"] == list(without.inputs)
+    assert without.request["not_drawn"] == {"memory": "a reason"}
 
 
 def test_sentences_name_and_count_what_is_absent(half: PartialPlan) -> None:

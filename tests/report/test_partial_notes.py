@@ -130,4 +130,10 @@ def test_the_page_has_a_row_for_each_absent_cell(demo: dict) -> None:
     assert "options.top: got &lt;0&gt;, allowed: 1" in page
     for part in ("logs/hira.log", "tiny/sst2, lora, rank 2, seed 2"):
         assert part in page
+    request["not_drawn"] = {"loss": "loss: no runs"}
+    assert "<li>loss: loss: no runs</li>" in build.render(plan, request, [], ROOT / whole.results)
+    complete = build.render(whole, request, [], ROOT / whole.results)
+    assert "<li>loss: loss: no runs</li>" in complete
+    assert "Missing results" not in complete
+    del request["not_drawn"]
     assert 'id="missing"' not in build.render(whole, request, [], ROOT / whole.results)

@@ -81,10 +81,13 @@ def build(plan: partial.PartialPlan, planned: int) -> Report:
         (job for job in planned_documents if job.path in needed), key=lambda job: job.path == page
     )
     made, failed = _run(others, plan.root)
-    not_drawn = [job.name for job in others if job.kind == FIGURE and job.path in failed]
-    names = [outputs.CLAIMS if name == "claims_figure" else name for name in not_drawn]
-    if names:
-        page_job = partial.without_figures(page_job, names)
+    not_drawn = {}
+    for job in others:
+        if job.kind == FIGURE and job.path in failed:
+            name = outputs.CLAIMS if job.rule == "claims_figure" else job.name
+            not_drawn[name] = failed[job.path][0]
+    if not_drawn:
+        page_job = partial.without_figures(page_job, not_drawn)
     page_made, page_failed = _run([page_job], plan.root, set(failed))
     return Report(
         page=page,

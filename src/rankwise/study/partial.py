@@ -122,13 +122,17 @@ def left_out(plan: PartialPlan) -> list[str]:
     return [job.path for job in jobs.document_jobs(plan.whole) if job.path not in made]
 
 
-def without_figures(page: PlannedJob, names: Iterable[str]) -> PlannedJob:
-    """The job of a page that does not show some figures, because these could not be drawn."""
-    names = set(names)
-    endings = tuple(f"/{outputs.figure_stem(name)}.svg" for name in names)
-    inputs = tuple(path for path in page.inputs if not (endings and path.endswith(endings)))
-    figures = {name: text for name, text in page.request["figures"].items() if name not in names}
-    request = {**page.request, "figures": figures, "reads": list(inputs)}
+def without_figures(page: PlannedJob, reasons: dict[str, str]) -> PlannedJob:
+    """The job of a page that does not show some figures, and says why.
+
+    Args:
+        page: The job of the page.
+        reasons: Figure -> why it could not be drawn.
+    """
+    endings = tuple(f"/{outputs.figure_stem(name)}.svg" for name in reasons)
+    inputs = tuple(path for path in page.inputs if not path.endswith(endings))
+    figures = {name: text for name, text in page.request["figures"].items() if name not in reasons}
+    request = {**page.request, "figures": figures, "not_drawn": reasons, "reads": list(inputs)}
     return _with_request(dataclasses.replace(page, inputs=inputs), request)
 
 

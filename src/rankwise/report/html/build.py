@@ -91,7 +91,7 @@ def render(plan: Plan, request: dict, results: list[dict], folder: Path) -> str:
     charts = _charts(frames, labels)
     parts = {
         "answer": answer.answer(groups.by_panel(frames, labels), frames, labels),
-        "missing": missing.block(plan, results),
+        "missing": missing.block(plan, results, request.get("not_drawn", {})),
         "charts": charts,
         **_figures(request["figures"], folder),
         **_sheets(request["tables"], frames, labels),

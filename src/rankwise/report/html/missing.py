@@ -9,18 +9,21 @@ from rankwise.study.plan import Plan
 HEADS = ("status", "measurement", "cell", "reason", "log")
 
 
-def block(plan: Plan, results: list[dict]) -> dict[str, object] | None:
+def block(plan: Plan, results: list[dict], not_drawn: dict[str, str]) -> dict[str, object] | None:
     """What the template shows.
 
     Args:
         plan: The plan of the page.
         results: The records of all results that are there.
+        not_drawn: Figure -> why it could not be drawn.
 
     Returns:
-        Counts, sentences and rows; None if no result is absent.
+        Counts, sentences and rows; None if nothing is absent.
     """
     if not isinstance(plan, partial.PartialPlan):
-        return None
+        if not not_drawn:
+            return None
+        plan = partial.PartialPlan(plan, {"planned": {}, "cells": []})
     ended: dict[str, Counter] = {}
     for record in results:
         ended.setdefault(record["measurement"], Counter())[record["status"]] += 1
@@ -42,6 +45,7 @@ def block(plan: Plan, results: list[dict]) -> dict[str, object] | None:
         "sentences": partial.sentences(plan.absent, ended),
         "heads": HEADS,
         "rows": rows,
+        "not_drawn": [f"{name}: {reason}" for name, reason in not_drawn.items()],
         "left_out": partial.left_out(plan),
         "ended_badly": [_ended_badly(record) for record in results if record["status"] != "ok"],
     }
