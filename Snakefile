@@ -40,3 +40,4 @@ rule all:
 
 
 snakemake_adapter.on_start(workflow, check_machine)
+snakemake_adapter.on_error(workflow, report_what_is_there)

@@ -15,7 +15,9 @@ from pathlib import Path
 RULES = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 sys.path.insert(0, str(RULES.parent / "src"))
 
+from rankwise.audit import failures, partial_report
 from rankwise.checks import configfiles, disk, preflight
+from rankwise.cli import failures_text
 from rankwise.core import documents, provenance, requests
 from rankwise.core.config import ConfigError
 from rankwise.core.store import StoreError
@@ -51,6 +53,9 @@ try:
         settle(PLAN)
 except (ConfigError, GpuError, StoreError, snakemake_adapter.UntestedSnakemake) as error:
     sys.exit(str(error))
+
+if workflow.is_main_process:
+    snakemake_adapter.announce_briefly(workflow, failures.titles(PLAN))
 
 preflight.set_environment(PLAN, warm=workflow.is_main_process and not CLUSTER)
 PRETRAINED = [
@@ -236,6 +241,18 @@ def check_machine():
         raise WorkflowError("\n".join(problems))
     for note in preflight.gpu_notes(jobs, PLAN) if LOCAL else ():
         print(note, file=sys.stderr)
+
+
+def report_what_is_there():
+    """After a failed run that was to write the page: write it from the results that are there."""
+    if PLAN.output(outputs.REPORT) not in snakemake_adapter.pending_files(workflow):
+        return
+    try:
+        print("a job failed: the report is made from what is there", file=sys.stderr, flush=True)
+        made = partial_report.build(*partial_report.find(PLAN))
+        print(failures_text.text(made), file=sys.stderr, flush=True)
+    except ValueError as error:
+        print(error, file=sys.stderr)
 
 
 def check_cluster(gpu_limit):

@@ -18,7 +18,7 @@ DEMO = ("--configfile", "config/demo.yaml")
 
 
 def dry_run(root: Path, *arguments: str) -> str:
-    done = run_snakemake(root, "-n", *DEMO, *arguments)
+    done = run_snakemake(root, "-n", "-p", *DEMO, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 

@@ -1,11 +1,12 @@
 """Snakemake's internals: where they are touched, and which versions are refused."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from helpers.repository import ROOT
-from rankwise.execution.snakemake_adapter import UntestedSnakemake, check_version
+from rankwise.execution.snakemake_adapter import UntestedSnakemake, check_version, on_error
 
 INTERNALS = re.compile(
     r"_parsed_\w+|global_resources|parent_groupids|_write_record|sys\.argv|_onstart|"
@@ -36,3 +37,23 @@ def test_no_module_but_the_adapter_imports_snakemake() -> None:
         if path.name != "snakemake_adapter.py":
             found = re.findall(r"^\s*(?:from|import) snakemake\b.*", path.read_text(), re.MULTILINE)
             assert not found, path
+
+
+@pytest.mark.parametrize(
+    ("failed", "running", "stopped", "is_called"),
+    [
+        ({"a job"}, set(), None, True),
+        (set(), set(), None, False),  # nothing failed: the user pressed Ctrl-C between two jobs
+        ({"a job"}, {"another"}, None, False),  # Ctrl-C
+        ({"a job"}, set(), "graceful", False),  # SIGTERM
+    ],
+)
+def test_after_a_failure_something_is_done_unless_the_user_stopped_the_run(
+    failed: set, running: set, stopped: str | None, is_called: bool
+) -> None:
+    called = []
+    scheduler = SimpleNamespace(failed=failed, running=running, _user_kill=stopped)
+    workflow = SimpleNamespace(scheduler=scheduler, _onerror=called.append)
+    on_error(workflow, lambda: called.append("report"))
+    workflow._onerror("the log")
+    assert called == (["report", "the log"] if is_called else ["the log"])

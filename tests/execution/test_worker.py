@@ -116,6 +116,28 @@ def test_a_job_that_is_killed_ends_as_in_a_shell(clone: Path, environment: dict[
     assert run(job(clone, kill_itself), environment).returncode == 128 + signal.SIGTERM
 
 
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        ("SIGKILL", "ended by SIGKILL; the system sends it when host memory runs out"),
+        ("SIGTERM", "ended by SIGTERM"),
+    ],
+)
+def test_the_log_of_a_job_that_a_signal_killed_says_so(
+    number: str, sentence: str, clone: Path, environment: dict[str, str]
+) -> None:
+    done = run(job(clone, f"import os, signal; os.kill(os.getpid(), signal.{number})"), environment)
+    assert done.stderr.splitlines()[-1] == sentence
+
+
+def test_the_log_of_a_job_whose_server_was_killed_says_so(
+    clone: Path, environment: dict[str, str]
+) -> None:
+    done = run(job(clone, "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"), environment)
+    assert done.returncode == 128 + signal.SIGKILL
+    assert done.stderr.splitlines()[-1].startswith("ended by SIGKILL; ")
+
+
 def test_without_a_server_the_script_runs_here(
     clone: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

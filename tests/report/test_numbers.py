@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from rankwise.analysis import tables
-from rankwise.report.numbers import latex, numbers, of_claims, text
+from rankwise.report.numbers import latex, numbers, of_absent, of_claims, text
 
 NOTHING = float("nan")
 LABELS = [["full", "Full"], ["lora", "LoRA (q, k, v)"]]
@@ -96,6 +96,17 @@ def test_claims_are_counted_by_verdict(written) -> None:
         "claims/total": 3,
     }
     assert of_claims(None) == {}
+
+
+def test_absent_results_are_counted_by_measurement_and_status() -> None:
+    absent = [("train", "failed"), ("train", "not run"), ("train", "not run"), ("flops", "failed")]
+    cells = [{"measurement": measurement, "status": status} for measurement, status in absent]
+    by_name = of_absent({"cells": cells})
+    assert {name: entry["value"] for name, entry in by_name.items()} == {
+        "absent/train/failed": 1,
+        "absent/train/not_run": 2,
+        "absent/flops/failed": 1,
+    }
 
 
 @pytest.mark.parametrize(("value", "column", "shown"), [

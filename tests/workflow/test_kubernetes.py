@@ -102,7 +102,7 @@ def run(root: Path, command: list[str], *more: str) -> str:
 def test_pods_request_gpus_and_read_from_the_store(
     workflow: tuple[Path, list[str]], plan: Plan
 ) -> None:
-    printed = run(*workflow, "-n", "--set-resources", "train:gpu=1")
+    printed = run(*workflow, "-n", "-p", "--set-resources", "train:gpu=1")
     train_jobs = re.findall(r"^rule train:\n(?:    .*\n)+", printed, re.MULTILINE)
     assert len(train_jobs) == len(plan.cells("train"))
     dataset = f"s3://bucket/rankwise/{plan.input_path('dataset', 'generated_reviews')}"

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from rankwise.analysis import tables
+from rankwise.analysis.partial_notes import notes
 from rankwise.core.keys import CURVE
 from rankwise.study.claims import expand
 
@@ -79,7 +80,8 @@ def claims(request: dict, output: Path) -> None:
     """
     folder = output.parent / "tables"
     frames = {name: tables.read(folder / f"{name}.csv") for name in request["tables"]}
-    tables.write(judge(expand(dict(request["families"])), frames), output.with_suffix(""))
+    judged = judge(expand(dict(request["families"])), frames)
+    tables.write(judged, output.with_suffix(""), notes(request, frames.get("runs")))
 
 
 def judge(entries: dict[str, dict], frames: Frames) -> pd.DataFrame:

@@ -29,6 +29,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rankwise.analysis import model_tests, power, statistics, tables
+from rankwise.analysis.partial_notes import notes
 from rankwise.analysis.scores import ONE_SEED, Curve, Group, groups, mixed
 
 ERROR = 0.05  # probability that a family holds a false verdict, or an interval that misses
@@ -51,12 +52,13 @@ def evidence(request: dict, output: Path) -> None:
     """Write the tables of estimates and comparisons, from those of runs and examples.
 
     Args:
-        request: `equivalence` holds the margins, as in `comparisons`.
+        request: `equivalence` holds the margins, as in `comparisons`. `absent` names results that
+            are not there.
         output: Path of one of the two tables.
     """
     runs = tables.read(output.with_name("runs.csv"))
     found = groups(runs, pd.read_parquet(output.with_name("examples.parquet")))
-    warnings = [f"Warning: {text}." for text in mixed(runs).values()]
+    warnings = notes(request, runs) + [f"Warning: {text}." for text in mixed(runs).values()]
     tables.write(estimates(found), output.with_name("estimates"), warnings)
     compared = comparisons(found, request["equivalence"])
     tables.write(compared, output.with_name("comparisons"), warnings)

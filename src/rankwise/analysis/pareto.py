@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rankwise.analysis import tables
 from rankwise.analysis.costs import Costs, costs
 from rankwise.analysis.fronts import front_probability, is_on_front
+from rankwise.analysis.partial_notes import notes
 from rankwise.analysis.scores import SIGN, Group, groups, mixed, name
 from rankwise.analysis.summary import verdicts
 from rankwise.core.keys import CURVE, CURVE_IN_GROUP, GROUP
@@ -36,7 +37,7 @@ def views(request: dict, output: Path) -> None:
     """Write the tables `fronts` and `views`, from the tables in the same folder.
 
     Args:
-        request: `tables` names the tables to read.
+        request: `tables` names the tables to read, `absent` the results that are not there.
         output: Path of one of the two tables.
     """
     frames = {name: tables.read(output.with_name(f"{name}.csv")) for name in request["tables"]}
@@ -45,6 +46,7 @@ def views(request: dict, output: Path) -> None:
     scored = groups(frames["runs"], pd.read_parquet(output.with_name("examples.parquet")))
     texts = [*mixed(frames["runs"]).values(), *found.notes.values()]
     warnings = [f"Warning: {text}." for text in texts]
+    warnings = notes(request, frames["runs"]) + warnings
     tables.write(fronts(points, scored), output.with_name("fronts"), warnings)
     tables.write(ladders(points, frames["comparisons"]), output.with_name("views"), warnings)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rankwise.analysis import flags, tables
+from rankwise.analysis import flags, partial_notes, tables
 from rankwise.analysis.costs import Costs, costs
 from rankwise.analysis.scores import DEVICES, EQUAL, KIND, SIGN, check_devices, mixed
 from rankwise.analysis.summary_notes import notes
@@ -31,14 +31,16 @@ def summarise(request: dict, output: Path) -> None:
 
     Args:
         request: `tables` names the tables to read; `labels` are pairs of a method and its label;
-            `equivalence` holds the margins.
+            `equivalence` holds the margins; `absent` names results that are not there.
         output: Path of the table.
     """
     frames = {name: tables.read(output.with_name(f"{name}.csv")) for name in request["tables"]}
     check_devices(frames["runs"], "runs", KIND)
     found = costs(frames)
     frame = summary(frames, found, dict(request["labels"]))
-    tables.write(frame, output.with_suffix(""), notes(frame, found, request["equivalence"]))
+    texts = partial_notes.notes(request, frames["runs"])
+    texts += notes(frame, found, request["equivalence"])
+    tables.write(frame, output.with_suffix(""), texts)
 
 
 def summary(frames: dict[str, pd.DataFrame], found: Costs, labels: dict[str, str]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ A result that does not answer the request that its folder names is refused, so n
 was planned with something else.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,12 +98,16 @@ def listed(planned: Iterable[Planned], name: str) -> pd.DataFrame:
     return _frame(rows, [*CELL, VARIANT, *MADE, *HISTORY, *others])
 
 
-def trials(planned: Iterable[Planned]) -> pd.DataFrame:
+def trials(planned: Iterable[Planned], unfinished: Collection[tuple] = ()) -> pd.DataFrame:
     """One row for each run of a search.
+
+    Args:
+        planned: Files of results.
+        unfinished: Curves (model, dataset, method, rank) of which a trial has no result yet.
 
     Returns:
         Cell, trial, status, the settings that were tried, `selection_loss_nats`, and whether the
-        trial was `selected`.
+        trial was `selected`; none is of an unfinished curve.
 
     Raises:
         StoreError: As in `collect`.
@@ -121,7 +125,8 @@ def trials(planned: Iterable[Planned]) -> pd.DataFrame:
         position += 1
     best = _best_trials(results)
     frame["selected"] = [
-        name == best[_curve(cell)] for name, (cell, _) in zip(names, results, strict=True)
+        _curve(cell) not in unfinished and name == best[_curve(cell)]
+        for name, (cell, _) in zip(names, results, strict=True)
     ]
     return frame
 

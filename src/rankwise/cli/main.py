@@ -5,6 +5,7 @@
     trace     the runs behind a figure, a table, a cell of one, a claim or the page
     plan      the jobs that would run now, why, and their cost
     status    the jobs that are done, running, waiting or failed, and the time left
+    report    tables, figures and the page from the results that are there
     collect   results of other clones, added to this project's store
     store     what the store has: list, verify, size, remove
     clean     files of a study that it no longer plans, removed
@@ -77,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     _add_trace(commands)
     _add_plan(commands)
     _add_status(commands)
+    _add_report(commands)
     store_commands.add_commands(commands)
     _add_doctor(commands)
     return whole
@@ -264,6 +266,37 @@ def _plan(given: argparse.Namespace) -> tuple[str, int]:
 
     answer = plan(Path.cwd(), given.study)
     return (_json(answer) if given.json else text(answer)), 0
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "report",
+        help="make tables, figures and the page of a study from its results, and train nothing",
+    )
+    command.add_argument(
+        "--partial",
+        action="store_true",
+        help="also if results are absent: the report names and counts them",
+    )
+    _add_study(command)
+    command.set_defaults(run=_report)
+
+
+def _report(given: argparse.Namespace) -> tuple[str, int]:
+    from rankwise.audit import partial_report
+    from rankwise.cli.failures_text import text
+    from rankwise.study.plan import read_plan
+
+    plan, planned = partial_report.find(read_plan(Path.cwd(), given.study))
+    count = len(plan.absent["cells"])
+    if count and not given.partial:
+        raise ValueError(
+            f"{plan.file}: {count} of {planned} results are absent, allowed: all; run snakemake, "
+            "or name them in the report: rankwise report --partial"
+        )
+    report = partial_report.build(plan, planned)
+    answer = _json(report._asdict()) if given.json else text(report)
+    return answer, int(bool(report.failed))
 
 
 def _add_status(commands: argparse._SubParsersAction) -> None:

@@ -12,10 +12,12 @@ Snakemake itself is imported where it is used, because that takes a second.
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from rankwise.execution.announcements import Brief
 
 TESTED_FROM, TESTED_BELOW = (9, 27), (9, 28)
 
@@ -127,6 +129,47 @@ def on_start(workflow: Any, check: Callable[[], None]) -> None:
         previous(log)
 
     workflow._onstart = handler
+
+
+def on_error(workflow: Any, report: Callable[[], None]) -> None:
+    """Call `report` after the last job if a job failed, then the handler that the workflow had.
+
+    It is not called if the user stopped the run, by Ctrl-C (jobs are still running) or by SIGTERM.
+    As with `on_start`, the directive does not do. Snakemake still holds its lock.
+    """
+    previous = workflow._onerror
+
+    def handler(log: str) -> None:
+        scheduler = workflow.scheduler
+        if scheduler.failed and not scheduler.running and not scheduler._user_kill:
+            report()
+        previous(log)
+
+    workflow._onerror = handler
+
+
+# The terminal -------------------------------------------------------------------------------------
+
+
+def announce_briefly(workflow: Any, titles: Mapping[str, str]) -> None:
+    """Let the terminal have a line or two for each job, unless it is to have everything.
+
+    It has everything with `--verbose` or `--printshellcmds`.
+
+    A logger plugin would have to be installed and chosen in a profile. The formatter of the handler
+    that Snakemake has set up already is replaced instead, so that a clone, a wheel and a workflow
+    that uses this one as a module say the same.
+
+    Args:
+        workflow: Snakemake's workflow.
+        titles: First output of a job -> what the job computes, in a few words.
+    """
+    settings = workflow.output_settings
+    if settings.verbose or settings.printshellcmds:
+        return
+    for handler in workflow.logger_manager.logger.handlers:
+        if handler.name == "DefaultStreamHandler":
+            handler.setFormatter(Brief(handler.formatter, titles, lambda: workflow.dryrun))
 
 
 # Resources ----------------------------------------------------------------------------------------

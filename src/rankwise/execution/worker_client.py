@@ -68,6 +68,7 @@ def main(arguments: list[str]) -> int:
         gpus[name] = float(value)
     lease = wait_for_lease(gpus) if any(gpus.values()) else None
     status = run_warm_or_here(arguments, lease)
+    say_signal(status)
     if lease:
         lease.release()
     if lease and lease.shared and status == RUN_ALONE:
@@ -75,6 +76,19 @@ def main(arguments: list[str]) -> int:
         client = [sys.executable, "-m", "rankwise.execution.worker_client"]
         os.execv(sys.executable, [*client, "--gpu", "1", *arguments])
     return status
+
+
+def say_signal(status: int) -> None:
+    """Write to the log that a signal ended the job, which could not say so itself.
+
+    Args:
+        status: The job's exit status: 128 and the number of the signal, as in a shell.
+    """
+    if status - 128 not in set(signal.Signals):
+        return
+    name = signal.Signals(status - 128).name
+    cause = "; the system sends it when host memory runs out" if name == "SIGKILL" else ""
+    print(f"ended by {name}{cause}", file=sys.stderr, flush=True)
 
 
 def end_with_parent() -> None:
@@ -203,7 +217,7 @@ def run_in_server(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: hang_up(connection))
     # No answer means that the server was killed, and the job with it.
-    return int(answers.readline() or 1)
+    return int(answers.readline() or 128 + signal.SIGKILL)
 
 
 def hang_up(connection: socket.socket) -> None:

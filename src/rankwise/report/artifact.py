@@ -11,6 +11,7 @@ from rankwise.report.appendix import appendix
 from rankwise.report.checklist import checklist
 from rankwise.report.records import UNKNOWN, Records
 from rankwise.study import text_outputs
+from rankwise.study.partial import replanned, sentences
 from rankwise.study.plan import Plan
 
 HEAD = """\
@@ -30,13 +31,18 @@ def artifact(request: dict, output: Path) -> None:
         StoreError: A result answers another request than the planned one.
     """
     root = Path.cwd()  # the folder of the study: configuration and results
-    plan = Plan(request["study"], root, request["file"])
+    plan = replanned(Plan(request["study"], root, request["file"]), request)
     if not set(text_outputs.results(plan)) <= set(request["reads"]):
         raise ValueError(
             "config/ or a source changed since the workflow was planned; run snakemake again"
         )
     frames = {Path(name).stem: tables.read(root / name) for name in request["tables"]}
-    result.write_text(output, page(Records(request, plan, root, frames)))
+    text = page(Records(request, plan, root, frames))
+    if "absent" in request:
+        text = "\n".join(
+            [text, "## Results that are absent", "", *sentences(request["absent"]), ""]
+        )
+    result.write_text(output, text)
 
 
 def page(records: Records) -> str:

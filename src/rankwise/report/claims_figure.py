@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from rankwise.analysis import tables
 from rankwise.analysis.claim_verdicts import FAILED, HELD, holds_as_corrected
-from rankwise.report import palettes, style
+from rankwise.report import palettes, partial_note, style
 
 NOT_COMPARABLE = "not comparable"
 CORRECTED = "corrected"  # not reproduced, but the corrected reading of the published number is
@@ -37,6 +37,7 @@ def claims_figure(request: dict, output: Path) -> None:
     folder = output.parent / "tables"
     frames = [tables.read(folder / f"{name}.csv") for name in request["tables"]]
     figure = draw(tables.read(output.with_suffix(".csv")))
+    partial_note.add(figure, request)
     style.save(figure, output, style.run_digests(frames))
 
 

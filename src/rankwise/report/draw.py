@@ -7,7 +7,7 @@ import pandas as pd
 
 from rankwise.analysis.scores import DEVICES, KIND, check_devices
 from rankwise.analysis.tables import read
-from rankwise.report import style
+from rankwise.report import partial_note, style
 
 # Tables whose rows were measured on a device. Where a column is given, only the rows that have a
 # value in it were measured; the other rows were predicted.
@@ -18,7 +18,8 @@ ONE_PANEL = ("predicted",)  # figures with one panel for all models and datasets
 def draw(request: dict, output: Path) -> None:
     """Write `request["figure"]` as PNG, SVG and PDF.
 
-    The metadata of the files name the digests of the runs that it shows.
+    The metadata of the files name the digests of the runs that it shows. A note above the panels
+    names results that are absent.
 
     Raises:
         ValueError: A panel would mix devices, or the figure lacks runs. The message names them.
@@ -29,6 +30,7 @@ def draw(request: dict, output: Path) -> None:
     _check_devices(figure_name, tables)
     module = importlib.import_module(f"rankwise.report.{figure_name}")
     figure = module.draw(tables, dict(request["labels"]))
+    partial_note.add(figure, request)
     style.save(figure, output, style.run_digests(tables.values()))
 
 

@@ -1,7 +1,8 @@
 r"""results/numbers.json and numbers.tex: the numbers of a study by name, for use in a text.
 
 They hold every number of the summary, and how many claims have each verdict. A name is
-`model/dataset/method/rN/column` or `claims/verdict`. In LaTeX, after \input{numbers}:
+`model/dataset/method/rN/column` or `claims/verdict`; of a study of which results are absent, also
+`absent/measurement/status`. In LaTeX, after \input{numbers}:
 
     \rankwise{tiny/generated_reviews/lora/r8/accuracy_percent}
 
@@ -19,6 +20,7 @@ from rankwise.analysis.variant_costs import with_variants
 from rankwise.core import result
 from rankwise.core.keys import CURVE
 from rankwise.core.units import of_column, unit
+from rankwise.study import partial
 
 VERDICTS = ("reproduced", "not reproduced", "not comparable", "not yet run")
 COUNT_UNITS = {"n": "runs", "claims": "claims"}  # units of columns that count
@@ -40,6 +42,7 @@ def numbers(request: dict, output: Path) -> None:
     summary, claims = frames.pop("summary"), frames.pop("claims", None)
     frames = {name: with_variants(frame, frames["runs"]) for name, frame in frames.items()}
     by_name = of_summary(summary, frames, dict(request["labels"])) | of_claims(claims)
+    by_name |= of_absent(request.get("absent", {"cells": []}))
     result.write_json(output, by_name)
     result.write_text(output.with_suffix(".tex"), latex(by_name))
 
@@ -115,6 +118,20 @@ def of_claims(claims: pd.DataFrame | None) -> dict[str, dict]:
     for verdict, count in counts.items():
         name = f"claims/{verdict.replace(' ', '_')}"
         by_name[name] = _entry(count, "claims", None, None, [])
+    return by_name
+
+
+def of_absent(absent: dict) -> dict[str, dict]:
+    """How many results of each measurement are absent, by status, such as `absent/train/failed`.
+
+    Args:
+        absent: As `study/partial.py` describes it.
+    """
+    by_name = {}
+    for measurement, counts in partial.counted(absent).items():
+        for status, count in counts.items():
+            name = f"absent/{measurement}/{status.replace(' ', '_')}"
+            by_name[name] = _entry(count, "n", None, None, [])
     return by_name
 
 

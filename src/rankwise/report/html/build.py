@@ -29,6 +29,7 @@ from rankwise.report.html import (
     losses,
     memory_bars,
     methods,
+    missing,
     payload,
     quality,
     runs,
@@ -41,6 +42,7 @@ from rankwise.report.ledger import PARTS
 from rankwise.study import outputs, text_outputs
 from rankwise.study.describe import about
 from rankwise.study.jobs import rule_counts, rule_edges
+from rankwise.study.partial import replanned
 from rankwise.study.plan import Plan
 
 # Joined to one script, in this order.
@@ -58,6 +60,7 @@ MAX_FIGURE_BYTES = 300_000  # of a figure in the page; a larger one is a link
 NARROW = 350  # points: a figure up to this width shrinks to a phone's screen; a wider one scrolls
 PIXELS_PER_POINT = 4 / 3  # as CSS defines it
 SECTIONS = {
+    "missing": "What is missing",
     "answer": "In short",
     "charts": "Charts",
     "figures": "Figures",
@@ -78,7 +81,7 @@ def page(request: dict, output: Path) -> None:
         FileNotFoundError: The SVG of a figure is missing.
     """
     root = Path.cwd()
-    plan = Plan(request["study"], root, request["file"])
+    plan = replanned(Plan(request["study"], root, request["file"]), request)
     if provenance.digest(about(plan)) != request["about"]:
         raise ValueError(
             "config/ or a source changed since the workflow was planned; run snakemake again"
@@ -104,6 +107,7 @@ def render(plan: Plan, request: dict, results: list[dict], folder: Path) -> str:
     covered = {name for chart in charts for name in chart.figures}
     parts = {
         "answer": answer.answer(frames, labels, plan.study.get("reference")),
+        "missing": missing.block(plan, results, request.get("not_drawn", {})),
         "charts": charts,
         "chart_files": {name: outputs.figure_stem(name) for name in covered},
         **_figures(without(request["figures"], covered), folder),
@@ -130,9 +134,12 @@ def render(plan: Plan, request: dict, results: list[dict], folder: Path) -> str:
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+        loader=jinja2.FunctionLoader(_asset),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
     )
-    return environment.from_string(_asset("page.html"))
+    return environment.get_template("page.html")
 
 
 def _asset(name: str) -> str:
