@@ -47,7 +47,7 @@ def _absent_cell(
     status, reason, log = _status(job, missing, kept, root)
     return {
         "measurement": job.kind,
-        "cell": job.cell.names,
+        "cell": job.cell.columns,
         "title": requests.title(job.request),
         "status": status,
         "reason": reason,

@@ -75,6 +75,12 @@ class Cell(NamedTuple):
         """The cell as the rows of tables name it: `method` is `lora@fast` for a variant."""
         return {**self.names, "method": self.method_name}
 
+    @classmethod
+    def of_columns(cls, columns: dict[str, str | int]) -> "Cell":
+        """The cell that `columns` names."""
+        method, variant = split_name(columns["method"])
+        return cls(**{**columns, "method": method}, variant=variant)
+
 
 def cells(library: dict, grid: dict) -> Iterator[Cell]:
     """The cells of a grid, in its order. A method that takes no rank is there once, at rank 0.

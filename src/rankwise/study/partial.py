@@ -6,7 +6,7 @@ and because it must be made anew when their results come.
 
     absent = {"planned": {measurement: number of cells}, "cells": [one for each absent cell]}
 
-An absent cell has its `measurement`, `cell` (as a request has it), `title`, `status` (a key of
+An absent cell has its `measurement`, `cell` (as the rows of tables name it), `title`, `status` (a key of
 `STATUSES`), the `reason` as far as it is known, and the path of the `log` that tells more.
 
 Standard library only: the Snakefile imports this module.
@@ -87,7 +87,7 @@ def replanned(plan: Plan, request: dict) -> Plan:
 
 def cell_of(absent_cell: dict) -> Cell:
     """The cell of an absent cell."""
-    return Cell(**absent_cell["cell"])
+    return Cell.of_columns(absent_cell["cell"])
 
 
 # Documents ----------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def _curve_name(curve: Cell, cells: list[Cell]) -> str:
     rank = f" r{curve.rank}" if curve.rank else ""
     trials = dict.fromkeys(cell.trial for cell in cells if cell.trial is not None)
     seeds = dict.fromkeys(str(cell.seed) for cell in cells if cell.seed is not None)
-    parts = [f"{curve.method}{rank}", *trials]
+    parts = [f"{curve.method_name}{rank}", *trials]
     if seeds:
         parts.append(f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}")
     return " ".join(parts)

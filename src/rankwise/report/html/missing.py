@@ -52,6 +52,6 @@ def block(plan: Plan, results: list[dict], not_drawn: dict[str, str]) -> dict[st
 
 
 def _ended_badly(record: dict) -> str:
-    cell = Cell(**record["request"]["cell"])
+    cell = Cell.of_columns(record["cell"])
     status = record["status"].replace("_", " ")
     return f"{record['measurement']} {partial.names([cell])}: {status}"
