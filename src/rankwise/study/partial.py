@@ -6,8 +6,8 @@ and because it must be made anew when their results come.
 
     absent = {"planned": {measurement: number of cells}, "cells": [one for each absent cell]}
 
-An absent cell has its `measurement`, `cell` (as the rows of tables name it), `title`, `status` (a key of
-`STATUSES`), the `reason` as far as it is known, and the path of the `log` that tells more.
+An absent cell has its `measurement`, `cell` (as the rows of tables name it), `title`, `status` (a
+key of `STATUSES`), the `reason` as far as it is known, and the path of the `log` that tells more.
 
 Standard library only: the Snakefile imports this module.
 """
