@@ -282,7 +282,7 @@ def test_another_study_that_is_broken_stops_nothing(
     root = tmp_path / "project"
     shutil.copytree(built, root)
     (root / "config/a_broken_one.yaml").write_text(BROKEN_STUDIES[mistake])
-    target = "results/tables/runs.csv"
+    target = "results/demo/tables/runs.csv"
     named = trace(target, root, DEMO)
     assert not [note for note in named["notes"] if "passed over" in note]
     found = trace(target, root)

@@ -28,6 +28,7 @@ from rankwise.cli import doctor_text
 from rankwise.core import environment as installed
 from rankwise.core import probe
 from rankwise.core.config import ConfigError
+from rankwise.study.jobs import cell_jobs
 from rankwise.study.plan import Plan
 
 DEMO, PAPER = "config/demo.yaml", "config/config.yaml"
@@ -362,11 +363,9 @@ PEAK = 30 * GIB
 def predicted(clone: Path) -> Path:
     """A clone in which the trainings of the paper study are predicted: each needs 30 GiB."""
     paper = Plan(yaml.safe_load((clone / PAPER).read_text()), clone, PAPER)
-    for cell in paper.cells("predict"):
-        path = clone / paper.path("predict", cell)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        metrics = {"peak_bytes": PEAK, "updates": 1000, "update_flops": 1e12}
-        path.write_text(json.dumps({"request": paper.request("predict", cell), "metrics": metrics}))
+    metrics = {"peak_bytes": PEAK, "updates": 1000, "update_flops": 1e12}
+    for job in cell_jobs(paper, "predict"):
+        store_result(clone, job.request, lambda _: {"metrics": metrics})
     return clone
 
 

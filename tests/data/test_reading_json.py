@@ -20,7 +20,7 @@ def test_lines_end_at_a_line_feed_only(tmp_path: Path) -> None:
 
 
 def test_values_stay_as_they_are(tmp_path: Path) -> None:
-    values = ["2020-01-01T00:00:00", "NA", "007", "a\r\nb\x0b", "\x00"]
+    values = ["2020-01-01T00:00:00", "NA", "007", "a\r\nb\x0b", "a\x00"]
     lines = [json.dumps({"text": value}) + "\n" for value in values]
     path = write(tmp_path, "d.jsonl", "".join(lines))
     assert texts_of(path, "jsonl", label=None) == values

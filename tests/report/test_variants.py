@@ -16,7 +16,7 @@ from rankwise.audit.target_jobs import jobs_behind
 from rankwise.core import provenance, result
 from rankwise.report import accuracy_memory, records, system_a, system_c
 from rankwise.report.html import runs as page_runs
-from rankwise.study import claims, outputs, text_outputs
+from rankwise.study import claims, jobs, outputs, text_outputs
 from rankwise.study.plan import Plan
 
 # Named as Rankwise's own studies are, so that a claim's cell is one of this study.
@@ -85,10 +85,8 @@ def root(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def planted(plan: Plan, root: Path, measurement: str) -> list[tidy.Planned]:
     return [
-        tidy.Planned(
-            root / plan.path(measurement, cell), plan.request(measurement, cell), cell.method_name
-        )
-        for cell in plan.cells(measurement)
+        tidy.Planned(root / job.path, job.cell.method_name if job.cell.variant else None)
+        for job in jobs.cell_jobs(plan, measurement)
     ]
 
 
@@ -186,7 +184,7 @@ def test_the_figure_of_memory_names_a_variant_that_was_not_profiled(plan: Plan, 
     unprofiled = memory[memory["method"] != "lora_qkv@query"]
     figure = accuracy_memory.draw({"runs": runs, "memory": unprofiled}, labels)
     below = figure.axes[0].get_xlabel()
-    assert below.endswith("targets query r=4: no memory profile")
+    assert below.endswith("with query r=4: no memory profile")
     assert "epochs" not in below
     complete = accuracy_memory.draw({"runs": runs, "memory": memory}, labels)
     assert "no memory profile" not in complete.axes[0].get_xlabel()
@@ -229,7 +227,8 @@ def test_the_page_names_each_run_by_its_variant(plan: Plan, root: Path) -> None:
     kept = page_runs.collected(found, dict(outputs.labels(plan)))["runs"]
     cell = next(c for c in plan.cells("train") if c.variant == "query" and c.seed == 1)
     run = kept[provenance.digest(plan.request("train", cell))]
-    label = "LoRA (q, k, v) with learning rate 0.001, targets query"
+    # What it changes is too long for a label, so its name stands there.
+    label = "LoRA (q, k, v) with query"
     assert (run["name"], run["cell"]["method"]) == (f"{label} r=4, seed 1", "lora_qkv@query")
 
 
@@ -241,7 +240,7 @@ def test_the_artifact_lists_each_variant(plan: Plan) -> None:
 
 def test_system_c_has_a_folder_for_each_variant(plan: Plan, root: Path, tmp_path: Path) -> None:
     runs = tidy.collect(planted(plan, root, "train"))
-    system_c.write(tmp_path, runs, root / "results")
+    system_c.write(tmp_path, runs, root / plan.results)
     assert len(list(tmp_path.iterdir())) == len(runs) == 10
     folder = tmp_path / "distilbert-sst2-lora_qkv@query-r4-seed0"
     summary = json.loads((folder / "summary.json").read_text())

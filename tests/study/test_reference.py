@@ -38,7 +38,8 @@ def test_another_reference_is_one_sentence(reference: dict, message: str) -> Non
 
 def test_a_study_that_trains_nothing_has_no_reference() -> None:
     with pytest.raises(ConfigError, match="trains: it trains none"):
-        plan_of({"method": "full"}, train=[])
+        profile = {"models": ["tiny"], "datasets": ["generated_reviews"], "methods": ["full"]}
+        plan_of({"method": "full"}, train=[], profile=[{**profile, "measurements": ["memory"]}])
 
 
 def test_another_reference_rewrites_the_page_and_no_table() -> None:
