@@ -133,7 +133,7 @@ def test_a_profile_has_no_settings_of_training(plan: Plan, root: Path) -> None:
 
 
 def test_a_study_without_variants_has_no_column_of_them(plan: Plan, root: Path) -> None:
-    plain = [one for one in planted(plan, root, "train") if "@" not in one.method]
+    plain = [one for one in planted(plan, root, "train") if one.method is None]
     assert "variant" not in tidy.collect(plain)
 
 
