@@ -36,7 +36,7 @@ LOCAL = snakemake_adapter.runs_locally(workflow)
 
 try:
     snakemake_adapter.check_version()
-    configfiles.check(snakemake_adapter.command_line())
+    configfiles.check_content(snakemake_adapter.command_line())
     CLUSTER = slurm_request.settings(config.pop("cluster", None), PROJECT)
     if CLUSTER and not snakemake_adapter.sets_resources():
         snakemake_adapter.drop_gpu_limit(workflow)

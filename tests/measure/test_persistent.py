@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from helpers.profiling import SMOKE_OVERRIDE, profile_request
+from helpers.profiling import profile_request, smoke_override
 from rankwise.measure.memory.persistent import predict
 from rankwise.measure.step import adapted
 
@@ -29,7 +29,7 @@ def bytes_in_file(path: Path) -> int:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_adapter_is_as_large_as_its_file(method: str, tmp_path: Path) -> None:
-    request = profile_request("memory", method, override=SMOKE_OVERRIDE)
+    request = profile_request("memory", method, override=smoke_override(method))
     _, model, _ = adapted(request, "cpu")
     trained = {name: param for name, param in model.named_parameters() if param.requires_grad}
     save_file(

@@ -79,6 +79,7 @@ def test_a_figure_of_which_nothing_is_absent_stays_as_it_is(claims: Figure) -> N
 
 def test_a_table_says_what_is_absent_under_it(tmp_path: Path) -> None:
     request = {"table": "memory", "listed": False, "reads": [], "absent": ABSENT}
+    request["variants"] = {}
     gather(request, tmp_path / "memory.csv")
     assert tables.notes_of(tmp_path / "memory.csv") == [SENTENCE]
     assert SENTENCE in (tmp_path / "memory.tex").read_text()
@@ -105,7 +106,7 @@ def test_no_trial_is_selected_of_a_curve_of_which_one_is_absent(
         {**absent_cell("lora", 5, "not run"), "measurement": "trial", "cell": absent.cell.names}
     ]
     reads = [job.path for job in trials.values()]
-    request = {"table": "search", "listed": False, "reads": reads}
+    request = {"table": "search", "listed": False, "reads": reads, "variants": {}}
     gather(
         {**request, "absent": {"planned": {"trial": 4}, "cells": cells}}, tmp_path / "search.csv"
     )

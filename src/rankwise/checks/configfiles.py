@@ -39,8 +39,28 @@ def check(arguments: list[str]) -> None:
         if number and not Path(name).exists():
             allowed = "a YAML file; write targets in front of --configfile"
             raise ConfigError("snakemake", "--configfile", name, allowed)
-        if not _is_json(Path(name)):
-            read_yaml(Path(name), name)
+        _check_content(name)
+
+
+def check_content(arguments: list[str]) -> None:
+    """Check the files that Snakemake has read, as far as they can be found again.
+
+    With `--directory` it has left the folder that their names are relative to.
+
+    Args:
+        arguments: The words of Snakemake's command line, without the program.
+
+    Raises:
+        ConfigError: a file has a key twice.
+    """
+    for name in _named(arguments):
+        if Path(name).exists():
+            _check_content(name)
+
+
+def _check_content(name: str) -> None:
+    if not _is_json(Path(name)):
+        read_yaml(Path(name), name)
 
 
 def _named(arguments: list[str]) -> list[str]:
