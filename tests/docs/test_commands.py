@@ -138,6 +138,7 @@ def test_the_workflow_catalogs_snakefile_plans_the_study() -> None:
     done = run_snakemake(
         ROOT,
         "-n",
+        "--forceall",
         "--cores",
         "1",
         "--snakefile",

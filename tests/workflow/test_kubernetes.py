@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from helpers.repository import CLEAN, ROOT, copy_repository
+from rankwise.study.jobs import targets
 from rankwise.study.plan import Plan
 
 pytestmark = pytest.mark.slow
@@ -117,14 +118,15 @@ def test_pods_request_gpus_and_read_from_the_store(
 
 
 def test_the_result_of_a_profile_is_written_to_the_store(
-    workflow: tuple[Path, list[str]], store: str
+    workflow: tuple[Path, list[str]], store: str, plan: Plan
 ) -> None:
     root, command = workflow
     snakemake, options = command[:3], command[3:]
     run(root, [*snakemake, RESULT, *options], "--executor", "local", "--cores", "1")
-    assert not (root / RESULT).exists()
+    path = targets(plan)[RESULT]
+    assert not (root / path).exists()
     signed = urllib.request.Request(
-        f"{store}/bucket/rankwise/{RESULT}", headers={"Authorization": "AWS Signature=any"}
+        f"{store}/bucket/rankwise/{path}", headers={"Authorization": "AWS Signature=any"}
     )
     with urllib.request.urlopen(signed, timeout=10) as stored:
         assert json.loads(stored.read())["request"]["cell"]["method"] == "lora"

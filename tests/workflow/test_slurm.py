@@ -45,7 +45,7 @@ STUDY = "config/few.yaml"
 # Options that fit a small cluster: two CPUs a node, a local disk, and jobs that take seconds.
 HERE = ["--cores", "2", "--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "2"]
 LIMIT_S = 1800
-RUN = "results/few/runs/tiny/generated_reviews/{}/seed0/train.json"
+RUN = "results/demo/runs/tiny/generated_reviews/{}/seed0/train.json"
 
 
 # The cluster ----------------------------------------------------------------------------------------------------------
@@ -222,8 +222,8 @@ def preempt(run: Submitted, job: str, node: str) -> None:
         LookupError: The run has not been evaluated twice yet, so it would have little to resume.
     """
     _, output = payload(job)
-    digest = output.parent.relative_to("results/few/runs")
-    log = run.root / "logs/few/train" / digest.with_suffix(".log")
+    digest = output.parent.relative_to("results/demo/runs")
+    log = run.root / "logs/demo/train" / digest.with_suffix(".log")
     if not log.is_file() or log.read_text().count("\nepoch") < 2:
         raise LookupError("the run has not been evaluated twice yet")
     where = ["-p", "urgent", "-w", node, "--exclusive"]
