@@ -4,11 +4,10 @@
 Standard library only.
 """
 
-import os
 import shutil
 from pathlib import Path
 
-from rankwise.core import paths, settings
+from rankwise.core import paths, store
 from rankwise.core.units import GIB
 
 
@@ -47,8 +46,7 @@ def broken_links(root: Path) -> list[str]:
 
 def _store(root: Path) -> Path:
     """The folder of results that this process writes to."""
-    first = settings.read("RANKWISE_STORE").split(os.pathsep)[0]
-    return root / first if first else root / paths.RESULTS / "store"
+    return store.folders(root)[0]
 
 
 def _existing(folder: Path) -> Path:

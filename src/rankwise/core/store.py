@@ -114,6 +114,12 @@ def input_place(kind: str, name: str, digest: str) -> str:
 # The store ----------------------------------------------------------------------------------------
 
 
+def folders(root: Path) -> tuple[Path, ...]:
+    """The store's folders, the one that is written to first; they need not be there."""
+    named = [part for part in settings.read(VARIABLE).split(os.pathsep) if part]
+    return tuple(root / Path(name).expanduser() for name in named or [DEFAULT])
+
+
 class Store:
     """The folder that results are written to, and further folders that they are read from.
 
@@ -128,8 +134,7 @@ class Store:
     """
 
     def __init__(self, root: Path = Path()):
-        named = [part for part in settings.read(VARIABLE).split(os.pathsep) if part]
-        self.folders = tuple(root / Path(name).expanduser() for name in named or [DEFAULT])
+        self.folders = folders(root)
         for folder in self.folders:
             check_version(folder)
         for folder in self.folders[1:]:
