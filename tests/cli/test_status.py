@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from helpers.long_study import LONG_STUDY
 from helpers.repository import CLEAN, copy_repository, edit
 
 pytestmark = pytest.mark.slow
@@ -20,24 +21,7 @@ CONFIG = "config/watched.yaml"
 STUDY = {
     "name": "watched",
     "question": "Who sees it?",
-    "device": "cpu",
-    "environment": "cpu",
-    "cpu_threads": 1,
-    "schedule": {
-        "updates": 900,
-        "batch_size": 8,
-        "eval_batch_size": 200,
-        "evaluate_every_updates": 50,
-    },
-    "train": [
-        {
-            "models": ["tiny"],
-            "datasets": ["generated_reviews"],
-            "methods": ["lora"],
-            "ranks": [4],
-            "seeds": [0],
-        }
-    ],
+    **LONG_STUDY,
 }
 NAME = "tiny/generated_reviews/lora/r4/seed0"
 

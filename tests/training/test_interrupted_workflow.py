@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from helpers.long_study import LONG_STUDY
 from helpers.repository import CLEAN, copy_repository, edit, run_snakemake
 from helpers.stored import made
 from rankwise.core import compare
@@ -26,24 +27,7 @@ pytestmark = pytest.mark.slow
 STUDY = {
     "name": "stopped",
     "question": "Does an interrupted run resume?",
-    "device": "cpu",
-    "environment": "cpu",
-    "cpu_threads": 1,
-    "schedule": {
-        "updates": 900,
-        "batch_size": 8,
-        "eval_batch_size": 200,
-        "evaluate_every_updates": 50,
-    },
-    "train": [
-        {
-            "models": ["tiny"],
-            "datasets": ["generated_reviews"],
-            "methods": ["lora"],
-            "ranks": [4],
-            "seeds": [0],
-        }
-    ],
+    **LONG_STUDY,
 }
 CONFIG = "config/stopped.yaml"
 RESULT = "results/stopped/runs/tiny/generated_reviews/lora/r4/seed0/train.json"
