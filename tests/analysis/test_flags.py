@@ -108,6 +108,12 @@ def test_a_curve_says_how_many_of_its_runs_are_flagged() -> None:
     assert flags.of_curves(runs(None).drop(columns="flags"), None).isna().all()
 
 
+def test_chance_level_comes_with_the_learning_rate() -> None:
+    frame = runs("chance level", None).assign(learning_rate=2e-4)
+    found = flags.of_curves(frame, None)
+    assert found["m", "d", "lora", 4] == "chance level (1 of 2, learning rate 0.0002)"
+
+
 @pytest.mark.parametrize(("rates", "chosen", "expected"), [
     ([0.1, 0.01, 0.1, 0.3], 0.3, "best rate at the end of the grid (0.3, the highest of 3)"),
     ([0.1, 0.01, 0.3], 0.01, "best rate at the end of the grid (0.01, the lowest of 3)"),

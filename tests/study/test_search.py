@@ -55,6 +55,7 @@ WRONG = {
     ),
     "a method that the grid has not": ({"methods": {"lroa": {}}}, ["train.0.search.methods: got 'lroa'", "nearest: 'lora'"]),
     "a rate of zero": ({"learning_rates": [0.0]}, ["train.0.search.learning_rates.0: got 0.0, allowed: above 0"]),
+    "a word that is not auto": ("automatic", ["config/searched.yaml: train.0.search: got 'automatic', allowed: auto, or a mapping"]),
     "a misspelt key": ({"learning_rate": [1.0e-3]}, ["train.0.search: got 'learning_rate'", "nearest: 'learning_rates'"]),
 }  # fmt: skip
 
@@ -63,7 +64,7 @@ WRONG = {
 def test_one_sentence(what: str) -> None:
     search, wanted = WRONG[what]
     with pytest.raises(ConfigError) as caught:
-        planned({"learning_rates": RATES, **search})
+        planned(search if isinstance(search, str) else {"learning_rates": RATES, **search})
     assert all(part in str(caught.value) for part in wanted), caught.value
     assert "\n" not in str(caught.value)
 
@@ -97,6 +98,19 @@ def test_the_seeds_of_a_curve_are_all_searched_for_or_none(first: bool) -> None:
         match=r"train\.1: got 'tiny/generated_reviews/full/r0', allowed: a curve with a search",
     ):
         Plan({**STUDY, "train": [GRID, other] if first else [other, GRID]}, ROOT)
+
+
+def test_auto_gives_every_method_six_multiples_of_its_own_rate() -> None:
+    """Entries: full 2e-5, lora 2e-4."""
+    plan = planned("auto", methods=["full", "lora"])
+    tried = {
+        (cell.method, plan.request("trial", cell)["trial"]["learning_rate"])
+        for cell in plan.cells("trial")
+    }
+    assert tried == {
+        *(("full", rate) for rate in (2e-6, 6e-6, 2e-5, 6e-5, 2e-4, 6e-4)),
+        *(("lora", rate) for rate in (2e-5, 6e-5, 2e-4, 6e-4, 2e-3, 6e-3)),
+    }
 
 
 def test_every_curve_has_the_same_budget() -> None:

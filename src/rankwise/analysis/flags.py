@@ -27,7 +27,9 @@ RULES = {
     CHANCE: (
         "the run has no more right answers than always naming the most frequent class of the "
         f"reported split may have by luck (binomial, {100 * CHANCE_LEVEL:g} %); of texts, its loss "
-        "is not below that of naming every token with the same probability"
+        "is not below that of naming every token with the same probability. The learning rate may be "
+        "too low or too high for this model: `search: auto` in the grid gives each method the same "
+        "six to choose from"
     ),
     EDGE: "the search chose the lowest or the highest learning rate that it tried",
 }
@@ -101,12 +103,23 @@ def of_curves(runs: pd.DataFrame, search: pd.DataFrame | None) -> pd.Series:
     for curve, rows in runs.groupby(CURVE, sort=False):
         ended_well = rows[rows["status"] == "ok"]
         counts = _counts(ended_well)
-        parts = [f"{flag} ({count} of {len(ended_well)})" for flag, count in counts.items()]
+        parts = [
+            f"{flag} ({count} of {len(ended_well)}{_rate(flag, ended_well)})"
+            for flag, count in counts.items()
+        ]
         if curve in at_edge:
             parts.append(at_edge[curve])
         texts[curve] = ", ".join(parts) or None
     index = pd.MultiIndex.from_tuples(texts, names=CURVE) if texts else None
     return pd.Series(list(texts.values()), index, dtype=object)
+
+
+def _rate(flag: str, runs: pd.DataFrame) -> str:
+    """Behind `chance level`: the learning rate, if the runs share one."""
+    if flag != CHANCE or "learning_rate" not in runs:
+        return ""
+    rates = runs["learning_rate"].dropna().unique()
+    return f", learning rate {rates[0]:g}" if len(rates) == 1 else ""
 
 
 def _counts(runs: pd.DataFrame) -> dict[str, int]:

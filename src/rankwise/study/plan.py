@@ -12,7 +12,7 @@ from pathlib import Path
 from rankwise.core import paths, provenance, store
 from rankwise.core.config import ConfigError, check, included, library, read_yaml, without
 from rankwise.core.lock import lock_digest
-from rankwise.study import job_requests, measurements
+from rankwise.study import job_requests, measurements, search
 from rankwise.study.grids import Cell
 from rankwise.study.resolve import check_sources
 from rankwise.study.source_digests import SourceDigests
@@ -51,7 +51,8 @@ class Plan:
     def __init__(self, study: dict, root: Path, file: str = "study"):
         self.root, self.file = root, file
         self.workflow = paths.workflow_root(root)
-        self.study = included(check(study, paths.SCHEMAS / "study.schema.yaml", file), root)
+        study = check(search.with_auto(study, file), paths.SCHEMAS / "study.schema.yaml", file)
+        self.study = included(study, root)
         self.results = results_folder(file, self.study["name"])
         self.logs = LOGS + self.results.removeprefix(RESULTS)
         self.library = library(root)

@@ -10,6 +10,7 @@ therefore leaves the searched settings open and holds the digest of the choice's
 turn holds the digests of the trials' requests. Standard library only: the plan imports this module.
 """
 
+import copy
 import itertools
 import math
 import re
@@ -23,11 +24,37 @@ from rankwise.study.resolve import module_options
 # The module that a run which follows a search loads to apply the choice.
 SETTLED = "rankwise.study.search_choice"
 RATES = ("learning_rates", "learning_rate_factors")
+# What `search: auto` stands for: multiples of each method's own learning rate, two a decade.
+AUTO = {"learning_rate_factors": [0.1, 0.3, 1, 3, 10, 30]}
 # Part of a method's entry -> the folder of the module that takes its options.
 PARTS = {"options": "methods", "optimizer": "optim"}
 Where = tuple[str, str]  # file, key
 # One searched setting: its part of the entry (or "learning_rate"), the option's name, its values.
 Setting = tuple[str, str, list]
+
+
+def with_auto(study: dict, file: str) -> dict:
+    """The study as its file has it, with `AUTO` in place of each `search: auto`.
+
+    Args:
+        study: Not yet checked.
+        file: The study's file, for messages.
+
+    Raises:
+        ConfigError: A grid's search is another word than auto.
+    """
+    if not isinstance(study.get("train"), list):
+        return study
+    grids = []
+    for number, grid in enumerate(study["train"]):
+        found = grid.get("search") if isinstance(grid, dict) else None
+        if isinstance(found, str):
+            if found != "auto":
+                allowed = "auto, or a mapping of settings to try"
+                raise ConfigError(file, f"train.{number}.search", found, allowed)
+            grid = {**grid, "search": copy.deepcopy(AUTO)}  # noqa: PLW2901
+        grids.append(grid)
+    return {**study, "train": grids}
 
 
 def trials(search: dict, name: str, method: dict, where: Where) -> dict[str, dict]:
