@@ -27,9 +27,8 @@ RULES = {
     CHANCE: (
         "the run has no more right answers than always naming the most frequent class of the "
         f"reported split may have by luck (binomial, {100 * CHANCE_LEVEL:g} %); of texts, its loss "
-        "is not below that of naming every token with the same probability. The learning rate may be "
-        "too low or too high for this model: `search: auto` in the grid gives each method the same "
-        "six to choose from"
+        "is not below that of naming every token with the same probability. The learning rate may "
+        "not suit this model: `search: auto` in the grid gives each method six to choose from"
     ),
     EDGE: "the search chose the lowest or the highest learning rate that it tried",
 }
