@@ -9,6 +9,7 @@ And a result that is digested with the sources behind it depends on its own opti
 them.
 """
 
+import difflib
 import importlib
 import pkgutil
 
@@ -24,7 +25,10 @@ def __getattr__(name: str) -> type[torch.optim.Optimizer]:
             optimizer = _optimizer(module)
             if optimizer is not None:
                 return optimizer
-    raise AttributeError(f"rankwise.optim: got {name}, allowed: {', '.join(__dir__())}")
+    allowed = __dir__()
+    nearest = difflib.get_close_matches(name, allowed, n=1)
+    hint = f" (nearest: {nearest[0]!r})" if nearest else ""
+    raise AttributeError(f"rankwise.optim: got {name!r}, allowed: {', '.join(allowed)}{hint}")
 
 
 def __dir__() -> list[str]:
