@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 from pathlib import Path
 
@@ -13,7 +14,14 @@ from helpers.repository import CLEAN, ROOT
 
 pytestmark = pytest.mark.slow
 # What only the extras [workflow], [report] and [quantized] bring.
-EXTRAS = ("snakemake", "pandas", "matplotlib", "bitsandbytes")
+EXTRAS = ("snakemake", "pandas", "matplotlib", "bitsandbytes", "datasets", "fvcore")
+
+
+def lowest(name: str) -> str:
+    """The lowest version that the package allows of one of its dependencies, as pip takes it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (bound,) = [found for found in project["dependencies"] if found.startswith(f"{name}>=")]
+    return bound.replace(">=", "==")
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +88,55 @@ def test_commands_work_with_the_shipped_entries(python: Path, tmp_path: Path) ->
     # 2 (d^2 + d) + 2 r d for each of q and v of 6 layers at d = 768, r = 8, and the head.
     lora = next(line for line in lines if line.startswith("lora "))
     assert f"{6 * 2 * 2 * 8 * 768 + 592_130:,}" in lora
+
+
+def test_a_ledger_in_three_lines(python: Path, tmp_path: Path) -> None:
+    code = """
+import rankwise
+ledger = rankwise.predict("distilbert", "lora", rank=8, batch_size=4, length=16)
+print(sum(ledger.parts.values()) == ledger.peak_bytes, ledger.parts["optimizer_state"])
+"""
+    # Adam keeps two fp32 numbers for each that trains: on q and v of 6 layers, and in the new head.
+    trained = 6 * 2 * 2 * 8 * 768 + (768 * 768 + 768) + (2 * 768 + 2)
+    assert run(python, tmp_path, "-c", code).split() == ["True", str(8 * trained)]
+
+
+def test_importing_the_package_loads_neither_torch_nor_pandas(python: Path, tmp_path: Path) -> None:
+    code = """
+import sys, rankwise
+print(sorted({"torch", "pandas", "transformers"} & set(sys.modules)), dir(rankwise))
+"""
+    assert run(python, tmp_path, "-c", code).strip() == "[] ['load', 'optim', 'predict']"
+
+
+def test_what_an_extra_brings_is_said(python: Path, tmp_path: Path) -> None:
+    code = "import rankwise\ntry: rankwise.load\nexcept ModuleNotFoundError as error: print(error)"
+    expected = "rankwise.load needs pandas, in the extra rankwise[report]"
+    assert run(python, tmp_path, "-c", code).strip() == expected
+
+
+def test_the_lowest_versions_count_the_same(python: Path, tmp_path: Path) -> None:
+    """Parameters and optimizer state of every entry, under the lowest versions and the locked."""
+    older = tmp_path / "older"
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+    # transformers with what it needs; peft alone, because it would bring torch.
+    for packages in ([lowest("transformers")], ["--no-deps", lowest("peft")]):
+        subprocess.run([*pip, "--target", str(older), *packages], check=True)
+    code = f"""
+import sys
+sys.path.insert(0, {str(older)!r})
+import peft, transformers
+print(f"transformers=={{transformers.__version__}} peft=={{peft.__version__}}", file=sys.stderr)
+from rankwise.cli.main import main
+sys.exit(main(["methods", "--model", "tiny"]))
+"""
+    done = subprocess.run(
+        [python, "-c", code], cwd=tmp_path, env=CLEAN, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{lowest('transformers')} {lowest('peft')}" in done.stderr
+    now = run(python, tmp_path, str(python.with_name("rankwise")), "methods", "--model", "tiny")
+    # A type of adapter that is newer than the lowest peft is said to be.
+    pairs = zip(now.splitlines(), done.stdout.splitlines(), strict=True)
+    different = {line.split()[0]: older_line for line, older_line in pairs if line != older_line}
+    assert all("needs peft" in line for line in different.values()), different

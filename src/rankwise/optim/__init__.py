@@ -32,9 +32,16 @@ def __getattr__(name: str) -> type[torch.optim.Optimizer]:
 
 
 def __dir__() -> list[str]:
-    """Return the names of all optimizers."""
-    optimizers = [_optimizer(module) for module in _modules()]
-    return sorted(optimizer.__name__ for optimizer in optimizers if optimizer is not None)
+    """Return the names of all optimizers that can be imported here."""
+    names = []
+    for module in _modules():
+        try:
+            optimizer = _optimizer(module)
+        except ModuleNotFoundError:  # bitsandbytes, of the extra rankwise[quantized]
+            continue
+        if optimizer is not None:
+            names.append(optimizer.__name__)
+    return sorted(names)
 
 
 def _modules() -> list[str]:
