@@ -16,6 +16,7 @@ BOX_HEIGHT, GAP, WIDTH = 46, 12, 860
 # What each package is for. A test holds this to the packages that exist.
 PURPOSE = {
     "cli": "the commands and their terminal text",
+    "library": "results as data frames and predictions, for notebooks and scripts",
     "checks": "can this machine or cluster run the study?",
     "training": "one run: loop, checkpoint, pre-training",
     "audit": "what would rerun and why; which runs made a file; merging clones",

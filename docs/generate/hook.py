@@ -18,6 +18,7 @@ from generate import (  # noqa: E402
     commands,
     entries,
     methods,
+    notebook,
     rerun_table,
     schemas,
 )
@@ -34,6 +35,7 @@ def pages() -> dict[str, str]:
         "index.md": home(),
         "contributing.md": from_root("CONTRIBUTING.md"),
         "changelog.md": from_root("CHANGELOG.md"),
+        "notebook.md": notebook.page(),
         "reference/study.md": schemas.study_page(ROOT),
         "reference/entries.md": entries.page(ROOT),
         "reference/cli.md": commands.page(ROOT),
