@@ -10,6 +10,7 @@ what was trained depends on the processor.
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
 EXACT = "exact"
 TIMEOUT_S = 600
+STYLE = re.compile(r"<style scoped>.*?</style>\n?", re.DOTALL)  # of pandas; the site has its own
 
 
 def page(file: Path = NOTEBOOK) -> str:
@@ -37,7 +39,7 @@ def _shown(output: nbformat.NotebookNode) -> str:
     """An output of a cell: a table as HTML, a figure as SVG, anything else as text."""
     data = output.get("data", {})
     if "text/html" in data:
-        return data["text/html"]
+        return STYLE.sub("", data["text/html"])
     if "image/svg+xml" in data:
         return data["image/svg+xml"]
     return f"```text\n{(output.get('text') or data['text/plain']).rstrip()}\n```"
@@ -57,6 +59,8 @@ def run(file: Path = NOTEBOOK) -> nbformat.NotebookNode:
     client.execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when each cell ran
+        if cell.cell_type == "code":  # warnings name paths of this machine
+            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
     return notebook
 
 

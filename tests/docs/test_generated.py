@@ -1,5 +1,6 @@
 """The generated parts of the site hold everything that they are generated from, and the site builds strictly."""
 
+import copy
 import importlib
 import os
 import re
@@ -8,13 +9,23 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from helpers.repository import ROOT
 from rankwise.core import environment
 
 sys.path.insert(0, str(ROOT / "docs"))
-from generate import api, architecture, commands, entries, methods, rerun_table, schemas
+from generate import (
+    api,
+    architecture,
+    commands,
+    entries,
+    methods,
+    notebook,
+    rerun_table,
+    schemas,
+)
 
 try:
     metadata.version("mkdocs-material")
@@ -135,3 +146,25 @@ def test_the_site_builds_strictly_and_asks_no_other_host(tmp_path: Path) -> None
         assert "<!-- generated:" not in text, page
         assert 'src="http' not in text, page
         assert "fonts.g" not in text, page
+
+
+def test_the_notebook_was_run_and_its_page_shows_what_it_printed() -> None:
+    kept = nbformat.read(notebook.NOTEBOOK, as_version=4)
+    code = [cell for cell in kept.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    page = notebook.page()
+    assert all(cell.source in page for cell in kept.cells)
+    # LoRA of rank 8 on q and v of 6 layers, and the new head: 8 bytes of Adam's a number, in MiB.
+    numbers = 6 * 2 * 2 * 8 * 768 + (768 * 768 + 768) + (2 * 768 + 2)
+    assert f"optimizer state{8 * numbers / 2**20:>17,.2f} MiB" in page
+    assert "site-packages" not in page
+
+
+def test_a_cell_that_prints_something_else_is_found() -> None:
+    kept = nbformat.read(notebook.NOTEBOOK, as_version=4)
+    fresh = copy.deepcopy(kept)
+    assert notebook.differences(kept, fresh) == []
+    (cell,) = [one for one in fresh.cells if "print(ledger)" in one.source]
+    cell.outputs[0]["text"] = cell.outputs[0]["text"].replace("peak", "top")
+    (found,) = notebook.differences(kept, fresh)
+    assert "print(ledger)" in found
