@@ -90,6 +90,16 @@ def test_a_sample_of_a_sorted_file_has_every_class() -> None:
     assert all(row in sampled for row in smaller)
 
 
+def test_a_quick_look_reports_on_rows_of_every_class() -> None:
+    rows = labelled(500, 300, 200)
+    assert counts(splits.sample(rows, options(report_rows=20), "report_rows")) == [10, 6, 4]
+    assert splits.sample(rows, options(), "report_rows") == rows
+    with pytest.raises(
+        ValueError, match=r"report_rows: got 1,001, allowed: at most the 1,000 of test"
+    ):
+        splits.sample(rows, options(report_rows=1001, report_split="test"), "report_rows")
+
+
 def test_a_draw_does_not_depend_on_the_order_of_the_rows() -> None:
     rows = labelled(100, 60, 40)
     shuffled = random.Random(1).sample(rows, len(rows))

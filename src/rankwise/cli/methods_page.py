@@ -5,6 +5,7 @@ by hand.
 """
 
 import ast
+import csv
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,6 +35,9 @@ goes with any storage and any optimizer that can do it.
 Legend. W, G: a weight and its gradient, m rows (outputs) by n columns (inputs). s, L: the shorter and the longer side, or the
 projected one and the other. r: rank. k: length of a vector. d: hidden size. h: layers. B A, or A and B: low-rank factors.
 """  # noqa: E501 - lines of the page
+# Written by benchmarks/publish.py, from the study of the same name.
+DEFAULT_RATES = "benchmarks/default_rates/runs.csv"
+AT_CHANCE = "chance level"  # as analysis/flags.py has it, which needs pandas
 NUMBERS = ("rank", "trainable_parameters", "optimizer_state_bytes")
 LINKED = ("trains", "steps")  # columns whose values are sections of the page
 PAGE_COLUMNS = ["entry", "trains", "stored", "steps", *NUMBERS[1:], "source"]
@@ -154,12 +158,41 @@ def page(root: Path, model: str, dataset: str, rank: int) -> str:
     rows = catalogue(root, model, dataset, rank)
     where = f"Counted on {model} for {dataset}, at rank {rank} where the entry leaves it open."
     parts = [HEAD, f"## Entries\n\n{where}\n", table(rows, PAGE_COLUMNS, link=True)]
+    parts += _default_rates(root)
     parts.append("## What trains\n")
     parts += [_method_section(module, rows) for module in _modules("methods")]
     parts += ["## How it is stored\n", _docstring(PACKAGE / "models" / "storage.py")]
     parts += ["## How it steps\n", _docstring(PACKAGE / "optim" / "parts" / "release.py")]
     parts += [_optimizer_section(module, rows) for module in _modules("optim")]
     return "\n".join(parts)
+
+
+def _default_rates(root: Path) -> list[str]:
+    """The entries that their default rate left at chance in a short study; none without its file.
+
+    Args:
+        root: the user's project; only a clone of Rankwise has the measured files.
+    """
+    file = root / DEFAULT_RATES
+    if not file.is_file():
+        return []
+    rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+    at_chance = [
+        f"`{row['method']}` ({100 * float(row['accuracy_fraction']):.1f} % at "
+        f"{float(row['learning_rate']):g})"
+        for row in rows
+        if AT_CHANCE in row["flags"]
+    ]
+    trained = sum(row["status"] == "ok" for row in rows)
+    text = (
+        "An entry's learning rate is its paper's, for larger models and longer training. "
+        f"`config/default_rates.yaml` gave {trained} entries one short training each: MiniLM, "
+        "four classes of AG News, 60 updates of 16 texts, one seed. After it these were still at "
+        "chance, that is, had no more right answers than naming one class may have by luck. They "
+        "may need a longer training or another rate elsewhere, too; `search: auto` in a study "
+        "gives each method six to choose from.\n"
+    )
+    return ["## Default learning rates\n", text, f"{', '.join(at_chance) or 'None'}.\n"]
 
 
 def _modules(folder: str) -> list[str]:

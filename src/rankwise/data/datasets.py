@@ -57,9 +57,10 @@ def divide(source: dict[str, list[dict]], dataset: dict) -> tuple[dict[str, list
     reported = dataset["report_split"]
     try:
         train, selection = splits.hold_out(splits.sample(source["train"], dataset), dataset)
+        report = splits.sample(source[reported], dataset, "report_rows")
     except ValueError as error:
         return {}, [str(error)]
-    rows_by_split = {"train": train, "selection": selection, reported: source[reported]}
+    rows_by_split = {"train": train, "selection": selection, reported: report}
     return rows_by_split, splits.problems(rows_by_split, dataset)
 
 

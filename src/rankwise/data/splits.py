@@ -18,27 +18,29 @@ SPLIT_SEED = 0
 NO_WORD = re.compile(r"[^0-9A-Za-z\u0080-\U0010ffff]+")  # ASCII without letters and digits
 
 
-def sample(rows: list[dict], dataset: dict) -> list[dict]:
-    """The `train_rows` rows of train that the entry asks for.
+def sample(rows: list[dict], dataset: dict, key: str = "train_rows") -> list[dict]:
+    """The rows of a split that the entry asks for.
 
     Labelled rows are drawn in each class, so that classes keep their shares; other texts are drawn
     from all. Of running text the beginning is taken, because neighbouring lines belong together.
 
     Args:
-        rows: All rows of train.
-        dataset: Gives `task` and `train_rows` (None: all rows).
+        rows: All rows of the split.
+        dataset: Gives `task` and the number of rows; all rows if it gives none.
+        key: `train_rows`, or `report_rows` for the reported split.
 
     Raises:
         ValueError: There are fewer rows.
     """
-    count = dataset["train_rows"]
+    count = dataset.get(key)
     if count is None:
         return rows
     if count > len(rows):
-        raise ValueError(f"train_rows: got {count:,}, allowed: at most the {len(rows):,} of train")
+        split = "train" if key == "train_rows" else dataset["report_split"]
+        raise ValueError(f"{key}: got {count:,}, allowed: at most the {len(rows):,} of {split}")
     if dataset["task"] == RUNNING_TEXT:
         return rows[:count]
-    drawn = _draw(rows, count, "train_rows", keep_one=False)
+    drawn = _draw(rows, count, key, keep_one=False)
     return [row for index, row in enumerate(rows) if index in drawn]
 
 
