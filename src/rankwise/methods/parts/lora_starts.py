@@ -1,4 +1,4 @@
-"""Where LoRA's factors may start: from statistics of training batches, or the error of quantization.
+"""Where LoRA's factors may start: from statistics of batches, or from the error of quantization.
 
 Letters: W (m, n) is a matrix to adapt, A (r, n) and B (m, r) are its factors, s is LoRA's scale:
 W' = W + s B A. started_lora.py names the papers.
