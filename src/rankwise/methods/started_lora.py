@@ -19,7 +19,9 @@ lora_ga (Wang et al. 2024, arXiv 2407.05000): A and B are singular vectors of W'
 the first step goes where that of full fine-tuning would. As in the authors' code both factors are
 scaled by m^(1/4) / sqrt(gamma), gamma = 16. peft 0.21.2 scales B alone, and by the gradient's
 singular values as well, so its start depends on the size of the gradient. The start needs the full
-gradients of the adapted matrices: one at a time on the device, their sums on the host.
+gradients of the adapted matrices: one at a time on the device, their sums on the host. Where a
+gradient has a rank below 2 r, as that of a last layer of which few tokens are read, the other
+directions are arbitrary.
 
 loftq (Li et al. 2023, arXiv 2310.08659, algorithm 1): the base is quantized, and B A is the best
 rank-r fit of what quantization loses, in `loftq_iterations` alternations; five as in the authors'
@@ -62,6 +64,7 @@ class StartedLora(LoraBase):
 
     TRAINABLE = "r * (m + n)"
     QUANTIZED = True
+    QUANTIZED_ONLY = ("loftq",)  # starts that need a base in 4 or 8 bits; read while planning
 
     init: Literal["eva", "corda_ipm", "corda_kpm", "lora_ga", "loftq"] = "eva"
     start_batches: int = 16
@@ -91,7 +94,7 @@ class StartedLora(LoraBase):
     ) -> Start:
         """Compute A, B and what is left of W."""
         reason = self.unsupported(base, names)
-        if self.init == "loftq" and weights in DENSE:
+        if self.init in self.QUANTIZED_ONLY and weights in DENSE:
             reason = (
                 f"init loftq fits the error of quantization, which weights {weights} do not have"
             )

@@ -182,6 +182,10 @@ def _check_storage(entry: dict, optimizer: dict, origin: Origin) -> None:
     if stored not in DENSE and not _method_constant(module, "QUANTIZED"):
         allowed = f"{' or '.join(DENSE)} under {module}"
         raise ConfigError(*origin.place("weights"), stored, allowed)
+    start = entry["options"].get("init")
+    if stored in DENSE and start in constant(f"rankwise.methods.{module}", "QUANTIZED_ONLY", ()):
+        allowed = f"nf4, nf4_double or int8 under {module} with init {start}"
+        raise ConfigError(*origin.place("weights"), stored, allowed)
     if entry["dense"] and "rank" not in optimizer:
         optimizer_module = entry["optimizer"]["module"]
         if origin.is_newer(("optimizer", "module"), ("dense",)):
