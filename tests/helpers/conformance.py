@@ -93,7 +93,8 @@ class Case:
         set_parameters(dense, begun.base)
         self.base = storage.store(base, kind, self.names)
         stored = storage.store(dense, kind, self.names)
-        self.method, self.model = adapt(self.entry, stored, self.names, begun.adapted)
+        self.method, self.model = adapt(self.entry, stored, self.names)
+        set_parameters(self.model, begun.adapted)
         self.model.train()
         self.optimizer = None
         if self.trainable():

@@ -9,7 +9,7 @@ from torch import nn
 from rankwise.core import progress, tracker
 from rankwise.core.errors import Unsupported
 from rankwise.data.prepared import data_facts, load_data, model_folder
-from rankwise.methods.parts.base import adapt, build_optimizer
+from rankwise.methods.parts.base import adapt, build_optimizer, set_parameters
 from rankwise.models import build, storage
 from rankwise.training.checkpoint import Checkpoint
 from rankwise.training.divergence import Diverged
@@ -90,7 +90,8 @@ def _fine_tune(request: dict, checkpoint: Checkpoint) -> dict:
     names = build.names(request["model"], task)
     started, start_cost = start(request, base, names, data, checkpoint.start_file)
     base = storage.store(base, entry["weights"], names, COMPUTE_DTYPES[schedule["precision"]])
-    method, model = adapt(entry, base, names, started)
+    method, model = adapt(entry, base, names)
+    set_parameters(model, started)
     if schedule["checkpointing"]:
         build.checkpoint(model)
     # Seeded again, so that dropout does not depend on how many numbers the method drew.

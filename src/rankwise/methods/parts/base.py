@@ -237,16 +237,13 @@ def _as_declared(options: dict, constructor: Callable) -> dict:
 # Applying -----------------------------------------------------------------------------------------
 
 
-def adapt(
-    entry: dict, model: nn.Module, names: dict, start: dict[str, Tensor] | None = None
-) -> tuple[Method, nn.Module]:
+def adapt(entry: dict, model: nn.Module, names: dict) -> tuple[Method, nn.Module]:
     """The method of a resolved entry, and the model that it has adapted.
 
     Args:
         entry: the resolved entry.
         model: the base, stored as the entry's `weights` say.
         names: from `models.build.names`.
-        start: values of parameters of the adapted model, `Start.adapted` of the method.
 
     Raises:
         BrokenModule: the method's file cannot be imported, or has no class named like it.
@@ -260,14 +257,12 @@ def adapt(
     reason = method.unsupported(model, names)
     if reason:
         raise Unsupported(reason)
-    adapted = method.prepare(model, names)
-    set_parameters(adapted, start or {})
-    return method, adapted
+    return method, method.prepare(model, names)
 
 
 @torch.no_grad()
 def set_parameters(model: nn.Module, values: dict[str, Tensor]) -> None:
-    """Copy values into the parameters of a model that have these names."""
+    """Copy values into the parameters of a model that have these names, as those of a `Start`."""
     parameters = dict(model.named_parameters())
     for name, value in values.items():
         parameters[name].copy_(value)
