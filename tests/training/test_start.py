@@ -10,6 +10,7 @@ import pytest
 from helpers.prepared import prepare, reset_accelerate
 from helpers.repository import ROOT
 from rankwise.core.paths import CHECKPOINTS
+from rankwise.core.result import check_units
 from rankwise.methods.started_lora import StartedLora
 from rankwise.study.plan import Plan
 from rankwise.training import run as training
@@ -80,6 +81,7 @@ def test_what_a_start_reads_is_counted_as_cost(run) -> None:
     weights = 2 * (4 * 64 * 64 + 2 * 64 * 128)
     assert cost["start_flops"] > 2 * weights * cost["start_tokens"]
     assert 0 < cost["start_time_s"] < 60
+    check_units(cost)  # as when the job writes its result
     assert not [name for name in run("lora")["cost"] if name.startswith("start")]
 
 
