@@ -188,7 +188,7 @@ def test_a_start_stands_beside_the_step(tmp_path: Path) -> None:
     assert (frame["start_time_s"][1], frame["start_flops"][1]) == (3, 2e9)
     text = tables.markdown(frame, lines)
     assert "start (s)" in text and "start (FLOPs)" in text
-    assert "start: what a method did with data before the first step" in text
+    assert "start: what a method computed before the first step" in text
 
 
 def test_profiles_with_several_batches_or_devices_are_not_compared(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ NOTES = {
     "update_time_s": "update: median of the throughput profile.",
     "step_time_s": "step: mean of the training runs, with whatever else the machine did.",
     "start_time_s": (
-        "start: what a method did with data before the first step, mean of the runs; part of no "
+        "start: what a method computed before the first step, mean of the runs; part of no "
         "other time or FLOPs."
     ),
 }
