@@ -177,6 +177,20 @@ def test_a_time_that_not_all_curves_have_gives_way_to_that_of_the_runs(tmp_path:
     assert list(made(found)[0]["step_time_s"]) == pytest.approx([0.1, 4.1])
 
 
+def test_a_start_stands_beside_the_step(tmp_path: Path) -> None:
+    """Means over the sound runs of a curve; a method that starts at once has none."""
+    found = frames_of(tmp_path, PAIR)
+    assert not {"start_time_s", "start_flops"} & {*made(found)[0]}
+    found["runs"]["start_time_s"] = [np.nan, np.nan, 2.0, 4.0]
+    found["runs"]["start_flops"] = [np.nan, np.nan, 1e9, 3e9]
+    frame, lines, _ = made(found)
+    assert frame["start_time_s"].isna().tolist() == [True, False]
+    assert (frame["start_time_s"][1], frame["start_flops"][1]) == (3, 2e9)
+    text = tables.markdown(frame, lines)
+    assert "start (s)" in text and "start (FLOPs)" in text
+    assert "start: what a method computed before the first step" in text
+
+
 def test_profiles_with_several_batches_or_devices_are_not_compared(tmp_path: Path) -> None:
     found = frames_of(tmp_path, PAIR)
     found["flops"] = CELLS.assign(batch_size=[8, 32], step_flops=[1, 2])

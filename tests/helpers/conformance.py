@@ -18,7 +18,15 @@ from transformers.pytorch_utils import Conv1D
 
 from helpers.repository import ROOT
 from rankwise.core.errors import Unsupported
-from rankwise.methods.parts.base import Method, adapt, build_optimizer, optimizer_class, unreleased
+from rankwise.methods.parts.base import (
+    Method,
+    adapt,
+    build_optimizer,
+    load_method,
+    optimizer_class,
+    set_parameters,
+    unreleased,
+)
 from rankwise.models import build, storage
 from rankwise.study.grids import Cell
 from rankwise.study.plan import Plan
@@ -79,9 +87,14 @@ class Case:
         self.names = build.names(self.request["model"], task)
         torch.manual_seed(seed)
         base = build.from_shapes(self.request["model"], task, classes, "cpu")
-        self.base = storage.store(base, self.entry["weights"], self.names)
-        self.method, self.model = adapt(self.entry, copy.deepcopy(self.base), self.names)
         self.batch = make_batch(classes)
+        dense, kind = copy.deepcopy(base), self.entry["weights"]
+        begun = load_method(self.entry).start(dense, self.names, [self.batch], kind)
+        set_parameters(dense, begun.base)
+        self.base = storage.store(base, kind, self.names)
+        stored = storage.store(dense, kind, self.names)
+        self.method, self.model = adapt(self.entry, stored, self.names)
+        set_parameters(self.model, begun.adapted)
         self.model.train()
         self.optimizer = None
         if self.trainable():

@@ -156,6 +156,8 @@ def constants_of(found: Pair) -> dict[str, dict[str, Tensor]]:
         elif found.entry["options"].get("residual") == "kept":
             constants[path]["residual"] = layer.residual.detach()
             constants[path]["start"] = ((layer.a * layer.c) @ layer.b).detach()
+        if found.entry["options"].get("freeze_a"):
+            constants[path]["lora_A.default.weight"] = layer.lora_A["default"].weight.detach()
         if "residual" in constants[path]:  # it was computed in fp32
             lacking = module.weight.detach() - constants[path]["start"]
             torch.testing.assert_close(constants[path]["residual"], lacking, atol=1e-6, rtol=0)

@@ -169,6 +169,9 @@ def projected(name: str, m: int, n: int) -> dict[str, int]:
         s, other = m, n
     elif name in SHORTER:
         s, other = min(m, n), max(m, n)
+    elif name == "lora_pro":  # moments are as large as W, in the state of either factor
+        is_factor = RANK in (m, n)
+        return {"M": WIDTH, "N": WIDTH} if is_factor else {"M": 0}
     elif name in GRANULARITY:
         c = GRANULARITY[name]
         s, other = (n // c, m * c) if m >= n else (m // c, n * c)
@@ -227,7 +230,9 @@ def expected_forward(name: str) -> int | None:
     module, options = METHODS[name]["module"], METHODS[name].get("options", {})
     if module in ("frozen", "full", "head_only", "bitfit"):
         return dense_forward()
-    if module in ("lora", "sparse_lora") and name != "dora":  # DoRA also takes norms of W + B A
+    if (
+        module in ("lora", "started_lora", "sparse_lora") and name != "dora"
+    ):  # DoRA also takes norms of W + B A
         matrices = LAYERS * len(options["targets"])  # all of them (64, 64)
         rank = options.get("rank", RANK)
         return dense_forward() + matrices * 2 * TOKENS * rank * (WIDTH + WIDTH)

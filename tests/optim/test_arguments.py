@@ -25,6 +25,7 @@ WRONG = {
     "limit": [0.0, -1.0, math.nan],
     "clip": [0.0, -1.0, math.nan],
     "smallest": [-1.0, math.nan],
+    "damping": [0.0, -1.0, math.nan],
     "beta2_decay": [0.1, math.nan],
     "energy": [0.0, 1.1, math.nan],
     "fraction": [0.0, -0.1, 1.1, math.nan],
@@ -77,6 +78,7 @@ def params() -> list[nn.Parameter]:
 def signature(name: str) -> dict[str, inspect.Parameter]:
     arguments = dict(inspect.signature(getattr(rankwise.optim, name)).parameters)
     del arguments["params"]
+    arguments.pop("pairs", None)  # its own test is in test_factor_pairs.py
     return arguments
 
 

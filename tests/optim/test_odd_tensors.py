@@ -214,7 +214,8 @@ def test_topr_keeps_the_largest_moduli_of_a_complex_gradient() -> None:
 def test_float16_steps_as_float32_or_is_refused(name: str) -> None:
     weight, *grads = gradients(4, 6, 8, dtype=F32)
     half, halves = weight.half(), [grad.half() for grad in grads]
-    if name in ("Adafactor", "AdamW", "TopR"):  # torch's, with squares in float16
+    torchs = ("Adafactor", "AdamW", "LoraFA", "LoraPro", "LoraRiemannian", "TopR")
+    if name in torchs:  # torch's, with squares in float16
         with pytest.raises(ValueError, match=f"^float16 parameters: not supported by {name}, "):
             make(name, [nn.Parameter(half)], {}, release=False)
         return

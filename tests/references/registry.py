@@ -22,6 +22,8 @@ BF16 = "references/test_parts.py::test_in_bf16_steps_are_torchs"
 WRITTEN_OUT = "references/test_plain_optimizers.py::test_steps_are_the_equations_of_the_entry"
 BITSANDBYTES = "references/test_plain_optimizers.py::test_the_entry_is_bitsandbytes_own_optimizer"
 PROJECTED = "references/test_projected_entries.py::test_steps_are_the_equations_of_the_entry"
+STARTS = "references/test_lora_starts.py::test_a_start_is_the_papers"
+PAIRS = "references/test_lora_pairs.py::test_steps_are_the_equations_of_the_paper"
 TORCHS = "optim/test_unprojected.py::test_torchs_are_torchs_bitwise"
 ADALOMO = "optim/test_adalomo.py::test_it_steps_as_the_authors"
 APOLLO = "optim/test_apollo.py::test_random_gradients_step_as_the_authors"
@@ -47,6 +49,12 @@ OPTIMIZERS = {
     "Fira": [FIRA, FIRA_PAPER],
     "Flora": [FLORA],
     "LDAdam": [LDADAM],
+    "LoraFA": [PAIRS, "optim/test_factor_pairs.py::test_it_steps_as_pefts"],
+    "LoraPro": [
+        PAIRS,
+        "optim/test_factor_pairs.py::test_the_equivalent_gradient_is_nearest_to_the_full_one",
+    ],
+    "LoraRiemannian": [PAIRS, "optim/test_factor_pairs.py::test_it_steps_as_pefts"],
     "Lomo": [WRITTEN_OUT, "references/test_plain_optimizers.py::test_lomo_is_the_authors"],
     "PagedAdamW": [BITSANDBYTES],
     "ProjFactor": [PROJFACTOR],
@@ -76,6 +84,7 @@ METHODS = {
     "prompt_tuning": TOKENS,
     "shira": WEIGHTS,
     "sparse_lora": SPARSE,
+    "started_lora": STARTS,
     "vera": WEIGHTS,
     "weight_reduction": WEIGHTS,
 }
@@ -161,6 +170,14 @@ ENTRIES = {
     "lora_topr_50": TOPR,
     "lora_topr_sound": TOPR,
     "lora_topr_feedback": TOPR,
+    "lora_eva": STARTS,
+    "lora_corda": STARTS,
+    "lora_corda_kpm": STARTS,
+    "lora_ga": STARTS,
+    "lora_loftq": STARTS,
+    "lora_fa": PAIRS,
+    "lora_riemannian": PAIRS,
+    "lora_pro": PAIRS,
 }
 
 

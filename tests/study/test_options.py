@@ -158,6 +158,7 @@ def test_a_variant_of_lora_has_loras_options(own) -> None:
         "dora",
         "init",
         "plus_ratio",
+        "freeze_a",
         "extra",
     ]
     assert (found["alpha"].default, found["extra"].default) == (16.0, 3)

@@ -27,6 +27,8 @@ HEADINGS = {
     "measured_peak_mib": "measured peak (MiB)",
     "step_time_s": "step (s)",
     "update_time_s": "update (s)",
+    "start_time_s": "start (s)",
+    "start_flops": "start (FLOPs)",
 }
 # Whole numbers that name something, so they get no thousands separators.
 NAMES = frozenset({"rank", "rank_a", "rank_b", "seed"})

@@ -23,6 +23,7 @@ SIZES = {
     "measured_peak_bytes": "measured_peak_mib",
 }
 TIMES = ("update_time_s", "step_time_s")  # shown is the first that all curves have
+STARTS = ("start_time_s", "start_flops")  # of runs whose method looks at data before it trains
 BYTES_PER_MIB = 2**20
 
 
@@ -66,6 +67,7 @@ def summary(frames: dict[str, pd.DataFrame], found: Costs, labels: dict[str, str
     table = table.join(_metrics(frames["estimates"]))
     table["best"] = _best(frames["estimates"], frames["comparisons"], status)
     table = table.join(_shown_costs(found, table))
+    table = table.join(_starts(runs, table.index))
     table = table.join(_training(runs, table.index))
     table["flags"] = flags.of_curves(runs, frames.get("search"))
     warnings = mixed(runs)
@@ -168,6 +170,16 @@ def _shown_costs(found: Costs, table: pd.DataFrame) -> pd.DataFrame:
     if time:
         columns[time] = known[time]
     return pd.DataFrame(columns, index=table.index)
+
+
+def _starts(runs: pd.DataFrame, curves: pd.MultiIndex) -> pd.DataFrame:
+    """What the starts of each curve cost: means over its sound runs, empty where it has none."""
+    by_curve = runs[runs["status"] == "ok"].groupby(CURVE, sort=False)
+    columns = {}
+    for name in STARTS:
+        if name in runs and runs[name].notna().any():
+            columns[name] = by_curve[name].mean().astype(float)
+    return pd.DataFrame(columns, index=curves)
 
 
 def _shown_time(known: pd.DataFrame, n: pd.Series) -> str | None:

@@ -24,6 +24,10 @@ NOTES = {
     "peak_mib": "peak: of a training step, predicted from shapes.",
     "update_time_s": "update: median of the throughput profile.",
     "step_time_s": "step: mean of the training runs, with whatever else the machine did.",
+    "start_time_s": (
+        "start: what a method computed before the first step, mean of the runs; part of no "
+        "other time or FLOPs."
+    ),
 }
 # Column -> what it counts, in the note on the training.
 TRAINING = {
@@ -65,6 +69,7 @@ def _names_of_notes(frame: pd.DataFrame) -> list[str]:
         "peak_mib": "peak_mib" in frame,
         "update_time_s": "update_time_s" in frame,
         "step_time_s": "step_time_s" in frame,
+        "start_time_s": "start_time_s" in frame,
     }
     return [name for name in NOTES if is_needed[name]]
 

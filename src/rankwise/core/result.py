@@ -16,8 +16,8 @@ COUNTS = frozenset({
     "epoch", "event", "gradient_norm", "largest_batch_size", "learning_rate",
     "method_update_interval_steps", "perplexity", "predictions", "processes",
     "product_effective_rank", "refresh_interval_steps", "repeats", "rows", "samples",
-    "selection_perplexity", "tokens", "total_parameters", "trainable_parameters", "update",
-    "updates",
+    "selection_perplexity", "start_samples", "tokens", "total_parameters", "trainable_parameters",
+    "update", "updates",
 })  # fmt: skip
 LISTS = (
     "history",

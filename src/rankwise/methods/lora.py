@@ -16,21 +16,24 @@ init pissa (Meng et al. 2024, arXiv 2404.02948, eq. 2-4): gamma B A is the best 
 and the frozen matrix becomes the residual, whose largest singular value is the (r + 1)-th of W.
 pissa_niter_4 uses a randomized SVD with 4 power iterations. init olora (Büyükakyüz 2024, arXiv
 2406.01775): B and A are the first r columns of Q and rows of R in W = Q R; the rest is frozen. Both
-start at the base's answers up to rounding (1e-5), not exactly. Starts that need data (EVA, CorDA,
-LoRA-GA) are left out.
+start at the base's answers up to rounding (1e-5), not exactly. Starts that need data, or the error
+of quantization, are in started_lora.py.
 
 plus_ratio, LoRA+ (Hayou et al. 2024, arXiv 2402.12354): B learns `plus_ratio` times as fast as A.
 As in the authors' code, so do all vectors (mu, the biases of a new head). There, vectors have no
 weight decay; here the optimizer decides.
+
+freeze_a, LoRA-FA (Zhang et al. 2023, arXiv 2308.03303): A keeps its random start, so a layer keeps
+A x for backward, and not x. The optimizer lora_fa has the paper's gradient of B.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 from peft import LoraConfig
-from torch import nn
+from torch import Tensor, nn
 
-from rankwise.methods.parts.lora_base import LoraBase
+from rankwise.methods.parts.lora_base import LoraBase, factor_pairs, scaled_pairs
 from rankwise.methods.parts.peft_base import modules_of
 
 VECTORS = (".bias", ".lora_magnitude_vector.default.weight")
@@ -40,13 +43,14 @@ VECTORS = (".bias", ".lora_magnitude_vector.default.weight")
 class Lora(LoraBase):
     """Trains A and B; the options after LoRA's own switch variants on."""
 
-    TRAINABLE = "r * (m + n) + dora * m"
+    TRAINABLE = "r * (m + (1 - freeze_a) * n) + dora * m"
     QUANTIZED = True
 
     rslora: bool = False
     dora: bool = False
     init: Literal["default", "gaussian", "pissa", "pissa_niter_4", "olora"] = "default"
     plus_ratio: float = 1.0
+    freeze_a: bool = False
 
     @property
     def IDENTITY(self) -> bool:
@@ -72,6 +76,18 @@ class Lora(LoraBase):
         if self.init == "olora" and self.has_conv1d(model, names):
             return "peft starts olora for nn.Linear; the targets of this model are Conv1D"
         return None
+
+    def prepare(self, model: nn.Module, names: dict) -> nn.Module:
+        """Adapt the model by peft, and freeze A if the option says so."""
+        adapted = super().prepare(model, names)
+        if self.freeze_a:
+            for a, _ in factor_pairs(adapted):
+                a.requires_grad_(False)
+        return adapted
+
+    def factors(self, model: nn.Module) -> list[tuple[Tensor, Tensor, float]]:
+        """The pairs of all adapted matrices."""
+        return scaled_pairs(model)
 
     def rate(self, name: str) -> float:
         """LoRA+: B and all vectors learn faster than A."""

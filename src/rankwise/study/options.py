@@ -15,7 +15,13 @@ from rankwise.study import annotations
 from rankwise.study.class_source import ClassSource, has_foreign_base, lineage, main_class
 
 REQUIRED = object()
-SUPPLIED = ("self", "params", "lr", "seed")  # arguments of an optimizer that the workflow gives
+SUPPLIED = (
+    "self",
+    "params",
+    "lr",
+    "seed",
+    "pairs",
+)  # arguments of an optimizer that the workflow gives
 METHOD_BASE = ("rankwise.methods.parts.base", "Method")
 ALLOWED_DEFAULTS = "numbers, texts, true, false, None, arithmetic on numbers, or a tuple of these"
 UNARY = {ast.UAdd: operator.pos, ast.USub: operator.neg}
@@ -243,6 +249,24 @@ def _assignment(statement: ast.stmt) -> tuple[list[str], ast.expr | None]:
     if isinstance(statement, ast.AnnAssign):
         return [ast.unparse(statement.target)], statement.value
     return [], None
+
+
+@functools.cache
+def takes_argument(module: str, name: str) -> bool:
+    """Whether the constructor of a module's class, or of its nearest base with one, has `name`.
+
+    Args:
+        module: the dotted name, `rankwise.optim.lora_pro`.
+        name: of the argument.
+
+    Raises:
+        ConfigError: a class cannot be read.
+    """
+    for cls in lineage(module):
+        if init := _function(cls, "__init__"):
+            arguments = (*init.args.posonlyargs, *init.args.args, *init.args.kwonlyargs)
+            return name in {argument.arg for argument in arguments}
+    return False
 
 
 @functools.cache

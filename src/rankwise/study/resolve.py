@@ -12,7 +12,7 @@ from rankwise.study import claims, dataset_entries
 from rankwise.study.class_source import file_of
 from rankwise.study.dataset_formats import check_format
 from rankwise.study.limits import check_granularity, check_rank
-from rankwise.study.options import REQUIRED, Option, constant, defines, options
+from rankwise.study.options import REQUIRED, Option, constant, defines, options, takes_argument
 from rankwise.study.origin import FILE, Origin, entry_origin
 
 PACKAGE_DIR = PACKAGE  # the name that callers of this module use
@@ -127,6 +127,7 @@ def resolve_method(
         if target not in model["modules"]:
             raise ConfigError(*origin.place("options", "targets"), target, model["modules"])
     _check_storage(entry, optimizer, origin)
+    _check_pairs(entry, origin)
     check_granularity(origin, optimizer, model)
     if not _method_constant(module, "PROMPT"):
         check_rank(name, origin, method, optimizer, model, where)
@@ -181,6 +182,10 @@ def _check_storage(entry: dict, optimizer: dict, origin: Origin) -> None:
     if stored not in DENSE and not _method_constant(module, "QUANTIZED"):
         allowed = f"{' or '.join(DENSE)} under {module}"
         raise ConfigError(*origin.place("weights"), stored, allowed)
+    start = entry["options"].get("init")
+    if stored in DENSE and start in constant(f"rankwise.methods.{module}", "QUANTIZED_ONLY", ()):
+        allowed = f"nf4, nf4_double or int8 under {module} with init {start}"
+        raise ConfigError(*origin.place("weights"), stored, allowed)
     if entry["dense"] and "rank" not in optimizer:
         optimizer_module = entry["optimizer"]["module"]
         if origin.is_newer(("optimizer", "module"), ("dense",)):
@@ -189,6 +194,23 @@ def _check_storage(entry: dict, optimizer: dict, origin: Origin) -> None:
             raise ConfigError(*origin.place("optimizer", "module"), optimizer_module, allowed)
         allowed = f"nothing: {optimizer_module} projects no gradient"
         raise ConfigError(*origin.place("dense"), entry["dense"], allowed)
+
+
+def _check_pairs(entry: dict, origin: Origin) -> None:
+    """Check that a method has LoRA's pairs, if the optimizer steps these."""
+    module = entry["optimizer"]["module"]
+    if not takes_argument(f"rankwise.optim.{module}", "pairs"):
+        return
+    if not defines(f"rankwise.methods.{entry['module']}", "factors"):
+        with_factors = []
+        for name in module_names("methods"):
+            if defines(f"rankwise.methods.{name}", "factors"):
+                with_factors.append(name)
+        allowed = (
+            f"an optimizer that does not step LoRA's pairs of factors, or one of the methods "
+            f"{', '.join(with_factors)}, since the method {entry['module']} has none"
+        )
+        raise ConfigError(*origin.place("optimizer", "module"), module, allowed)
 
 
 def check_length(name: str, method: dict, model: dict, tokens: int, where: tuple[str, str]) -> None:

@@ -43,6 +43,7 @@ class Checkpoint:
 
     def __init__(self, request: dict):
         self.file = paths.checkpoint(provenance.digest(request))
+        self.start_file = self.file.with_suffix(".start.pt")  # written and read by start.py
         self.stop_requested = False
         self.saved_at = time.monotonic()  # or when the run began, if nothing is saved yet
         self._previous_handlers: dict[int, object] = {}
@@ -59,6 +60,7 @@ class Checkpoint:
             signal.signal(number, handler)
         if error is None:
             self.file.unlink(missing_ok=True)
+            self.start_file.unlink(missing_ok=True)
 
     def _request_stop(self, number: int, _frame: object) -> None:
         if self.stop_requested and number == signal.SIGINT:

@@ -9,11 +9,12 @@ from torch import nn
 from rankwise.core import progress, tracker
 from rankwise.core.errors import Unsupported
 from rankwise.data.prepared import data_facts, load_data, model_folder
-from rankwise.methods.parts.base import adapt, build_optimizer
+from rankwise.methods.parts.base import adapt, build_optimizer, set_parameters
 from rankwise.models import build, storage
 from rankwise.training.checkpoint import Checkpoint
 from rankwise.training.divergence import Diverged
 from rankwise.training.loop import Loop
+from rankwise.training.start import start
 
 COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -81,16 +82,18 @@ def _fine_tune(request: dict, checkpoint: Checkpoint) -> dict:
     progress.doing(f"loading the model {request['cell']['model']}")
     folder = model_folder(request)
     build.check_room(request["model"], task, classes, "cpu")
+    progress.doing(f"loading the dataset {request['cell']['dataset']}")
+    data = load_data(request, build.tokenizer(folder), seed)
     set_seed(seed)  # before the model is built, so that a new head is the same under every method
     base = build.from_snapshot(folder, task, classes)
     total_parameters = sum(param.numel() for param in base.parameters())
     names = build.names(request["model"], task)
+    started, start_cost = start(request, base, names, data, checkpoint.start_file)
     base = storage.store(base, entry["weights"], names, COMPUTE_DTYPES[schedule["precision"]])
     method, model = adapt(entry, base, names)
+    set_parameters(model, started)
     if schedule["checkpointing"]:
         build.checkpoint(model)
-    progress.doing(f"loading the dataset {request['cell']['dataset']}")
-    data = load_data(request, build.tokenizer(folder), seed)
     # Seeded again, so that dropout does not depend on how many numbers the method drew.
     set_seed(seed)
     tracking = tracker.of_run(tracker.run_name(request["cell"]), request)
@@ -103,6 +106,7 @@ def _fine_tune(request: dict, checkpoint: Checkpoint) -> dict:
     # Counted after the run: a method may change the shapes of its parameters while it trains.
     result["metrics"]["trainable_parameters"] = sum(param.numel() for param in _trainable(model))
     result["metrics"]["total_parameters"] = total_parameters
+    result["cost"] |= start_cost
     result["split"] = dataset["report_split"]
     result["data"] = data_facts(request)
     return result

@@ -6,16 +6,29 @@ module that the package does not have is loaded from the user's own folder (core
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rankwise.core.errors import BrokenModule, Unsupported
 from rankwise.core.paths import own_folder
 from rankwise.core.provenance import source_file
 
 DENSE = ("fp32", "bf16")
+
+
+class Start(NamedTuple):
+    """What a method measured before the first step: parameters by name.
+
+    Attributes:
+        base: of the base, before it is stored.
+        adapted: of the adapted model.
+    """
+
+    base: dict[str, Tensor]
+    adapted: dict[str, Tensor]
 
 
 class Method:
@@ -41,6 +54,40 @@ class Method:
     IDENTITY = True
     PROMPT = False
     QUANTIZED = False
+
+    def start(
+        self, base: nn.Module, names: dict, batches: Iterable[dict[str, Tensor]], weights: str
+    ) -> Start:
+        """Measure where training starts, from data or from the dense base.
+
+        A training run calls it once, before the base is stored and `prepare` adapts it. Profiles
+        have no data and do not call it: they need shapes alone, so it may change none.
+
+        Args:
+            base: dense, in fp32; left as it is.
+            names: from `models.build.names`.
+            batches: training batches in random order, one epoch; each one that is drawn is counted
+                as cost.
+            weights: how the base will be stored, one of `models.storage.KINDS`.
+
+        Returns:
+            Values for parameters of the base and of the adapted model; none by default.
+
+        Raises:
+            Unsupported: the method cannot start so.
+        """
+        return Start({}, {})
+
+    def factors(self, model: nn.Module) -> list[tuple[Tensor, Tensor, float]]:
+        """LoRA's pairs, for optimizers that have an argument `pairs`.
+
+        Args:
+            model: the adapted model.
+
+        Returns:
+            (A, B, s) of every adapted matrix, W' = W + s B A; none by default.
+        """
+        return []
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         """Adapt `model` and set `requires_grad` of its parameters; change nothing else.
@@ -213,6 +260,14 @@ def adapt(entry: dict, model: nn.Module, names: dict) -> tuple[Method, nn.Module
     return method, method.prepare(model, names)
 
 
+@torch.no_grad()
+def set_parameters(model: nn.Module, values: dict[str, Tensor]) -> None:
+    """Copy values into the parameters of a model that have these names, as those of a `Start`."""
+    parameters = dict(model.named_parameters())
+    for name, value in values.items():
+        parameters[name].copy_(value)
+
+
 def build_optimizer(
     entry: dict, method: Method, model: nn.Module, names: dict, seed: int
 ) -> torch.optim.Optimizer:
@@ -227,6 +282,7 @@ def build_optimizer(
 
     Raises:
         BrokenModule: the optimizer's file cannot be imported, or has no class named like it.
+        Unsupported: the optimizer steps LoRA's pairs, and the method has none.
         ValueError: nothing trains, or options that a parameter cannot have.
     """
     options = dict(entry["optimizer"])
@@ -234,6 +290,10 @@ def build_optimizer(
     options = _as_declared(options, optimizer)
     if "seed" in inspect.signature(optimizer).parameters:
         options["seed"] = seed
+    if "pairs" in inspect.signature(optimizer).parameters:
+        options["pairs"] = method.factors(model)
+        if not options["pairs"]:
+            raise Unsupported(f"{entry['module']} has no pairs of factors for {optimizer.__name__}")
     learning_rate = entry.get("learning_rate", 0.0)
     groups = _parameter_groups(entry, method, model, names, learning_rate)
     return optimizer(groups, lr=learning_rate, **options)

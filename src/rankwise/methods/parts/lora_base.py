@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import Tensor, nn
 
 from rankwise.methods.parts.effective_rank import effective_rank
 from rankwise.methods.parts.peft_base import PeftMethod
@@ -48,6 +48,16 @@ def factor_pairs(model: nn.Module) -> list[tuple[nn.Linear, nn.Linear]]:
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
             pairs += [(layer.lora_A[name], layer.lora_B[name]) for name in layer.lora_A]
+    return pairs
+
+
+def scaled_pairs(model: nn.Module) -> list[tuple[Tensor, Tensor, float]]:
+    """(A, B, s) of every adapted matrix, W' = W + s B A: parameters (r, n) and (m, r), a factor."""
+    pairs = []
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            for name, a in layer.lora_A.items():
+                pairs.append((a.weight, layer.lora_B[name].weight, layer.scaling[name]))
     return pairs
 
 

@@ -48,6 +48,7 @@ RANGES = {
     "limit": LIMIT,
     "clip": LIMIT,
     "smallest": NOT_NEGATIVE,
+    "damping": POSITIVE,
     "beta2_decay": Range(lambda value: -math.inf < value <= 0, "a finite number, 0 or less"),
     "energy": SHARE_ABOVE_0,
     "fraction": SHARE_ABOVE_0,
