@@ -17,31 +17,14 @@ import re
 from pathlib import Path
 
 from rankwise.checks import model_snapshot, model_tokenizer
-from rankwise.checks.model_snapshot import Place, Snapshot, place
+from rankwise.checks.model_snapshot import Snapshot
+from rankwise.core import model_shapes
 from rankwise.core.config import ConfigError
+from rankwise.core.model_shapes import FILE, NO_SHAPE, place
 from rankwise.core.snapshot_files import CONFIG
 
-FILE = "config/models.yaml"
-# Keys of a configuration that neither shape a model nor change what it computes in training.
-# The tokenizer gives the padding token, and random weights are replaced by the snapshot's.
-NO_SHAPE = (
-    "bos_token_id",
-    "decoder_start_token_id",
-    "dtype",
-    "eos_token_id",
-    "initializer_range",
-    "pad_token_id",
-    "torch_dtype",
-    "use_cache",
-)
-LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTHS = ("hidden_size", "n_embd", "dim", "d_model")
-# The table of learnt positions, and the families that leave its first rows unused. Source: the
-# embeddings of these models in transformers (`padding_idx + 1`, `self.offset`).
-POSITIONS = ("position_embeddings", "wpe", "embed_positions")
-UNUSED_ROWS = {"camembert": 2, "opt": 2, "roberta": 2, "xlm-roberta": 2}
 SAVED_CLASSIFIER = "ForSequenceClassification"
-NAMES_SHOWN = 16
 
 
 def problems(name: str, entry: dict) -> list[str]:
@@ -58,18 +41,24 @@ def problems(name: str, entry: dict) -> list[str]:
     snapshot, unreadable = model_snapshot.read(folder)
     if found or unreadable:
         return [*found, *unreadable]
-    is_complete = "files" in entry["weights"]  # a hub's cache may have some of the files only
-    if is_complete and not (folder / CONFIG).is_file():
+    # The hub's cache may have some of the files only; the others come when the model is prepared.
+    is_whole = "files" in entry["weights"]
+    if is_whole and not (folder / CONFIG).is_file():
         found.append(f"{FILE}: {name}.weights.files: {folder} has no {CONFIG}; copy it, too")
     found += _config_problems(name, entry, snapshot)
     if snapshot.tensors:
-        found += _role_problems(name, entry, snapshot)
-        found += _position_problems(name, entry, snapshot)
+        said = {_key(sentence) for sentence in found}  # a number of layers is compared twice
+        of_shapes = model_shapes.problems(name, entry, snapshot.shapes)
+        found += [sentence for sentence in of_shapes if _key(sentence) not in said]
         found += _head_problems(name, entry, snapshot)
-        is_complete = True
-    if is_complete:
-        found += model_tokenizer.problems(f"{FILE}: {name}", snapshot)
-    return found
+    if is_whole:
+        found += model_tokenizer.absent(f"{FILE}: {name}", folder)
+    return found + model_tokenizer.too_large(f"{FILE}: {name}", snapshot)
+
+
+def _key(sentence: str) -> str:
+    """The file and key that a sentence begins with."""
+    return sentence.partition(": got ")[0]
 
 
 # The family, and config.json ----------------------------------------------------------------------
@@ -129,115 +118,7 @@ def _agree(ours: object, theirs: object) -> bool:
     return ours == theirs
 
 
-# Roles --------------------------------------------------------------------------------------------
-
-
-def _role_problems(name: str, entry: dict, snapshot: Snapshot) -> list[str]:
-    """Roles whose module is not in every layer, or has another shape than the entry says."""
-    matrices = snapshot.matrices()
-    modules_by_role: dict[str, list[str]] = {role: [] for role in entry["modules"]}
-    role_by_ending = {module["name"]: role for role, module in entry["modules"].items()}
-    for matrix in matrices:
-        endings = [ending for ending in role_by_ending if f".{matrix}".endswith(f".{ending}")]
-        if endings:  # the longest decides, as in `modules_of` of methods/parts/peft_base.py
-            modules_by_role[role_by_ending[max(endings, key=len)]].append(matrix)
-    layers_by_stack = _layers_by_stack(snapshot)
-    found = []
-    for role, module in entry["modules"].items():
-        key, modules = f"{name}.modules.{role}", modules_by_role[role]
-        if not modules:
-            allowed = _allowed_names(module["name"], snapshot)
-            found.append(str(ConfigError(FILE, f"{key}.name", module["name"], allowed)))
-            continue
-        found += _place_problems(key, module, modules, layers_by_stack, snapshot.folder)
-        wrong = [matrix for matrix in modules if list(matrices[matrix]) != module["shape"]]
-        if wrong:
-            allowed = (
-                f"{list(matrices[wrong[0]])}, the shape of {wrong[0]}.weight in {snapshot.folder}"
-            )
-            found.append(str(ConfigError(FILE, f"{key}.shape", module["shape"], allowed)))
-    return found or _layer_problems(name, entry, modules_by_role, layers_by_stack, snapshot)
-
-
-def _layers_by_stack(snapshot: Snapshot) -> dict[str, set[int]]:
-    """The numbers of the layers that have tensors, by the name of their stack."""
-    layers: dict[str, set[int]] = {}
-    for tensor in snapshot.tensors:
-        if found := place(tensor):
-            layers.setdefault(found.stack, set()).add(found.layer)
-    return layers
-
-
-def _allowed_names(got: str, snapshot: Snapshot) -> str:
-    """The names that a role could have: of the modules in layers, without the layer's number."""
-    places = [place(matrix) for matrix in snapshot.matrices()]
-    names = list(dict.fromkeys(found.rest for found in places if found))
-    lasts = {name.rpartition(".")[2]: name for name in names}
-    near = difflib.get_close_matches(got, [*names, *lasts], n=1)
-    nearest = f" (nearest: {near[0]})" if near else ""
-    shown = ", ".join(names[:NAMES_SHOWN]) + ", ..." * (len(names) > NAMES_SHOWN)
-    return f"the end of a module's name in {snapshot.folder}: {shown}{nearest}"
-
-
-def _place_problems(
-    key: str, module: dict, modules: list[str], layers_by_stack: dict[str, set[int]], folder: Path
-) -> list[str]:
-    """Layers that have no module of a role, and modules of the role that are in no layer."""
-    outside = [matrix for matrix in modules if place(matrix) is None]
-    if outside:
-        allowed = (
-            f"a name of modules in layers only, and {folder} has {outside[0]}, too; write more of "
-            "the name"
-        )
-        return [str(ConfigError(FILE, f"{key}.name", module["name"], allowed))]
-    layers: dict[str, set[int]] = {}
-    for matrix in modules:
-        found: Place = place(matrix)
-        layers.setdefault(found.stack, set()).add(found.layer)
-    for stack, numbers in layers.items():
-        lacking = sorted(layers_by_stack[stack] - numbers)
-        if lacking:
-            allowed = (
-                f"a module of every layer, and {stack}.{lacking[0]} of {folder} has none of this "
-                "name"
-            )
-            return [str(ConfigError(FILE, f"{key}.name", module["name"], allowed))]
-    return []
-
-
-def _layer_problems(
-    name: str,
-    entry: dict,
-    modules_by_role: dict[str, list[str]],
-    layers_by_stack: dict[str, set[int]],
-    snapshot: Snapshot,
-) -> list[str]:
-    """Another number of layers than the weights have; of an encoder with a decoder, none."""
-    stacks = {place(matrix).stack for modules in modules_by_role.values() for matrix in modules}
-    key = next((key for key in LAYERS if key in entry["architecture"]), None)
-    if len(stacks) != 1 or key is None:
-        return []
-    layers, got = len(layers_by_stack[stacks.pop()]), entry["architecture"][key]
-    if layers == got or snapshot.config.get(key, got) != got:  # the latter is a problem already
-        return []
-    allowed = f"{layers}, the layers of the weights in {snapshot.folder}"
-    return [str(ConfigError(FILE, f"{name}.architecture.{key}", got, allowed))]
-
-
-# Positions and heads ------------------------------------------------------------------------------
-
-
-def _position_problems(name: str, entry: dict, snapshot: Snapshot) -> list[str]:
-    """More positions than the table of learnt positions has rows."""
-    unused = UNUSED_ROWS.get(entry["family"], 0)
-    for matrix, shape in snapshot.matrices().items():
-        if matrix.rpartition(".")[2] not in POSITIONS:
-            continue
-        if entry["max_positions_tokens"] > shape[0] - unused:
-            allowed = f"at most {shape[0] - unused}, for {matrix}.weight in {snapshot.folder}"
-            got = entry["max_positions_tokens"]
-            return [str(ConfigError(FILE, f"{name}.max_positions_tokens", got, allowed))]
-    return []
+# Heads --------------------------------------------------------------------------------------------
 
 
 def _head_problems(name: str, entry: dict, snapshot: Snapshot) -> list[str]:
@@ -275,7 +156,7 @@ def _old_head_problems(key: str, module: str, snapshot: Snapshot) -> list[str]:
         return []
     untied = [
         matrix
-        for matrix, shape in snapshot.matrices().items()
+        for matrix, shape in snapshot.shapes.matrices.items()
         if place(matrix) is None and shape[0] == snapshot.config.get("vocab_size")
     ]
     allowed = (

@@ -5,17 +5,15 @@ Standard library only: it is read on a login node, before the first job.
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 from rankwise.core import settings
+from rankwise.core.model_shapes import Shapes
 from rankwise.core.safetensors_files import Tensor, tensors
 from rankwise.core.snapshot_files import CONFIG, COPIED
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# The name of a module in a numbered layer: the stack of layers, the layer's number, the rest.
-IN_LAYER = re.compile(r"^(?:(?P<stack>.*?)\.)?(?P<layer>\d+)\.(?P<rest>.+)$")
 
 
 class Snapshot(NamedTuple):
@@ -31,27 +29,11 @@ class Snapshot(NamedTuple):
     config: dict
     tensors: dict[str, Tensor]
 
-    def matrices(self) -> dict[str, tuple[int, ...]]:
-        """The modules with a weight of two dimensions: name of the module -> shape as stored."""
-        return {
-            name.removesuffix(".weight"): tensor.shape
-            for name, tensor in self.tensors.items()
-            if name.endswith(".weight") and len(tensor.shape) == 2
-        }
-
-
-class Place(NamedTuple):
-    """Where a module stands in its model."""
-
-    stack: str  # what all layers of a stack have before their number
-    layer: int
-    rest: str  # of the name, after the number
-
-
-def place(module: str) -> Place | None:
-    """The place of a module in a numbered layer, or None for one that is in no layer."""
-    match = IN_LAYER.match(module)
-    return Place(match["stack"] or "", int(match["layer"]), match["rest"]) if match else None
+    @property
+    def shapes(self) -> Shapes:
+        """The shapes of the tensors."""
+        by_name = {name: tensor.shape for name, tensor in self.tensors.items()}
+        return Shapes(by_name, str(self.folder))
 
 
 def folder_here(entry: dict) -> Path | None:

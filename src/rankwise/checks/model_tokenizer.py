@@ -7,35 +7,42 @@ import json
 from pathlib import Path
 
 from rankwise.checks.model_snapshot import Snapshot
-from rankwise.core.snapshot_files import VOCABULARIES
+from rankwise.core.snapshot_files import VOCABULARIES, no_tokenizer
 
 FAST = "tokenizer.json"
 # Names of the table of token embeddings in transformers' models.
 EMBEDDINGS = ("embed_tokens", "word_embeddings", "wte", "tok_embeddings", "embed_in", "shared")
-MOST_SHOWN = 8  # names in a sentence
 
 
-def problems(where: str, snapshot: Snapshot) -> list[str]:
-    """What is wrong with the tokenizer in a model's folder, a sentence each.
+def absent(where: str, folder: Path) -> list[str]:
+    """A sentence if a model's folder has no tokenizer.
+
+    Args:
+        where: File and name of the model's entry.
+        folder: The model's folder.
+    """
+    if any((folder / name).is_file() for name in VOCABULARIES):
+        return []
+    return [f"{where}.weights.files: {no_tokenizer(folder)}"]
+
+
+def too_large(where: str, snapshot: Snapshot) -> list[str]:
+    """A sentence if a tokenizer has more tokens than the model has embeddings.
+
+    The model may have more: tables are padded, for speed.
 
     Args:
         where: File and name of the model's entry.
         snapshot: The model's folder.
     """
-    folder = snapshot.folder
-    if not any((folder / name).is_file() for name in VOCABULARIES):
-        common = ", ".join(VOCABULARIES[:MOST_SHOWN])
-        return [
-            f"{where}: {folder} has no tokenizer, allowed: a folder with the tokenizer's files, "
-            f"one of {common}, ...; save it there with tokenizer.save_pretrained(FOLDER)"
-        ]
-    highest = highest_id(folder / FAST)
+    file = snapshot.folder / FAST
+    highest = highest_id(file)
     table, rows = _embeddings(snapshot)
     if highest is None or rows is None or highest < rows:
         return []
     return [
-        f"{where}: {folder / FAST}: got token ids up to {highest:,}, allowed: at most "
-        f"{rows - 1:,}, for {table} has {rows:,} rows; use the tokenizer of these weights"
+        f"{where}: {file}: got token ids up to {highest:,}, allowed: at most {rows - 1:,}, for "
+        f"{table} has {rows:,} rows; use the tokenizer of these weights"
     ]
 
 
@@ -54,7 +61,7 @@ def highest_id(file: Path) -> int | None:
 
 def _embeddings(snapshot: Snapshot) -> tuple[str | None, int | None]:
     """The table of token embeddings: its name and its rows, or config.json's vocab_size."""
-    for module, shape in snapshot.matrices().items():
+    for module, shape in snapshot.shapes.matrices.items():
         if module.rpartition(".")[2] in EMBEDDINGS:
             return f"{module}.weight", shape[0]
     if isinstance(snapshot.config.get("vocab_size"), int):

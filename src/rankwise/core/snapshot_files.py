@@ -32,6 +32,7 @@ VOCABULARIES = (
     "entity_vocab.json",
     "byte_maps.json",
 )
+COMMON = 5  # so many are named in a sentence
 # What stands beside a vocabulary: `vocab_files_names` of transformers' tokenizers has some, and
 # `PreTrainedTokenizerBase.from_pretrained` reads the others.
 BESIDE_VOCABULARY = (
@@ -67,3 +68,12 @@ def read_files(folder: Path) -> list[Path]:
     """The files of a folder that transformers would read as a model's or tokenizer's."""
     patterns = (*COPIED, *ALSO_READ)
     return sorted({file for pattern in patterns for file in folder.glob(pattern)})
+
+
+def no_tokenizer(folder: Path) -> str:
+    """The end of a sentence on a folder that has none of `VOCABULARIES`."""
+    common = ", ".join(VOCABULARIES[:COMMON])
+    return (
+        f"{folder} has no tokenizer, allowed: a folder with its files, one of {common}, ...; save "
+        "it there with tokenizer.save_pretrained(FOLDER)"
+    )

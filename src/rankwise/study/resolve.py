@@ -248,7 +248,8 @@ def check_sources(library: dict[str, dict]) -> None:
 
     Raises:
         ConfigError: an entry has no or several sources, a source lacks its check, a dataset lacks
-            its splits or classes, a module has two roles, or a claim cannot be decided as it stands.
+            its splits or classes, two roles have one module, or a claim cannot
+            be decided as it stands.
     """
     claims.check(library)
     for name, entry in library["datasets"].items():
