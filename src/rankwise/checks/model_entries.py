@@ -48,7 +48,7 @@ def problems(name: str, entry: dict) -> list[str]:
     found += _config_problems(name, entry, snapshot)
     if snapshot.tensors:
         said = {_key(sentence) for sentence in found}  # a number of layers is compared twice
-        of_shapes = model_shapes.problems(name, entry, snapshot.shapes)
+        of_shapes = model_shapes.problems(f"{name}.", entry, snapshot.shapes)
         found += [sentence for sentence in of_shapes if _key(sentence) not in said]
         found += _head_problems(name, entry, snapshot)
     if is_whole:

@@ -75,24 +75,24 @@ def place(module: str) -> Place | None:
     return Place(match["stack"] or "", int(match["layer"]), match["rest"]) if match else None
 
 
-def problems(name: str, entry: dict, shapes: Shapes) -> list[str]:
+def problems(where: str, entry: dict, shapes: Shapes) -> list[str]:
     """Where an entry and a model's shapes differ, a sentence each.
 
     Each role has a module in every layer, of the entry's shape; the number of layers agrees, and
     the table of learnt positions, if there is one, has a row for each position.
 
     Args:
-        name: The entry's name.
+        where: What stands before an entry's key in a message: `NAME.`, with its dot.
         entry: Of config/models.yaml.
         shapes: The model's tensors.
     """
     by_role = _modules_by_role(entry["modules"], shapes)
     found = []
     for role, module in entry["modules"].items():
-        found += _role_problems(f"{name}.modules.{role}", module, by_role[role], shapes)
+        found += _role_problems(f"{where}modules.{role}", module, by_role[role], shapes)
     if not found:
-        found += _layer_problems(name, entry["architecture"], by_role, shapes)
-    return found + _position_problems(name, entry, shapes)
+        found += _layer_problems(where, entry["architecture"], by_role, shapes)
+    return found + _position_problems(where, entry, shapes)
 
 
 def _modules_by_role(modules: dict[str, dict], shapes: Shapes) -> dict[str, list[str]]:
@@ -152,7 +152,7 @@ def _names_in_layers(got: str, shapes: Shapes) -> str:
 
 
 def _layer_problems(
-    name: str, architecture: dict, by_role: dict[str, list[str]], shapes: Shapes
+    where: str, architecture: dict, by_role: dict[str, list[str]], shapes: Shapes
 ) -> list[str]:
     """Another number of layers than the tensors have; not asked of an encoder with a decoder."""
     stacks = {place(matrix).stack for matrices in by_role.values() for matrix in matrices}
@@ -163,14 +163,14 @@ def _layer_problems(
     if layers == architecture[key]:
         return []
     allowed = f"{layers}, the layers of the weights in {shapes.source}"
-    return [str(ConfigError(FILE, f"{name}.architecture.{key}", architecture[key], allowed))]
+    return [str(ConfigError(FILE, f"{where}architecture.{key}", architecture[key], allowed))]
 
 
-def _position_problems(name: str, entry: dict, shapes: Shapes) -> list[str]:
+def _position_problems(where: str, entry: dict, shapes: Shapes) -> list[str]:
     """More positions than the table of learnt positions has rows."""
     got, unused = entry["max_positions_tokens"], UNUSED_ROWS.get(entry["family"], 0)
     for matrix, shape in shapes.matrices.items():
         if matrix.rpartition(".")[2] in POSITIONS and got > shape[0] - unused:
             allowed = f"at most {shape[0] - unused}, for {matrix}.weight in {shapes.source}"
-            return [str(ConfigError(FILE, f"{name}.max_positions_tokens", got, allowed))]
+            return [str(ConfigError(FILE, f"{where}max_positions_tokens", got, allowed))]
     return []

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rankwise.data.texts import RUNNING_TEXT
 
 MAX_SHOWN = 5  # rows in a sentence
-MAX_UNKNOWN = 0.05  # share of a split's tokens
+MAX_UNKNOWN_FRACTION = 0.05  # of a split's tokens, where the entry does not say
 
 
 def check(
@@ -52,24 +52,26 @@ def check(
         )
 
 
-def check_known(unknown: int, tokens: int, split: str, name: str) -> None:
+def check_known(unknown: int, tokens: int, split: str, dataset: dict, name: str) -> None:
     """Check that the tokenizer knows the texts of a split.
 
     Args:
         unknown: How many tokens of its texts stand for something that the tokenizer does not know.
         tokens: How many tokens its texts have, without what the tokenizer adds to every text.
         split: The name of the split.
-        name: The dataset's name, for messages.
+        dataset: A resolved entry, which may have a `max_unknown_fraction` of its own.
+        name: The entry's name, for messages.
 
     Raises:
-        ValueError: More than `MAX_UNKNOWN` of them are unknown.
+        ValueError: Too many of them are unknown.
     """
-    if unknown > MAX_UNKNOWN * tokens:
+    allowed = dataset.get("max_unknown_fraction", MAX_UNKNOWN_FRACTION)
+    if unknown > allowed * tokens:
         raise ValueError(
             f"config/datasets.yaml: {name}: split {split}: got {unknown:,} of {tokens:,} tokens "
             f"({unknown / tokens:.1%}) that the model's tokenizer does not know, allowed: at most "
-            f"{MAX_UNKNOWN:.0%}; use a model whose tokenizer knows these texts, or the tokenizer "
-            "that belongs to the model"
+            f"{allowed:.1%}; use a model whose tokenizer knows these texts, or set "
+            "max_unknown_fraction if this share is meant"
         )
 
 

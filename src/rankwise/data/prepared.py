@@ -101,7 +101,7 @@ def load_data(
         found = examples(_split(request, name, split), encoder)
         check(found, split, dataset, name, of_empty_text)
         if unknown is not None:
-            check_known(*found.count(unknown, apart_from=of_empty_text), split, name)
+            check_known(*found.count(unknown, apart_from=of_empty_text), split, dataset, name)
         return found
 
     return Data(

@@ -43,17 +43,17 @@ def built(model: nn.Module, entry: dict, task: str) -> None:
         ValueError: A role has no module in some layer, or another shape; a module of the head does
             not exist; or the width or the number of positions differs.
     """
-    name = f"a {entry['family']} model"  # a profile's request has no name of the entry
+    where = f"a {entry['family']} model: "  # the entry's name is not among its keys
     shapes = {key: tuple(param.shape) for key, param in model.named_parameters()}
-    found = model_shapes.problems(name, entry, Shapes(shapes, f"transformers' {_class(model)}"))
+    found = model_shapes.problems(where, entry, Shapes(shapes, f"transformers' {_class(model)}"))
     width = getattr(model.config, "hidden_size", entry["hidden_size"])
     if width != entry["hidden_size"]:
         allowed = f"{width}, as its architecture says"
-        found.append(str(ConfigError(FILE, f"{name}.hidden_size", entry["hidden_size"], allowed)))
+        found.append(str(ConfigError(FILE, f"{where}hidden_size", entry["hidden_size"], allowed)))
     for head in entry["head"].get(task, []):
         if not _modules_called(head, model):
             allowed = f"modules of {_class(model)}: {', '.join(_outside_layers(model))}"
-            found.append(str(ConfigError(FILE, f"{name}.head.{task}", head, allowed)))
+            found.append(str(ConfigError(FILE, f"{where}head.{task}", head, allowed)))
     if found:
         raise ValueError("\n".join(found))
 
