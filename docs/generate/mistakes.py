@@ -93,7 +93,8 @@ def _of_models(mistake: Mistake, plan: "Plan") -> str:
     with contextlib.chdir(plan.root):
         for name in yaml.safe_load(mistake.given):
             said += sources.missing("files", "model", name, plan)
-            said += model_entries.problems(name, plan.library["models"][name])
+            entry = plan.library["models"][name]
+            said += model_entries.problems(name, entry, tasks=entry["head"])
     return "\n".join(said)
 
 

@@ -255,11 +255,23 @@ def test_a_head_that_is_not_in_the_weights_is_named(case: Case) -> None:
     }  # fmt: skip
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
-    (said,) = check_folder(case, model, entry)
-    assert said.startswith(f"{FILE}.head.language_modelling: got 'lm_heads', allowed: a module of ")
-    assert said.endswith("as many rows as the vocabulary have: lm_head, model.embed_tokens")
+    assert check_folder(case, model, entry) == []  # the study's task is another one
+    tasks = ["language_modelling"]
+    (said,) = model_entries.problems("mine", case.entry, tasks)
+    assert said.startswith(f"{FILE}.head.language_modelling: got 'lm_heads', allowed: modules of ")
+    assert "which have beside their layers: lm_head, model; use a snapshot with this head" in said
     case.entry["head"]["language_modelling"] = ["lm_head"]
-    assert case.problems() == []
+    assert model_entries.problems("mine", case.entry, tasks) == []
+
+
+def test_a_base_without_a_masked_language_models_head_is_named(case: Case) -> None:
+    tasks = ["masked_language_modelling"]
+    assert model_entries.problems("mine", case.entry, tasks) == []
+    model = transformers.AutoModel.from_pretrained(case.folder)
+    model.save_pretrained(case.folder)
+    (said,) = model_entries.problems("mine", case.entry, tasks)
+    assert said.startswith(f"{FILE}.head.masked_language_modelling: got 'vocab_transform, vocab_l")
+    assert "which have beside their layers: embeddings; use a snapshot with this head" in said
 
 
 def test_positions_that_a_family_does_not_use_do_not_count(case: Case) -> None:
@@ -303,4 +315,4 @@ def test_a_shipped_entry_is_right_where_its_files_are(name: str) -> None:
     entry = config.library(ROOT)["models"][name]
     if model_snapshot.folder_here(entry) is None:
         pytest.skip(f"{entry['weights']['files']} is not here")
-    assert model_entries.problems(name, entry) == []
+    assert model_entries.problems(name, entry, tasks=entry["head"]) == []

@@ -228,6 +228,13 @@ def test_a_model_without_a_tokenizer_is_refused(case: Case) -> None:
     assert " has no tokenizer, allowed: a folder with its files, one of tok" in case.refused()
 
 
+def test_a_tokenizer_that_cannot_be_loaded_is_refused(case: Case) -> None:
+    (case.folder / "tokenizer.json").write_text('{"model": {}}')
+    said = case.refused()
+    assert said.startswith(f"{case.folder.relative_to(Path.cwd())}: transformers makes no fast ")
+    assert "\n" not in said
+
+
 def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(case: Case) -> None:
     word_tokenizer([*WORDS, *(f"more{number}" for number in range(80))]).save_pretrained(
         case.folder

@@ -14,6 +14,7 @@ import difflib
 import functools
 import importlib.util
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from rankwise.checks import model_snapshot, model_tokenizer
@@ -24,15 +25,18 @@ from rankwise.core.model_shapes import FILE, NO_SHAPE, place
 from rankwise.core.snapshot_files import CONFIG
 
 WIDTHS = ("hidden_size", "n_embd", "dim", "d_model")
-SAVED_CLASSIFIER = "ForSequenceClassification"
+NEW_HEADS = ("classification", "multi_label", "regression", "token_classification")
+OLD_HEADS = ("language_modelling", "masked_language_modelling", "sequence_to_sequence")
+SAVED_CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
 
 
-def problems(name: str, entry: dict) -> list[str]:
+def problems(name: str, entry: dict, tasks: Collection[str]) -> list[str]:
     """What is wrong with a model's entry, a sentence each.
 
     Args:
         name: The entry's name.
         entry: Of config/models.yaml.
+        tasks: The tasks that jobs have the model do; heads of other tasks are not looked at.
     """
     found = _family_problems(f"{name}.family", entry["family"])
     folder = model_snapshot.folder_here(entry)
@@ -50,7 +54,7 @@ def problems(name: str, entry: dict) -> list[str]:
         said = {_key(sentence) for sentence in found}  # a number of layers is compared twice
         of_shapes = model_shapes.problems(f"{name}.", entry, snapshot.shapes)
         found += [sentence for sentence in of_shapes if _key(sentence) not in said]
-        found += _head_problems(name, entry, snapshot)
+        found += _head_problems(name, entry["head"], tasks, snapshot)
     if is_whole:
         found += model_tokenizer.absent(f"{FILE}: {name}", folder)
     return found + model_tokenizer.too_large(f"{FILE}: {name}", snapshot)
@@ -121,24 +125,31 @@ def _agree(ours: object, theirs: object) -> bool:
 # Heads --------------------------------------------------------------------------------------------
 
 
-def _head_problems(name: str, entry: dict, snapshot: Snapshot) -> list[str]:
+def _head_problems(
+    name: str, heads: dict[str, list[str]], tasks: Collection[str], snapshot: Snapshot
+) -> list[str]:
     """Heads that are not the model's: new ones that it has, or old ones that it lacks."""
     found = []
-    for task, head in entry["head"].items():
+    for task, head in heads.items():
+        if task not in tasks:
+            continue
         key = f"{name}.head.{task}"
-        for module in head:
-            tensors = [tensor for tensor in snapshot.tensors if module in tensor.split(".")[:-1]]
-            if task == "classification":
+        tensors_by_module = {
+            module: [tensor for tensor in snapshot.tensors if module in tensor.split(".")[:-1]]
+            for module in head
+        }
+        if task in NEW_HEADS:
+            for module, tensors in tensors_by_module.items():
                 found += _new_head_problems(key, module, tensors, snapshot)
-            elif task == "language_modelling" and not tensors:
-                found += _old_head_problems(key, module, snapshot)
+        elif task in OLD_HEADS and not any(tensors_by_module.values()):
+            found += _old_head_problems(key, head, task, snapshot)
     return found
 
 
 def _new_head_problems(key: str, module: str, tensors: list[str], snapshot: Snapshot) -> list[str]:
     """A classifier's head is new, unless the folder holds a whole classifier."""
     classes = snapshot.config.get("architectures") or [""]
-    if str(classes[0]).endswith(SAVED_CLASSIFIER):  # its head stands at the top of the model
+    if str(classes[0]).endswith(SAVED_CLASSIFIERS):  # its head stands at the top of the model
         tensors = [tensor for tensor in tensors if not tensor.startswith(f"{module}.")]
     if not tensors:
         return []
@@ -149,18 +160,18 @@ def _new_head_problems(key: str, module: str, tensors: list[str], snapshot: Snap
     return [str(ConfigError(FILE, key, module, allowed))]
 
 
-def _old_head_problems(key: str, module: str, snapshot: Snapshot) -> list[str]:
+def _old_head_problems(key: str, head: list[str], task: str, snapshot: Snapshot) -> list[str]:
     """A language model's head is in the weights, or is its table of embeddings."""
-    # Where config.json does not say, the family's default decides, and each job finds out.
-    if snapshot.config.get("tie_word_embeddings") is not False:
+    # A masked language model has parameters beside the table. Of the others the family's default
+    # decides where config.json does not say it, and each job finds out.
+    may_be_tied = task != "masked_language_modelling"
+    if may_be_tied and snapshot.config.get("tie_word_embeddings") is not False:
         return []
-    untied = [
-        matrix
-        for matrix, shape in snapshot.shapes.matrices.items()
-        if place(matrix) is None and shape[0] == snapshot.config.get("vocab_size")
-    ]
-    allowed = (
-        f"a module of the weights in {snapshot.folder}, whose config.json ties no head to the "
-        f"embeddings; as many rows as the vocabulary have: {', '.join(untied) or 'none'}"
+    outside = dict.fromkeys(
+        tensor.split(".")[0] for tensor in snapshot.tensors if place(tensor) is None
     )
-    return [str(ConfigError(FILE, key, module, allowed))]
+    allowed = (
+        f"modules of the weights in {snapshot.folder}, which have beside their layers: "
+        f"{', '.join(outside)}; use a snapshot with this head, or correct its names"
+    )
+    return [str(ConfigError(FILE, key, ", ".join(head), allowed))]

@@ -302,11 +302,14 @@ def _rows(name: str, plan: Plan) -> list[str]:
 
 def _models(jobs: list[PlannedJob], plan: Plan) -> list[str]:
     """Where entries of models that jobs use differ from the models' files on this machine."""
-    names = [job.cell.model for job in jobs if job.measures_cell]
-    names += [job.name for job in jobs if job.kind == MODEL]
+    tasks_by_model: dict[str, set[str]] = {job.name: set() for job in jobs if job.kind == MODEL}
+    for job in jobs:
+        if job.measures_cell:
+            task = plan.library["datasets"][job.cell.dataset]["task"]
+            tasks_by_model.setdefault(job.cell.model, set()).add(task)
     found = []
-    for name in dict.fromkeys(names):
-        found += model_entries.problems(name, plan.library["models"][name])
+    for name, tasks in tasks_by_model.items():
+        found += model_entries.problems(name, plan.library["models"][name], tasks)
     return found
 
 

@@ -224,6 +224,15 @@ def has_tokenizer(folder: Path) -> None:
         raise ValueError(no_tokenizer(folder))
 
 
+def no_fast_tokenizer(folder: Path, reason: str) -> str:
+    """The sentence on a folder whose tokenizer transformers cannot load as a fast one."""
+    return (
+        f"{folder}: transformers makes no fast tokenizer of its files ({' '.join(reason.split())}),"
+        " allowed: a folder with tokenizer.json; make one where sentencepiece and tiktoken are "
+        "installed, with AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+    )
+
+
 def covers(model: nn.Module, tokenizer: PreTrainedTokenizerBase, where: str) -> None:
     """Check that a model has an embedding for each token of a tokenizer.
 
