@@ -21,7 +21,7 @@ from rankwise.checks import model_snapshot, model_tokenizer
 from rankwise.checks.model_snapshot import Snapshot
 from rankwise.core import model_shapes
 from rankwise.core.config import ConfigError
-from rankwise.core.model_shapes import FILE, NO_SHAPE, place
+from rankwise.core.model_shapes import FILE, matters, place
 from rankwise.core.snapshot_files import CONFIG
 
 WIDTHS = ("hidden_size", "n_embd", "dim", "d_model")
@@ -105,7 +105,7 @@ def _config_problems(name: str, entry: dict, snapshot: Snapshot) -> list[str]:
     found = []
     for key, value in entry["architecture"].items():
         # Where config.json has nothing, transformers has a default, which each job compares.
-        if key not in NO_SHAPE and config.get(key) is not None and not _agree(value, config[key]):
+        if matters(key) and config.get(key) is not None and not _agree(value, config[key]):
             allowed = f"{config[key]!r}, as {file} says"
             found.append(str(ConfigError(FILE, f"{name}.architecture.{key}", value, allowed)))
     width = next((config[key] for key in WIDTHS if key in config), entry["hidden_size"])

@@ -14,15 +14,16 @@ from typing import NamedTuple
 from rankwise.core.errors import ConfigError
 
 FILE = "config/models.yaml"
-# Keys of a configuration that neither shape a model nor change what it computes in training.
-# The tokenizer gives the padding token, and random weights are replaced by the snapshot's.
+# Keys of a configuration that neither shape a model nor change what it computes in training, beside
+# the ids of special tokens, which the tokenizer gives. Random weights are replaced by a snapshot's.
 NO_SHAPE = (
-    "bos_token_id",
-    "decoder_start_token_id",
     "dtype",
-    "eos_token_id",
+    "init_std",
+    "initializer_cutoff_factor",
     "initializer_range",
-    "pad_token_id",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
     "torch_dtype",
     "use_cache",
 )
@@ -67,6 +68,11 @@ class Shapes:
         for name in by_name:
             if found := place(name):
                 self.layers.setdefault(found.stack, set()).add(found.layer)
+
+
+def matters(key: str) -> bool:
+    """Whether a key of a configuration shapes a model, or changes what it computes in training."""
+    return key not in NO_SHAPE and not key.endswith("_token_id")
 
 
 def place(module: str) -> Place | None:

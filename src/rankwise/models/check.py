@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rankwise.core import model_shapes
 from rankwise.core.errors import ConfigError
-from rankwise.core.model_shapes import FILE, NO_SHAPE, Shapes, place
+from rankwise.core.model_shapes import FILE, Shapes, matters, place
 from rankwise.core.snapshot_files import VOCABULARIES, no_tokenizer
 
 NAMES_SHOWN = 4
@@ -170,7 +170,7 @@ def same_model(model: nn.Module, expected: nn.Module, where: str) -> None:
     """
     ours, theirs = expected.config.to_dict(), model.config.to_dict()
     for key in sorted(ours.keys() & theirs.keys()):
-        is_compared = key not in (*NO_SHAPE, *NO_MODEL) and not key.startswith("_")
+        is_compared = matters(key) and key not in NO_MODEL and not key.startswith("_")
         if is_compared and ours[key] != theirs[key]:
             raise ValueError(
                 f"{where}.architecture.{key}: got {ours[key]!r}, allowed: {theirs[key]!r}, as "
