@@ -127,6 +127,13 @@ def test_another_file_than_planned_is_refused(changed: str, sharded: Path, tmp_p
         model_files.prepare_model(request, tmp_path / "out")
 
 
+def test_a_model_without_a_tokenizer_is_refused(whole: Path, tmp_path: Path) -> None:
+    (whole / "tokenizer.json").unlink()
+    (whole / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=rf"^{whole} has no tokenizer, allowed: a folder with its"):
+        model_files.prepare_model(planned(whole), tmp_path / "out")
+
+
 def test_other_weights_than_the_entry_names_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"x")
     weights = {"files": str(tmp_path), "sha256": "0" * 64}

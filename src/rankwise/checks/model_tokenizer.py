@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from rankwise.checks.model_snapshot import Snapshot
-from rankwise.core.snapshot_files import VOCABULARIES, no_tokenizer
+from rankwise.core.snapshot_files import has_tokenizer, no_tokenizer
 
 FAST = "tokenizer.json"
 # Names of the table of token embeddings in transformers' models.
@@ -21,7 +21,7 @@ def absent(where: str, folder: Path) -> list[str]:
         where: File and name of the model's entry.
         folder: The model's folder.
     """
-    if any((folder / name).is_file() for name in VOCABULARIES):
+    if has_tokenizer(folder):
         return []
     return [f"{where}.weights.files: {no_tokenizer(folder)}"]
 

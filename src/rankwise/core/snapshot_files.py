@@ -70,6 +70,11 @@ def read_files(folder: Path) -> list[Path]:
     return sorted({file for pattern in patterns for file in folder.glob(pattern)})
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a model's folder has a file with a tokenizer's vocabulary."""
+    return any((folder / name).is_file() for name in VOCABULARIES)
+
+
 def no_tokenizer(folder: Path) -> str:
     """The end of a sentence on a folder that has none of `VOCABULARIES`."""
     common = ", ".join(VOCABULARIES[:COMMON])

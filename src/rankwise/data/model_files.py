@@ -18,7 +18,13 @@ from rankwise.core.safetensors_files import (
     weight_files,
     weights_sha256,
 )
-from rankwise.core.snapshot_files import COPIED, copied_files, read_files
+from rankwise.core.snapshot_files import (
+    COPIED,
+    copied_files,
+    has_tokenizer,
+    no_tokenizer,
+    read_files,
+)
 
 
 def prepare_model(request: dict, folder: Path) -> dict:
@@ -33,12 +39,14 @@ def prepare_model(request: dict, folder: Path) -> dict:
 
     Raises:
         ValueError: The weights in the source folder are not those that the entry names, or cannot
-            be read.
+            be read, or there is no tokenizer.
     """
     weights = request["model"]["weights"]
     progress.doing("downloading the model" if "hub" in weights else "checking the model's files")
     source = _download(weights) if "hub" in weights else checked_folder(weights)
     progress.doing("copying the model's files")
+    if not has_tokenizer(source):
+        raise ValueError(no_tokenizer(source))
     copies = copy_files(source, folder)
     tensors(folder)  # a file that was cut short is refused here, and not by every job that loads it
     return file_digests(copies)

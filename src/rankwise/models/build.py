@@ -127,13 +127,13 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         ValueError: there is no tokenizer, or transformers cannot make a fast one of it.
     """
-    check.has_tokenizer(folder)
     try:
         loaded = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # each kind of file fails in its own way
         raise ValueError(check.no_fast_tokenizer(folder, str(error))) from error
     if not loaded.is_fast:
         raise ValueError(check.no_fast_tokenizer(folder, f"got {type(loaded).__name__}"))
+    check.has_vocabulary(loaded, folder)
     loaded.backend_tokenizer.no_truncation()
     loaded.backend_tokenizer.no_padding()
     return loaded

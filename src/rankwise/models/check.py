@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerBase
 from rankwise.core import model_shapes
 from rankwise.core.errors import ConfigError
 from rankwise.core.model_shapes import FILE, Shapes, matters, place
-from rankwise.core.snapshot_files import VOCABULARIES, no_tokenizer
 
 NAMES_SHOWN = 4
 # What a saved configuration says of the file and of the labels, not of the model.
@@ -214,22 +213,32 @@ def trains_new_head(model: nn.Module, new_head: Collection[str], where: str) -> 
 # The tokenizer ------------------------------------------------------------------------------------
 
 
-def has_tokenizer(folder: Path) -> None:
-    """Check that a folder has a tokenizer: transformers makes an empty one where there is none.
+def has_vocabulary(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Check that a tokenizer has words: transformers makes an empty one where there is no file.
+
+    Args:
+        tokenizer: As transformers loaded it.
+        folder: Where from, for messages.
 
     Raises:
-        ValueError: It has none of the files that hold a vocabulary.
+        ValueError: It has special tokens only.
     """
-    if not any((folder / name).is_file() for name in VOCABULARIES):
-        raise ValueError(no_tokenizer(folder))
+    words = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
+    if not words:
+        raise ValueError(
+            f"{folder}: got a tokenizer without a vocabulary, so each text would be unknown, "
+            "allowed: a folder with the tokenizer's files; save it there with "
+            "tokenizer.save_pretrained(FOLDER)"
+        )
 
 
 def no_fast_tokenizer(folder: Path, reason: str) -> str:
     """The sentence on a folder whose tokenizer transformers cannot load as a fast one."""
     return (
         f"{folder}: transformers makes no fast tokenizer of its files ({' '.join(reason.split())}),"
-        " allowed: a folder with tokenizer.json; make one where sentencepiece and tiktoken are "
-        "installed, with AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        " allowed: a folder with tokenizer.json; of a tokenizer in other files, make it where "
+        "sentencepiece and tiktoken are installed, with "
+        "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
     )
 
 
