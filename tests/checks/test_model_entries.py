@@ -1,6 +1,7 @@
 """An entry that does not describe its model is refused before any job, in one sentence each."""
 
 import copy
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -186,6 +187,15 @@ def test_weights_as_pickle_only_are_named_with_a_remedy(case: Case) -> None:
     assert said.startswith(f"{FILE}.weights.files: {case.folder}: got weights as pickle only (")
     assert "transformers.DistilBertForMaskedLM.from_pretrained(FOLDER).save_pretrained" in said
     assert case.problems() == []  # what config.json says is right
+
+
+def test_weights_that_are_no_safetensors_are_named(case: Case) -> None:
+    """As git leaves a large file that was not fetched."""
+    pointer = b"version https://git-lfs.github.com/spec/v1\n"
+    (case.folder / "model.safetensors").write_bytes(pointer)
+    case.entry["weights"]["sha256"] = hashlib.sha256(pointer).hexdigest()
+    (said,) = case.problems("files")
+    assert said.startswith(f"{FILE}.weights.files: {case.folder}/model.safetensors: 43 bytes ")
 
 
 def test_a_missing_shard_is_named(case: Case) -> None:

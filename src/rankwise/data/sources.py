@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from rankwise.core import content, probe, settings
-from rankwise.core.safetensors_files import weight_files, weights_sha256
+from rankwise.core.safetensors_files import tensors, weight_files, weights_sha256
 from rankwise.data import reading
 from rankwise.study.plan import Plan
 
@@ -209,10 +209,19 @@ def _weights_problems(where: str, path: Path, sha256: str) -> list[str]:
             f"({error.strerror})"
         ]
     if found == sha256:
-        return []
+        return _header_problems(where, path)
     named = path / files[0]
     of = f"{named} and its shards" if len(files) > 1 else named
     return [f"{where}.weights.sha256: sha256 of {of} is {found}, allowed: {sha256}"]
+
+
+def _header_problems(where: str, path: Path) -> list[str]:
+    """Why safetensors could not read the weights of a folder."""
+    try:
+        tensors(path)
+    except ValueError as error:
+        return [f"{where}.weights.files: {error}"]
+    return []
 
 
 def _split_problems(where: str, entry: dict, split: str) -> list[str]:
