@@ -41,14 +41,21 @@ def from_shapes(
         classes: number of labels; 0 for a task without labels.
         device: where the model is built.
         attention: transformers' name of the attention's implementation.
+    """
+    auto_class = getattr(transformers, AUTO_CLASSES[task])
+    with torch.device(device):
+        return auto_class.from_config(configuration(entry, classes), attn_implementation=attention)
+
+
+def checked_from_shapes(
+    entry: dict, task: str, classes: int, device: str = "meta", attention: str = "sdpa"
+) -> nn.Module:
+    """The model of `from_shapes`, after a check that the entry describes it.
 
     Raises:
         ValueError: the entry's roles, head or sizes are not those of the model.
     """
-    auto_class = getattr(transformers, AUTO_CLASSES[task])
-    config = configuration(entry, classes)
-    with torch.device(device):
-        model = auto_class.from_config(config, attn_implementation=attention)
+    model = from_shapes(entry, task, classes, device, attention)
     check.built(model, entry, task)
     return model
 

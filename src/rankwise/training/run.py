@@ -81,7 +81,7 @@ def _fine_tune(request: dict, checkpoint: Checkpoint) -> dict:
     progress.doing(f"loading the model {request['cell']['model']}")
     folder = model_folder(request)
     build.check_room(request["model"], task, classes, "cpu")
-    expected = build.from_shapes(request["model"], task, classes)
+    expected = build.checked_from_shapes(request["model"], task, classes)
     set_seed(seed)  # before the model is built, so that a new head is the same under every method
     names = build.names(request["model"], task)
     base = build.from_snapshot(folder, task, classes, names["new_head"])
