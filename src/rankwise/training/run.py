@@ -10,7 +10,7 @@ from rankwise.core import progress, tracker
 from rankwise.core.errors import Unsupported
 from rankwise.data.prepared import data_facts, load_data, model_folder
 from rankwise.methods.parts.base import adapt, build_optimizer, set_parameters
-from rankwise.models import build, storage
+from rankwise.models import build, check, storage
 from rankwise.training.checkpoint import Checkpoint
 from rankwise.training.divergence import Diverged
 from rankwise.training.loop import Loop
@@ -82,16 +82,22 @@ def _fine_tune(request: dict, checkpoint: Checkpoint) -> dict:
     progress.doing(f"loading the model {request['cell']['model']}")
     folder = model_folder(request)
     build.check_room(request["model"], task, classes, "cpu")
+    expected = build.checked_from_shapes(request["model"], task, classes)
+    tokenizer = build.tokenizer(folder)
     progress.doing(f"loading the dataset {request['cell']['dataset']}")
-    data = load_data(request, build.tokenizer(folder), seed)
+    data = load_data(request, tokenizer, seed)
     set_seed(seed)  # before the model is built, so that a new head is the same under every method
-    base = build.from_snapshot(folder, task, classes)
-    total_parameters = sum(param.numel() for param in base.parameters())
     names = build.names(request["model"], task)
+    base = build.from_snapshot(folder, task, classes, names["new_head"])
+    where = f"config/models.yaml: {request['cell']['model']}"
+    check.same_model(base, expected, where)
+    check.covers(base, tokenizer, where)
+    total_parameters = sum(param.numel() for param in base.parameters())
     started, start_cost = start(request, base, names, data, checkpoint.start_file)
     base = storage.store(base, entry["weights"], names, COMPUTE_DTYPES[schedule["precision"]])
     method, model = adapt(entry, base, names)
     set_parameters(model, started)
+    check.trains_new_head(model, names["new_head"], where)
     if schedule["checkpointing"]:
         build.checkpoint(model)
     # Seeded again, so that dropout does not depend on how many numbers the method drew.
