@@ -31,6 +31,7 @@ VARIANTS = {
     "LDAdam": [{"error_feedback": False}],
     "TopR": [{"error_feedback": True}, {"lazy": True, "least": 3}],
     "Sgd": [{"momentum": 0.9}],
+    "Muon": [{"nesterov": False, "adjust": "original", "adamw_scale": 0.5}],
 }
 CASES = [(name, options) for name in OURS for options in ({}, *VARIANTS.get(name, []))]
 every_case = pytest.mark.parametrize(("name", "options"), CASES, ids=str)

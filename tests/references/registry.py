@@ -29,6 +29,7 @@ FIRA = "optim/test_fira.py::test_the_published_residual_steps_as_the_authors"
 FIRA_PAPER = "optim/test_fira.py::test_the_papers_residual_is_its_equations"
 FLORA = "optim/test_flora.py::test_matrices_step_as_the_authors"
 LDADAM = "optim/test_ldadam.py::test_it_is_its_equations"
+MUON = "optim/test_muon.py::test_matrices_step_as_torchs_muon"
 PROJFACTOR = "optim/test_projfactor.py::test_projfactor_is_its_equations"
 
 # By class of rankwise.optim. Some have a second reference, in another's package.
@@ -48,6 +49,10 @@ OPTIMIZERS = {
     "Flora": [FLORA],
     "LDAdam": [LDADAM],
     "Lomo": [WRITTEN_OUT, "references/test_plain_optimizers.py::test_lomo_is_the_authors"],
+    "Muon": [
+        MUON,
+        "optim/test_muon.py::test_vectors_and_dense_groups_step_as_torchs_adamw_at_their_own_rate",
+    ],
     "PagedAdamW": [BITSANDBYTES],
     "ProjFactor": [PROJFACTOR],
     "ProjectedAdam": [PROJECTED, "optim/test_projected_step.py::test_it_is_galores"],
@@ -161,6 +166,7 @@ ENTRIES = {
     "lora_topr_50": TOPR,
     "lora_topr_sound": TOPR,
     "lora_topr_feedback": TOPR,
+    "muon": MUON,
 }
 
 

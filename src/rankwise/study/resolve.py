@@ -181,7 +181,7 @@ def _check_storage(entry: dict, optimizer: dict, origin: Origin) -> None:
     if stored not in DENSE and not _method_constant(module, "QUANTIZED"):
         allowed = f"{' or '.join(DENSE)} under {module}"
         raise ConfigError(*origin.place("weights"), stored, allowed)
-    if entry["dense"] and "rank" not in optimizer:
+    if entry["dense"] and "rank" not in optimizer and not _treats_matrices_apart(entry):
         optimizer_module = entry["optimizer"]["module"]
         if origin.is_newer(("optimizer", "module"), ("dense",)):
             place = ": ".join(origin.place("dense"))
@@ -189,6 +189,11 @@ def _check_storage(entry: dict, optimizer: dict, origin: Origin) -> None:
             raise ConfigError(*origin.place("optimizer", "module"), optimizer_module, allowed)
         allowed = f"nothing: {optimizer_module} projects no gradient"
         raise ConfigError(*origin.place("dense"), entry["dense"], allowed)
+
+
+def _treats_matrices_apart(entry: dict) -> bool:
+    """Whether the optimizer steps matrices unlike other parameters, although it has no rank."""
+    return constant(f"rankwise.optim.{entry['optimizer']['module']}", "MATRICES_APART", False)
 
 
 def check_length(name: str, method: dict, model: dict, tokens: int, where: tuple[str, str]) -> None:

@@ -63,6 +63,8 @@ RANGES = {
     "power_iterations": FROM_0,
     "least": FROM_0,
     "min_8bit_size": FROM_0,
+    "newton_schulz_steps": FROM_1,
+    "adamw_scale": POSITIVE,
 }
 # Options of a parameter group that no constructor needs to name.
 ALWAYS = {"lr": float, "weight_decay": float, "dense": bool}
