@@ -20,6 +20,7 @@ from helpers.repository import ROOT
 from rankwise.core.errors import Unsupported
 from rankwise.methods.parts.base import Method, adapt, build_optimizer, optimizer_class, unreleased
 from rankwise.models import build, storage
+from rankwise.optim.parts.waiting import trains
 from rankwise.study.grids import Cell
 from rankwise.study.plan import Plan
 
@@ -90,7 +91,7 @@ class Case:
 
     def trainable(self) -> dict[str, nn.Parameter]:
         parameters = self.model.named_parameters()
-        return {name: param for name, param in parameters if param.requires_grad}
+        return {name: param for name, param in parameters if trains(param)}
 
     def train(self, steps: int) -> list[float]:
         """Losses on the one batch; dropout draws from the step, so that a resumed run draws the same."""
@@ -231,6 +232,9 @@ def check_state_formula(
         for param in group["params"]:
             state = found.optimizer.state[param].values()
             kept = sum(value.numel() for value in state if torch.is_tensor(value))
+            if not param.requires_grad:  # it waits for its turn
+                assert kept == 0
+                continue
             values = {**options, "k": param.numel()}
             if param.ndim < 2:
                 formula = formulas.VECTOR

@@ -41,6 +41,7 @@ WRONG = {
     "least": [-1, 0.5],
     "min_8bit_size": [-1, 0.5],
     "newton_schulz_steps": [0, 1.5],
+    "active_layers": [0, 1.5],
     "adamw_scale": [0.0, -1.0, math.nan],
     "nesterov": [1, "yes"],
     "seed": [1.5, "1"],

@@ -10,7 +10,7 @@ from torch import nn
 import rankwise.optim
 
 RANKED = ("Apollo", "Fira", "Flora", "LDAdam", "ProjFactor", "ProjectedAdam")
-NAMES = ("AdaLomo", "Adafactor", "AdamW", "Lomo", "Muon", "Sgd", "TopR", *RANKED)
+NAMES = ("AdaLomo", "Adafactor", "AdamW", "BAdam", "Lisa", "Lomo", "Muon", "Sgd", "TopR", *RANKED)
 
 
 def stepped(name: str) -> tuple[list[nn.Parameter], torch.optim.Optimizer]:

@@ -20,6 +20,7 @@ PARTS = "references/test_parts.py::test_the_parts_that_train_are_the_papers"
 FROZEN = "references/test_parts.py::test_the_frozen_model_is_the_base"
 BF16 = "references/test_parts.py::test_in_bf16_steps_are_torchs"
 WRITTEN_OUT = "references/test_plain_optimizers.py::test_steps_are_the_equations_of_the_entry"
+BADAM = "optim/test_blocks.py::test_badam_is_its_algorithm"
 BITSANDBYTES = "references/test_plain_optimizers.py::test_the_entry_is_bitsandbytes_own_optimizer"
 PROJECTED = "references/test_projected_entries.py::test_steps_are_the_equations_of_the_entry"
 TORCHS = "optim/test_unprojected.py::test_torchs_are_torchs_bitwise"
@@ -29,6 +30,7 @@ FIRA = "optim/test_fira.py::test_the_published_residual_steps_as_the_authors"
 FIRA_PAPER = "optim/test_fira.py::test_the_papers_residual_is_its_equations"
 FLORA = "optim/test_flora.py::test_matrices_step_as_the_authors"
 LDADAM = "optim/test_ldadam.py::test_it_is_its_equations"
+LISA = "optim/test_blocks.py::test_lisa_is_its_algorithm"
 MUON = "optim/test_muon.py::test_matrices_step_as_torchs_muon"
 PROJFACTOR = "optim/test_projfactor.py::test_projfactor_is_its_equations"
 
@@ -45,9 +47,11 @@ OPTIMIZERS = {
         "references/test_plain_optimizers.py::test_eight_bit_moments_are_the_nearest_levels_of_their_blocks",
     ],
     "Apollo": [APOLLO],
+    "BAdam": [BADAM],
     "Fira": [FIRA, FIRA_PAPER],
     "Flora": [FLORA],
     "LDAdam": [LDADAM],
+    "Lisa": [LISA],
     "Lomo": [WRITTEN_OUT, "references/test_plain_optimizers.py::test_lomo_is_the_authors"],
     "Muon": [
         MUON,
@@ -167,6 +171,8 @@ ENTRIES = {
     "lora_topr_sound": TOPR,
     "lora_topr_feedback": TOPR,
     "muon": MUON,
+    "badam": BADAM,
+    "lisa": LISA,
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rankwise.methods.parts.base import Method, adapt, build_optimizer
 from rankwise.models import build, storage
+from rankwise.optim.parts.waiting import trains
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Step:
 
     def trainable(self) -> list[nn.Parameter]:
         """Return the parameters that the optimizer steps."""
-        return [param for param in self.model.parameters() if param.requires_grad]
+        return [param for param in self.model.parameters() if trains(param)]
 
 
 def base_model(request: dict, device: str) -> nn.Module:
@@ -127,8 +128,28 @@ def step(
         watch(model)
     optimizer = None
     if any(param.requires_grad for param in model.parameters()):
-        optimizer = build_optimizer(request["method"], method, model, names, seed=0)
+        optimizer = profiled_optimizer(request["method"], method, model, names)
     return Step(method, model, optimizer, batch(request, device))
+
+
+def profiled_optimizer(
+    entry: dict, method: Method, model: nn.Module, names: dict
+) -> torch.optim.Optimizer:
+    """The optimizer of a resolved entry, as a profile takes it.
+
+    An optimizer that trains some blocks at a time (BAdam, LISA) keeps its largest blocks active:
+    those are the steps that need most memory.
+
+    Args:
+        entry: The resolved entry.
+        method: The entry's method.
+        model: The adapted model.
+        names: From `models.build.names`.
+    """
+    optimizer = build_optimizer(entry, method, model, names, seed=0)
+    if hasattr(optimizer, "assume_largest"):
+        optimizer.assume_largest()
+    return optimizer
 
 
 def batch(request: dict, device: str) -> dict[str, Tensor]:

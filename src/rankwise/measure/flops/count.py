@@ -13,6 +13,7 @@ forward_flops, backward_flops
     the share of weights that a method keeps.
 optimizer_flops
     A step that refreshes no basis.
+    With an optimizer that trains some blocks at a time, the largest blocks are the active ones.
 refresh_flops, refresh_interval_steps
     What a step that refreshes its bases costs more, and how often one does; its decompositions
     follow closed forms (formulas.py). An optimizer that computes its basis in every step has the
@@ -160,6 +161,7 @@ def _profiled_step(request: dict) -> tuple[int, int]:
     """FLOPs of products and per element, as system A's profiler counts forward and backward."""
     # System A's runs used torch's fused attention and had no padding, hence no mask.
     subject = Subject.of(request, "sdpa")
+    subject.optimizer()  # it may decide which parameters require gradients
     batch = {"input_ids": meta_batch(request["shapes"])["input_ids"]}
     return profiler.forward_and_backward(subject.model, lambda: subject.loss(batch))
 

@@ -32,8 +32,9 @@ from rankwise.measure.speed.timing import (
     repeats,
     spread,
 )
-from rankwise.measure.step import Step, step
-from rankwise.methods.parts.base import load_method
+from rankwise.measure.step import Step, profiled_optimizer, step
+from rankwise.methods.parts.base import load_method, unreleased
+from rankwise.models import build
 
 LEAST, MOST, AIM_S = 3, 50, 2.0  # timed updates of a process, and the seconds they should take
 PEAK_PRODUCTS = 4  # matrix products, at most
@@ -175,7 +176,11 @@ def _peak_flops_per_s(device: str, dtype: torch.dtype) -> float:
 
 def _micro_batch_flops(request: dict) -> int:
     """FLOPs of forward and backward of one micro-batch."""
-    _, model = meta_model(request)
+    method, model = meta_model(request)
+    if any(param.requires_grad for param in model.parameters()):
+        # It may decide which parameters require gradients.
+        names = build.names(request["model"], request["shapes"]["task"])
+        profiled_optimizer(unreleased(request["method"]), method, model, names)
     with FlopCounterMode(display=False) as counter:
         loss = meta_loss(model.train(), meta_batch(request["shapes"]), request["shapes"]["task"])
         if loss.requires_grad:
