@@ -151,6 +151,7 @@ SHORTER = (
         "flora",
         "ldadam",
     ),
+    *("frugal", "frugal_svd", "mlorc"),
     *("rsvd_svt", "rsvd_energy", "rsvd_transported"),
 )
 # VLoRP (Wu et al. 2025, section 3) cuts each row of a tall matrix into c pieces and projects a piece.

@@ -42,6 +42,8 @@ WRONG = {
     "min_8bit_size": [-1, 0.5],
     "newton_schulz_steps": [0, 1.5],
     "active_layers": [0, 1.5],
+    "density": [0.0, 1.1, math.nan],
+    "free_scale": [-1.0, math.nan],
     "adamw_scale": [0.0, -1.0, math.nan],
     "nesterov": [1, "yes"],
     "seed": [1.5, "1"],

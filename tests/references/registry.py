@@ -29,8 +29,11 @@ APOLLO = "optim/test_apollo.py::test_random_gradients_step_as_the_authors"
 FIRA = "optim/test_fira.py::test_the_published_residual_steps_as_the_authors"
 FIRA_PAPER = "optim/test_fira.py::test_the_papers_residual_is_its_equations"
 FLORA = "optim/test_flora.py::test_matrices_step_as_the_authors"
+FRUGAL = "optim/test_frugal.py::test_columns_step_by_adamw_or_by_their_signs"
+FRUGAL_SVD = "optim/test_frugal.py::test_singular_vectors_step_by_adamw_and_the_rest_by_its_signs"
 LDADAM = "optim/test_ldadam.py::test_it_is_its_equations"
 LISA = "optim/test_blocks.py::test_lisa_is_its_algorithm"
+MLORC = "optim/test_mlorc.py::test_it_is_its_equations"
 MUON = "optim/test_muon.py::test_matrices_step_as_torchs_muon"
 PROJFACTOR = "optim/test_projfactor.py::test_projfactor_is_its_equations"
 
@@ -50,9 +53,11 @@ OPTIMIZERS = {
     "BAdam": [BADAM],
     "Fira": [FIRA, FIRA_PAPER],
     "Flora": [FLORA],
+    "Frugal": [FRUGAL, FRUGAL_SVD],
     "LDAdam": [LDADAM],
     "Lisa": [LISA],
     "Lomo": [WRITTEN_OUT, "references/test_plain_optimizers.py::test_lomo_is_the_authors"],
+    "MLorc": [MLORC],
     "Muon": [
         MUON,
         "optim/test_muon.py::test_vectors_and_dense_groups_step_as_torchs_adamw_at_their_own_rate",
@@ -173,6 +178,9 @@ ENTRIES = {
     "muon": MUON,
     "badam": BADAM,
     "lisa": LISA,
+    "frugal": FRUGAL,
+    "frugal_svd": FRUGAL_SVD,
+    "mlorc": MLORC,
 }
 
 

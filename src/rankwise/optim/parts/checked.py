@@ -66,6 +66,8 @@ RANGES = {
     "newton_schulz_steps": FROM_1,
     "adamw_scale": POSITIVE,
     "active_layers": FROM_1,
+    "density": SHARE_ABOVE_0,
+    "free_scale": NOT_NEGATIVE,
 }
 # Options of a parameter group that no constructor needs to name.
 ALWAYS = {"lr": float, "weight_decay": float, "dense": bool}
