@@ -63,7 +63,8 @@ def test_history_and_counts_are_over_the_predictions(task: str) -> None:
 
 FAST = ["AdamW", "Fira", "ProjectedAdam"]
 SLOW = [
-    "AdaLomo", "Adafactor", "Apollo", "Flora", "LDAdam", "Lomo", "ProjFactor", "Sgd", "TopR",
+    "AdaLomo", "Adafactor", "Apollo", "BAdam", "Flora", "Frugal", "LDAdam", "Lisa", "Lomo", "MLorc", "Muon",
+    "ProjFactor", "Sgd", "TopR",
 ]  # fmt: skip
 SINGLE = ["AdamW8bit", "PagedAdamW"]  # bitsandbytes' kernels know no fp64
 
