@@ -42,6 +42,7 @@ WRONG = {
     "min_8bit_size": [-1, 0.5],
     "newton_schulz_steps": [0, 1.5],
     "active_layers": [0, 1.5],
+    "perturbation": [0.0, -1e-3, math.nan],
     "density": [0.0, 1.1, math.nan],
     "free_scale": [-1.0, math.nan],
     "adamw_scale": [0.0, -1.0, math.nan],

@@ -33,6 +33,7 @@ FRUGAL = "optim/test_frugal.py::test_columns_step_by_adamw_or_by_their_signs"
 FRUGAL_SVD = "optim/test_frugal.py::test_singular_vectors_step_by_adamw_and_the_rest_by_its_signs"
 LDADAM = "optim/test_ldadam.py::test_it_is_its_equations"
 LISA = "optim/test_blocks.py::test_lisa_is_its_algorithm"
+MEZO = "optim/test_mezo.py::test_steps_are_the_two_point_estimate"
 MLORC = "optim/test_mlorc.py::test_it_is_its_equations"
 MUON = "optim/test_muon.py::test_matrices_step_as_torchs_muon"
 PROJFACTOR = "optim/test_projfactor.py::test_projfactor_is_its_equations"
@@ -58,6 +59,7 @@ OPTIMIZERS = {
     "Lisa": [LISA],
     "Lomo": [WRITTEN_OUT, "references/test_plain_optimizers.py::test_lomo_is_the_authors"],
     "MLorc": [MLORC],
+    "MeZO": [MEZO],
     "Muon": [
         MUON,
         "optim/test_muon.py::test_vectors_and_dense_groups_step_as_torchs_adamw_at_their_own_rate",
@@ -181,6 +183,8 @@ ENTRIES = {
     "frugal": FRUGAL,
     "frugal_svd": FRUGAL_SVD,
     "mlorc": MLORC,
+    "mezo": MEZO,
+    "lora_mezo": MEZO,
 }
 
 

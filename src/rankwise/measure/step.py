@@ -38,14 +38,39 @@ class Step:
         return self.model(**self.batch).loss
 
     def update(self) -> None:
-        """Step the optimizer, drop the gradients and call the method's `after_step`."""
+        """Step the optimizer, drop the gradients and call the method's `after_step`.
+
+        An optimizer that steps from losses alone has taken its step in `evaluate_losses`.
+        """
         self.taken += 1
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        if not self.is_forward_only:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         self.method.after_step(self.model, self.optimizer, self.taken)
+
+    @property
+    def is_forward_only(self) -> bool:
+        """Whether the optimizer steps from losses, without a backward pass (MeZO)."""
+        return getattr(self.optimizer, "FORWARD_ONLY", False)
+
+    def evaluate_losses(self, micro_batches: int = 1) -> None:
+        """Step an optimizer that asks for losses itself: its whole step, with dropout off.
+
+        Args:
+            micro_batches: How many micro-batches a loss is the mean of.
+        """
+        self.model.eval()
+        self.optimizer.step(
+            lambda: sum(self.forward() for _ in range(micro_batches)) / micro_batches
+        )
+        self.model.train()
 
     def run(self) -> None:
         """Run forward, backward and update once; only forward where nothing trains."""
+        if self.is_forward_only:
+            self.evaluate_losses()
+            self.update()
+            return
         loss = self.forward()
         if self.optimizer is not None:
             loss.backward()

@@ -218,9 +218,10 @@ def check_length(name: str, method: dict, model: dict, tokens: int, where: tuple
 
 
 def check_release(name: str, optimizer: dict, schedule: dict, where: tuple[str, str]) -> None:
-    """Check that a schedule is possible with gradients released.
+    """Check that a schedule is possible with gradients released, or without any.
 
-    A step inside backward is taken once, and its gradients are not clipped.
+    A step inside backward is taken once, and its gradients are not clipped. An optimizer that
+    computes no gradient has none to clip.
 
     Args:
         name: the entry's name in config/methods.yaml.
@@ -230,8 +231,14 @@ def check_release(name: str, optimizer: dict, schedule: dict, where: tuple[str, 
 
     Raises:
         ConfigError: the schedule accumulates or clips gradients, and the optimizer steps inside
-            backward.
+            backward; or it clips gradients, and there are none.
     """
+    if constant(f"rankwise.optim.{optimizer['module']}", "FORWARD_ONLY", False):
+        if schedule["max_gradient_norm"] is not None:
+            key = f"{where[1]}.max_gradient_norm"
+            allowed = f"null with {name}, which computes no gradient"
+            raise ConfigError(where[0], key, schedule["max_gradient_norm"], allowed)
+        return
     if not optimizer.get("release"):
         return
     if constant(f"rankwise.optim.{optimizer['module']}", "RELEASE", "fused") == "gathered":

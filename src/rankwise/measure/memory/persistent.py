@@ -111,7 +111,10 @@ def _state_bytes(request: dict, method: Method, model: nn.Module, names: dict) -
     else:
         for param in trainable:
             param.grad = torch.randn_like(param)
-        optimizer.step()
+        if getattr(optimizer, "FORWARD_ONLY", False):
+            optimizer.step(lambda: torch.zeros(()))
+        else:
+            optimizer.step()
     # By id: a table that several parameters share is there once.
     tensors: dict[int, Tensor] = {}
     for state in optimizer.state.values():

@@ -66,6 +66,7 @@ RANGES = {
     "newton_schulz_steps": FROM_1,
     "adamw_scale": POSITIVE,
     "active_layers": FROM_1,
+    "perturbation": POSITIVE,
     "density": SHARE_ABOVE_0,
     "free_scale": NOT_NEGATIVE,
 }
