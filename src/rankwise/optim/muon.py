@@ -18,7 +18,7 @@ from torch.optim.optimizer import ParamsT
 
 from rankwise.optim.parts.descent import Batch, Descent, State
 from rankwise.optim.parts.precision import wide
-from rankwise.optim.parts.rules import AdamRule, Scaled, WholeGradient
+from rankwise.optim.parts.rules import AdamRule, Rule, WholeGradient
 from rankwise.optim.parts.stacked import DescentOptimizer, settings
 
 # The quintic of Jordan et al.: steep at 0; it keeps values that are near 1 between 0.7 and 1.2.
@@ -92,6 +92,29 @@ class Muon(DescentOptimizer):
         return MuonDescent(
             group["momentum"], group["nesterov"], group["newton_schulz_steps"], group["adjust"]
         )
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A rule whose direction is multiplied: by a learning rate of its own, relative to the group's.
+
+    Decay is the optimizer's, and follows the group's learning rate.
+    """
+
+    rule: Rule
+    scale: float
+
+    def init_state(self, param: Tensor) -> State:
+        return self.rule.init_state(param)
+
+    def direction(self, grad: Tensor, state: State, step: int) -> Tensor:
+        """Return the rule's direction times the scale."""
+        direction = self.rule.direction(grad, state, step)
+        return direction if self.scale == 1 else direction * self.scale
+
+    def transport(self, state: State, rotation: Tensor, step: int) -> None:
+        """Carry the rule's state over."""
+        self.rule.transport(state, rotation, step)
 
 
 @dataclass(frozen=True)

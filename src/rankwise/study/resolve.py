@@ -11,7 +11,7 @@ from rankwise.core.paths import PACKAGE, own_folder
 from rankwise.study import claims, dataset_entries
 from rankwise.study.class_source import file_of
 from rankwise.study.dataset_formats import check_format
-from rankwise.study.limits import check_granularity, check_rank
+from rankwise.study.limits import check_active_layers, check_granularity, check_rank
 from rankwise.study.options import REQUIRED, Option, constant, defines, options
 from rankwise.study.origin import FILE, Origin, entry_origin
 
@@ -128,6 +128,7 @@ def resolve_method(
             raise ConfigError(*origin.place("options", "targets"), target, model["modules"])
     _check_storage(entry, optimizer, origin)
     check_granularity(origin, optimizer, model)
+    check_active_layers(origin, optimizer, model)
     if not _method_constant(module, "PROMPT"):
         check_rank(name, origin, method, optimizer, model, where)
     return {**entry, "options": method, "optimizer": {"module": optimizer_module, **optimizer}}

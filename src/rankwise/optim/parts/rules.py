@@ -189,29 +189,6 @@ class AdamRule:
         transport_moments_(state["exp_avg"], state["exp_avg_sq"], rotation, step, *self.betas)
 
 
-@dataclass(frozen=True)
-class Scaled:
-    """A rule whose direction is multiplied: by a learning rate of its own, relative to the group's.
-
-    Decay is the optimizer's, and follows the group's learning rate.
-    """
-
-    rule: Rule
-    scale: float
-
-    def init_state(self, param: Tensor) -> State:
-        return self.rule.init_state(param)
-
-    def direction(self, grad: Tensor, state: State, step: int) -> Tensor:
-        """Return the rule's direction times the scale."""
-        direction = self.rule.direction(grad, state, step)
-        return direction if self.scale == 1 else direction * self.scale
-
-    def transport(self, state: State, rotation: Tensor, step: int) -> None:
-        """Carry the rule's state over."""
-        self.rule.transport(state, rotation, step)
-
-
 # SGD ----------------------------------------------------------------------------------------------
 
 
