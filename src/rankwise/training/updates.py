@@ -109,19 +109,21 @@ class Updater:
             that were asked for, and the norm of the estimated gradient.
         """
         own_sums: list[Tensor] = []
+        means: list[Tensor] = []
 
         def mean_loss() -> Tensor:
             own_sums.append(self._own_loss(window))
             total = own_sums[-1]
             if self.accelerator.num_processes > 1:
                 total = self.accelerator.reduce(total)
-            return total / predictions
+            means.append(total / predictions)
+            return means[-1]
 
         was_training = self.model.training
         self.model.eval()
-        mean = self.optimizer.step(mean_loss)
+        self.optimizer.step(mean_loss)
         self.model.train(was_training)
-        self.watch.see_loss(mean)
+        self.watch.see_loss(torch.stack(means).mean())
         self.watch.see_gradients(update)
         own_sum = torch.stack(own_sums).mean()
         return own_sum, self.optimizer.optimizer.gradient_norm()
