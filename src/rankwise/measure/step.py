@@ -163,7 +163,7 @@ def profiled_optimizer(
     """The optimizer of a resolved entry, as a profile takes it.
 
     An optimizer that trains some blocks at a time (BAdam, LISA) keeps its largest blocks active:
-    those are the steps that need most memory.
+    those are the steps that need most memory for gradients and state.
 
     Args:
         entry: The resolved entry.

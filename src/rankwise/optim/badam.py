@@ -23,8 +23,9 @@ class BAdam(BlockOptimizer):
         m, v <- dropped; the next block starts at t = 1 with m = v = 0
 
     Only the active block requires gradients. The memory of gradients and state is therefore largest
-    in the turn of the largest block, and that is what a profile assumes. Without groups that
-    have "block" all parameters are one block.
+    in the turn of the largest block, and that is what a profile assumes. The turn of a block nearer
+    to the input keeps more activations. Without groups that have "block" all parameters are one
+    block.
 
     Args:
         params: parameters, or parameter groups, in which "block" names the block.

@@ -116,7 +116,8 @@ class Updater:
             total = own_sums[-1]
             if self.accelerator.num_processes > 1:
                 total = self.accelerator.reduce(total)
-            means.append(total / predictions)
+            # A window may predict nothing; its loss is then 0.
+            means.append(total / max(predictions, 1))
             return means[-1]
 
         was_training = self.model.training

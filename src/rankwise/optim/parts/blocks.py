@@ -55,7 +55,7 @@ class BlockOptimizer(DescentOptimizer):
         raise NotImplementedError
 
     def largest(self) -> set[Hashable]:
-        """Return the blocks of the turn that takes most memory; of equal ones the first.
+        """Return the active blocks of the turn with most numbers; of equal ones the first.
 
         Raises:
             NotImplementedError: a subclass must define it.
@@ -78,7 +78,7 @@ class BlockOptimizer(DescentOptimizer):
         return self.active_in(first["taken"] // first["interval_steps"])
 
     def assume_largest(self) -> None:
-        """From now on keep the largest blocks active: a profile of the steps that need most."""
+        """From now on keep the largest blocks active, for a profile."""
         self._assumed = frozenset(self.largest())
         self._take_turn()
 
