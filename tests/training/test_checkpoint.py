@@ -55,6 +55,7 @@ FAST = [
     "sparse_lora",  # its mode changes during training
     "weight_reduction_shrunk",  # its shapes change during training
     "rsvd_released",  # projects inside backward, with random draws of its own
+    "badam",  # what requires gradients changes during training
 ]
 SLOW = [name for name in METHODS if name not in (*FAST, *NOT_TRAINED_HERE)]
 
