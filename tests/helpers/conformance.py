@@ -28,6 +28,7 @@ from rankwise.methods.parts.base import (
     unreleased,
 )
 from rankwise.models import build, storage
+from rankwise.optim.parts.waiting import trains
 from rankwise.study.grids import Cell
 from rankwise.study.plan import Plan
 
@@ -83,7 +84,11 @@ class Case:
         self.request = request_of(name, model, project=project)
         _, task, classes = TASKS[model]
         entry = self.request["method"] if release else unreleased(self.request["method"])
-        self.entry = {**entry, "learning_rate": 5e-3}
+        self.forward_only = getattr(
+            optimizer_class(entry["optimizer"]["module"]), "FORWARD_ONLY", False
+        )
+        # A step of random direction is as long as the gradient times the root of all numbers.
+        self.entry = {**entry, "learning_rate": 1e-4 if self.forward_only else 5e-3}
         self.names = build.names(self.request["model"], task)
         torch.manual_seed(seed)
         base = build.from_shapes(self.request["model"], task, classes, "cpu")
@@ -103,7 +108,7 @@ class Case:
 
     def trainable(self) -> dict[str, nn.Parameter]:
         parameters = self.model.named_parameters()
-        return {name: param for name, param in parameters if param.requires_grad}
+        return {name: param for name, param in parameters if trains(param)}
 
     def train(self, steps: int) -> list[float]:
         """Losses on the one batch; dropout draws from the step, so that a resumed run draws the same."""
@@ -112,9 +117,14 @@ class Case:
             self.step += 1
             torch.manual_seed(self.step)
             self.optimizer.zero_grad()
-            loss = self.model(**self.batch).loss
-            loss.backward()
-            self.optimizer.step()
+            if self.forward_only:
+                self.model.eval()
+                loss = self.optimizer.step(lambda: self.model(**self.batch).loss)
+                self.model.train()
+            else:
+                loss = self.model(**self.batch).loss
+                loss.backward()
+                self.optimizer.step()
             self.method.after_step(self.model, self.optimizer, self.step)
             losses.append(loss.item())
         return losses
@@ -239,11 +249,14 @@ def check_state_formula(
     formulas = optimizer_class(found.entry["optimizer"]["module"])
     for param in found.trainable().values():
         param.grad = torch.randn_like(param)
-    found.optimizer.step()
+    found.optimizer.step(*[lambda: torch.zeros(())] * found.forward_only)
     for group in found.optimizer.param_groups:
         for param in group["params"]:
             state = found.optimizer.state[param].values()
             kept = sum(value.numel() for value in state if torch.is_tensor(value))
+            if not param.requires_grad:  # it waits for its turn
+                assert kept == 0
+                continue
             values = {**options, "k": param.numel()}
             if param.ndim < 2:
                 formula = formulas.VECTOR

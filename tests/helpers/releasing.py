@@ -12,7 +12,8 @@ from rankwise.optim.parts.released_gradient import is_released
 F64 = torch.float64
 # Written out, because dir(rankwise.optim) would import bitsandbytes in every spawned process.
 FUSED = [
-    "AdaLomo", "Adafactor", "AdamW", "Apollo", "Fira", "Flora", "LDAdam", "Lomo", "Sgd", "TopR",
+    "AdaLomo", "Adafactor", "AdamW", "Apollo", "Fira", "Flora", "Frugal", "LDAdam", "Lomo", "MLorc", "Muon",
+    "Sgd", "TopR",
 ]  # fmt: skip
 GATHERED = ["ProjFactor", "ProjectedAdam"]
 

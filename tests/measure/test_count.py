@@ -200,6 +200,21 @@ def every_method() -> list:
     return cases
 
 
+def waiting(method: str) -> int:
+    """Products of backward that an entry leaves out, because their parameters wait for their turn.
+
+    Of two equal layers the first is active, and the second has no gradient of its weights. BAdam's
+    head waits too, and so do the embeddings: below the first query, key and value nothing needs a
+    gradient. LISA's embeddings and head train.
+    """
+    layer = sum(2 * TINY_TOKENS * m * n for m, n in TinyEncoder.MATRICES.values())
+    if method == "badam":
+        first_inputs = 3 * 2 * TINY_TOKENS * TinyEncoder.WIDTH**2
+        head = 2 * BATCH * (TinyEncoder.WIDTH**2 + TinyEncoder.CLASSES * TinyEncoder.WIDTH)
+        return layer + first_inputs + head
+    return layer if method == "lisa" else 0
+
+
 @pytest.mark.parametrize("method", every_method())
 def test_forward_flops_of_every_method_are_its_closed_form(method: str) -> None:
     entry = METHODS[method]
@@ -213,7 +228,7 @@ def test_forward_flops_of_every_method_are_its_closed_form(method: str) -> None:
     added = ADDED_FLOPS[entry["module"]](entry.get("options", {}))
     assert counted["forward_flops"] == base + added
     if entry["module"] == "full":
-        assert counted["backward_flops"] == 2 * base
+        assert counted["backward_flops"] == 2 * base - waiting(method)
 
 
 @pytest.mark.parametrize("name", [

@@ -31,6 +31,9 @@ VARIANTS = {
     "LDAdam": [{"error_feedback": False}],
     "TopR": [{"error_feedback": True}, {"lazy": True, "least": 3}],
     "Sgd": [{"momentum": 0.9}],
+    "Frugal": [{"part": "svd", "density": 0.5}, {"density": 1.0}],
+    "MLorc": [{"oversample": 2}],
+    "Muon": [{"nesterov": False, "adjust": "original", "adamw_scale": 0.5}],
 }
 CASES = [(name, options) for name in OURS for options in ({}, *VARIANTS.get(name, []))]
 every_case = pytest.mark.parametrize(("name", "options"), CASES, ids=str)

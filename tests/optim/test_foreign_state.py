@@ -9,8 +9,20 @@ from torch import nn
 
 import rankwise.optim
 
-RANKED = ("Apollo", "Fira", "Flora", "LDAdam", "ProjFactor", "ProjectedAdam")
-NAMES = ("AdaLomo", "Adafactor", "AdamW", "Lomo", "Sgd", "TopR", *RANKED)
+RANKED = ("Apollo", "Fira", "Flora", "LDAdam", "MLorc", "ProjFactor", "ProjectedAdam")
+NAMES = (
+    "AdaLomo",
+    "Adafactor",
+    "AdamW",
+    "BAdam",
+    "Frugal",
+    "Lisa",
+    "Lomo",
+    "Muon",
+    "Sgd",
+    "TopR",
+    *RANKED,
+)
 
 
 def stepped(name: str) -> tuple[list[nn.Parameter], torch.optim.Optimizer]:

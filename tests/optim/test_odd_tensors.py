@@ -11,7 +11,7 @@ from helpers.optimizing import gradients
 from rankwise.optim import AdamW, Lomo, Sgd, TopR
 
 F32 = torch.float32
-NAMES = dir(rankwise.optim)
+NAMES = [name for name in dir(rankwise.optim) if name != "MeZO"]  # it takes no gradients
 VARIANTS = {
     "ProjectedAdam": [
         {"projector": "rsvd", "transport": "project"},

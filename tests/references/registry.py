@@ -20,6 +20,7 @@ PARTS = "references/test_parts.py::test_the_parts_that_train_are_the_papers"
 FROZEN = "references/test_parts.py::test_the_frozen_model_is_the_base"
 BF16 = "references/test_parts.py::test_in_bf16_steps_are_torchs"
 WRITTEN_OUT = "references/test_plain_optimizers.py::test_steps_are_the_equations_of_the_entry"
+BADAM = "optim/test_blocks.py::test_badam_is_its_algorithm"
 BITSANDBYTES = "references/test_plain_optimizers.py::test_the_entry_is_bitsandbytes_own_optimizer"
 PROJECTED = "references/test_projected_entries.py::test_steps_are_the_equations_of_the_entry"
 STARTS = "references/test_lora_starts.py::test_a_start_is_the_papers"
@@ -30,7 +31,13 @@ APOLLO = "optim/test_apollo.py::test_random_gradients_step_as_the_authors"
 FIRA = "optim/test_fira.py::test_the_published_residual_steps_as_the_authors"
 FIRA_PAPER = "optim/test_fira.py::test_the_papers_residual_is_its_equations"
 FLORA = "optim/test_flora.py::test_matrices_step_as_the_authors"
+FRUGAL = "optim/test_frugal.py::test_columns_step_by_adamw_or_by_their_signs"
+FRUGAL_SVD = "optim/test_frugal.py::test_singular_vectors_step_by_adamw_and_the_rest_by_its_signs"
 LDADAM = "optim/test_ldadam.py::test_it_is_its_equations"
+LISA = "optim/test_blocks.py::test_lisa_is_its_algorithm"
+MEZO = "optim/test_mezo.py::test_steps_are_the_two_point_estimate"
+MLORC = "optim/test_mlorc.py::test_it_is_its_equations"
+MUON = "optim/test_muon.py::test_matrices_step_as_torchs_muon"
 PROJFACTOR = "optim/test_projfactor.py::test_projfactor_is_its_equations"
 
 # By class of rankwise.optim. Some have a second reference, in another's package.
@@ -46,8 +53,10 @@ OPTIMIZERS = {
         "references/test_plain_optimizers.py::test_eight_bit_moments_are_the_nearest_levels_of_their_blocks",
     ],
     "Apollo": [APOLLO],
+    "BAdam": [BADAM],
     "Fira": [FIRA, FIRA_PAPER],
     "Flora": [FLORA],
+    "Frugal": [FRUGAL, FRUGAL_SVD],
     "LDAdam": [LDADAM],
     "LoraFA": [PAIRS, "optim/test_factor_pairs.py::test_it_steps_as_pefts"],
     "LoraPro": [
@@ -55,7 +64,14 @@ OPTIMIZERS = {
         "optim/test_factor_pairs.py::test_the_equivalent_gradient_is_nearest_to_the_full_one",
     ],
     "LoraRiemannian": [PAIRS, "optim/test_factor_pairs.py::test_it_steps_as_pefts"],
+    "Lisa": [LISA],
     "Lomo": [WRITTEN_OUT, "references/test_plain_optimizers.py::test_lomo_is_the_authors"],
+    "MLorc": [MLORC],
+    "MeZO": [MEZO],
+    "Muon": [
+        MUON,
+        "optim/test_muon.py::test_vectors_and_dense_groups_step_as_torchs_adamw_at_their_own_rate",
+    ],
     "PagedAdamW": [BITSANDBYTES],
     "ProjFactor": [PROJFACTOR],
     "ProjectedAdam": [PROJECTED, "optim/test_projected_step.py::test_it_is_galores"],
@@ -178,6 +194,14 @@ ENTRIES = {
     "lora_fa": PAIRS,
     "lora_riemannian": PAIRS,
     "lora_pro": PAIRS,
+    "muon": MUON,
+    "badam": BADAM,
+    "lisa": LISA,
+    "frugal": FRUGAL,
+    "frugal_svd": FRUGAL_SVD,
+    "mlorc": MLORC,
+    "mezo": MEZO,
+    "lora_mezo": MEZO,
 }
 
 

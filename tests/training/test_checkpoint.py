@@ -39,21 +39,23 @@ STOPS = [1, 9, 6, 5]
 
 NOT_TRAINED_HERE = ("frozen", "prefix_tuning")
 METHODS = list(yaml.safe_load((ROOT / "config/methods.yaml").read_text()))
-# Optimizers that step inside backward cannot clip gradients; all others are clipped here.
-STEPS_INSIDE = ["full_released", "lomo", "adalomo"]
+# Optimizers that step inside backward cannot clip gradients, and those without gradients have none to
+# clip; all others are clipped here.
+UNCLIPPED = ["full_released", "lomo", "adalomo", "mezo", "lora_mezo"]
 GRIDS = [
     {
         **SMOKE["train"][0],
-        "methods": [name for name in METHODS if name not in STEPS_INSIDE],
+        "methods": [name for name in METHODS if name not in UNCLIPPED],
         "schedule": {"max_gradient_norm": 1.0},
     },
-    {**SMOKE["train"][0], "methods": STEPS_INSIDE},
+    {**SMOKE["train"][0], "methods": UNCLIPPED},
 ]
 FAST = [
     "full",
     "sparse_lora",  # its mode changes during training
     "weight_reduction_shrunk",  # its shapes change during training
     "rsvd_released",  # projects inside backward, with random draws of its own
+    "badam",  # what requires gradients changes during training
 ]
 SLOW = [name for name in METHODS if name not in (*FAST, *NOT_TRAINED_HERE)]
 

@@ -63,13 +63,32 @@ def test_history_and_counts_are_over_the_predictions(task: str) -> None:
 
 FAST = ["AdamW", "Fira", "ProjectedAdam"]
 SLOW = [
-    "AdaLomo", "Adafactor", "Apollo", "Flora", "LDAdam", "Lomo", "ProjFactor", "Sgd", "TopR",
+    "AdaLomo", "Adafactor", "Apollo", "BAdam", "Flora", "Frugal", "LDAdam", "Lisa", "Lomo", "MLorc", "Muon",
+    "ProjFactor", "Sgd", "TopR",
 ]  # fmt: skip
+FORWARD_ONLY = ["MeZO"]  # it asks for losses, not for gradients
 SINGLE = ["AdamW8bit", "PagedAdamW"]  # bitsandbytes' kernels know no fp64
 
 
 def test_every_optimizer_is_tested() -> None:
-    assert sorted([*FAST, *SLOW, *SINGLE]) == dir(rankwise.optim)
+    assert sorted([*FAST, *SLOW, *SINGLE, *FORWARD_ONLY]) == dir(rankwise.optim)
+
+
+@every_task
+def test_mezos_losses_are_those_of_the_full_batch(task: str) -> None:
+    """However a window is split, its two losses are the same, and their mean is near the loss between them."""
+    runs = [record(task, split, "MeZO", perturbation=1e-4) for split in ((16, 1), (4, 4), (2, 8))]
+    rows = [run.result["history"][-1] for run in runs]
+    # A slope is a difference of losses divided by 2e-4; those of language models are in fp32.
+    exactness = 1e-2 if task == "language_modelling" else 1e-6
+    for row in rows:
+        assert row["train_loss_nats"] == pytest.approx(rows[0]["train_loss_nats"], rel=1e-6)
+        assert row["gradient_norm"] == pytest.approx(rows[0]["gradient_norm"], rel=exactness)
+        assert row["gradient_norm"] > 0
+    # The losses that the test computes itself, from the weights before each step.
+    updates = runs[1].updates
+    between = sum(update.loss for update in updates) / sum(update.predictions for update in updates)
+    assert rows[0]["train_loss_nats"] == pytest.approx(between, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rankwise.methods.parts.base import Method, adapt, build_optimizer
 from rankwise.models import build, storage
+from rankwise.optim.parts.waiting import trains
 
 
 @dataclass
@@ -37,14 +38,39 @@ class Step:
         return self.model(**self.batch).loss
 
     def update(self) -> None:
-        """Step the optimizer, drop the gradients and call the method's `after_step`."""
+        """Step the optimizer, drop the gradients and call the method's `after_step`.
+
+        An optimizer that steps from losses alone has taken its step in `evaluate_losses`.
+        """
         self.taken += 1
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        if not self.is_forward_only:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         self.method.after_step(self.model, self.optimizer, self.taken)
+
+    @property
+    def is_forward_only(self) -> bool:
+        """Whether the optimizer steps from losses, without a backward pass (MeZO)."""
+        return getattr(self.optimizer, "FORWARD_ONLY", False)
+
+    def evaluate_losses(self, micro_batches: int = 1) -> None:
+        """Step an optimizer that asks for losses itself: its whole step, with dropout off.
+
+        Args:
+            micro_batches: How many micro-batches a loss is the mean of.
+        """
+        self.model.eval()
+        self.optimizer.step(
+            lambda: sum(self.forward() for _ in range(micro_batches)) / micro_batches
+        )
+        self.model.train()
 
     def run(self) -> None:
         """Run forward, backward and update once; only forward where nothing trains."""
+        if self.is_forward_only:
+            self.evaluate_losses()
+            self.update()
+            return
         loss = self.forward()
         if self.optimizer is not None:
             loss.backward()
@@ -52,7 +78,7 @@ class Step:
 
     def trainable(self) -> list[nn.Parameter]:
         """Return the parameters that the optimizer steps."""
-        return [param for param in self.model.parameters() if param.requires_grad]
+        return [param for param in self.model.parameters() if trains(param)]
 
 
 def base_model(request: dict, device: str) -> nn.Module:
@@ -127,8 +153,28 @@ def step(
         watch(model)
     optimizer = None
     if any(param.requires_grad for param in model.parameters()):
-        optimizer = build_optimizer(request["method"], method, model, names, seed=0)
+        optimizer = profiled_optimizer(request["method"], method, model, names)
     return Step(method, model, optimizer, batch(request, device))
+
+
+def profiled_optimizer(
+    entry: dict, method: Method, model: nn.Module, names: dict
+) -> torch.optim.Optimizer:
+    """The optimizer of a resolved entry, as a profile takes it.
+
+    An optimizer that trains some blocks at a time (BAdam, LISA) keeps its largest blocks active:
+    those are the steps that need most memory for gradients and state.
+
+    Args:
+        entry: The resolved entry.
+        method: The entry's method.
+        model: The adapted model.
+        names: From `models.build.names`.
+    """
+    optimizer = build_optimizer(entry, method, model, names, seed=0)
+    if hasattr(optimizer, "assume_largest"):
+        optimizer.assume_largest()
+    return optimizer
 
 
 def batch(request: dict, device: str) -> dict[str, Tensor]:

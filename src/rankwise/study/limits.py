@@ -1,7 +1,10 @@
-"""The ranks and granularities that are possible, from the shapes of the model's matrices."""
+"""The ranks, granularities and active layers that a model allows, from its shapes."""
 
 from rankwise.core.config import ConfigError
 from rankwise.study.origin import Origin
+
+# What architectures of transformers call their number of layers.
+LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 
 
 def check_rank(
@@ -97,3 +100,24 @@ def viewed(shape: list[int], options: dict) -> tuple[float, float]:
         side == "right" or (side == "short" and m >= n) or (side in ("long", "both") and m < n)
     )
     return (m * c, n / c) if projects_columns else (m / c, n * c)
+
+
+def check_active_layers(origin: Origin, optimizer: dict, model: dict) -> None:
+    """Check that an optimizer of random layers (LISA) trains no more layers than there are.
+
+    Args:
+        origin: where the values of the entry come from.
+        optimizer: the resolved options of the optimizer; without `active_layers` all is well.
+        model: the model's entry.
+
+    Raises:
+        ConfigError: there are fewer layers.
+    """
+    counts = [model["architecture"][key] for key in LAYERS if key in model["architecture"]]
+    if "active_layers" not in optimizer or not counts:
+        return
+    if not 1 <= optimizer["active_layers"] <= counts[0]:
+        allowed = f"1 to {counts[0]}, the layers of the model"
+        raise ConfigError(
+            *origin.place("optimizer", "active_layers"), optimizer["active_layers"], allowed
+        )

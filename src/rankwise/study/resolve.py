@@ -11,7 +11,7 @@ from rankwise.core.paths import PACKAGE, own_folder
 from rankwise.study import claims, dataset_entries
 from rankwise.study.class_source import file_of
 from rankwise.study.dataset_formats import check_format
-from rankwise.study.limits import check_granularity, check_rank
+from rankwise.study.limits import check_active_layers, check_granularity, check_rank
 from rankwise.study.options import REQUIRED, Option, constant, defines, options, takes_argument
 from rankwise.study.origin import FILE, Origin, entry_origin
 
@@ -129,6 +129,7 @@ def resolve_method(
     _check_storage(entry, optimizer, origin)
     _check_pairs(entry, origin)
     check_granularity(origin, optimizer, model)
+    check_active_layers(origin, optimizer, model)
     if not _method_constant(module, "PROMPT"):
         check_rank(name, origin, method, optimizer, model, where)
     return {**entry, "options": method, "optimizer": {"module": optimizer_module, **optimizer}}
@@ -186,7 +187,7 @@ def _check_storage(entry: dict, optimizer: dict, origin: Origin) -> None:
     if stored in DENSE and start in constant(f"rankwise.methods.{module}", "QUANTIZED_ONLY", ()):
         allowed = f"nf4, nf4_double or int8 under {module} with init {start}"
         raise ConfigError(*origin.place("weights"), stored, allowed)
-    if entry["dense"] and "rank" not in optimizer:
+    if entry["dense"] and "rank" not in optimizer and not _treats_matrices_apart(entry):
         optimizer_module = entry["optimizer"]["module"]
         if origin.is_newer(("optimizer", "module"), ("dense",)):
             place = ": ".join(origin.place("dense"))
@@ -213,6 +214,11 @@ def _check_pairs(entry: dict, origin: Origin) -> None:
         raise ConfigError(*origin.place("optimizer", "module"), module, allowed)
 
 
+def _treats_matrices_apart(entry: dict) -> bool:
+    """Whether the optimizer steps matrices unlike other parameters, although it has no rank."""
+    return constant(f"rankwise.optim.{entry['optimizer']['module']}", "MATRICES_APART", False)
+
+
 def check_length(name: str, method: dict, model: dict, tokens: int, where: tuple[str, str]) -> None:
     """Whether a text fits behind a method's virtual tokens.
 
@@ -235,9 +241,10 @@ def check_length(name: str, method: dict, model: dict, tokens: int, where: tuple
 
 
 def check_release(name: str, optimizer: dict, schedule: dict, where: tuple[str, str]) -> None:
-    """Check that a schedule is possible with gradients released.
+    """Check that a schedule is possible with gradients released, or without any.
 
-    A step inside backward is taken once, and its gradients are not clipped.
+    A step inside backward is taken once, and its gradients are not clipped. An optimizer that
+    computes no gradient has none to clip.
 
     Args:
         name: the entry's name in config/methods.yaml.
@@ -247,8 +254,14 @@ def check_release(name: str, optimizer: dict, schedule: dict, where: tuple[str, 
 
     Raises:
         ConfigError: the schedule accumulates or clips gradients, and the optimizer steps inside
-            backward.
+            backward; or it clips gradients, and there are none.
     """
+    if constant(f"rankwise.optim.{optimizer['module']}", "FORWARD_ONLY", False):
+        if schedule["max_gradient_norm"] is not None:
+            key = f"{where[1]}.max_gradient_norm"
+            allowed = f"null with {name}, which computes no gradient"
+            raise ConfigError(where[0], key, schedule["max_gradient_norm"], allowed)
+        return
     if not optimizer.get("release"):
         return
     if constant(f"rankwise.optim.{optimizer['module']}", "RELEASE", "fused") == "gathered":

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from rankwise.core import paths, provenance
 from rankwise.models import storage
+from rankwise.optim.parts.waiting import trains
 
 SAVE_EVERY_S = 600
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -118,7 +119,7 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     """What training changes in a model: its trainable parameters and its buffers, by name."""
     frozen = set()
     for name, param in model.named_parameters():
-        if not param.requires_grad:
+        if not trains(param):
             frozen.add(name)
     state = storage.learnt(model)
     return {name: value for name, value in state.items() if name not in frozen}

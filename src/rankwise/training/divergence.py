@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from rankwise.optim.parts.waiting import trains
+
 
 class Diverged(ArithmeticError):
     """The loss, a gradient, a parameter or a metric is no longer finite.
@@ -42,7 +44,7 @@ class Watch:
     """
 
     def __init__(self, model: nn.Module, released: bool):
-        trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        trainable = [(n, p) for n, p in model.named_parameters() if trains(p)]
         self.names = [name for name, _ in trainable]
         self.params = [param for _, param in trainable]
         device = self.params[0].device

@@ -313,15 +313,21 @@ class Loop:
         return self.accelerator.device.type == "cuda"
 
     def _check_processes(self, optimizer: torch.optim.Optimizer) -> None:
-        """Refuse an optimizer with `release` on several processes.
+        """Refuse an optimizer that several processes cannot use.
 
-        It averages its gradients over the processes itself, but accelerate has wrapped the model to
-        average them too.
+        With `release` it averages its gradients over the processes itself, but the wrapped model
+        averages them too. With blocks by turns, parameters have no gradient that the wrapped model
+        waits for.
         """
         if getattr(optimizer, "released", False) and self.accelerator.num_processes > 1:
             raise Unsupported(
                 f"release: got true with {self.accelerator.num_processes} processes, allowed: one "
                 "process, because accelerate and the optimizer would both average the gradients"
+            )
+        if getattr(optimizer, "BY_BLOCK", False) and self.accelerator.num_processes > 1:
+            raise Unsupported(
+                f"{type(optimizer).__name__}: got {self.accelerator.num_processes} processes, "
+                "allowed: one process, because it switches gradients on and off while it trains"
             )
 
     def _save(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rankwise.optim.parts.waiting import trains
 from rankwise.training.divergence import check_finite
 from rankwise.training.updates import Made
 
@@ -156,7 +157,7 @@ class TrainingState:
         self.best_loss = loss
         self.best_parameters = {}
         for name, param in model.named_parameters():
-            if param.requires_grad:
+            if trains(param):
                 self.best_parameters[name] = param.detach().cpu().clone()
 
     @torch.no_grad()

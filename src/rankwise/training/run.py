@@ -11,6 +11,7 @@ from rankwise.core.errors import Unsupported
 from rankwise.data.prepared import data_facts, load_data, model_folder
 from rankwise.methods.parts.base import adapt, build_optimizer, set_parameters
 from rankwise.models import build, check, storage
+from rankwise.optim.parts.waiting import trains
 from rankwise.training.checkpoint import Checkpoint
 from rankwise.training.divergence import Diverged
 from rankwise.training.loop import Loop
@@ -119,4 +120,4 @@ def _fine_tune(request: dict, checkpoint: Checkpoint) -> dict:
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:
-    return [param for param in model.parameters() if param.requires_grad]
+    return [param for param in model.parameters() if trains(param)]

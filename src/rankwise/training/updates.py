@@ -76,10 +76,13 @@ class Updater:
             update: Its number, from 1.
         """
         predictions = sum(self.predictions(batch) for batch in window)
-        loss = self._backward(window, predictions)
-        norm = self._clip(self.watch.see_gradients(update))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        if getattr(self.optimizer.optimizer, "FORWARD_ONLY", False):
+            loss, norm = self._step_forward_only(window, predictions, update)
+        else:
+            loss = self._backward(window, predictions)
+            norm = self._clip(self.watch.see_gradients(update))
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         return Made(
             loss,
             norm,
@@ -87,6 +90,54 @@ class Updater:
             samples=sum(len(batch["input_ids"]) for batch in window),
             tokens=sum(int(batch["attention_mask"].sum()) for batch in window),
         )
+
+    def _step_forward_only(
+        self, window: list[dict], predictions: int, update: int
+    ) -> tuple[Tensor, Tensor]:
+        """Step an optimizer that asks for losses instead of gradients (MeZO).
+
+        Every loss is that of the whole window, over all processes, with dropout off: two losses
+        must differ by the weights alone.
+
+        Args:
+            window: As in `make`.
+            predictions: In the window, over all processes.
+            update: The number of the update.
+
+        Returns:
+            The sum of the losses over this process's predictions, which is the mean of the sums
+            that were asked for, and the norm of the estimated gradient.
+        """
+        own_sums: list[Tensor] = []
+        means: list[Tensor] = []
+
+        def mean_loss() -> Tensor:
+            own_sums.append(self._own_loss(window))
+            total = own_sums[-1]
+            if self.accelerator.num_processes > 1:
+                total = self.accelerator.reduce(total)
+            # A window may predict nothing; its loss is then 0.
+            means.append(total / max(predictions, 1))
+            return means[-1]
+
+        was_training = self.model.training
+        self.model.eval()
+        self.optimizer.step(mean_loss)
+        self.model.train(was_training)
+        self.watch.see_loss(torch.stack(means).mean())
+        self.watch.see_gradients(update)
+        own_sum = torch.stack(own_sums).mean()
+        return own_sum, self.optimizer.optimizer.gradient_norm()
+
+    def _own_loss(self, window: list[dict]) -> Tensor:  # ()
+        """The sum of the losses over this process's predictions, without gradients."""
+        total = torch.zeros((), device=self.accelerator.device)
+        for batch in window:
+            own = self._own_part(batch)
+            weight = self.predictions(own) if len(own["input_ids"]) else 0
+            if weight:
+                total = total + self.model(**self._on_device(own)).loss * weight
+        return total
 
     def _backward(self, window: list[dict], predictions: int) -> Tensor:  # ()
         """Accumulate the window's gradient.

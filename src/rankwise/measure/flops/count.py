@@ -11,8 +11,11 @@ What the columns mean:
 forward_flops, backward_flops
     One micro-batch. Masks, top-k and zeroed columns save no product here: nothing is multiplied by
     the share of weights that a method keeps.
+second_forward_flops
+    The second forward pass of an optimizer that steps from two losses (MeZO) without a backward.
 optimizer_flops
     A step that refreshes no basis.
+    With an optimizer that trains some blocks at a time, the largest blocks are the active ones.
 refresh_flops, refresh_interval_steps
     What a step that refreshes its bases costs more, and how often one does; its decompositions
     follow closed forms (formulas.py). An optimizer that computes its basis in every step has the
@@ -27,7 +30,7 @@ optimizer_elementwise_flops
 optimizer_amortised_flops
     optimizer + refresh / interval + method update / its interval, rounded to whole FLOPs.
 step_flops
-    forward + backward + amortised optimizer.
+    forward + backward (or the second forward) + amortised optimizer.
 update_flops
     `accumulation_steps` micro-batches and the amortised optimizer.
 sample_flops
@@ -39,6 +42,7 @@ profiler_step_flops, profiler_elementwise_flops
     A step as published system A counts it (profiler.py), and the additions and scalings in that.
 """
 
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankwise.core.errors import Unsupported
@@ -47,6 +51,7 @@ from rankwise.measure.flops import fvcore, profiler
 from rankwise.measure.flops.formulas import PRODUCTS
 from rankwise.measure.flops.optimizer_step import (
     NO_OPTIMIZER,
+    is_forward_only,
     method_update_columns,
     optimizer_columns,
 )
@@ -115,6 +120,7 @@ def totals(phases: dict, request: dict) -> dict[str, int]:
     amortised = phases["optimizer_flops"] + round(spread)
 
     micro_batch = phases["forward_flops"] + phases["backward_flops"]
+    micro_batch += phases.get("second_forward_flops", 0)
     update = accumulation * micro_batch + amortised
     columns = {
         "optimizer_amortised_flops": amortised,
@@ -160,7 +166,12 @@ def _profiled_step(request: dict) -> tuple[int, int]:
     """FLOPs of products and per element, as system A's profiler counts forward and backward."""
     # System A's runs used torch's fused attention and had no padding, hence no mask.
     subject = Subject.of(request, "sdpa")
+    optimizer = subject.optimizer()  # it may decide which parameters require gradients
     batch = {"input_ids": meta_batch(request["shapes"])["input_ids"]}
+    if is_forward_only(optimizer):
+        with torch.no_grad():
+            one_pass = profiler.forward_and_backward(subject.model, lambda: subject.loss(batch))
+        return 2 * one_pass[0], 2 * one_pass[1]
     return profiler.forward_and_backward(subject.model, lambda: subject.loss(batch))
 
 
@@ -170,7 +181,7 @@ def _phases(subject: Subject) -> dict[str, int | str]:
     with FlopCounterMode(display=False, custom_mapping=PRODUCTS) as forward:
         loss = subject.loss(meta_batch(subject.request["shapes"]))
     with FlopCounterMode(display=False, custom_mapping=PRODUCTS) as backward:
-        if optimizer is not None:
+        if optimizer is not None and not is_forward_only(optimizer):
             loss.backward()
     phases = {
         "forward_flops": forward.get_total_flops(),
@@ -178,4 +189,6 @@ def _phases(subject: Subject) -> dict[str, int | str]:
     }
     if optimizer is None:
         return phases | NO_OPTIMIZER
+    if is_forward_only(optimizer):
+        phases["second_forward_flops"] = phases["forward_flops"]
     return phases | optimizer_columns(optimizer) | method_update_columns(subject, optimizer)

@@ -44,6 +44,11 @@ def optimizer_columns(optimizer: torch.optim.Optimizer) -> dict[str, int | str]:
     return columns
 
 
+def is_forward_only(optimizer: torch.optim.Optimizer | None) -> bool:
+    """Whether an optimizer steps from losses, without a backward pass (MeZO)."""
+    return getattr(optimizer, "FORWARD_ONLY", False)
+
+
 def _refresh_interval(optimizer: torch.optim.Optimizer) -> int | None:
     """Steps between two refreshes, as the first parameter group with that option says."""
     for group in optimizer.param_groups:
@@ -68,8 +73,10 @@ def count_step(optimizer: torch.optim.Optimizer, taken: int) -> tuple[dict, Elem
         for state in optimizer.state.values():
             state["step"] = taken
     counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    # An optimizer that steps from losses is given one that costs nothing: forward is counted apart.
+    losses = [lambda: torch.zeros((), device="meta")] if is_forward_only(optimizer) else []
     with Elementwise() as elementwise, counter:
-        optimizer.step()
+        optimizer.step(*losses)
     return dict(counter.get_flop_counts().get("Global", {})), elementwise
 
 

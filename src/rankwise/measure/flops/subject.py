@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from rankwise.measure.batch import meta_loss
-from rankwise.methods.parts.base import Method, adapt, build_optimizer, unreleased
+from rankwise.measure.step import profiled_optimizer
+from rankwise.methods.parts.base import Method, adapt, unreleased
 from rankwise.models import build
 
 
@@ -62,9 +63,8 @@ class Subject:
         """
         if not any(param.requires_grad for param in self.model.parameters()):
             return None
-        optimizer = build_optimizer(
-            unreleased(self.request["method"]), self.method, self.model, self.names, seed=0
-        )
+        entry = unreleased(self.request["method"])
+        optimizer = profiled_optimizer(entry, self.method, self.model, self.names)
         # torch's own optimizers have no `allocate`; they create their state in the first step.
         if hasattr(optimizer, "allocate"):
             optimizer.allocate()

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from rankwise.core.errors import Unsupported
-from rankwise.measure.step import adapted
-from rankwise.methods.parts.base import Method, build_optimizer, unreleased
+from rankwise.measure.step import adapted, profiled_optimizer
+from rankwise.methods.parts.base import Method, unreleased
 from rankwise.models import storage
+from rankwise.optim.parts.waiting import trains
 
 
 def memory(request: dict) -> dict:
@@ -85,11 +86,17 @@ def _measurable_parts(
 
 
 def _gradients_bytes(request: dict, method: Method, model: nn.Module, names: dict) -> int:
-    """Bytes of the gradients that exist at once: all, unless the optimizer releases them."""
-    if not request["method"]["optimizer"].get("release"):
-        return _bytes(_trainable(model))
-    optimizer = build_optimizer(request["method"], method, model, names, seed=0)
-    return optimizer.gradients_bytes()
+    """Bytes of the gradients that exist at once: all, unless the optimizer says otherwise.
+
+    It does if it releases them, or lets some blocks have them at a time.
+    """
+    trainable = _trainable(model)
+    if not trainable:
+        return 0
+    optimizer = profiled_optimizer(request["method"], method, model, names)
+    if hasattr(optimizer, "gradients_bytes"):
+        return optimizer.gradients_bytes()
+    return _bytes(trainable)
 
 
 def _state_bytes(request: dict, method: Method, model: nn.Module, names: dict) -> int:
@@ -97,14 +104,17 @@ def _state_bytes(request: dict, method: Method, model: nn.Module, names: dict) -
     trainable = _trainable(model)
     if not trainable:
         return 0
-    optimizer = build_optimizer(unreleased(request["method"]), method, model, names, seed=0)
+    optimizer = profiled_optimizer(unreleased(request["method"]), method, model, names)
     if trainable[0].is_meta and hasattr(optimizer, "allocate"):
         # Our optimizers can allocate their state without a step, which would compute a basis.
         optimizer.allocate()
     else:
         for param in trainable:
             param.grad = torch.randn_like(param)
-        optimizer.step()
+        if getattr(optimizer, "FORWARD_ONLY", False):
+            optimizer.step(lambda: torch.zeros(()))
+        else:
+            optimizer.step()
     # By id: a table that several parameters share is there once.
     tensors: dict[int, Tensor] = {}
     for state in optimizer.state.values():
@@ -115,7 +125,7 @@ def _state_bytes(request: dict, method: Method, model: nn.Module, names: dict) -
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:
-    return [param for param in model.parameters() if param.requires_grad]
+    return [param for param in model.parameters() if trains(param)]
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

@@ -2,7 +2,8 @@
 
 A process loads the model, prepares it (store, adapt, build the optimizer), takes two steps and
 evaluates. The first step creates the optimizer's state and computes its first bases. The second one
-is like all later steps between refreshes.
+is like all later steps between refreshes. An optimizer that steps from losses (MeZO) has no
+backward pass: its whole step, with its perturbations, is the forward phase.
 """
 
 from contextlib import AbstractContextManager
@@ -58,6 +59,13 @@ def run(request: dict, device: str, observer: Observer) -> Step:
         del model  # an adapted model may not be this one, whose memory must go within the phase
     observer.built(training_step)
     for prefix in ("first_", ""):
+        if training_step.is_forward_only:
+            with observer.phase(f"{prefix}forward"):
+                training_step.evaluate_losses()
+            with observer.phase(f"{prefix}update"):
+                training_step.update()
+            observer.see_state(training_step)
+            continue
         with observer.phase(f"{prefix}forward"):
             loss = training_step.forward()
         if training_step.optimizer is None:

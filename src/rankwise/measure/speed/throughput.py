@@ -32,8 +32,9 @@ from rankwise.measure.speed.timing import (
     repeats,
     spread,
 )
-from rankwise.measure.step import Step, step
-from rankwise.methods.parts.base import load_method
+from rankwise.measure.step import Step, profiled_optimizer, step
+from rankwise.methods.parts.base import load_method, unreleased
+from rankwise.models import build
 
 LEAST, MOST, AIM_S = 3, 50, 2.0  # timed updates of a process, and the seconds they should take
 PEAK_PRODUCTS = 4  # matrix products, at most
@@ -41,6 +42,10 @@ PEAK_S = 2.0  # after so many seconds no further product is started
 PEAK_SIDE = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices
 PARTS = ("forward", "backward", "optimizer")
 FROZEN_NOTE = "nothing trains: forward only"
+FORWARD_ONLY_NOTE = (
+    "the optimizer steps from two losses: its whole step is in forward's time, "
+    "and there is no gradient to take a norm of"
+)
 FUSED_NOTE = (
     "the optimizer steps inside backward (release): its time is in backward's, "
     "and no gradient stays to take a norm of"
@@ -175,12 +180,18 @@ def _peak_flops_per_s(device: str, dtype: torch.dtype) -> float:
 
 def _micro_batch_flops(request: dict) -> int:
     """FLOPs of forward and backward of one micro-batch."""
-    _, model = meta_model(request)
+    method, model = meta_model(request)
+    optimizer = None
+    if any(param.requires_grad for param in model.parameters()):
+        # It may decide which parameters require gradients.
+        names = build.names(request["model"], request["shapes"]["task"])
+        optimizer = profiled_optimizer(unreleased(request["method"]), method, model, names)
+    forward_only = getattr(optimizer, "FORWARD_ONLY", False)
     with FlopCounterMode(display=False) as counter:
         loss = meta_loss(model.train(), meta_batch(request["shapes"]), request["shapes"]["task"])
-        if loss.requires_grad:
+        if loss.requires_grad and not forward_only:
             loss.backward()
-    return counter.get_total_flops()
+    return counter.get_total_flops() * (2 if forward_only else 1)
 
 
 def _timed_update(training_step: Step, accumulation: int, device: str) -> dict[str, float]:
@@ -188,6 +199,13 @@ def _timed_update(training_step: Step, accumulation: int, device: str) -> dict[s
     trains = training_step.optimizer is not None
     seconds = dict.fromkeys(PARTS if trains else ("forward",), 0.0)
     clock = Clock(device)
+    if training_step.is_forward_only:
+        del seconds["backward"]
+        training_step.evaluate_losses(accumulation)
+        seconds["forward"] += clock.lap()
+        training_step.update()
+        seconds["optimizer"] += clock.lap()
+        return seconds
     for _ in range(accumulation):
         loss = training_step.forward() / accumulation
         seconds["forward"] += clock.lap()
@@ -209,6 +227,8 @@ def _gradient_columns(training_step: Step, request: dict) -> dict:
     optimizer, accumulation = training_step.optimizer, request["accumulation_steps"]
     if optimizer is None:
         return {"metrics": {"note": FROZEN_NOTE}, "groups": []}
+    if training_step.is_forward_only:
+        return {"metrics": {"note": FORWARD_ONLY_NOTE}, "groups": []}
     for _ in range(accumulation):
         (training_step.forward() / accumulation).backward()
     if getattr(optimizer, "released", False):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rankwise.core.errors import BrokenModule, Unsupported
 from rankwise.core.paths import own_folder
 from rankwise.core.provenance import source_file
+from rankwise.optim.parts.waiting import trains
 
 DENSE = ("fp32", "bf16")
 
@@ -295,7 +296,8 @@ def build_optimizer(
         if not options["pairs"]:
             raise Unsupported(f"{entry['module']} has no pairs of factors for {optimizer.__name__}")
     learning_rate = entry.get("learning_rate", 0.0)
-    groups = _parameter_groups(entry, method, model, names, learning_rate)
+    by_block = getattr(optimizer, "BY_BLOCK", False)
+    groups = _parameter_groups(entry, method, model, names, learning_rate, by_block)
     return optimizer(groups, lr=learning_rate, **options)
 
 
@@ -310,21 +312,54 @@ def unreleased(entry: dict) -> dict:
 
 
 def _parameter_groups(
-    entry: dict, method: Method, model: nn.Module, names: dict, learning_rate: float
+    entry: dict,
+    method: Method,
+    model: nn.Module,
+    names: dict,
+    learning_rate: float,
+    by_block: bool,
 ) -> list[dict]:
-    """Parameter groups by learning rate, and by whether `dense` exempts them from projection."""
+    """Parameter groups by learning rate, and by whether `dense` exempts them from projection.
+
+    Where the optimizer trains blocks by turns (`by_block`), a group also holds one block only.
+    """
     kinds = _kinds_by_parameter(model, names)
     exempt_kinds = entry.get("dense", ())
-    params_by_group: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    layers = _layers_by_parameter(model) if by_block else {}
+    params_by_group: dict[tuple[float, bool, int | str], list[nn.Parameter]] = {}
     for name, param in model.named_parameters():
-        if param.requires_grad:
-            is_dense = kinds.get(id(param)) in exempt_kinds
-            params_by_group.setdefault((method.rate(name), is_dense), []).append(param)
+        if trains(param):
+            kind = kinds.get(id(param))
+            outside = "embeddings" if kind == "embeddings" else "other"
+            key = (method.rate(name), kind in exempt_kinds, layers.get(name, outside))
+            params_by_group.setdefault(key if by_block else (*key[:2], ""), []).append(param)
     groups = []
-    for (rate, is_dense), params in params_by_group.items():
+    for (rate, is_dense, block), params in params_by_group.items():
         group = {"params": params, "lr": rate * learning_rate}
-        groups.append({**group, "dense": True} if is_dense else group)
+        if is_dense:
+            group["dense"] = True
+        if by_block:
+            group["block"] = block
+        groups.append(group)
     return groups
+
+
+def _layers_by_parameter(model: nn.Module) -> dict[str, int]:
+    """The number of the layer of every parameter in one, by name; layers are counted from 0.
+
+    A layer is an element of an outermost nn.ModuleList.
+    """
+    lists = {name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    numbers: dict[str, int] = {}  # by the layer's own name
+    layer_by_name = {}
+    for name, _ in model.named_parameters():
+        parts = name.split(".")
+        for depth in range(1, len(parts) - 1):
+            if ".".join(parts[:depth]) in lists:
+                layer = ".".join(parts[: depth + 1])
+                layer_by_name[name] = numbers.setdefault(layer, len(numbers))
+                break
+    return layer_by_name
 
 
 def _kinds_by_parameter(model: nn.Module, names: dict) -> dict[int, str]:

@@ -64,6 +64,12 @@ RANGES = {
     "power_iterations": FROM_0,
     "least": FROM_0,
     "min_8bit_size": FROM_0,
+    "newton_schulz_steps": FROM_1,
+    "adamw_scale": POSITIVE,
+    "active_layers": FROM_1,
+    "perturbation": POSITIVE,
+    "density": SHARE_ABOVE_0,
+    "free_scale": NOT_NEGATIVE,
 }
 # Options of a parameter group that no constructor needs to name.
 ALWAYS = {"lr": float, "weight_decay": float, "dense": bool}
@@ -81,6 +87,7 @@ class Checked:
     HALF = False  # whether it is for float16, in which the square of a number below 2e-4 is 0
     SPARSE = False  # whether the step takes sparse gradients
     NOT_BY_GROUP = frozenset({"release"})  # options that all parameter groups share
+    GROUP_KEYS = frozenset()  # keys of a group that are no options of the constructor
     TORCH_OPTIONS = True  # whether a group may set what only the class behind has as options
 
     @classmethod
@@ -112,7 +119,7 @@ class Checked:
         """
         if isinstance(param_group, dict):  # torch refuses anything else
             cls, where = type(self), f"param_groups[{len(self.param_groups)}]."
-            names = {*ALWAYS, *_annotations(cls)} - cls.NOT_BY_GROUP
+            names = {*ALWAYS, *_annotations(cls), *cls.GROUP_KEYS} - cls.NOT_BY_GROUP
             for key, value in param_group.items():
                 is_torchs = key in self.defaults and (
                     self.TORCH_OPTIONS or value == self.defaults[key]
