@@ -263,6 +263,7 @@ def declared(method: Method, base: nn.Module, names: dict) -> int:
     layers = [module for module in base.modules() if isinstance(module, nn.ModuleList)]
     known = {
         **vars(method),
+        **(getattr(method, "settings", None) or {}),
         "r": getattr(method, "rank", 0),
         "d": names["hidden_size"],
         "h": len(layers[0]),
