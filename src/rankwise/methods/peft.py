@@ -15,6 +15,7 @@ adapters, a loss or a package of their own. LoRA, AdaLoRA, IA3, OFT, VeRA, MiSS,
 prompts have files of their own.
 """
 
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -24,9 +25,11 @@ import torch
 from peft import PeftConfig, PeftType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.beft.layer import BeftLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from rankwise.core.errors import Unsupported
+from rankwise.methods.parts.llama_adapter import compute_queries_only
 from rankwise.methods.parts.peft_base import PeftMethod, modules_of
 from rankwise.methods.parts.peft_shapes import get_peft_model_from_shapes
 
@@ -36,8 +39,11 @@ EMBEDDING = ("TRAINABLE_TOKENS",)
 OWN_HEAD = (*IN_EVERY_LAYER, *NORMS, *EMBEDDING)  # peft would not train a head beside these
 NEVER_MERGED = ("ADAPTION_PROMPT", "LILY")  # their answer is no product with a fixed matrix
 STARTS_ELSEWHERE = ("C3A", "FOURIERFT", "UNILORA", "VBLORA")  # a random update from the start
-# Their forward only adds to W x. The others read W, or the shape of its codes.
-WORKS_QUANTIZED = ("BEFT", "LILY", "PVERA", "VBLORA", "UNILORA", "RANDLORA", "GRALORA")
+# These read no frozen matrix, or dequantize it first. The others read W, or the shape of its codes.
+WORKS_QUANTIZED = (
+    *("ADAPTION_PROMPT", "BEFT", "BOFT", "C3A", "FOURIERFT", "GRALORA", "LILY", "LN_TUNING"),
+    *("PVERA", "RANDLORA", "ROAD", "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "WAVEFT"),
+)
 # Fields that hold the seed of a random basis.
 SEEDS = {
     "FOURIERFT": "random_loc_seed",
@@ -66,7 +72,8 @@ class Peft(PeftMethod):
 
     Attributes:
         CAPACITY: by type, the field of peft's configuration that the rank fills.
-        FORMULAS: by type, TRAINABLE; settings are named as in peft.
+        FORMULAS: by type, TRAINABLE; settings are named as in peft. A type without one shares
+            numbers between matrices, or trains others where a matrix has a bias.
         MODEL_FORMULAS: by type, MODEL.
     """
 
@@ -104,12 +111,11 @@ class Peft(PeftMethod):
         "DEFT": "r * (m + n)",
         "DELORA": "r * (m + n) + 1",
         "FOURIERFT": "r",
-        "GLORA": "2 * r * (m + n) + r * (n + 1) + 2",
         "GRALORA": "r * (m + n)",
         "HRA": "r * n",
         "LOHA": "2 * r * (m + n)",
         "OSF": "(min(m, n) - r) * (m + n + 1)",
-        "PEANUT": "r * (m + n)",
+        "PEANUT": "2 * r * m",
         "PSOFT": "r * (r - 1) // 2 + 2 * r",
         "PVERA": "2 * r + m",
         "RANDLORA": "-(-min(m, n) // r) * (r + min(m, n))",
@@ -191,11 +197,14 @@ class Peft(PeftMethod):
             Unsupported: peft refuses the model or a setting; the message is peft's.
         """
         config = self.resolved(model, names)
+        targets = list(modules_of(model, self.targets, names))
         is_meta = next(model.parameters()).is_meta
         build = get_peft_model_from_shapes if is_meta else get_peft_model
         # Without its CUDA extension, which peft would compile here, BOFT computes the same.
         with self._refusals(), mock.patch("peft.tuners.boft.layer.get_fbd_cuda", lambda: None):
             adapted = build(model, config)
+        self._check_adapted(adapted, targets)
+        compute_queries_only(adapted)
         if self.type in OWN_HEAD:
             for name, module in adapted.named_modules():
                 if name.rpartition(".")[2] in names["new_head"]:
@@ -226,8 +235,19 @@ class Peft(PeftMethod):
                 base.bias = nn.Parameter(base.weight.new_zeros(len(base.weight)))
         return super().merge(model)
 
+    def _check_adapted(self, adapted: nn.Module, targets: Iterable[str]) -> None:
+        """Refuse a model of which peft has left a target as it was, without a word.
+
+        Raises:
+            Unsupported: names the first such target.
+        """
+        for name in targets:
+            layer = adapted.base_model.model.get_submodule(name)
+            if not isinstance(layer, BaseTunerLayer):
+                raise Unsupported(f"peft has no {self.type} for {name}, a {type(layer).__name__}")
+
     @contextmanager
-    def _refusals(self):
+    def _refusals(self) -> Iterator[None]:
         """Turn what peft refuses into one sentence.
 
         Raises:
