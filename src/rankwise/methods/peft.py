@@ -2,7 +2,8 @@
 
 `rank` is the number that sets a type's capacity (`CAPACITY`); a type without one has rank null.
 `settings` are further fields of the type's own configuration class, checked against peft's source
-while a study is planned. peft's defaults hold for all other fields.
+while a study is planned; the value `rank` stands for the rank. peft's defaults hold for all other
+fields.
 
 Where this differs from peft: the seed of a random basis comes from torch's global generator,
 because peft's own is the same in every run. A new head trains beside every type. TRAINABLE_TOKENS
@@ -33,6 +34,7 @@ from rankwise.methods.parts.llama_adapter import compute_queries_only
 from rankwise.methods.parts.peft_base import PeftMethod, modules_of
 from rankwise.methods.parts.peft_shapes import get_peft_model_from_shapes
 
+RANK = "rank"  # as a setting's value: the rank of the cell
 IN_EVERY_LAYER = ("ADAPTION_PROMPT",)  # these find their own places in the model
 NORMS = ("LN_TUNING",)
 EMBEDDING = ("TRAINABLE_TOKENS",)
@@ -166,6 +168,9 @@ class Peft(PeftMethod):
             Unsupported: peft refuses a value.
         """
         values = dict(self.settings or {})
+        for name, value in values.items():
+            if value == RANK:
+                values[name] = self.rank
         if self.type in EMBEDDING:
             values.setdefault("token_indices", list(range(self.rank)))
         elif self.type in self.CAPACITY:

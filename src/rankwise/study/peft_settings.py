@@ -18,6 +18,7 @@ from rankwise.study.origin import Origin
 MODULE = "peft"  # the file of methods/ whose options these are
 # Fields of peft that the entry and the model's entry decide.
 FILLED = ("target_modules", "modules_to_save", "fan_in_fan_out")
+MAY_NAME = ("token_indices",)  # which tokens, where the rank only says how many
 
 
 def check(options: dict, origin: Origin) -> None:
@@ -39,19 +40,37 @@ def check(options: dict, origin: Origin) -> None:
     if capacity is not None and options["rank"] is None:
         allowed = f"an integer, or no key: the rank of the cell is the {capacity} of {kind}"
         raise ConfigError(*origin.place("options", "rank"), None, allowed)
-    fields = config_fields(kind)
+    for name in settings:
+        _check_setting(name, options, capacity, origin)
+
+
+def _check_setting(name: str, options: dict, capacity: str | None, origin: Origin) -> None:
+    """Check one setting.
+
+    Args:
+        name: of the setting.
+        options: the resolved options of the method `peft`.
+        capacity: the field that the rank fills; None if the type has none.
+        origin: where the values of the entry come from.
+
+    Raises:
+        ConfigError: it is unknown, has a wrong value, or is filled from the rank.
+    """
+    kind, value = options["type"], options["settings"][name]
     file, key = origin.place("options", "settings")
-    for name, value in settings.items():
-        if name == capacity and name != "token_indices":
-            raise ConfigError(file, f"{key}.{name}", value, "no key: `rank` sets it")
-        if fields is None:
-            continue
-        if name not in fields or name in FILLED:
-            allowed = [field for field in fields if field not in (*FILLED, capacity)]
-            raise ConfigError(file, key, name, allowed or f"no settings: {kind} has none")
-        annotation = fields[name]
-        if annotations.is_supported(annotation) and not annotations.accepts(annotation, value):
-            raise ConfigError(file, f"{key}.{name}", value, annotations.in_words(annotation))
+    if name == capacity and name not in MAY_NAME:
+        raise ConfigError(file, f"{key}.{name}", value, "no key: `rank` sets it")
+    fields = config_fields(kind)
+    if fields is None:
+        return
+    if name not in fields or name in FILLED:
+        allowed = [field for field in fields if field not in FILLED and field != capacity]
+        raise ConfigError(file, key, name, allowed or f"no settings: {kind} has none")
+    annotation = fields[name]
+    if value == "rank" and options["rank"] is not None:
+        value = options["rank"]  # the text stands for it
+    if annotations.is_supported(annotation) and not annotations.accepts(annotation, value):
+        raise ConfigError(file, f"{key}.{name}", value, annotations.in_words(annotation))
 
 
 @functools.cache
