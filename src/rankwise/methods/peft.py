@@ -55,6 +55,8 @@ SEEDS = {
     "UNILORA": "proj_seed",
     "WAVEFT": "random_loc_seed",
 }
+# What peft raises where it cannot adapt a model.
+REFUSALS = (*(ValueError, TypeError, IndexError, NotImplementedError, AttributeError, ImportError),)
 # Why a type cannot be trained here.
 NEEDS = {
     "ADAMSS": "clusters subspaces by scikit-learn, which Rankwise does not install",
@@ -260,6 +262,6 @@ class Peft(PeftMethod):
         """
         try:
             yield
-        except (ValueError, TypeError, NotImplementedError, AttributeError, ImportError) as error:
+        except REFUSALS as error:
             reason = " ".join(str(error).split())
             raise Unsupported(f"peft refuses {self.type}: {reason}") from error

@@ -69,6 +69,9 @@ def _check_setting(name: str, options: dict, capacity: str | None, origin: Origi
     annotation = fields[name]
     if value == "rank" and options["rank"] is not None:
         value = options["rank"]  # the text stands for it
+    if name in MAY_NAME and isinstance(value, list) and len(value) != options["rank"]:
+        allowed = f"as many as the rank, {options['rank']}"
+        raise ConfigError(file, f"{key}.{name}", f"{len(value)} of them", allowed)
     if annotations.is_supported(annotation) and not annotations.accepts(annotation, value):
         raise ConfigError(file, f"{key}.{name}", value, annotations.in_words(annotation))
 
