@@ -13,16 +13,16 @@ from rankwise.study.plan import Plan
 FILE = "config/mine.yaml"
 
 
-def plan(name: str, options: dict, ranks: tuple[int, ...] = (4,), model: str = "tiny") -> Plan:
+def plan(name: str, options: dict, ranks: tuple[int, ...] = (4,), **changes: object) -> Plan:
     grid = {
-        "models": [model],
+        "models": ["tiny"],
         "datasets": ["generated_reviews"],
         "methods": [name],
         "ranks": list(ranks),
         "seeds": [0],
     }
     study = {"name": "mine", "question": "?", "device": "cpu", "train": [grid]}
-    return Plan({**study, "override": {name: {"options": options}}}, ROOT, FILE)
+    return Plan({**study, "override": {name: {"options": options, **changes}}}, ROOT, FILE)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,14 @@ def test_a_mistake_is_one_sentence(
     assert said.startswith(f"{FILE}: override.{name}.options.{key}: got {got.strip()}, allowed: ")
     assert allowed in said
     assert "\n" not in said
+
+
+def test_a_type_that_reads_dense_matrices_takes_no_codes() -> None:
+    with pytest.raises(
+        ConfigError, match=r"override\.loha\.weights: got .*fp32 or bf16 under LOHA"
+    ):
+        plan("loha", {}, weights="nf4")
+    plan("boft", {}, weights="nf4")
 
 
 def test_inherited_fields_are_settings_too() -> None:

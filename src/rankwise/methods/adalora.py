@@ -89,7 +89,7 @@ class AdaLora(PeftMethod):
     @torch.no_grad()
     def after_step(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Update the importance of every number, and take away what is beyond the budget."""
-        allocation = model.allocation
+        allocation = next(part for part in model.modules() if isinstance(part, Allocation))
         if step < self.final_step:
             allocation.update_means(self.beta1, self.beta2)
         allocation.gradients.clear()

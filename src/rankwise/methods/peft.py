@@ -41,11 +41,6 @@ EMBEDDING = ("TRAINABLE_TOKENS",)
 OWN_HEAD = (*IN_EVERY_LAYER, *NORMS, *EMBEDDING)  # peft would not train a head beside these
 NEVER_MERGED = ("ADAPTION_PROMPT", "LILY")  # their answer is no product with a fixed matrix
 STARTS_ELSEWHERE = ("C3A", "FOURIERFT", "UNILORA", "VBLORA")  # a random update from the start
-# These read no frozen matrix, or dequantize it first. The others read W, or the shape of its codes.
-WORKS_QUANTIZED = (
-    *("ADAPTION_PROMPT", "BEFT", "BOFT", "C3A", "FOURIERFT", "GRALORA", "LILY", "LN_TUNING"),
-    *("PVERA", "RANDLORA", "ROAD", "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "WAVEFT"),
-)
 # Fields that hold the seed of a random basis.
 SEEDS = {
     "FOURIERFT": "random_loc_seed",
@@ -56,7 +51,7 @@ SEEDS = {
     "WAVEFT": "random_loc_seed",
 }
 # What peft raises where it cannot adapt a model.
-REFUSALS = (*(ValueError, TypeError, IndexError, NotImplementedError, AttributeError, ImportError),)
+REFUSALS = (ValueError, TypeError, LookupError, NotImplementedError, AttributeError, ImportError)
 # Why a type cannot be trained here.
 NEEDS = {
     "ADAMSS": "clusters subspaces by scikit-learn, which Rankwise does not install",
@@ -75,6 +70,7 @@ class Peft(PeftMethod):
     """Trains what the type of peft trains.
 
     Attributes:
+        ON_CODES: types that work on a base in 4 or 8 bits.
         CAPACITY: by type, the field of peft's configuration that the rank fills.
         FORMULAS: by type, TRAINABLE; settings are named as in peft. A type without one shares
             numbers between matrices, or trains others where a matrix has a bias.
@@ -106,7 +102,13 @@ class Peft(PeftMethod):
         "VBLORA": "r",
         "WAVEFT": "n_frequency",
     }
-    QUANTIZED = True  # `unsupported` refuses the types that are not in WORKS_QUANTIZED
+    # These types read no frozen matrix, or dequantize it first. The others read W, or the shape of
+    # its codes.
+    ON_CODES: ClassVar = (
+        "ADAPTION_PROMPT", "BEFT", "BOFT", "C3A", "FOURIERFT", "GRALORA", "LILY", "LN_TUNING",
+        "PVERA", "RANDLORA", "ROAD", "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "WAVEFT",
+    )  # fmt: skip
+    QUANTIZED = True  # planning and `unsupported` refuse the types that are not in ON_CODES
 
     FORMULAS: ClassVar = {
         "BEFT": "m",
@@ -160,7 +162,9 @@ class Peft(PeftMethod):
     @property
     def IDENTITY(self) -> bool:
         """Whether the update is zero at the start; a setting of the start may change it."""
-        moved = {"init_weights", "para", "init_theta_d_bound"} & set(self.settings or {})
+        if self.type == "HRA" and self.rank % 2:
+            return False  # a reflection without its twin
+        moved = {"init_weights", "para"} & set(self.settings or {})
         return self.type not in STARTS_ELSEWHERE and not moved
 
     def config(self, names: dict) -> PeftConfig:
@@ -227,8 +231,11 @@ class Peft(PeftMethod):
         targets = modules_of(model, self.targets, names)
         if self.type not in OWN_HEAD and not targets:
             return f"{self.type} has no targets in this model"
+        shorter = min((min(module.weight.shape) for module in targets.values()), default=0)
+        if self.type == "OSF" and self.rank >= shorter:
+            return f"OSF freezes {self.rank} directions of a matrix that has {shorter}"
         is_dense = all(module.weight.is_floating_point() for module in targets.values())
-        if not is_dense and self.type not in WORKS_QUANTIZED:
+        if not is_dense and self.type not in self.ON_CODES:
             return f"{self.type} reads the dense matrix, which a quantized base has not"
         return None
 

@@ -21,18 +21,23 @@ FILLED = ("target_modules", "modules_to_save", "fan_in_fan_out")
 MAY_NAME = ("token_indices",)  # which tokens, where the rank only says how many
 
 
-def check(options: dict, origin: Origin) -> None:
-    """Check the rank and the settings of a type.
+def check(options: dict, is_quantized: bool, origin: Origin) -> None:
+    """Check the rank, the settings and the storage of a type.
 
     Args:
         options: the resolved options of the method `peft`.
+        is_quantized: whether the base is stored in 4 or 8 bits.
         origin: where the values of the entry come from.
 
     Raises:
         ConfigError: the type has no rank and one is given, or the other way round; a setting is
-            unknown, has a wrong value, or is filled from the rank.
+            unknown, has a wrong value, or is filled from the rank; the type reads dense matrices.
     """
     kind, settings = options["type"], options["settings"] or {}
+    works_quantized = constant(f"rankwise.methods.{MODULE}", "ON_CODES", None)
+    if is_quantized and kind not in works_quantized:
+        allowed = f"fp32 or bf16 under {kind}"
+        raise ConfigError(*origin.place("weights"), "a base in 4 or 8 bits", allowed)
     capacity = constant(f"rankwise.methods.{MODULE}", "CAPACITY", None).get(kind)
     if capacity is None and options["rank"] is not None:
         allowed = f"null: {kind} has no rank"

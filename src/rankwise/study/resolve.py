@@ -126,7 +126,7 @@ def resolve_method(
     _check_left_over(known, optimizer_module, optimizer_options, origin)
     optimizer = _fill("optimizer", known, optimizer_options, model, rank, origin)
     if module == peft_settings.MODULE:
-        peft_settings.check(method, origin)
+        peft_settings.check(method, entry["weights"] not in DENSE, origin)
     for target in method.get("targets") or ():
         if target not in model["modules"]:
             raise ConfigError(*origin.place("options", "targets"), target, model["modules"])
