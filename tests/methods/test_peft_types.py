@@ -8,6 +8,7 @@ import torch
 from helpers.conformance import request_of
 from helpers.peft_cases import build
 from rankwise.core.errors import Unsupported
+from rankwise.measure.flops.count import flops
 from rankwise.methods.parts.base import adapt
 from rankwise.models import storage
 from references.test_peft_types import adapted, of_matrix
@@ -53,3 +54,10 @@ def test_butterfly_factors_are_refused() -> None:
     options = {"type": "BOFT", "rank": 4, "targets": ["query"], "settings": {"boft_n_butterfly_factor": 2}}  # fmt: skip
     with pytest.raises(Unsupported, match=r"^peft computes more than one butterfly factor"):
         adapt({"module": "peft", "options": options}, model, names)
+
+
+def test_a_count_says_which_function_hides_products() -> None:
+    """LoHa's products are in an autograd function of peft's; the graph that fvcore reads has one node for it."""
+    metrics = flops(request_of("loha", "tiny", "flops"))["metrics"]
+    assert metrics["fvcore_note"] == "fvcore does not see the products of HadaWeight"
+    assert "fvcore_forward_flops" not in metrics
