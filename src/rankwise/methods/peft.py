@@ -16,6 +16,7 @@ adapters, a loss or a package of their own. LoRA, AdaLoRA, IA3, OFT, VeRA, MiSS,
 prompts have files of their own.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -212,7 +213,10 @@ class Peft(PeftMethod):
         is_meta = next(model.parameters()).is_meta
         build = get_peft_model_from_shapes if is_meta else get_peft_model
         # Without its CUDA extension, which peft would compile here, BOFT computes the same.
-        with self._refusals(), mock.patch("peft.tuners.boft.layer.get_fbd_cuda", lambda: None):
+        no_extension = mock.patch("peft.tuners.boft.layer.get_fbd_cuda", lambda: None)
+        with self._refusals(), no_extension, warnings.catch_warnings():
+            # LN tuning of a norm is peft's own, but peft warns of its type.
+            warnings.filterwarnings("ignore", "Unsupported layer type")
             adapted = build(model, config)
         self._check_adapted(adapted, targets)
         compute_queries_only(adapted)
