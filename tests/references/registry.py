@@ -17,6 +17,12 @@ TOKENS = "references/test_prompts.py::test_virtual_tokens_stand_before_the_text"
 PREFIX = "references/test_prompts.py::test_a_prefix_is_keys_and_values_of_every_layer"
 ADAPTERS = "references/test_adapters.py::test_an_adapter_stands_where_its_paper_puts_it"
 PARTS = "references/test_parts.py::test_the_parts_that_train_are_the_papers"
+PEFT = "references/test_peft_types.py::test_a_matrix_answers_and_learns_as_its_formula"
+NORMS = "references/test_peft_types.py::test_norms_train_and_nothing_else"
+EMBEDDING = "references/test_peft_types.py::test_the_first_rows_of_the_embedding_train"
+LLAMA_ADAPTER = "references/test_peft_types.py::test_llama_adapter_attends_to_its_prompts"
+ADALORA = "references/test_adalora.py::test_triplets_are_those_of_pefts_allocator"
+REFUSED = "methods/test_conformance.py::test_a_refusal_is_the_methods_own_sentence"
 FROZEN = "references/test_parts.py::test_the_frozen_model_is_the_base"
 BF16 = "references/test_parts.py::test_in_bf16_steps_are_torchs"
 WRITTEN_OUT = "references/test_plain_optimizers.py::test_steps_are_the_equations_of_the_entry"
@@ -84,6 +90,7 @@ OPTIMIZERS = {
 
 # By module of rankwise.methods.
 METHODS = {
+    "adalora": PEFT,
     "adapter": ADAPTERS,
     "bitfit": PARTS,
     "contextual_sparse_lora": CONTEXTUAL,
@@ -96,6 +103,7 @@ METHODS = {
     "miss": WEIGHTS,
     "oft": WEIGHTS,
     "p_tuning": TOKENS,
+    "peft": PEFT,
     "prefix_tuning": PREFIX,
     "prompt_tuning": TOKENS,
     "shira": WEIGHTS,
@@ -202,6 +210,42 @@ ENTRIES = {
     "mlorc": MLORC,
     "mezo": MEZO,
     "lora_mezo": MEZO,
+    "boft": PEFT,
+    "c3a": PEFT,
+    "deft": PEFT,
+    "delora": PEFT,
+    "fourierft": PEFT,
+    "glora": PEFT,
+    "gralora": PEFT,
+    "hra": PEFT,
+    "lily": PEFT,
+    "loha": PEFT,
+    "lokr": PEFT,
+    "osf": PEFT,
+    "peanut": PEFT,
+    "psoft": PEFT,
+    "pvera": PEFT,
+    "randlora": PEFT,
+    "tinylora": PEFT,
+    "unilora": PEFT,
+    "vblora": PEFT,
+    "waveft": PEFT,
+    "beft": PEFT,
+    "road": PEFT,
+    "supertuning": PEFT,
+    "adalora": PEFT,
+    "ln_tuning": NORMS,
+    "trainable_tokens": EMBEDDING,
+    "adaption_prompt": LLAMA_ADAPTER,
+    "lora_all": WEIGHTS,
+    "adamss": REFUSED,
+    "cartridge": REFUSED,
+    "cpt": REFUSED,
+    "frod": REFUSED,
+    "multitask_prompt_tuning": REFUSED,
+    "poly": REFUSED,
+    "shadow": REFUSED,
+    "xlora": REFUSED,
 }
 
 

@@ -30,7 +30,7 @@ class Sample(torch.optim.Optimizer):
     def __init__(self, params, lr=1e-3, *, {}):
         super().__init__(params, {{}})
 """
-ALLOWED = "int, float, bool, str, Literal[...], X | None, Optional[X], Union[X, Y], tuple[X, ...], list[X]"
+ALLOWED = "int, float, bool, str, dict, Literal[...], X | None, Optional[X], Union[X, Y], tuple[X, ...], list[X]"
 DEFAULTS = "numbers, texts, true, false, None, arithmetic on numbers, or a tuple of these"
 
 
@@ -105,7 +105,7 @@ def test_a_constant_default_is_evaluated(annotation: str, default: str, value, o
 @pytest.mark.parametrize(("field", "message"), [
     ("given: Path", f"annotation of Sample.given: got 'Path', allowed: {ALLOWED}"),
     ("given: dict[str, int]", f"annotation of Sample.given: got 'dict[str, int]', allowed: {ALLOWED}"),
-    ("given: dict = None", f"annotation of Sample.given: got 'dict', allowed: {ALLOWED}"),
+    ("given: set = None", f"annotation of Sample.given: got 'set', allowed: {ALLOWED}"),
     ("given: list", f"annotation of Sample.given: got 'list', allowed: {ALLOWED}"),
     ("given: list[Path]", f"annotation of Sample.given: got 'list[Path]', allowed: {ALLOWED}"),
     ("given: int = len('ab')", f'default of Sample.given: got "len(\'ab\')", allowed: {DEFAULTS}'),

@@ -15,7 +15,7 @@ from rankwise.core.config import ConfigError
 from rankwise.core.errors import BrokenModule, Unsupported
 from rankwise.core.paths import PACKAGE
 from rankwise.measure.memory.persistent import predict
-from rankwise.methods.parts.base import method_class, optimizer_class
+from rankwise.methods.parts.base import Method, method_class, optimizer_class
 from rankwise.study.options import REQUIRED
 from rankwise.study.plan import Plan
 from rankwise.study.resolve import (
@@ -246,12 +246,21 @@ def _method_section(module: str, rows: list[Row]) -> str:
 def _trained(module: str) -> str:
     """The declared number of trained parameters, in words."""
     method = method_class(module)
+    if isinstance(method.TRAINABLE, property):
+        return _trained_by_type(method)
     parts = []
     if method.TRAINABLE != "0":
         parts.append(f"`{method.TRAINABLE}` numbers a target matrix")
     if method.MODEL != "0":
         parts.append(f"`{method.MODEL}` a model")
     return " and ".join(parts) or "see above"
+
+
+def _trained_by_type(method: type[Method]) -> str:
+    """The declared numbers of a method that has a formula for each of its types."""
+    parts = [f"{kind} `{formula}`" for kind, formula in method.FORMULAS.items()]
+    of_model = [f"{kind} `{formula}`" for kind, formula in method.MODEL_FORMULAS.items()]
+    return f"{', '.join(parts)} numbers a target matrix; {', '.join(of_model)} a model"
 
 
 def _optimizer_section(module: str, rows: list[Row]) -> str:

@@ -9,8 +9,9 @@ without the yellow, which is too pale on white paper, and with a darker grey); T
 
 # Methods, in the order of their entries; the next marker is used when the colours are used up.
 METHODS = ("#5C5C5C", "#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
-MARKERS = "osD^vPX<>ph*"
-# Markers of variants: no method has them. A tuple is (corners, 1 for a star, degrees).
+# A tuple is (corners, 1 for a star, degrees).
+MARKERS = (*"osD^vPX<>ph*", (5, 1, 180), (5, 0, 180), (8, 1, 0), (7, 0, 0), (3, 1, 180), (12, 1, 0))
+# Markers of variants: no method has them.
 VARIANT_MARKERS = ("d", (4, 1, 0), (3, 1, 0), (6, 1, 0), "8", "H")
 # Line styles from the fullest line to the thinnest: (offset, (points on, off, ...)).
 DASHES = (

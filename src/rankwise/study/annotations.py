@@ -8,11 +8,17 @@ import ast
 import functools
 
 ALLOWED = (
-    "int, float, bool, str, Literal[...], X | None, Optional[X], Union[X, Y], "
+    "int, float, bool, str, dict, Literal[...], X | None, Optional[X], Union[X, Y], "
     "tuple[X, ...], list[X]"
 )
-TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str}
-WORDS = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a text"}
+TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str, "dict": dict}
+WORDS = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "dict": "keys with values",
+}
 PLURALS = {"int": "integers", "float": "numbers", "bool": "true or false", "str": "names"}
 
 

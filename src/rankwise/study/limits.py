@@ -5,6 +5,8 @@ from rankwise.study.origin import Origin
 
 # What architectures of transformers call their number of layers.
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+# Types of peft whose rank counts numbers of a matrix, and is not the rank of a product.
+COUNTED = ("FOURIERFT", "TINYLORA", "WAVEFT")
 
 
 def check_rank(
@@ -12,8 +14,9 @@ def check_rank(
 ) -> None:
     """Check that a rank is at least 1 and at most the shorter side of its matrices.
 
-    A rank in percent is at most 100. A rank that applies to no matrix of its own is at most the
-    model's width.
+    A rank in percent is at most 100, and one that counts numbers of a matrix is at most the
+    matrix's size. A rank that applies to no matrix of its own is at most the model's width. A rank
+    of null is none.
 
     Args:
         name: the entry's name in config/methods.yaml.
@@ -27,7 +30,7 @@ def check_rank(
         ConfigError: names the matrix.
     """
     for key, options in (("options", method), ("optimizer", optimizer)):
-        if "rank" not in options:
+        if options.get("rank") is None:
             continue
         limit, why = _largest_rank(options, model)
         if not 1 <= options["rank"] <= limit:
@@ -43,14 +46,17 @@ def _largest_rank(options: dict, model: dict) -> tuple[int, str]:
     """The largest rank, and what limits it."""
     if options.get("rank_rule") == "percent":
         return 100, "percent"
-    if "targets" not in options and "granularity" not in options:
+    if not options.get("targets") and "granularity" not in options:
         return model["hidden_size"], "the model's width"
     shorter_sides = {}
+    sizes = {}
     for role in options.get("targets", model["modules"]):
         shape = model["modules"][role]["shape"]
         shorter_sides[role] = min(viewed(shape, options))
-    smallest = min(shorter_sides, key=shorter_sides.get)
-    return int(shorter_sides[smallest]), f"its {smallest} matrix"
+        sizes[role] = shape[0] * shape[1]
+    largest_by_role = sizes if options.get("type") in COUNTED else shorter_sides
+    smallest = min(largest_by_role, key=largest_by_role.get)
+    return int(largest_by_role[smallest]), f"its {smallest} matrix"
 
 
 def check_granularity(origin: Origin, optimizer: dict, model: dict) -> None:

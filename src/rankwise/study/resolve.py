@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rankwise.core.config import ConfigError
 from rankwise.core.paths import PACKAGE, own_folder
-from rankwise.study import claims, dataset_entries
+from rankwise.study import claims, dataset_entries, peft_settings
 from rankwise.study.class_source import file_of
 from rankwise.study.dataset_formats import check_format
 from rankwise.study.limits import check_active_layers, check_granularity, check_rank
@@ -16,6 +16,7 @@ from rankwise.study.options import REQUIRED, Option, constant, defines, options,
 from rankwise.study.origin import FILE, Origin, entry_origin
 
 PACKAGE_DIR = PACKAGE  # the name that callers of this module use
+ALL = "all"  # as `targets`: every matrix that the model's entry names
 DENSE = ("fp32", "bf16")  # every other kind of storage is in rankwise.models.quantized
 MODELS, DATASETS = "config/models.yaml", "config/datasets.yaml"
 
@@ -98,8 +99,9 @@ def resolve_method(
 ) -> dict:
     """The entry with every option of its method and optimizer filled in and checked.
 
-    Option values `rank` and `hidden_size` stand for the cell's rank and the model's width. A rank
-    in the entry is kept whatever the cell's rank is.
+    Option values `rank` and `hidden_size` stand for the cell's rank and the model's width, and
+    `targets: all` for every role of the model. A rank in the entry is kept whatever the cell's rank
+    is.
 
     Args:
         name: the entry's name in config/methods.yaml.
@@ -123,6 +125,8 @@ def resolve_method(
     known = module_options("optim", optimizer_module, key, file)
     _check_left_over(known, optimizer_module, optimizer_options, origin)
     optimizer = _fill("optimizer", known, optimizer_options, model, rank, origin)
+    if module == peft_settings.MODULE:
+        peft_settings.check(method, entry["weights"] not in DENSE, origin)
     for target in method.get("targets") or ():
         if target not in model["modules"]:
             raise ConfigError(*origin.place("options", "targets"), target, model["modules"])
@@ -166,6 +170,8 @@ def _fill(
     for name, option in known.items():
         default = rank if name == "rank" else option.default
         value = given.get(name, default)
+        if name == "targets" and value == ALL:
+            value = list(model["modules"])
         if value is REQUIRED:
             file, key = origin.of_part(part)
             raise ConfigError(file, f"{key}.{name}", "nothing", option.allowed)

@@ -147,16 +147,19 @@ def second_count(subject: Subject, first: int) -> dict[str, int | str]:
         first: What torch counted.
 
     Returns:
-        `fvcore_forward_flops`; or `fvcore_note` where torch.jit cannot trace the model.
+        `fvcore_forward_flops`; or `fvcore_note` where torch.jit cannot trace the model, or where an
+        autograd function hides products from it.
 
     Raises:
-        ArithmeticError: The two counts differ.
+        ArithmeticError: The two counts differ, and no function hides products.
     """
     try:
-        second = fvcore.forward(subject.model, meta_batch(subject.request["shapes"]))
-    except RuntimeError as error:
+        second, functions = fvcore.forward(subject.model, meta_batch(subject.request["shapes"]))
+    except (RuntimeError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         return {"fvcore_note": f"torch.jit cannot trace this model: {reason}"}
+    if second < first and functions:
+        return {"fvcore_note": f"fvcore does not see the products of {', '.join(functions)}"}
     if second != first:
         raise ArithmeticError(f"forward: torch counts {first}, fvcore {second}")
     return {"fvcore_forward_flops": second}

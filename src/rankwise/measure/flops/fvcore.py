@@ -17,9 +17,10 @@ from fvcore.nn.jit_handles import get_shape
 from torch import Tensor, nn
 
 PRODUCTS = ("linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "einsum", "conv")
+OWN_FUNCTION = "prim::PythonOp."  # of an autograd function's node in a traced graph
 
 
-def forward(model: nn.Module, batch: dict[str, Tensor]) -> int:
+def forward(model: nn.Module, batch: dict[str, Tensor]) -> tuple[int, list[str]]:
     """FLOPs of the matrix products of one forward pass.
 
     Args:
@@ -27,10 +28,11 @@ def forward(model: nn.Module, batch: dict[str, Tensor]) -> int:
         batch: The model's inputs by name.
 
     Returns:
-        FLOPs, two for each multiply-add.
+        FLOPs, two for each multiply-add; and the names of the model's own autograd functions, into
+        which a traced graph does not look.
 
     Raises:
-        RuntimeError: torch.jit cannot trace the model.
+        RuntimeError, TypeError: torch.jit cannot trace the model.
     """
     analysis = FlopCountAnalysis(_Positional(model, tuple(batch)), tuple(batch.values()))
     analysis.unsupported_ops_warnings(False)
@@ -38,7 +40,9 @@ def forward(model: nn.Module, batch: dict[str, Tensor]) -> int:
     analysis.tracer_warnings("none")
     analysis.set_op_handle("aten::einsum", _einsum_products)
     products_by_operator = analysis.by_operator()
-    return 2 * sum(int(products_by_operator[name]) for name in PRODUCTS)
+    own = [name for name in analysis.unsupported_ops() if name.startswith(OWN_FUNCTION)]
+    functions = [name.removeprefix(OWN_FUNCTION) for name in own]
+    return 2 * sum(int(products_by_operator[name]) for name in PRODUCTS), functions
 
 
 class _Positional(nn.Module):

@@ -46,7 +46,11 @@ SHAPES = {
         "M0,-1L0.24,-0.32H0.95L0.38,0.12L0.59,0.81L0,0.4L-0.59,0.81L-0.38,0.12L-0.95,-0.32H-0.24Z"
     ),
 }
-SHAPES |= {marker: style.svg_path(marker) for marker in palettes.VARIANT_MARKERS}
+SHAPES |= {
+    marker: style.svg_path(marker)
+    for marker in (*palettes.MARKERS, *palettes.VARIANT_MARKERS)
+    if marker not in SHAPES
+}
 # Columns of tooltips and data tables: field and heading.
 Column = tuple[str, str]
 CURVE_COLUMN: Column = ("curve", "curve")
