@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 from unittest import mock
 
+import peft
 import torch
 from peft import PeftConfig, PeftType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -228,6 +229,8 @@ class Peft(PeftMethod):
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
         """Refuse types that need what is not here, and bases that a type cannot read."""
+        if self.type not in PeftType.__members__:
+            return f"the installed peft {peft.__version__} is too old for {self.type}"
         if self.type in NEEDS:
             return f"{self.type} {NEEDS[self.type]}"
         if self.type == "BOFT" and (self.settings or {}).get("boft_n_butterfly_factor", 1) != 1:
