@@ -233,14 +233,18 @@ class Peft(PeftMethod):
             return f"the installed peft {peft.__version__} is too old for {self.type}"
         if self.type in NEEDS:
             return f"{self.type} {NEEDS[self.type]}"
-        if self.type == "BOFT" and (self.settings or {}).get("boft_n_butterfly_factor", 1) != 1:
-            return "peft computes more than one butterfly factor of BOFT by a CUDA extension only"
+        return self._cannot_read(model, names)
+
+    def _cannot_read(self, model: nn.Module, names: dict) -> str | None:
+        """Why the type cannot adapt this base, or None."""
         targets = modules_of(model, self.targets, names)
         if self.type not in OWN_HEAD and not targets:
             return f"{self.type} has no targets in this model"
         shorter = min((min(module.weight.shape) for module in targets.values()), default=0)
         if self.type == "OSF" and self.rank >= shorter:
             return f"OSF freezes {self.rank} directions of a matrix that has {shorter}"
+        if self.type == "BOFT" and (self.settings or {}).get("boft_n_butterfly_factor", 1) != 1:
+            return "peft computes more than one butterfly factor of BOFT by a CUDA extension only"
         is_dense = all(module.weight.is_floating_point() for module in targets.values())
         if not is_dense and self.type not in self.ON_CODES:
             return f"{self.type} reads the dense matrix, which a quantized base has not"
