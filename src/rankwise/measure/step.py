@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rankwise.methods.parts.base import Method, adapt, build_optimizer
+from rankwise.methods.parts.optimizers import step_without_values
 from rankwise.models import build, storage
 
 
@@ -39,7 +40,10 @@ class Step:
     def update(self) -> None:
         """Step the optimizer, drop the gradients and call the method's `after_step`."""
         self.taken += 1
-        self.optimizer.step()
+        if self.trainable()[0].is_meta:
+            step_without_values(self.optimizer)
+        else:
+            self.optimizer.step()
         self.optimizer.zero_grad()
         self.method.after_step(self.model, self.optimizer, self.taken)
 

@@ -5,6 +5,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rankwise.measure.flops.formulas import DECOMPOSITIONS, FORMULAS, Elementwise
 from rankwise.measure.flops.subject import Subject
+from rankwise.methods.parts.optimizers import step_without_values
 
 NO_OPTIMIZER = {
     "optimizer_flops": 0,
@@ -69,7 +70,7 @@ def count_step(optimizer: torch.optim.Optimizer, taken: int) -> tuple[dict, Elem
             state["step"] = taken
     counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
     with Elementwise() as elementwise, counter:
-        optimizer.step()
+        step_without_values(optimizer)
     return dict(counter.get_flop_counts().get("Global", {})), elementwise
 
 
