@@ -5,10 +5,18 @@ node, its classes cannot be read, and a job finds out.
 """
 
 import ast
+import functools
 
 from rankwise.core import plugins
 from rankwise.core.config import ConfigError
-from rankwise.study.class_source import ClassSource, has_unread_base, lineage, main_class
+from rankwise.study.class_source import (
+    ClassSource,
+    find_class,
+    has_unread_base,
+    lineage,
+    main_class,
+    public_names,
+)
 from rankwise.study.options import METHOD_BASE, OPTIMIZER_BASE
 
 BASES = {"methods": METHOD_BASE, "optim": OPTIMIZER_BASE}
@@ -17,7 +25,7 @@ FORM = "a file's name, or package.module:Class of an installed package"
 
 
 def check_reference(reference: str, key: str, file: str) -> None:
-    """Check that the module of a reference is installed.
+    """Check that the class of a reference is installed.
 
     Args:
         reference: `package.module:Class`.
@@ -25,7 +33,7 @@ def check_reference(reference: str, key: str, file: str) -> None:
         file: the file that names it.
 
     Raises:
-        ConfigError: it has another form, or there is no such package, module or source.
+        ConfigError: it has another form, or there is no such package, module, source or class.
     """
     module, _, name = reference.partition(plugins.SEPARATOR)
     if not all(part.isidentifier() for part in (*module.split("."), name)):
@@ -40,8 +48,12 @@ def check_reference(reference: str, key: str, file: str) -> None:
     if not plugins.has_source(found):
         allowed = f"a class whose options can be read: {module} has no Python source"
         raise ConfigError(file, key, reference, allowed)
+    if find_class(module, name) is None:
+        known = [f"{module}{plugins.SEPARATOR}{public}" for public in public_names(module)]
+        raise ConfigError(file, key, reference, known or f"a class, and {module} has none")
 
 
+@functools.cache
 def check_kind(folder: str, name: str) -> None:
     """Check that the class of a user's file or of a package is what its place in an entry asks for.
 

@@ -61,7 +61,11 @@ def main_class(module: str) -> ClassSource:
         has no such class.
     """
     if plugins.is_reference(module):
-        return _named_class(module)
+        owner, _, name = module.partition(plugins.SEPARATOR)
+        found = find_class(owner, name)
+        if found is None:
+            raise ConfigError(source_file(owner), "class", name, public_names(owner))
+        return found
     tree = parse(module)
     wanted = module.rpartition(".")[2].replace("_", "")
     names = []
@@ -79,15 +83,10 @@ def main_class(module: str) -> ClassSource:
     )
 
 
-def _named_class(reference: str) -> ClassSource:
-    """The class of `package.module:Class`, where it is defined."""
-    module, _, name = reference.partition(plugins.SEPARATOR)
-    found = _find_class(module, name)
-    if found is None:
-        classes = {statement.name for statement in _classes(module)}
-        public = {known for known in {*classes, *imports(module)} if known[:1].isupper()}
-        raise ConfigError(source_file(module), "class", name, public)
-    return found
+def public_names(module: str) -> list[str]:
+    """The names that may be classes, of those that a module defines or imports."""
+    names = {*imports(module), *(statement.name for statement in _classes(module))}
+    return sorted(name for name in names if name[:1].isupper())
 
 
 def _classes(module: str) -> list[ast.ClassDef]:
@@ -140,7 +139,7 @@ def base_class(cls: ClassSource, base: ast.expr) -> ClassSource | None:
     name = ast.unparse(base)
     if cls.is_shipped and not _is_ours(imports(cls.module).get(name.partition(".")[0])):
         return _own_class(cls.module, name, cls.node.lineno)
-    return _find_class(cls.module, name, above_line=cls.node.lineno)
+    return find_class(cls.module, name, above_line=cls.node.lineno)
 
 
 def _is_ours(imported: str | None) -> bool:
@@ -157,7 +156,7 @@ def _own_class(module: str, name: str, above_line: int | None) -> ClassSource | 
     return None
 
 
-def _find_class(
+def find_class(
     module: str, name: str, above_line: int | None = None, seen: frozenset = frozenset()
 ) -> ClassSource | None:
     """The class that `name` (`Lora`, `lora.Lora`) means inside `module`, above a line of it.
@@ -177,16 +176,16 @@ def _find_class(
     first, _, rest = name.partition(".")
     imported = imports(module).get(first)
     if imported is None:
-        starred = (_find_class(source, name, seen=seen) for source in _star_imports(module))
+        starred = (find_class(source, name, seen=seen) for source in _star_imports(module))
         return next((found for found in starred if found), None)
     target = f"{imported}.{rest}" if rest else imported
     if plugins.top_level(target) != PACKAGE:
         owner, _, class_name = target.rpartition(".")
-        return _find_class(owner, class_name, seen=seen) if _is_readable(owner) else None
+        return find_class(owner, class_name, seen=seen) if _is_readable(owner) else None
     owner, _, class_name = target.rpartition(".")
     if lazily_imported(target) != target:  # rankwise.optim.AdamW stands in rankwise.optim.adamw
         owner = lazily_imported(target)
-    found = _find_class(owner, class_name, seen=seen) if module_file(owner) else None
+    found = find_class(owner, class_name, seen=seen) if module_file(owner) else None
     if found is None:
         raise ConfigError(
             source_file(module), "base class", name, f"classes that {owner} defines or imports"

@@ -44,9 +44,8 @@ def module_options(folder: str, module: str, key: str, file: str = FILE) -> dict
     elif module not in module_names(folder):
         raise ConfigError(file, key, module, module_names(folder))
     name = plugins.source_name(folder, module)
-    known = options(name)
     check_kind(folder, name)
-    return known
+    return options(name)
 
 
 def module_names(folder: str) -> list[str]:
