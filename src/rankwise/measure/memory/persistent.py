@@ -2,7 +2,7 @@
 
 They are predicted from shapes and counted on a real step. The prediction allocates nothing: the
 model and the optimizer's state are on the meta device. The state of an optimizer that cannot step
-there, because its step looks at values, is counted on the CPU after a step of tensors of the same
+there, because its step looks at values or has kernels of its own, is counted on the CPU after a step of tensors of the same
 shapes and types; a note says so. The measurement builds the same model with
 random weights, takes one optimizer step with random gradients and sums the tensors, as published
 system A did.
@@ -33,7 +33,7 @@ from rankwise.methods.parts.base import (
     parameter_groups,
     unreleased,
 )
-from rankwise.methods.parts.optimizers import optimizer_over
+from rankwise.methods.parts.optimizers import one_line, optimizer_over
 from rankwise.models import storage
 
 
@@ -135,8 +135,8 @@ def _predicted_state(
             params = [_stand_in(param) for param in group["params"]]
             groups.append({**group, "params": params})
         real = optimizer_over(type(optimizer), entry, groups, seed=0)
-        reason = f"{entry['optimizer']['module']} cannot step without values"
-        note = f"optimizer state counted on the CPU: {reason} ({type(error).__name__})"
+        reason = f"{entry['optimizer']['module']} cannot step on torch's meta device"
+        note = f"optimizer state counted on the CPU: {reason} ({one_line(error)})"
         return _bytes_after_step(real), note
 
 

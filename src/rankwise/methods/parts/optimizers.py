@@ -48,7 +48,7 @@ def optimizer_over(
     try:
         return cls(groups, lr=learning_rate, **options)
     except Exception as error:  # it took a matrix, so these parameters are the reason
-        raise Unsupported(f"{module}: {_one_line(error)}") from error
+        raise Unsupported(f"{module}: {one_line(error)}") from error
 
 
 def is_plain(cls: type[torch.optim.Optimizer]) -> bool:
@@ -60,7 +60,8 @@ def step_without_values(optimizer: torch.optim.Optimizer) -> None:
     """Step an optimizer on the meta device.
 
     Raises:
-        Unsupported: a plain optimizer's step looks at values, which nothing can predict.
+        Unsupported: a plain optimizer cannot, because its step looks at values or has kernels of
+            its own.
     """
     try:
         optimizer.step()
@@ -68,8 +69,9 @@ def step_without_values(optimizer: torch.optim.Optimizer) -> None:
         cls = type(optimizer)
         if not is_plain(cls):
             raise
-        reason = "its step looks at values, so shapes alone do not say what it takes"
-        raise Unsupported(f"{cls.__module__}:{cls.__name__}: {reason}") from error
+        reason = f"cannot step on torch's meta device ({one_line(error)})"
+        advice = "so shapes alone do not say what it takes"
+        raise Unsupported(f"{cls.__module__}:{cls.__name__}: {reason}, {advice}") from error
 
 
 def _rehearse(module: str, cls: type, options: dict, device: torch.device) -> None:
@@ -99,13 +101,14 @@ def _rehearse(module: str, cls: type, options: dict, device: torch.device) -> No
         try:
             rehearsed = cls([{"params": [matrix]}], **options)
         except Exception as error:
-            raise ValueError(f"{module}: {_one_line(error)}") from error
+            raise ValueError(f"{module}: {one_line(error)}") from error
         try:
             rehearsed.step()
         except Exception as error:
-            raise Unsupported(f"{module}: cannot step: {_one_line(error)}") from error
+            raise Unsupported(f"{module}: cannot step: {one_line(error)}") from error
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The type of an error, and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
