@@ -17,6 +17,7 @@ from helpers.doc_blocks import blocks
 from helpers.installed_package import describe, install, install_example
 from helpers.own_files import forget, forget_texts
 from helpers.repository import CLEAN, ROOT, edit
+from rankwise.checks import preflight
 from rankwise.cli.main import main
 from rankwise.core import provenance
 from rankwise.core.config import ConfigError
@@ -28,6 +29,7 @@ from rankwise.measure.memory.ledger import ledger
 from rankwise.measure.memory.persistent import memory
 from rankwise.methods.parts.base import method_class, optimizer_class
 from rankwise.methods.parts.optimizers import optimizer_over
+from rankwise.study.jobs import result_jobs
 from rankwise.study.plan import Plan
 
 LION = "lion_pack.lion:Lion"
@@ -135,6 +137,26 @@ def test_a_request_has_the_options_and_the_sources_that_imports_reach(site: Path
 
 def test_torchs_optimizers_are_covered_by_the_lock(site: Path) -> None:
     assert sources(request_of("lora_muon")) == {}
+
+
+def test_the_request_is_the_same_where_torch_is_absent(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a login node; an optimizer whose arguments only torch knows is refused there."""
+    expected = request_of("full_lion")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    forget()
+    assert request_of("full_lion") == expected
+    text = STEPPING.replace("lr=0.1)", "lr=0.1, **others)")
+    install(site, "plug", "1.0", fast=text)
+    add("plugged", optimizer={"module": "plug.fast:Stepping"})
+    forget()
+    with pytest.raises(ConfigError) as caught:
+        request_of("plugged")
+    assert str(caught.value) == (
+        "plug/fast.py: Stepping.__init__: got '**others', allowed: arguments by name, or torch "
+        "installed where the study is planned"
+    )
 
 
 def test_an_edit_that_could_change_a_result_changes_the_request(site: Path) -> None:
@@ -404,6 +426,23 @@ def test_a_package_that_fails_at_import_is_one_sentence(site: Path) -> None:
         optimizer_class("plug.fast:Stepping")
     reason = "cannot be imported (RuntimeError: not today)"
     assert str(caught.value) == f"plug.fast:Stepping: {reason}"
+
+
+@pytest.mark.slow
+def test_before_any_job_it_is_said_once_which_classes_cannot_be_imported(site: Path) -> None:
+    """An own file, which is on the path of jobs whatever the test's path is."""
+    Path("optim").mkdir()
+    Path("optim/stepping.py").write_text(STEPPING + "\nprint('loaded')\nint('x')\n")
+    add("broken", optimizer={"module": "stepping"})
+    forget()
+    grid = {"models": ["tiny"], "datasets": ["generated_reviews"]}
+    grid |= {"methods": ["broken", "full"], "measurements": ["memory", "flops"]}
+    study = {"name": "own", "question": "?", "device": "cpu", "profile": [grid]}
+    plan = Plan(study, Path.cwd(), "study.yaml")
+    said = preflight.lacking("packages", result_jobs(plan), plan)
+    expected = "invalid literal for int() with base 10: 'x'"
+    assert f"optim/stepping.py: cannot be imported (ValueError: {expected})" in said
+    assert sum("cannot be imported" in line for line in said) == 1
 
 
 # rankwise test method -----------------------------------------------------------------------------

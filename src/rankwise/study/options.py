@@ -14,6 +14,7 @@ import ast
 import functools
 from dataclasses import dataclass
 
+from rankwise.core import plugins
 from rankwise.core.config import ConfigError
 from rankwise.study import annotations
 from rankwise.study.class_source import ClassSource, has_unread_base, lineage, main_class
@@ -145,6 +146,10 @@ def _arguments(
     """
     found = {}
     if init.args.kwarg:
+        if not cls.is_shipped and not plugins.exists("torch"):
+            # Its base class may be torch's, and a request must not depend on where it is planned.
+            allowed = "arguments by name, or torch installed where the study is planned"
+            raise ConfigError(cls.file, f"{cls.name}.__init__", f"**{init.args.kwarg.arg}", allowed)
         for place, base in enumerate(bases):
             if inherited := _function(base, "__init__"):
                 found |= _arguments(base, inherited, bases[place + 1 :])

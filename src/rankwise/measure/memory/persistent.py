@@ -1,11 +1,10 @@
 """Bytes that training keeps between steps: weights, gradients and optimizer state.
 
 They are predicted from shapes and counted on a real step. The prediction allocates nothing: the
-model and the optimizer's state are on the meta device. The state of an optimizer that cannot step
-there, because its step looks at values or has kernels of its own, is counted on the CPU after a step of tensors of the same
-shapes and types; a note says so. The measurement builds the same model with
-random weights, takes one optimizer step with random gradients and sums the tensors, as published
-system A did.
+model and the optimizer's state are on the meta device. An optimizer that cannot step there, because
+its step looks at values or has kernels of its own, steps on the CPU with tensors of the same shapes
+and types; a note says so. The measurement builds the same model with random weights, takes one
+optimizer step with random gradients and sums the tensors, as published system A did.
 
 Weights are what the parameters hold, packed codes included. A quantized base's scales and tables
 are `quantization_bytes`, which published systems B and C left out. Parameters count weights, not
