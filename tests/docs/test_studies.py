@@ -70,8 +70,12 @@ def test_an_entry_shown_is_one(block: Block) -> None:
             ("methods", entry["module"]),
             ("optim", entry.get("optimizer", {}).get("module", "adamw")),
         ]:
-            places = [ROOT / "src/rankwise" / kind, ROOT / "docs/examples" / kind]
-            assert any((place / f"{module}.py").is_file() for place in places), module
+            if ":" in module and not module.startswith("torch."):
+                source = module.partition(":")[0].replace(".", "/")
+                assert (ROOT / f"docs/examples/package/{source}.py").is_file(), module
+            elif ":" not in module:
+                places = [ROOT / "src/rankwise" / kind, ROOT / "docs/examples" / kind]
+                assert any((place / f"{module}.py").is_file() for place in places), module
 
 
 def test_the_first_mistake_would_be_found() -> None:

@@ -124,10 +124,64 @@ def test_class_variables_are_no_options(own) -> None:
     assert read(own, "KIND: typing.ClassVar[int] = 3\n    given: int = 1").keys() == {"given"}
 
 
-def test_an_argument_without_annotation_is_one_sentence(own) -> None:
-    own(optim_sample=OPTIMIZER.format("momentum=0.9"))
-    got = "annotation of Sample.momentum: got 'nothing'"
-    assert sentence("optim.sample") == f"optim/sample.py: {got}, allowed: {ALLOWED}"
+# Plain torch optimizers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("argument", "default", "accepted", "refused"), [
+    ("momentum=0.9", 0.9, [0, 1.5], ["a", True, None]),
+    ("weight_decay=0", 0, [0, 0.1], ["a", True]),
+    ("nesterov=False", False, [True], [0, "true"]),
+    ("rule='sign'", "sign", ["other"], [1, None]),
+    ("betas=(0.9, 0.99)", [0.9, 0.99], [[0.5, 1]], [0.9, [0.9]]),
+    ("limit=None", None, [None, 1, 0.5, "a", True, [1, 2]], [{"a": 1}]),
+    ("momentum: float | torch.Tensor = 0.9", 0.9, [1, 0.5], ["a", None]),
+    ("momentum: 'float | torch.Tensor' = 0.9", 0.9, [1, 0.5], ["a", None]),
+    ("betas: tuple[float | torch.Tensor, float] = (0.9, 0.99)", [0.9, 0.99], [[0, 1]], [[1], 1]),
+    ("steps=STEPS", 5, [1, 2.5], ["a"]),
+])  # fmt: skip
+def test_an_argument_takes_its_type_from_its_default(
+    argument: str, default: object, accepted: list, refused: list, own
+) -> None:
+    own(optim_sample="STEPS = 5\n" + OPTIMIZER.format(argument))
+    (option,) = options("rankwise.optim.sample").values()
+    assert option.default == default
+    assert all(option.accepts(value) for value in accepted)
+    assert not any(option.accepts(value) for value in refused)
+
+
+def test_an_argument_without_a_default_must_be_given_and_may_be_anything(own) -> None:
+    own(optim_sample=OPTIMIZER.format("momentum"))
+    option = options("rankwise.optim.sample")["momentum"]
+    assert option.default is REQUIRED
+    assert option.accepts(0.5)
+    assert option.accepts("a")
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["dtype=torch.float32", "maximize=False", "differentiable=False", "capturable: bool = False"],
+)
+def test_what_no_entry_may_set_is_no_option(argument: str, own) -> None:
+    own(optim_sample=OPTIMIZER.format(argument))
+    assert options("rankwise.optim.sample") == {}
+
+
+def test_the_arguments_of_torchs_optimizers_are_read_from_torch(own) -> None:
+    """By the signatures that torch 2.13 documents."""
+    own(optim_sample="import torch\n\nclass Sample(torch.optim.SGD):\n    pass\n")
+    expected = {
+        "momentum": 0,
+        "dampening": 0,
+        "weight_decay": 0,
+        "nesterov": False,
+        "foreach": None,
+        "fused": None,
+    }
+    for name in ("rankwise.optim.sample", "torch.optim:SGD"):
+        assert {key: option.default for key, option in options(name).items()} == expected
+    muon = options("torch.optim:Muon")
+    assert muon["ns_steps"].default == 5
+    assert muon["ns_coefficients"].default == [3.4445, -4.775, 2.0315]
 
 
 # Base classes -------------------------------------------------------------------------------------
@@ -271,9 +325,9 @@ BROKEN = {
         "from rankwise.methods.parts.base import Method\n\nclass Sample(Method):\n    given: int = 1\n",
         "class Sample: got 'the field given and no @dataclass', allowed: @dataclass(frozen=True) above a class with fields",
     ),
-    "an optimizer with torch's arguments": (
-        "import torch\n\nclass Sample(torch.optim.SGD):\n    pass\n",
-        "class Sample: got 'no __init__ of its own', allowed: an __init__ whose annotated arguments are the options, "
+    "an optimizer without arguments": (
+        "import torch\n\nclass Sample(torch.optim.Optimizer):\n    pass\n",
+        "class Sample: got 'no __init__ of its own', allowed: an __init__ whose arguments are the options, "
         "with their defaults",
     ),
 }  # fmt: skip

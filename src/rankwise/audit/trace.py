@@ -91,8 +91,7 @@ def _changed(sources: dict[str, dict[str, str]], root: Path) -> list[str]:
     changed = set()
     for digests in sources.values():
         for name, digest in digests.items():
-            file = root / name
-            if not file.is_file() or provenance.code_digest(file) != digest:
+            if provenance.shown_digest(name, root, digest) != digest:
                 changed.add(name)
     return sorted(changed)
 

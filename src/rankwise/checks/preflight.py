@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from rankwise.checks import disk, model_entries
+from rankwise.checks import disk, model_entries, own_classes
 from rankwise.core import environment, paths, tracker
 from rankwise.core.config import ConfigError
 from rankwise.core.store import Store, StoreError
@@ -267,11 +267,14 @@ def _kinds_on_gpu(jobs: list[PlannedJob], plan: Plan) -> list[str]:
 
 
 def _packages(jobs: list[PlannedJob], plan: Plan) -> list[str]:
-    """One line for each lock that the installed packages do not follow, and for the tracker."""
+    """One line for each lock that the installed packages do not follow, each class of a user's or a
+    package's that cannot be imported, and the tracker.
+    """
     measured = [job for job in jobs if job.kind in (*FOLDERS, *MEASUREMENTS)]
     locks = dict.fromkeys(job.request["environment"]["lock"] for job in measured)
     refusals = [environment.refusal(plan.workflow / lock) for lock in locks]
-    return [refusal for refusal in refusals if refusal] + _tracker(jobs, plan)
+    broken = own_classes.not_importable(measured, plan.root)
+    return [refusal for refusal in refusals if refusal] + broken + _tracker(jobs, plan)
 
 
 def _tracker(jobs: list[PlannedJob], plan: Plan) -> list[str]:

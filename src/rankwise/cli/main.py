@@ -9,6 +9,7 @@
     collect   results of other clones, added to this project's store
     store     what the store has: list, verify, size, remove
     clean     files of a study that it no longer plans, removed
+    test      whether an entry of a method keeps the promises of every entry
     doctor    what this machine can run, what a study needs, what is missing
 
 It works in a clone, in a repository that uses the workflow as a module, and anywhere else with the
@@ -26,7 +27,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from rankwise.cli import store_commands
+from rankwise.cli import store_commands, test_command
 from rankwise.core.config import first_dataset, library
 
 METHOD_COLUMNS = [
@@ -81,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     _add_report(commands)
     store_commands.add_commands(commands)
     _add_doctor(commands)
+    test_command.add_commands(commands)
     return whole
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch.optim import Optimizer
 
+from rankwise.core import plugins
 from rankwise.core.config import ConfigError
 from rankwise.core.errors import BrokenModule, Unsupported
 from rankwise.core.paths import PACKAGE
@@ -145,7 +146,7 @@ def _cell(values: dict, column: str, link: bool) -> str:
     value = values[column]
     if value is None:
         return "unsupported" if column == "trainable_parameters" else values["reason"]
-    if column in LINKED and link:
+    if column in LINKED and link and not plugins.is_reference(value):
         return f"[{value}](#{value})"
     return f"{value:,}" if isinstance(value, int) else str(value)
 

@@ -12,6 +12,8 @@ Two roots are told apart, and this is the only module that finds them:
 import os
 from pathlib import Path
 
+from rankwise.core import plugins
+
 PACKAGE = Path(__file__).resolve().parents[1]  # the folder of the package `rankwise`
 SCHEMAS = PACKAGE / "core" / "schema"
 SCRIPTS = "workflow_scripts"
@@ -56,14 +58,17 @@ def module_file(module: str) -> Path | None:
     """The source file of a module by its dotted name, or None if there is no such file.
 
     The package is searched first. A module of `rankwise.methods` or `rankwise.optim` that the
-    package does not have may lie in the project, as `methods/NAME.py` or `optim/NAME.py`.
+    package does not have may lie in the project, as `methods/NAME.py` or `optim/NAME.py`. A module
+    of another package is looked for where Python would import it from; its file may be compiled.
 
     Raises:
         ValueError: The package and the project both have the module, so its name is ambiguous.
     """
-    packaged = _source_at(PACKAGE.parent.joinpath(*module.split(".")))
     package, *rest = module.split(".")
-    if package != PACKAGE.name or len(rest) < 2 or rest[0] not in OWN_FOLDERS:
+    if package != PACKAGE.name:
+        return plugins.find(module)
+    packaged = _source_at(PACKAGE.parent.joinpath(*module.split(".")))
+    if len(rest) < 2 or rest[0] not in OWN_FOLDERS:
         return packaged
     own = _source_at(own_folder(rest[0]).joinpath(*rest[1:]))
     if own and packaged and not own.samefile(packaged):

@@ -2,7 +2,8 @@
 
 A digest covers the syntax tree without docstrings. A comment, a docstring or the layout changes
 nothing, and the digest is the same on every supported Python. Pages, styles and scripts beside a
-package's `__init__.py` are its sources too, letter by letter.
+package's `__init__.py` are its sources too, letter by letter. A class of an installed package
+brings the sources of that package, and the versions of the packages that these import (plugins.py).
 
 Standard library only: the Snakefile imports this module.
 """
@@ -15,11 +16,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rankwise.core.paths import module_file, own_folder
+from rankwise.core import plugins
+from rankwise.core.paths import WORKFLOW, module_file, own_folder
 
 PACKAGE = "rankwise"
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 SCRIPT_DIR = "workflow_scripts"
+LOCKS = WORKFLOW / "envs"
 # Bookkeeping that cannot change a number: never part of a job's sources.
 EXEMPT = frozenset(
     {
@@ -31,6 +34,7 @@ EXEMPT = frozenset(
         f"{PACKAGE}.core.lock",
         f"{PACKAGE}.core.model_shapes",
         f"{PACKAGE}.core.paths",
+        f"{PACKAGE}.core.plugins",
         f"{PACKAGE}.core.progress",
         f"{PACKAGE}.core.requests",
         f"{PACKAGE}.core.settings",
@@ -79,19 +83,27 @@ def file_sha256(path: Path) -> str:
 
 @functools.cache
 def code_digest(path: Path) -> str:
-    """Digest of a file's syntax tree; comments, docstrings and layout do not count."""
+    """Digest of a file's syntax tree; comments, docstrings and layout do not count.
+
+    A compiled file has the digest of its bytes.
+    """
+    if not plugins.has_source(path):
+        return file_sha256(path)[:DIGEST_LENGTH]
     return digest_of_read(_normalised(_parse(path)))
 
 
 def code_digest_now(path: Path) -> str:
     """As `code_digest`, or of the text of a data file, but read from the disk anew."""
-    text = path.read_text(encoding="utf-8")
-    return digest(text if path.suffix in DATA_SUFFIXES else _normalised(ast.parse(text)))
+    if path.suffix in DATA_SUFFIXES:
+        return digest(path.read_text(encoding="utf-8"))
+    if not plugins.has_source(path):
+        return file_sha256(path)[:DIGEST_LENGTH]
+    return digest(_normalised(ast.parse(path.read_bytes())))
 
 
 @functools.cache
 def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    return ast.parse(path.read_bytes(), filename=str(path))
 
 
 def _normalised(node: object) -> object:
@@ -130,6 +142,10 @@ def code_digests(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:
     Args:
         script: The job's script.
         modules: Modules that the job loads by name, which no import statement shows; hashable.
+
+    Returns:
+        Source -> digest; and `package NAME` -> version of the packages behind sources that are not
+        ours, as far as no lock has them.
     """
     roots = {*_imports(script, ""), *modules}
     names = sorted(set().union(*(source_closure(root) for root in roots)))
@@ -137,36 +153,77 @@ def code_digests(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:
     for name in names:
         for data_name, file in data_files(name).items():
             digests[data_name] = digest(file.read_text(encoding="utf-8"))
+    digests |= _package_versions(names)
     return {**digests, f"{SCRIPT_DIR}/{script.name}": code_digest(script)}
 
 
 @functools.cache
 def source_closure(module: str) -> frozenset[str]:
-    """Modules of this package that importing `module` executes, itself included.
+    """Modules that importing `module` executes, itself included, as far as no version tells them.
 
-    Found by following import statements, those inside functions too. Importing a module executes
-    the packages that it lies in.
+    They are those of this package and, for a module of a user's or of an installed package, those
+    of its own package and of packages without a version. Found by following import statements,
+    those inside functions too. Importing a module executes the packages that it lies in.
     """
     to_visit, closure = [module], set()
     while to_visit:
         name = lazily_imported(to_visit.pop())
-        is_ours = name.split(".")[0] == PACKAGE and name not in EXEMPT
-        file = module_file(name) if is_ours and name not in closure else None
+        is_new = name not in closure and name not in EXEMPT
+        file = module_file(name) if is_new and _is_followed(name, module) else None
         if file is None:  # or a name that is no module: a function imported from one
             continue
         closure.add(name)
         parent = name.rpartition(".")[0]
-        package = name if file.name == "__init__.py" else parent
-        to_visit += [*_imports(file, package), parent]
+        package = name if file.stem == "__init__" else parent
+        to_visit += [*_followed_imports(file, package), parent]
     return frozenset(closure)
+
+
+def _is_followed(name: str, root: str) -> bool:
+    """Whether the sources behind a name count, and not a version, for the module `root`."""
+    top = plugins.top_level(name)
+    if top == PACKAGE:
+        return True
+    if not top or plugins.is_covered(top, LOCKS):
+        return False
+    return top == plugins.top_level(root) or not plugins.has_version(top)
+
+
+def _followed_imports(file: Path, package: str) -> list[str]:
+    """What a file imports; of a file of this package what it imports of this package alone."""
+    names = _imports(file, package)
+    if file.is_relative_to(PACKAGE_DIR):  # a lock covers everything else
+        return [name for name in names if plugins.top_level(name) == PACKAGE]
+    return list(names)
+
+
+def _package_versions(names: Iterable[str]) -> dict[str, str]:
+    """The versions of the packages that modules of users and installed packages lie in or import.
+
+    Args:
+        names: All sources of a job.
+    """
+    tops, compiled = set(), set()
+    for name in names:
+        file = module_file(name)
+        if file.is_relative_to(PACKAGE_DIR):
+            continue
+        package = name if file.stem == "__init__" else name.rpartition(".")[0]
+        tops |= {plugins.top_level(found) for found in (name, *_imports(file, package))}
+        if not plugins.has_source(file):
+            compiled.add(plugins.top_level(name))
+    outside = {top for top in tops - {PACKAGE, ""} if not plugins.is_covered(top, LOCKS)}
+    return plugins.versions(outside, compiled, LOCKS) if outside else {}
 
 
 @functools.cache
 def _imports(path: Path, package: str) -> tuple[str, ...]:
     """Every name that a file may import as a module, also inside functions.
 
-    `package` is the file's package, which resolves relative imports.
+    `package` is the file's package, which resolves relative imports. A compiled file shows none.
     """
+    if not plugins.has_source(path):
+        return ()
     names = []
     for node in ast.walk(_parse(path)):
         if isinstance(node, ast.Import):
@@ -215,11 +272,14 @@ def source_file(name: str) -> str:
     """The path of a source, by its name in requests.
 
     `rankwise.optim.adamw` is `src/rankwise/optim/adamw.py`; a method in the user's own folder is
-    `methods/norms_only.py`.
+    `methods/norms_only.py`. A module of another package is named from that package on; a package's
+    version (`package NAME`) is no file, and keeps its name.
     """
     module, _, data = name.partition("/")
-    if module == SCRIPT_DIR:
+    if module == SCRIPT_DIR or name.startswith(plugins.PREFIX):
         return name
+    if plugins.top_level(module) != PACKAGE:
+        return _source_of_package(module, data)
     stem = Path("src", *module.split("."))
     if data:
         return str(stem / data)
@@ -228,6 +288,33 @@ def source_file(name: str) -> str:
         return str(file.relative_to(Path.cwd()))
     is_package = (PACKAGE_DIR.parents[1] / stem).is_dir()
     return str(stem / "__init__.py" if is_package else stem.with_suffix(".py"))
+
+
+def _source_of_package(module: str, data: str) -> str:
+    """`lion_pack/lion.py`: a source of an installed package, wherever that lies."""
+    stem, file = Path(*module.split(".")), module_file(module)
+    is_package = file is not None and file.stem == "__init__"
+    if data:
+        return str(stem / data)
+    suffix = file.suffix if file else plugins.SOURCE
+    return str(stem / f"__init__{suffix}" if is_package else f"{stem}{suffix}")
+
+
+def shown_digest(shown: str, root: Path, planned: str) -> str | None:
+    """The digest that a source has now; None if it is gone. A package has its version.
+
+    Args:
+        shown: The source as `source_file` names it.
+        root: The project's folder.
+        planned: The digest that it had.
+    """
+    if shown.startswith(plugins.PREFIX):
+        return plugins.installed_version(shown, planned)
+    file = root / shown
+    if not file.is_file():
+        parts = Path(shown).with_suffix("").parts
+        file = module_file(".".join(part for part in parts if part != "__init__"))
+    return code_digest(file) if file and file.is_file() else None
 
 
 # What a process has loaded ------------------------------------------------------------------------
@@ -243,7 +330,7 @@ def verify(code: dict[str, str], script: Path) -> None:
     Raises:
         SourceChanged: Names the first file that is not among the sources, or whose digest differs.
     """
-    files = {**_loaded_files(), f"{SCRIPT_DIR}/{script.name}": script}
+    files = {**_loaded_files(code), f"{SCRIPT_DIR}/{script.name}": script}
     for name, file in files.items():
         if name not in code:
             raise SourceChanged(
@@ -253,15 +340,27 @@ def verify(code: dict[str, str], script: Path) -> None:
             raise SourceChanged(
                 f"{file}: changed since the workflow was planned; run snakemake again"
             )
+    for name, version in code.items():
+        if name.startswith(plugins.PREFIX) and plugins.installed_version(name, version) != version:
+            raise SourceChanged(
+                f"{name}: version {plugins.installed_version(name, version)}, planned with "
+                f"{version}; run snakemake again"
+            )
 
 
-def _loaded_files() -> dict[str, Path]:
-    """Name -> file of every source of ours that this process has loaded.
+def _loaded_files(code: dict[str, str]) -> dict[str, Path]:
+    """Name -> file of every loaded source of ours, and of the packages that `code` has sources of.
 
     Data files of loaded packages are included.
     """
-    loaded = [name for name in sys.modules if name.split(".")[0] == PACKAGE]
-    files = {name: Path(sys.modules[name].__file__) for name in loaded if name not in EXEMPT}
-    for name in loaded:
-        files |= data_files(name)
+    tops = {PACKAGE}
+    for name in code:
+        if "/" not in name and not name.startswith(plugins.PREFIX):
+            tops.add(plugins.top_level(name))
+    files = {}
+    for name, module in list(sys.modules.items()):
+        if plugins.top_level(name) in tops and getattr(module, "__file__", None):
+            if name not in EXEMPT:
+                files[name] = Path(module.__file__)
+            files |= data_files(name)
     return files

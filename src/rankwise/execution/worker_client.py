@@ -27,6 +27,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import runpy
 import signal
 import socket
@@ -38,7 +39,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankwise.core import paths, requests, settings
+from rankwise.core import paths, plugins, requests, settings
 
 if TYPE_CHECKING:
     from rankwise.execution.gpu_lease import Lease
@@ -50,6 +51,7 @@ GPU_OPTIONS = ("--gpu", "--gpu-memory-gib")
 # A job that exits with this status ran out of its share of a GPU: it runs again, alone on one.
 RUN_ALONE = 75
 BITS = "bitsandbytes"
+IMPORTS_BITS = re.compile(rb"^\s*(import|from) bitsandbytes\b", re.MULTILINE)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Environment variables that do not change how libraries load: a server serves any values of them.
 PASSING = ("_", "PWD", "OLDPWD", "SHLVL", "PYTEST_CURRENT_TEST")
@@ -152,9 +154,13 @@ def uses_bitsandbytes(arguments: list[str]) -> bool:
     """
     text = arguments[arguments.index("--request") + 1]
     request = requests.read(Path(text[1:])) if text.startswith("@") else json.loads(text)
+    method = request.get("method", {})
+    named = (method.get("module", ""), method.get("optimizer", {}).get("module", ""))
+    if any(module.startswith((f"{BITS}.", f"{BITS}:")) for module in named):
+        return True
     for name in request["code"]:
         path = paths.module_file(name)
-        if path and f"import {BITS}" in path.read_text(encoding="utf-8"):
+        if path and plugins.has_source(path) and IMPORTS_BITS.search(path.read_bytes()):
             return True
     return False
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rankwise.methods.parts.base import Method, adapt, build_optimizer
+from rankwise.methods.parts.optimizers import step_without_values
 from rankwise.models import build, storage
 from rankwise.optim.parts.waiting import trains
 
@@ -44,7 +45,10 @@ class Step:
         """
         self.taken += 1
         if not self.is_forward_only:
-            self.optimizer.step()
+            if self.trainable()[0].is_meta:
+                step_without_values(self.optimizer)
+            else:
+                self.optimizer.step()
             self.optimizer.zero_grad()
         self.method.after_step(self.model, self.optimizer, self.taken)
 

@@ -11,6 +11,7 @@ ALLOWED = (
     "int, float, bool, str, dict, Literal[...], X | None, Optional[X], Union[X, Y], "
     "tuple[X, ...], list[X]"
 )
+ANYTHING = "None | bool | float | str | list[float] | list[str]"
 TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str, "dict": dict}
 WORDS = {
     "int": "an integer",
@@ -39,6 +40,33 @@ def accepts(annotation: str, value: object) -> bool:
         value: From YAML or JSON, where tuples are lists.
     """
     return _accepts(_tree(annotation), value)
+
+
+def supported_part(annotation: str) -> str | None:
+    """What of an annotation options may have: `float` of `float | Tensor`; None if it has none.
+
+    Plain torch optimizers annotate as they like, and an entry gives what YAML can write.
+    """
+    try:
+        part = _supported_part(_tree(annotation))
+    except SyntaxError:
+        return None
+    return None if part is None else ast.unparse(part)
+
+
+def of_default(value: object) -> str:
+    """The annotation of an argument that has none, from its default as JSON has it.
+
+    A number stands for any number: many write `weight_decay=0`.
+    """
+    if value is None:
+        return ANYTHING
+    if isinstance(value, bool | str):
+        return type(value).__name__
+    if isinstance(value, list):
+        items = [of_default(item) for item in value] or ["float", "..."]
+        return f"tuple[{', '.join(items)}]"
+    return "float"
 
 
 def in_words(annotation: str) -> str:
@@ -71,6 +99,23 @@ def _supports(node: ast.expr) -> bool:
     if kind == "list" and len(_items(node)) != 1:
         return False
     return kind in ("tuple", "list") and bool(items) and all(_supports(item) for item in items)
+
+
+def _supported_part(node: ast.expr) -> ast.expr | None:
+    if members := _union(node):
+        parts = [part for member in members if (part := _supported_part(member)) is not None]
+        texts = [ast.unparse(part) for part in parts]
+        return _tree(" | ".join(texts)) if texts else None
+    if isinstance(node, ast.Subscript) and _container(node) in ("tuple", "list"):
+        types, repeated = _element_types(node)
+        parts = [_supported_part(item) for item in types]
+        if not parts or None in parts:
+            return None
+        texts = [ast.unparse(part) for part in parts] + ["..."] * repeated
+        return _tree(f"tuple[{', '.join(texts)}]")
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return _supported_part(_tree(node.value))  # a part in quotes
+    return node if _supports(node) else None
 
 
 def _is_none(node: ast.expr) -> bool:

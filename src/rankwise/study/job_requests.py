@@ -9,7 +9,7 @@ library only.
 
 from typing import TYPE_CHECKING
 
-from rankwise.core import store
+from rankwise.core import plugins, store
 from rankwise.core.config import pick, without
 from rankwise.study import grids, measurements, search
 from rankwise.study.grids import Cell
@@ -160,10 +160,8 @@ def _pretraining_request(plan: "Plan", model: str) -> dict:
 
 def _code(plan: "Plan", script: str, method: dict, *others: str) -> dict[str, str]:
     """Digests of the script's sources, and of the modules that it loads by name for a method."""
-    modules = [
-        f"rankwise.methods.{method['module']}",
-        f"rankwise.optim.{method['optimizer']['module']}",
-    ]
+    named = (("methods", method["module"]), ("optim", method["optimizer"]["module"]))
+    modules = [plugins.module_name(plugins.source_name(*name)) for name in named]
     if method["weights"] not in DENSE:
         modules.append(QUANTIZED)
     return plan.digests(script, *modules, *others)

@@ -2,38 +2,33 @@
 
 The options of a method are the fields of its dataclass and of the dataclasses that it inherits
 from; those of an optimizer are the arguments of its `__init__`, which may be inherited. Defaults
-are the paper's. Modules are named as Python names them: `rankwise.methods.lora`.
+are the paper's. Modules are named as Python names them: `rankwise.methods.lora`; classes of
+installed packages as entries name them: `lion_pack.lion:Lion`.
+
+An optimizer need not be written for Rankwise. An argument without an annotation that an entry could
+fill takes its type from its default; one whose default is no constant either is no option, and
+keeps that default.
 """
 
 import ast
 import functools
-import operator
 from dataclasses import dataclass
 
+from rankwise.core import plugins
 from rankwise.core.config import ConfigError
 from rankwise.study import annotations
-from rankwise.study.class_source import ClassSource, has_foreign_base, lineage, main_class
+from rankwise.study.class_source import ClassSource, has_unread_base, lineage, main_class
+from rankwise.study.constants import evaluate, with_constants
 
 REQUIRED = object()
-SUPPLIED = (
-    "self",
-    "params",
-    "lr",
-    "seed",
-    "pairs",
-)  # arguments of an optimizer that the workflow gives
+# Arguments of an optimizer that the workflow gives.
+SUPPLIED = ("self", "params", "lr", "seed", "pairs")
+# Arguments of torch's optimizers that would turn a training round or take it apart: `maximize`
+# climbs the loss, the others are for gradients of a step and for CUDA graphs.
+REFUSED = ("maximize", "differentiable", "capturable")
 METHOD_BASE = ("rankwise.methods.parts.base", "Method")
+OPTIMIZER_BASE = ("torch.optim.optimizer", "Optimizer")
 ALLOWED_DEFAULTS = "numbers, texts, true, false, None, arithmetic on numbers, or a tuple of these"
-UNARY = {ast.UAdd: operator.pos, ast.USub: operator.neg}
-BINARY = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-}
 
 
 @dataclass(frozen=True)
@@ -73,20 +68,20 @@ def options(module: str) -> dict[str, Option]:
         ConfigError: the class cannot be read, or an annotation or default is none that options may
         have.
     """
-    classes = lineage(module)
+    classes = tuple(cls for cls in lineage(module) if cls.place != OPTIMIZER_BASE)
     for place, cls in enumerate(classes):
         if init := _function(cls, "__init__"):
             return _arguments(cls, init, classes[place + 1 :])
         if _is_dataclass(cls):
             return _fields(classes[place:])
         _refuse_fields_without_dataclass(cls)
-    if has_foreign_base(module):
+    if has_unread_base(module) or len(classes) < len(lineage(module)):
         cls = main_class(module)
         raise ConfigError(
             cls.file,
             f"class {cls.name}",
             "no __init__ of its own",
-            "an __init__ whose annotated arguments are the options, with their defaults",
+            "an __init__ whose arguments are the options, with their defaults",
         )
     return {}
 
@@ -152,6 +147,10 @@ def _arguments(
     """
     found = {}
     if init.args.kwarg:
+        if not cls.is_shipped and not plugins.exists("torch"):
+            # Its base class may be torch's, and a request must not depend on where it is planned.
+            allowed = "arguments by name, or torch installed where the study is planned"
+            raise ConfigError(cls.file, f"{cls.name}.__init__", f"**{init.args.kwarg.arg}", allowed)
         for place, base in enumerate(bases):
             if inherited := _function(base, "__init__"):
                 found |= _arguments(base, inherited, bases[place + 1 :])
@@ -160,9 +159,48 @@ def _arguments(
     without_default = len(positional) - len(init.args.defaults)
     defaults = [None] * without_default + init.args.defaults + init.args.kw_defaults
     for argument, default in zip([*positional, *init.args.kwonlyargs], defaults, strict=True):
-        if argument.arg not in SUPPLIED:
-            found[argument.arg] = _option(cls, argument.arg, argument.annotation, default)
+        name = argument.arg
+        if name in SUPPLIED or name in REFUSED or argument in positional[1:2]:  # the parameters
+            continue
+        option = _argument(cls, name, argument.annotation, default)
+        if option is not None:
+            found[name] = option
     return found
+
+
+def _argument(
+    cls: ClassSource, name: str, annotation: ast.expr | None, default: ast.expr | None
+) -> Option | None:
+    """The option of one argument, as far as an entry can set it.
+
+    Returns:
+        None for an argument whose default is no constant and whose type no entry can write.
+
+    Raises:
+        ConfigError: the default of an annotated argument in a user's own file contradicts it.
+    """
+    text = _annotation_text(annotation)
+    is_written_for_us = cls.module.startswith("rankwise.") and annotations.is_supported(text)
+    if annotation is not None and is_written_for_us:
+        return _option(cls, name, annotation, default)
+    part = annotations.supported_part(text) if annotation is not None else None
+    if default is None:
+        return Option(name, part or annotations.ANYTHING, REQUIRED)
+    try:
+        value = evaluate(with_constants(default, cls.module))
+    except (ValueError, ArithmeticError, TypeError):
+        return None
+    if part is None or not annotations.accepts(part, value):
+        # `weight_decay: float = None` takes a number as well.
+        part = f"{part} | None" if part and value is None else annotations.of_default(value)
+    return Option(name, part, value)
+
+
+def _annotation_text(annotation: ast.expr | None) -> str:
+    """An annotation as the source has it, without quotes; `nothing` if there is none."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return annotation.value
+    return "nothing" if annotation is None else ast.unparse(annotation)
 
 
 def _option(
@@ -173,44 +211,20 @@ def _option(
     Raises:
         ConfigError: names the file, the class and the option.
     """
-    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-        text = annotation.value  # an annotation in quotes
-    else:
-        text = "nothing" if annotation is None else ast.unparse(annotation)
+    text = _annotation_text(annotation)
     if annotation is None or not annotations.is_supported(text):
         raise ConfigError(cls.file, f"annotation of {cls.name}.{name}", text, annotations.ALLOWED)
     if default is None:
         return Option(name, text, REQUIRED)
     key = f"default of {cls.name}.{name}"
     try:
-        value = _evaluate(default)
+        value = evaluate(default)
     except (ValueError, ArithmeticError, TypeError):
         raise ConfigError(cls.file, key, ast.unparse(default), ALLOWED_DEFAULTS) from None
     option = Option(name, text, value)
     if not option.accepts(value):
         raise ConfigError(cls.file, key, value, f"{option.allowed}, for the annotation is {text}")
     return option
-
-
-def _evaluate(node: ast.expr) -> object:
-    """The value of a constant expression; tuples become lists, as in JSON."""
-    if isinstance(node, ast.Constant) and not isinstance(node.value, bytes | complex):
-        if node.value is not Ellipsis:
-            return node.value
-    elif isinstance(node, ast.Tuple | ast.List):
-        return [_evaluate(item) for item in node.elts]
-    elif isinstance(node, ast.UnaryOp) and type(node.op) in UNARY:
-        return UNARY[type(node.op)](_number(node.operand))
-    elif isinstance(node, ast.BinOp) and type(node.op) in BINARY:
-        return BINARY[type(node.op)](_number(node.left), _number(node.right))
-    raise ValueError("not a constant expression")
-
-
-def _number(node: ast.expr) -> int | float:
-    value = _evaluate(node)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("not a number")
-    return value
 
 
 # Class constants ----------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from rankwise.core.config import ConfigError, merge
 from rankwise.study import grids
-from rankwise.study.resolve import module_names, takes_rank
+from rankwise.study.resolve import has_module, takes_rank
 
 
 def check_used(study: dict, library: dict, file: str) -> None:
@@ -51,7 +51,7 @@ def _check_names(override: dict, methods: set[str], library: dict, where: tuple[
 def _check_rank_stays(name: str, entry: dict, values: dict, where: tuple[str, str]) -> None:
     """Check that an override fixes no rank that the grid's `ranks` are to set."""
     merged = merge(entry, values)
-    if merged["optimizer"]["module"] not in module_names("optim"):
+    if not has_module("optim", merged["optimizer"]["module"]):
         return  # told where the entry is resolved
     if not takes_rank(entry, name) or takes_rank(merged, name):
         return

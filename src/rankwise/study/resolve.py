@@ -6,10 +6,12 @@ that a schema cannot express.
 
 from pathlib import Path
 
+from rankwise.core import plugins
 from rankwise.core.config import ConfigError
-from rankwise.core.paths import PACKAGE, own_folder
+from rankwise.core.paths import PACKAGE, module_file, own_folder
 from rankwise.study import claims, dataset_entries, peft_settings
-from rankwise.study.class_source import file_of
+from rankwise.study.class_kinds import check_kind, check_reference
+from rankwise.study.class_source import main_class
 from rankwise.study.dataset_formats import check_format
 from rankwise.study.limits import check_active_layers, check_granularity, check_rank
 from rankwise.study.options import REQUIRED, Option, constant, defines, options, takes_argument
@@ -25,20 +27,26 @@ MODELS, DATASETS = "config/models.yaml", "config/datasets.yaml"
 
 
 def module_options(folder: str, module: str, key: str, file: str = FILE) -> dict[str, Option]:
-    """The options of methods/<module>.py or optim/<module>.py, packaged or the user's own.
+    """The options of methods/<module>.py or optim/<module>.py, or of a package's class.
 
     Args:
         folder: methods or optim.
-        module: the file's name without `.py`.
+        module: the name of a file, packaged or the user's own, without `.py`; or
+            `package.module:Class` of an installed package.
         key: where the module is named in the file, for messages.
         file: config/methods.yaml, or the study that overrides it.
 
     Raises:
-        ConfigError: there is no such file, or its class cannot be read.
+        ConfigError: there is no such file or class, it cannot be read, or it is no method or
+            optimizer.
     """
-    if module not in module_names(folder):
+    if plugins.is_reference(module):
+        check_reference(module, key, file)
+    elif module not in module_names(folder):
         raise ConfigError(file, key, module, module_names(folder))
-    return options(f"rankwise.{folder}.{module}")
+    name = plugins.source_name(folder, module)
+    check_kind(folder, name)
+    return options(name)
 
 
 def module_names(folder: str) -> list[str]:
@@ -49,27 +57,32 @@ def module_names(folder: str) -> list[str]:
     return sorted(names)
 
 
+def has_module(folder: str, module: str) -> bool:
+    """Whether there may be such a method or optimizer: a file, or a class of a package."""
+    return plugins.is_reference(module) or module in module_names(folder)
+
+
 def module_path(folder: str, module: str) -> Path:
-    """The file of a method or optimizer that exists.
+    """The file in which the class of a method or optimizer stands.
 
     Args:
         folder: methods or optim.
-        module: the file's name without `.py`.
+        module: as an entry has it.
 
     Raises:
-        ConfigError: Rankwise and the user's own folder both have it.
+        ConfigError: the class cannot be read, or Rankwise and the user's own folder both have it.
     """
-    return file_of(f"rankwise.{folder}.{module}")
+    return module_file(main_class(plugins.source_name(folder, module)).module)
 
 
 def observes(module: str) -> bool:
-    """Whether the method of methods/<module>.py reports quantities for the history."""
-    return defines(f"rankwise.methods.{module}", "observe")
+    """Whether a method reports quantities for the history."""
+    return defines(plugins.source_name("methods", module), "observe")
 
 
 def _method_constant(module: str, name: str) -> bool:
     """A constant of a method's class (QUANTIZED, PROMPT); false if it has none."""
-    return bool(constant(f"rankwise.methods.{module}", name, False))
+    return bool(constant(plugins.source_name("methods", module), name, False))
 
 
 def takes_rank(entry: dict, name: str) -> bool:
@@ -190,7 +203,8 @@ def _check_storage(entry: dict, optimizer: dict, origin: Origin) -> None:
         allowed = f"{' or '.join(DENSE)} under {module}"
         raise ConfigError(*origin.place("weights"), stored, allowed)
     start = entry["options"].get("init")
-    if stored in DENSE and start in constant(f"rankwise.methods.{module}", "QUANTIZED_ONLY", ()):
+    quantized_only = constant(plugins.source_name("methods", module), "QUANTIZED_ONLY", ())
+    if stored in DENSE and start in quantized_only:
         allowed = f"nf4, nf4_double or int8 under {module} with init {start}"
         raise ConfigError(*origin.place("weights"), stored, allowed)
     if entry["dense"] and "rank" not in optimizer and not _treats_matrices_apart(entry):
@@ -206,9 +220,9 @@ def _check_storage(entry: dict, optimizer: dict, origin: Origin) -> None:
 def _check_pairs(entry: dict, origin: Origin) -> None:
     """Check that a method has LoRA's pairs, if the optimizer steps these."""
     module = entry["optimizer"]["module"]
-    if not takes_argument(f"rankwise.optim.{module}", "pairs"):
+    if not takes_argument(plugins.source_name("optim", module), "pairs"):
         return
-    if not defines(f"rankwise.methods.{entry['module']}", "factors"):
+    if not defines(plugins.source_name("methods", entry["module"]), "factors"):
         with_factors = []
         for name in module_names("methods"):
             if defines(f"rankwise.methods.{name}", "factors"):
@@ -222,7 +236,8 @@ def _check_pairs(entry: dict, origin: Origin) -> None:
 
 def _treats_matrices_apart(entry: dict) -> bool:
     """Whether the optimizer steps matrices unlike other parameters, although it has no rank."""
-    return constant(f"rankwise.optim.{entry['optimizer']['module']}", "MATRICES_APART", False)
+    source = plugins.source_name("optim", entry["optimizer"]["module"])
+    return constant(source, "MATRICES_APART", False)
 
 
 def check_length(name: str, method: dict, model: dict, tokens: int, where: tuple[str, str]) -> None:
@@ -262,7 +277,8 @@ def check_release(name: str, optimizer: dict, schedule: dict, where: tuple[str, 
         ConfigError: the schedule accumulates or clips gradients, and the optimizer steps inside
             backward; or it clips gradients, and there are none.
     """
-    if constant(f"rankwise.optim.{optimizer['module']}", "FORWARD_ONLY", False):
+    source = plugins.source_name("optim", optimizer["module"])
+    if constant(source, "FORWARD_ONLY", False):
         if schedule["max_gradient_norm"] is not None:
             key = f"{where[1]}.max_gradient_norm"
             allowed = f"null with {name}, which computes no gradient"
@@ -270,7 +286,7 @@ def check_release(name: str, optimizer: dict, schedule: dict, where: tuple[str, 
         return
     if not optimizer.get("release"):
         return
-    if constant(f"rankwise.optim.{optimizer['module']}", "RELEASE", "fused") == "gathered":
+    if constant(source, "RELEASE", "fused") == "gathered":
         return  # projections are accumulated and clipped, so nothing is lost
     inside = f"with {name}, which steps inside backward (release)"
     if schedule["accumulation_steps"] != 1:

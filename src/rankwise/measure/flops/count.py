@@ -69,9 +69,9 @@ def flops(request: dict) -> dict:
     """
     try:
         subject = Subject.of(request, "eager")
+        metrics = _phases(subject)
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
-    metrics = _phases(subject)
     metrics |= second_count(subject, metrics["forward_flops"])
     metrics |= totals(metrics, request)
 

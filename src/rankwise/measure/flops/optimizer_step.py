@@ -5,6 +5,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rankwise.measure.flops.formulas import DECOMPOSITIONS, FORMULAS, Elementwise
 from rankwise.measure.flops.subject import Subject
+from rankwise.methods.parts.optimizers import step_without_values
 
 NO_OPTIMIZER = {
     "optimizer_flops": 0,
@@ -76,7 +77,7 @@ def count_step(optimizer: torch.optim.Optimizer, taken: int) -> tuple[dict, Elem
     # An optimizer that steps from losses is given one that costs nothing: forward is counted apart.
     losses = [lambda: torch.zeros((), device="meta")] if is_forward_only(optimizer) else []
     with Elementwise() as elementwise, counter:
-        optimizer.step(*losses)
+        step_without_values(optimizer, *losses)
     return dict(counter.get_flop_counts().get("Global", {})), elementwise
 
 

@@ -1,9 +1,10 @@
 """Bytes that training keeps between steps: weights, gradients and optimizer state.
 
 They are predicted from shapes and counted on a real step. The prediction allocates nothing: the
-model and the optimizer's state are on the meta device. The measurement builds the same model with
-random weights, takes one optimizer step with random gradients and sums the tensors, as published
-system A did.
+model and the optimizer's state are on the meta device. An optimizer that cannot step there, because
+its step looks at values or has kernels of its own, steps on the CPU with tensors of the same shapes
+and types; a note says so. The measurement builds the same model with random weights, takes one
+optimizer step with random gradients and sums the tensors, as published system A did.
 
 Weights are what the parameters hold, packed codes included. A quantized base's scales and tables
 are `quantization_bytes`, which published systems B and C left out. Parameters count weights, not
@@ -21,10 +22,12 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from rankwise.core.errors import Unsupported
 from rankwise.measure.step import adapted, profiled_optimizer
-from rankwise.methods.parts.base import Method, unreleased
+from rankwise.methods.parts.base import Method, parameter_groups, unreleased
+from rankwise.methods.parts.optimizers import one_line, optimizer_over
 from rankwise.models import storage
 from rankwise.optim.parts.waiting import trains
 
@@ -58,8 +61,11 @@ def predict(request: dict) -> dict[str, int]:
         Unsupported: The method cannot train this model; the message is the reason.
     """
     method, model, names = adapted(request, "meta")
+    state, note = _predicted_state(request, method, model, names)
     return {
-        **_measurable_parts(request, method, model, names),
+        **_weights(model),
+        "optimizer_state_bytes": state,
+        **({"note": note} if note else {}),
         "buffers_bytes": _bytes(model.buffers()),
         "gradients_bytes": _gradients_bytes(request, method, model, names),
         "adapter_bytes": _bytes(_trainable(model)),
@@ -72,14 +78,15 @@ def measure(request: dict) -> dict[str, int]:
     """Bytes that a model on the CPU holds after a real step, by part."""
     torch.manual_seed(0)
     method, model, names = adapted(request, "cpu")
-    return _measurable_parts(request, method, model, names)
+    state = 0
+    if _trainable(model):
+        optimizer = profiled_optimizer(unreleased(request["method"]), method, model, names)
+        state = _bytes_after_step(optimizer)
+    return {**_weights(model), "optimizer_state_bytes": state}
 
 
-def _measurable_parts(
-    request: dict, method: Method, model: nn.Module, names: dict
-) -> dict[str, int]:
+def _weights(model: nn.Module) -> dict[str, int]:
     return {
-        "optimizer_state_bytes": _state_bytes(request, method, model, names),
         "weights_bytes": _bytes(model.parameters()),
         "quantization_bytes": _bytes(storage.constants(model)),
     }
@@ -99,29 +106,63 @@ def _gradients_bytes(request: dict, method: Method, model: nn.Module, names: dic
     return _bytes(trainable)
 
 
-def _state_bytes(request: dict, method: Method, model: nn.Module, names: dict) -> int:
-    """Bytes of optimizer state after one step."""
-    trainable = _trainable(model)
-    if not trainable:
-        return 0
-    optimizer = profiled_optimizer(unreleased(request["method"]), method, model, names)
-    if trainable[0].is_meta and hasattr(optimizer, "allocate"):
+def _predicted_state(
+    request: dict, method: Method, model: nn.Module, names: dict
+) -> tuple[int, str]:
+    """Bytes of optimizer state after one step from shapes, and how they were counted if otherwise.
+
+    Args:
+        request: A profile's request.
+        method: Its method.
+        model: The adapted model, on the meta device.
+        names: From `models.build.names`.
+
+    Returns:
+        Bytes, and a note, which is empty where no value was needed.
+    """
+    if not _trainable(model):
+        return 0, ""
+    entry = unreleased(request["method"])
+    optimizer = profiled_optimizer(entry, method, model, names)
+    if hasattr(optimizer, "allocate"):
         # Our optimizers can allocate their state without a step, which would compute a basis.
         optimizer.allocate()
-    else:
-        for param in trainable:
+        return _bytes(_state_tensors(optimizer)), ""
+    try:
+        return _bytes_after_step(optimizer), ""
+    except Exception as error:  # a plain optimizer may ask for a value in any way
+        groups = []
+        for group in parameter_groups(entry, method, model, names):
+            params = [_stand_in(param) for param in group["params"]]
+            groups.append({**group, "params": params})
+        real = optimizer_over(type(optimizer), entry, groups, seed=0)
+        reason = f"{entry['optimizer']['module']} cannot step on torch's meta device"
+        note = f"optimizer state counted on the CPU: {reason} ({one_line(error)})"
+        return _bytes_after_step(real), note
+
+
+def _stand_in(param: nn.Parameter) -> nn.Parameter:
+    """A parameter of the same shape and type on the CPU."""
+    return nn.Parameter(torch.zeros(param.shape, dtype=param.dtype, device="cpu"))
+
+
+def _bytes_after_step(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of the state that an optimizer keeps after a step with random gradients."""
+    for group in optimizer.param_groups:
+        for param in group["params"]:
             param.grad = torch.randn_like(param)
-        if getattr(optimizer, "FORWARD_ONLY", False):
-            optimizer.step(lambda: torch.zeros(()))
-        else:
-            optimizer.step()
+    if getattr(optimizer, "FORWARD_ONLY", False):
+        optimizer.step(lambda: torch.zeros(()))
+    else:
+        optimizer.step()
+    return _bytes(_state_tensors(optimizer))
+
+
+def _state_tensors(optimizer: torch.optim.Optimizer) -> Iterable[Tensor]:
+    """The tensors of an optimizer's state, each once, in lists and tables of the state as well."""
     # By id: a table that several parameters share is there once.
-    tensors: dict[int, Tensor] = {}
-    for state in optimizer.state.values():
-        for value in state.values():
-            if isinstance(value, Tensor):
-                tensors[id(value)] = value
-    return _bytes(tensors.values())
+    leaves = tree_leaves([dict(state) for state in optimizer.state.values()])
+    return {id(value): value for value in leaves if isinstance(value, Tensor)}.values()
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:

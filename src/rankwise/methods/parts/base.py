@@ -1,20 +1,19 @@
 """The interface of a fine-tuning method, and how methods and optimizers are loaded and applied.
 
 Methods and optimizers are loaded by the name of their module, so that no method imports another. A
-module that the package does not have is loaded from the user's own folder (core/paths.py).
+module that the package does not have is loaded from the user's own folder (core/paths.py);
+`package.module:Class` is a class of an installed package (core/plugins.py).
 """
 
-import importlib
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from rankwise.core.errors import BrokenModule, Unsupported
-from rankwise.core.paths import own_folder
-from rankwise.core.provenance import source_file
+from rankwise.core.errors import Unsupported
+from rankwise.methods.parts.classes import as_declared, class_in
+from rankwise.methods.parts.optimizers import optimizer_over
 from rankwise.optim.parts.waiting import trains
 
 DENSE = ("fp32", "bf16")
@@ -171,47 +170,27 @@ class Method:
 
 
 def method_class(module: str) -> type[Method]:
-    """The method of methods/<module>.py.
+    """The method of methods/<module>.py, or of a package.
+
+    Args:
+        module: as an entry has it.
 
     Raises:
-        BrokenModule: the file cannot be imported, or has no class named like it.
+        BrokenModule: the file cannot be imported, has no such class, or it is no `Method`.
     """
-    return _class_in("methods", module)
+    return class_in("methods", module, Method)
 
 
 def optimizer_class(module: str) -> type[torch.optim.Optimizer]:
-    """The optimizer of optim/<module>.py.
+    """The optimizer of optim/<module>.py, or of a package.
+
+    Args:
+        module: as an entry has it.
 
     Raises:
-        BrokenModule: the file cannot be imported, or has no class named like it.
+        BrokenModule: the file cannot be imported, has no such class, or it is no torch optimizer.
     """
-    return _class_in("optim", module)
-
-
-def _class_in(folder: str, module: str) -> type:
-    """The class named like its file, whatever the case and without underscores."""
-    loaded = _import_module(folder, module)
-    wanted = module.replace("_", "")
-    for name, value in vars(loaded).items():
-        if name.lower() == wanted and isinstance(value, type):
-            return value
-    shown = source_file(f"rankwise.{folder}.{module}")
-    raise BrokenModule(f"{shown}: no class named like the file")
-
-
-def _import_module(folder: str, module: str) -> object:
-    """Import a module of the package or, if it has none of this name, of the user's folder."""
-    name = f"rankwise.{folder}.{module}"
-    package = importlib.import_module(f"rankwise.{folder}")
-    own = str(own_folder(folder))
-    if own_folder(folder).is_dir() and own not in package.__path__:
-        package.__path__.append(own)
-        importlib.invalidate_caches()  # the file may be younger than Python's list of the folder
-    try:
-        return importlib.import_module(name)
-    except Exception as error:  # a user's file may raise anything while it is imported
-        reason = f"{type(error).__name__}: {error}"
-        raise BrokenModule(f"{source_file(name)}: cannot be imported ({reason})") from error
+    return class_in("optim", module, torch.optim.Optimizer)
 
 
 def load_method(entry: dict) -> Method:
@@ -221,18 +200,7 @@ def load_method(entry: dict) -> Method:
         BrokenModule: the file cannot be imported, or has no class named like it.
     """
     method = method_class(entry["module"])
-    return method(**_as_declared(entry["options"], method))
-
-
-def _as_declared(options: dict, constructor: Callable) -> dict:
-    """Options from JSON, whose lists become tuples unless the option is annotated as a list."""
-    parameters = inspect.signature(constructor).parameters
-    values = {}
-    for name, value in options.items():
-        annotation = str(parameters[name].annotation) if name in parameters else ""
-        is_tuple = isinstance(value, list) and "list" not in annotation.lower()
-        values[name] = tuple(value) if is_tuple else value
-    return values
+    return method(**as_declared(entry["options"], method))
 
 
 # Applying -----------------------------------------------------------------------------------------
@@ -283,22 +251,13 @@ def build_optimizer(
 
     Raises:
         BrokenModule: the optimizer's file cannot be imported, or has no class named like it.
-        Unsupported: the optimizer steps LoRA's pairs, and the method has none.
+        Unsupported: the optimizer cannot step these parameters in this training, or it steps
+            LoRA's pairs, and the method has none.
         ValueError: nothing trains, or options that a parameter cannot have.
     """
-    options = dict(entry["optimizer"])
-    optimizer = optimizer_class(options.pop("module"))
-    options = _as_declared(options, optimizer)
-    if "seed" in inspect.signature(optimizer).parameters:
-        options["seed"] = seed
-    if "pairs" in inspect.signature(optimizer).parameters:
-        options["pairs"] = method.factors(model)
-        if not options["pairs"]:
-            raise Unsupported(f"{entry['module']} has no pairs of factors for {optimizer.__name__}")
-    learning_rate = entry.get("learning_rate", 0.0)
-    by_block = getattr(optimizer, "BY_BLOCK", False)
-    groups = _parameter_groups(entry, method, model, names, learning_rate, by_block)
-    return optimizer(groups, lr=learning_rate, **options)
+    cls = optimizer_class(entry["optimizer"]["module"])
+    groups = parameter_groups(entry, method, model, names)
+    return optimizer_over(cls, entry, groups, seed, method.factors(model))
 
 
 def unreleased(entry: dict) -> dict:
@@ -311,18 +270,19 @@ def unreleased(entry: dict) -> dict:
     return {**entry, "optimizer": {**entry["optimizer"], "release": False}}
 
 
-def _parameter_groups(
-    entry: dict,
-    method: Method,
-    model: nn.Module,
-    names: dict,
-    learning_rate: float,
-    by_block: bool,
-) -> list[dict]:
+def parameter_groups(entry: dict, method: Method, model: nn.Module, names: dict) -> list[dict]:
     """Parameter groups by learning rate, and by whether `dense` exempts them from projection.
 
-    Where the optimizer trains blocks by turns (`by_block`), a group also holds one block only.
+    Where the optimizer trains blocks by turns (`BY_BLOCK`), a group also holds one block only.
+
+    Args:
+        entry: the resolved entry; that of a profile has no learning rate.
+        method: the entry's method.
+        model: the adapted model.
+        names: from `models.build.names`.
     """
+    learning_rate = entry.get("learning_rate", 0.0)
+    by_block = getattr(optimizer_class(entry["optimizer"]["module"]), "BY_BLOCK", False)
     kinds = _kinds_by_parameter(model, names)
     exempt_kinds = entry.get("dense", ())
     layers = _layers_by_parameter(model) if by_block else {}

@@ -35,7 +35,7 @@ def family(module: str, optimizer: str) -> str:
         return "projected gradients" if is_projected else "full fine-tuning"
     imported = _imported(module_path("methods", module))
     known = (name for part, name in METHOD_FAMILIES.items() if part in imported)
-    return next(known, module.replace("_", " "))
+    return next(known, module.rpartition(":")[2].replace("_", " "))
 
 
 def _imported(path: Path) -> set[str]:

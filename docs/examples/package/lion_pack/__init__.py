@@ -1,0 +1,1 @@
+"""An optimizer that knows nothing of Rankwise, and a method written for it."""
