@@ -5,7 +5,7 @@ Each thing to add has its own module with `add_command(actions)`.
 
 import argparse
 
-from rankwise.cli import add_model
+from rankwise.cli import add_dataset, add_model
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
@@ -13,3 +13,4 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("add", help="add an entry to the configuration, derived for you")
     actions = command.add_subparsers(dest="action", required=True)
     add_model.add_command(actions)
+    add_dataset.add_command(actions)
