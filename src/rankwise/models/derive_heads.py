@@ -18,6 +18,9 @@ from rankwise.models.build import AUTO_CLASSES
 
 # Heads that a snapshot must have; those of other tasks are new, and train.
 PRETRAINED = ("language_modelling", "masked_language_modelling")
+# Families with a class for language modelling whose tokens see those behind them, unless the
+# configuration says is_decoder; other such families have a class that fills masks.
+TWO_SIDED = ("xlnet", "bert-generation")
 SHOWN = 3  # names in a message
 
 
@@ -181,7 +184,7 @@ def _sees_both_sides(config: PretrainedConfig) -> bool:
     if getattr(config, "use_bidirectional_attention", False):
         return True
     fills_masks = _class_of("masked_language_modelling", config) is not None
-    return fills_masks and not getattr(config, "is_decoder", False)
+    return (fills_masks or config.model_type in TWO_SIDED) and not getattr(config, "is_decoder", False)
 
 
 def _head(load: _Load, weights: str) -> list[str]:
