@@ -35,8 +35,6 @@ AUTO_CLASSES = {
     "masked_language_modelling": transformers.AutoModelForMaskedLM,
 }
 BATCH, LENGTH = 4, 16
-# The code of this family computes shapes from numbers, which shapes alone do not have.
-UNPREDICTABLE = {"deberta"}
 FAST_PREDICTIONS = {"bert", "phi3", "deberta-v2"}
 
 
@@ -161,7 +159,6 @@ def test_a_step_of_lora_on_all_matrices_trains_the_adapters_and_a_new_head_and_r
     [
         pytest.param(family, marks=[] if family in FAST_PREDICTIONS else pytest.mark.slow)
         for family in FAMILIES
-        if family not in UNPREDICTABLE
     ],
 )
 def test_the_predicted_peak_is_the_tracked_peak(
