@@ -169,7 +169,7 @@ HEADS_BY_TASK = {
         "masked_language_modelling": ["cls"],
     },
     "modernbert": {
-        "classification": ["head", "classifier"],
+        "classification": ["classifier"],  # `head` is pretrained
         "masked_language_modelling": ["head", "decoder"],
     },
     "distilbert": {

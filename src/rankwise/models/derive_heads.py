@@ -111,7 +111,7 @@ def heads(config: PretrainedConfig, tensors: dict[str, Tensor], weights: str) ->
         if reason:
             found.absent[task] = reason
         else:
-            found.names[task] = _head(load, weights)
+            found.names[task] = _head(task, load, weights)
     _check_no_more_layers(base, unknown, weights)
     if not found.names:
         raise ValueError(f"{weights}: no task is left: {found.absent}")
@@ -206,9 +206,14 @@ def _sees_both_sides(config: PretrainedConfig) -> bool:
     )
 
 
-def _head(load: _Load, weights: str) -> list[str]:
-    """The modules that a task adds, behind those of the base that the weights lack."""
+def _head(task: str, load: _Load, weights: str) -> list[str]:
+    """The modules that a task adds, behind those of the base that the weights lack.
+
+    A new head leaves out what the weights have (ModernBERT's `head`), unless they have all of it.
+    """
     children = _children(load.model)
+    lacking = [name for name in children if any(x.startswith(f"{name}.") for x in load.missing)]
+    head = lacking if lacking and task not in PRETRAINED else children
     new = []
     for name in sorted(load.missing):
         if name.split(".")[0] in children:
@@ -218,7 +223,7 @@ def _head(load: _Load, weights: str) -> list[str]:
             raise ValueError(f"{weights}: got no {name}, allowed: all tensors of the model")
         if module not in new:
             new.append(module)
-    return new + children
+    return new + head
 
 
 def _missing_module(tensor: str, load: _Load) -> str | None:
