@@ -3,19 +3,31 @@
     python docs/generate/mistakes.py        # writes the sentences into docs/mistakes.md anew
 
 A mistake is a heading, a `yaml` block and a `text` block. The YAML is a study. Where its first line
-is a comment with the name of a file of entries, it is an entry that is added to that file.
+is a comment with the name of a file of entries, it is an entry that is added to that file. An entry
+of a model may name one of the folders that `small_models` writes into `models/`.
 """
 
+import contextlib
 import re
 import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import yaml
+
+try:
+    from generate import small_models
+except ImportError:  # run as a program
+    import small_models
+
+if TYPE_CHECKING:
+    from rankwise.study.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/mistakes.md"
-STUDY = "config/mine.yaml"
+STUDY, MODELS = "config/mine.yaml", "config/models.yaml"
 MISTAKE = re.compile(
     r"^## (?P<title>.+?)\n.*?^```yaml\n(?P<given>.*?)^```\n.*?^```text\n(?P<said>.*?)^```\n",
     re.MULTILINE | re.DOTALL,
@@ -46,6 +58,7 @@ def copy(folder: Path) -> Path:
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif source.is_file():
             shutil.copy(source, folder / name)
+    small_models.write(folder / "models")
     return folder
 
 
@@ -60,7 +73,8 @@ def run(mistake: Mistake, root: Path) -> str:
     file.write_text((before or "") + mistake.given, encoding="utf-8")
     study = root / ("config/demo.yaml" if entries else STUDY)
     try:
-        Plan(read_yaml(study, STUDY), root, STUDY)
+        plan = Plan(read_yaml(study, STUDY), root, STUDY)
+        return _of_models(mistake, plan) if entries and entries[1] == MODELS else ""
     except ConfigError as error:
         return str(error)
     finally:
@@ -68,7 +82,20 @@ def run(mistake: Mistake, root: Path) -> str:
             file.unlink()
         else:
             file.write_text(before, encoding="utf-8")
-    return ""
+
+
+def _of_models(mistake: Mistake, plan: "Plan") -> str:
+    """What is said of the entries of models in an example, before a job that would use them."""
+    from rankwise.checks import model_entries  # noqa: PLC0415
+    from rankwise.data import sources  # noqa: PLC0415
+
+    said = []
+    with contextlib.chdir(plan.root):
+        for name in yaml.safe_load(mistake.given):
+            said += sources.missing("files", "model", name, plan)
+            entry = plan.library["models"][name]
+            said += model_entries.problems(name, entry, tasks=entry["head"])
+    return "\n".join(said)
 
 
 def main() -> None:

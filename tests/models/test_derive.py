@@ -211,4 +211,4 @@ def _request(
 
 def _adapted(method: dict, folder: Path, names: dict) -> tuple[Method, torch.nn.Module]:
     torch.manual_seed(0)
-    return adapt(method, build.from_snapshot(folder, "classification", 2), names)
+    return adapt(method, build.from_snapshot(folder, "classification", 2, names["new_head"]), names)

@@ -174,8 +174,8 @@ def test_running_text_below_one_block_is_refused_before_training(request_of, tin
 def test_a_tiny_batch_is_learnt(method: str, request_of, tiny: Path) -> None:
     request = request_of(method)
     torch.manual_seed(0)
-    base = build.from_snapshot(tiny, "classification", 2)
     names = build.names(request["model"], "classification")
+    base = build.from_snapshot(tiny, "classification", 2, names["new_head"])
     adapting, model = adapt(request["method"], base, names)
     data = load_data(request, build.tokenizer(tiny), seed=0)
     entry = {**request["method"], "learning_rate": 0.01}

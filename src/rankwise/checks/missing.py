@@ -35,6 +35,7 @@ REMEDIES = {
         "with a filled cache, set HF_HUB_OFFLINE=1"
     ),
     "files": "put the files there, or correct the entry",
+    "models": "correct the entry, or the model's folder",
     "rows": "correct the rows, or the entry",
 }
 
@@ -53,7 +54,7 @@ def missing(plan: Plan, jobs: list[PlannedJob], facts: dict[str, dict], needs: d
         only, so that a cluster could run the study all the same.
     """
     problems = [*_clone(plan, jobs, facts["clone"]), *_packages(plan, needs)]
-    for kind in ("hub", "files", "rows"):
+    for kind in ("hub", "files", "models", "rows"):
         problems += _lacking(kind, jobs, plan)
     only_here = [*_scratch(facts), *_memory(plan, facts, needs), *_gpu(plan, jobs, facts, needs)]
     return problems + [{**problem, "here": True} for problem in only_here]

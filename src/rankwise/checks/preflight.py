@@ -10,17 +10,25 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from rankwise.checks import disk
+from rankwise.checks import disk, model_entries
 from rankwise.core import environment, paths, tracker
 from rankwise.core.config import ConfigError
 from rankwise.core.store import Store, StoreError
 from rankwise.data import datasets, sources
 from rankwise.execution import gpu_lease, gpus, job_memory
 from rankwise.study import outputs
-from rankwise.study.jobs import DATASET, PlannedJob, result_jobs, targets
+from rankwise.study.jobs import DATASET, MODEL, PlannedJob, result_jobs, targets
 from rankwise.study.plan import FOLDERS, MEASUREMENTS, RESULTS, Plan
 
-KINDS = ("disk", "gpu", "packages", "hub", "files", "rows")  # of things that may be missing
+KINDS = (
+    "disk",
+    "gpu",
+    "packages",
+    "hub",
+    "files",
+    "models",
+    "rows",
+)  # of things that may be missing
 # What this machine needs only if jobs run on it. On a cluster, the nodes have it.
 LOCAL_KINDS = ("gpu", "packages")
 # The rules whose jobs fetch from the hub or from a user's files.
@@ -178,6 +186,8 @@ def lacking(
         return _gpu(jobs, plan, known_gpus, limit)
     if kind == "packages":
         return _packages(jobs, plan)
+    if kind == "models":
+        return _models(jobs, plan)
     if kind == "rows":
         return [line for job in jobs if job.kind == DATASET for line in _rows(job.name, plan)]
     found = []
@@ -288,6 +298,19 @@ def _rows(name: str, plan: Plan) -> list[str]:
     if "files" in entry:
         return datasets.problems(entry, where, sources.wrong_splits(name, plan))
     return []
+
+
+def _models(jobs: list[PlannedJob], plan: Plan) -> list[str]:
+    """Where entries of models that jobs use differ from the models' files on this machine."""
+    tasks_by_model: dict[str, set[str]] = {job.name: set() for job in jobs if job.kind == MODEL}
+    for job in jobs:
+        if job.measures_cell:
+            task = plan.library["datasets"][job.cell.dataset]["task"]
+            tasks_by_model.setdefault(job.cell.model, set()).add(task)
+    found = []
+    for name, tasks in tasks_by_model.items():
+        found += model_entries.problems(name, plan.library["models"][name], tasks)
+    return found
 
 
 # What to know of the GPUs -------------------------------------------------------------------------

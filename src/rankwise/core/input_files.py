@@ -3,17 +3,6 @@
 Standard library only: the Snakefile imports this module.
 """
 
-# All that is copied of a model and its tokenizer; a model has some of them.
-MODEL_FILES = (
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-)
-WEIGHTS = "model.safetensors"
 SPLIT_ENDING = ".arrow"
 
 

@@ -29,6 +29,7 @@ EXEMPT = frozenset(
         f"{PACKAGE}.core.provenance",
         f"{PACKAGE}.core.environment",
         f"{PACKAGE}.core.lock",
+        f"{PACKAGE}.core.model_shapes",
         f"{PACKAGE}.core.paths",
         f"{PACKAGE}.core.progress",
         f"{PACKAGE}.core.requests",
@@ -36,6 +37,7 @@ EXEMPT = frozenset(
         f"{PACKAGE}.core.store",
         f"{PACKAGE}.core.store_parts",
         f"{PACKAGE}.core.tracker",
+        f"{PACKAGE}.models.check",
     }
 )
 DATA_SUFFIXES = (".css", ".html", ".js")

@@ -57,7 +57,7 @@ def weight_files(folder: Path) -> tuple[str, ...]:
         return (WEIGHTS,)
     if not (folder / INDEX).is_file():
         raise ValueError(_no_weights(folder))
-    shards = sorted(set(_shard_by_tensor(folder).values()))
+    shards = indexed_shards(folder)
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
         raise ValueError(
@@ -66,6 +66,15 @@ def weight_files(folder: Path) -> tuple[str, ...]:
             "what is missing"
         )
     return (INDEX, *shards)
+
+
+def indexed_shards(folder: Path) -> list[str]:
+    """The names of the files that a folder's index names, sorted; they need not be there.
+
+    Raises:
+        ValueError: The index is broken.
+    """
+    return sorted(set(_shard_by_tensor(folder).values()))
 
 
 def tensors(folder: Path) -> dict[str, Tensor]:

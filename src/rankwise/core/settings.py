@@ -62,6 +62,10 @@ VARIABLES = {
     "HF_HUB_OFFLINE": Variable(
         "0", "`1` reads models and datasets from the Hugging Face cache and opens no connection."
     ),
+    "HF_HOME": Variable(
+        "~/.cache/huggingface", "The folder of the Hugging Face libraries, with the hub's cache."
+    ),
+    "HF_HUB_CACHE": Variable("", "The hub's cache, in place of `hub` in `HF_HOME`."),
     "HF_ENDPOINT": Variable(
         "https://huggingface.co", "The Hugging Face hub, or a mirror of it, to download from."
     ),

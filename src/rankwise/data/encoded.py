@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rankwise.data.texts import RUNNING_TEXT
 
 MAX_SHOWN = 5  # rows in a sentence
+MAX_UNKNOWN_FRACTION = 0.05  # of a split's tokens, where the entry does not say
 
 
 def check(
@@ -48,6 +49,29 @@ def check(
         raise ValueError(
             f"{where}: got {_counted(len(empty))} without a token of their own (row {shown} of the "
             "prepared split), allowed: texts with at least 1; drop these texts"
+        )
+
+
+def check_known(unknown: int, tokens: int, split: str, dataset: dict, name: str) -> None:
+    """Check that the tokenizer knows the texts of a split.
+
+    Args:
+        unknown: How many tokens of its texts stand for something that the tokenizer does not know.
+        tokens: How many tokens its texts have, without what the tokenizer adds to every text.
+        split: The name of the split.
+        dataset: A resolved entry, which may have a `max_unknown_fraction` of its own.
+        name: The entry's name, for messages.
+
+    Raises:
+        ValueError: Too many of them are unknown.
+    """
+    allowed = dataset.get("max_unknown_fraction", MAX_UNKNOWN_FRACTION)
+    if unknown > allowed * tokens:
+        raise ValueError(
+            f"config/datasets.yaml: {name}: split {split}: got {unknown:,} of {tokens:,} tokens "
+            f"({unknown / tokens:.1%}) that the model's tokenizer does not know, allowed: at most "
+            f"{allowed:.1%}; use a model whose tokenizer knows these texts, or set "
+            "max_unknown_fraction if this share is meant"
         )
 
 

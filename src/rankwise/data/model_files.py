@@ -1,7 +1,7 @@
 """Copy a pretrained model into results/inputs: from a pinned revision on the hub, or from a folder.
 
-Weights come as safetensors only, because loading any other format can run code. For the same reason
-no Python file of a repository is taken.
+Weights come as safetensors only, whole or in shards, because loading any other format can run code.
+For the same reason no Python file of a repository is taken.
 """
 
 import shutil
@@ -9,8 +9,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rankwise.core import content, progress, provenance
-from rankwise.core.input_files import MODEL_FILES, WEIGHTS
 from rankwise.core.paths import expand
+from rankwise.core.safetensors_files import (
+    INDEX,
+    WEIGHTS,
+    indexed_shards,
+    tensors,
+    weight_files,
+    weights_sha256,
+)
+from rankwise.core.snapshot_files import (
+    COPIED,
+    copied_files,
+    has_tokenizer,
+    no_tokenizer,
+    read_files,
+)
 
 
 def prepare_model(request: dict, folder: Path) -> dict:
@@ -24,13 +38,18 @@ def prepare_model(request: dict, folder: Path) -> dict:
         `files`: the SHA-256 of each file.
 
     Raises:
-        ValueError: The weights in the source folder are not those that the entry names.
+        ValueError: The weights in the source folder are not those that the entry names, or cannot
+            be read, or there is no tokenizer.
     """
     weights = request["model"]["weights"]
     progress.doing("downloading the model" if "hub" in weights else "checking the model's files")
     source = _download(weights) if "hub" in weights else checked_folder(weights)
     progress.doing("copying the model's files")
-    return file_digests(copy_files(source, folder))
+    if not has_tokenizer(source):
+        raise ValueError(no_tokenizer(source))
+    copies = copy_files(source, folder)
+    tensors(folder)  # a file that was cut short is refused here, and not by every job that loads it
+    return file_digests(copies)
 
 
 def file_digests(files: Iterable[Path]) -> dict:
@@ -42,19 +61,20 @@ def checked_folder(weights: dict) -> Path:
     """The folder that an entry's `weights.files` names, after a check of its files.
 
     Args:
-        weights: With `sha256` of the weights, and `contents`: the SHA-256 of every file of
-            `MODEL_FILES` in the folder when the workflow was planned.
+        weights: With `sha256` of the weights (`weights_sha256`), and `contents`: the SHA-256 of
+            every file that is copied, as it was when the workflow was planned.
 
     Raises:
         ValueError: The SHA-256 of the weights is not the one that the entry gives, or a file was
             added, changed or removed since the workflow was planned.
     """
     folder = expand(weights["files"])
-    sha256 = content.sha256(folder / WEIGHTS)
+    sha256 = weights_sha256(folder)
     if sha256 != weights["sha256"]:
-        raise ValueError(f"{folder / WEIGHTS}: sha256 is {sha256}, allowed: {weights['sha256']}")
+        named = folder / weight_files(folder)[0]
+        raise ValueError(f"{named}: sha256 is {sha256}, allowed: {weights['sha256']}")
     planned = weights["contents"] or {}
-    for name in MODEL_FILES:
+    for name in dict.fromkeys([*planned, *copied_files(folder)]):
         file = folder / name
         found = content.sha256(file) if file.is_file() else None
         if found != planned.get(name):
@@ -69,30 +89,46 @@ def copy_files(source: Path, folder: Path) -> list[Path]:
     """Copy the model and tokenizer files from one folder into another, and nothing else.
 
     Args:
-        source: Has some of `MODEL_FILES`.
-        folder: Made if it does not exist. Model files in it that `source` lacks are removed.
+        source: A model's folder.
+        folder: Made if it does not exist. Files of a model or tokenizer in it are removed first.
 
     Returns:
         The copies.
+
+    Raises:
+        ValueError: `source` has no weights that can be read.
     """
+    names = copied_files(source)
     folder.mkdir(parents=True, exist_ok=True)
     remove_model_files(folder)
-    names = [name for name in MODEL_FILES if (source / name).is_file()]
     return [Path(shutil.copyfile(source / name, folder / name)) for name in names]
 
 
 def remove_model_files(folder: Path) -> None:
     """Remove the files of a model that was prepared before: transformers would read them, too."""
-    for name in MODEL_FILES:
-        (folder / name).unlink(missing_ok=True)
+    for file in read_files(folder):
+        file.unlink()
 
 
 def _download(weights: dict) -> Path:
-    """The hub's cached copy of a repository's model files, downloaded if necessary."""
+    """The hub's cached copy of a repository's model files, downloaded if necessary.
+
+    Raises:
+        ValueError: The repository has no weights as safetensors at this revision.
+    """
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - offline studies never load it
 
-    patterns = list(MODEL_FILES)
-    snapshot = snapshot_download(
-        weights["hub"], revision=weights["revision"], allow_patterns=patterns
-    )
-    return Path(snapshot)
+    def fetch(names: Iterable[str]) -> Path:
+        revision = weights["revision"]
+        return Path(
+            snapshot_download(weights["hub"], revision=revision, allow_patterns=list(names))
+        )
+
+    folder = fetch((WEIGHTS, INDEX, *COPIED))
+    try:
+        if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
+            fetch(indexed_shards(folder))
+        weight_files(folder)
+    except ValueError as error:
+        raise ValueError(f"{weights['hub']} at {weights['revision']}: {error}") from error
+    return folder

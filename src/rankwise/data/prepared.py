@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from rankwise.core import content, result, store
 from rankwise.core.input_files import SPLIT_ENDING, recorded_files
 from rankwise.data.arrow import read_rows
-from rankwise.data.encoded import check
+from rankwise.data.encoded import check, check_known
 from rankwise.data.tokenised import Encoder, Examples, Split, examples
 
 
@@ -87,17 +87,21 @@ def load_data(
 
     Raises:
         FileNotFoundError: The dataset is not prepared, or a split's file is gone.
-        ValueError: It was prepared for another request, a file was changed since, or a split gives
-            nothing to train or report on.
+        ValueError: It was prepared for another request, a file was changed since, a split gives
+            nothing to train or report on, or the tokenizer does not know its texts.
     """
     dataset = request["dataset"]
     name = name or request["cell"]["dataset"]
     task = importlib.import_module(f"rankwise.models.tasks.{dataset['task']}")
     encoder = Encoder(task, tokenizer, dataset["max_length_tokens"])
+    of_empty_text = tokenizer("")["input_ids"]
+    unknown = _unknown_token(tokenizer)
 
     def encoded(split: str) -> Examples:
         found = examples(_split(request, name, split), encoder)
-        check(found, split, dataset, name, of_empty_text=tokenizer("")["input_ids"])
+        check(found, split, dataset, name, of_empty_text)
+        if unknown is not None:
+            check_known(*found.count(unknown, apart_from=of_empty_text), split, dataset, name)
         return found
 
     return Data(
@@ -108,6 +112,16 @@ def load_data(
         selection=encoded("selection"),
         report=encoded(dataset["report_split"]),
     )
+
+
+def _unknown_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The id that stands for what a tokenizer does not know, or None if it knows everything.
+
+    GPT-2's tokenizer knows every byte. It names its end-of-text token as the unknown one.
+    """
+    others = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
+    unknown = tokenizer.unk_token_id
+    return None if unknown in others else unknown
 
 
 def data_facts(request: dict, name: str | None = None) -> dict[str, list[dict]]:

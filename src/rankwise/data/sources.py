@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from rankwise.core import content, probe, settings
-from rankwise.core.input_files import WEIGHTS
+from rankwise.core.safetensors_files import tensors, weight_files, weights_sha256
 from rankwise.data import reading
 from rankwise.study.plan import Plan
 
@@ -112,17 +112,15 @@ def changed(kind: str, name: str, plan: Plan) -> list[str]:
     if path is None or not path.is_dir():
         return []
     where, entry = f"config/{kind}s.yaml: {name}", plan.library[f"{kind}s"][name]
-    checks = []  # key, file, SHA-256
     if kind == "model":
-        checks.append((f"{where}.weights.sha256", path / WEIGHTS, entry["weights"]["sha256"]))
-    else:
-        for split, source in entry["splits"].items():
-            key = f"{where}.splits.{split}"
-            checks.append((key, path / source["path"], source.get("sha256")))
+        return (
+            _weights_problems(where, path, entry["weights"]["sha256"]) if _has_weights(path) else []
+        )
     problems = []
-    for key, file, sha256 in checks:
+    for split, source in entry["splits"].items():
+        file = path / source["path"]
         if file.is_file():
-            problems += _file_problems(key, file, sha256)
+            problems += _file_problems(f"{where}.splits.{split}", file, source.get("sha256"))
     return problems
 
 
@@ -187,8 +185,43 @@ def _model_problems(where: str, weights: dict) -> list[str]:
     problems = _folder_problems(f"{where}.weights.files", weights["files"])
     if problems:
         return problems
-    file = Path(os.path.expandvars(weights["files"])) / WEIGHTS
-    return _file_problems(f"{where}.weights.sha256", file, weights["sha256"])
+    return _weights_problems(where, Path(os.path.expandvars(weights["files"])), weights["sha256"])
+
+
+def _has_weights(path: Path) -> bool:
+    """Whether a folder has weights that can be read, all shards included."""
+    try:
+        return bool(weight_files(path))
+    except ValueError:
+        return False
+
+
+def _weights_problems(where: str, path: Path, sha256: str) -> list[str]:
+    """What is wrong with the weights in a model's folder that is there."""
+    try:
+        files = weight_files(path)
+        found = weights_sha256(path)
+    except ValueError as error:
+        return [f"{where}.weights.files: {error}"]
+    except OSError as error:
+        return [
+            f"{where}.weights.files: got {error.filename}, allowed: a file that can be read "
+            f"({error.strerror})"
+        ]
+    if found == sha256:
+        return _header_problems(where, path)
+    named = path / files[0]
+    of = f"{named} and its shards" if len(files) > 1 else named
+    return [f"{where}.weights.sha256: sha256 of {of} is {found}, allowed: {sha256}"]
+
+
+def _header_problems(where: str, path: Path) -> list[str]:
+    """Why safetensors could not read the weights of a folder."""
+    try:
+        tensors(path)
+    except ValueError as error:
+        return [f"{where}.weights.files: {error}"]
+    return []
 
 
 def _split_problems(where: str, entry: dict, split: str) -> list[str]:

@@ -18,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -97,6 +97,20 @@ class Examples(Sequence[dict]):
 
     def __len__(self) -> int:
         return len(self._table)
+
+    def count(self, token: int, apart_from: Collection[int] = ()) -> tuple[int, int]:
+        """How often a token id occurs, and of how many tokens.
+
+        Args:
+            token: The id.
+            apart_from: Ids that do not count, neither as this token nor among all.
+        """
+        occurrences = total = 0
+        for chunk in self._chunks:
+            ids = chunk.ids[~np.isin(chunk.ids, list(apart_from))]
+            occurrences += int(np.count_nonzero(ids == token))
+            total += len(ids)
+        return occurrences, total
 
     def __getitem__(self, index: int | slice) -> dict | list[dict]:
         if isinstance(index, slice):

@@ -69,7 +69,7 @@ def base_model(request: dict, device: str) -> nn.Module:
     task, classes = shapes["task"], shapes["classes"]
     if device != "meta":
         build.check_room(request["model"], task, classes, device)
-    return build.from_shapes(request["model"], task, classes, device)
+    return build.checked_from_shapes(request["model"], task, classes, device)
 
 
 def adapted(

@@ -1,5 +1,6 @@
 """Build a model from its architecture, without weights, or from a prepared snapshot."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import psutil
@@ -7,6 +8,8 @@ import torch
 import transformers
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
+
+from rankwise.models import check
 
 GIB = 2**30
 AUTO_CLASSES = {
@@ -47,21 +50,47 @@ def from_shapes(
     return _with_plain_loss(model, task)
 
 
-def from_snapshot(folder: Path, task: str, classes: int) -> nn.Module:
+def checked_from_shapes(
+    entry: dict, task: str, classes: int, device: str = "meta", attention: str | None = None
+) -> nn.Module:
+    """The model of `from_shapes`, after a check that the entry describes it.
+
+    Raises:
+        ValueError: the entry's roles, head or sizes are not those of the model.
+    """
+    model = from_shapes(entry, task, classes, device, attention)
+    check.built(model, entry, task)
+    return model
+
+
+def from_snapshot(
+    folder: Path, task: str, classes: int, new_head: Collection[str] = ()
+) -> nn.Module:
     """The pretrained float32 model in `folder`; a new head is drawn from torch's global generator.
 
     Args:
         folder: a prepared snapshot, with its tokenizer.
         task: a key of AUTO_CLASSES.
         classes: number of labels; 0 for a task without labels.
+        new_head: last names of the modules that may be new; everything else must be in `folder`.
+
+    Raises:
+        ValueError: weights are missing, left over or of another shape, or the new head is not new.
     """
-    transformers.logging.set_verbosity_error()  # it would warn that the head is new
+    transformers.logging.set_verbosity_error()  # `check.loaded` says what it would warn of
     transformers.logging.disable_progress_bar()
     labels = {"num_labels": classes} if classes else {}
     auto_class = getattr(transformers, AUTO_CLASSES[task])
-    model = auto_class.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, **labels
+    model, loading = auto_class.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # so that our sentence names them
+        **labels,
     )
+    check.loaded(model, loading, folder, new_head)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = pad_token_id(tokenizer(folder))
     return _with_plain_loss(model, task)
@@ -114,8 +143,18 @@ def checkpoint(model: nn.Module) -> None:
 
 
 def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The fast tokenizer in `folder`, without the truncation and padding that some files set."""
-    loaded = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    """The fast tokenizer in `folder`, without the truncation and padding that some files set.
+
+    Raises:
+        ValueError: there is no tokenizer, or transformers cannot make a fast one of it.
+    """
+    try:
+        loaded = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # each kind of file fails in its own way
+        raise ValueError(check.no_fast_tokenizer(folder, str(error))) from error
+    if not loaded.is_fast:
+        raise ValueError(check.no_fast_tokenizer(folder, f"got {type(loaded).__name__}"))
+    check.has_vocabulary(loaded, folder)
     loaded.backend_tokenizer.no_truncation()
     loaded.backend_tokenizer.no_padding()
     return loaded

@@ -265,7 +265,8 @@ def check_sources(library: dict[str, dict]) -> None:
 
     Raises:
         ConfigError: an entry has no or several sources, a source lacks its check, a dataset lacks
-            its splits or classes, or a claim cannot be decided as it stands.
+            its splits or classes, two roles have one module, or a claim cannot
+            be decided as it stands.
     """
     claims.check(library)
     for name, entry in library["datasets"].items():
@@ -273,8 +274,19 @@ def check_sources(library: dict[str, dict]) -> None:
         dataset_entries.check(name, entry)
         check_format(name, entry)
     for name, entry in library["models"].items():
+        _check_roles(name, entry["modules"])
         if weights := entry.get("weights"):
             _check_weights(f"{name}.weights", weights)
+
+
+def _check_roles(name: str, modules: dict[str, dict]) -> None:
+    """A module has one role. Of two roles with one module, methods would find the last one only."""
+    role_by_module: dict[str, str] = {}
+    for role, module in modules.items():
+        first = role_by_module.setdefault(module["name"], role)
+        if first != role:
+            allowed = f"a module that has no role yet; this one is {first}"
+            raise ConfigError(MODELS, f"{name}.modules.{role}.name", module["name"], allowed)
 
 
 def _check_weights(key: str, weights: dict) -> None:

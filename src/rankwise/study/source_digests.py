@@ -18,8 +18,8 @@ from typing import TypeVar
 
 from rankwise.core import content, result, store
 from rankwise.core.config import without
-from rankwise.core.input_files import MODEL_FILES, WEIGHTS
 from rankwise.core.paths import expand
+from rankwise.core.snapshot_files import copied_files
 
 Value = TypeVar("Value", str, dict)
 
@@ -82,9 +82,9 @@ class SourceDigests:
         return self._recorded("dataset", name, recorded)
 
     def _model_files(self, name: str, weights: dict) -> dict[str, str] | None:
-        if self._sha256(weights["files"], WEIGHTS):
-            digests = {file: self._sha256(weights["files"], file) for file in MODEL_FILES}
-            return {file: sha256 for file, sha256 in digests.items() if sha256}
+        digests = {file: self._sha256(weights["files"], file) for file in self._copied(weights)}
+        if digests and all(digests.values()):
+            return digests
 
         def recorded(made_from: dict) -> dict[str, str] | None:
             made_weights = made_from.get("weights", {})
@@ -92,6 +92,13 @@ class SourceDigests:
             return made_weights.get("contents") if is_same else None
 
         return self._recorded("model", name, recorded)
+
+    def _copied(self, weights: dict) -> list[str]:
+        """The files that would be copied; none if the folder or its weights are not there."""
+        try:
+            return copied_files(self._root / expand(weights["files"]))
+        except (OSError, ValueError):  # `data/sources.py` says why before a job would read them
+            return []
 
     def _sha256(self, folder: str, name: str) -> str | None:
         """The SHA-256 of a file; None if it is not there or cannot be read."""

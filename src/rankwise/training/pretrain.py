@@ -78,7 +78,9 @@ def pretrain(request: dict, folder: Path) -> dict:
     _check_vocabulary(request["model"], len(tokenizer))
     data = load_data(request, tokenizer, SEED, settings["dataset"])
     set_seed(SEED)
-    model = build.from_shapes(request["model"], request["dataset"]["task"], classes=0, device="cpu")
+    model = build.checked_from_shapes(
+        request["model"], request["dataset"]["task"], classes=0, device="cpu"
+    )
     with Checkpoint(request) as checkpoint:
         loop = Loop(
             model,

@@ -10,7 +10,7 @@ from rankwise.core import progress, tracker
 from rankwise.core.errors import Unsupported
 from rankwise.data.prepared import data_facts, load_data, model_folder
 from rankwise.methods.parts.base import adapt, build_optimizer
-from rankwise.models import build, storage
+from rankwise.models import build, check, storage
 from rankwise.training.checkpoint import Checkpoint
 from rankwise.training.divergence import Diverged
 from rankwise.training.loop import Loop
@@ -81,16 +81,22 @@ def _fine_tune(request: dict, checkpoint: Checkpoint) -> dict:
     progress.doing(f"loading the model {request['cell']['model']}")
     folder = model_folder(request)
     build.check_room(request["model"], task, classes, "cpu")
+    expected = build.checked_from_shapes(request["model"], task, classes)
     set_seed(seed)  # before the model is built, so that a new head is the same under every method
-    base = build.from_snapshot(folder, task, classes)
-    total_parameters = sum(param.numel() for param in base.parameters())
     names = build.names(request["model"], task)
+    base = build.from_snapshot(folder, task, classes, names["new_head"])
+    where = f"config/models.yaml: {request['cell']['model']}"
+    check.same_model(base, expected, where)
+    tokenizer = build.tokenizer(folder)
+    check.covers(base, tokenizer, where)
+    total_parameters = sum(param.numel() for param in base.parameters())
     base = storage.store(base, entry["weights"], names, COMPUTE_DTYPES[schedule["precision"]])
     method, model = adapt(entry, base, names)
+    check.trains_new_head(model, names["new_head"], where)
     if schedule["checkpointing"]:
         build.checkpoint(model)
     progress.doing(f"loading the dataset {request['cell']['dataset']}")
-    data = load_data(request, build.tokenizer(folder), seed)
+    data = load_data(request, tokenizer, seed)
     # Seeded again, so that dropout does not depend on how many numbers the method drew.
     set_seed(seed)
     tracking = tracker.of_run(tracker.run_name(request["cell"]), request)

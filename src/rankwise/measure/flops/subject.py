@@ -40,7 +40,7 @@ class Subject:
             Unsupported: The method cannot train this model; the message is the reason.
         """
         shapes = request["shapes"]
-        model = build.from_shapes(
+        model = build.checked_from_shapes(
             request["model"], shapes["task"], shapes["classes"], "meta", attention
         )
         names = build.names(request["model"], shapes["task"])

@@ -120,7 +120,7 @@ def meta_model(request: dict) -> tuple[Method, nn.Module]:
 def meta_base_model(request: dict) -> nn.Module:
     """Build the base model on the meta device, with eager attention."""
     shapes = request["shapes"]
-    return build.from_shapes(
+    return build.checked_from_shapes(
         request["model"], shapes["task"], shapes["classes"], "meta", attention="eager"
     )
 

@@ -1,0 +1,84 @@
+"""Which files of a model's folder are copied: its configuration, weights and tokenizer.
+
+Standard library only: the Snakefile imports this module.
+"""
+
+from pathlib import Path
+
+from rankwise.core.safetensors_files import weight_files
+
+CONFIG = "config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+# Each of these files can hold a tokenizer's vocabulary alone or, as merges.txt, a part of it.
+VOCABULARIES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "sentencepiece.model",
+    "spm_char.model",
+    "tekken.json",
+    "tiktoken.model",
+    "vocab.txt",
+    "vocab.json",
+    "bpe.codes",
+    "dict.txt",
+    "prophetnet.tokenizer",
+    "source.spm",
+    "target.spm",
+    "vocab-src.json",
+    "vocab-tgt.json",
+    "entity_vocab.json",
+    "byte_maps.json",
+)
+COMMON = 5  # so many are named in a sentence
+# What stands beside a vocabulary: `vocab_files_names` of transformers' tokenizers has some, and
+# `PreTrainedTokenizerBase.from_pretrained` reads the others.
+BESIDE_VOCABULARY = (
+    "merges.txt",
+    TOKENIZER_CONFIG,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "emoji.json",
+    "normalizer.json",
+    "target_vocab.json",
+    "word_pronunciation.json",
+    "word_shape.json",
+)
+COPIED = (CONFIG, "generation_config.json", *VOCABULARIES, *BESIDE_VOCABULARY)  # beside the weights
+# Further files that transformers would read; none is copied.
+ALSO_READ = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
+
+
+def copied_files(folder: Path) -> list[str]:
+    """The names of the files of a model's folder that are copied, those of the weights first.
+
+    Args:
+        folder: A model's folder, in Hugging Face's layout.
+
+    Raises:
+        ValueError: It has no weights that can be read: none, pickle only, or a shard is missing.
+    """
+    return [*weight_files(folder), *(name for name in COPIED if (folder / name).is_file())]
+
+
+def read_files(folder: Path) -> list[Path]:
+    """The files of a folder that transformers would read as a model's or tokenizer's."""
+    patterns = (*COPIED, *ALSO_READ)
+    return sorted({file for pattern in patterns for file in folder.glob(pattern)})
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a model's folder has a file with a tokenizer's vocabulary."""
+    return any((folder / name).is_file() for name in VOCABULARIES)
+
+
+def no_tokenizer(folder: Path) -> str:
+    """The end of a sentence on a folder that has none of `VOCABULARIES`."""
+    common = ", ".join(VOCABULARIES[:COMMON])
+    return (
+        f"{folder} has no tokenizer, allowed: a folder with its files, one of {common}, ...; save "
+        "it there with tokenizer.save_pretrained(FOLDER)"
+    )
