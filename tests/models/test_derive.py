@@ -19,6 +19,7 @@ from helpers.model_folders import (
     entry_name,
     save,
 )
+from rankwise.checks.model_entries import problems
 from rankwise.core import entry_files
 from rankwise.core.config import check
 from rankwise.core.paths import SCHEMAS
@@ -76,6 +77,17 @@ def test_an_entry_has_the_roles_heads_and_sizes_of_its_model(
     assert entry["weights"]["files"] == f"models/{family}"
     assert entry["licence"] == "unknown, ask its author"
     assert entry["note"] == "weights stored in fp32"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_planning_finds_nothing_wrong_with_a_derived_entry(
+    family: str, derived: dict[str, Derived], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    entry = derived[family].entry
+    assert problems(derived[family].name, entry, list(entry["head"])) == []
+    halved = {**entry, "hidden_size": WIDTH // 2}
+    assert problems(derived[family].name, halved, list(entry["head"])) != []
 
 
 @pytest.mark.parametrize("family", FAMILIES)
