@@ -82,7 +82,7 @@ def modules(
             the roles apart.
     """
     shapes = {name: list(m.weight.shape) for name, m in base.named_modules() if _is_linear(m)}
-    roles, notes = _with_chosen(told, chosen, shapes)
+    roles, notes = _with_chosen(told, chosen, shapes), []
     for role in list(roles):
         reason = None if role in chosen else _reason_against(roles[role], shapes)
         if reason:
@@ -104,7 +104,7 @@ def _is_linear(module: nn.Module) -> bool:
 
 def _with_chosen(
     told: dict[str, list[str]], chosen: dict[str, str], shapes: dict[str, list[int]]
-) -> tuple[dict[str, list[str]], list[str]]:
+) -> dict[str, list[str]]:
     """Roles with those that the user names; a chosen matrix leaves the role that it was told."""
     picked = {}
     for role, ending in chosen.items():
@@ -123,7 +123,7 @@ def _with_chosen(
         rest = [name for name in names if name not in taken]
         if role not in picked and rest:
             kept[role] = rest
-    return kept | picked, []
+    return kept | picked
 
 
 def _reason_against(names: list[str], shapes: dict[str, list[int]]) -> str | None:
