@@ -29,6 +29,9 @@ NEW_HEADS = ("classification", "multi_label", "regression", "token_classificatio
 OLD_HEADS = ("language_modelling", "masked_language_modelling", "sequence_to_sequence")
 SAVED_CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
 
+# Modules that transformers renames when it loads weights: GPT-NeoX's files call the head embed_out.
+STORED_AS = {"lm_head": "embed_out"}
+
 
 def problems(name: str, entry: dict, tasks: Collection[str]) -> list[str]:
     """What is wrong with a model's entry, a sentence each.
@@ -135,7 +138,11 @@ def _head_problems(
             continue
         key = f"{name}.head.{task}"
         tensors_by_module = {
-            module: [tensor for tensor in snapshot.tensors if module in tensor.split(".")[:-1]]
+            module: [
+                tensor
+                for tensor in snapshot.tensors
+                if {module, STORED_AS.get(module)} & set(tensor.split(".")[:-1])
+            ]
             for module in head
         }
         if task in NEW_HEADS:

@@ -5,6 +5,7 @@
     trace     the runs behind a figure, a table, a cell of one, a claim or the page
     plan      the jobs that would run now, why, and their cost
     status    the jobs that are done, running, waiting or failed, and the time left
+    add       an entry of the configuration, derived from what it describes
     report    tables, figures and the page from the results that are there
     collect   results of other clones, added to this project's store
     store     what the store has: list, verify, size, remove
@@ -27,7 +28,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from rankwise.cli import store_commands, test_command
+from rankwise.cli import add, store_commands, test_command
 from rankwise.core.config import first_dataset, library
 
 METHOD_COLUMNS = [
@@ -80,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_status(commands)
     _add_report(commands)
+    add.add_command(commands)
     store_commands.add_commands(commands)
     _add_doctor(commands)
     test_command.add_commands(commands)

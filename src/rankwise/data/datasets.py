@@ -47,7 +47,8 @@ def divide(source: dict[str, list[dict]], dataset: dict) -> tuple[dict[str, list
     """Divide the rows of train, and judge the three splits.
 
     Args:
-        source: The rows of `train` and of the reported split, as the source has them.
+        source: The rows of `train` and of the reported split, as the source has them. If the
+            reported split is a share of train's file, `train` has all rows of the file.
         dataset: A resolved dataset entry.
 
     Returns:
@@ -56,8 +57,12 @@ def divide(source: dict[str, list[dict]], dataset: dict) -> tuple[dict[str, list
     """
     reported = dataset["report_split"]
     try:
-        train, selection = splits.hold_out(splits.sample(source["train"], dataset), dataset)
-        report = splits.sample(source[reported], dataset, "report_rows")
+        if splits.shared_split(dataset):
+            train_rows, reported_rows = splits.take_share(source["train"], dataset)
+        else:
+            train_rows, reported_rows = source["train"], source[reported]
+        train, selection = splits.hold_out(splits.sample(train_rows, dataset), dataset)
+        report = splits.sample(reported_rows, dataset, "report_rows")
     except ValueError as error:
         return {}, [str(error)]
     rows_by_split = {"train": train, "selection": selection, reported: report}
@@ -96,8 +101,10 @@ def _read_files(
     """Rows and dropped rows of each split that is used, and the labels, which rows refer to."""
     column = labels.Column()
     rows_by_split, dropped_rows = {}, {}
-    for split in used_splits(dataset):
+    for split in read_splits(dataset):
         rows_by_split[split], dropped_rows[split] = _read_split(dataset, split, column)
+    if shared := splits.shared_split(dataset):  # `divide` takes its rows from train's
+        rows_by_split[shared], dropped_rows[shared] = [], dropped_rows["train"]
     return rows_by_split, dropped_rows, column
 
 
@@ -117,9 +124,10 @@ def rows(dataset: dict, split: str) -> list[dict]:
     return read(dataset).rows[split]
 
 
-def used_splits(dataset: dict) -> list[str]:
-    """The splits that are read: `train` and the reported one."""
-    return list(dict.fromkeys(["train", dataset["report_split"]]))
+def read_splits(dataset: dict) -> list[str]:
+    """The splits whose files are read: `train`, and the reported one if it is no share of train."""
+    reported = [] if splits.shared_split(dataset) else [dataset["report_split"]]
+    return list(dict.fromkeys(["train", *reported]))
 
 
 def _read_split(dataset: dict, split: str, column: labels.Column) -> tuple[list[dict], int]:
@@ -199,7 +207,7 @@ def problems(dataset: dict, where: str, skipped: Collection[str] = ()) -> list[s
         where: File and key of the entry, for messages.
         skipped: Splits that are not looked at, because their file is missing or wrong.
     """
-    looked_at = [split for split in used_splits(dataset) if split not in skipped]
+    looked_at = [split for split in read_splits(dataset) if split not in skipped]
     found: list[str] = []
     if "generated" not in dataset:
         for split in looked_at:

@@ -69,6 +69,44 @@ def hold_out(rows: list[dict], dataset: dict) -> tuple[list[dict], list[dict]]:
     return train, [rows[index] for index in sorted(drawn)]
 
 
+def shared_split(dataset: dict) -> str | None:
+    """The reported split, if it is a `share` of train's file; None if it has a source of its own.
+
+    Args:
+        dataset: A dataset entry.
+    """
+    reported = dataset["report_split"]
+    return reported if "share" in dataset.get("splits", {}).get(reported, {}) else None
+
+
+def take_share(rows: list[dict], dataset: dict) -> tuple[list[dict], list[dict]]:
+    """Divide the rows of one file into (train, reported split).
+
+    Labelled rows are drawn in each class, other texts from all. Of running text, the end is taken:
+    random lines would leak their context.
+
+    Args:
+        rows: All rows of the file.
+        dataset: An entry whose reported split has a `share`, a fraction of the rows.
+
+    Raises:
+        ValueError: One of the two would have no row.
+    """
+    reported = dataset["report_split"]
+    share = dataset["splits"][reported]["share"]
+    count = round(share * len(rows))
+    if not 0 < count < len(rows):
+        raise ValueError(
+            f"splits.{reported}.share: got {share}, which is {count:,} of {len(rows):,} rows, "
+            "allowed: a share that leaves a row to train on and one to report on"
+        )
+    if dataset["task"] == RUNNING_TEXT:
+        return rows[:-count], rows[-count:]
+    drawn = _draw(rows, count, "share", keep_one=True)
+    train = [row for index, row in enumerate(rows) if index not in drawn]
+    return train, [rows[index] for index in sorted(drawn)]
+
+
 def _draw(rows: list[dict], count: int, purpose: str, keep_one: bool) -> set[int]:
     """Indices of `count` rows, drawn in each class.
 

@@ -33,6 +33,24 @@ def check_format(name: str, entry: dict) -> None:
             _check_member(key, file.get("member"), "label" in entry)
         elif "member" in file:
             raise ConfigError(FILE, key, file["member"], f"nothing for {file_format}, only for tar")
+        _check_share(name, entry, split)
+
+
+def _check_share(name: str, entry: dict, split: str) -> None:
+    """Check that a share is the reported split's, of train's file."""
+    file, train = entry["splits"][split], entry["splits"]["train"]
+    if split == "train" and "share" in file:
+        allowed = "no share of train: it has the rows that the reported split leaves"
+        raise ConfigError(FILE, f"{name}.splits.train.share", file["share"], allowed)
+    if "share" not in file:
+        return
+    if split != entry["report_split"]:
+        allowed = f"a share of the reported split, {entry['report_split']}, alone"
+        raise ConfigError(FILE, f"{name}.splits.{split}.share", file["share"], allowed)
+    for key in ("path", "member"):
+        if file.get(key) != train.get(key):
+            got, allowed = file.get(key, "nothing"), f"that of train, {train.get(key, 'nothing')}"
+            raise ConfigError(FILE, f"{name}.splits.{split}.{key}", got, f"{allowed}: see share")
 
 
 def _check_member(key: str, pattern: str | None, has_label: bool) -> None:

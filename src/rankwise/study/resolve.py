@@ -18,6 +18,8 @@ from rankwise.study.options import REQUIRED, Option, constant, defines, options,
 from rankwise.study.origin import FILE, Origin, entry_origin
 
 PACKAGE_DIR = PACKAGE  # the name that callers of this module use
+# Roles of a matrix that holds several others, stacked -> the roles of these.
+FUSED = {"attention": ("query", "key", "value"), "gate_up": ("gate", "up")}
 ALL = "all"  # as `targets`: every matrix that the model's entry names
 DENSE = ("fp32", "bf16")  # every other kind of storage is in rankwise.models.quantized
 MODELS, DATASETS = "config/models.yaml", "config/datasets.yaml"
@@ -113,8 +115,8 @@ def resolve_method(
     """The entry with every option of its method and optimizer filled in and checked.
 
     Option values `rank` and `hidden_size` stand for the cell's rank and the model's width, and
-    `targets: all` for every role of the model. A rank in the entry is kept whatever the cell's rank
-    is.
+    `targets: all` for every role of the model, in the order of its entry. A rank in the entry is
+    kept whatever the cell's rank is.
 
     Args:
         name: the entry's name in config/methods.yaml.
@@ -140,9 +142,7 @@ def resolve_method(
     optimizer = _fill("optimizer", known, optimizer_options, model, rank, origin)
     if module == peft_settings.MODULE:
         peft_settings.check(method, entry["weights"] not in DENSE, origin)
-    for target in method.get("targets") or ():
-        if target not in model["modules"]:
-            raise ConfigError(*origin.place("options", "targets"), target, model["modules"])
+    _check_targets(method, model, origin)
     _check_storage(entry, optimizer, origin)
     _check_pairs(entry, origin)
     check_granularity(origin, optimizer, model)
@@ -150,6 +150,20 @@ def resolve_method(
     if not _method_constant(module, "PROMPT"):
         check_rank(name, origin, method, optimizer, model, where)
     return {**entry, "options": method, "optimizer": {"module": optimizer_module, **optimizer}}
+
+
+def _check_targets(method: dict, model: dict, origin: Origin) -> None:
+    """Check that the model has every target of a method; name the fused matrix that holds one."""
+    roles = model["modules"]
+    for target in method.get("targets") or ():
+        if target in roles:
+            continue
+        place = origin.place("options", "targets")
+        for fused, held in FUSED.items():
+            if fused in roles and target in held:
+                hint = f"nearest: {fused!r}, one matrix that holds {', '.join(held)}"
+                raise ConfigError(*place, target, f"all, or {', '.join(sorted(roles))} ({hint})")
+        raise ConfigError(*place, target, roles)
 
 
 def _check_left_over(known: dict[str, Option], module: str, given: dict, origin: Origin) -> None:

@@ -154,7 +154,8 @@ def second_count(subject: Subject, first: int) -> dict[str, int | str]:
         ArithmeticError: The two counts differ, and no function hides products.
     """
     try:
-        second, functions = fvcore.forward(subject.model, meta_batch(subject.request["shapes"]))
+        texts = meta_batch(subject.request["shapes"], subject.model)
+        second, functions = fvcore.forward(subject.model, texts)
     except (RuntimeError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         return {"fvcore_note": f"torch.jit cannot trace this model: {reason}"}
@@ -168,9 +169,9 @@ def second_count(subject: Subject, first: int) -> dict[str, int | str]:
 def _profiled_step(request: dict) -> tuple[int, int]:
     """FLOPs of products and per element, as system A's profiler counts forward and backward."""
     # System A's runs used torch's fused attention and had no padding, hence no mask.
-    subject = Subject.of(request, "sdpa")
+    subject = Subject.of(request, None)
     optimizer = subject.optimizer()  # it may decide which parameters require gradients
-    batch = {"input_ids": meta_batch(request["shapes"])["input_ids"]}
+    batch = {"input_ids": meta_batch(request["shapes"], subject.model)["input_ids"]}
     if is_forward_only(optimizer):
         with torch.no_grad():
             one_pass = profiler.forward_and_backward(subject.model, lambda: subject.loss(batch))
@@ -182,7 +183,7 @@ def _phases(subject: Subject) -> dict[str, int | str]:
     """FLOPs of forward, backward, the optimizer and the method's own update."""
     optimizer = subject.optimizer()
     with FlopCounterMode(display=False, custom_mapping=PRODUCTS) as forward:
-        loss = subject.loss(meta_batch(subject.request["shapes"]))
+        loss = subject.loss(meta_batch(subject.request["shapes"], subject.model))
     with FlopCounterMode(display=False, custom_mapping=PRODUCTS) as backward:
         if optimizer is not None and not is_forward_only(optimizer):
             loss.backward()

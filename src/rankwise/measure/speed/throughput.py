@@ -188,7 +188,8 @@ def _micro_batch_flops(request: dict) -> int:
         optimizer = profiled_optimizer(unreleased(request["method"]), method, model, names)
     forward_only = getattr(optimizer, "FORWARD_ONLY", False)
     with FlopCounterMode(display=False) as counter:
-        loss = meta_loss(model.train(), meta_batch(request["shapes"]), request["shapes"]["task"])
+        texts = meta_batch(request["shapes"], model)
+        loss = meta_loss(model.train(), texts, request["shapes"]["task"])
         if loss.requires_grad and not forward_only:
             loss.backward()
     return counter.get_total_flops() * (2 if forward_only else 1)
