@@ -58,6 +58,9 @@ def add_choices(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--format", choices=FORMATS, help="where the file's name does not say it")
     command.add_argument(
+        "--max-length", type=int, metavar="TOKENS", help="where longer texts are cut"
+    )
+    command.add_argument(
         "--drop-missing", action="store_true", help="leave out rows without a text, and count them"
     )
 
@@ -83,6 +86,7 @@ def proposed(given: argparse.Namespace, project: Path) -> "Proposal":
         quotes=None if given.quotes is None else given.quotes == "yes",
         file_format=given.format,
         drop_missing=given.drop_missing,
+        max_length=given.max_length,
     )
     return propose(given.source, choices, project)
 

@@ -45,6 +45,7 @@ class Choices:
         quotes: Whether quotes hold cells together.
         file_format: The format of all files.
         drop_missing: Whether rows without a text are left out.
+        max_length: Length of a text, or of a block of running text, in tokens.
     """
 
     name: str | None = None
@@ -55,6 +56,7 @@ class Choices:
     quotes: bool | None = None
     file_format: str | None = None
     drop_missing: bool = False
+    max_length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def propose(given: str, choices: Choices, project: Path) -> Proposal:
     )
     if task == CLASSIFICATION:
         entry |= propose_counts.classes(counted.labels)
-    entry |= propose_counts.sizes(counted, entry, notes)
+    entry |= propose_counts.sizes(counted, entry, choices.max_length, notes)
     resolved = _checked(files, entry, choices.name or default_name(given), project)
     with files.path("train").open("rb") as file:
         if file.read(3) == BYTE_ORDER_MARK:

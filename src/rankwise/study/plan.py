@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rankwise.core import paths, provenance, store
-from rankwise.core.config import ConfigError, check, included, library, read_yaml, without
+from rankwise.core.config import ConfigError, checked_study, library, read_yaml, without
 from rankwise.core.lock import lock_digest
-from rankwise.study import job_requests, measurements
+from rankwise.study import inline, job_requests, measurements
 from rankwise.study.grids import Cell
 from rankwise.study.resolve import check_sources
 from rankwise.study.source_digests import SourceDigests
@@ -40,8 +40,9 @@ class Plan:
         results: The folder of the study's files, relative to the project.
         logs: The folder of its logs.
         workflow: The folder of the workflow that is used: scripts and locks.
-        study: The checked study with its defaults.
-        library: Checked entries by kind (methods, models, datasets, claims) and name.
+        study: The checked study with its defaults; its grids name entries alone.
+        library: Checked entries by kind (methods, models, datasets, claims) and name, with those
+            derived from the places that the study names (`inline`).
         grids: The study's cells and their methods.
 
     Raises:
@@ -51,10 +52,10 @@ class Plan:
     def __init__(self, study: dict, root: Path, file: str = "study"):
         self.root, self.file = root, file
         self.workflow = paths.workflow_root(root)
-        self.study = included(check(study, paths.SCHEMAS / "study.schema.yaml", file), root)
-        self.results = results_folder(file, self.study["name"])
+        checked = checked_study(study, root, file)
+        self.results = results_folder(file, checked["name"])
         self.logs = LOGS + self.results.removeprefix(RESULTS)
-        self.library = library(root)
+        self.study, self.library = inline.resolve(checked, library(root), root, file)
         check_sources(self.library)
         self.grids = StudyGrids(self.study, self.library, file)
         self._source_digests = SourceDigests(root, self.results)
