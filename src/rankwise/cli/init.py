@@ -6,6 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 from rankwise.cli.study_template import study_text
+from rankwise.core import paths
 from rankwise.core.entry_files import HEADS, write_whole
 
 STUDY = "config/mine.yaml"
@@ -14,7 +15,9 @@ SNAKEFILE = '''"""Studies of this repository. The module Rankwise is found where
 from rankwise.core import paths
 
 
-configfile: "config/mine.yaml"
+if "question" not in config:  # no --configfile, which would be merged with this one
+
+    configfile: "config/mine.yaml"
 
 
 module rankwise:
@@ -135,6 +138,7 @@ def make(folder: Path) -> list[str]:
         "Snakefile": SNAKEFILE,
         "README.md": README.format(title=title),
         "requirements.txt": _requirements(),
+        "profiles/default/profile.yaml": _profile(),
         ".gitignore": IGNORED,
         ".github/workflows/study.yaml": CI.format(python=python),
         STUDY: study_text("mine", "tiny", "generated_reviews"),
@@ -146,6 +150,13 @@ def make(folder: Path) -> list[str]:
     for name, text in files.items():
         write_whole(folder / name, text)
     return sorted(files)
+
+
+def _profile() -> str:
+    """The workflow's default profile, without the line that is for a clone alone."""
+    file = paths.WORKFLOW / "profiles/default/profile.yaml"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(line for line in lines if "sys.path" not in line)
 
 
 def _requirements() -> str:
