@@ -16,6 +16,8 @@ from rankwise.study.options import REQUIRED, Option, constant, defines, options
 from rankwise.study.origin import FILE, Origin, entry_origin
 
 PACKAGE_DIR = PACKAGE  # the name that callers of this module use
+# Roles of a matrix that holds several others, stacked -> the roles of these.
+FUSED = {"attention": ("query", "key", "value"), "gate_up": ("gate", "up")}
 DENSE = ("fp32", "bf16")  # every other kind of storage is in rankwise.models.quantized
 MODELS, DATASETS = "config/models.yaml", "config/datasets.yaml"
 
@@ -98,8 +100,9 @@ def resolve_method(
 ) -> dict:
     """The entry with every option of its method and optimizer filled in and checked.
 
-    Option values `rank` and `hidden_size` stand for the cell's rank and the model's width. A rank
-    in the entry is kept whatever the cell's rank is.
+    Option values `rank` and `hidden_size` stand for the cell's rank and the model's width, and
+    `targets: all` for every role of the model, in the order of its entry. A rank in the entry is
+    kept whatever the cell's rank is.
 
     Args:
         name: the entry's name in config/methods.yaml.
@@ -123,14 +126,26 @@ def resolve_method(
     known = module_options("optim", optimizer_module, key, file)
     _check_left_over(known, optimizer_module, optimizer_options, origin)
     optimizer = _fill("optimizer", known, optimizer_options, model, rank, origin)
-    for target in method.get("targets") or ():
-        if target not in model["modules"]:
-            raise ConfigError(*origin.place("options", "targets"), target, model["modules"])
+    _check_targets(method, model, origin)
     _check_storage(entry, optimizer, origin)
     check_granularity(origin, optimizer, model)
     if not _method_constant(module, "PROMPT"):
         check_rank(name, origin, method, optimizer, model, where)
     return {**entry, "options": method, "optimizer": {"module": optimizer_module, **optimizer}}
+
+
+def _check_targets(method: dict, model: dict, origin: Origin) -> None:
+    """Check that the model has every target of a method; name the fused matrix that holds one."""
+    roles = model["modules"]
+    for target in method.get("targets") or ():
+        if target in roles:
+            continue
+        place = origin.place("options", "targets")
+        for fused, held in FUSED.items():
+            if fused in roles and target in held:
+                hint = f"nearest: {fused!r}, one matrix that holds {', '.join(held)}"
+                raise ConfigError(*place, target, f"all, or {', '.join(sorted(roles))} ({hint})")
+        raise ConfigError(*place, target, roles)
 
 
 def _check_left_over(known: dict[str, Option], module: str, given: dict, origin: Origin) -> None:
@@ -159,9 +174,10 @@ def _fill(
         if name not in known:
             file, key = origin.place(part, name)
             raise ConfigError(file, key.removesuffix(f".{name}"), name, list(known) or "no options")
-    references = {"rank": rank, "hidden_size": model["hidden_size"]}
+    cell = {"rank": rank, "hidden_size": model["hidden_size"]}
     filled = {}
     for name, option in known.items():
+        references = {"all": list(model["modules"])} if name == "targets" else cell
         default = rank if name == "rank" else option.default
         value = given.get(name, default)
         if value is REQUIRED:

@@ -1,0 +1,237 @@
+"""The head of each task, and whether a model's weights are those of its configuration.
+
+The trees of modules with and without a task are compared. Which weights a tree would take is asked
+of transformers itself, with tensors of the stored shapes and without content: it knows what its
+families rename, tie and leave out.
+"""
+
+import re
+from dataclasses import dataclass
+
+import torch
+import transformers
+from torch import nn
+from transformers import PretrainedConfig
+
+from rankwise.core.safetensors_files import Tensor
+from rankwise.models.build import AUTO_CLASSES
+
+# Heads that a snapshot must have; those of other tasks are new, and train.
+PRETRAINED = ("language_modelling", "masked_language_modelling")
+SHOWN = 3  # names in a message
+
+
+@dataclass
+class Heads:
+    """Heads by task.
+
+    Attributes:
+        names: task -> names of the modules that it adds, its output last.
+        absent: task -> why the model has no head for it.
+        models: task -> the model on the meta device, of every task with a class.
+    """
+
+    names: dict[str, list[str]]
+    absent: dict[str, str]
+    models: dict[str, nn.Module]
+
+
+@dataclass
+class _Load:
+    """What transformers says of weights that it would load.
+
+    Attributes:
+        model: without content, on the meta device.
+        missing: tensors that the model has and the weights lack.
+        unexpected: tensors that the weights have and the model lacks.
+        mismatched: (name, shape in the weights, shape in the model).
+    """
+
+    model: nn.Module
+    missing: set[str]
+    unexpected: set[str]
+    mismatched: list[tuple]
+
+
+def base_model(config: PretrainedConfig, attention: str | None = None) -> nn.Module:
+    """The model without a head, on the meta device.
+
+    Args:
+        config: of the model.
+        attention: transformers' name of the attention's implementation.
+
+    Raises:
+        ValueError: transformers has no such model.
+    """
+    with torch.device("meta"):
+        return transformers.AutoModel.from_config(config, attn_implementation=attention)
+
+
+def heads(config: PretrainedConfig, tensors: dict[str, Tensor], weights: str) -> Heads:
+    """The head of every task that this model can do.
+
+    Args:
+        config: of the model.
+        tensors: what the weights hold.
+        weights: the name of the weights, for messages.
+
+    Raises:
+        ValueError: the weights are not those of the configuration, or no task is left.
+    """
+    base = _load(type(base_model(config)), config, tensors)
+    _check_shapes(base, weights)
+    found = Heads({}, {}, {})
+    unknown = set(base.unexpected)
+    for task in AUTO_CLASSES:
+        task_class = _class_of(task, config)
+        if task_class is None:
+            found.absent[task] = f"transformers has no such class of {config.model_type}"
+            continue
+        load = _load(task_class, config, tensors)
+        _check_shapes(load, weights)
+        unknown &= load.unexpected
+        found.models[task] = load.model
+        reason = _reason_against(task, config, load)
+        if reason:
+            found.absent[task] = reason
+        else:
+            found.names[task] = _head(load, weights)
+    _check_layers(base, unknown, weights)
+    if not found.names:
+        raise ValueError(f"{weights}: no task is left: {found.absent}")
+    return found
+
+
+def _class_of(task: str, config: PretrainedConfig) -> type[nn.Module] | None:
+    """The family's class for a task, if there is one."""
+    try:
+        with torch.device("meta"):
+            return type(getattr(transformers, AUTO_CLASSES[task]).from_config(config))
+    except ValueError:  # "Unrecognized configuration class"
+        return None
+
+
+def _load(cls: type[nn.Module], config: PretrainedConfig, tensors: dict[str, Tensor]) -> _Load:
+    # Types play no part: whatever is stored is read as fp32.
+    content = {name: torch.empty(x.shape, device="meta") for name, x in tensors.items()}
+    model, info = cls.from_pretrained(
+        None,
+        config=config,
+        state_dict=content,
+        device_map="meta",
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    return _Load(
+        model,
+        set(info["missing_keys"]),
+        set(info["unexpected_keys"]),
+        sorted(info["mismatched_keys"]),
+    )
+
+
+def _check_shapes(load: _Load, weights: str) -> None:
+    if load.mismatched:
+        name, stored, expected = load.mismatched[0]
+        raise ValueError(
+            f"{weights}: {name}: got shape {list(stored)}, allowed: {list(expected)}, as "
+            "config.json says; take both files from one place"
+        )
+
+
+def _check_layers(base: _Load, unknown: set[str], weights: str) -> None:
+    """Check that weights and configuration have the same layers.
+
+    Args:
+        base: the model without a head.
+        unknown: tensors that no class knows.
+        weights: the name of the weights, for messages.
+    """
+    missing = sorted(name for name in base.missing if _numbered(name))
+    if missing:
+        raise ValueError(
+            f"{weights}: got no {_shown(missing)}, allowed: all tensors of the layers that "
+            "config.json names; take both files from one place"
+        )
+    known = {_pattern(name) for name, _ in base.model.named_parameters()}
+    prefix = f"{base.model.base_model_prefix}."
+    extra = {name for name in unknown if _pattern(name.removeprefix(prefix)) in known}
+    if extra:
+        raise ValueError(
+            f"{weights}: got {_shown(sorted(extra))}, allowed: tensors of the layers that "
+            "config.json names; take both files from one place"
+        )
+
+
+def _reason_against(task: str, config: PretrainedConfig, load: _Load) -> str | None:
+    """Why this model cannot do a task for which its family has a class."""
+    if task == "language_modelling" and _sees_both_sides(config):
+        return "the model attends to both sides of a token"
+    if task in PRETRAINED and load.missing:
+        return f"the weights lack {_shown(sorted(load.missing))}"
+    ambiguous = set(_children(load.model)) & _last_names(load.model.base_model)
+    if ambiguous:
+        return f"{', '.join(sorted(ambiguous))} names a module of the head and of the base"
+    return None
+
+
+def _sees_both_sides(config: PretrainedConfig) -> bool:
+    """Whether a token attends to those behind it, as in a family that fills masks."""
+    if getattr(config, "use_bidirectional_attention", False):
+        return True
+    fills_masks = _class_of("masked_language_modelling", config) is not None
+    return fills_masks and not getattr(config, "is_decoder", False)
+
+
+def _head(load: _Load, weights: str) -> list[str]:
+    """The modules that a task adds, behind those of the base that the weights lack."""
+    children = _children(load.model)
+    new = []
+    for name in sorted(load.missing):
+        if name.split(".")[0] in children:
+            continue
+        module = _missing_module(name, load)
+        if _numbered(name) or module is None:
+            raise ValueError(f"{weights}: got no {name}, allowed: all tensors of the model")
+        if module not in new:
+            new.append(module)
+    return new + children
+
+
+def _missing_module(tensor: str, load: _Load) -> str | None:
+    """The last name of the largest module around a missing tensor of which all is missing."""
+    parts = tensor.split(".")[:-1]
+    for length in range(1, len(parts) + 1):
+        module = ".".join(parts[:length])
+        names = [name for name, _ in load.model.get_submodule(module).named_parameters()]
+        if all(f"{module}.{name}" in load.missing for name in names):
+            return parts[length - 1]
+    return None
+
+
+def _children(model: nn.Module) -> list[str]:
+    """The modules with parameters that stand beside the base of a task's model."""
+    return [
+        name
+        for name, module in model.named_children()
+        if module is not model.base_model and any(True for _ in module.parameters())
+    ]
+
+
+def _last_names(model: nn.Module) -> set[str]:
+    return {name.rpartition(".")[2] for name, _ in model.named_modules()} - {""}
+
+
+def _numbered(name: str) -> bool:
+    """Whether a tensor belongs to one of several layers."""
+    return any(part.isdigit() for part in name.split("."))
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r"\.\d+\.", ".*.", name)
+
+
+def _shown(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
