@@ -4,17 +4,21 @@
 
 import argparse
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rankwise.cli.study_template import METHODS, study_text
+from rankwise.cli.study_template import WHY, NewStudy, study_text
 from rankwise.core import entry_files
-from rankwise.core.config import ConfigError, library
+from rankwise.core.config import ConfigError, library, pick
 from rankwise.core.yaml_files import load
+
+if TYPE_CHECKING:
+    from rankwise.study.plan import Plan
 
 NAME = re.compile(r"[a-z0-9_]+")
 # Files in config/ that are no studies.
 TAKEN = ("methods", "models", "datasets", "claims", "config")
-REFERENCE = METHODS[0]  # what it cannot plan, no method can
 
 
 def add_command(actions: argparse._SubParsersAction) -> None:
@@ -33,6 +37,21 @@ def add_command(actions: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--name", default="mine", help="the study's name (default: mine)")
     command.add_argument(
+        "--methods",
+        nargs="+",
+        default=list(WHY),
+        metavar="METHOD",
+        help=f"entries of config/methods.yaml (default: {' '.join(WHY)})",
+    )
+    command.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[0, 1, 2],
+        metavar="SEED",
+        help="random seeds, one run for each (default: 0 1 2)",
+    )
+    command.add_argument(
         "--device", choices=["cpu", "cuda"], default="cpu", help="where it trains (default: cpu)"
     )
     command.set_defaults(run=_run)
@@ -42,45 +61,46 @@ def _run(given: argparse.Namespace) -> tuple[str, int]:
     project = Path.cwd()
     file = _new_file(given.name, project)
     model, dataset = _named(given, project)
-    text = planned_text(given.name, model, dataset, given.device, project)
+    study = NewStudy(given.name, model, dataset, given.device, given.methods, given.seeds)
+    text = planned_text(study, project)
     entry_files.write_whole(project / file, text)
     return "\n".join([f"{file}: {model} on {dataset}", *_plan_lines(file, project)]), 0
 
 
-def planned_text(name: str, model: str, dataset: str, device: str, project: Path) -> str:
+def planned_text(study: NewStudy, project: Path) -> str:
     """The text of a study that plans; a method that the model cannot do is left out, with why.
 
     Args:
-        name: The study's name.
-        model: An entry, a folder or a hub id.
-        dataset: An entry, or a file or folder of data.
-        device: `cpu` or `cuda`.
+        study: What the user says of it.
         project: The folder that the user works in.
 
     Raises:
-        ConfigError: The model, the dataset or both together cannot be planned.
+        ConfigError: The model, the dataset or both together cannot be planned, or no method can.
     """
+    refused: dict[str, str] = {}
+    try:
+        plan = _plan(study, project)
+    except ConfigError as error:
+        plan, first_error = None, error
+        for method in study.methods:
+            try:
+                plan = _plan(replace(study, methods=[method]), project)
+            except ConfigError as why:
+                refused[method] = str(why)
+        if plan is None:
+            raise first_error from None
+    (cell, *_) = plan.cells("train")
+    rows = plan.library["datasets"][cell.dataset].get("train_samples")
+    used = [name for name in study.methods if name not in refused]
+    written = replace(study, methods=used, train_rows=rows, refused=refused)
+    _plan(written, project)
+    return study_text(written)
+
+
+def _plan(study: NewStudy, project: Path) -> "Plan":
     from rankwise.study.plan import Plan
 
-    file = f"config/{name}.yaml"
-    refused: dict[str, str] = {}
-    train_rows = None
-    for method in METHODS:
-        others = {other: "?" for other in METHODS if other != method}
-        text = study_text(name, model, dataset, device=device, refused=others)
-        try:
-            plan = Plan(load(text), project, file)
-        except ConfigError as error:
-            if method == REFERENCE:
-                raise
-            refused[method] = str(error)
-            continue
-        if method == REFERENCE:
-            (cell, *_) = plan.cells("train")
-            train_rows = plan.library["datasets"][cell.dataset].get("train_samples")
-    text = study_text(name, model, dataset, device=device, train_rows=train_rows, refused=refused)
-    Plan(load(text), project, file)
-    return text
+    return Plan(load(study_text(study)), project, f"config/{study.name}.yaml")
 
 
 def _new_file(name: str, project: Path) -> str:
@@ -100,6 +120,8 @@ def _new_file(name: str, project: Path) -> str:
 def _named(given: argparse.Namespace, project: Path) -> tuple[str, str]:
     """The model and the dataset: those that are typed, or the last entries."""
     entries = library(project)
+    for method in given.methods:  # a misspelt one is no method that the model cannot do
+        pick(entries["methods"], method, "rankwise add study", "--methods")
     with_weights = [name for name, entry in entries["models"].items() if "weights" in entry]
     model = given.model or with_weights[-1]
     return model, given.dataset or list(entries["datasets"])[-1]

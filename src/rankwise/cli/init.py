@@ -5,7 +5,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from rankwise.cli.study_template import study_text
+from rankwise.cli.study_template import WHY, NewStudy, study_text
 from rankwise.core import paths
 from rankwise.core.entry_files import HEADS, write_whole
 
@@ -141,7 +141,9 @@ def make(folder: Path) -> list[str]:
         "profiles/default/profile.yaml": _profile(),
         ".gitignore": IGNORED,
         ".github/workflows/study.yaml": CI.format(python=python),
-        STUDY: study_text("mine", "tiny", "generated_reviews"),
+        STUDY: study_text(
+            NewStudy("mine", "tiny", "generated_reviews", "cpu", list(WHY), [0, 1, 2])
+        ),
         "config/models.yaml": HEADS["models"],
         "config/datasets.yaml": HEADS["datasets"],
         "config/methods.yaml": METHODS,

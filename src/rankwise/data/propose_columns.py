@@ -115,6 +115,8 @@ def label(columns: dict[str, Column], where: str, given: str | None, texts: list
         _check_label(columns[given], where)
         return given
     fitting = [name for name, column in columns.items() if column.is_label() and name not in texts]
+    # Texts may repeat; a column of words is the label only where no other one can be.
+    fitting = [name for name in fitting if not columns[name].is_text()] or fitting
     named = [name for name in fitting if name.lower() in LABEL_NAMES]
     if len(fitting) == 1 or len(named) == 1:
         return (named if len(named) == 1 else fitting)[0]

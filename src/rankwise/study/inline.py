@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rankwise.core import content, entry_files, paths, provenance
-from rankwise.core.config import SHORT, ConfigError, check
+from rankwise.core.config import SHORT, ConfigError, check, pick
 
 CACHE = paths.CACHE / "entries"
 KINDS = {"models": "model", "datasets": "dataset"}  # key of a grid -> what `rankwise add` adds
@@ -50,6 +50,9 @@ def resolve(
     Raises:
         ConfigError: Nothing is at the place, or no entry can be derived from it.
     """
+    for plural, short in SHORT.items():
+        if short in study and not _is_place(plural, study[short], root):
+            pick(library[plural], study[short], file, short)
     names: dict[tuple[str, str], str] = {}  # (models or datasets, place) -> the entry's name
     library = dict(library)
     for plural, place, key in _places(study, library, root):
