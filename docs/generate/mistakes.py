@@ -3,7 +3,8 @@
     python docs/generate/mistakes.py        # writes the sentences into docs/mistakes.md anew
 
 A mistake is a heading, a `yaml` block and a `text` block. The YAML is a study. Where its first line
-is a comment with the name of a file of entries, it is an entry that is added to that file.
+is a comment with the name of a file of entries, it is an entry that is added to that file. Files of
+data are those of docs/examples/data.
 """
 
 import re
@@ -46,6 +47,7 @@ def copy(folder: Path) -> Path:
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif source.is_file():
             shutil.copy(source, folder / name)
+    shutil.copytree(ROOT / "docs/examples/data", folder / "data")
     return folder
 
 

@@ -194,8 +194,8 @@ def test_two_columns_that_could_be_the_label_are_named(tmp_path: Path) -> None:
     rows = [(text, label, index % 3) for index, (text, label) in enumerate(reviews())]
     csv_file(tmp_path / "d.csv", rows, header="review,mood,source")
     found = sentence(tmp_path, "d.csv")
-    assert "the label could be mood (2 distinct" in found
-    assert "or source (3 distinct" in found
+    assert "the label could be mood (2 distinct short texts)" in found
+    assert "or source (3 distinct short texts)" in found
     assert found.endswith("choose: --label mood")
     assert proposed(tmp_path, "d.csv", label="source").entry["classes"] == ["0", "1", "2"]
 

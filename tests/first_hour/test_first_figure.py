@@ -1,7 +1,6 @@
 """From a fresh clone to the first figure of one's own data on one's own model, as the docs say it."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,7 +13,8 @@ from helpers.repository import CLEAN, ROOT
 
 HEADING = "## Your own model and data\n"
 MAX_LINES, COMMANDS = 12, 2
-WORDS = "the film was and it is good fine bad poor a with one two three four five six seven".split()
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven"]
+WORDS = ["the", "film", "was", "with", "good", "fine", "bad", "poor", ",", *NUMBERS]
 ROWS = 60  # of the CSV, half of them of each class
 FIGURE_START = b"\x89PNG\r\n"
 
@@ -32,7 +32,7 @@ def write_data(file: Path) -> None:
     lines = ["id,review,opinion"]
     for number in range(ROWS):
         mood, label = [("good, fine", "liked"), ("bad, poor", "disliked")][number % 2]
-        numbers = f"{WORDS[12 + number % 7]} {WORDS[12 + number // 7 % 7]}"
+        numbers = f"{NUMBERS[number % 7]} {NUMBERS[number // 7 % 7]}"
         lines.append(f'{number},"the film was {mood} with {numbers}",{label}')
     file.write_text("\n".join(lines) + "\n")
 
@@ -44,7 +44,7 @@ def write_model(folder: Path) -> None:
 
     from rankwise.training.pretrain import word_tokenizer
 
-    tokenizer = word_tokenizer([*WORDS, ","])
+    tokenizer = word_tokenizer(WORDS)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -96,4 +96,3 @@ def test_the_commands_lead_to_the_figure(clone: Path) -> None:
     (prepared,) = (clone / "results/mine/inputs/datasets/reviews").rglob("dataset.json")
     rows = json.loads(prepared.read_text())["data"]["splits"]
     assert {row["split"]: row["rows"] for row in rows} == {"train": 43, "selection": 5, "test": 12}
-    assert os.path.realpath(clone / ".venv") == os.path.realpath(sys.prefix)

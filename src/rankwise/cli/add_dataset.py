@@ -92,10 +92,10 @@ def proposed(given: argparse.Namespace, project: Path) -> "Proposal":
 
 
 def _run(given: argparse.Namespace) -> tuple[str, int]:
-    project = Path.cwd()
+    project = Path()  # so that messages name files as they were typed
     proposal = proposed(given, project)
     if not given.print_only:
-        entry_files.check_new(project, "datasets", proposal.name, library(project))
+        entry_files.check_new(project, "datasets", proposal.name, library(Path.cwd()))
         file = entry_files.append(project, "datasets", proposal.name, proposal.entry)
     if given.json:
         return json.dumps({**vars(proposal)}, indent=1), 0

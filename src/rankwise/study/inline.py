@@ -10,6 +10,7 @@ at any time.
 Standard library only: the Snakefile imports this module.
 """
 
+import difflib
 import json
 import os
 import re
@@ -150,7 +151,15 @@ def _arguments(
             "a folder that is there, a repository on the hub with its revision (owner/name@ and "
             "40 hexadecimal digits), or the name of an entry in config/models.yaml"
         )
-    raise ConfigError(*where, place, allowed)
+    nearest = difflib.get_close_matches(path.name, _names_beside(path), n=1)
+    hint = f" (nearest: {nearest[0]!r})" if nearest else ""
+    raise ConfigError(*where, place, allowed + hint)
+
+
+def _names_beside(path: Path) -> list[str]:
+    """The names in the folder of a file that is not there; none without that folder."""
+    folder = path.parent
+    return sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
 
 
 def _code(plural: str) -> dict[str, str]:
@@ -176,6 +185,6 @@ def _ask(plural: str, place: str, arguments: list[str], root: Path, where: tuple
         return json.loads(done.stdout)
     said = (done.stderr.strip().splitlines() or ["nothing"])[-1].removeprefix("rankwise: ")
     allowed = f"what `rankwise add {kind}` can read; it says: {said}"
-    if " --" in said:
+    if "--" in said:
         allowed += f"; give the option to `rankwise add {kind} {place}`, and name its entry here"
     raise ConfigError(*where, place, allowed)
