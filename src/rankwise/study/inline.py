@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from rankwise.core import content, entry_files, paths, provenance
@@ -121,7 +122,8 @@ def _derived(plural: str, place: str, root: Path, where: tuple[str, str]) -> tup
         answer = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         answer = _ask(plural, place, arguments, root, where)
-        entry_files.write_whole(note, json.dumps(answer, indent=1))
+        with suppress(OSError):  # a full or read-only disk costs time only
+            entry_files.write_whole(note, json.dumps(answer, indent=1))
     name, entry = answer["name"], answer["entry"]
     file = entry_files.file_of(plural)
     return name, check({name: entry}, paths.SCHEMAS / f"{plural}.schema.yaml", file)[name]
