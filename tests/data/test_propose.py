@@ -1,7 +1,9 @@
 """The entry that is proposed for a file or folder, and what is refused in one sentence."""
 
+import io
 import json
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pandas
@@ -162,6 +164,55 @@ def test_a_text_file_becomes_language_modelling(tmp_path: Path) -> None:
     assert entry["train_samples"] == 180
 
 
+def tar_file(path: Path, names: list[str]) -> None:
+    """An archive whose files say their own names."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name in names:
+            text = f"the text of {name}".encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text))
+
+
+def test_folders_of_an_archive_are_splits_and_labels(tmp_path: Path) -> None:
+    names = [
+        f"my.set/{split}/{label}/{n}.txt"
+        for split in ("train", "test")
+        for label in ("pos", "neg")
+        for n in range(6)
+    ]
+    tar_file(tmp_path / "set.tar.gz", [*names, "my.set/train/unsup/1.txt", "my.set/README.md"])
+    found = proposed(tmp_path, "set.tar.gz")
+    entry = found.entry
+    assert found.name == "set"
+    assert {split: file["member"] for split, file in entry["splits"].items()} == {
+        "test": r"my\.set/test/(neg|pos)/.*\.txt",
+        "train": r"my\.set/train/(neg|pos)/.*\.txt",
+    }
+    assert (entry["report_split"], entry["classes"], found.rows) == (
+        "test",
+        ["neg", "pos"],
+        {"train": 12, "test": 12},
+    )
+    assert found.examples[0] == {
+        "row": "member my.set/train/neg/0.txt",
+        "text": "the text of my.set/train/neg/0.txt",
+        "class": "neg",
+    }
+    assert "not used, because not every split has it: unsup" in found.notes
+
+
+def test_an_archive_without_splits_is_shared_out(tmp_path: Path) -> None:
+    tar_file(
+        tmp_path / "set.tar", [f"{label}/{n}.txt" for label in ("pos", "neg") for n in range(10)]
+    )
+    splits = proposed(tmp_path, "set.tar").entry["splits"]
+    assert {split: file["member"] for split, file in splits.items()} == dict.fromkeys(
+        ("train", "test"), r"(neg|pos)/.*\.txt"
+    )
+    assert splits["test"]["share"] == 0.2
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
     file = csv_file(tmp_path / "d.csv", reviews())
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
@@ -232,7 +283,10 @@ def many_values(number: int) -> list[tuple[str, str]]:
     (lambda root: csv_file(root / "d.csv", [*reviews(), ("a cell", "too", "many")]), "d.csv", {}, "row 22: number of cells: got 3, allowed: 2"),
     (lambda root: csv_file(root / "d.csv", [(text,) for text, _ in reviews()], "text"), "d.csv", {}, "got one column (text), allowed: a text and a label"),
     (lambda root: (root / "d.pkl").write_bytes(b"x"), "d.pkl", {}, "the name does not say a format, allowed: a file that ends in .csv"),
-    (lambda root: (root / "d.tar").write_bytes(b"x"), "d.tar", {}, "got an archive, allowed: a file of rows"),
+    (lambda root: (root / "d.tar").write_bytes(b"x"), "d.tar", {}, "d.tar: is damaged or cut short"),
+    (lambda root: tar_file(root / "d.tar", ["train/pos/1.txt", "test/pos/1.txt"]), "d.tar", {}, "got 1 folders that could be labels in every split (pos), allowed: at least 2"),
+    (lambda root: tar_file(root / "d.tar", ["one/pos/1.txt", "two/neg/1.txt"]), "d.tar", {}, "got folders of labels in one, two, allowed: one place for each split"),
+    (lambda root: tar_file(root / "d.tar", ["notes.md"]), "d.tar", {}, "got no file that ends in .txt"),
     (lambda root: (root / "d").mkdir(), "d", {}, "d: got a folder without data"),
     (lambda root: [csv_file(root / f"d/{name}.csv", reviews()) for name in ("one", "two")], "d", {}, "d: got one.csv, two.csv, allowed: a file named train"),
     (lambda root: [csv_file(root / f"d/train-{name}.csv", reviews()) for name in "ab"], "d", {}, "got 2 files for train (train-a.csv, train-b.csv), allowed: one a split"),

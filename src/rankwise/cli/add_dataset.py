@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rankwise.data.propose import Proposal
 
 TASKS = ["classification", "language_modelling", "masked_language_modelling"]
-FORMATS = ["csv", "tsv", "json", "jsonl", "parquet", "text"]
+FORMATS = ["csv", "tsv", "json", "jsonl", "parquet", "text", "tar"]
 SHOWN_CLASSES = 12
 SHOWN_CHARACTERS = 90  # of the text of an example
 

@@ -167,7 +167,10 @@ def _columns(
     files: propose_files.Files, entry: dict, choices: Choices
 ) -> dict[str, propose_columns.Column]:
     """The columns of train, and a check that the first line of a table names them."""
-    every = {**entry, "text": []}  # no column is asked for
+    splits = {split: {"path": name} for split, name in files.names.items()}
+    for split, pattern in files.members.items():
+        splits[split]["member"] = pattern
+    every = {**entry, "text": [], "splits": splits}  # no column is asked for
     columns = propose_columns.look(_records(files, every, "train"))
     if files.file_format in TABLES and not (choices.columns or choices.text or choices.label):
         header = reading.columns(files.path("train"), every)
@@ -220,9 +223,13 @@ def _used_splits(files: propose_files.Files, entry: dict, notes: list[str]) -> d
     splits = {}
     for split, name in files.names.items():
         splits[split] = {"path": name, "sha256": content.sha256(files.path(split))}
+        if files.members:
+            splits[split]["member"] = files.members[split]
     reported = [split for split in propose_files.REPORTED if split in splits]
     for split in list(reported):
-        if entry["task"] == CLASSIFICATION and not _is_labelled(files, entry, split):
+        if entry["task"] == CLASSIFICATION and not _is_labelled(
+            files, {**entry, "splits": splits}, split
+        ):
             reported.remove(split)
             notes.append(f"{split} has no labels, so nothing can be reported on it")
             del splits[split]

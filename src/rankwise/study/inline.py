@@ -31,7 +31,19 @@ REVISION = re.compile(r"(?P<repository>[^@]+/[^@]+)@(?P<revision>[0-9a-f]{40})")
 # Files of a folder that an entry follows from; a model's weights in other formats are not read.
 READ_SUFFIXES = {
     "models": (".json", ".safetensors", ".txt", ".model"),
-    "datasets": (".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".txt", ".gz"),
+    "datasets": (
+        ".csv",
+        ".tsv",
+        ".tab",
+        ".json",
+        ".jsonl",
+        ".ndjson",
+        ".parquet",
+        ".txt",
+        ".gz",
+        ".tar",
+        ".tgz",
+    ),
 }
 
 
