@@ -32,17 +32,8 @@ REVISION = re.compile(r"(?P<repository>[^@]+/[^@]+)@(?P<revision>[0-9a-f]{40})")
 READ_SUFFIXES = {
     "models": (".json", ".safetensors", ".txt", ".model"),
     "datasets": (
-        ".csv",
-        ".tsv",
-        ".tab",
-        ".json",
-        ".jsonl",
-        ".ndjson",
-        ".parquet",
-        ".txt",
-        ".gz",
-        ".tar",
-        ".tgz",
+        *(".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".txt", ".text"),
+        *(".raw", ".gz", ".tar", ".tgz", ".bz2", ".xz"),
     ),
 }
 
