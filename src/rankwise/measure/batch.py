@@ -1,6 +1,6 @@
 """A batch without values and a loss of it, for models on the meta device."""
 
-from torch import Tensor, nn, zeros
+from torch import Tensor, arange, nn, zeros
 
 
 def meta_batch(shapes: dict) -> dict[str, Tensor]:
@@ -31,5 +31,12 @@ def meta_loss(model: nn.Module, batch: dict[str, Tensor], task: str) -> Tensor:
     """
     ids = batch["input_ids"]
     labels = ids[:, 0] if task == "classification" else ids
-    logits = model(**batch).logits.flatten(0, -2)
+    logits = model(**batch, **_positions(model, ids)).logits.flatten(0, -2)
     return nn.functional.cross_entropy(logits, labels.flatten())
+
+
+def _positions(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
+    """Positions for OPT, which else counts them in the mask, and that has four dimensions here."""
+    if model.config.model_type != "opt":
+        return {}
+    return {"position_ids": arange(ids.shape[1], device="meta").expand(ids.shape)}

@@ -28,7 +28,7 @@ def configuration(entry: dict, classes: int) -> PretrainedConfig:
 
 
 def from_shapes(
-    entry: dict, task: str, classes: int, device: str = "meta", attention: str = "sdpa"
+    entry: dict, task: str, classes: int, device: str = "meta", attention: str | None = None
 ) -> nn.Module:
     """A float32 model with the entry's shapes and random weights; the meta device holds none.
 
@@ -37,11 +37,14 @@ def from_shapes(
         task: a key of AUTO_CLASSES.
         classes: number of labels; 0 for a task without labels.
         device: where the model is built.
-        attention: transformers' name of the attention's implementation.
+        attention: transformers' name of the attention's implementation. If not given, transformers
+            chooses as it does for a snapshot: sdpa, or eager for families without it, such as
+            DeBERTa.
     """
     auto_class = getattr(transformers, AUTO_CLASSES[task])
     with torch.device(device):
-        return auto_class.from_config(configuration(entry, classes), attn_implementation=attention)
+        model = auto_class.from_config(configuration(entry, classes), attn_implementation=attention)
+    return _with_plain_loss(model, task)
 
 
 def from_snapshot(folder: Path, task: str, classes: int) -> nn.Module:
@@ -61,6 +64,17 @@ def from_snapshot(folder: Path, task: str, classes: int) -> nn.Module:
     )
     if model.config.pad_token_id is None:
         model.config.pad_token_id = pad_token_id(tokenizer(folder))
+    return _with_plain_loss(model, task)
+
+
+def _with_plain_loss(model: nn.Module, task: str) -> nn.Module:
+    """Let a classifier's loss be the cross-entropy that every family uses for one label a text.
+
+    Most families choose it at the first batch. DeBERTa would first look for labels below 0, which
+    waits for the GPU, and which no prediction from shapes can follow.
+    """
+    if task == "classification" and model.config.problem_type is None:
+        model.config.problem_type = "single_label_classification"
     return model
 
 

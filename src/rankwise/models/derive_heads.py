@@ -18,6 +18,9 @@ from rankwise.models.build import AUTO_CLASSES
 
 # Heads that a snapshot must have; those of other tasks are new, and train.
 PRETRAINED = ("language_modelling", "masked_language_modelling")
+# Families with a class for language modelling whose tokens see those behind them, unless the
+# configuration says is_decoder; other such families have a class that fills masks.
+TWO_SIDED = ("xlnet", "bert-generation")
 SHOWN = 3  # names in a message
 
 
@@ -61,10 +64,17 @@ def base_model(config: PretrainedConfig, attention: str | None = None) -> nn.Mod
         attention: transformers' name of the attention's implementation.
 
     Raises:
-        ValueError: transformers has no such model.
+        ValueError: transformers cannot build it.
     """
-    with torch.device("meta"):
-        return transformers.AutoModel.from_config(config, attn_implementation=attention)
+    try:
+        with torch.device("meta"):
+            return transformers.AutoModel.from_config(config, attn_implementation=attention)
+    except Exception as error:  # each family has checks, and errors, of its own
+        why = " ".join(str(error).split())
+        raise ValueError(
+            f"config.json: transformers cannot build this {config.model_type}: {why}; allowed: "
+            "the values that the model was saved with"
+        ) from error
 
 
 def heads(config: PretrainedConfig, tensors: dict[str, Tensor], weights: str) -> Heads:
@@ -80,6 +90,7 @@ def heads(config: PretrainedConfig, tensors: dict[str, Tensor], weights: str) ->
     """
     base = _load(type(base_model(config)), config, tensors)
     _check_shapes(base, weights)
+    _check_enough_layers(base, weights)
     found = Heads({}, {}, {})
     unknown = set(base.unexpected)
     for task in AUTO_CLASSES:
@@ -96,7 +107,7 @@ def heads(config: PretrainedConfig, tensors: dict[str, Tensor], weights: str) ->
             found.absent[task] = reason
         else:
             found.names[task] = _head(load, weights)
-    _check_layers(base, unknown, weights)
+    _check_no_more_layers(base, unknown, weights)
     if not found.names:
         raise ValueError(f"{weights}: no task is left: {found.absent}")
     return found
@@ -140,20 +151,24 @@ def _check_shapes(load: _Load, weights: str) -> None:
         )
 
 
-def _check_layers(base: _Load, unknown: set[str], weights: str) -> None:
-    """Check that weights and configuration have the same layers.
-
-    Args:
-        base: the model without a head.
-        unknown: tensors that no class knows.
-        weights: the name of the weights, for messages.
-    """
+def _check_enough_layers(base: _Load, weights: str) -> None:
+    """Check that the weights have every layer of the model without a head."""
     missing = sorted(name for name in base.missing if _numbered(name))
     if missing:
         raise ValueError(
             f"{weights}: got no {_shown(missing)}, allowed: all tensors of the layers that "
             "config.json names; take both files from one place"
         )
+
+
+def _check_no_more_layers(base: _Load, unknown: set[str], weights: str) -> None:
+    """Check that the weights have no layer that the configuration lacks.
+
+    Args:
+        base: the model without a head.
+        unknown: tensors that no class of the family knows.
+        weights: the name of the weights, for messages.
+    """
     known = {_pattern(name) for name, _ in base.model.named_parameters()}
     prefix = f"{base.model.base_model_prefix}."
     extra = {name for name in unknown if _pattern(name.removeprefix(prefix)) in known}
@@ -181,7 +196,9 @@ def _sees_both_sides(config: PretrainedConfig) -> bool:
     if getattr(config, "use_bidirectional_attention", False):
         return True
     fills_masks = _class_of("masked_language_modelling", config) is not None
-    return fills_masks and not getattr(config, "is_decoder", False)
+    return (fills_masks or config.model_type in TWO_SIDED) and not getattr(
+        config, "is_decoder", False
+    )
 
 
 def _head(load: _Load, weights: str) -> list[str]:

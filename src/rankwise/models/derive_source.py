@@ -53,7 +53,8 @@ def open_source(given: str, revision: str | None, project: Path) -> Source:
         if revision is not None:
             raise ValueError(f"--revision: got {revision}, allowed: nothing, {given} is a folder")
         return _from_folder(given, project / folder, project)
-    if not HUB_ID.fullmatch(given) or given.startswith("."):
+    is_below_a_folder = len(folder.parts) > 1 and (project / folder.parts[0]).is_dir()
+    if not HUB_ID.fullmatch(given) or given.startswith(".") or is_below_a_folder:
         raise ValueError(
             f"{given}: got no such folder, allowed: a folder with config.json, or a repository on "
             "the hub (owner/name)"
@@ -110,9 +111,7 @@ def _download(repository: str, revision: str, name: str) -> Path | None:
     try:
         return Path(hf_hub_download(repository, name, revision=revision))
     except errors.GatedRepoError:
-        why = (
-            "its author must grant access; accept the terms on its page, then log in: hf auth login"
-        )
+        why = "its author must grant access; ask on its page, then log in: hf auth login"
     except errors.RepositoryNotFoundError:
         why = "there is no such repository, or it is private; log in: hf auth login"
     except errors.RevisionNotFoundError:

@@ -174,16 +174,17 @@ def _fill(
         if name not in known:
             file, key = origin.place(part, name)
             raise ConfigError(file, key.removesuffix(f".{name}"), name, list(known) or "no options")
-    cell = {"rank": rank, "hidden_size": model["hidden_size"]}
+    references = {"rank": rank, "hidden_size": model["hidden_size"]}
     filled = {}
     for name, option in known.items():
-        references = {"all": list(model["modules"])} if name == "targets" else cell
         default = rank if name == "rank" else option.default
         value = given.get(name, default)
         if value is REQUIRED:
             file, key = origin.of_part(part)
             raise ConfigError(file, f"{key}.{name}", "nothing", option.allowed)
-        if isinstance(value, str) and not option.takes_text:
+        if name == "targets" and value == "all":
+            value = list(model["modules"])
+        elif isinstance(value, str) and not option.takes_text:
             value = references.get(value, value)
         if not option.accepts(value):
             raise ConfigError(*origin.place(part, name), value, option.allowed)
