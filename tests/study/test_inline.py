@@ -134,3 +134,14 @@ def test_a_mistake_is_one_sentence(project: Path, changes: dict, sentence: str) 
         Plan(study(**changes), project, "config/mine.yaml")
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_planned_study_can_be_planned_again(project: Path, asked) -> None:
+    """The jobs of the page and of the artifact plan the study that their request holds."""
+    (project / "my_bert").mkdir()
+    first = Plan(study(model="./my_bert", data="data/reviews/train.csv"), project)
+    again = Plan(json.loads(json.dumps(first.study)), project)
+    (cell,) = first.cells("train")
+    assert (cell.model, cell.dataset) == ("my_bert", "train")
+    assert again.cells("train") == [cell]
+    assert again.cell_digest("train", cell) == first.cell_digest("train", cell)

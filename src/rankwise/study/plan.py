@@ -40,7 +40,8 @@ class Plan:
         results: The folder of the study's files, relative to the project.
         logs: The folder of its logs.
         workflow: The folder of the workflow that is used: scripts and locks.
-        study: The checked study with its defaults; its grids name entries alone.
+        study: The checked study with its defaults. It can be planned again: its grids have places
+            as the file names them, and those of `grids` have the names of their entries.
         library: Checked entries by kind (methods, models, datasets, claims) and name, with those
             derived from the places that the study names (`inline`).
         grids: The study's cells and their methods.
@@ -52,12 +53,12 @@ class Plan:
     def __init__(self, study: dict, root: Path, file: str = "study"):
         self.root, self.file = root, file
         self.workflow = paths.workflow_root(root)
-        checked = checked_study(study, root, file)
-        self.results = results_folder(file, checked["name"])
+        self.study = checked_study(study, root, file)
+        self.results = results_folder(file, self.study["name"])
         self.logs = LOGS + self.results.removeprefix(RESULTS)
-        self.study, self.library = inline.resolve(checked, library(root), root, file)
+        named, self.library = inline.resolve(self.study, library(root), root, file)
         check_sources(self.library)
-        self.grids = StudyGrids(self.study, self.library, file)
+        self.grids = StudyGrids(named, self.library, file)
         self._source_digests = SourceDigests(root, self.results)
 
     # Cells and paths ------------------------------------------------------------------------------
