@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from torch.utils.flop_counter import FlopCounterMode
 
 from helpers.model_folders import (
     FAMILIES,
@@ -21,6 +22,7 @@ from helpers.model_folders import (
 from rankwise.core import entry_files
 from rankwise.core.config import check
 from rankwise.core.paths import SCHEMAS
+from rankwise.measure.flops.count import flops
 from rankwise.measure.memory.account import peak_columns
 from rankwise.measure.memory.ledger import track
 from rankwise.methods.parts.base import Method, adapt, build_optimizer
@@ -35,8 +37,6 @@ AUTO_CLASSES = {
     "masked_language_modelling": transformers.AutoModelForMaskedLM,
 }
 BATCH, LENGTH = 4, 16
-# The code of this family computes shapes from numbers, which shapes alone do not have.
-UNPREDICTABLE = {"deberta"}
 FAST_PREDICTIONS = {"bert", "phi3", "deberta-v2"}
 
 
@@ -161,7 +161,6 @@ def test_a_step_of_lora_on_all_matrices_trains_the_adapters_and_a_new_head_and_r
     [
         pytest.param(family, marks=[] if family in FAST_PREDICTIONS else pytest.mark.slow)
         for family in FAMILIES
-        if family not in UNPREDICTABLE
     ],
 )
 def test_the_predicted_peak_is_the_tracked_peak(
@@ -172,11 +171,28 @@ def test_the_predicted_peak_is_the_tracked_peak(
     assert predicted["peak_bytes"] == tracked["peak_bytes"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["deberta", "deberta-v2", "opt", "phi3"])
+def test_flops_from_shapes_are_those_of_a_real_forward_pass(
+    family: str, derived: dict[str, Derived], project: Path
+) -> None:
+    """The first three read the mask for more than attention."""
+    request = _request(project, derived, family, "flops")
+    entry, task = derived[family].entry, "classification"
+    base = build.from_shapes(entry, task, request["shapes"]["classes"], "cpu", "eager")
+    _, model = adapt(request["method"], base, build.names(entry, task))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(input_ids=torch.full((BATCH, LENGTH), 5))
+    assert flops(request)["metrics"]["forward_flops"] == counter.get_total_flops() > 0
+
+
 def _shapes(model: torch.nn.Module) -> dict[str, torch.Size]:
     return {name: param.shape for name, param in model.named_parameters()}
 
 
-def _request(project: Path, derived: dict[str, Derived], family: str) -> dict:
+def _request(
+    project: Path, derived: dict[str, Derived], family: str, measurement: str = "ledger"
+) -> dict:
     """A profile's request of LoRA on all matrices, as the workflow makes it."""
     grid = {
         "models": [derived[family].name],
@@ -185,12 +201,12 @@ def _request(project: Path, derived: dict[str, Derived], family: str) -> dict:
         "ranks": [4],
         "batch_size": BATCH,
         "sequence_length_tokens": LENGTH,
-        "measurements": ["ledger"],
+        "measurements": [measurement],
     }
     override = {"lora": {"options": {"targets": "all"}}}
     study = {"name": "t", "question": "?", "device": "cpu", "cpu_threads": 1}
     plan = Plan({**study, "override": override, "profile": [grid]}, project)
-    return plan.request("ledger", plan.cells("ledger")[0])
+    return plan.request(measurement, plan.cells(measurement)[0])
 
 
 def _adapted(method: dict, folder: Path, names: dict) -> tuple[Method, torch.nn.Module]:

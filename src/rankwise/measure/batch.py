@@ -1,16 +1,26 @@
 """A batch without values and a loss of it, for models on the meta device."""
 
-from torch import Tensor, arange, nn, zeros
+from torch import Tensor, nn, zeros, zeros_like
+
+# Families whose code reads the mask for more than attention, and wants it as (batch, length): OPT
+# counts positions in it, DeBERTa multiplies embeddings by it.
+READ_THE_MASK = ("opt", "deberta", "deberta-v2")
 
 
-def meta_batch(shapes: dict) -> dict[str, Tensor]:
-    """Token ids (batch, length) and an attention mask (batch, 1, length, length).
+def meta_batch(shapes: dict, model: nn.Module | None = None) -> dict[str, Tensor]:
+    """Token ids (batch, length) and an attention mask, (batch, 1, length, length) in most families.
 
     The mask has the four dimensions that attention adds to its scores. transformers uses such a
     mask as it is; it would inspect the values of a two-dimensional one, which a meta tensor lacks.
+
+    Args:
+        shapes: With `batch_size` and `sequence_length_tokens`.
+        model: Takes the batch; if not given, it is of no family of `READ_THE_MASK`.
     """
     batch, length = shapes["batch_size"], shapes["sequence_length_tokens"]
     ids = zeros(batch, length, dtype=int, device="meta")
+    if model is not None and model.config.model_type in READ_THE_MASK:
+        return {"input_ids": ids, "attention_mask": zeros_like(ids)}
     mask = zeros(batch, 1, length, length, device="meta")
     return {"input_ids": ids, "attention_mask": mask}
 
@@ -31,12 +41,5 @@ def meta_loss(model: nn.Module, batch: dict[str, Tensor], task: str) -> Tensor:
     """
     ids = batch["input_ids"]
     labels = ids[:, 0] if task == "classification" else ids
-    logits = model(**batch, **_positions(model, ids)).logits.flatten(0, -2)
+    logits = model(**batch).logits.flatten(0, -2)
     return nn.functional.cross_entropy(logits, labels.flatten())
-
-
-def _positions(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
-    """Positions for OPT, which else counts them in the mask, and that has four dimensions here."""
-    if model.config.model_type != "opt":
-        return {}
-    return {"position_ids": arange(ids.shape[1], device="meta").expand(ids.shape)}

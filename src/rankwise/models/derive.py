@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import psutil
-import torch
 import transformers
 import yaml
-from torch import nn
 from transformers import PretrainedConfig
 
 from rankwise.core.safetensors_files import Tensor
@@ -24,7 +21,6 @@ from rankwise.models.derive_source import open_source
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # as config/models.yaml allows
 DTYPES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
-FP32_BYTES = 4
 
 
 @dataclass
@@ -169,27 +165,11 @@ def _width(config: PretrainedConfig, told: Roles) -> int:
 
 
 def _told_roles(config: PretrainedConfig) -> tuple[Roles, str | None]:
-    """The roles that the flow of data tells; or none, and why the model does not run.
-
-    A model that computes shapes from numbers, as DeBERTa does, runs on the CPU, if memory allows.
-    """
-    base = derive_heads.base_model(config, attention="eager")
+    """The roles that the flow of data tells; or none, and why the model does not run."""
     try:
-        return roles_of(base), None
+        return roles_of(derive_heads.base_model(config, attention="eager")), None
     except Exception as error:  # whatever a model's code raises on the meta device
-        reason = " ".join(str(error).split())
-    if sum(p.numel() for p in base.parameters()) * FP32_BYTES > psutil.virtual_memory().available:
-        return Roles(), f"{reason}; and the CPU has too little memory for its weights"
-    try:
-        return roles_of(_with_content(config)), None
-    except Exception as error:  # the same
         return Roles(), " ".join(str(error).split())
-
-
-def _with_content(config: PretrainedConfig) -> nn.Module:
-    """The model without a head, with random weights on the CPU."""
-    with torch.device("cpu"):
-        return transformers.AutoModel.from_config(config, attn_implementation="eager")
 
 
 def _no_roles(given: str, matrices: list[Matrices], reason: str | None) -> str:

@@ -14,8 +14,13 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from rankwise.core.safetensors_files import Tensor
-from rankwise.models.build import AUTO_CLASSES
 
+# A task that is not here has the head of one with the same class.
+TASKS = {
+    "classification": "AutoModelForSequenceClassification",
+    "language_modelling": "AutoModelForCausalLM",
+    "masked_language_modelling": "AutoModelForMaskedLM",
+}
 # Heads that a snapshot must have; those of other tasks are new, and train.
 PRETRAINED = ("language_modelling", "masked_language_modelling")
 # Families with a class for language modelling whose tokens see those behind them, unless the
@@ -93,7 +98,7 @@ def heads(config: PretrainedConfig, tensors: dict[str, Tensor], weights: str) ->
     _check_enough_layers(base, weights)
     found = Heads({}, {}, {})
     unknown = set(base.unexpected)
-    for task in AUTO_CLASSES:
+    for task in TASKS:
         task_class = _class_of(task, config)
         if task_class is None:
             found.absent[task] = f"transformers has no such class of {config.model_type}"
@@ -117,7 +122,7 @@ def _class_of(task: str, config: PretrainedConfig) -> type[nn.Module] | None:
     """The family's class for a task, if there is one."""
     try:
         with torch.device("meta"):
-            return type(getattr(transformers, AUTO_CLASSES[task]).from_config(config))
+            return type(getattr(transformers, TASKS[task]).from_config(config))
     except ValueError:  # "Unrecognized configuration class"
         return None
 

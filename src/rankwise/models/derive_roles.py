@@ -92,18 +92,16 @@ def roles_of(model: nn.Module) -> Roles:
     """The roles of a base model's matrices.
 
     Args:
-        model: of transformers, without a head, with eager attention; on the meta device if its code
-            reads no numbers out of tensors.
+        model: of transformers, without a head, on the meta device, with eager attention.
 
     Raises:
-        Exception: whatever the model raises when it runs on eight tokens.
+        Exception: whatever the model raises when it runs on eight tokens on the meta device.
     """
     trace = _Trace(model)
-    device = next(model.parameters()).device
-    ids = torch.zeros((1, TOKENS), dtype=torch.long, device=device)
+    ids = torch.zeros((1, TOKENS), dtype=torch.long, device="meta")
     was_training = model.training
     model.eval()
-    with torch.no_grad(), device, trace:
+    with torch.no_grad(), trace:
         trace.flows[ids] = _Flow(from_tokens=True)
         hidden = model(input_ids=ids)[0]
     model.train(was_training)

@@ -147,7 +147,7 @@ def second_count(subject: Subject, first: int) -> dict[str, int | str]:
         ArithmeticError: The two counts differ.
     """
     try:
-        second = fvcore.forward(subject.model, meta_batch(subject.request["shapes"]))
+        second = fvcore.forward(subject.model, meta_batch(subject.request["shapes"], subject.model))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         return {"fvcore_note": f"torch.jit cannot trace this model: {reason}"}
@@ -159,8 +159,8 @@ def second_count(subject: Subject, first: int) -> dict[str, int | str]:
 def _profiled_step(request: dict) -> tuple[int, int]:
     """FLOPs of products and per element, as system A's profiler counts forward and backward."""
     # System A's runs used torch's fused attention and had no padding, hence no mask.
-    subject = Subject.of(request, "sdpa")
-    batch = {"input_ids": meta_batch(request["shapes"])["input_ids"]}
+    subject = Subject.of(request, None)
+    batch = {"input_ids": meta_batch(request["shapes"], subject.model)["input_ids"]}
     return profiler.forward_and_backward(subject.model, lambda: subject.loss(batch))
 
 
@@ -168,7 +168,7 @@ def _phases(subject: Subject) -> dict[str, int | str]:
     """FLOPs of forward, backward, the optimizer and the method's own update."""
     optimizer = subject.optimizer()
     with FlopCounterMode(display=False, custom_mapping=PRODUCTS) as forward:
-        loss = subject.loss(meta_batch(subject.request["shapes"]))
+        loss = subject.loss(meta_batch(subject.request["shapes"], subject.model))
     with FlopCounterMode(display=False, custom_mapping=PRODUCTS) as backward:
         if optimizer is not None:
             loss.backward()

@@ -27,13 +27,14 @@ class Subject:
     names: dict
 
     @classmethod
-    def of(cls, request: dict, attention: str) -> "Subject":
+    def of(cls, request: dict, attention: str | None) -> "Subject":
         """Build the subject of a request.
 
         Args:
             request: A profile's request.
             attention: `eager` forms the products of attention one by one, so every counter sees
-                them. `sdpa` calls torch's fused attention, as training does.
+                them. None chooses as training does: torch's fused attention (sdpa), or eager for
+                families without it.
 
         Raises:
             Unsupported: The method cannot train this model; the message is the reason.

@@ -140,7 +140,8 @@ def _flops_by_key(request: dict, keys: list[Key]) -> dict[Key, int]:
     models = {False: meta_model(request)[1].eval(), True: meta_base_model(request).eval()}
     counts = {}
     for merged, (batch_size, length) in keys:
-        batch = meta_batch({"batch_size": batch_size, "sequence_length_tokens": length})
+        shapes = {"batch_size": batch_size, "sequence_length_tokens": length}
+        batch = meta_batch(shapes, models[merged])
         with FlopCounterMode(display=False) as counter:
             models[merged](**batch)
         counts[merged, (batch_size, length)] = counter.get_total_flops()

@@ -177,7 +177,9 @@ def _micro_batch_flops(request: dict) -> int:
     """FLOPs of forward and backward of one micro-batch."""
     _, model = meta_model(request)
     with FlopCounterMode(display=False) as counter:
-        loss = meta_loss(model.train(), meta_batch(request["shapes"]), request["shapes"]["task"])
+        loss = meta_loss(
+            model.train(), meta_batch(request["shapes"], model), request["shapes"]["task"]
+        )
         if loss.requires_grad:
             loss.backward()
     return counter.get_total_flops()
