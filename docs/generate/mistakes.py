@@ -3,8 +3,9 @@
     python docs/generate/mistakes.py        # writes the sentences into docs/mistakes.md anew
 
 A mistake is a heading, a `yaml` block and a `text` block. The YAML is a study. Where its first line
-is a comment with the name of a file of entries, it is an entry that is added to that file. An entry
-of a model may name one of the folders that `small_models` writes into `models/`.
+is a comment with the name of a file of entries, it is an entry that is added to that file. Files of
+data are those of docs/examples/data; models are the folders that `small_models` writes into
+`models/`.
 """
 
 import contextlib
@@ -59,6 +60,7 @@ def copy(folder: Path) -> Path:
         elif source.is_file():
             shutil.copy(source, folder / name)
     small_models.write(folder / "models")
+    shutil.copytree(ROOT / "docs/examples/data", folder / "data")
     return folder
 
 

@@ -156,6 +156,70 @@ def test_more_rows_than_there_are_are_refused(changes: dict, sentence: str) -> N
         splits.hold_out(splits.sample(rows, options(**changes)), options(**changes))
 
 
+# A share of train's file ---------------------------------------------------------------------------
+
+
+def shared(share: float, **changes: object) -> dict:
+    splits_of_entry = {"train": {"path": "a"}, "test": {"path": "a", "share": share}}
+    return options(splits=splits_of_entry, report_split="test", **changes)
+
+
+def test_a_share_is_drawn_in_each_class_and_train_has_the_others() -> None:
+    rows = labelled(50, 30, 20)
+    train, test = splits.take_share(rows, shared(0.2))
+    assert (counts(train), counts(test)) == ([40, 24, 16], [10, 6, 4])
+    assert sorted(row["text"] for row in train + test) == sorted(row["text"] for row in rows)
+
+
+def test_the_rows_of_a_share_do_not_depend_on_their_order() -> None:
+    rows = labelled(50, 30, 20)
+    shuffled = random.Random(2).sample(rows, len(rows))
+    _, first = splits.take_share(rows, shared(0.1))
+    _, second = splits.take_share(shuffled, shared(0.1))
+    assert sorted(row["text"] for row in first) == sorted(row["text"] for row in second)
+
+
+def test_a_share_of_running_text_is_its_end() -> None:
+    lines = [{"text": str(number)} for number in range(10)]
+    running = shared(0.3, task="language_modelling")
+    assert splits.take_share(lines, running) == (lines[:7], lines[7:])
+
+
+def test_a_share_of_no_row_is_refused() -> None:
+    sentence = "splits.test.share: got 0.01, which is 0 of 20 rows, allowed: a share that leaves"
+    with pytest.raises(ValueError, match=sentence):
+        splits.take_share(labelled(10, 10), shared(0.01))
+
+
+def test_a_share_is_prepared_and_counted(tmp_path: Path) -> None:
+    """20 rows without a text are dropped before 30 of 100 are drawn, and 7 are held out of 70."""
+    lines = [f"text {number}\t{'ab'[number % 2]}\n" for number in range(100)]
+    lines += [f"\t{'ab'[number % 2]}\n" for number in range(20)]
+    (tmp_path / "all.tsv").write_text("text\tlabel\n" + "".join(lines))
+    dataset = {
+        **shared(0.3, selection_rows=7),
+        "files": {"folder": str(tmp_path), "format": "tsv"},
+        "text": "text",
+        "label": "label",
+        "classes": ["a", "b"],
+        "first_label": 0,
+        "missing_text": "drop",
+        "max_length_tokens": 8,
+    }
+    for source in dataset["splits"].values():
+        source["path"] = "all.tsv"
+    assert datasets.problems(dataset, "mine") == []
+    prepared = datasets.prepare_dataset({"dataset": dataset, "name": "mine"}, tmp_path)
+    assert {
+        row["split"]: (row["rows"], row["dropped_rows"]) for row in prepared["data"]["splits"]
+    } == {
+        "train": (63, 20),
+        "selection": (7, 20),
+        "test": (30, 20),
+    }
+    assert [row["exact_rows"] for row in prepared["data"]["overlap"]] == [0, 0]
+
+
 # Splits that nothing can be learnt from -----------------------------------------------------------
 
 

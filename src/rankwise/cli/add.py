@@ -5,7 +5,7 @@ Each thing to add has its own module with `add_command(actions)`.
 
 import argparse
 
-from rankwise.cli import add_dataset, add_model
+from rankwise.cli import add_dataset, add_model, add_study
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
@@ -14,3 +14,4 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     actions = command.add_subparsers(dest="action", required=True)
     add_model.add_command(actions)
     add_dataset.add_command(actions)
+    add_study.add_command(actions)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rankwise.data.propose import Proposal
 
 TASKS = ["classification", "language_modelling", "masked_language_modelling"]
-FORMATS = ["csv", "tsv", "json", "jsonl", "parquet", "text"]
+FORMATS = ["csv", "tsv", "json", "jsonl", "parquet", "text", "tar"]
 SHOWN_CLASSES = 12
 SHOWN_CHARACTERS = 90  # of the text of an example
 
@@ -58,6 +58,9 @@ def add_choices(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--format", choices=FORMATS, help="where the file's name does not say it")
     command.add_argument(
+        "--max-length", type=int, metavar="TOKENS", help="where longer texts are cut"
+    )
+    command.add_argument(
         "--drop-missing", action="store_true", help="leave out rows without a text, and count them"
     )
 
@@ -83,15 +86,16 @@ def proposed(given: argparse.Namespace, project: Path) -> "Proposal":
         quotes=None if given.quotes is None else given.quotes == "yes",
         file_format=given.format,
         drop_missing=given.drop_missing,
+        max_length=given.max_length,
     )
     return propose(given.source, choices, project)
 
 
 def _run(given: argparse.Namespace) -> tuple[str, int]:
-    project = Path.cwd()
+    project = Path()  # so that messages name files as they were typed
     proposal = proposed(given, project)
     if not given.print_only:
-        entry_files.check_new(project, "datasets", proposal.name, library(project))
+        entry_files.check_new(project, "datasets", proposal.name, library(Path.cwd()))
         file = entry_files.append(project, "datasets", proposal.name, proposal.entry)
     if given.json:
         return json.dumps({**vars(proposal)}, indent=1), 0

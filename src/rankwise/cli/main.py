@@ -6,6 +6,7 @@
     plan      the jobs that would run now, why, and their cost
     status    the jobs that are done, running, waiting or failed, and the time left
     add       an entry of the configuration, derived from what it describes
+    init      a repository of one's own that uses the workflow
     report    tables, figures and the page from the results that are there
     collect   results of other clones, added to this project's store
     store     what the store has: list, verify, size, remove
@@ -28,7 +29,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from rankwise.cli import add, store_commands, test_command
+from rankwise.cli import add, init, store_commands, test_command
 from rankwise.core.config import first_dataset, library
 
 METHOD_COLUMNS = [
@@ -82,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     _add_status(commands)
     _add_report(commands)
     add.add_command(commands)
+    init.add_command(commands)
     store_commands.add_commands(commands)
     _add_doctor(commands)
     test_command.add_commands(commands)

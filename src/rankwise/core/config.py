@@ -18,6 +18,7 @@ from rankwise.core.errors import ConfigError
 from rankwise.core.yaml_files import load, read_yaml
 
 LIBRARY = ("methods", "models", "datasets", "claims")
+SHORT = {"models": "model", "datasets": "data"}  # key of a grid -> the study's key for all grids
 
 
 def _is_integer(_: object, value: object) -> bool:
@@ -234,13 +235,41 @@ def _check_new_names(own: dict, shipped: dict, kind: str) -> None:
             )
 
 
-def included(study: dict, project: Path) -> dict:
-    """The checked study, with the profiles of the studies that it includes behind its own."""
-    grids = list(study["profile"])
-    for file in study["include"]:
-        other = read_yaml(paths.find(project, file), file)
-        grids += check(other, paths.SCHEMAS / "study.schema.yaml", file)["profile"]
-    return {**study, "profile": grids}
+def checked_study(study: dict, project: Path, file: str) -> dict:
+    """The checked study, with the profiles of the studies that it includes behind its own.
+
+    Its `model` and `data` are filled into every grid that has no `models` or `datasets`.
+
+    Args:
+        study: The study as its file has it.
+        project: The folder that the user works in.
+        file: The study's file, for messages.
+
+    Raises:
+        ConfigError: The study, or one that it includes, breaks the schema.
+    """
+    schema = paths.SCHEMAS / "study.schema.yaml"
+    checked = check(_spread(study), schema, file)
+    grids = list(checked["profile"])
+    for other in checked["include"]:
+        content = read_yaml(paths.find(project, other), other)
+        grids += check(_spread(content), schema, other)["profile"]
+    return {**checked, "profile": grids}
+
+
+def _spread(study: dict) -> dict:
+    """An unchecked study, with its `model` and `data` in every grid that names none."""
+    filled = dict(study)
+    for plural, short in SHORT.items():
+        if not isinstance(study.get(short), str):
+            continue
+        for kind in ("train", "profile"):
+            if isinstance(filled.get(kind), list):
+                filled[kind] = [
+                    {plural: [study[short]], **grid} if isinstance(grid, dict) else grid
+                    for grid in filled[kind]
+                ]
+    return filled
 
 
 def pick(entries: dict, name: str, file: str, key: str) -> dict:

@@ -34,18 +34,18 @@ def text(name: str, entry: dict) -> str:
         name: The entry's name.
         entry: Its keys with plain values.
     """
-    lines = [f"{_scalar(name)}:"]
+    lines = [f"{scalar(name)}:"]
     for key, value in entry.items():
         lines += _lines(key, value, "  ")
     return "\n".join(lines) + "\n"
 
 
 def _lines(key: str, value: object, indent: str) -> list[str]:
-    flow = f"{indent}{_scalar(key)}: {_flow(value)}"
+    flow = f"{indent}{scalar(key)}: {_flow(value)}"
     is_nested = isinstance(value, dict) and any(isinstance(v, dict) for v in value.values())
     if not isinstance(value, dict) or not value or (len(flow) <= LINE_CHARACTERS and not is_nested):
         return [flow]
-    lines = [f"{indent}{_scalar(key)}:"]
+    lines = [f"{indent}{scalar(key)}:"]
     for inner, inner_value in value.items():
         lines += _lines(inner, inner_value, indent + "  ")
     return lines
@@ -54,14 +54,14 @@ def _lines(key: str, value: object, indent: str) -> list[str]:
 def _flow(value: object) -> str:
     """A value in one line."""
     if isinstance(value, dict):
-        pairs = [f"{_scalar(key)}: {_flow(inner)}" for key, inner in value.items()]
+        pairs = [f"{scalar(key)}: {_flow(inner)}" for key, inner in value.items()]
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(_flow(inner) for inner in value) + "]"
-    return _scalar(value)
+    return scalar(value)
 
 
-def _scalar(value: object) -> str:
+def scalar(value: object) -> str:
     """A scalar that YAML reads as the same value, also between commas and braces."""
     if not isinstance(value, str):
         return "null" if value is None else yaml.safe_dump(value).splitlines()[0]

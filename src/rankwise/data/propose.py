@@ -45,6 +45,7 @@ class Choices:
         quotes: Whether quotes hold cells together.
         file_format: The format of all files.
         drop_missing: Whether rows without a text are left out.
+        max_length: Length of a text, or of a block of running text, in tokens.
     """
 
     name: str | None = None
@@ -55,6 +56,7 @@ class Choices:
     quotes: bool | None = None
     file_format: str | None = None
     drop_missing: bool = False
+    max_length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def propose(given: str, choices: Choices, project: Path) -> Proposal:
     )
     if task == CLASSIFICATION:
         entry |= propose_counts.classes(counted.labels)
-    entry |= propose_counts.sizes(counted, entry, notes)
+    entry |= propose_counts.sizes(counted, entry, choices.max_length, notes)
     resolved = _checked(files, entry, choices.name or default_name(given), project)
     with files.path("train").open("rb") as file:
         if file.read(3) == BYTE_ORDER_MARK:
@@ -165,7 +167,10 @@ def _columns(
     files: propose_files.Files, entry: dict, choices: Choices
 ) -> dict[str, propose_columns.Column]:
     """The columns of train, and a check that the first line of a table names them."""
-    every = {**entry, "text": []}  # no column is asked for
+    splits = {split: {"path": name} for split, name in files.names.items()}
+    for split, pattern in files.members.items():
+        splits[split]["member"] = pattern
+    every = {**entry, "text": [], "splits": splits}  # no column is asked for
     columns = propose_columns.look(_records(files, every, "train"))
     if files.file_format in TABLES and not (choices.columns or choices.text or choices.label):
         header = reading.columns(files.path("train"), every)
@@ -218,9 +223,13 @@ def _used_splits(files: propose_files.Files, entry: dict, notes: list[str]) -> d
     splits = {}
     for split, name in files.names.items():
         splits[split] = {"path": name, "sha256": content.sha256(files.path(split))}
+        if files.members:
+            splits[split]["member"] = files.members[split]
     reported = [split for split in propose_files.REPORTED if split in splits]
     for split in list(reported):
-        if entry["task"] == CLASSIFICATION and not _is_labelled(files, entry, split):
+        if entry["task"] == CLASSIFICATION and not _is_labelled(
+            files, {**entry, "splits": splits}, split
+        ):
             reported.remove(split)
             notes.append(f"{split} has no labels, so nothing can be reported on it")
             del splits[split]

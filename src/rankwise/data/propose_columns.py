@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from rankwise.data.record import Record, names_of
+from rankwise.data.record import Record, names_of, shown
 
 MAX_CLASSES = 500
 MAX_DISTINCT = 5_000  # values of a column that are told apart
@@ -55,10 +55,10 @@ class Column:
         if isinstance(value, str):
             self.texts += 1
             self.words += len(value.split())
-        shown = str(value)
-        self.longest = max(self.longest, len(shown))
-        if shown in self.values or len(self.values) < MAX_DISTINCT:
-            self.values[shown] += 1
+        written = str(value)
+        self.longest = max(self.longest, len(written))
+        if written in self.values or len(self.values) < MAX_DISTINCT:
+            self.values[written] += 1
 
     @property
     def distinct(self) -> str:
@@ -83,10 +83,15 @@ class Column:
 
     def described(self) -> str:
         """The column in words, for a terminal."""
-        kinds = "values" if not self.texts else f"{self.mean_words:.3g} words in the mean"
         if self.nested:
-            return f"{names_of([self.name])} (lists or objects)"
-        return f"{names_of([self.name])} ({self.distinct} distinct, {kinds})"
+            kind = "lists or objects"
+        elif len(self.values) == 1:
+            kind = f"one value, {shown(next(iter(self.values)))}"
+        elif self.is_text():
+            kind = f"{self.distinct} distinct texts, {self.mean_words:.3g} words in the mean"
+        else:
+            kind = f"{self.distinct} distinct {'short texts' if self.texts else 'values'}"
+        return f"{names_of([self.name])} ({kind})"
 
 
 def look(records: Iterable[Record]) -> dict[str, Column]:
@@ -115,6 +120,8 @@ def label(columns: dict[str, Column], where: str, given: str | None, texts: list
         _check_label(columns[given], where)
         return given
     fitting = [name for name, column in columns.items() if column.is_label() and name not in texts]
+    # Texts may repeat; a column of words is the label only where no other one can be.
+    fitting = [name for name in fitting if not columns[name].is_text()] or fitting
     named = [name for name in fitting if name.lower() in LABEL_NAMES]
     if len(fitting) == 1 or len(named) == 1:
         return (named if len(named) == 1 else fitting)[0]

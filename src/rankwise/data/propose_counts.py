@@ -130,12 +130,13 @@ def class_counts(entry: dict, column: labels.Column) -> dict[str, int]:
 # Sizes --------------------------------------------------------------------------------------------
 
 
-def sizes(counted: Counted, entry: dict, notes: list[str]) -> dict:
+def sizes(counted: Counted, entry: dict, length: int | None, notes: list[str]) -> dict:
     """`max_length_tokens`, `train_samples` and `selection_rows`.
 
     Args:
         counted: What the rows hold.
         entry: With `task`, `splits` and `report_split`.
+        length: `max_length_tokens`, if the user says it.
         notes: Gets a sentence on the length.
     """
     share = entry["splits"][entry["report_split"]].get("share", 0)
@@ -145,7 +146,7 @@ def sizes(counted: Counted, entry: dict, notes: list[str]) -> dict:
         number = len({class_name(key) for key in counted.labels.places})
         selection = max(selection, min(2 * number, train // 2))
     return {
-        "max_length_tokens": _length(counted, entry, notes),
+        "max_length_tokens": length or _length(counted, entry, notes),
         "train_samples": train,
         "selection_rows": max(selection, 1),
     }

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rankwise.core import paths
+from rankwise.data import propose_archives
 from rankwise.data.reading import lines
 
 FORMATS = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".json": "json", ".jsonl": "jsonl",
     ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "text", ".text": "text", ".raw": "text",
 }  # fmt: skip
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # Words in a file's name -> the split that it is.
 SPLITS = {
     "train": "train", "training": "train",
@@ -36,6 +37,7 @@ class Files(NamedTuple):
         file_format: As entries name it.
         names: Split -> name of its file. `train` alone if there is one file.
         notes: Sentences on what was seen and is not used.
+        members: Split -> pattern of the names of its files in an archive; empty for other formats.
     """
 
     folder: str
@@ -43,6 +45,7 @@ class Files(NamedTuple):
     file_format: str
     names: dict[str, str]
     notes: list[str]
+    members: dict[str, str]
 
     def path(self, split: str) -> Path:
         """The file of a split on this machine."""
@@ -70,12 +73,16 @@ def find(given: str, project: Path, file_format: str | None = None) -> Files:
     if not path.is_file():
         raise ValueError(f"{given}: no such file or folder{_nearby(path)}")
     found = _format(path, file_format)
-    notes = []
+    notes: list[str] = []
+    folder = _folder(given, path.parent, project, is_file=True)
+    if found == "tar":
+        members = propose_archives.members(path, SPLITS, notes)
+        names = dict.fromkeys(members, path.name)
+        return Files(folder, path.parent, found, names, notes, members)
     others = [name for name in _by_split(path.parent, None) if name != "train"]
     if split_of(path.name) == "train" and others:
         notes.append(f"beside it: {', '.join(others)}; to use these splits, give the folder")
-    folder = _folder(given, path.parent, project, is_file=True)
-    return Files(folder, path.parent, found, {"train": path.name}, notes)
+    return Files(folder, path.parent, found, {"train": path.name}, notes, {})
 
 
 def split_of(name: str) -> str | None:
@@ -113,7 +120,7 @@ def _of_folder(given: str, path: Path, project: Path, file_format: str | None) -
     notes = [f"not used: {', '.join(left)}"] if left else []
     folder = _folder(given, path, project, is_file=False)
     names = {split: files[0].name for split, files in by_split.items()}
-    return Files(folder, path, formats["train"], names, notes)
+    return Files(folder, path, formats["train"], names, notes, {})
 
 
 def _by_split(folder: Path, file_format: str | None) -> dict[str, list[Path]]:
@@ -144,10 +151,7 @@ def _format(path: Path, given: str | None) -> str:
     if given:
         return given
     if path.name.lower().endswith(ARCHIVES):
-        raise ValueError(
-            f"{path}: got an archive, allowed: a file of rows; unpack it, or write its entry by "
-            "hand (format: tar, with a pattern of its members' names: docs/extend/dataset.md)"
-        )
+        return "tar"
     known = FORMATS.get(_ending(path.name))
     if known is None:
         endings = ", ".join(FORMATS)

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rankwise.core import paths, provenance, store
-from rankwise.core.config import ConfigError, check, included, library, read_yaml, without
+from rankwise.core.config import ConfigError, checked_study, library, read_yaml, without
 from rankwise.core.lock import lock_digest
-from rankwise.study import job_requests, measurements, search
+from rankwise.study import inline, job_requests, measurements, search
 from rankwise.study.grids import Cell
 from rankwise.study.resolve import check_sources
 from rankwise.study.source_digests import SourceDigests
@@ -40,8 +40,10 @@ class Plan:
         results: The folder of the study's files, relative to the project.
         logs: The folder of its logs.
         workflow: The folder of the workflow that is used: scripts and locks.
-        study: The checked study with its defaults.
-        library: Checked entries by kind (methods, models, datasets, claims) and name.
+        study: The checked study with its defaults. It can be planned again: its grids have places
+            as the file names them, and those of `grids` have the names of their entries.
+        library: Checked entries by kind (methods, models, datasets, claims) and name, with those
+            derived from the places that the study names (`inline`).
         grids: The study's cells and their methods.
 
     Raises:
@@ -51,13 +53,12 @@ class Plan:
     def __init__(self, study: dict, root: Path, file: str = "study"):
         self.root, self.file = root, file
         self.workflow = paths.workflow_root(root)
-        study = check(search.with_auto(study, file), paths.SCHEMAS / "study.schema.yaml", file)
-        self.study = included(study, root)
+        self.study = checked_study(search.with_auto(study, file), root, file)
         self.results = results_folder(file, self.study["name"])
         self.logs = LOGS + self.results.removeprefix(RESULTS)
-        self.library = library(root)
+        named, self.library = inline.resolve(self.study, library(root), root, file)
         check_sources(self.library)
-        self.grids = StudyGrids(self.study, self.library, file)
+        self.grids = StudyGrids(named, self.library, file)
         self._source_digests = SourceDigests(root, self.results)
 
     # Cells and paths ------------------------------------------------------------------------------

@@ -136,5 +136,6 @@ def damaged(path: Path, kind: str, error: Exception) -> str:
         kind: What it should be.
         error: What its reader says.
     """
-    reason = str(error).rstrip(".")
+    first_line = next(iter(str(error).splitlines()), "no reason")  # tarfile lists what it tried
+    reason = first_line.rstrip(".:")
     return f"{path}: is damaged or cut short ({reason}), allowed: a whole {kind}; copy it again"
