@@ -8,22 +8,20 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
+from rankwise.core import tasks
+
 GIB = 2**30
-AUTO_CLASSES = {
-    "classification": "AutoModelForSequenceClassification",
-    "language_modelling": "AutoModelForCausalLM",
-    "masked_language_modelling": "AutoModelForMaskedLM",
-}
 
 
-def configuration(entry: dict, classes: int) -> PretrainedConfig:
+def configuration(entry: dict, task: str, classes: int) -> PretrainedConfig:
     """The transformers configuration of a model.
 
     Args:
         entry: of config/models.yaml.
+        task: the name of a task.
         classes: number of labels of the head; 0 for a task without labels.
     """
-    labels = {"num_labels": classes} if classes else {}
+    labels = tasks.facts(task).config(classes)
     return AutoConfig.for_model(entry["family"], **entry["architecture"], **labels)
 
 
@@ -34,14 +32,15 @@ def from_shapes(
 
     Args:
         entry: of config/models.yaml.
-        task: a key of AUTO_CLASSES.
+        task: the name of a task.
         classes: number of labels; 0 for a task without labels.
         device: where the model is built.
         attention: transformers' name of the attention's implementation.
     """
-    auto_class = getattr(transformers, AUTO_CLASSES[task])
+    auto_class = getattr(transformers, tasks.facts(task).auto_class)
+    config = configuration(entry, task, classes)
     with torch.device(device):
-        return auto_class.from_config(configuration(entry, classes), attn_implementation=attention)
+        return auto_class.from_config(config, attn_implementation=attention)
 
 
 def from_snapshot(folder: Path, task: str, classes: int) -> nn.Module:
@@ -49,13 +48,13 @@ def from_snapshot(folder: Path, task: str, classes: int) -> nn.Module:
 
     Args:
         folder: a prepared snapshot, with its tokenizer.
-        task: a key of AUTO_CLASSES.
+        task: the name of a task.
         classes: number of labels; 0 for a task without labels.
     """
     transformers.logging.set_verbosity_error()  # it would warn that the head is new
     transformers.logging.disable_progress_bar()
-    labels = {"num_labels": classes} if classes else {}
-    auto_class = getattr(transformers, AUTO_CLASSES[task])
+    labels = tasks.facts(task).config(classes)
+    auto_class = getattr(transformers, tasks.facts(task).auto_class)
     model = auto_class.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, **labels
     )
@@ -69,7 +68,7 @@ def check_room(entry: dict, task: str, classes: int, device: str) -> None:
 
     Args:
         entry: of config/models.yaml.
-        task: a key of AUTO_CLASSES.
+        task: the name of a task.
         classes: number of labels; 0 for a task without labels.
         device: cpu or cuda.
 
@@ -121,7 +120,7 @@ def names(entry: dict, task: str) -> dict:
 
     Args:
         entry: of config/models.yaml.
-        task: a key of AUTO_CLASSES.
+        task: the name of a task.
 
     Returns:
         `task`; `hidden_size`, the model's width; `modules` by role; `head`, the names of its
@@ -133,5 +132,5 @@ def names(entry: dict, task: str) -> dict:
         "hidden_size": entry["hidden_size"],
         "modules": entry["modules"],
         "head": head,
-        "new_head": head if task == "classification" else [],
+        "new_head": head if tasks.facts(task).new_head else [],
     }
