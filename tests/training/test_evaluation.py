@@ -12,7 +12,10 @@ from rankwise.training import evaluation
 
 def test_examples_are_weighted_by_their_predictions() -> None:
     scores = {"loss_nats": [1.0, 3.0], "correct_fraction": [1.0, 0.0], "predictions": [3, 1]}
-    assert evaluation.metrics(scores, ("accuracy_fraction",)) == {"eval_loss_nats": 1.5, "accuracy_fraction": 0.75}
+    assert evaluation.metrics(scores, ("accuracy_fraction",)) == {
+        "eval_loss_nats": 1.5,
+        "accuracy_fraction": 0.75,
+    }
 
 
 @pytest.mark.parametrize(("loss", "perplexity"), [(math.log(2), 2.0), (800.0, math.inf)])
@@ -25,7 +28,10 @@ def test_a_task_without_right_answers_has_a_perplexity(loss: float, perplexity: 
 
 def test_an_example_without_predictions_does_not_count() -> None:
     scores = {"loss_nats": [0.0, 2.0], "correct_fraction": [0.0, 1.0], "predictions": [0, 2]}
-    assert evaluation.metrics(scores, ("accuracy_fraction",)) == {"eval_loss_nats": 2.0, "accuracy_fraction": 1.0}
+    assert evaluation.metrics(scores, ("accuracy_fraction",)) == {
+        "eval_loss_nats": 2.0,
+        "accuracy_fraction": 1.0,
+    }
 
 
 @pytest.mark.parametrize("task", windows.TASKS)

@@ -79,7 +79,35 @@ def _check_labels(name: str, entry: dict, task: tasks.Task) -> None:
     if not task.has_classes and "classes" in entry:
         allowed = f"nothing: the labels of a {task.name} are numbers"
         raise ConfigError(FILE, f"{name}.classes", entry["classes"], allowed)
+    if isinstance(entry["label"], list):
+        _check_label_columns(name, entry, task)
     texts = entry["text"] if isinstance(entry["text"], list) else [entry["text"]]
-    if entry["label"] in texts:
-        allowed = "columns without the label: a model would read its answer"
-        raise ConfigError(FILE, f"{name}.text", entry["label"], allowed)
+    labels = entry["label"] if isinstance(entry["label"], list) else [entry["label"]]
+    for label in labels:
+        if label in texts:
+            allowed = "columns without the label: a model would read its answer"
+            raise ConfigError(FILE, f"{name}.text", label, allowed)
+    if task.labels == tasks.TAGS:
+        _check_tags(name, entry)
+
+
+def _check_label_columns(name: str, entry: dict, task: tasks.Task) -> None:
+    """Several columns of labels are those of a task with several classes a text, one for each."""
+    if task.labels != tasks.CLASSES:
+        allowed = f"one column: only a task with several labels a text has more, not {task.name}"
+        raise ConfigError(FILE, f"{name}.label", entry["label"], allowed)
+    if len(entry["label"]) != len(entry["classes"]):
+        allowed = f"{len(entry['classes'])} columns, one for each of classes, in their order"
+        raise ConfigError(FILE, f"{name}.label", entry["label"], allowed)
+
+
+def _check_tags(name: str, entry: dict) -> None:
+    """The classes are O, then B-TYPE and I-TYPE of each type; the words are one column."""
+    if isinstance(entry["text"], list):
+        raise ConfigError(FILE, f"{name}.text", entry["text"], "one column: the list of words")
+    outside, *others = entry["classes"]
+    types = [tag.removeprefix("B-") for tag in others[::2]]
+    expected = ["O", *(f"{part}-{kind}" for kind in types for part in "BI")]
+    if [outside, *others] != expected:
+        allowed = "O first, then B-TYPE and I-TYPE of each type: [O, B-PER, I-PER, B-LOC, I-LOC]"
+        raise ConfigError(FILE, f"{name}.classes", entry["classes"], allowed)

@@ -69,7 +69,7 @@ def against_best(table: pd.DataFrame, key: Key, group: Group) -> pd.DataFrame:
     best = group.best
     model, dataset = key
     own = table[(table["model"] == model) & (table["dataset"] == dataset)]
-    own = own[own["metric"] == group.metric]
+    own = own[own["metric"] == group.metric.name]
     best_is_a = (own["method_a"] == best["method"]) & (own["rank_a"] == best["rank"])
     best_is_b = (own["method_b"] == best["method"]) & (own["rank_b"] == best["rank"])
     # The table has the difference of a to b. Where the best curve is a, the sign is turned.
