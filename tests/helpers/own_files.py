@@ -11,6 +11,8 @@ CACHED = (
     options.constant,
     options.defines,
     options.options,
+    provenance._parse,
+    provenance.code_digest,
     provenance.code_digests,
     provenance.source_closure,
 )

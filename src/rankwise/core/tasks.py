@@ -6,6 +6,7 @@ Standard library only.
 """
 
 import ast
+import contextlib
 import functools
 import importlib
 from pathlib import Path
@@ -17,6 +18,7 @@ from rankwise.core.metrics import METRICS
 from rankwise.core.paths import PACKAGE, module_file, own_folder
 
 FOLDER = "tasks"
+PARTS = ("encode", "Collate", "predictions", "scores")  # what the file of a task defines
 # What the labels of a task are. An entry's column, or columns, of labels are read accordingly.
 NO_LABEL, CLASS, NUMBER, CLASSES, TAGS = "none", "class", "number", "classes", "tags"
 LABELS = (NO_LABEL, CLASS, NUMBER, CLASSES, TAGS)
@@ -96,6 +98,25 @@ def load(name: str) -> ModuleType:
         raise ValueError(f"{FOLDER}/{name}.py: cannot be imported ({reason})") from error
 
 
+def head(entry: dict, name: str) -> list[str]:
+    """The modules of a model that a task adds; none if the model cannot do the task.
+
+    A task that the model's entry does not name has the head of one with the same class of
+    transformers: a classification's serves a regression, and a task of the user's own.
+
+    Args:
+        entry: Of config/models.yaml.
+        name: Of a task.
+    """
+    if name in entry["head"]:
+        return entry["head"][name]
+    known = names()
+    for other, modules in entry["head"].items():
+        if other in known and facts(other).auto_class == facts(name).auto_class:
+            return modules
+    return []
+
+
 def facts(name: str) -> Task:
     """The facts of a task.
 
@@ -111,7 +132,10 @@ def facts(name: str) -> Task:
 
 @functools.cache
 def _facts(name: str, file: Path) -> Task:
-    constants = _constants(file)
+    constants, defined = _constants(file)
+    for part in PARTS:
+        if part not in defined:
+            raise ConfigError(_shown(file), part, "nothing", f"a task has {', '.join(PARTS)}")
     allowed = {
         "AUTO_CLASS": "the name of a class of transformers, such as AutoModelForCausalLM",
         "LABELS": f"one of {', '.join(LABELS)}",
@@ -146,8 +170,8 @@ def _shown(file: Path) -> str:
     return str(file)
 
 
-def _constants(file: Path) -> dict[str, object]:
-    """The constants that a module assigns at its top, as far as they are plain values.
+def _constants(file: Path) -> tuple[dict[str, object], set[str]]:
+    """The constants that a module assigns at its top, if they are plain values, and all its names.
 
     Raises:
         ConfigError: The file is no Python.
@@ -156,12 +180,16 @@ def _constants(file: Path) -> dict[str, object]:
         tree = ast.parse(file.read_text(encoding="utf-8"))
     except SyntaxError as error:
         raise ConfigError(_shown(file), f"line {error.lineno}", error.msg, "Python") from None
-    found = {}
+    found, defined = {}, set()
     for statement in tree.body:
-        if isinstance(statement, ast.Assign):
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            defined.add(statement.name)
+        elif isinstance(statement, ast.Import | ast.ImportFrom):
+            defined |= {alias.asname or alias.name for alias in statement.names}
+        elif isinstance(statement, ast.Assign):
             for target in statement.targets:
-                try:
+                defined.add(ast.unparse(target))
+                # An expression that only running it would tell is no constant.
+                with contextlib.suppress(ValueError):
                     found[ast.unparse(target)] = ast.literal_eval(statement.value)
-                except ValueError:
-                    continue  # an expression that only running it would tell
-    return found
+    return found, defined

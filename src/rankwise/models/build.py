@@ -126,7 +126,7 @@ def names(entry: dict, task: str) -> dict:
         `task`; `hidden_size`, the model's width; `modules` by role; `head`, the names of its
         modules; `new_head`, the same if the head is new for this task and must train, else nothing.
     """
-    head = entry["head"].get(task, [])
+    head = tasks.head(entry, task)
     return {
         "task": task,
         "hidden_size": entry["hidden_size"],

@@ -6,6 +6,7 @@ that a schema cannot express.
 
 from pathlib import Path
 
+from rankwise.core import tasks
 from rankwise.core.config import ConfigError
 from rankwise.core.paths import PACKAGE, own_folder
 from rankwise.study import claims, dataset_entries
@@ -290,7 +291,7 @@ def check_pair(
         ConfigError: the model has no head for the task, or not so many positions.
     """
     entry, data = library["models"][model], library["datasets"][dataset]
-    if data["task"] not in entry["head"]:
+    if not tasks.head(entry, data["task"]):
         allowed = f"tasks that {model} has a head for: {', '.join(entry['head'])}"
         raise ConfigError(*where, data["task"], allowed)
     positions = entry["max_positions_tokens"]
