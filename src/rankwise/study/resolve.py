@@ -292,7 +292,8 @@ def check_pair(
     """
     entry, data = library["models"][model], library["datasets"][dataset]
     if not tasks.head(entry, data["task"]):
-        allowed = f"tasks that {model} has a head for: {', '.join(entry['head'])}"
+        able = [task for task in tasks.names() if tasks.head(entry, task)]
+        allowed = f"tasks that {model} has a head for: {', '.join(able)}"
         raise ConfigError(*where, data["task"], allowed)
     positions = entry["max_positions_tokens"]
     if tokens > positions:
