@@ -137,3 +137,12 @@ def test_notes_name_the_curves_and_the_rules() -> None:
     assert "learning rate" not in note
     assert tables.formatted(frame, str, str).columns.tolist()[-1] == "status"
     assert len(notes(frame.assign(flags=None), priced, {})) == 2
+
+
+def test_an_error_of_a_regression_is_no_loss_of_tokens(tmp_path: Path) -> None:
+    """Its loss may be above the logarithm of the vocabulary without being at chance."""
+    asked = {**request("lora", 4, 0), "model": {"architecture": {"vocab_size": 100}}}
+    regression = {**asked, "dataset": {"task": "regression", "label": "grade"}}
+    for case, expected in ((asked, ["chance level"]), (regression, [])):
+        stored = {"request": case, "status": "ok", "metrics": {"eval_loss_nats": 9.0}}
+        assert flags.of_run(stored) == expected

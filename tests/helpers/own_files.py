@@ -14,6 +14,8 @@ CACHED = (
     options.options,
     plugins._by_import,
     plugins.find,
+    provenance._parse,
+    provenance.code_digest,
     provenance.code_digests,
     provenance.source_closure,
 )

@@ -28,9 +28,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from rankwise.analysis import model_tests, power, statistics, tables
+from rankwise.analysis import metrics, model_tests, power, statistics, tables
 from rankwise.analysis.partial_notes import notes
 from rankwise.analysis.scores import ONE_SEED, Curve, Group, groups, mixed
+from rankwise.core.metrics import CORRELATION, METRICS
 
 ERROR = 0.05  # probability that a family holds a false verdict, or an interval that misses
 TEST = "t, paired by seed and example"
@@ -70,7 +71,8 @@ def evidence(request: dict, output: Path) -> None:
 def estimates(found: list[Group]) -> pd.DataFrame:
     """One row for each curve: its metric over seeds and examples, with a 95 % interval.
 
-    Perplexity is exp of the mean loss over seeds and examples, and so are the ends of its interval.
+    A metric of the kind LOGARITHM, such as perplexity, is exp of a mean over seeds and examples,
+    and so are the ends of its interval.
     """
     rows = [_estimate(curve, group) for group in found for curve in group.curves]
     return pd.DataFrame(rows, columns=ESTIMATE)
@@ -79,7 +81,11 @@ def estimates(found: list[Group]) -> pd.DataFrame:
 def _estimate(curve: Curve, group: Group) -> dict:
     value, low, high = nan, nan, nan
     if curve.seeds:
-        value, low, high = map(group.metric.shown, statistics.mean(curve.scores)[:3])
+        ends = statistics.mean(curve.scores)[:3]
+        value, low, high = (metrics.shown(group.metric, end) for end in ends)
+        if not group.metric.is_log:  # such a metric has bounds, which a symmetric interval ignores
+            least = -1.0 if group.metric.kind == CORRELATION else 0.0
+            low, high = (end if isnan(end) else min(max(end, least), 1.0) for end in (low, high))
     return {
         **_group_columns(group),
         "method": curve.method,
@@ -107,14 +113,14 @@ def _group_columns(group: Group) -> dict:
 def comparisons(found: list[Group], margins: dict[str, float]) -> pd.DataFrame:
     """One row for each pair of curves of a model and dataset: a minus b, over shared seeds.
 
-    A difference is positive where a is better. That of two perplexities is the difference of their
-    logarithms. The intervals of a model and dataset are simultaneous: all hold at once in 95 % of
-    studies.
+    A difference is positive where a is better. That of two perplexities, or of two mean squared
+    errors, is the difference of their logarithms. The intervals of a model and dataset are
+    simultaneous: all hold at once in 95 % of studies.
 
     Args:
         found: Curves with their scores.
-        margins: The smallest differences that matter: `accuracy_fraction`, in fractions, and
-            `perplexity_ratio`, the ratio of two perplexities.
+        margins: The smallest differences that matter, a study's `equivalence`: `accuracy_fraction`,
+            in fractions, `perplexity_ratio`, the ratio of two perplexities, and so on.
     """
     families = [_family(group, margins) for group in found]
     families = [family for family in families if len(family)]
@@ -124,9 +130,8 @@ def comparisons(found: list[Group], margins: dict[str, float]) -> pd.DataFrame:
 
 def margin_of(metric: str, margins: dict[str, float]) -> float:
     """The margin of a metric, in the unit of a difference."""
-    if metric == "accuracy_fraction":
-        return margins["accuracy_fraction"]
-    return log(margins["perplexity_ratio"])  # differences of perplexities are those of logarithms
+    margin = margins[METRICS[metric].margin]
+    return log(margin) if METRICS[metric].is_log else margin
 
 
 def _family(group: Group, margins: dict[str, float]) -> pd.DataFrame:
@@ -209,9 +214,12 @@ def _ratio(
 ) -> dict:
     """The metric of a over that of b, with its interval.
 
-    The interval leaves 1 out where that of `gap` leaves 0 out.
+    The interval leaves 1 out where that of `gap` leaves 0 out. Correlations have no ratio, since
+    they may be negative.
     """
-    if group.metric.name == "perplexity":  # `gap` is that of the logarithms, with the sign turned
+    if group.metric.kind == CORRELATION:
+        value, low, high = nan, nan, nan
+    elif group.metric.is_log:  # `gap` is that of the logarithms, with the sign turned
         value, low, high = (_exp(-end) for end in (gap.value, gap.high, gap.low))
     else:
         value, low, high = statistics.ratio(scores_a, scores_b, rule.level)

@@ -72,9 +72,10 @@ def _is_at_chance(result: dict) -> bool:
         examples = sum(rows)
         right = round(metrics["accuracy_fraction"] * examples)
         return bool(right <= stats.binom.ppf(CHANCE_LEVEL, examples, max(rows) / examples))
-    model = result["request"].get("model", {})
-    tokens = model.get("architecture", {}).get("vocab_size")
-    if not tokens or _classes(result) or "eval_loss_nats" not in metrics:
+    request = result["request"]
+    tokens = request.get("model", {}).get("architecture", {}).get("vocab_size")
+    has_labels = "label" in request.get("dataset", {})  # numbers, tags: no token is predicted
+    if not tokens or has_labels or _classes(result) or "eval_loss_nats" not in metrics:
         return False
     return metrics["eval_loss_nats"] >= log(tokens)
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from rankwise.analysis import tables, tidy
 from rankwise.analysis.partial_notes import notes
 from rankwise.analysis.scores import mixed
@@ -14,7 +16,8 @@ def gather(request: dict, output: Path) -> None:
     Args:
         request: `reads`, the results' files; `variants`, the names of those methods that are a
             variant, by file; `table`; and `listed`, whether the table has a row for each item of a
-            list in the results. `absent` names results that are not there.
+            list in the results; `metrics`, for the table of runs: dataset -> the metric by which
+            its runs are compared. `absent` names results that are not there.
         output: Path of the table.
 
     Raises:
@@ -29,13 +32,20 @@ def gather(request: dict, output: Path) -> None:
         trials = tidy.trials(planned, _unfinished(request))
         tables.write(trials, stem, notes(request))
     elif table == "runs":
-        runs = tidy.collect(planned)
+        runs = _with_metric(tidy.collect(planned), request["metrics"])
         warnings = [f"Warning: {text}." for text in mixed(runs).values()]
         tables.write(runs, stem, [*notes(request, runs), *warnings])
     elif request["listed"]:
         tables.write(tidy.listed(planned, table), stem, notes(request))
     else:
         tables.write(tidy.collect(planned), stem, notes(request))
+
+
+def _with_metric(runs: pd.DataFrame, metric_by_dataset: dict[str, str]) -> pd.DataFrame:
+    """The runs with the metric by which they are compared, after their split."""
+    place = runs.columns.get_loc("split") + 1 if "split" in runs else len(runs.columns)
+    runs.insert(place, "metric", runs["dataset"].map(metric_by_dataset))
+    return runs
 
 
 def _unfinished(request: dict) -> set[tuple]:

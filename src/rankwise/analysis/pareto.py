@@ -16,9 +16,10 @@ from rankwise.analysis import tables
 from rankwise.analysis.costs import Costs, costs
 from rankwise.analysis.fronts import front_probability, is_on_front
 from rankwise.analysis.partial_notes import notes
-from rankwise.analysis.scores import SIGN, Group, groups, mixed, name
+from rankwise.analysis.scores import Group, groups, mixed, name
 from rankwise.analysis.summary import verdicts
 from rankwise.core.keys import CURVE, CURVE_IN_GROUP, GROUP
+from rankwise.core.metrics import METRICS
 
 DRAWS = 1000
 DRAWS_AT_ONCE = 50  # bounds memory
@@ -99,7 +100,7 @@ def _front(rows: pd.DataFrame, draws: dict[tuple, NDArray]) -> pd.DataFrame:
     probability = pd.Series(np.nan, rows.index)
     if len(ranked):
         amounts = ranked["amount"].to_numpy(float)
-        values = (ranked["estimate"] * ranked["metric"].map(SIGN)).to_numpy(float)
+        values = ranked["estimate"].to_numpy(float) * METRICS[ranked["metric"].iloc[0]].sign
         curves = zip(ranked["method"], ranked["rank"], strict=True)
         drawn_values = np.array([draws[curve] for curve in curves])  # (N, DRAWS)
         on_front[ranked.index] = is_on_front(amounts, values)
@@ -158,7 +159,7 @@ def ladders(points: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
 
 def _best_of(curves: pd.DataFrame, comparisons: pd.DataFrame) -> dict:
     """The best of these curves, and those that are not shown to be worse."""
-    best = curves.loc[(curves["estimate"] * curves["metric"].map(SIGN)).idxmax()]
+    best = curves.loc[(curves["estimate"] * METRICS[curves["metric"].iloc[0]].sign).idxmax()]
     verdict_of = verdicts(comparisons, tuple(best[CURVE]))
     names: dict[str, list[str]] = {"tied": [], "undecided": []}
     for row in curves.itertuples():

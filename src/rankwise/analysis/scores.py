@@ -4,14 +4,16 @@ Estimates and comparisons are made from these tables. Whether runs may be compar
 here too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from rankwise.analysis import metrics
 from rankwise.core.keys import CURVE_IN_GROUP, GROUP
+from rankwise.core.metrics import Metric
 
 DEVICES = ("device", "device_name")
 # Scores may not mix kinds of device (cpu, cuda). They may mix GPUs or processors of several names,
@@ -21,22 +23,6 @@ KIND = ("device",)
 EQUAL = ("effective_batch_size", "updates", "samples", "tokens", *DEVICES)
 MOST_NAMED = 3  # curves that a warning names one by one
 ONE_SEED = "one seed: no interval"
-
-
-class Metric(NamedTuple):
-    """A column of the table of runs, and the score of an example that it is a mean of."""
-
-    name: str  # of the column of runs
-    score: str  # the column of examples
-    sign: int  # 1: more is better; -1: less is better
-    shown: Callable[[float], float]  # turns the mean score into the metric
-
-
-METRICS = (
-    Metric("accuracy_fraction", "correct_fraction", 1, float),
-    Metric("perplexity", "loss_nats", -1, lambda loss: float(np.exp(loss))),
-)
-SIGN = {metric.name: metric.sign for metric in METRICS}
 
 
 class Curve(NamedTuple):
@@ -97,22 +83,13 @@ def groups(runs: pd.DataFrame, examples: pd.DataFrame) -> list[Group]:
         count = _examples_of_a_run(rows, tried, f"{model}/{dataset}")
         if count == 0:
             continue
-        metric = _metric(own)
+        metric = metrics.of_runs(tried)
         curves = [
             _curve(*key, runs_of_curve, _Examples(own, rows), metric)
             for key, runs_of_curve in tried.groupby(CURVE_IN_GROUP, sort=False)
         ]
         found.append(Group(model, dataset, metric, count, curves))
     return found
-
-
-def _metric(examples: pd.DataFrame) -> Metric:
-    """The first metric whose score every example has."""
-    return next(
-        metric
-        for metric in METRICS
-        if metric.score in examples and examples[metric.score].notna().all()
-    )
 
 
 def _examples_of_a_run(rows: dict[tuple, NDArray], tried: pd.DataFrame, where: str) -> int:
@@ -148,26 +125,10 @@ def _curve(
         rows = examples.rows[method, rank, seed]
         by_example.append(rows[np.argsort(numbers[rows], kind="stable")])
     positions = np.stack(by_example)
-    scores = examples.table[metric.score].to_numpy(float)[positions]
-    weights = examples.table["predictions"].to_numpy(float)[positions]
-    return Curve(method, rank, seeds, linearised_by_seed(scores, weights), note)
-
-
-def linearised_by_seed(
-    scores: NDArray,  # (S, E)
-    weights: NDArray,  # (S, E)
-) -> NDArray:
-    """Scores whose plain mean over examples is each seed's weighted one.
-
-    Their variance is that of the weighted mean, to first order.
-
-    As `variance.linearised`, but each seed may weigh the examples differently, as random masks do.
-    """
-    if (weights == weights[0, 0]).all():
-        return scores  # keeps 0 and 1 exact: accuracies get another interval
-    relative = weights / weights.mean(1, keepdims=True)
-    weighted_mean = (scores * relative).mean()
-    return weighted_mean + relative * (scores - weighted_mean)
+    columns = {}
+    for column in (*metrics.COMPUTED[metric.name].scores, metrics.WEIGHT):
+        columns[column] = examples.table[column].to_numpy(float)[positions]
+    return Curve(method, rank, seeds, metrics.by_example(metric, columns), note)
 
 
 def _notes(tried: pd.DataFrame) -> list[str]:

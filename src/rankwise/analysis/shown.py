@@ -5,11 +5,10 @@ Markdown and LaTeX share it; CSV and Parquet hold the values as they are.
 
 import pandas as pd
 
+from rankwise.core.metrics import METRICS
+
 # Column -> the columns of its interval, which people see behind it in brackets.
-INTERVALS = {
-    "accuracy_percent": ("accuracy_low_percent", "accuracy_high_percent"),
-    "perplexity": ("perplexity_low", "perplexity_high"),
-}
+INTERVALS = {column: ends for column, *ends in (metric.shown for metric in METRICS.values())}
 INTERVAL_ENDS = frozenset(end for ends in INTERVALS.values() for end in ends)
 # Value of a column `best` -> how people see it; the best itself is bold.
 MARKS = {"tied": "\N{DAGGER}", "undecided": "\N{DOUBLE DAGGER}"}
@@ -19,7 +18,7 @@ UNSEEN = frozenset({
     "device_name",
 })  # fmt: skip
 HEADINGS = {
-    "accuracy_percent": "accuracy (%)",
+    **{metric.shown[0]: metric.title for metric in METRICS.values()},
     "trainable_parameters": "trainable parameters",
     "adapter_mib": "adapter (MiB)",
     "optimizer_state_mib": "optimizer state (MiB)",

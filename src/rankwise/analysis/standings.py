@@ -13,8 +13,9 @@ import pandas as pd
 from rankwise.analysis import flags
 from rankwise.analysis.costs import costs
 from rankwise.analysis.power import MORE_SEEDS, TOO_FEW_EXAMPLES
-from rankwise.analysis.scores import ONE_SEED, SIGN
+from rankwise.analysis.scores import ONE_SEED
 from rankwise.core.keys import GROUP
+from rankwise.core.metrics import METRICS
 
 FULL = "full"  # the method that is the reference unless the study names another one
 # What a comparison with the reference shows.
@@ -158,7 +159,7 @@ def _group(
     metric: str, curves: dict[Curve, Standing], pairs: pd.DataFrame, named: dict | None
 ) -> Standings:
     """The curves of one model and dataset against their reference."""
-    sign = SIGN[metric]
+    sign = METRICS[metric].sign
 
     def place(curve: Standing) -> tuple:
         """As in the summary, a curve with a failed run is not the best: it comes after others."""

@@ -6,16 +6,11 @@ import pandas as pd
 
 from rankwise.analysis import flags, partial_notes, tables
 from rankwise.analysis.costs import Costs, costs
-from rankwise.analysis.scores import DEVICES, EQUAL, KIND, SIGN, check_devices, mixed
+from rankwise.analysis.scores import DEVICES, EQUAL, KIND, check_devices, mixed
 from rankwise.analysis.summary_notes import notes
 from rankwise.core.keys import CURVE, GROUP
+from rankwise.core.metrics import METRICS
 
-# Metric of the estimates -> its column here, the columns of its interval, and the factor between
-# the units.
-SHOWN = {
-    "accuracy_fraction": ("accuracy_percent", "accuracy_low_percent", "accuracy_high_percent", 100),
-    "perplexity": ("perplexity", "perplexity_low", "perplexity_high", 1),
-}
 SIZES = {
     "adapter_bytes": "adapter_mib",
     "optimizer_state_bytes": "optimizer_state_mib",
@@ -53,9 +48,9 @@ def summary(frames: dict[str, pd.DataFrame], found: Costs, labels: dict[str, str
         labels: Method -> the label it is shown by.
 
     Returns:
-        The table. Accuracies are in percent, sizes in MiB. `n` counts the seeds that ended well.
-        `best` is "best", "tied", "undecided", or empty for a curve that is worse. `flags` names the
-        signs of too little training (flags.py). `warning` says
+        The table. Fractions, such as accuracies, are in percent, sizes in MiB. `n` counts the seeds
+        that ended well. `best` is "best", "tied", "undecided", or empty for a curve that is worse.
+        `flags` names the signs of too little training (flags.py). `warning` says
         where the runs of a model and dataset are not equal in batch, updates, samples, tokens or
         device.
     """
@@ -101,13 +96,13 @@ def _statuses(runs: pd.DataFrame) -> str:
 
 
 def _metrics(estimates: pd.DataFrame) -> pd.DataFrame:
-    """The columns of SHOWN that some curve has, a row for each curve."""
+    """The metrics that some curve has, with their intervals, a row for each curve."""
     parts = []
-    for metric, (*columns, factor) in SHOWN.items():
-        rows = estimates[estimates["metric"] == metric].set_index(CURVE)
+    for metric in METRICS.values():
+        rows = estimates[estimates["metric"] == metric.name].set_index(CURVE)
         if len(rows):
-            values = rows[["estimate", "low", "high"]].astype(float) * factor
-            parts.append(values.set_axis(columns, axis="columns"))
+            values = rows[["estimate", "low", "high"]].astype(float) * metric.factor
+            parts.append(values.set_axis(list(metric.shown), axis="columns"))
     return pd.concat(parts, axis="columns") if parts else estimates.set_index(CURVE)[[]]
 
 
@@ -123,7 +118,8 @@ def _best(estimates: pd.DataFrame, comparisons: pd.DataFrame, status: pd.Series)
     ranked = by_curve[status.reindex(by_curve.index) == "ok"]
     marks = pd.Series("", status.index)
     for _, rows in ranked.groupby(GROUP, sort=False):
-        best = (rows["estimate"] * rows["metric"].map(SIGN)).idxmax()
+        sign = METRICS[rows["metric"].iloc[0]].sign
+        best = (rows["estimate"] * sign).idxmax()
         verdict_of = verdicts(comparisons, best)
         marks[rows.index] = [verdict_of.get(curve, "") for curve in rows.index]
         marks[best] = "best"

@@ -6,6 +6,7 @@ from rankwise.analysis import flags, tables
 from rankwise.analysis.costs import Costs
 from rankwise.analysis.scores import name
 from rankwise.core.keys import GROUP
+from rankwise.core.metrics import METRICS, Metric
 
 NOTES = {
     "interval": (
@@ -44,7 +45,7 @@ def notes(frame: pd.DataFrame, found: Costs, margins: dict[str, float]) -> list[
     Args:
         frame: The table that `summary` made.
         found: What the curves cost; its notes become warnings.
-        margins: The smallest differences that matter: `accuracy_fraction` and `perplexity_ratio`.
+        margins: The smallest differences that matter, a study's `equivalence`.
     """
     legend = []
     for key in _names_of_notes(frame):
@@ -77,12 +78,19 @@ def _names_of_notes(frame: pd.DataFrame) -> list[str]:
 def _margins(frame: pd.DataFrame, margins: dict[str, float]) -> str:
     """The margins of the metrics that the table has: `1 point or a factor of 1.02`."""
     texts = []
-    if "accuracy_percent" in frame:
-        points = 100 * margins["accuracy_fraction"]
-        texts.append("1 point" if points == 1 else f"{points:g} points")
-    if "perplexity" in frame:
-        texts.append(f"a factor of {margins['perplexity_ratio']:g}")
-    return " or ".join(texts)
+    for metric in METRICS.values():
+        if metric.shown[0] in frame:
+            texts.append(_margin(metric, margins[metric.margin]))
+    return " or ".join(dict.fromkeys(texts))
+
+
+def _margin(metric: Metric, margin: float) -> str:
+    if metric.is_log:
+        return f"a factor of {margin:g}"
+    if not metric.is_fraction:
+        return f"{margin:g}"
+    points = 100 * margin
+    return "1 point" if points == 1 else f"{points:g} points"
 
 
 def _training(frame: pd.DataFrame) -> str:

@@ -15,14 +15,14 @@ from rankwise.analysis.run_settings import run_settings
 from rankwise.core import provenance, store
 from rankwise.core.config import without
 from rankwise.core.keys import CELL, CURVE, VARIANT
+from rankwise.core.metrics import METRICS
 from rankwise.study import search_choice
 from rankwise.study.grids import split_name
 
 # A trial's metrics are of the selection split: their columns say so.
 SELECTION = {
     "eval_loss_nats": "selection_loss_nats",
-    "accuracy_fraction": "selection_accuracy_fraction",
-    "perplexity": "selection_perplexity",
+    **{metric: f"selection_{metric}" for metric in METRICS},
 }
 SETTINGS = (
     "learning_rate", "effective_batch_size", "split", "device", "device_name",

@@ -309,9 +309,11 @@ def first_dataset(entries: dict[str, dict], model: str) -> str:
     Raises:
         ConfigError: There is no such model, or no such dataset.
     """
+    from rankwise.core import tasks  # noqa: PLC0415 - its messages are those of this module
+
     entry = pick(entries["models"], model, "config/models.yaml", "model")
     for name, dataset in entries["datasets"].items():
-        has_head = dataset["task"] in entry["head"]
+        has_head = bool(tasks.head(entry, dataset["task"]))
         if has_head and dataset["max_length_tokens"] <= entry["max_positions_tokens"]:
             return name
     raise ConfigError(

@@ -21,7 +21,12 @@ RESULTS = Path("results")
 CACHE = RESULTS / ".cache"
 CHECKPOINTS = RESULTS / "checkpoints"
 REQUESTS = RESULTS / ".requests"
-OWN_FOLDERS = ("methods", "optim")  # a project may have modules of these packages
+# Folder of a project with modules of the user's own -> the package that they are modules of.
+OWN_FOLDERS = {
+    "methods": "rankwise.methods",
+    "optim": "rankwise.optim",
+    "tasks": "rankwise.models.tasks",
+}
 
 
 def _own_workflow() -> Path:
@@ -50,32 +55,35 @@ def script(name: str) -> Path:
 
 
 def own_folder(kind: str) -> Path:
-    """The folder of the project in which a user's own methods or optimizers lie."""
+    """The folder of the project in which a user's own methods, optimizers or tasks lie."""
     return Path.cwd() / kind
 
 
 def module_file(module: str) -> Path | None:
     """The source file of a module by its dotted name, or None if there is no such file.
 
-    The package is searched first. A module of `rankwise.methods` or `rankwise.optim` that the
-    package does not have may lie in the project, as `methods/NAME.py` or `optim/NAME.py`. A module
+    The package is searched first. A module of a package of OWN_FOLDERS that the package does not
+    have may lie in the project, as `methods/NAME.py`, `optim/NAME.py` or `tasks/NAME.py`. A module
     of another package is looked for where Python would import it from; its file may be compiled.
 
     Raises:
         ValueError: The package and the project both have the module, so its name is ambiguous.
     """
-    package, *rest = module.split(".")
-    if package != PACKAGE.name:
+    if module.partition(".")[0] != PACKAGE.name:
         return plugins.find(module)
     packaged = _source_at(PACKAGE.parent.joinpath(*module.split(".")))
-    if len(rest) < 2 or rest[0] not in OWN_FOLDERS:
-        return packaged
-    own = _source_at(own_folder(rest[0]).joinpath(*rest[1:]))
-    if own and packaged and not own.samefile(packaged):
-        raise ValueError(
-            f"{own}: Rankwise has a {'/'.join(rest)}.py of its own; give your file another name"
-        )
-    return packaged or own
+    for folder, package in OWN_FOLDERS.items():
+        if not module.startswith(f"{package}."):
+            continue
+        rest = module.removeprefix(f"{package}.").split(".")
+        own = _source_at(own_folder(folder).joinpath(*rest))
+        if own and packaged and not own.samefile(packaged):
+            shown = "/".join([folder, *rest])
+            raise ValueError(
+                f"{own}: Rankwise has a {shown}.py of its own; give your file another name"
+            )
+        return packaged or own
+    return packaged
 
 
 def _source_at(stem: Path) -> Path | None:

@@ -8,16 +8,17 @@ STATUSES = ("ok", "out_of_memory", "diverged", "unsupported")
 # How the name of a number must end, unless it is one of COUNTS.
 UNITS = (
     "_bytes", "_s", "_nats", "_fraction", "_flops", "_tokens", "_per_s", "_per_second", "_joules",
-    "_watts", "_gib", "_rows",
+    "_watts", "_gib", "_rows", "_correlation",
 )  # fmt: skip
-# Quantities whose name is their unit: counts, ratios of losses, norms.
+# Quantities whose name is their unit: counts, ratios of losses, norms, and the label of an example
+# (`label`, `predicted`), which has the unit of the data.
 COUNTS = frozenset({
     "accumulation_steps", "batch_size", "best_epoch", "effective_batch_size", "effective_rank",
-    "epoch", "event", "gradient_norm", "largest_batch_size", "learning_rate",
-    "method_update_interval_steps", "perplexity", "predictions", "processes",
-    "product_effective_rank", "refresh_interval_steps", "repeats", "rows", "samples",
-    "selection_perplexity", "start_samples", "tokens", "total_parameters", "trainable_parameters",
-    "update", "updates",
+    "epoch", "event", "gradient_norm", "label", "labelled", "largest_batch_size", "learning_rate",
+    "mean_squared_error", "method_update_interval_steps", "named", "perplexity", "predicted",
+    "predictions", "processes", "product_effective_rank", "refresh_interval_steps", "repeats",
+    "right", "rows", "samples", "selection_mean_squared_error", "selection_perplexity",
+    "start_samples", "tokens", "total_parameters", "trainable_parameters", "update", "updates",
 })  # fmt: skip
 LISTS = (
     "history",

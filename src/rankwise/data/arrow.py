@@ -8,14 +8,14 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 
 from rankwise.core import provenance
 from rankwise.core.input_files import SPLIT_ENDING
 
 BATCH_ROWS = 10_000  # rows of one record batch; a part of the file's layout
-COLUMNS = {"text": Value("string"), "label": Value("int64")}
+COLUMNS = {"text": Value("string"), "words": List(Value("string"))}
 
 
 def write_split(folder: Path, split: str, rows: list[dict]) -> dict:
@@ -24,12 +24,15 @@ def write_split(folder: Path, split: str, rows: list[dict]) -> dict:
     Args:
         folder: Made if it does not exist.
         split: The name of the split.
-        rows: `{"text": ..., "label": ...}`, or all with `text` alone.
+        rows: All with `text`, and perhaps `label` (an integer, a number, or a list of integers)
+            and `words`.
 
     Returns:
         `rows`, how many they are, and the file's `sha256`.
     """
-    columns = {name: COLUMNS[name] for name in COLUMNS if not rows or name in rows[0]}
+    columns = {"text": COLUMNS["text"], "label": Value("int64")}
+    if rows:
+        columns = {name: COLUMNS.get(name) or column_type(rows[0][name]) for name in rows[0]}
     path = folder / f"{split}{SPLIT_ENDING}"
     starts = range(0, len(rows), BATCH_ROWS)
     batches = (as_columns(rows[start : start + BATCH_ROWS]) for start in starts)
@@ -59,6 +62,13 @@ def write_columns(path: Path, features: Features, batches: Iterable[dict[str, li
     finally:
         part.unlink(missing_ok=True)
     return len(writer)
+
+
+def column_type(value: object) -> Value | List:
+    """The type of a column of numbers like this one, or of lists of them."""
+    if isinstance(value, list):
+        return List(Value("int64"))
+    return Value("float64" if isinstance(value, float) else "int64")
 
 
 def as_columns(rows: list[dict]) -> dict[str, list]:

@@ -7,9 +7,9 @@ or its settings on the split that it reports.
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from rankwise.core import progress, provenance
+from rankwise.core import progress, provenance, tasks
 from rankwise.core.paths import expand
-from rankwise.data import facts, labels, reading, splits, synthetic, texts
+from rankwise.data import answers, facts, labels, reading, splits, synthetic, texts
 from rankwise.data.record import Record
 
 
@@ -86,7 +86,7 @@ def read(dataset: dict) -> facts.Source:
         FileNotFoundError: The folder's name has an environment variable that is not set.
     """
     rows_by_split, dropped_rows, column = _read_files(dataset)
-    if dataset["task"] != "classification":
+    if not _has_one_class(dataset):
         return facts.Source(rows_by_split, dropped_rows, [])
     return facts.Source(
         _with_classes(rows_by_split, dataset, column),
@@ -139,11 +139,29 @@ def _read_split(dataset: dict, split: str, column: labels.Column) -> tuple[list[
         if text is None:
             dropped += 1
             continue
-        row = {"text": text}
-        if dataset["task"] == "classification":
-            row["label"] = _add_label(record, dataset, path, column)
+        row = {"text": text, **_label(record, dataset, path, column)}
         rows.append(row)
     return rows, dropped
+
+
+def _label(record: Record, dataset: dict, path: Path, column: labels.Column) -> dict:
+    """The columns that a row has beside its text; a single class is added to `column`."""
+    kind = tasks.facts(dataset["task"]).labels
+    if kind == tasks.CLASS:
+        return {"label": _add_label(record, dataset, path, column)}
+    if kind == tasks.NUMBER:
+        return {"label": answers.number(record, dataset, path)}
+    if kind == tasks.CLASSES:
+        return {"label": answers.classes(record, dataset, path)}
+    if kind == tasks.TAGS:
+        words = answers.words(record, dataset, path)
+        return {"words": words, "label": answers.tags(record, dataset, path, len(words))}
+    return {}
+
+
+def _has_one_class(dataset: dict) -> bool:
+    """Whether each text has one class."""
+    return tasks.facts(dataset["task"]).labels == tasks.CLASS
 
 
 def _records(dataset: dict, split: str) -> tuple[Path, Iterator[Record]]:
@@ -212,13 +230,13 @@ def problems(dataset: dict, where: str, skipped: Collection[str] = ()) -> list[s
     if "generated" not in dataset:
         for split in looked_at:
             found += reading.problems(split_path(dataset, split), dataset, split)
-    is_labelled = dataset["task"] == "classification"
+    is_labelled = _has_one_class(dataset)
     if found or skipped:
         column = _readable_labels(dataset, looked_at) if is_labelled else labels.Column()
         return found + labels.problems(dataset, column, whole=False)
     try:
         rows_by_split, _, column = _read_files(dataset)
-    except ValueError as error:  # a record without the column of labels
+    except ValueError as error:  # a record without a label, or with one that is none
         return [str(error)]
     if is_labelled:
         found = labels.problems(dataset, column)

@@ -4,6 +4,7 @@ and how much of a split the model has been trained on.
 
 from dataclasses import dataclass
 
+from rankwise.core import tasks
 from rankwise.data import overlap, splits, texts
 
 
@@ -43,7 +44,7 @@ def count(
     for split, rows in rows_by_split.items():
         dropped = source.dropped_rows["train" if split == "selection" else split]
         split_rows.append({"split": split, "rows": len(rows), "dropped_rows": dropped})
-        if dataset["task"] == "classification":
+        if tasks.facts(dataset["task"]).labels == tasks.CLASS:
             for name, number in splits.class_counts(rows, dataset["classes"]).items():
                 class_rows.append({"split": split, "class": name, "rows": number})
         if split != "train":

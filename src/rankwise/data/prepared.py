@@ -3,7 +3,6 @@
 Every file is compared with the SHA-256 that was recorded when it was prepared.
 """
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from types import ModuleType
 
 from transformers import PreTrainedTokenizerBase
 
-from rankwise.core import content, result, store
+from rankwise.core import content, result, store, tasks
 from rankwise.core.input_files import SPLIT_ENDING, recorded_files
 from rankwise.data.arrow import read_rows
 from rankwise.data.encoded import check, check_known
@@ -92,7 +91,7 @@ def load_data(
     """
     dataset = request["dataset"]
     name = name or request["cell"]["dataset"]
-    task = importlib.import_module(f"rankwise.models.tasks.{dataset['task']}")
+    task = tasks.load(dataset["task"])
     encoder = Encoder(task, tokenizer, dataset["max_length_tokens"])
     of_empty_text = tokenizer("")["input_ids"]
     unknown = _unknown_token(tokenizer)

@@ -47,6 +47,16 @@ def text_columns(dataset: dict) -> list[str]:
     return [columns] if isinstance(columns, str) else columns
 
 
+def label_columns(dataset: dict) -> list[str]:
+    """The columns that hold the labels, in their order; none without labels.
+
+    Args:
+        dataset: A dataset entry; its `label`, if any, is one column or a list of columns.
+    """
+    columns = dataset.get("label", [])
+    return [columns] if isinstance(columns, str) else columns
+
+
 def check_columns(path: Path, present: list[str], dataset: dict) -> None:
     """Check that a file has the columns of the entry.
 
@@ -61,8 +71,7 @@ def check_columns(path: Path, present: list[str], dataset: dict) -> None:
     for name in present:
         if present.count(name) > 1:
             raise ValueError(f"{path}: column {name!r} stands twice, allowed: once")
-    label = [dataset["label"]] if "label" in dataset else []
-    for name in [*text_columns(dataset), *label]:
+    for name in [*text_columns(dataset), *label_columns(dataset)]:
         if name not in present:
             raise ValueError(f"{path}: no column {name!r}, allowed: {names_of(present)}")
 

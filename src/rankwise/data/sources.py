@@ -13,6 +13,7 @@ from pathlib import Path
 from rankwise.core import content, probe, settings
 from rankwise.core.safetensors_files import tensors, weight_files, weights_sha256
 from rankwise.data import reading
+from rankwise.data.record import label_columns, text_columns
 from rankwise.study.plan import Plan
 
 HUB_TIMEOUT_S = 10
@@ -240,11 +241,9 @@ def _column_problems(where: str, file: Path, entry: dict) -> list[str]:
         return [f"{where}: {error}"]
     if present is None:
         return []
-    text = entry["text"] if isinstance(entry["text"], list) else [entry["text"]]
-    label = [entry["label"]] if "label" in entry else []
     allowed = ", ".join(present)
     return [
         f"{where}: {file} has no column {name!r}, allowed: {allowed}"
-        for name in [*text, *label]
+        for name in [*text_columns(entry), *label_columns(entry)]
         if name not in present
     ]

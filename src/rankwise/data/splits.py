@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from fractions import Fraction
 
+from rankwise.core import tasks
 from rankwise.data.labels import MAX_SHOWN
 from rankwise.data.texts import RUNNING_TEXT
 
@@ -118,7 +119,9 @@ def _draw(rows: list[dict], count: int, purpose: str, keep_one: bool) -> set[int
     """
     by_class: dict[int | None, list[int]] = {}
     for index, row in enumerate(rows):
-        by_class.setdefault(row.get("label"), []).append(index)
+        label = row.get("label")
+        # Numbers, and lists of several classes, are no classes to draw in.
+        by_class.setdefault(label if isinstance(label, int) else None, []).append(index)
     classes = sorted(by_class, key=lambda label: -1 if label is None else label)
     sizes = [len(by_class[label]) for label in classes]
     drawn: set[int] = set()
@@ -195,18 +198,24 @@ def problems(rows_by_split: dict[str, list[dict]], dataset: dict) -> list[str]:
         dataset: A resolved entry.
     """
     found = []
+    kind = tasks.facts(dataset["task"]).labels
     for split, rows in rows_by_split.items():
         remedy = REMEDIES.get(split, "report on a split with rows of several classes")
         if not rows:
             found.append(f"split {split}: got no rows, allowed: at least 1")
-        elif dataset["task"] == "classification":
+        elif kind == tasks.NUMBER and len({row["label"] for row in rows}) < 2:
+            found.append(
+                f"split {split}: got {len(rows):,} rows with the same number, allowed: at least "
+                "2 different numbers"
+            )
+        elif kind == tasks.CLASS:
             counts = class_counts(rows, dataset["classes"])
             if sum(count > 0 for count in counts.values()) < 2:
                 found.append(
                     f"split {split}: got rows of one class only ({_counted(counts)}), "
                     f"allowed: at least 2 classes; {remedy}"
                 )
-    if found or dataset["task"] != "classification":
+    if found or kind != tasks.CLASS:
         return found
     return _unlearnt(rows_by_split, dataset)
 

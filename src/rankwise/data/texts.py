@@ -8,6 +8,8 @@ import math
 import unicodedata
 from pathlib import Path
 
+from rankwise.core import tasks
+from rankwise.data import answers
 from rankwise.data.record import Record, names_of, problem, shown, text_columns
 
 RUNNING_TEXT = "language_modelling"
@@ -31,6 +33,8 @@ def text(record: Record, dataset: dict, path: Path) -> str | None:
         ValueError: A column is not in the row, has no text and the entry does not drop it, or has
             a value that is no text.
     """
+    if _has_tags(dataset):
+        return " ".join(answers.words(record, dataset, path))
     names = text_columns(dataset)
     # The blank lines of running text are part of it.
     blank_is_text = dataset.get("task") == RUNNING_TEXT and len(names) == 1
@@ -46,6 +50,11 @@ def text(record: Record, dataset: dict, path: Path) -> str | None:
         "correct the row, or leave such rows out with `missing_text: drop`"
     )
     raise problem(path, record.where, what)
+
+
+def _has_tags(dataset: dict) -> bool:
+    """Whether the text is a list of words, each of which has a tag."""
+    return "task" in dataset and tasks.facts(dataset["task"]).labels == tasks.TAGS
 
 
 def _part(record: Record, name: str, path: Path, blank_is_text: bool) -> str | None:

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from rankwise.core import content, paths, provenance, result
-from rankwise.data.arrow import BATCH_ROWS, as_columns, open_table, write_columns
+from rankwise.data.arrow import BATCH_ROWS, as_columns, column_type, open_table, write_columns
 
 TOKENISED = paths.CACHE / "tokenised"
 EXAMPLES, DESCRIPTION = "examples.arrow", "tokenised.json"
@@ -80,12 +80,14 @@ class Examples(Sequence[dict]):
     """Examples in a memory-mapped file. `examples[i]` is the dict that a task's `encode` makes.
 
     Args:
-        table: With a column of token ids, and columns of integers.
+        table: With a column of token ids, and columns of numbers or of lists of integers.
     """
 
     def __init__(self, table: Dataset):
         self._table = table
-        self._numbers = [name for name in table.column_names if name != IDS]
+        is_list = {name: isinstance(kind, List) for name, kind in table.features.items()}
+        self._lists = [name for name in table.column_names if is_list[name] and name != IDS]
+        self._numbers = [name for name in table.column_names if not is_list[name]]
         self._chunks: list[_Chunk] = []
         self._ends: list[int] = []  # of each chunk: the index of the next chunk's first example
         end = 0
@@ -93,7 +95,7 @@ class Examples(Sequence[dict]):
             if batch.num_rows:
                 end += batch.num_rows
                 self._ends.append(end)
-                self._chunks.append(_chunk(batch, self._numbers))
+                self._chunks.append(_chunk(batch, self._numbers, self._lists))
 
     def __len__(self) -> int:
         return len(self._table)
@@ -120,34 +122,55 @@ class Examples(Sequence[dict]):
             raise IndexError(f"example {index} of {len(self)}")
         number = bisect.bisect_right(self._ends, position)
         chunk = self._chunks[number]
-        row = position - self._ends[number] + len(chunk.starts) - 1
-        example = {IDS: chunk.ids[chunk.starts[row] : chunk.starts[row + 1]].tolist()}
+        row = position - self._ends[number] + len(chunk.ids.starts) - 1
+        example = {IDS: chunk.ids[row]}
         for name in self._numbers:
-            example[name] = int(chunk.numbers[name][row])
+            example[name] = chunk.numbers[name][row].item()
+        for name in self._lists:
+            example[name] = chunk.lists[name][row]
         return example
+
+
+class _Lists(NamedTuple):
+    """Views of a column of lists.
+
+    Attributes:
+        starts: Index of each list's first value, and the end of the last; (examples + 1,).
+        values: Of all lists, one after another.
+    """
+
+    starts: np.ndarray
+    values: np.ndarray
+
+    def __getitem__(self, row: int) -> list[int]:
+        return self.values[self.starts[row] : self.starts[row + 1]].tolist()
 
 
 class _Chunk(NamedTuple):
     """Views of one record batch of the file.
 
     Attributes:
-        starts: Index of each example's first token, and the end of the last; (examples + 1,).
-        ids: The token ids of all examples; (tokens,), int32.
+        ids: The token ids of each example, int32.
         numbers: Column -> a value for each example.
+        lists: Column -> a list for each example.
     """
 
-    starts: np.ndarray
-    ids: np.ndarray
+    ids: _Lists
     numbers: dict[str, np.ndarray]
+    lists: dict[str, _Lists]
 
 
-def _chunk(batch: object, numbers: list[str]) -> _Chunk:
+def _chunk(batch: object, numbers: list[str], lists: list[str]) -> _Chunk:
     """The views of a pyarrow record batch, which are faster to read than the batch itself."""
-    ids = batch.column(IDS)
+
+    def of_lists(name: str) -> _Lists:
+        column = batch.column(name)
+        return _Lists(column.offsets.to_numpy(), column.values.to_numpy())
+
     return _Chunk(
-        ids.offsets.to_numpy(),
-        ids.values.to_numpy(),
+        of_lists(IDS),
         {name: batch.column(name).to_numpy() for name in numbers},
+        {name: of_lists(name) for name in lists},
     )
 
 
@@ -284,8 +307,9 @@ def _write_examples(file: Path, rows: Dataset, split: str, encoder: Encoder) -> 
         return write_columns(file, Features({IDS: TOKEN_IDS}), blocks)
     if not len(rows):
         return write_columns(file, Features({IDS: TOKEN_IDS}), [])
-    numbers = {name: Value("int64") for name in encoder.encode(_rows(rows[:1]))[0] if name != IDS}
-    features = Features({IDS: TOKEN_IDS, **numbers})
+    first = encoder.encode(_rows(rows[:1]))[0]
+    columns = {name: column_type(value) for name, value in first.items() if name != IDS}
+    features = Features({IDS: TOKEN_IDS, **columns})
     if not is_shown:
         datasets.disable_progress_bars()
     file.parent.mkdir(parents=True)

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn, zeros, zeros_like
 
+from rankwise.core import tasks
+
 # Families whose code reads the mask for more than attention, and wants it as (batch, length): OPT
 # counts positions in it, DeBERTa multiplies embeddings by it.
 READ_THE_MASK = ("opt", "deberta", "deberta-v2")
@@ -29,17 +31,20 @@ def meta_loss(model: nn.Module, batch: dict[str, Tensor], task: str) -> Tensor:
     """A loss whose gradients have the shapes of the real one.
 
     Token ids stand in for labels. The loss itself has no matrix product, so for FLOPs only the
-    shape of the logits matters: (batch, classes), or (batch, length, vocabulary).
+    shape of the logits matters: (batch, classes), or (batch, length, classes or vocabulary).
 
     Args:
         model: On the meta device, with the head of the task.
         batch: From `meta_batch`.
-        task: `classification`, or a task that predicts a token at every position.
+        task: the name of a task.
 
     Returns:
-        The mean cross-entropy, a scalar on the meta device.
+        The mean cross-entropy, or the mean squared error for labels that are numbers; a scalar on
+        the meta device.
     """
-    ids = batch["input_ids"]
-    labels = ids[:, 0] if task == "classification" else ids
-    logits = model(**batch).logits.flatten(0, -2)
-    return nn.functional.cross_entropy(logits, labels.flatten())
+    ids, kind = batch["input_ids"], tasks.facts(task).labels
+    logits = model(**batch).logits
+    if kind in (tasks.NUMBER, tasks.CLASSES):
+        return nn.functional.mse_loss(logits, zeros_like(logits))
+    labels = ids[:, 0] if kind == tasks.CLASS else ids
+    return nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from rankwise.core import tasks
 from rankwise.methods.parts.base import Method, adapt, build_optimizer
 from rankwise.methods.parts.optimizers import step_without_values
 from rankwise.models import build, storage
@@ -189,13 +190,27 @@ def batch(request: dict, device: str) -> dict[str, Tensor]:
         device: Where the tensors are made.
 
     Returns:
-        `input_ids`, (batch, length), and `labels`. A classification task gets one class per
-        sequence, (batch,). Any other task gets the tokens.
+        `input_ids`, (batch, length), and `labels`: one class or number a sequence, (batch,); 0 or 1
+        for each class, (batch, classes); a class or the token itself at every place.
     """
     shapes = request["shapes"]
     size = (shapes["batch_size"], shapes["sequence_length_tokens"])
     ids = torch.randint(request["model"]["architecture"]["vocab_size"], size, device=device)
-    labels = ids
-    if shapes["task"] == "classification":
-        labels = ids[:, 0] % max(shapes["classes"], 1)
-    return {"input_ids": ids, "labels": labels}
+    return {"input_ids": ids, "labels": labels_like(ids, shapes)}
+
+
+def labels_like(ids: Tensor, shapes: dict) -> Tensor:
+    """Labels with the shape and type of the task's, derived from token ids.
+
+    Args:
+        ids: (batch, length).
+        shapes: `task` and `classes`.
+    """
+    kind, classes = tasks.facts(shapes["task"]).labels, max(shapes["classes"], 1)
+    if kind == tasks.CLASS:
+        return ids[:, 0] % classes
+    if kind == tasks.NUMBER:
+        return (ids[:, 0] % 2).float()
+    if kind == tasks.CLASSES:
+        return (ids[:, :1] % 2).float().expand(-1, classes).contiguous()
+    return ids % classes if kind == tasks.TAGS else ids

@@ -9,24 +9,21 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
+from rankwise.core import tasks
 from rankwise.models import check
 
 GIB = 2**30
-AUTO_CLASSES = {
-    "classification": "AutoModelForSequenceClassification",
-    "language_modelling": "AutoModelForCausalLM",
-    "masked_language_modelling": "AutoModelForMaskedLM",
-}
 
 
-def configuration(entry: dict, classes: int) -> PretrainedConfig:
+def configuration(entry: dict, task: str, classes: int) -> PretrainedConfig:
     """The transformers configuration of a model.
 
     Args:
         entry: of config/models.yaml.
+        task: the name of a task.
         classes: number of labels of the head; 0 for a task without labels.
     """
-    labels = {"num_labels": classes} if classes else {}
+    labels = tasks.facts(task).config(classes)
     return AutoConfig.for_model(entry["family"], **entry["architecture"], **labels)
 
 
@@ -37,17 +34,17 @@ def from_shapes(
 
     Args:
         entry: of config/models.yaml.
-        task: a key of AUTO_CLASSES.
+        task: the name of a task.
         classes: number of labels; 0 for a task without labels.
         device: where the model is built.
         attention: transformers' name of the attention's implementation. If not given, transformers
             chooses as it does for a snapshot: sdpa, or eager for families without it, such as
             DeBERTa.
     """
-    auto_class = getattr(transformers, AUTO_CLASSES[task])
+    auto_class = getattr(transformers, tasks.facts(task).auto_class)
+    config = configuration(entry, task, classes)
     with torch.device(device):
-        model = auto_class.from_config(configuration(entry, classes), attn_implementation=attention)
-    return _with_plain_loss(model, task)
+        return auto_class.from_config(config, attn_implementation=attention)
 
 
 def checked_from_shapes(
@@ -70,7 +67,7 @@ def from_snapshot(
 
     Args:
         folder: a prepared snapshot, with its tokenizer.
-        task: a key of AUTO_CLASSES.
+        task: the name of a task.
         classes: number of labels; 0 for a task without labels.
         new_head: last names of the modules that may be new; everything else must be in `folder`.
 
@@ -79,8 +76,8 @@ def from_snapshot(
     """
     transformers.logging.set_verbosity_error()  # `check.loaded` says what it would warn of
     transformers.logging.disable_progress_bar()
-    labels = {"num_labels": classes} if classes else {}
-    auto_class = getattr(transformers, AUTO_CLASSES[task])
+    labels = tasks.facts(task).config(classes)
+    auto_class = getattr(transformers, tasks.facts(task).auto_class)
     model, loading = auto_class.from_pretrained(
         folder,
         dtype=torch.float32,
@@ -93,17 +90,6 @@ def from_snapshot(
     check.loaded(model, loading, folder, new_head)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = pad_token_id(tokenizer(folder))
-    return _with_plain_loss(model, task)
-
-
-def _with_plain_loss(model: nn.Module, task: str) -> nn.Module:
-    """Let a classifier's loss be the cross-entropy that every family uses for one label a text.
-
-    Most families choose it at the first batch. DeBERTa would first look for labels below 0, which
-    waits for the GPU, and which no prediction from shapes can follow.
-    """
-    if task == "classification" and model.config.problem_type is None:
-        model.config.problem_type = "single_label_classification"
     return model
 
 
@@ -112,7 +98,7 @@ def check_room(entry: dict, task: str, classes: int, device: str) -> None:
 
     Args:
         entry: of config/models.yaml.
-        task: a key of AUTO_CLASSES.
+        task: the name of a task.
         classes: number of labels; 0 for a task without labels.
         device: cpu or cuda.
 
@@ -174,17 +160,17 @@ def names(entry: dict, task: str) -> dict:
 
     Args:
         entry: of config/models.yaml.
-        task: a key of AUTO_CLASSES.
+        task: the name of a task.
 
     Returns:
         `task`; `hidden_size`, the model's width; `modules` by role; `head`, the names of its
         modules; `new_head`, the same if the head is new for this task and must train, else nothing.
     """
-    head = entry["head"].get(task, [])
+    head = tasks.head(entry, task)
     return {
         "task": task,
         "hidden_size": entry["hidden_size"],
         "modules": entry["modules"],
         "head": head,
-        "new_head": head if task == "classification" else [],
+        "new_head": head if tasks.facts(task).new_head else [],
     }

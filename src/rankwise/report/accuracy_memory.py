@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from rankwise.analysis import metrics
 from rankwise.analysis.fronts import is_on_front
 from rankwise.analysis.variant_costs import with_variants
 from rankwise.core.keys import CURVE, CURVE_IN_GROUP
@@ -106,12 +107,10 @@ def _missing_message(rows: pd.DataFrame) -> str:
 
 
 def _with_value(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with the metric as `value`, and whether it is an accuracy."""
-    empty = pd.Series(np.nan, runs.index)
-    accuracy = runs.get("accuracy_fraction", empty).astype(float)
-    if accuracy.notna().any():
-        return runs.assign(value=100 * accuracy, is_accuracy=True)
-    return runs.assign(value=runs.get("perplexity", empty).astype(float), is_accuracy=False)
+    """The runs with the metric as `value`, in the unit of its axis."""
+    metric = metrics.of_runs(runs)
+    values = runs.get(metric.name, pd.Series(np.nan, runs.index)).astype(float)
+    return runs.assign(value=metric.factor * values)
 
 
 def _means(runs: pd.DataFrame) -> pd.DataFrame:
@@ -139,7 +138,7 @@ def _panel(
     unit_bytes, unit = style.byte_unit(runs["kept_bytes"].max())
     runs = runs.assign(size=runs["kept_bytes"] / unit_bytes)
     means = means.assign(size=means["kept_bytes"] / unit_bytes)
-    less_is_better = not runs["is_accuracy"].iloc[0]
+    less_is_better = metrics.of_runs(runs).sign < 0
     front = _front(means, less_is_better)
     means = means.assign(on_front=means.index.isin(front.index))
     _draw_front(axes, front, means["size"].max())
@@ -231,10 +230,7 @@ def _points_on(line: Line2D) -> np.ndarray:
 def _set_axes(axes: Axes, runs: pd.DataFrame, unit: str, means: pd.DataFrame) -> None:
     splits = runs["split"].dropna()
     split = f" on {splits.iloc[0]}" if len(splits) else ""
-    if runs["is_accuracy"].iloc[0]:
-        axes.set_ylabel(f"accuracy{split} (%)")
-    else:
-        axes.set_ylabel(f"perplexity{split}\n(lower is better)")
+    axes.set_ylabel(metrics.of_runs(runs).axis(split))
     axes.set_xlabel(
         f"weights + gradients + optimizer state ({unit}),\nkept between steps, without activations"
     )

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from rankwise.core.keys import CURVE
+from rankwise.core.metrics import METRICS
 from rankwise.report import style
 
 
@@ -77,17 +78,13 @@ def _joined(runs: pd.DataFrame, estimates: pd.DataFrame) -> pd.DataFrame:
 
 
 def _group(curves: pd.DataFrame, runs: pd.DataFrame) -> Group:
-    metric = curves["metric"].dropna().iloc[0]
-    is_fraction = metric.endswith("_fraction")
+    metric = METRICS[curves["metric"].dropna().iloc[0]]
     splits = runs["split"].dropna()
-    name = metric.removesuffix("_fraction")
-    if len(splits):
-        name = f"{name} on {splits.iloc[0]}"
-    axis = f"{name} (%)" if is_fraction else f"{name}\n(lower is better)"
-    factor = 100 if is_fraction else 1
+    axis = metric.axis(f" on {splits.iloc[0]}" if len(splits) else "")
+    factor = metric.factor
     scaled = curves.assign(
         value=curves["estimate"] * factor,
         low=curves["low"] * factor,
         high=curves["high"] * factor,
     )
-    return Group(axis, 1 if is_fraction else -1, scaled.reset_index(drop=True), runs)
+    return Group(axis, metric.sign, scaled.reset_index(drop=True), runs)

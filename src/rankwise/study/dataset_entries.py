@@ -2,6 +2,7 @@
 
 import re
 
+from rankwise.core import tasks
 from rankwise.core.config import ConfigError
 
 FILE = "config/datasets.yaml"
@@ -10,17 +11,23 @@ RESERVED_SPLITS = ("train", SELECTION)  # they cannot be reported
 SPLIT_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)  # of a file that is not hidden
 
 
+def metric(entry: dict) -> str:
+    """The metric by which the runs on a dataset are compared: the entry's, or the task's first."""
+    return entry.get("metric") or tasks.facts(entry["task"]).metrics[0]
+
+
 def check(name: str, entry: dict) -> None:
-    """Check the splits of a dataset, and the labels of a classification.
+    """Check the task, the splits and the labels of a dataset.
 
     Args:
         name: The dataset's name.
         entry: A dataset entry with one source, with defaults of the schema.
 
     Raises:
-        ConfigError: the reported split is not there, or is trained on or selected on; a split has
-            the name of the slice that is held out, or no name for a file; there is no train, no
-            label or no classes; or the text has the label in it.
+        ConfigError: there is no such task or metric; the reported split is not there, or is
+            trained on or selected on; a split has the name of the slice that is held out, or no
+            name for a file; there is no train, no label or no classes; or the text has the label
+            in it.
     """
     if "generated" in entry:
         splits, key = entry["generated"]["rows"], f"{name}.generated.rows"
@@ -28,8 +35,9 @@ def check(name: str, entry: dict) -> None:
         splits, key = entry.get("splits", {}), f"{name}.splits"
     _check_reported_split(name, entry["report_split"], splits)
     _check_split_names(key, splits)
-    if entry["task"] == "classification":
-        _check_labels(name, entry)
+    task = _task(name, entry)
+    if task.labels != tasks.NO_LABEL:
+        _check_labels(name, entry, task)
 
 
 def _check_reported_split(name: str, reported: str, splits: dict) -> None:
@@ -52,11 +60,54 @@ def _check_split_names(key: str, splits: dict) -> None:
             raise ConfigError(FILE, key, split, "letters, digits, '_', '-' and '.'")
 
 
-def _check_labels(name: str, entry: dict) -> None:
-    for key in ("label", "classes"):
+def _task(name: str, entry: dict) -> tasks.Task:
+    """The entry's task, which must have the entry's metric."""
+    if entry["task"] not in tasks.names():
+        raise ConfigError(FILE, f"{name}.task", entry["task"], tasks.names())
+    task = tasks.facts(entry["task"])
+    if entry.get("metric", task.metrics[0]) not in task.metrics:
+        allowed = f"a metric of {task.name}: {', '.join(task.metrics)}"
+        raise ConfigError(FILE, f"{name}.metric", entry["metric"], allowed)
+    return task
+
+
+def _check_labels(name: str, entry: dict, task: tasks.Task) -> None:
+    for key in ("label", "classes") if task.has_classes else ("label",):
         if key not in entry:
-            raise ConfigError(FILE, f"{name}.{key}", "nothing", f"the {key} of a classification")
+            allowed = f"the {key} of a {task.name.replace('_', ' ')}"
+            raise ConfigError(FILE, f"{name}.{key}", "nothing", allowed)
+    if not task.has_classes and "classes" in entry:
+        allowed = f"nothing: the labels of a {task.name} are numbers"
+        raise ConfigError(FILE, f"{name}.classes", entry["classes"], allowed)
+    if isinstance(entry["label"], list):
+        _check_label_columns(name, entry, task)
     texts = entry["text"] if isinstance(entry["text"], list) else [entry["text"]]
-    if entry["label"] in texts:
-        allowed = "columns without the label: a model would read its answer"
-        raise ConfigError(FILE, f"{name}.text", entry["label"], allowed)
+    labels = entry["label"] if isinstance(entry["label"], list) else [entry["label"]]
+    for label in labels:
+        if label in texts:
+            allowed = "columns without the label: a model would read its answer"
+            raise ConfigError(FILE, f"{name}.text", label, allowed)
+    if task.labels == tasks.TAGS:
+        _check_tags(name, entry)
+
+
+def _check_label_columns(name: str, entry: dict, task: tasks.Task) -> None:
+    """Several columns of labels are those of a task with several classes a text, one for each."""
+    if task.labels != tasks.CLASSES:
+        allowed = f"one column: only a task with several labels a text has more, not {task.name}"
+        raise ConfigError(FILE, f"{name}.label", entry["label"], allowed)
+    if len(entry["label"]) != len(entry["classes"]):
+        allowed = f"{len(entry['classes'])} columns, one for each of classes, in their order"
+        raise ConfigError(FILE, f"{name}.label", entry["label"], allowed)
+
+
+def _check_tags(name: str, entry: dict) -> None:
+    """The classes are O, then B-TYPE and I-TYPE of each type; the words are one column."""
+    if isinstance(entry["text"], list):
+        raise ConfigError(FILE, f"{name}.text", entry["text"], "one column: the list of words")
+    outside, *others = entry["classes"]
+    types = [tag.removeprefix("B-") for tag in others[::2]]
+    expected = ["O", *(f"{part}-{kind}" for kind in types for part in "BI")]
+    if [outside, *others] != expected:
+        allowed = "O first, then B-TYPE and I-TYPE of each type: [O, B-PER, I-PER, B-LOC, I-LOC]"
+        raise ConfigError(FILE, f"{name}.classes", entry["classes"], allowed)

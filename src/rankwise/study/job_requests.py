@@ -9,7 +9,7 @@ library only.
 
 from typing import TYPE_CHECKING
 
-from rankwise.core import plugins, store
+from rankwise.core import plugins, store, tasks
 from rankwise.core.config import pick, without
 from rankwise.study import grids, measurements, search
 from rankwise.study.grids import Cell
@@ -53,7 +53,7 @@ def _training_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     follows_search = measurement == "train" and plan.is_searched(cell.curve)
     method = plan.method(measurement, cell)
     task = plan.library["datasets"][cell.dataset]["task"]
-    loaded = [f"rankwise.models.tasks.{task}"]
+    loaded = [tasks.module(task)]
     if follows_search:
         loaded.append(search.SETTLED)
     request = {
@@ -94,7 +94,8 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
             "batch_size": grid["batch_size"],
             "sequence_length_tokens": tokens,
         },
-        "code": _code(plan, measurement, method),
+        # The task's constants say which model is built; its file is read, not imported.
+        "code": _code(plan, measurement, method, tasks.module(dataset["task"])),
         **measurements.settings(measurement, grid, plan.study, dataset, tokens),
     }
 
@@ -154,7 +155,7 @@ def _pretraining_request(plan: "Plan", model: str) -> dict:
     return {
         "dataset": plan.dataset_entry(corpus),
         "inputs": {"dataset": plan.input_digest("dataset", corpus)},
-        "code": plan.digests("pretrain_model", f"rankwise.models.tasks.{task}"),
+        "code": plan.digests("pretrain_model", tasks.module(task)),
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from rankwise.core import provenance
 from rankwise.core.config import without
-from rankwise.study import captions, variants
+from rankwise.study import captions, dataset_entries, variants
 from rankwise.study.describe import about
 from rankwise.study.measurements import MEASUREMENTS
 from rankwise.study.plan import Cell, Plan
@@ -242,7 +242,14 @@ def table_request(plan: Plan, table: str) -> dict:
     measurement = TABLE_SOURCES.get(table, "train")
     of_variants = [cell for cell in plan.cells(measurement) if cell.variant]
     names = {plan.path(measurement, cell): cell.method_name for cell in of_variants}
-    return _request(plan, "collect", table=table, listed=table in LISTS, variants=names)
+    settings = {"metrics": _metrics(plan)} if table == "runs" else {}
+    return _request(plan, "collect", table=table, listed=table in LISTS, variants=names, **settings)
+
+
+def _metrics(plan: Plan) -> dict[str, str]:
+    """Dataset -> the metric by which its runs are compared."""
+    names = dict.fromkeys(cell.dataset for cell in plan.cells("train"))
+    return {name: dataset_entries.metric(plan.library["datasets"][name]) for name in names}
 
 
 def evidence_request(plan: Plan) -> dict:

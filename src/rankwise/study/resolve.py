@@ -6,7 +6,7 @@ that a schema cannot express.
 
 from pathlib import Path
 
-from rankwise.core import plugins
+from rankwise.core import plugins, tasks
 from rankwise.core.config import ConfigError
 from rankwise.core.paths import PACKAGE, module_file, own_folder
 from rankwise.study import claims, dataset_entries, peft_settings
@@ -373,8 +373,9 @@ def check_pair(
         ConfigError: the model has no head for the task, or not so many positions.
     """
     entry, data = library["models"][model], library["datasets"][dataset]
-    if data["task"] not in entry["head"]:
-        allowed = f"tasks that {model} has a head for: {', '.join(entry['head'])}"
+    if not tasks.head(entry, data["task"]):
+        able = [task for task in tasks.names() if tasks.head(entry, task)]
+        allowed = f"tasks that {model} has a head for: {', '.join(able)}"
         raise ConfigError(*where, data["task"], allowed)
     positions = entry["max_positions_tokens"]
     if tokens > positions:

@@ -19,7 +19,7 @@ from rankwise.study.resolve import check_length, check_release, resolve_method
 COSMETIC = {
     "methods": ("label", "source", "note"),
     "models": ("note", "licence"),
-    "datasets": ("note", "licence", "train_samples"),
+    "datasets": ("note", "licence", "train_samples", "metric"),
 }
 Where = tuple[str, str]  # file, key
 

@@ -1,20 +1,17 @@
 """Evaluate a model on a dataset split: scores for each example, and their means as metrics."""
 
-import math
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from rankwise.analysis.metrics import WEIGHT, value, weighted_mean
 from rankwise.core import progress
+from rankwise.core.metrics import METRICS
 from rankwise.data.prepared import Data
 
 Scores = dict[str, list[float]]
-
-# exp of a larger loss overflows a Python float, so its perplexity is reported as infinite.
-LARGEST_EXPONENT = math.log(sys.float_info.max)
 
 
 @torch.no_grad()
@@ -41,7 +38,7 @@ def evaluate(
 
     Returns:
         Lists with one entry per example: `loss_nats`, the mean loss over its predictions;
-        `correct_fraction`, if the task has right answers; `predictions`, how many there are.
+        `predictions`, how many there are; and what the task's metrics need.
     """
     # A DataLoader draws a seed from the global generator unless it has a generator of its own.
     own_generator = torch.Generator()
@@ -62,27 +59,20 @@ def evaluate(
     return scores
 
 
-def metrics(scores: Scores) -> dict[str, float]:
-    """Average the scores of a split over its predictions.
+def metrics(scores: Scores, names: Sequence[str]) -> dict[str, float]:
+    """The loss and the metrics of a split.
+
+    Args:
+        scores: From `evaluate`.
+        names: The task's metrics.
 
     Returns:
-        `eval_loss_nats`, and `accuracy_fraction`, or `perplexity` if the task has no right answers.
+        `eval_loss_nats`, a mean over predictions, and each metric.
     """
-    weights = scores["predictions"]
-    loss = _weighted_mean(scores["loss_nats"], weights)
-    if "correct_fraction" in scores:
-        accuracy = _weighted_mean(scores["correct_fraction"], weights)
-        return {"eval_loss_nats": loss, "accuracy_fraction": accuracy}
-    perplexity = math.exp(loss) if loss < LARGEST_EXPONENT else math.inf
-    return {"eval_loss_nats": loss, "perplexity": perplexity}
+    loss = weighted_mean(scores["loss_nats"], scores[WEIGHT])
+    return {"eval_loss_nats": loss, **{name: value(METRICS[name], scores) for name in names}}
 
 
 def _seven_digits(value: float) -> float:
     """Round to seven significant digits, which is all that float32 holds; results stay small."""
     return float(f"{value:.7g}")
-
-
-def _weighted_mean(values: list[float], weights: list[int]) -> float:
-    # fsum rounds once, so the mean does not depend on the order of the examples.
-    total = math.fsum(value * weight for value, weight in zip(values, weights, strict=True))
-    return total / max(sum(weights), 1)

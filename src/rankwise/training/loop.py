@@ -120,7 +120,7 @@ class Loop:
         self.state.restore_best(self.model)
         # No stop is obeyed from here on: this evaluation is the last thing to do.
         examples = self._scores(self.data.report, "the reported split")
-        metrics = evaluation.metrics(examples)
+        metrics = evaluation.metrics(examples, self.data.task.METRICS)
         check_finite(metrics, "reported split", self.state.updates)
         return {
             "metrics": {**metrics, **self.state.counts},
@@ -233,9 +233,8 @@ class Loop:
             self.watch.check()
             self.watch.check_parameters(update)
         training = self._training_measures(update)
-        metrics = evaluation.metrics(
-            self._scores(self.data.selection, "the selection slice", self.checkpoint.check)
-        )
+        scores = self._scores(self.data.selection, "the selection slice", self.checkpoint.check)
+        metrics = evaluation.metrics(scores, self.data.task.METRICS)
         selection = {}
         for name, value in metrics.items():
             selection[f"selection_{name.removeprefix('eval_')}"] = value

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rankwise.data.reading.lines import damaged
-from rankwise.data.record import Record, check_columns
+from rankwise.data.record import Record, check_columns, label_columns
 
 BATCH_ROWS = 1000
 
@@ -56,26 +56,36 @@ def _stream(path: Path, dataset: dict) -> Iterator[Record]:
         link.symlink_to(path.resolve())
         # A stream writes no copy of the data; its lock file goes into the named cache.
         rows = IterableDataset.from_parquet(str(link), cache_dir=folder)
-        names = _class_names(rows.features, dataset)
+        names_by_column = _class_names(rows.features, dataset)
         number = 0
         # A batch is column -> values. `datasets` takes far longer to yield rows one at a time.
         for batch in rows.iter(batch_size=BATCH_ROWS):
             for values in zip(*batch.values(), strict=True):
                 number += 1
                 cells = dict(zip(batch, values, strict=True))
-                if names:
-                    cells[dataset["label"]] = _named(cells[dataset["label"]], names)
+                for column, names in names_by_column.items():
+                    cells[column] = _named(cells[column], names)
                 yield Record(f"row {number}", cells)
 
 
-def _class_names(features: dict | None, dataset: dict) -> list[str]:
-    """The names of the label column's classes, if the file has them and the entry wants names."""
-    feature = (features or {}).get(dataset.get("label"))
+def _class_names(features: dict | None, dataset: dict) -> dict[str, list[str]]:
+    """Column of labels -> names of its classes, if the file has them and the entry wants names."""
     if dataset.get("labels") == "numbers":
-        return []
-    return list(getattr(feature, "names", None) or [])
+        return {}
+    found = {}
+    for column in label_columns(dataset):
+        feature = (features or {}).get(column)
+        feature = getattr(feature, "feature", feature)  # of a list: that of its items
+        if getattr(feature, "names", None):
+            found[column] = list(feature.names)
+    return found
 
 
-def _named(label: int | None, names: list[str]) -> str | int | None:
-    """The name of a label; -1 and null, which mean that there is no label, stay."""
+def _named(label: int | list | None, names: list[str]) -> str | int | list | None:
+    """The name of a label, or of each in a list.
+
+    -1 and null, which mean that there is no label, stay.
+    """
+    if isinstance(label, list):
+        return [_named(one, names) for one in label]
     return label if label is None or label < 0 else names[label]

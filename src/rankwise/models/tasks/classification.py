@@ -6,6 +6,11 @@ from transformers import PreTrainedTokenizerBase
 
 from rankwise.models.build import pad_token_id
 
+AUTO_CLASS = "AutoModelForSequenceClassification"
+LABELS = "class"
+METRICS = ("accuracy_fraction", "macro_f1_fraction", "matthews_correlation")
+NEW_HEAD = True
+
 
 def encode(rows: list[dict], tokenizer: PreTrainedTokenizerBase, dataset: dict) -> list[dict]:
     """Examples with the token ids and the label of each row.
@@ -56,19 +61,22 @@ def predictions(batch: dict[str, Tensor]) -> int:
 
 
 def scores(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # each (examples,)
-    """Loss, whether the prediction is right, and the number of predictions, which is 1.
+    """Loss, label and predicted class; the number of predictions is 1.
 
     Args:
         model: with a classification head.
         batch: from `Collate`: ids and mask (examples, tokens), labels (examples,).
 
     Returns:
-        `loss_nats`, `correct_fraction` and `predictions`, of each example.
+        `loss_nats`, `correct_fraction`, `label`, `predicted` and `predictions`, of each example.
     """
     output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     logits, labels = output.logits.float(), batch["labels"]  # (examples, classes), (examples,)
+    predicted = logits.argmax(-1)
     return {
         "loss_nats": nn.functional.cross_entropy(logits, labels, reduction="none"),
-        "correct_fraction": (logits.argmax(-1) == labels).float(),
+        "correct_fraction": (predicted == labels).float(),
+        "label": labels,
+        "predicted": predicted,
         "predictions": torch.ones_like(labels),
     }

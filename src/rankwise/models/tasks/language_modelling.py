@@ -6,6 +6,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+AUTO_CLASS = "AutoModelForCausalLM"
+LABELS = "none"
+METRICS = ("perplexity",)
+NEW_HEAD = False
+
 
 def encode(rows: list[dict], tokenizer: PreTrainedTokenizerBase, dataset: dict) -> list[dict]:
     """Blocks of exactly `max_length_tokens` tokens; the remainder of the stream is dropped.

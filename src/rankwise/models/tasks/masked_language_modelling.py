@@ -11,6 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from rankwise.models.tasks import classification
 
+AUTO_CLASS = "AutoModelForMaskedLM"
+LABELS = "none"
+METRICS = ("accuracy_fraction",)
+NEW_HEAD = False
 PREDICTED, MASKED, RANDOM = 0.15, 0.8, 0.1
 IGNORED = -100  # the label of tokens that are not predicted
 

@@ -22,6 +22,7 @@ from rankwise.analysis.standings import (
     Standings,
     standings,
 )
+from rankwise.core.metrics import METRICS
 from rankwise.report import style
 from rankwise.report.html import claims
 
@@ -85,7 +86,6 @@ def _reference(group: Standings, labels: dict[str, str], named: dict | None) -> 
     if not isnan(curve.low):
         low, high = _value(curve.low, group), _value(curve.high, group)
         details.insert(0, f"its own 95 % interval {low} to {high}")
-    metric = "an accuracy of {} %" if _is_accuracy(group) else "a perplexity of {}"
     reason = ""
     if named and group.chosen != NAMED:
         wanted = style.curve_name(named["method"], named.get("rank", 0), labels)
@@ -95,8 +95,8 @@ def _reference(group: Standings, labels: dict[str, str], named: dict | None) -> 
     size = _adapter(curve)
     size = f" It takes {size} to store." if size else ""
     return (
-        f"The reference is {name}, with {metric.format(value)} ({', '.join(details)}).{reason}"
-        f"{size}{_warnings(curve)}"
+        f"The reference is {name}, with {_metric(group)} {value}{_unit(group)} "
+        f"({', '.join(details)}).{reason}{size}{_warnings(curve)}"
     )
 
 
@@ -113,17 +113,17 @@ def _quality(curve: Standing, group: Standings, reference: str) -> str:
     """`keeps 98.0 % of Full AdamW's accuracy (95 % interval 96.9 to 99.1)`, or its value alone."""
     against = curve.against
     if against.verdict == NO_PAIR or isnan(against.ratio):
-        unit = " %" if _is_accuracy(group) else ""
-        return f"has {_metric(group)} {_value(curve.value, group)}{unit}"
+        return f"has {_metric(group)} {_value(curve.value, group)}{_unit(group)}"
     ratio = _ratio(against.ratio, group)
     interval = ""
     if not isnan(against.low):
         low, high = _ratio(against.low, group), _ratio(against.high, group)
         interval = f" (95 % interval {low} to {high})"
-    if _is_accuracy(group):
+    label = METRICS[group.metric].label
+    if _in_percent(group):
         verb = "keeps" if against.ratio <= 1 else "reaches"
-        return f"{verb} {ratio} % of {reference}'s accuracy{interval}"
-    return f"has {ratio} times {reference}'s perplexity{interval}"
+        return f"{verb} {ratio} % of {reference}'s {label}{interval}"
+    return f"has {ratio} times {reference}'s {label}{interval}"
 
 
 def _verdict(against: Comparison, group: Standings) -> str:
@@ -180,23 +180,27 @@ def _explanations(group: Standings) -> Sentences:
 # Numbers ---------------------------------------------------------------------------------------
 
 
-def _is_accuracy(group: Standings) -> bool:
-    return group.metric == "accuracy_fraction"
+def _in_percent(group: Standings) -> bool:
+    return METRICS[group.metric].is_fraction
 
 
 def _metric(group: Standings) -> str:
-    return "an accuracy of" if _is_accuracy(group) else "a perplexity of"
+    return f"{METRICS[group.metric].phrase} of"
+
+
+def _unit(group: Standings) -> str:
+    return " %" if _in_percent(group) else ""
 
 
 def _value(value: float, group: Standings) -> str:
-    return f"{100 * value:.1f}" if _is_accuracy(group) else f"{value:.4g}"
+    return f"{100 * value:.1f}" if _in_percent(group) else f"{value:.4g}"
 
 
 def _ratio(ratio: float, group: Standings) -> str:
-    """A ratio as it is shown: of accuracies in per cent."""
+    """A ratio as it is shown: of fractions in per cent."""
     if isinf(ratio):
         return "any amount"
-    if not _is_accuracy(group):
+    if not _in_percent(group):
         return f"{ratio:.3g}"
     # Two digits where one would show a ratio as 100.0 that is shown to be another.
     percent = 100 * ratio
@@ -204,8 +208,11 @@ def _ratio(ratio: float, group: Standings) -> str:
 
 
 def _margin(group: Standings) -> str:
-    if not _is_accuracy(group):
+    metric = METRICS[group.metric]
+    if metric.is_log:
         return f"a factor of {exp(group.margin):.4g}"
+    if not metric.is_fraction:
+        return f"{group.margin:.3g}"
     points = 100 * group.margin
     return "1 point" if points == 1 else f"{points:.3g} points"
 

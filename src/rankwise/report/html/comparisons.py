@@ -69,7 +69,7 @@ def against_best(table: pd.DataFrame, key: Key, group: Group) -> pd.DataFrame:
     best = group.best
     model, dataset = key
     own = table[(table["model"] == model) & (table["dataset"] == dataset)]
-    own = own[own["metric"] == group.metric]
+    own = own[own["metric"] == group.metric.name]
     best_is_a = (own["method_a"] == best["method"]) & (own["rank_a"] == best["rank"])
     best_is_b = (own["method_b"] == best["method"]) & (own["rank_b"] == best["rank"])
     # The table has the difference of a to b. Where the best curve is a, the sign is turned.
@@ -103,7 +103,7 @@ def _panel(
     columns = [name for name, _ in TOOLTIP if name in rows]
     margin = 0
     if rows["margin"].notna().any():
-        margin = float(rows["margin"].dropna().max() * group.factor)
+        margin = float(rows["margin"].dropna().max() * group.metric.factor)
     data = {
         "pairs": vega.plain_rows(rows[[*CURVE_IN_GROUP, "best", *columns]]),
         "zero": [{"at": 0}],
@@ -120,16 +120,24 @@ def _rows(pairs: pd.DataFrame, group: Group, labels: dict[str, str]) -> pd.DataF
     rows = style.ordered(pairs, labels)
     rows = rows.assign(curve=vega.curve_names(rows, labels))
     for name in ("difference", "low", "high"):
-        rows[name] = rows[name].astype(float) * group.factor
+        rows[name] = rows[name].astype(float) * group.metric.factor
     rows = rows.merge(group.curves[[*CURVE_IN_GROUP, "run"]], on=CURVE_IN_GROUP, how="left")
     return rows.sort_values("difference", ascending=False, kind="stable")
+
+
+def _axis(group: Group) -> str:
+    """What a difference is measured in."""
+    if group.metric.is_fraction:
+        return f"points of {group.metric.label}"
+    if group.metric.is_log:
+        return f"log of the ratio of {group.metric.label}"
+    return f"difference of {group.metric.label}"
 
 
 def _layers(
     group: Group, order: list[str], verdicts: list[dict], methods: list[dict]
 ) -> list[dict]:
-    axis = "points of accuracy" if group.is_accuracy else "log of the perplexities' ratio"
-    x = vega.quantity("difference", axis, zero=True)
+    x = vega.quantity("difference", _axis(group), zero=True)
     y = vega.curve_axis(order)
     look = {
         "color": vega.encoded("method", methods),

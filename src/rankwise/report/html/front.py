@@ -89,7 +89,9 @@ def _panel(
     notes: list[Note],
 ) -> Panel:
     own_costs = table.xs(key, level=GROUP)
-    axes = {"value": {"title": group.axis, "better": "higher" if group.is_accuracy else "lower"}}
+    axes = {
+        "value": {"title": group.axis, "better": "higher" if group.metric.sign > 0 else "lower"}
+    }
     scaled = {}
     for cost in own_costs:
         divisor, unit = scale(cost, own_costs[cost].max())

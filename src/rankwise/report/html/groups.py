@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from rankwise.analysis import metrics
 from rankwise.core.keys import CURVE_IN_GROUP
 from rankwise.report import style
 
@@ -12,8 +13,7 @@ class Group:
     """The runs of one model on one dataset.
 
     Attributes:
-        metric: the column of the metric: accuracy if some run has one, otherwise perplexity.
-        factor: what values are multiplied by for a reader.
+        metric: the metric by which the runs are compared.
         title: the metric with its unit.
         axis: the title of an axis: the metric, and the split that it is on.
         runs: the runs, with the scaled metric as `value`.
@@ -23,26 +23,19 @@ class Group:
     """
 
     def __init__(self, runs: pd.DataFrame, estimates: pd.DataFrame | None):
-        has_accuracy = "accuracy_fraction" in runs and runs["accuracy_fraction"].notna().any()
-        self.metric = "accuracy_fraction" if has_accuracy else "perplexity"
-        self.factor = 100 if has_accuracy else 1
-        self.title = "accuracy (%)" if has_accuracy else "perplexity"
+        self.metric = metrics.of_runs(runs)
+        self.title = self.metric.title
         splits = runs["split"].dropna() if "split" in runs else []
         self.axis = f"{self.title}, {splits.iloc[0]}" if len(splits) else self.title
-        values = runs.get(self.metric, pd.Series(dtype=float)).astype(float)
-        self.runs = runs.assign(value=values * self.factor)
+        values = runs.get(self.metric.name, pd.Series(dtype=float)).astype(float)
+        self.runs = runs.assign(value=values * self.metric.factor)
         self.curves = self._curves(estimates)
-
-    @property
-    def is_accuracy(self) -> bool:
-        """Whether the metric is an accuracy, for which higher is better."""
-        return self.metric == "accuracy_fraction"
 
     @property
     def best(self) -> pd.Series:
         """The curve with the best estimate."""
-        lower_is_better = not self.is_accuracy
-        return self.curves.sort_values("value", ascending=lower_is_better, kind="stable").iloc[0]
+        less_is_better = self.metric.sign < 0
+        return self.curves.sort_values("value", ascending=less_is_better, kind="stable").iloc[0]
 
     def _curves(self, estimates: pd.DataFrame | None) -> pd.DataFrame:
         ended = self.runs[self.runs["value"].notna()]
@@ -50,8 +43,8 @@ class Group:
             value=("value", "mean"), seeds=("seed", "nunique"), run=("request_digest", "first")
         )
         if estimates is not None:
-            own = estimates[estimates["metric"] == self.metric].set_index(CURVE_IN_GROUP)
-            scaled = own[["estimate", "low", "high"]] * self.factor
+            own = estimates[estimates["metric"] == self.metric.name].set_index(CURVE_IN_GROUP)
+            scaled = own[["estimate", "low", "high"]] * self.metric.factor
             curves = curves.join(scaled.astype(float))
             curves["value"] = curves.pop("estimate").fillna(curves["value"])
         return curves.reset_index()

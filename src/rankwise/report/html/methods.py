@@ -6,6 +6,7 @@ import pandas as pd
 
 from rankwise.analysis import power
 from rankwise.core import provenance
+from rankwise.core.metrics import METRICS
 from rankwise.report import records
 
 PROFILES = {
@@ -114,10 +115,13 @@ def _margin_sentence(comparisons: pd.DataFrame) -> str:
     margins = comparisons.groupby("metric")["margin"].first().dropna()
     texts = []
     for metric, margin in margins.items():
-        if metric == "accuracy_fraction":
-            texts.append(f"{100 * margin:.3g} points of accuracy")
-        else:  # the margin of a perplexity is the logarithm of a ratio
+        declared = METRICS[metric]
+        if declared.is_fraction:
+            texts.append(f"{100 * margin:.3g} points of {declared.label}")
+        elif declared.is_log:  # the margin of a perplexity is the logarithm of a ratio
             texts.append(f"a ratio of {exp(margin):.4g}")
+        else:
+            texts.append(f"{margin:.3g} of {declared.label}")
     return f" The margin is {' and '.join(texts)}." if texts else ""
 
 

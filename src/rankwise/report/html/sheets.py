@@ -12,6 +12,7 @@ import pandas as pd
 
 from rankwise.analysis import tables
 from rankwise.core.keys import CELL
+from rankwise.core.metrics import METRICS
 from rankwise.report import style
 from rankwise.report.latency import TIME_UNITS
 
@@ -46,12 +47,7 @@ TITLES = {
 SHOWN = {
     "summary": (
         "n",
-        "accuracy_percent",
-        "accuracy_low_percent",
-        "accuracy_high_percent",
-        "perplexity",
-        "perplexity_low",
-        "perplexity_high",
+        *(column for metric in METRICS.values() for column in metric.shown),
         "best",
         "flags",
         "trainable_parameters",
@@ -64,8 +60,7 @@ SHOWN = {
     "fronts": ("cost", "amount", "on_front", "front_probability", "estimate", "low", "high"),
     "views": ("cost", "budget", "amount", "estimate", "low", "high", "tied", "undecided"),
     "runs": (
-        "accuracy_fraction",
-        "perplexity",
+        *METRICS,
         "eval_loss_nats",
         "learning_rate",
         "effective_batch_size",
@@ -263,7 +258,7 @@ def sheet(key: str, frame: pd.DataFrame, labels: dict[str, str], link: str) -> S
     frame = frame.dropna(axis="columns", how="all")
     shared = [name for name in SHARED if _is_constant(frame, name)]
     caption = ", ".join(str(frame[name].iloc[0]) for name in shared)
-    in_percent = "metric" in shared and frame["metric"].iloc[0] == "accuracy_fraction"
+    in_percent = "metric" in shared and METRICS[frame["metric"].iloc[0]].is_fraction
     keys = filter_keys(frame.head(MAX_ROWS))
     rows = frame.drop(columns=shared).head(MAX_ROWS)
     if "status" in rows and (rows["status"] == "ok").all():

@@ -1,0 +1,198 @@
+"""What a study must know of a task before a job: its metrics, its labels, its model's class.
+
+A task is one file of `rankwise.models.tasks`, or of the folder `tasks` beside a user's study. It
+declares these facts as constants, which are read from source: importing it would import torch.
+Standard library only.
+"""
+
+import ast
+import contextlib
+import functools
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+from rankwise.core.config import ConfigError
+from rankwise.core.metrics import METRICS
+from rankwise.core.paths import PACKAGE, module_file, own_folder
+
+FOLDER = "tasks"
+PARTS = ("encode", "Collate", "predictions", "scores")  # what the file of a task defines
+# What the labels of a task are. An entry's column, or columns, of labels are read accordingly.
+NO_LABEL, CLASS, NUMBER, CLASSES, TAGS = "none", "class", "number", "classes", "tags"
+LABELS = (NO_LABEL, CLASS, NUMBER, CLASSES, TAGS)
+WITH_CLASSES = (CLASS, CLASSES, TAGS)
+PROBLEM_TYPES = {  # transformers' name of the loss that goes with labels
+    CLASS: "single_label_classification",
+    NUMBER: "regression",
+    CLASSES: "multi_label_classification",
+}
+
+
+class Task(NamedTuple):
+    """The facts of a task.
+
+    Attributes:
+        name: Of its file.
+        auto_class: The class of transformers that builds its model.
+        labels: NO_LABEL: the text itself is predicted. CLASS: one class a text. NUMBER: one number
+            a text. CLASSES: any number of classes a text. TAGS: one class a word.
+        metrics: Names of METRICS. Runs are compared by the first, unless a dataset's entry says
+            another.
+        new_head: Whether the head is new for a dataset, so that it trains under every method.
+    """
+
+    name: str
+    auto_class: str
+    labels: str
+    metrics: tuple[str, ...]
+    new_head: bool
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether an entry of a dataset must list classes."""
+        return self.labels in WITH_CLASSES
+
+    def config(self, classes: int) -> dict:
+        """What the configuration of a model needs to know of the task.
+
+        Args:
+            classes: Of the dataset; 0 without classes.
+        """
+        if self.labels == NO_LABEL:
+            return {}
+        settings = {"num_labels": 1 if self.labels == NUMBER else classes}
+        if self.labels in PROBLEM_TYPES:
+            # Left open, most families choose the loss at the first batch. DeBERTa would first look
+            # for labels below 0, which no prediction from shapes can follow.
+            settings["problem_type"] = PROBLEM_TYPES[self.labels]
+        return settings
+
+
+def module(name: str) -> str:
+    """The dotted name of a task's module."""
+    return f"rankwise.models.{FOLDER}.{name}"
+
+
+def names() -> list[str]:
+    """The names of all tasks, packaged and the user's own, sorted."""
+    found = set()
+    for place in (PACKAGE / "models" / FOLDER, own_folder(FOLDER)):
+        found |= {file.stem for file in place.glob("*.py") if file.stem != "__init__"}
+    return sorted(found)
+
+
+def load(name: str) -> ModuleType:
+    """Import a task, packaged or the user's own.
+
+    Raises:
+        ValueError: The user's file cannot be imported; the message says why.
+    """
+    package = importlib.import_module(f"rankwise.models.{FOLDER}")
+    own = str(own_folder(FOLDER))
+    if own_folder(FOLDER).is_dir() and own not in package.__path__:
+        package.__path__.append(own)
+        importlib.invalidate_caches()  # the file may be younger than Python's list of the folder
+    try:
+        return importlib.import_module(module(name))
+    except Exception as error:  # a user's file may raise anything while it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{FOLDER}/{name}.py: cannot be imported ({reason})") from error
+
+
+def head(entry: dict, name: str) -> list[str]:
+    """The modules of a model that a task adds; none if the model cannot do the task.
+
+    A task that the model's entry does not name has the head of one with the same class of
+    transformers: a classification's serves a regression, and a task of the user's own.
+
+    Args:
+        entry: Of config/models.yaml.
+        name: Of a task.
+    """
+    if name in entry["head"]:
+        return entry["head"][name]
+    known = names()
+    for other, modules in entry["head"].items():
+        if other in known and facts(other).auto_class == facts(name).auto_class:
+            return modules
+    return []
+
+
+def facts(name: str) -> Task:
+    """The facts of a task.
+
+    Raises:
+        ConfigError: A constant is missing or has a value that it may not have.
+        KeyError: There is no such task.
+    """
+    file = module_file(module(name))
+    if file is None:
+        raise KeyError(name)
+    return _facts(name, file)
+
+
+@functools.cache
+def _facts(name: str, file: Path) -> Task:
+    constants, defined = _constants(file)
+    for part in PARTS:
+        if part not in defined:
+            raise ConfigError(_shown(file), part, "nothing", f"a task has {', '.join(PARTS)}")
+    allowed = {
+        "AUTO_CLASS": "the name of a class of transformers, such as AutoModelForCausalLM",
+        "LABELS": f"one of {', '.join(LABELS)}",
+        "METRICS": f"a tuple of some of {', '.join(METRICS)}",
+        "NEW_HEAD": "True or False",
+    }
+    fits = {
+        "AUTO_CLASS": lambda value: isinstance(value, str) and value.startswith("AutoModel"),
+        "LABELS": lambda value: value in LABELS,
+        "METRICS": lambda value: (
+            isinstance(value, tuple) and bool(value) and all(one in METRICS for one in value)
+        ),
+        "NEW_HEAD": lambda value: isinstance(value, bool),
+    }
+    for key, text in allowed.items():
+        if key not in constants or not fits[key](constants[key]):
+            raise ConfigError(_shown(file), key, constants.get(key, "nothing"), text)
+    return Task(
+        name,
+        constants["AUTO_CLASS"],
+        constants["LABELS"],
+        constants["METRICS"],
+        constants["NEW_HEAD"],
+    )
+
+
+def _shown(file: Path) -> str:
+    """A file as messages name it."""
+    for root in (PACKAGE.parents[1], Path.cwd()):
+        if file.is_relative_to(root):
+            return str(file.relative_to(root))
+    return str(file)
+
+
+def _constants(file: Path) -> tuple[dict[str, object], set[str]]:
+    """The constants that a module assigns at its top, if they are plain values, and all its names.
+
+    Raises:
+        ConfigError: The file is no Python.
+    """
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise ConfigError(_shown(file), f"line {error.lineno}", error.msg, "Python") from None
+    found, defined = {}, set()
+    for statement in tree.body:
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            defined.add(statement.name)
+        elif isinstance(statement, ast.Import | ast.ImportFrom):
+            defined |= {alias.asname or alias.name for alias in statement.names}
+        elif isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                defined.add(ast.unparse(target))
+                # An expression that only running it would tell is no constant.
+                with contextlib.suppress(ValueError):
+                    found[ast.unparse(target)] = ast.literal_eval(statement.value)
+    return found, defined
