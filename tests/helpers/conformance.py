@@ -35,6 +35,8 @@ TASKS = {
     "tiny": ("generated_reviews", "classification", 2),
     "stories260k": ("wikitext2_files", "language_modelling", 0),
 }
+# Entries that step from losses, without gradients.
+FORWARD_ONLY = ("mezo", "lora_mezo")
 # What a method says of a model that it cannot adapt, by (entry, model). Nothing else may be unsupported.
 UNSUPPORTED = {
     ("prefix_tuning", "tiny"): "transformers' DistilBERT takes no keys and values from outside",

@@ -1,6 +1,5 @@
 """FLOPs from shapes: closed forms, a second counter, and what the phases add up to."""
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +7,14 @@ import pytest
 import yaml
 from torch import nn
 
+from helpers.conformance import (
+    FORWARD_ONLY,
+    LENGTH,
+    PROFILE_BATCH,
+    RANK,
+    UNSUPPORTED,
+    request_of,
+)
 from helpers.distilbert import (
     ATTENTION,
     DENSE,
@@ -16,7 +23,8 @@ from helpers.distilbert import (
     WIDTH,
     distilbert_flops,
 )
-from helpers.profiling import TinyEncoder, profile_request, smoke_override
+from helpers.forward_forms import BASE, forward_flops, waiting_backward_flops
+from helpers.profiling import profile_request, smoke_override
 from helpers.repository import ROOT
 from rankwise.core import result
 from rankwise.measure.flops.count import flops, second_count, totals
@@ -24,13 +32,12 @@ from rankwise.measure.flops.subject import Subject
 from rankwise.study.plan import Plan
 
 METHODS = yaml.safe_load((ROOT / "config/methods.yaml").read_text(encoding="utf-8"))
-BATCH, LENGTH, RANK = 2, 8, 4
 
 
 def tiny_request(method: str, rank: int = RANK, **settings: object) -> dict:
-    """The tiny encoder on two sequences of eight tokens; `samples` makes an epoch."""
+    """The tiny encoder on two sequences of twelve tokens; `samples` makes an epoch."""
     samples = settings.pop("samples", None)
-    sizes = {"batch_size": BATCH, "sequence_length_tokens": LENGTH}
+    sizes = {"batch_size": PROFILE_BATCH, "sequence_length_tokens": LENGTH}
     request = profile_request("flops", method, rank=rank, **{**sizes, **settings})
     return {**request, "train_samples": samples}
 
@@ -71,164 +78,70 @@ def test_lora_adds_its_products_and_saves_the_frozen_ones(rank: int) -> None:
 
 
 # Every method and every model -------------------------------------------------------------------
-#
-# What a method adds to a forward pass of the tiny encoder, from the papers' formulas: T tokens, rank
-# r, matrices (m, n), width d. Each function takes the options of an entry of config/methods.yaml.
 
-TINY_TOKENS = BATCH * LENGTH
-
-
-def no_product(_options: dict) -> int:
-    """What trains is in the model already, scales it, or adds to its matrices by element."""
-    return 0
+SUPPORTED = [name for name in METHODS if (name, "tiny") not in UNSUPPORTED]
+# Options that change no product.
+WITHOUT_PRODUCTS = ("alpha", "dropout", "init", "plus_ratio", "rslora")
 
 
-def over_targets(options: dict, cost: Callable[[int, int], int]) -> int:
-    """The sum of cost(m, n) over the matrices that the method adapts."""
-    targets = [TinyEncoder.MATRICES[role] for role in options["targets"]]
-    return TinyEncoder.LAYERS * sum(cost(m, n) for m, n in targets)
+def first_of_its_products() -> list[str]:
+    """The entries that `tiny` supports, without those that have the products of an earlier one."""
+    seen, methods = [], []
+    for method in SUPPORTED:
+        entry = METHODS[method]
+        options = dict(entry.get("options", {}))
+        for name in WITHOUT_PRODUCTS:
+            options.pop(name, None)
+        if (entry["module"], options) not in seen:
+            seen.append((entry["module"], options))
+            methods.append(method)
+    return methods
 
 
-def dense_product(options: dict) -> int:
-    """W x."""
-    return over_targets(options, lambda m, n: 2 * TINY_TOKENS * m * n)
-
-
-def factors(options: dict) -> int:
-    """B (A x)."""
-    r = options.get("rank", RANK)
-    return over_targets(options, lambda m, n: 2 * TINY_TOKENS * r * (m + n))
-
-
-def product_matrix(options: dict) -> int:
-    """The matrix B A."""
-    return over_targets(options, lambda m, n: 2 * m * n * RANK)
-
-
-def lora(options: dict) -> int:
-    """DoRA needs the norms of W + B A, where peft forms B (A I), and W x again, for dropout is on."""
-    if not options.get("dora"):
-        return factors(options)
-    norms = over_targets(options, lambda m, n: 2 * n * RANK * (m + n))
-    return factors(options) + norms + dense_product(options)
-
-
-def hira(options: dict) -> int:
-    """(W * B A) x beside W x."""
-    return product_matrix(options) + dense_product(options)
-
-
-def oft(options: dict) -> int:
-    """x times blocks (r, r); a Neumann series of k terms has k - 2 products of blocks."""
-    rotation = over_targets(options, lambda _m, n: 2 * TINY_TOKENS * n * RANK)
-    powers = max(0, options.get("neumann_terms", 0) - 2)
-    return rotation + over_targets(options, lambda _m, n: powers * (n // RANK) * 2 * RANK**3)
-
-
-def miss(options: dict) -> int:
-    """Sums of the input's groups times (r, m); in the variant bat, blocks of W times (r, r)."""
-    if options.get("variant") == "bat":
-        return product_matrix(options)
-    return over_targets(options, lambda m, _n: 2 * TINY_TOKENS * RANK * m)
-
-
-def prompt_tuning(_options: dict) -> int:
-    """Sequences are longer by r virtual tokens."""
-    longer = TinyEncoder.forward_flops(BATCH, LENGTH + RANK)
-    return longer - TinyEncoder.forward_flops(BATCH, LENGTH)
-
-
-def p_tuning(options: dict) -> int:
-    """Virtual tokens, which an encoder of three square layers computes once a batch."""
-    return prompt_tuning(options) + 3 * 2 * RANK * TinyEncoder.WIDTH**2
-
-
-def adapter(options: dict) -> int:
-    """Down to r and up again, after each block (Houlsby) or once a layer."""
-    adapters_per_layer = 2 if options["placement"] == "houlsby" else 1
-    number = TinyEncoder.LAYERS * adapters_per_layer
-    return number * 2 * TINY_TOKENS * RANK * 2 * TinyEncoder.WIDTH
-
-
-def weight_reduction(options: dict) -> int:
-    """B A in place of W: formed, or kept as factors, of which a truncation keeps a share."""
-    if options.get("forward") != "factored":
-        return product_matrix(options)
-    if options.get("residual") == "kept":
-        return factors(options)
-    kept = options["svt_keep"] if options.get("svt") == "shrink" else 1
-    return int(kept * factors(options)) - dense_product(options)
-
-
-def contextual_sparse_lora(options: dict) -> int:
-    """Khaki et al. 2025, section 3: cut matrices fall to (1 - s); estimates of rank 8 choose.
-
-    One of the two layers is sparse, for the last one stays dense.
-    """
-    matrices = TinyEncoder.MATRICES
-    attention = [matrices[role] for role in ("query", "key", "value", "output")]
-    saved = options["attention_sparsity"] * sum(2 * TINY_TOKENS * m * n for m, n in attention)
-    left_out = TinyEncoder.INNER - 13  # of 128 channels a tenth is kept, rounded up
-    saved += 2 * (2 * TINY_TOKENS * TinyEncoder.WIDTH * left_out)
-    estimated = [matrices[role] for role in ("query", "key", "value", "up")]
-    estimates = sum(2 * TINY_TOKENS * 8 * (m + n) for m, n in estimated)
-    return factors(options) + estimates - int(saved)
-
-
-ADDED_FLOPS = {
-    **dict.fromkeys(("frozen", "full", "head_only", "bitfit", "ia3", "shira"), no_product),
-    **dict.fromkeys(("sparse_lora", "vera"), factors),
-    "lora": lora,
-    "hira": hira,
-    "oft": oft,
-    "miss": miss,
-    "prompt_tuning": prompt_tuning,
-    "p_tuning": p_tuning,
-    "adapter": adapter,
-    "weight_reduction": weight_reduction,
-    "contextual_sparse_lora": contextual_sparse_lora,
-}
+FIRST = first_of_its_products()
 
 
 def every_method() -> list:
-    """All entries; one that adapts the model as an earlier one does is slow."""
-    seen, cases = [], []
-    for method, entry in METHODS.items():
-        adaptation = (entry["module"], entry.get("options", {}))
-        cases.append(pytest.param(method, marks=pytest.mark.slow if adaptation in seen else ()))
-        seen.append(adaptation)
+    """All entries that `tiny` supports (refusals: tests/methods/test_conformance.py)."""
+    cases = []
+    for method in SUPPORTED:
+        cases.append(pytest.param(method, marks=() if method in FIRST else pytest.mark.slow))
     return cases
 
 
-def waiting(method: str) -> int:
-    """Products of backward that an entry leaves out, because their parameters wait for their turn.
-
-    Of two equal layers the first is active, and the second has no gradient of its weights. BAdam's
-    head waits too, and so do the embeddings: below the first query, key and value nothing needs a
-    gradient. LISA's embeddings and head train.
-    """
-    layer = sum(2 * TINY_TOKENS * m * n for m, n in TinyEncoder.MATRICES.values())
-    if method == "badam":
-        first_inputs = 3 * 2 * TINY_TOKENS * TinyEncoder.WIDTH**2
-        head = 2 * BATCH * (TinyEncoder.WIDTH**2 + TinyEncoder.CLASSES * TinyEncoder.WIDTH)
-        return layer + first_inputs + head
-    return layer if method == "lisa" else 0
+def square_ones() -> list[str]:
+    """Entries whose targets are square matrices; the channels of `contextual_sparse_lora` are not."""
+    methods = []
+    for method in FIRST:
+        targets = METHODS[method].get("options", {}).get("targets", "all")
+        is_contextual = METHODS[method]["module"] == "contextual_sparse_lora"
+        if not is_contextual and set(targets) <= {"query", "key", "value"}:
+            methods.append(method)
+    return methods
 
 
 @pytest.mark.parametrize("method", every_method())
 def test_forward_flops_of_every_method_are_its_closed_form(method: str) -> None:
-    entry = METHODS[method]
-    outcome = flops(tiny_request(method, override=smoke_override(method)))
-    if method == "prefix_tuning":
-        assert outcome["status"] == "unsupported"
-        assert "DistilBERT" in outcome["reason"]
-        return
-    counted = outcome["metrics"]
-    base = TinyEncoder.forward_flops(BATCH, LENGTH)
-    added = ADDED_FLOPS[entry["module"]](entry.get("options", {}))
-    assert counted["forward_flops"] == base + added
-    if entry["module"] == "full":
-        assert counted["backward_flops"] == 2 * base - waiting(method)
+    """Backward is twice that if all weights train, and at most 2.5 times it otherwise."""
+    counted = flops(request_of(method, "tiny", "flops"))["metrics"]
+    forward, backward = counted["forward_flops"], counted["backward_flops"]
+    assert forward == forward_flops(METHODS[method])
+    assert (backward > 0) == (method not in ("frozen", *FORWARD_ONLY))
+    assert backward <= 2.5 * forward
+    if METHODS[method]["module"] == "full" and method not in FORWARD_ONLY:
+        assert backward == 2 * BASE - waiting_backward_flops(method)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", square_ones())
+def test_forms_hold_for_tall_and_wide_matrices(method: str) -> None:
+    """In square matrices m and n could be confused."""
+    entry, override = METHODS[method], smoke_override(method)
+    smoke_options = override.get(method, {}).get("options", {})
+    targets = {"targets": ["up", "down"]}
+    override[method] = {"options": {**smoke_options, **targets}}
+    counted = tiny_flops(method, override=override)["forward_flops"]
+    assert counted == forward_flops({**entry, "options": {**entry["options"], **targets}})
 
 
 @pytest.mark.parametrize("name", [
@@ -255,7 +168,7 @@ def test_backward_is_twice_forward_for_every_model_and_task(name: str, plan: Pla
 
 def test_where_nothing_trains_a_step_is_its_forward_pass() -> None:
     counted = tiny_flops("frozen")
-    assert counted["step_flops"] == TinyEncoder.forward_flops(BATCH, LENGTH)
+    assert counted["step_flops"] == BASE
     assert counted["backward_flops"] == counted["optimizer_amortised_flops"] == 0
 
 
