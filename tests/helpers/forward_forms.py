@@ -1,4 +1,4 @@
-"""What every method adds to the FLOPs of a forward pass, in plain arithmetic from the papers' formulas.
+"""What every method adds to the FLOPs of a forward pass, in plain arithmetic.
 
 T tokens, rank r, matrices (m, n), width d of the model `tiny`. What counts: matrix_forms.py. A form
 takes the options of an entry of config/methods.yaml. Nothing here calls the code under test.

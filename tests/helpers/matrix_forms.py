@@ -1,9 +1,9 @@
 """What the types of peft add to the FLOPs of one matrix (m, n) in forward, in plain arithmetic.
 
-T tokens, rank r, two FLOPs a multiply-add. Matrix products alone count: Fourier transforms, gathers,
-inverses, and products by element count nothing, as in torch's FlopCounterMode. Where peft computes
-more or less than a paper's equation, the form has the products that peft needs, and its docstring
-says why. Nothing here calls the code under test.
+T tokens, rank r, two FLOPs a multiply-add. Matrix products alone count. Fourier transforms,
+gathers, inverses, and products by element count nothing, as in torch's FlopCounterMode. Where peft
+computes more or less than a paper's equation, the form has the products that peft needs, and its
+docstring says why. Nothing here calls the code under test.
 """
 
 from math import isqrt
@@ -59,7 +59,7 @@ def deft(m: int, n: int) -> int:
 
 
 def fourierft(m: int, n: int) -> int:
-    """Gao et al. 2024, eq. 2-4: the update's product beside W x; a Fourier transform forms the update."""
+    """Gao et al. 2024, eq. 2-4: the update's product beside W x; a transform forms the update."""
     return dense(m, n)
 
 
@@ -82,7 +82,7 @@ def hra(m: int, n: int) -> int:
 
 
 def lily(m: int, n: int) -> int:
-    """Zhong et al. 2024, arXiv 2407.09946: B (A x), with B mixed from two by a router (2, r) of A x.
+    """Zhong et al. 2024, arXiv 2407.09946: B (A x), with B mixed from two by a router (2, r).
 
     peft mixes once a batch, so that there is one product with B.
     """
@@ -121,7 +121,7 @@ def osf(m: int, n: int) -> int:
 
 
 def peanut(m: int, n: int) -> int:
-    """Zhong et al. 2024, arXiv 2410.01870, eq. 4: B relu(A W) is formed, and its product stands beside W x."""
+    """Zhong et al. 2024, arXiv 2410.01870, eq. 4: the product of B relu(A W) beside W x."""
     return 2 * formed(m, n) + dense(m, n)
 
 
@@ -131,18 +131,18 @@ def psoft(m: int, n: int) -> int:
 
 
 def pvera(m: int, n: int) -> int:
-    """Fillioux et al. 2025: A has 2 r rows (means, variances), and B takes r numbers drawn from them."""
+    """Fillioux et al. 2025: A has 2 r rows, means and variances of what B takes."""
     return 2 * TOKENS * (2 * RANK * n + RANK * m)
 
 
 def randlora(m: int, n: int) -> int:
-    """Albert et al. 2025, eq. 3: bases of rank r, as many as give the whole rank of W, side by side."""
+    """Albert et al. 2025, eq. 3: bases of rank r, as many as give the whole rank of W."""
     bases = -(-min(m, n) // RANK)
     return pair(m, n, bases * RANK)
 
 
 def tinylora(m: int, n: int) -> int:
-    """Morris et al. 2026: B (R (A x)) of rank 2, where R (2, 2) is the sum of r matrices v_i P_i."""
+    """Morris et al. 2026: B (R (A x)) of rank 2, where R (2, 2) sums r matrices v_i P_i."""
     return pair(m, n, 2) + 2 * TOKENS * 2 * 2 + 2 * RANK * 2 * 2
 
 

@@ -110,7 +110,7 @@ def every_method() -> list:
 
 
 def square_ones() -> list[str]:
-    """Entries whose targets are square matrices; the channels of `contextual_sparse_lora` are not."""
+    """Entries that adapt square matrices; the channels of `contextual_sparse_lora` are not."""
     methods = []
     for method in FIRST:
         targets = METHODS[method].get("options", {}).get("targets", "all")
@@ -252,6 +252,8 @@ def test_counters_that_disagree_are_an_error_and_a_failed_trace_is_a_note() -> N
         second_count(subject, 1)
 
     class ReadsValues(nn.Module):
+        config = SimpleNamespace(model_type="reads_values")
+
         def forward(self, input_ids, attention_mask):
             return SimpleNamespace(logits=input_ids * input_ids.sum().item())
 
