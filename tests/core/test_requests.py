@@ -62,8 +62,9 @@ def test_every_variable_is_read_in_one_module() -> None:
     lookup = re.compile(r"(?:environ\.get\(|environ\[|getenv\()\s*[\"'](\w+)")
     for path in (ROOT / "src").rglob("*.py"):
         for name in lookup.findall(path.read_text()):
-            # PATH is extended, and USER names the owner of a lock in a message.
-            assert path.name == "settings.py" or name in ("PATH", "USER") or _is_set(path, name), (
+            # PATH and PYTHONPATH are extended, and USER names the owner of a lock in a message.
+            known = ("PATH", "PYTHONPATH", "USER")
+            assert path.name == "settings.py" or name in known or _is_set(path, name), (
                 f"{path}: {name}"
             )
 

@@ -44,6 +44,7 @@ TYPED = {
         "80 %": "the power that a number of seeds is planned for",
         "2 %": "the limit of a ledger's residual",
     },
+    "docs/extend/dataset.md": {"5 %": "the default of max_unknown_fraction"},
     "docs/memory.md": {"2 %": "the limit of a ledger's residual"},
 }
 

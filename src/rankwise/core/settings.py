@@ -69,6 +69,12 @@ VARIABLES = {
     "HF_ENDPOINT": Variable(
         "https://huggingface.co", "The Hugging Face hub, or a mirror of it, to download from."
     ),
+    "WORLD_SIZE": Variable(
+        "1", "The number of processes of a training; set by torchrun and `accelerate launch`."
+    ),
+    "LOCAL_RANK": Variable(
+        "0", "The number of a process on its machine, which is that of its GPU; set as WORLD_SIZE."
+    ),
     "TRACKIO_DIR": Variable(
         "", "Where the tracker trackio keeps its runs. A training sets it if it is not set."
     ),

@@ -109,7 +109,8 @@ class Examples(Sequence[dict]):
         """
         occurrences = total = 0
         for chunk in self._chunks:
-            ids = chunk.ids[~np.isin(chunk.ids, list(apart_from))]
+            ids = chunk.ids.values[chunk.ids.starts[0] : chunk.ids.starts[-1]]
+            ids = ids[~np.isin(ids, list(apart_from))]
             occurrences += int(np.count_nonzero(ids == token))
             total += len(ids)
         return occurrences, total

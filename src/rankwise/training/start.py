@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from rankwise.core import progress
+from rankwise.core import progress, settings
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method, Start, load_method, set_parameters
 
@@ -118,7 +118,7 @@ def _device(wanted: str) -> str:
     """Where training will run: accelerate gives each process its own GPU."""
     if wanted == "cpu" or not torch.cuda.is_available():
         return "cpu"
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return f"cuda:{settings.read('LOCAL_RANK')}"
 
 
 def _keep(saved: dict, file: Path) -> None:
@@ -126,7 +126,7 @@ def _keep(saved: dict, file: Path) -> None:
 
     Of several processes none resumes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if int(settings.read("WORLD_SIZE")) > 1:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
