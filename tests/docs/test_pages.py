@@ -28,6 +28,7 @@ TYPED = {
     "docs/methods.md": {
         "5 to 10 %": "the paper's setting",
         "15 %": "the formula before it, at the s and r named",
+        "2 s": "a version of peft, before the verb scales",
         "2 W": "a formula: two times the weight",
         "4 bytes": "the format of a scale",
         "64 bytes": "the format of a table of levels",

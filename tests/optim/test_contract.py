@@ -92,7 +92,7 @@ def test_every_optimizer_is_found_by_name() -> None:
         "ProjectedAdam", "Sgd", "TopR",
     } <= set(OURS)  # fmt: skip
     assert all(issubclass(getattr(rankwise.optim, name), torch.optim.Optimizer) for name in NAMES)
-    with pytest.raises(AttributeError, match=r"got Nothing, allowed: .*AdaLomo.*TopR"):
+    with pytest.raises(AttributeError, match=r"got 'Nothing', allowed: .*AdaLomo.*TopR"):
         rankwise.optim.Nothing  # noqa: B018
 
 
