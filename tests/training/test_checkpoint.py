@@ -60,6 +60,9 @@ FAST = [
 SLOW = [name for name in METHODS if name not in (*FAST, *NOT_TRAINED_HERE)]
 
 
+DROPOUT = {"dropout": 0.2}  # of the base, in its config.json and in its entry
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
     """A folder with inputs, and the plan of a run for each method; the base has dropout."""
@@ -67,7 +70,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
     plan = Plan({**SMOKE, "train": GRIDS, "profile": []}, ROOT, "config/methods_smoke.yaml")
     prepare(plan, root, review_rows=REVIEWS, selection_rows=SELECTION_ROWS)
     model = folder(root, plan, "model", "tiny")
-    edit(model / "config.json", '"dropout": 0.0', '"dropout": 0.2')
+    edit(model / "config.json", '"dropout": 0.0', f'"dropout": {DROPOUT["dropout"]}')
     record_model(model)
     return root, plan
 
@@ -83,6 +86,7 @@ def run(prepared: tuple[Path, Plan], monkeypatch: pytest.MonkeyPatch) -> Callabl
         request = copy.deepcopy(plan.request("train", cell))
         steps_in_backward = request["schedule"]["max_gradient_norm"] is None
         request["schedule"] |= SCHEDULE
+        request["model"]["architecture"] |= DROPOUT
         if steps_in_backward:  # such an optimizer cannot accumulate gradients
             request["schedule"]["accumulation_steps"] = 1
         request["method"] |= changes
@@ -99,6 +103,7 @@ def uninterrupted_lora(prepared: tuple[Path, Plan]) -> dict:
     cell = next(cell for cell in plan.cells("train") if cell.method == "lora")
     request = copy.deepcopy(plan.request("train", cell))
     request["schedule"] |= SCHEDULE
+    request["model"]["architecture"] |= DROPOUT
     reset_accelerate()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
