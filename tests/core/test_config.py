@@ -170,6 +170,28 @@ def test_the_message_about_a_misspelt_target_names_the_nearest(clone: Path) -> N
     assert "nearest: results/demo/figures/memory.png" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("got", "shown"),
+    [
+        ("name_20x", [f"name_{number:02}" for number in range(17, 25)]),
+        ("a", [f"name_{number:02}" for number in range(8)]),
+        ("z", [f"name_{number:02}" for number in range(23, 31)]),
+    ],
+)
+def test_of_a_long_list_the_neighbours_are_shown(got: str, shown: list[str]) -> None:
+    names = [f"name_{number:02}" for number in range(31)]
+    message = str(ConfigError("config/mine.yaml", "methods", got, reversed(names)))
+    said = message.removesuffix(" (nearest: 'name_20')")
+    expected = f"config/mine.yaml: methods: got {got!r}, allowed: {', '.join(shown)} and 23 more"
+    assert said == expected
+
+
+def test_a_list_of_thirty_names_is_shown_whole() -> None:
+    names = [f"name_{number:02}" for number in range(30)]
+    message = str(ConfigError("config/mine.yaml", "methods", "z", names))
+    assert message == f"config/mine.yaml: methods: got 'z', allowed: {', '.join(names)}"
+
+
 def test_every_study_in_config_is_valid() -> None:
     for file in sorted((ROOT / "config").glob("*.yaml")):
         study = yaml.safe_load(file.read_text())

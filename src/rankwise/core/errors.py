@@ -1,7 +1,11 @@
 """Errors that several packages raise and catch."""
 
 import difflib
+from bisect import bisect
 from collections.abc import Iterable
+
+SHOWN_WHOLE = 30  # names; longer lists are cut to the neighbours of what was got
+NEIGHBOURS = 8
 
 
 class Unsupported(ValueError):
@@ -19,7 +23,8 @@ class ConfigError(ValueError):
         file: The file as the user knows it.
         key: Path of the key in the file, joined by dots.
         got: The wrong value.
-        allowed: The allowed values, or a description of them.
+        allowed: The allowed values, or a description of them. Of more than 30 values, the
+            message shows the 8 that stand nearest to `got` in alphabetical order.
     """
 
     def __init__(self, file: str, key: str, got: object, allowed: str | Iterable[str]):
@@ -28,5 +33,15 @@ class ConfigError(ValueError):
             names = sorted(map(str, allowed))
             nearest = difflib.get_close_matches(str(got), names, n=1)
             hint = f" (nearest: {nearest[0]!r})" if nearest else ""
-            allowed = ", ".join(names) or "nothing"
+            allowed = _listed(names, str(got))
         super().__init__(f"{file}: {key}: got {got!r}, allowed: {allowed}{hint}")
+
+
+def _listed(names: list[str], got: str) -> str:
+    """Sorted names in one line; of a long list, the neighbours of what was got."""
+    if len(names) <= SHOWN_WHOLE:
+        return ", ".join(names) or "nothing"
+    first = bisect(names, got) - NEIGHBOURS // 2
+    first = min(max(first, 0), len(names) - NEIGHBOURS)
+    shown = names[first : first + NEIGHBOURS]
+    return f"{', '.join(shown)} and {len(names) - NEIGHBOURS} more"
