@@ -107,7 +107,7 @@ WRONG = {
     "head for no such task": (DEMO, "datasets: [generated_reviews]\n    methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds",
                               "datasets: [wikitext2]\n    methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds",
                               ["train.0: got 'language_modelling'", "tiny"]),
-    "longer than the model's positions": (DATASETS, "max_length_tokens: 32\n  selection_rows: 400\n\ngenerated_text", "max_length_tokens: 65\n  selection_rows: 400\n\ngenerated_text",
+    "longer than the model's positions": (DATASETS, "max_length_tokens: 32\n  max_unknown_fraction: 0.2", "max_length_tokens: 65\n  max_unknown_fraction: 0.2",
                                           ["generated_reviews.max_length_tokens: got 65", "64"]),
     "claim on no method": ("config/claims.yaml", "dataset: sst2, method: rsvd}", "dataset: sst2, method: rsdv}",
                            ["config/claims.yaml: a_optimizer_memory_rsvd_r4.cell.method: got 'rsdv'", "nearest: 'rsvd'"]),

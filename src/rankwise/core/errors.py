@@ -1,6 +1,7 @@
 """Errors that several packages raise and catch."""
 
 import difflib
+import os
 from bisect import bisect
 from collections.abc import Iterable
 
@@ -31,10 +32,20 @@ class ConfigError(ValueError):
         hint = ""
         if not isinstance(allowed, str):
             names = sorted(map(str, allowed))
-            nearest = difflib.get_close_matches(str(got), names, n=1)
-            hint = f" (nearest: {nearest[0]!r})" if nearest else ""
+            nearest = _nearest(str(got), names)
+            hint = f" (nearest: {nearest!r})" if nearest else ""
             allowed = _listed(names, str(got))
         super().__init__(f"{file}: {key}: got {got!r}, allowed: {allowed}{hint}")
+
+
+def _nearest(got: str, names: list[str]) -> str | None:
+    """The name most like `got`, or None; of equally like names, one that begins as `got` does."""
+
+    def likeness(name: str) -> tuple[float, int]:
+        ratio = difflib.SequenceMatcher(None, name, got).ratio()
+        return ratio, len(os.path.commonprefix([name, got]))
+
+    return max(difflib.get_close_matches(got, names), key=likeness, default=None)
 
 
 def _listed(names: list[str], got: str) -> str:

@@ -109,7 +109,8 @@ class Examples(Sequence[dict]):
         """
         occurrences = total = 0
         for chunk in self._chunks:
-            ids = chunk.ids[~np.isin(chunk.ids, list(apart_from))]
+            ids = chunk.ids.joined()
+            ids = ids[~np.isin(ids, list(apart_from))]
             occurrences += int(np.count_nonzero(ids == token))
             total += len(ids)
         return occurrences, total
@@ -144,6 +145,10 @@ class _Lists(NamedTuple):
 
     def __getitem__(self, row: int) -> list[int]:
         return self.values[self.starts[row] : self.starts[row + 1]].tolist()
+
+    def joined(self) -> np.ndarray:
+        """The values of these lists; `values` may hold more, which belong to other batches."""
+        return self.values[self.starts[0] : self.starts[-1]]
 
 
 class _Chunk(NamedTuple):
