@@ -1,7 +1,6 @@
 """Errors that several packages raise and catch."""
 
 import difflib
-import os
 from bisect import bisect
 from collections.abc import Iterable
 
@@ -43,7 +42,8 @@ def _nearest(got: str, names: list[str]) -> str | None:
 
     def likeness(name: str) -> tuple[float, int]:
         ratio = difflib.SequenceMatcher(None, name, got).ratio()
-        return ratio, len(os.path.commonprefix([name, got]))
+        first_letters = [name.startswith(got[:count]) for count in range(1, len(got) + 1)]
+        return ratio, sum(first_letters)
 
     return max(difflib.get_close_matches(got, names), key=likeness, default=None)
 
