@@ -233,6 +233,28 @@ def test_layers_that_share_their_weights_are_those_of_the_entry(
     assert predicted["peak_bytes"] == tracked["peak_bytes"] > 0
 
 
+def test_a_key_that_all_heads_read_is_predicted(tmp_path: Path) -> None:
+    """Falcon broadcasts it, so torch takes plain products, which keep the scores of all heads.
+
+    The difference that is left is 16 bytes a layer; the scores are 8,192 bytes a layer.
+    """
+    save("bert", tmp_path / "models/falcon")  # for its tokenizer
+    config = transformers.FalconConfig(
+        vocab_size=65,
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        new_decoder_architecture=False,
+        multi_query=True,
+    )
+    transformers.FalconForCausalLM(config).save_pretrained(tmp_path / "models/falcon")
+    answer = derive("models/falcon", Choices("my_falcon"), tmp_path)
+    entry_files.append(tmp_path, "models", answer.name, answer.entry)
+    request = _request(tmp_path, {"falcon": answer}, "falcon")
+    predicted, tracked = (peak_columns(track(request, device)[0]) for device in ("meta", "cpu"))
+    assert abs(predicted["peak_bytes"] - tracked["peak_bytes"]) <= 16 * LAYERS
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["deberta", "deberta-v2", "opt", "phi3"])
 def test_flops_from_shapes_are_those_of_a_real_forward_pass(
