@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.model_folders import save
 from helpers.repository import ROOT
 from rankwise.cli import add_study, main
 from rankwise.core.yaml_files import read_yaml
@@ -72,6 +73,18 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(
     before = sorted(project.rglob("config/*"))
     assert sentence in refused(capsys, *words)
     assert sorted(project.rglob("config/*")) == before
+
+
+def test_a_model_without_a_tokenizer_is_refused_before_a_study_is_written(
+    project: Path, capsys
+) -> None:
+    folder = save("bert", project / "models/plain")
+    for file in folder.glob("*token*"):
+        file.unlink()
+    assert main.main(["add", "model", "models/plain"]) == 0
+    said = refused(capsys, "--model", "plain", "--dataset", "my_reviews", "--name", "new")
+    assert "config/models.yaml: plain.weights.files: models/plain has no tokenizer, allowed" in said
+    assert not (project / "config/new.yaml").exists()
 
 
 def test_a_study_that_is_there_stays(project: Path, capsys) -> None:

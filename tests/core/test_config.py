@@ -107,7 +107,7 @@ WRONG = {
     "head for no such task": (DEMO, "datasets: [generated_reviews]\n    methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds",
                               "datasets: [wikitext2]\n    methods: [full, head_only, lora, rsvd]\n    ranks: [2, 8]\n    seeds",
                               ["train.0: got 'language_modelling'", "tiny"]),
-    "longer than the model's positions": (DATASETS, "max_length_tokens: 32\n  max_unknown", "max_length_tokens: 65\n  max_unknown",
+    "longer than the model's positions": (DATASETS, "max_length_tokens: 32\n  max_unknown_fraction: 0.2", "max_length_tokens: 65\n  max_unknown_fraction: 0.2",
                                           ["generated_reviews.max_length_tokens: got 65", "64"]),
     "claim on no method": ("config/claims.yaml", "dataset: sst2, method: rsvd}", "dataset: sst2, method: rsdv}",
                            ["config/claims.yaml: a_optimizer_memory_rsvd_r4.cell.method: got 'rsdv'", "nearest: 'rsvd'"]),
@@ -168,6 +168,21 @@ def test_the_message_about_a_misspelt_target_names_the_nearest(clone: Path) -> N
     assert done.returncode != 0
     assert "target: got 'results/demo/figures/memroy.png'" in done.stderr
     assert "nearest: results/demo/figures/memory.png" in done.stderr
+
+
+def test_of_a_long_list_the_names_most_like_it_are_shown() -> None:
+    like = [f"lora_{letter}" for letter in "abcdefgh"]
+    others = [f"name_{number:02}" for number in range(23)]
+    message = str(ConfigError("config/mine.yaml", "methods", "lora_", reversed(like + others)))
+    said = message.partition(" (nearest:")[0]
+    expected = f"config/mine.yaml: methods: got 'lora_', allowed: {', '.join(like)} and 23 more"
+    assert said == expected
+
+
+def test_a_list_of_thirty_names_is_shown_whole() -> None:
+    names = [f"name_{number:02}" for number in range(30)]
+    message = str(ConfigError("config/mine.yaml", "methods", "z", names))
+    assert message == f"config/mine.yaml: methods: got 'z', allowed: {', '.join(names)}"
 
 
 def test_every_study_in_config_is_valid() -> None:

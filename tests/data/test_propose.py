@@ -224,10 +224,18 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
 def test_a_file_without_a_header_takes_names(tmp_path: Path) -> None:
     rows = reviews()
     csv_file(tmp_path / "d.csv", rows[1:], header=",".join(rows[0]))
-    assert "looks like a value and no name of a column" in sentence(tmp_path, "d.csv")
+    said = sentence(tmp_path, "d.csv")
+    assert "looks like a value and no name of a column" in said
+    assert "of a file without one: --columns NAME NAME; if it is" in said
     entry = proposed(tmp_path, "d.csv", columns=["text", "label"]).entry
     assert (entry["columns"], entry["text"], entry["label"]) == (["text", "label"], "text", "label")
     assert entry["train_samples"] == 16
+
+
+def test_a_length_of_nothing_is_refused(tmp_path: Path) -> None:
+    csv_file(tmp_path / "d.csv", reviews())
+    said = sentence(tmp_path, "d.csv", max_length=0)
+    assert said.endswith("d.max_length_tokens: got 0, allowed: at least 2")
 
 
 def test_variables_of_a_path_stay_in_the_entry(tmp_path: Path, monkeypatch) -> None:

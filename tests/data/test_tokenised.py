@@ -104,6 +104,16 @@ def test_examples_are_read_like_a_list() -> None:
             found[index]
 
 
+def test_tokens_are_counted_over_all_batches() -> None:
+    """As each job does before it trains: how much of its texts the tokenizer does not know."""
+    found = tokenised.examples(split(), encoder())
+    texts = [ids(row)[: LENGTH - 2] for row in ROWS]
+    tokens = [token for text in texts for token in text]
+    token = IDS[WORDS[0]]
+    assert found.count(token, apart_from=(FIRST, SEPARATOR)) == (tokens.count(token), len(tokens))
+    assert found.count(SEPARATOR) == (len(ROWS), len(tokens) + 2 * len(ROWS))
+
+
 @pytest.mark.parametrize("task", EXPECTED)
 def test_no_rows_are_no_examples(task: str) -> None:
     assert list(tokenised.examples(split([]), encoder(task))) == []

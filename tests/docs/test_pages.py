@@ -205,3 +205,13 @@ def test_every_page_is_in_the_navigation() -> None:
     }
     generated = {page for page in hook.pages() if not page.startswith("methods/")}
     assert [page for page in sorted(written | generated) if page not in navigation] == []
+
+
+@pytest.mark.parametrize("page", pages(), ids=named)
+def test_a_page_shows_the_files_that_it_names(page: Path) -> None:
+    """A line like `--8<-- "file"` puts a file into the page; a formatter made `--8 < --` of it."""
+    for line in page.read_text().splitlines():
+        if re.match(r"-+ ?8", line):
+            file = re.fullmatch(r'--8<-- "(.+)"', line)
+            assert file, line
+            assert (ROOT / file[1]).is_file(), line

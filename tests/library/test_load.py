@@ -108,6 +108,14 @@ def test_without_the_study_two_results_of_a_cell_are_refused(project: Path) -> N
         _ = rankwise.load("results/mine").runs
 
 
+def test_a_study_that_is_only_planned_has_no_results(project: Path) -> None:
+    settle(Plan(read_yaml(project / FILE, FILE), project, FILE))
+    with pytest.raises(
+        ValueError, match="got 'results/mine', allowed: a folder of a study, such as results/demo"
+    ):
+        rankwise.load("results/mine")
+
+
 def test_an_outdated_file_is_refused(project: Path) -> None:
     plan = finished(project)
     job = next(iter(jobs.cell_jobs(plan, "train")))

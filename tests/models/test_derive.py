@@ -30,6 +30,7 @@ from rankwise.methods.parts.base import Method, adapt, build_optimizer
 from rankwise.methods.parts.peft_base import modules_of
 from rankwise.models import build, storage
 from rankwise.models.derive import Choices, Derived, derive
+from rankwise.models.tasks import classification
 from rankwise.study.plan import Plan
 
 AUTO_CLASSES = {
@@ -181,6 +182,77 @@ def test_the_predicted_peak_is_the_tracked_peak(
     request = _request(project, derived, family)
     predicted, tracked = (peak_columns(track(request, device)[0]) for device in ("meta", "cpu"))
     assert predicted["peak_bytes"] == tracked["peak_bytes"]
+
+
+def test_a_configuration_without_a_padding_token_is_profiled(tmp_path: Path) -> None:
+    """Llama's and GPT-NeoX's have none, and a classification asks for one."""
+    save("gpt_neox", tmp_path / "models/no_padding", pad_token_id=None)
+    answer = derive("models/no_padding", Choices("no_padding"), tmp_path)
+    assert answer.entry["architecture"].get("pad_token_id") is None
+    entry_files.append(tmp_path, "models", answer.name, answer.entry)
+    request = _request(tmp_path, {"gpt_neox": answer}, "gpt_neox")
+    predicted, tracked = (peak_columns(track(request, device)[0]) for device in ("meta", "cpu"))
+    assert predicted["peak_bytes"] == tracked["peak_bytes"] > 0
+
+
+def test_a_decoder_classifies_by_its_last_token_whatever_its_configuration_pads_with(
+    tmp_path: Path,
+) -> None:
+    """The tokenizer pads with 0, config.json names another token."""
+    folder = save("llama", tmp_path / "other_padding", pad_token_id=9)
+    model = build.from_snapshot(folder, "classification", 2, ["score"]).eval()
+    collate = classification.Collate(build.tokenizer(folder), seed=0)
+    examples = [
+        {"input_ids": [7, 8, 11], "labels": 0},
+        {"input_ids": [7, 8, 11, 12, 13], "labels": 0},
+    ]
+    with torch.no_grad():
+        alone, padded = (model(**collate(batch)).logits[0] for batch in (examples[:1], examples))
+    torch.testing.assert_close(padded, alone)
+
+
+def test_layers_that_share_their_weights_are_those_of_the_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ALBERT runs one layer's weights several times."""
+    monkeypatch.chdir(tmp_path)
+    sizes = {"vocab_size": 65, "embedding_size": 16, "hidden_size": WIDTH, "intermediate_size": 64}
+    sizes |= {"num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 32}
+    save("bert", tmp_path / "models/albert")  # for its tokenizer
+    config = transformers.AlbertConfig(**sizes)
+    transformers.AlbertForMaskedLM(config).save_pretrained(tmp_path / "models/albert")
+    answer = derive("models/albert", Choices("my_albert"), tmp_path)
+    entry = answer.entry
+    assert {role: found.count for role, found in answer.roles.items()} == dict.fromkeys(
+        ("query", "key", "value", "output", "up", "down"), 1
+    )
+    assert problems("my_albert", entry, list(entry["head"])) == []
+    entry_files.append(tmp_path, "models", answer.name, entry)
+    request = _request(tmp_path, {"albert": answer}, "albert")
+    predicted, tracked = (peak_columns(track(request, device)[0]) for device in ("meta", "cpu"))
+    assert predicted["peak_bytes"] == tracked["peak_bytes"] > 0
+
+
+def test_a_key_that_all_heads_read_is_predicted(tmp_path: Path) -> None:
+    """Falcon broadcasts it, so torch takes plain products, which keep the scores of all heads.
+
+    The difference that is left is 16 bytes a layer; the scores are 8,192 bytes a layer.
+    """
+    save("bert", tmp_path / "models/falcon")  # for its tokenizer
+    config = transformers.FalconConfig(
+        vocab_size=65,
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        new_decoder_architecture=False,
+        multi_query=True,
+    )
+    transformers.FalconForCausalLM(config).save_pretrained(tmp_path / "models/falcon")
+    answer = derive("models/falcon", Choices("my_falcon"), tmp_path)
+    entry_files.append(tmp_path, "models", answer.name, answer.entry)
+    request = _request(tmp_path, {"falcon": answer}, "falcon")
+    predicted, tracked = (peak_columns(track(request, device)[0]) for device in ("meta", "cpu"))
+    assert abs(predicted["peak_bytes"] - tracked["peak_bytes"]) <= 16 * LAYERS
 
 
 @pytest.mark.slow

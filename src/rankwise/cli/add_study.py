@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankwise.checks import model_entries
 from rankwise.cli.study_template import WHY, NewStudy, study_text
 from rankwise.core import entry_files
 from rankwise.core.config import ConfigError, library, pick
@@ -76,6 +77,7 @@ def planned_text(study: NewStudy, project: Path) -> str:
 
     Raises:
         ConfigError: The model, the dataset or both together cannot be planned, or no method can.
+        ValueError: The model's files lack something, such as a tokenizer, or differ from its entry.
     """
     refused: dict[str, str] = {}
     try:
@@ -90,6 +92,9 @@ def planned_text(study: NewStudy, project: Path) -> str:
         if plan is None:
             raise first_error from None
     (cell, *_) = plan.cells("train")
+    task = plan.library["datasets"][cell.dataset]["task"]
+    for wrong in model_entries.problems(cell.model, plan.library["models"][cell.model], [task]):
+        raise ValueError(wrong)
     rows = plan.library["datasets"][cell.dataset].get("train_samples")
     used = [name for name in study.methods if name not in refused]
     written = replace(study, methods=used, train_rows=rows, refused=refused)

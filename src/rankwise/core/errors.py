@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+SHOWN_WHOLE = 30  # names; longer lists are cut to those most like what was got
+MOST_LIKE = 8
+
 
 class Unsupported(ValueError):
     """A method cannot train a model; the message is the reason."""
@@ -19,14 +22,34 @@ class ConfigError(ValueError):
         file: The file as the user knows it.
         key: Path of the key in the file, joined by dots.
         got: The wrong value.
-        allowed: The allowed values, or a description of them.
+        allowed: The allowed values, or a description of them. Of more than 30 values, the
+            message shows the 8 that are most like `got`.
     """
 
     def __init__(self, file: str, key: str, got: object, allowed: str | Iterable[str]):
         hint = ""
         if not isinstance(allowed, str):
             names = sorted(map(str, allowed))
-            nearest = difflib.get_close_matches(str(got), names, n=1)
-            hint = f" (nearest: {nearest[0]!r})" if nearest else ""
-            allowed = ", ".join(names) or "nothing"
+            nearest = _nearest(str(got), names)
+            hint = f" (nearest: {nearest!r})" if nearest else ""
+            allowed = _listed(names, str(got))
         super().__init__(f"{file}: {key}: got {got!r}, allowed: {allowed}{hint}")
+
+
+def _nearest(got: str, names: list[str]) -> str | None:
+    """The name most like `got`, or None; of equally like names, one that begins as `got` does."""
+
+    def likeness(name: str) -> tuple[float, int]:
+        ratio = difflib.SequenceMatcher(None, name, got).ratio()
+        first_letters = [name.startswith(got[:count]) for count in range(1, len(got) + 1)]
+        return ratio, sum(first_letters)
+
+    return max(difflib.get_close_matches(got, names), key=likeness, default=None)
+
+
+def _listed(names: list[str], got: str) -> str:
+    """Sorted names in one line; of a long list, those most like what was got."""
+    if len(names) <= SHOWN_WHOLE:
+        return ", ".join(names) or "nothing"
+    shown = difflib.get_close_matches(got, names, n=MOST_LIKE, cutoff=0.0)
+    return f"{', '.join(sorted(shown))} and {len(names) - MOST_LIKE} more"

@@ -27,7 +27,9 @@ NO_SHAPE = (
     "torch_dtype",
     "use_cache",
 )
-LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")  # keys of an architecture
+# Keys of an architecture that count the layers of the weights. ALBERT's layers share those of a few
+# groups.
+LAYERS = ("num_hidden_groups", "num_hidden_layers", "n_layer", "n_layers", "num_layers")
 # The table of learnt positions, and the families that leave its first rows unused. Source: the
 # embeddings of these models in transformers (`padding_idx + 1`, `self.offset`).
 POSITIONS = ("position_embeddings", "wpe", "embed_positions")

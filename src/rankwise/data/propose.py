@@ -176,10 +176,11 @@ def _columns(
         header = reading.columns(files.path("train"), every)
         wrong = propose_columns.looks_like_a_row(header, columns)
         if wrong is not None:
+            names = " ".join(["NAME"] * len(header))
             raise ValueError(
                 f"{files.path('train')}: row 1: {wrong!r} looks like a value and no name of a "
                 "column, allowed: a header; name the columns of a file without one: --columns "
-                "text label; if it is the header: --text and --label name its columns"
+                f"{names}; if it is the header: --text and --label name its columns"
             )
     return columns
 

@@ -146,7 +146,7 @@ def sizes(counted: Counted, entry: dict, length: int | None, notes: list[str]) -
         number = len({class_name(key) for key in counted.labels.places})
         selection = max(selection, min(2 * number, train // 2))
     return {
-        "max_length_tokens": length or _length(counted, entry, notes),
+        "max_length_tokens": _length(counted, entry, notes) if length is None else length,
         "train_samples": train,
         "selection_rows": max(selection, 1),
     }

@@ -109,7 +109,7 @@ class Examples(Sequence[dict]):
         """
         occurrences = total = 0
         for chunk in self._chunks:
-            ids = chunk.ids.values[chunk.ids.starts[0] : chunk.ids.starts[-1]]
+            ids = chunk.ids.joined()
             ids = ids[~np.isin(ids, list(apart_from))]
             occurrences += int(np.count_nonzero(ids == token))
             total += len(ids)
@@ -145,6 +145,10 @@ class _Lists(NamedTuple):
 
     def __getitem__(self, row: int) -> list[int]:
         return self.values[self.starts[row] : self.starts[row + 1]].tolist()
+
+    def joined(self) -> np.ndarray:
+        """The values of these lists; `values` may hold more, which belong to other batches."""
+        return self.values[self.starts[0] : self.starts[-1]]
 
 
 class _Chunk(NamedTuple):

@@ -38,7 +38,7 @@ def load(folder: str | Path) -> "StudyResults":
         ValueError: There is no such folder, or it has no results; the message says which have.
     """
     path = Path(folder)
-    if not any(_folder_of(path, name).is_dir() for name in ("train", *MEASUREMENTS)):
+    if not _has_results(path):
         studies = _studies_near(path)
         allowed = ", ".join(studies) or f"a folder of a study, such as {RESULTS}/demo"
         nearest = difflib.get_close_matches(str(path), studies, n=1)
@@ -220,6 +220,11 @@ def _planned(cell: str, path: Path) -> tidy.Planned:
     return tidy.Planned(path, method if VARIANT_MARK in method else None)
 
 
+def _has_results(folder: Path) -> bool:
+    """Whether a run or profile of the study has ended; a planned study has a folder, too."""
+    return any(_folder_of(folder, name).is_dir() for name in ("train", *MEASUREMENTS))
+
+
 def _studies_near(path: Path) -> list[str]:
     """The folders of studies beside the one that was given, or in results/ here."""
     near = [path.parent, Path(RESULTS)]
@@ -228,7 +233,7 @@ def _studies_near(path: Path) -> list[str]:
         for place in near
         if place.is_dir()
         for one in [place, *place.iterdir()]
-        if (one / OWNER).is_file()
+        if (one / OWNER).is_file() and _has_results(one)
     }
     return sorted(names)
 

@@ -13,6 +13,7 @@ from rankwise.core import tasks
 from rankwise.models import check
 
 GIB = 2**30
+ANY_TOKEN = 0  # shapes do not depend on it
 
 
 def configuration(entry: dict, task: str, classes: int) -> PretrainedConfig:
@@ -44,7 +45,11 @@ def from_shapes(
     auto_class = getattr(transformers, tasks.facts(task).auto_class)
     config = configuration(entry, task, classes)
     with torch.device(device):
-        return auto_class.from_config(config, attn_implementation=attention)
+        model = auto_class.from_config(config, attn_implementation=attention)
+    if model.config.pad_token_id is None:
+        # A decoder's classification asks for one; Llama's and GPT-NeoX's configurations have none.
+        model.config.pad_token_id = ANY_TOKEN
+    return model
 
 
 def checked_from_shapes(
@@ -88,8 +93,9 @@ def from_snapshot(
         **labels,
     )
     check.loaded(model, loading, folder, new_head)
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = pad_token_id(tokenizer(folder))
+    # A decoder classifies by its last token that is no padding, and batches are padded by the
+    # tokenizer, which may use another token than config.json names.
+    model.config.pad_token_id = pad_token_id(tokenizer(folder))
     return model
 
 

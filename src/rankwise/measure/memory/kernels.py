@@ -11,6 +11,7 @@ depends on the kernel. So we choose as torch would on the device asked for
   take plain products.
 - CPU, dropout: keeps its noise in the input's dtype, which is what the meta device does by itself.
 - CPU, attention: flash without dropout, plain products with it.
+- Both, attention: plain products where a key of one head is broadcast to all heads.
 """
 
 from collections.abc import Iterator
@@ -66,6 +67,8 @@ def _cuda_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
+    if not enable_gqa and _is_broadcast(query, key):
+        return _plain_attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
     if query.dtype != torch.float32 and attn_mask is None:
         return ATEN._scaled_dot_product_flash_attention(
             query, key, value, dropout_p, is_causal, scale=scale
@@ -91,13 +94,18 @@ def _cpu_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    if dropout_p:
+    if dropout_p or (not enable_gqa and _is_broadcast(query, key)):
         return _plain_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )
     return ATEN._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
     )[0]
+
+
+def _is_broadcast(query: Tensor, key: Tensor) -> bool:
+    """Whether several heads read one key without saying so (`enable_gqa`), as in Falcon."""
+    return query.shape[:2] != key.shape[:2]
 
 
 def _plain_attention(*args: object, **kwargs: object) -> Tensor:
