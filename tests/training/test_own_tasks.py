@@ -43,6 +43,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "task": "graded", "files": {"folder": str(tmp_path), "format": "jsonl"}, "report_split": "test",
         "splits": {split: {"path": f"{split}.jsonl"} for split in ("train", "test")}, "text": "text",
         "label": "label", "max_length_tokens": 16, "selection_rows": 8,
+        "max_unknown_fraction": 0.7,  # the corpus of `tiny` has no digits
     }  # fmt: skip
     (tmp_path / "config/datasets.yaml").write_text(yaml.safe_dump({"grades": entry}))
     package = importlib.import_module("rankwise.models.tasks")
