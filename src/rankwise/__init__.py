@@ -11,6 +11,7 @@ loads neither torch nor pandas.
 import difflib
 import importlib
 import importlib.util
+from importlib import metadata
 
 # Name -> the module that it is in.
 _MODULES = {
@@ -27,6 +28,8 @@ def __getattr__(name: str) -> object:
         AttributeError: There is no such name; the message says which there are.
         ModuleNotFoundError: A package of an extra is missing; the message names the extra.
     """
+    if name == "__version__":
+        return metadata.version("rankwise")
     if name not in _MODULES:
         nearest = difflib.get_close_matches(name, _MODULES, n=1)
         hint = f" (nearest: {nearest[0]!r})" if nearest else ""

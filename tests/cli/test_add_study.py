@@ -8,7 +8,7 @@ import pytest
 from helpers.model_folders import save
 from helpers.repository import ROOT
 from rankwise.cli import add_study, main
-from rankwise.core.yaml_files import read_yaml
+from rankwise.core.yaml_files import load, read_yaml
 from rankwise.study.plan import Plan
 
 
@@ -48,7 +48,9 @@ def test_methods_that_the_model_cannot_do_are_left_out_with_the_reason(project: 
     text = add_study.planned_text(study, project)
     assert "      # left out: lora, because config/methods.yaml: lora.options.targets: " in text
     assert "      - full" in text
-    assert "      - lora" not in text
+    # LoRA on whatever matrices there are takes its place.
+    trained = load(text)["train"][0]["methods"]
+    assert trained == ["full", "lora_all"]
 
 
 def test_data_may_be_a_file(project: Path) -> None:

@@ -105,8 +105,11 @@ def test_importing_the_package_loads_neither_torch_nor_pandas(python: Path, tmp_
     code = """
 import sys, rankwise
 print(sorted({"torch", "pandas", "transformers"} & set(sys.modules)), dir(rankwise))
+print(rankwise.__version__)
 """
-    assert run(python, tmp_path, "-c", code).strip() == "[] ['load', 'optim', 'predict']"
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    expected = ["[] ['load', 'optim', 'predict']", version]
+    assert run(python, tmp_path, "-c", code).splitlines() == expected
 
 
 def test_what_an_extra_brings_is_said(python: Path, tmp_path: Path) -> None:

@@ -4,12 +4,13 @@
 
 import argparse
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankwise.checks import model_entries
-from rankwise.cli.study_template import WHY, NewStudy, study_text
+from rankwise.cli.study_template import METHODS, STAND_INS, NewStudy, study_text
 from rankwise.core import entry_files
 from rankwise.core.config import ConfigError, library, pick
 from rankwise.core.yaml_files import load
@@ -40,9 +41,9 @@ def add_command(actions: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--methods",
         nargs="+",
-        default=list(WHY),
+        default=list(METHODS),
         metavar="METHOD",
-        help=f"entries of config/methods.yaml (default: {' '.join(WHY)})",
+        help=f"entries of config/methods.yaml (default: {' '.join(METHODS)})",
     )
     command.add_argument(
         "--seeds",
@@ -97,9 +98,22 @@ def planned_text(study: NewStudy, project: Path) -> str:
         raise ValueError(wrong)
     rows = plan.library["datasets"][cell.dataset].get("train_samples")
     used = [name for name in study.methods if name not in refused]
+    used += _stand_ins(study, refused, project)
     written = replace(study, methods=used, train_rows=rows, refused=refused)
     _plan(written, project)
     return study_text(written)
+
+
+def _stand_ins(study: NewStudy, refused: dict[str, str], project: Path) -> list[str]:
+    """Methods that the model can do in place of refused ones."""
+    found = []
+    for name in refused:
+        other = STAND_INS.get(name)
+        if other and other not in study.methods:
+            with suppress(ConfigError):
+                _plan(replace(study, methods=[other]), project)
+                found.append(other)
+    return found
 
 
 def _plan(study: NewStudy, project: Path) -> "Plan":

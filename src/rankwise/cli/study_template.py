@@ -8,13 +8,18 @@ BATCH_SIZE = 16
 RANK = 8
 DEFAULT_EPOCHS = 3
 MIN_UPDATES, MAX_EPOCHS = 150, 10
-# The methods of a new study -> why they are in it.
+# Methods -> why they are in a new study.
 WHY = {
     "full": "the reference: every weight trains",
     "head_only": "the floor: what the features give without training them",
     "lora": "a low-rank addition to the weights",
+    "lora_all": "a low-rank addition to every matrix",
     "rsvd": "every weight trains, by gradients projected to a low rank",
 }
+
+METHODS = ("full", "head_only", "lora", "rsvd")  # of a new study, unless others are named
+# Where a model lacks the matrices that a method names, this one takes those that are there.
+STAND_INS = {"lora": "lora_all"}
 
 
 def epochs(train_rows: int | None) -> int:
@@ -82,8 +87,8 @@ train:
   - methods:
 {methods}{left_out}    ranks: [{RANK}] # more ranks show what capacity buys, at as many runs more
     seeds: [{seeds}] # without several seeds there is no interval
-    # a fair choice of learning rates, three trials for each method; remove the `#` to have it:
-    # search: {{learning_rate_factors: [0.3, 1, 3], seeds: [3]}}
+    # a rate may suit neither model nor schedule; remove the `#` to let each method try six:
+    # search: auto
 profile:
   - methods: [{profiled}]
     ranks: [{RANK}]
