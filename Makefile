@@ -11,10 +11,10 @@ demo: .venv/ready ## run the demo study: offline, on a CPU, in minutes
 	@echo "Open results/demo/report.html"
 
 test: .venv/ready ## run the fast tests
-	$(BIN)/pytest -q -n auto -m "not slow"
+	$(BIN)/pytest -q -n auto --dist loadfile -m "not slow"
 
 test-all: .venv/ready ## run the fast and the slow tests
-	$(BIN)/pytest -q -n auto -m "not slow"
+	$(BIN)/pytest -q -n auto --dist loadfile -m "not slow"
 	$(BIN)/pytest -q -n auto --dist loadfile -m slow
 
 lint: .venv/ready ## check style, import contracts and workflow
