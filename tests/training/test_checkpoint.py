@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from helpers.conformance import UNSUPPORTED
 from helpers.prepared import folder, prepare, record_model, reset_accelerate
 from helpers.repository import ROOT, edit
 from rankwise.core.paths import CHECKPOINTS
@@ -37,7 +38,7 @@ SCHEDULE = {
 # updates, within a later evaluation, and within the epoch that follows.
 STOPS = [1, 9, 6, 5]
 
-NOT_TRAINED_HERE = ("frozen", "prefix_tuning")
+NOT_TRAINED_HERE = ("frozen", *(name for name, model in UNSUPPORTED if model == "tiny"))
 METHODS = list(yaml.safe_load((ROOT / "config/methods.yaml").read_text()))
 # Optimizers that step inside backward cannot clip gradients, and those without gradients have none to
 # clip; all others are clipped here.
