@@ -63,6 +63,30 @@ NEEDS = {
 UNSUPPORTED |= {(name, model): reason for name, reason in NEEDS.items() for model in TASKS}
 
 
+# Types of peft whose places differ on a Llama: no biases, tied embeddings, other norms, prompts. The
+# others adapt matrices, and tests/references/test_peft_types.py has wide and tall ones.
+PEFT_ON_LLAMA = ("adaption_prompt", "beft", "ln_tuning", "trainable_tokens")
+
+
+def one_of_each_kind(entries: dict[str, dict]) -> list[str]:
+    """Of entries that differ in numbers alone, the first one.
+
+    Method, storage, optimizer, start, DoRA and release tell how an entry meets a model and the loop.
+    Every entry keeps its promises in tests/methods/test_conformance.py; what costs seconds an entry
+    is tested once a kind.
+    """
+    first_by_kind: dict[tuple, str] = {}
+    for name, entry in entries.items():
+        options, optimizer = entry.get("options", {}), entry.get("optimizer", {})
+        kind = (
+            entry["module"], entry.get("weights"), optimizer.get("module"), optimizer.get("release"),
+            *(options.get(key) for key in ("type", "init", "dora", "output_tokens", "placement")),
+        )  # fmt: skip
+        if entry["module"] != "peft" or name in PEFT_ON_LLAMA:
+            first_by_kind.setdefault(kind, name)
+    return list(first_by_kind.values())
+
+
 def request_of(name: str, model: str, measurement: str = "memory", project: Path = ROOT) -> dict:
     """A request of one entry; all entries of a model are planned at once, which is quicker here."""
     plan = cases.plan_of(project, model)

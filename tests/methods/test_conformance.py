@@ -12,6 +12,7 @@ from helpers.conformance import (
     UNSUPPORTED,
     Case,
     case,
+    one_of_each_kind,
     request_of,
     skip_unsupported,
 )
@@ -33,29 +34,7 @@ ENTRIES_DO_NOT_MERGE = ("adaption_prompt", "lily")
 # Their state is counted in bytes: tests/optim/test_bitsandbytes.py.
 IN_BYTES = ("full_adamw_8bit", "full_paged_adamw")
 
-# Types of peft whose places differ on a Llama: no biases, tied embeddings, other norms, prompts. The
-# others adapt matrices, and tests/references/test_peft_types.py has wide and tall ones.
-PEFT_ON_LLAMA = ("adaption_prompt", "beft", "ln_tuning", "trainable_tokens")
-
-
-def on_llama() -> list[str]:
-    """Of the entries that differ in numbers alone, one: what changes on a Llama are the places.
-
-    Of an entry, method, storage, optimizer, start, DoRA and release tell how it meets the places.
-    """
-    first_by_kind: dict[tuple, str] = {}
-    for name, entry in METHODS.items():
-        options, optimizer = entry.get("options", {}), entry.get("optimizer", {})
-        kind = (
-            entry["module"], entry.get("weights"), optimizer.get("module"), optimizer.get("release"),
-            *(options.get(key) for key in ("type", "init", "dora", "output_tokens", "placement")),
-        )  # fmt: skip
-        if entry["module"] != "peft" or name in PEFT_ON_LLAMA:
-            first_by_kind.setdefault(kind, name)
-    return list(first_by_kind.values())
-
-
-ON_LLAMA = on_llama()
+ON_LLAMA = one_of_each_kind(METHODS)
 
 
 def on_both(names: list[str]) -> pytest.MarkDecorator:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers.conformance import UNSUPPORTED
+from helpers.conformance import UNSUPPORTED, one_of_each_kind
 from helpers.prepared import folder, prepare, record_model, reset_accelerate
 from helpers.repository import ROOT, edit
 from rankwise.core.paths import CHECKPOINTS
@@ -39,7 +39,15 @@ SCHEDULE = {
 STOPS = [1, 9, 6, 5]
 
 NOT_TRAINED_HERE = ("frozen", *(name for name, model in UNSUPPORTED if model == "tiny"))
-METHODS = list(yaml.safe_load((ROOT / "config/methods.yaml").read_text()))
+FAST = [
+    "full",
+    "sparse_lora",  # its mode changes during training
+    "weight_reduction_shrunk",  # its shapes change during training
+    "rsvd_released",  # projects inside backward, with random draws of its own
+    "badam",  # what requires gradients changes during training
+]
+ENTRIES = yaml.safe_load((ROOT / "config/methods.yaml").read_text())
+METHODS = list(dict.fromkeys([*FAST, *one_of_each_kind(ENTRIES)]))
 # Optimizers that step inside backward cannot clip gradients, and those without gradients have none to
 # clip; all others are clipped here.
 UNCLIPPED = ["full_released", "lomo", "adalomo", "mezo", "lora_mezo"]
@@ -50,13 +58,6 @@ GRIDS = [
         "schedule": {"max_gradient_norm": 1.0},
     },
     {**SMOKE["train"][0], "methods": UNCLIPPED},
-]
-FAST = [
-    "full",
-    "sparse_lora",  # its mode changes during training
-    "weight_reduction_shrunk",  # its shapes change during training
-    "rsvd_released",  # projects inside backward, with random draws of its own
-    "badam",  # what requires gradients changes during training
 ]
 SLOW = [name for name in METHODS if name not in (*FAST, *NOT_TRAINED_HERE)]
 

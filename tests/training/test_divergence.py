@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from helpers.conformance import UNSUPPORTED
+from helpers.conformance import UNSUPPORTED, one_of_each_kind
 from helpers.prepared import prepare, reset_accelerate
 from helpers.repository import ROOT
 from helpers.searched import planned
@@ -23,7 +23,7 @@ from rankwise.training import run as training
 from rankwise.training import updates
 
 SMOKE = yaml.safe_load((ROOT / "config/methods_smoke.yaml").read_text())
-METHODS = list(yaml.safe_load((ROOT / "config/methods.yaml").read_text()))
+METHODS = one_of_each_kind(yaml.safe_load((ROOT / "config/methods.yaml").read_text()))
 # The entries that train nothing, or not this model.
 NOT_TRAINED_HERE = ("frozen", *(name for name, model in UNSUPPORTED if model == "tiny"))
 FAST = ["full", "full_released", "galore", "rsvd_released", "weight_reduction_svt"]
