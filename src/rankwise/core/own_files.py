@@ -1,0 +1,69 @@
+"""Files of a user's own that are found by name: their constants and their import.
+
+Planning reads the constants without importing a file, because a task's file would import torch.
+Standard library only.
+"""
+
+import ast
+import contextlib
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from rankwise.core.errors import ConfigError
+from rankwise.core.paths import OWN_FOLDERS, PACKAGE, own_folder
+
+
+def load(folder: str, name: str) -> ModuleType:
+    """Import a module of the package that a folder of the project belongs to.
+
+    Args:
+        folder: A key of OWN_FOLDERS.
+        name: Of a file in the package or in the folder, without `.py`.
+
+    Raises:
+        ValueError: The file cannot be imported; the message says why.
+    """
+    package = importlib.import_module(OWN_FOLDERS[folder])
+    own = str(own_folder(folder))
+    if own_folder(folder).is_dir() and own not in package.__path__:
+        package.__path__.append(own)
+        importlib.invalidate_caches()  # the file may be younger than Python's list of the folder
+    try:
+        return importlib.import_module(f"{package.__name__}.{name}")
+    except Exception as error:  # a user's file may raise anything while it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{folder}/{name}.py: cannot be imported ({reason})") from error
+
+
+def shown(file: Path) -> str:
+    """A file as messages name it."""
+    for root in (PACKAGE.parents[1], Path.cwd()):
+        if file.is_relative_to(root):
+            return str(file.relative_to(root))
+    return str(file)
+
+
+def constants(file: Path) -> tuple[dict[str, object], set[str]]:
+    """The constants that a module assigns at its top, if they are plain values, and all its names.
+
+    Raises:
+        ConfigError: The file is no Python.
+    """
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise ConfigError(shown(file), f"line {error.lineno}", error.msg, "Python") from None
+    found, defined = {}, set()
+    for statement in tree.body:
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            defined.add(statement.name)
+        elif isinstance(statement, ast.Import | ast.ImportFrom):
+            defined |= {alias.asname or alias.name for alias in statement.names}
+        elif isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                defined.add(ast.unparse(target))
+                # An expression that only running it would tell is no constant.
+                with contextlib.suppress(ValueError):
+                    found[ast.unparse(target)] = ast.literal_eval(statement.value)
+    return found, defined
