@@ -62,8 +62,19 @@ def constants(file: Path) -> tuple[dict[str, object], set[str]]:
             defined |= {alias.asname or alias.name for alias in statement.names}
         elif isinstance(statement, ast.Assign):
             for target in statement.targets:
-                defined.add(ast.unparse(target))
+                assigned = _assigned(target, statement.value)
+                defined |= set(assigned)
                 # An expression that only running it would tell is no constant.
-                with contextlib.suppress(ValueError):
-                    found[ast.unparse(target)] = ast.literal_eval(statement.value)
+                for name, value in assigned.items():
+                    with contextlib.suppress(ValueError):
+                        found[name] = ast.literal_eval(value)
     return found, defined
+
+
+def _assigned(target: ast.expr, value: ast.expr) -> dict[str, ast.expr]:
+    """Name -> expression of an assignment: of `A, B = 1, 2` one for each name."""
+    is_pair = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+    if is_pair and len(target.elts) == len(value.elts):
+        pairs = zip(target.elts, value.elts, strict=True)
+        return {ast.unparse(name): part for name, part in pairs}
+    return {ast.unparse(target): value}
