@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from helpers.repository import CLEAN, ROOT
 from helpers.stored import finish
 from rankwise.analysis import metrics, tables
-from rankwise.analysis.evidence import evidence
+from rankwise.analysis.evidence import comparisons, estimates, evidence
 from rankwise.analysis.gather import gather
+from rankwise.analysis.scores import groups
 from rankwise.analysis.summary import summarise
 from rankwise.core import provenance
 from rankwise.core.config import ConfigError
@@ -199,6 +201,31 @@ def test_a_metric_of_which_less_is_better_is_bounded_below(project: Path) -> Non
     np.testing.assert_allclose(found, losses, atol=1e-12)  # pseudo-values of a mean
     assert (metric.sign, metric.lowest, metric.shown[0]) == (-1, 0, "cost_score")
     assert metric.axis(" on test") == "own on test\n(lower is better)"
+
+
+def test_a_fraction_of_which_less_is_better_is_ranked_and_said_so(project: Path) -> None:
+    declare("miss_fraction", "return 1 - scores['loss_nats'].mean()", better=False, bounds=(0, 1))
+    runs, examples = [], []
+    for method, right in (("full", 0.9), ("lora", 0.5)):
+        for seed in range(SEEDS):
+            cell = {"model": "m", "dataset": "d", "method": method, "rank": 0, "seed": seed}
+            ended = {"status": "ok", "request_digest": f"{method}{seed}", "split": "test"}
+            runs.append({**cell, **ended, "metric": "miss_fraction", "trainable_parameters": 1})
+            scores = (np.random.default_rng(seed).random(EXAMPLES) < right).astype(float)
+            rows = {**cell, "example": range(EXAMPLES), "loss_nats": scores, "predictions": 1}
+            examples.append(pd.DataFrame(rows))
+    frames = {"runs": pd.DataFrame(runs)}
+    found = groups(frames["runs"], pd.concat(examples, ignore_index=True))
+    margins = {"miss_fraction": 0.01}
+    frames |= {"estimates": estimates(found), "comparisons": comparisons(found, margins)}
+    row = frames["comparisons"].iloc[0]
+    assert row["verdict"] == "a better"
+    assert row["difference"] > 0.3
+    axes = metric_by_rank.draw(frames, {"full": "Full", "lora": "LoRA"}).axes[0]
+    assert axes.get_ylabel() == "own on test (%)\n(lower is better)"
+    (_, sentences), *_ = answer(frames, {"full": "Full", "lora": "LoRA"})
+    assert " has " in sentences[1]
+    assert sentences[1].rstrip(".").endswith("worse")
 
 
 # Requests -----------------------------------------------------------------------------------------
