@@ -345,6 +345,19 @@ def test_a_metric_without_a_file_is_refused(tmp_path: Path) -> None:
     assert "your own metrics/NAME.py" in str(error.value)
 
 
+def test_files_that_declare_no_metric_are_passed_over_until_they_are_named(project: Path) -> None:
+    before = list(METRICS)
+    assert before[-1] == NAME
+    (project / "metrics/latin_score.py").write_bytes(b"LABEL = '\xe9'")
+    (project / "metrics/helper.py").write_text("def plot(): ...")
+    (project / "metrics/perplexity.py").write_text((project / FILE).read_text())
+    assert list(METRICS) == before
+    with pytest.raises(
+        ConfigError, match=r"metrics/latin_score\.py: file: got .*, allowed: Python in UTF-8"
+    ):
+        METRICS["latin_score"]
+
+
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [

@@ -371,7 +371,7 @@ def tagged(number: int = 12) -> list[dict]:
     return [{**(row if n % 2 else other), "id": n} for n in range(number)]
 
 
-def agrees(root: Path, entry: dict, name: str = "d") -> list[dict]:
+def agrees(root: Path, entry: dict) -> list[dict]:
     """The rows of train as a study reads them, which are those that a share leaves."""
     library = {**entry, "files": {**entry["files"], "folder": str(root)}}
     library = {"missing_text": "refuse", "first_label": 0, **library}
@@ -394,7 +394,9 @@ def test_many_numbers_with_decimals_are_a_regression_and_it_says_so(tmp_path: Pa
 def test_few_numbers_with_decimals_are_not_guessed(tmp_path: Path) -> None:
     csv_file(tmp_path / "d.csv", [(f"some words of {n}", n % 5 / 2) for n in range(20)])
     text = sentence(tmp_path, "d.csv")
-    assert "the label could be mood (5 distinct numbers) of a regression or mood (5 distinct" in text
+    assert (
+        "the label could be mood (5 distinct numbers) of a regression or mood (5 distinct" in text
+    )
     assert text.endswith("choose, such as --task regression --label mood")
     assert proposed(tmp_path, "d.csv", task="classification").entry["classes"] == ["0.0", "0.5", "1.0", "1.5", "2.0"]  # fmt: skip
     assert proposed(tmp_path, "d.csv", task="regression").entry["label"] == "mood"

@@ -54,6 +54,8 @@ def constants(file: Path) -> tuple[dict[str, object], set[str]]:
         tree = ast.parse(file.read_text(encoding="utf-8"))
     except SyntaxError as error:
         raise ConfigError(shown(file), f"line {error.lineno}", error.msg, "Python") from None
+    except ValueError as error:  # bytes that are no text, or null bytes
+        raise ConfigError(shown(file), "file", str(error), "Python in UTF-8") from None
     found, defined = {}, set()
     for statement in tree.body:
         if isinstance(statement, ast.FunctionDef | ast.ClassDef):
