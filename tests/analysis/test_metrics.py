@@ -81,7 +81,7 @@ def test_f1_of_counts_adds_them_over_examples():
 
 @pytest.mark.parametrize("metric", [MACRO_F1, MATTHEWS])
 def test_pseudo_values_are_those_of_leaving_each_example_out(metric):
-    function = metrics.COMPUTED[metric.name].function
+    function = metrics.FUNCTIONS[metric.name]
     label, predicted = np.array(LABEL, float), np.array(PREDICTED, float)
     without = [
         float(function(np.delete(label, i), np.delete(predicted, i))) for i in range(len(label))
@@ -223,7 +223,7 @@ def test_95_of_100_intervals_hold_the_truth(metric, draw):
     """The truth is the mean over many seeds of the metric on very many examples."""
     chance = np.random.default_rng(8)
     many = draw(chance, 40, TRUTH_EXAMPLES // 40)
-    function = metrics.COMPUTED[metric.name].function
+    function = metrics.FUNCTIONS[metric.name]
     truth = float(function(many["label"], many["predicted"]).mean())
     hits = 0
     for _ in range(STUDIES):

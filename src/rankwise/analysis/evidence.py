@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from rankwise.analysis import metrics, model_tests, power, statistics, tables
 from rankwise.analysis.partial_notes import notes
 from rankwise.analysis.scores import ONE_SEED, Curve, Group, groups, mixed
-from rankwise.core.metrics import CORRELATION, METRICS
+from rankwise.core.metrics import DIFFERENCE, METRICS, Metric
 
 ERROR = 0.05  # probability that a family holds a false verdict, or an interval that misses
 TEST = "t, paired by seed and example"
@@ -84,8 +84,7 @@ def _estimate(curve: Curve, group: Group) -> dict:
         ends = statistics.mean(curve.scores)[:3]
         value, low, high = (metrics.shown(group.metric, end) for end in ends)
         if not group.metric.is_log:  # such a metric has bounds, which a symmetric interval ignores
-            least = -1.0 if group.metric.kind == CORRELATION else 0.0
-            low, high = (end if isnan(end) else min(max(end, least), 1.0) for end in (low, high))
+            low, high = (_bounded(end, group.metric) for end in (low, high))
     return {
         **_group_columns(group),
         "method": curve.method,
@@ -96,6 +95,11 @@ def _estimate(curve: Curve, group: Group) -> dict:
         "high": high,
         "note": curve.note or None,
     }
+
+
+def _bounded(end: float, metric: Metric) -> float:
+    """The end of an interval, not outside of the metric's bounds; nan stays nan."""
+    return end if isnan(end) else min(max(end, metric.lowest), metric.highest)
 
 
 def _group_columns(group: Group) -> dict:
@@ -217,7 +221,7 @@ def _ratio(
     The interval leaves 1 out where that of `gap` leaves 0 out. Correlations have no ratio, since
     they may be negative.
     """
-    if group.metric.kind == CORRELATION:
+    if group.metric.kind == DIFFERENCE:
         value, low, high = nan, nan, nan
     elif group.metric.is_log:  # `gap` is that of the logarithms, with the sign turned
         value, low, high = (_exp(-end) for end in (gap.value, gap.high, gap.low))

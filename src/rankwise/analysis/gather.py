@@ -5,9 +5,11 @@ from pathlib import Path
 import pandas as pd
 
 from rankwise.analysis import tables, tidy
+from rankwise.analysis.metrics import value
 from rankwise.analysis.partial_notes import notes
 from rankwise.analysis.scores import mixed
 from rankwise.core.keys import CURVE
+from rankwise.core.metrics import METRICS
 
 
 def gather(request: dict, output: Path) -> None:
@@ -32,13 +34,27 @@ def gather(request: dict, output: Path) -> None:
         trials = tidy.trials(planned, _unfinished(request))
         tables.write(trials, stem, notes(request))
     elif table == "runs":
-        runs = _with_metric(tidy.collect(planned), request["metrics"])
+        runs = tidy.collect(planned, lambda stored: _own_metric(stored, request["metrics"]))
+        runs = _with_metric(runs, request["metrics"])
         warnings = [f"Warning: {text}." for text in mixed(runs).values()]
         tables.write(runs, stem, [*notes(request, runs), *warnings])
     elif request["listed"]:
         tables.write(tidy.listed(planned, table), stem, notes(request))
     else:
         tables.write(tidy.collect(planned), stem, notes(request))
+
+
+def _own_metric(stored: dict, metric_by_dataset: dict[str, str]) -> dict[str, float]:
+    """The user's own metric of a run, if its dataset's entry names one, from the stored scores.
+
+    A training run reports the metrics of its task. So a metric that the entry alone names trains
+    nothing again, whatever is changed in its file.
+    """
+    name = metric_by_dataset[stored["request"]["cell"]["dataset"]]
+    is_reported = name in stored.get("metrics", {})
+    if not METRICS[name].is_own or is_reported or not stored.get("examples"):
+        return {}
+    return {name: value(METRICS[name], stored["examples"])}
 
 
 def _with_metric(runs: pd.DataFrame, metric_by_dataset: dict[str, str]) -> pd.DataFrame:

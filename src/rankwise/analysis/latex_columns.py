@@ -11,11 +11,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from rankwise.analysis.shown import (
-    HEADINGS,
-    INTERVALS,
     MARKS,
     NAMES,
     has_two_decimals,
+    headings,
+    intervals,
     number_of_name,
     seen,
 )
@@ -115,7 +115,7 @@ def _is_only_in_csv(frame: pd.DataFrame, name: str) -> bool:
 
 def _interval_ends(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Column -> the columns of its interval or quartiles, where the table has them."""
-    ends = {name: pair for name, pair in INTERVALS.items() if {name, *pair} <= set(frame.columns)}
+    ends = {name: pair for name, pair in intervals().items() if {name, *pair} <= set(frame.columns)}
     owner = next((name for name in ESTIMATES if name in frame), None)
     if owner and {"low", "high"} <= set(frame.columns):
         ends[owner] = ("low", "high")
@@ -136,7 +136,7 @@ def _bracket_notes(frame: pd.DataFrame, names: list[str]) -> list[str]:
 
 def _is_constant(frame: pd.DataFrame, name: str) -> bool:
     """Whether all of several rows have one value. A metric with marks is always shown."""
-    if len(frame) < 2 or name in INTERVALS:
+    if len(frame) < 2 or name in intervals():
         return False
     return frame[name].nunique(dropna=False) == 1
 
@@ -153,7 +153,7 @@ def _constant_text(frame: pd.DataFrame, name: str) -> str:
 def _column(frame: pd.DataFrame, name: str, ends: tuple[str, str] | None) -> Column:
     values = frame[name]
     is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-    best = frame["best"].fillna("") if "best" in frame and name in INTERVALS else None
+    best = frame["best"].fillna("") if "best" in frame and name in intervals() else None
     if not is_number:
         texts = [_word(value) for value in values]
         return Column(name, _words(name), texts, False, [False] * len(texts))
@@ -187,7 +187,7 @@ def _word(value: object) -> str:
 
 
 def _words(name: str) -> str:
-    return HEADINGS.get(name, name.replace("_", " "))
+    return headings().get(name, name.replace("_", " "))
 
 
 def _reading(name: str, values: pd.Series) -> tuple[str, Callable[[float], str]]:
@@ -199,7 +199,9 @@ def _reading(name: str, values: pd.Series) -> tuple[str, Callable[[float], str]]
     ending = next((e for e in SCALES if name.endswith(e) and not name.endswith("_per_s")), None)
     if ending:
         size, unit_name = _scale(ending, values)
-        stem = _words(name).partition(" (")[0] if name in HEADINGS else _words(name[: -len(ending)])
+        stem = (
+            _words(name).partition(" (")[0] if name in headings() else _words(name[: -len(ending)])
+        )
         return f"{stem} ({unit_name})", lambda value: rounded(value / size)
     unit_name = unit(name)
     if unit_name == "/s":

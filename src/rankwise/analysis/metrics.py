@@ -21,33 +21,19 @@ where a class has very few examples.
 import math
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from rankwise.core.metrics import METRICS, Metric
+from rankwise.analysis import own_metrics
+from rankwise.core.metrics import METRICS, WEIGHT, Metric
 
 # exp of a larger number overflows a Python float, so such a metric is reported as infinite.
 LARGEST_EXPONENT = math.log(sys.float_info.max)
 SMALLEST = sys.float_info.min  # stands for an error of 0, which has no logarithm
 NUMBERS_AT_ONCE = 2_000_000  # of scores without one example; bounds memory
-WEIGHT = "predictions"  # the score by which means over examples are weighted
-
-
-class Computed(NamedTuple):
-    """How a metric follows from scores.
-
-    Attributes:
-        scores: The columns of examples that it needs.
-        function: Of these columns, each (..., E); returns (...). For a metric of the kind LOGARITHM
-            it returns the logarithm. None for a mean over predictions of the one score.
-    """
-
-    scores: tuple[str, ...]
-    function: Callable[..., NDArray] | None = None
 
 
 # Functions of examples along the last axis ----------------------------------------------------
@@ -140,20 +126,22 @@ def f1_of_counts(right: NDArray, named: NDArray, labelled: NDArray) -> NDArray:
     return np.divide(2.0 * right.sum(-1), total, out=np.zeros_like(total), where=total > 0)
 
 
-CLASSES = ("label", "predicted")
-COUNTS = ("right", "named", "labelled")
-COMPUTED = {
-    "accuracy_fraction": Computed(("correct_fraction",)),
-    "perplexity": Computed(("loss_nats",)),
-    "macro_f1_fraction": Computed(CLASSES, macro_f1),
-    "matthews_correlation": Computed(CLASSES, matthews),
-    "pearson_correlation": Computed(CLASSES, pearson),
-    "spearman_correlation": Computed(CLASSES, spearman),
-    "mean_squared_error": Computed(CLASSES, log_mean_squared_error),
-    "micro_f1_fraction": Computed(COUNTS, f1_of_counts),
-    "span_f1_fraction": Computed(COUNTS, f1_of_counts),
-    "exact_match_fraction": Computed(("exact_match_fraction",)),
+# Metric -> a function of its scores, each (..., E). It returns (...), for a metric of the kind
+# LOGARITHM the logarithm. A metric that is not here is a mean over predictions of its one score.
+FUNCTIONS = {
+    "macro_f1_fraction": macro_f1,
+    "matthews_correlation": matthews,
+    "pearson_correlation": pearson,
+    "spearman_correlation": spearman,
+    "mean_squared_error": log_mean_squared_error,
+    "micro_f1_fraction": f1_of_counts,
+    "span_f1_fraction": f1_of_counts,
 }
+
+
+def _function(metric: Metric) -> Callable[..., NDArray] | None:
+    """The function of a metric; None for a mean over predictions of its one score."""
+    return own_metrics.function(metric) if metric.is_own else FUNCTIONS.get(metric.name)
 
 
 # Values -------------------------------------------------------------------------------------------
@@ -166,12 +154,13 @@ def value(metric: Metric, scores: dict[str, Sequence[float]]) -> float:
         metric: One of METRICS.
         scores: Column -> a number for each example.
     """
-    computed = COMPUTED[metric.name]
-    if computed.function is None:
-        found = weighted_mean(scores[computed.scores[0]], scores[WEIGHT])
+    function = _function(metric)
+    if function is None:
+        found = weighted_mean(scores[metric.scores[0]], scores[WEIGHT])
     else:
-        columns = [np.asarray(scores[name], float) for name in computed.scores]
-        found = float(computed.function(*columns))
+        own_metrics.check_scores(metric, scores)
+        columns = [np.asarray(scores[name], float) for name in metric.scores]
+        found = float(function(*columns))
     if not metric.is_log:
         return found
     return math.exp(found) if found < LARGEST_EXPONENT else math.inf
@@ -198,13 +187,12 @@ def by_example(metric: Metric, columns: dict[str, NDArray]) -> NDArray:
         metric: One of METRICS.
         columns: Column -> scores (S, E), with those that the metric needs and `predictions`.
     """
-    computed = COMPUTED[metric.name]
-    if computed.function is None:
-        return linearised_by_seed(columns[computed.scores[0]], columns[WEIGHT])
-    scores = [columns[name] for name in computed.scores]
+    function = _function(metric)
+    if function is None:
+        return linearised_by_seed(columns[metric.scores[0]], columns[WEIGHT])
+    scores = [columns[name] for name in metric.scores]
     runs = [
-        pseudo_values(computed.function, [score[run] for score in scores])
-        for run in range(len(scores[0]))
+        pseudo_values(function, [score[run] for score in scores]) for run in range(len(scores[0]))
     ]
     return np.stack(runs)
 

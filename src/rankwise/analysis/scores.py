@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rankwise.analysis import metrics
 from rankwise.core.keys import CURVE_IN_GROUP, GROUP
-from rankwise.core.metrics import Metric
+from rankwise.core.metrics import WEIGHT, Metric
 
 DEVICES = ("device", "device_name")
 # Scores may not mix kinds of device (cpu, cuda). They may mix GPUs or processors of several names,
@@ -126,7 +126,7 @@ def _curve(
         by_example.append(rows[np.argsort(numbers[rows], kind="stable")])
     positions = np.stack(by_example)
     columns = {}
-    for column in (*metrics.COMPUTED[metric.name].scores, metrics.WEIGHT):
+    for column in (*metric.scores, WEIGHT):
         columns[column] = examples.table[column].to_numpy(float)[positions]
     return Curve(method, rank, seeds, metrics.by_example(metric, columns), note)
 

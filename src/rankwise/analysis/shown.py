@@ -7,9 +7,6 @@ import pandas as pd
 
 from rankwise.core.metrics import METRICS
 
-# Column -> the columns of its interval, which people see behind it in brackets.
-INTERVALS = {column: ends for column, *ends in (metric.shown for metric in METRICS.values())}
-INTERVAL_ENDS = frozenset(end for ends in INTERVALS.values() for end in ends)
 # Value of a column `best` -> how people see it; the best itself is bold.
 MARKS = {"tied": "\N{DAGGER}", "undecided": "\N{DOUBLE DAGGER}"}
 # Columns of a table with `best` that people see in its marks or in the notes under it.
@@ -18,7 +15,6 @@ UNSEEN = frozenset({
     "device_name",
 })  # fmt: skip
 HEADINGS = {
-    **{metric.shown[0]: metric.title for metric in METRICS.values()},
     "trainable_parameters": "trainable parameters",
     "adapter_mib": "adapter (MiB)",
     "optimizer_state_mib": "optimizer state (MiB)",
@@ -33,9 +29,21 @@ HEADINGS = {
 NAMES = frozenset({"rank", "rank_a", "rank_b", "seed"})
 
 
+def intervals() -> dict[str, tuple[str, str]]:
+    """Column of a metric -> the columns of its interval, which people see behind it in brackets."""
+    return {value: (low, high) for value, low, high in (m.shown for m in METRICS.values())}
+
+
+def headings() -> dict[str, str]:
+    """Column -> its heading, where that is not its name."""
+    return {**{metric.shown[0]: metric.title for metric in METRICS.values()}, **HEADINGS}
+
+
 def seen(frame: pd.DataFrame) -> list[str]:
     """The columns that people see, in their order."""
-    unseen = INTERVAL_ENDS | UNSEEN if "best" in frame else INTERVAL_ENDS
+    unseen = {end for ends in intervals().values() for end in ends}
+    if "best" in frame:
+        unseen |= UNSEEN
     return [name for name in frame.columns if name not in unseen]
 
 

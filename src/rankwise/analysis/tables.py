@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from rankwise.analysis import latex, shown
-from rankwise.analysis.shown import HEADINGS, INTERVALS, MARKS
+from rankwise.analysis.shown import MARKS, headings, intervals
 from rankwise.core import result
 from rankwise.core.keys import GROUP
 
@@ -85,7 +85,7 @@ def formatted(
     columns = {}
     for name in shown.seen(frame):
         texts = [_text(name, value) for value in frame[name]]
-        if name in INTERVALS:
+        if name in intervals():
             texts = _metric_texts(frame, name, texts, best)
             is_bold = [
                 mark == "best" and text != "" for mark, text in zip(best, texts, strict=True)
@@ -93,7 +93,7 @@ def formatted(
         else:
             is_bold = [False] * len(texts)
         escaped = [escape(text) for text in texts]
-        columns[escape(HEADINGS.get(name, name))] = [
+        columns[escape(headings().get(name, name))] = [
             bold(text) if strong else text for text, strong in zip(escaped, is_bold, strict=True)
         ]
     return pd.DataFrame(columns, dtype=object)
@@ -102,7 +102,7 @@ def formatted(
 def _metric_texts(frame: pd.DataFrame, name: str, texts: list[str], best: pd.Series) -> list[str]:
     """The texts of a metric's column with their intervals and marks: `91.20 [90.10, 92.30]†`."""
     unknown = pd.Series(float("nan"), frame.index)
-    low, high = (frame.get(end, unknown) for end in INTERVALS[name])
+    low, high = (frame.get(end, unknown) for end in intervals()[name])
     rows = zip(texts, low, high, best, strict=True)
     return [_with_interval(*row) for row in rows]
 

@@ -4,7 +4,7 @@ A result that does not answer the request that its folder names is refused, so n
 was planned with something else.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +19,6 @@ from rankwise.core.metrics import METRICS
 from rankwise.study import search_choice
 from rankwise.study.grids import split_name
 
-# A trial's metrics are of the selection split: their columns say so.
-SELECTION = {
-    "eval_loss_nats": "selection_loss_nats",
-    **{metric: f"selection_{metric}" for metric in METRICS},
-}
 SETTINGS = (
     "learning_rate", "effective_batch_size", "split", "device", "device_name",
     "environment_digest", "taint", "flags",
@@ -51,12 +46,18 @@ class Planned(NamedTuple):
 # Tables -------------------------------------------------------------------------------------------
 
 
-def collect(planned: Iterable[Planned]) -> pd.DataFrame:
+def collect(
+    planned: Iterable[Planned], computed: Callable[[dict], dict] | None = None
+) -> pd.DataFrame:
     """One row for each result: cell, status, then metrics and costs by name, then settings.
 
     A result with `rows`, such as a forward pass at several batch sizes, has a table row for each of
     them. A value that a result lacks is empty. A training run has every option of its method and
     optimizer, its storage and its schedule.
+
+    Args:
+        planned: Files of results.
+        computed: Gives, of a stored result, metrics that follow from its scores.
 
     Raises:
         StoreError: A result answers another request than its folder says.
@@ -66,11 +67,12 @@ def collect(planned: Iterable[Planned]) -> pd.DataFrame:
         trained_with = run_settings(stored)
         head = {**cell, **_head(stored), **trained_with}
         settings |= set(trained_with)
-        metrics |= set(stored.get("metrics", {}))
+        measured = {**stored.get("metrics", {}), **(computed(stored) if computed else {})}
+        metrics |= set(measured)
         costs |= set(stored.get("cost", {}))
         for row in stored.get("rows") or [{}]:
             own |= dict.fromkeys(row)  # a dict keeps the order in which the names appear
-            rows.append({**head, **stored.get("metrics", {}), **stored.get("cost", {}), **row})
+            rows.append({**head, **measured, **stored.get("cost", {}), **row})
     columns = [*CELL, VARIANT, "status", "reason", "request_digest", *SETTINGS]
     columns += [*own, *sorted(metrics), *sorted(costs), *sorted(settings)]
     return _frame(rows, columns)
@@ -114,7 +116,7 @@ def trials(planned: Iterable[Planned], unfinished: Collection[tuple] = ()) -> pd
     """
     planned = list(planned)
     results = _read(planned)
-    frame = collect(planned).rename(columns=SELECTION)
+    frame = collect(planned).rename(columns=_selection_columns())
     names = [cell["trial"] for cell, _ in results]
     frame.insert(len(CELL), "trial", names)
     settings = [_tried_settings(stored["request"]["trial"]) for _, stored in results]
@@ -158,6 +160,12 @@ def examples(planned: Iterable[Planned]) -> pd.DataFrame:
 
 
 # Searches -----------------------------------------------------------------------------------------
+
+
+def _selection_columns() -> dict[str, str]:
+    """A trial's metrics are of the selection split: their columns say so."""
+    columns = {metric: f"selection_{metric}" for metric in METRICS}
+    return {"eval_loss_nats": "selection_loss_nats", **columns}
 
 
 def _curve(cell: dict) -> tuple:

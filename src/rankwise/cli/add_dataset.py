@@ -7,13 +7,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankwise.core import entry_files
+from rankwise.core import entry_files, tasks
 from rankwise.core.config import library
 
 if TYPE_CHECKING:
     from rankwise.data.propose import Proposal
 
-TASKS = ["classification", "language_modelling", "masked_language_modelling"]
 FORMATS = ["csv", "tsv", "json", "jsonl", "parquet", "text", "tar"]
 SHOWN_CLASSES = 12
 SHOWN_CHARACTERS = 90  # of the text of an example
@@ -49,7 +48,7 @@ def add_choices(command: argparse.ArgumentParser) -> None:
         help="the text's column; several are joined by a space",
     )
     command.add_argument("--label", metavar="COLUMN", help="the label's column")
-    command.add_argument("--task", choices=TASKS, help="what to train on the data")
+    command.add_argument("--task", choices=tasks.names(), help="what to train on the data")
     command.add_argument(
         "--columns", nargs="+", default=[], metavar="NAME", help="names of a table without a header"
     )
@@ -137,8 +136,9 @@ def described(proposal: "Proposal") -> list[str]:
     lines += [f"  {note}" for note in proposal.notes]
     lines.append("  the first rows, as they will be read:")
     for example in proposal.examples:
-        class_name = f"{example['class']}: " if "class" in example else ""
-        lines.append(f"    {example['row']}: {class_name}{_short(example['text'])!r}")
+        label = example.get("class", example.get("label"))
+        shown_label = "" if label is None else f"{_short(label)}: "
+        lines.append(f"    {example['row']}: {shown_label}{_short(example['text'])!r}")
     return lines
 
 

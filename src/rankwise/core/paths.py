@@ -26,6 +26,7 @@ OWN_FOLDERS = {
     "methods": "rankwise.methods",
     "optim": "rankwise.optim",
     "tasks": "rankwise.models.tasks",
+    "metrics": "rankwise.analysis.own_metrics",
 }
 
 
@@ -55,7 +56,7 @@ def script(name: str) -> Path:
 
 
 def own_folder(kind: str) -> Path:
-    """The folder of the project in which a user's own methods, optimizers or tasks lie."""
+    """The folder of the project in which a user's own files of a kind lie: a key of OWN_FOLDERS."""
     return Path.cwd() / kind
 
 
@@ -63,8 +64,8 @@ def module_file(module: str) -> Path | None:
     """The source file of a module by its dotted name, or None if there is no such file.
 
     The package is searched first. A module of a package of OWN_FOLDERS that the package does not
-    have may lie in the project, as `methods/NAME.py`, `optim/NAME.py` or `tasks/NAME.py`. A module
-    of another package is looked for where Python would import it from; its file may be compiled.
+    have may lie in the project, as `methods/NAME.py` or `tasks/NAME.py`. A module of another
+    package is looked for where Python would import it from; its file may be compiled.
 
     Raises:
         ValueError: The package and the project both have the module, so its name is ambiguous.

@@ -8,7 +8,7 @@ STATUSES = ("ok", "out_of_memory", "diverged", "unsupported")
 # How the name of a number must end, unless it is one of COUNTS.
 UNITS = (
     "_bytes", "_s", "_nats", "_fraction", "_flops", "_tokens", "_per_s", "_per_second", "_joules",
-    "_watts", "_gib", "_rows", "_correlation",
+    "_watts", "_gib", "_rows", "_correlation", "_score",
 )  # fmt: skip
 # Quantities whose name is their unit: counts, ratios of losses, norms, and the label of an example
 # (`label`, `predicted`), which has the unit of the data.

@@ -5,15 +5,13 @@ declares these facts as constants, which are read from source: importing it woul
 Standard library only.
 """
 
-import ast
-import contextlib
 import functools
-import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from rankwise.core.config import ConfigError
+from rankwise.core import own_files
+from rankwise.core.errors import ConfigError
 from rankwise.core.metrics import METRICS
 from rankwise.core.paths import PACKAGE, module_file, own_folder
 
@@ -89,16 +87,7 @@ def load(name: str) -> ModuleType:
     Raises:
         ValueError: The user's file cannot be imported; the message says why.
     """
-    package = importlib.import_module(f"rankwise.models.{FOLDER}")
-    own = str(own_folder(FOLDER))
-    if own_folder(FOLDER).is_dir() and own not in package.__path__:
-        package.__path__.append(own)
-        importlib.invalidate_caches()  # the file may be younger than Python's list of the folder
-    try:
-        return importlib.import_module(module(name))
-    except Exception as error:  # a user's file may raise anything while it is imported
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{FOLDER}/{name}.py: cannot be imported ({reason})") from error
+    return own_files.load(FOLDER, name)
 
 
 def head(entry: dict, name: str) -> list[str]:
@@ -135,10 +124,12 @@ def facts(name: str) -> Task:
 
 @functools.cache
 def _facts(name: str, file: Path) -> Task:
-    constants, defined = _constants(file)
+    constants, defined = own_files.constants(file)
     for part in PARTS:
         if part not in defined:
-            raise ConfigError(_shown(file), part, "nothing", f"a task has {', '.join(PARTS)}")
+            raise ConfigError(
+                own_files.shown(file), part, "nothing", f"a task has {', '.join(PARTS)}"
+            )
     allowed = {
         "AUTO_CLASS": "the name of a class of transformers, such as AutoModelForCausalLM",
         "LABELS": f"one of {', '.join(LABELS)}",
@@ -155,7 +146,7 @@ def _facts(name: str, file: Path) -> Task:
     }
     for key, text in allowed.items():
         if key not in constants or not fits[key](constants[key]):
-            raise ConfigError(_shown(file), key, constants.get(key, "nothing"), text)
+            raise ConfigError(own_files.shown(file), key, constants.get(key, "nothing"), text)
     return Task(
         name,
         constants["AUTO_CLASS"],
@@ -163,36 +154,3 @@ def _facts(name: str, file: Path) -> Task:
         constants["METRICS"],
         constants["NEW_HEAD"],
     )
-
-
-def _shown(file: Path) -> str:
-    """A file as messages name it."""
-    for root in (PACKAGE.parents[1], Path.cwd()):
-        if file.is_relative_to(root):
-            return str(file.relative_to(root))
-    return str(file)
-
-
-def _constants(file: Path) -> tuple[dict[str, object], set[str]]:
-    """The constants that a module assigns at its top, if they are plain values, and all its names.
-
-    Raises:
-        ConfigError: The file is no Python.
-    """
-    try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-    except SyntaxError as error:
-        raise ConfigError(_shown(file), f"line {error.lineno}", error.msg, "Python") from None
-    found, defined = {}, set()
-    for statement in tree.body:
-        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-            defined.add(statement.name)
-        elif isinstance(statement, ast.Import | ast.ImportFrom):
-            defined |= {alias.asname or alias.name for alias in statement.names}
-        elif isinstance(statement, ast.Assign):
-            for target in statement.targets:
-                defined.add(ast.unparse(target))
-                # An expression that only running it would tell is no constant.
-                with contextlib.suppress(ValueError):
-                    found[ast.unparse(target)] = ast.literal_eval(statement.value)
-    return found, defined

@@ -21,14 +21,21 @@ def number(record: Record, dataset: dict, path: Path) -> float:
         ValueError: It is no finite number.
     """
     value = _cell(record, dataset["label"], path)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(value, str) and NUMBER.fullmatch(value):
-        value, is_number = float(value), True
-    if not is_number or not math.isfinite(value):
+    found = as_number(value)
+    if found is None:
         got = "nothing" if value in (None, "") else shown(value)
         what = f"column {dataset['label']!r} is {got}, allowed: a finite number, such as 3.5"
         raise problem(path, record.where, what)
-    return float(value)
+    return found
+
+
+def as_number(value: object) -> float | None:
+    """A cell as a finite number; None if it is none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number and not (isinstance(value, str) and NUMBER.fullmatch(value)):
+        return None
+    found = float(value)
+    return found if math.isfinite(found) else None
 
 
 def classes(record: Record, dataset: dict, path: Path) -> list[int]:

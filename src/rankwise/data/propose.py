@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from rankwise.core import content, paths
+from rankwise.core import content, paths, tasks
 from rankwise.core.config import check
 from rankwise.data import (
     datasets,
@@ -18,6 +18,7 @@ from rankwise.data import (
     propose_columns,
     propose_counts,
     propose_files,
+    propose_labels,
     reading,
     texts,
 )
@@ -25,9 +26,9 @@ from rankwise.data.record import Record
 from rankwise.study import dataset_entries
 from rankwise.study.dataset_formats import TABLES, check_format
 
-CLASSIFICATION, RUNNING_TEXT = "classification", texts.RUNNING_TEXT
-SHARE = {CLASSIFICATION: 0.2}  # of the rows, reported on where there is one file
-OTHER_SHARE = 0.1  # of a task without classes
+RUNNING_TEXT = texts.RUNNING_TEXT
+SHARE = 0.2  # of the rows, reported on where there is one file
+UNLABELLED_SHARE = 0.1  # of a task without labels
 EXAMPLES = 3
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -68,8 +69,9 @@ class Proposal:
         entry: As it is written into config/datasets.yaml.
         rows: Split -> number of rows of its file.
         columns: The columns of train, in words.
-        classes: Class -> number of rows in all files; empty without classes.
-        examples: The first rows as they will be read: `row`, `text` and perhaps `class`.
+        classes: Class -> how often it is there in all files; empty without classes.
+        examples: The first rows as they will be read: `row`, `text` and perhaps `class`, or `label`
+            where that is no single class.
         notes: Sentences on what was decided, and why.
     """
 
@@ -97,16 +99,20 @@ def propose(given: str, choices: Choices, project: Path) -> Proposal:
     notes = list(files.notes)
     entry = _sources(files, choices)
     columns = _columns(files, entry, choices)
-    task = _task(files, columns, choices)
-    entry = {"task": task, **entry, **_meaning(files, columns, task, choices)}
+    meaning = _meaning(files, columns, choices)
+    text = meaning.text[0] if len(meaning.text) == 1 else meaning.text
+    entry = {"task": meaning.task, **entry, "text": text}
+    if meaning.label is not None:
+        entry["label"] = meaning.label
+    if meaning.note:
+        notes.append(meaning.note)
     entry |= _used_splits(files, entry, notes)
     if choices.drop_missing:
         entry["missing_text"] = "drop"
     counted = propose_counts.count(
         entry, {split: _records(files, entry, split) for split in entry["splits"]}, files
     )
-    if task == CLASSIFICATION:
-        entry |= propose_counts.classes(counted.labels)
+    entry |= _classes(files, entry, counted)
     entry |= propose_counts.sizes(counted, entry, choices.max_length, notes)
     resolved = _checked(files, entry, choices.name or default_name(given), project)
     with files.path("train").open("rb") as file:
@@ -117,7 +123,7 @@ def propose(given: str, choices: Choices, project: Path) -> Proposal:
         entry,
         counted.rows,
         [column.described() for column in columns.values()],
-        propose_counts.class_counts(resolved, counted.labels),
+        propose_counts.class_counts(resolved, counted),
         list(_examples(files, resolved, counted.labels)),
         notes,
     )
@@ -171,6 +177,8 @@ def _columns(
     for split, pattern in files.members.items():
         splits[split]["member"] = pattern
     every = {**entry, "text": [], "splits": splits}  # no column is asked for
+    if choices.label and files.file_format == "parquet":
+        every["label"] = choices.label  # the file may have names of its numbers
     columns = propose_columns.look(_records(files, every, "train"))
     if files.file_format in TABLES and not (choices.columns or choices.text or choices.label):
         header = reading.columns(files.path("train"), every)
@@ -185,38 +193,31 @@ def _columns(
     return columns
 
 
-def _task(
+def _meaning(
     files: propose_files.Files, columns: dict[str, propose_columns.Column], choices: Choices
-) -> str:
-    if choices.task:
-        return choices.task
-    if files.file_format == "text":
-        return RUNNING_TEXT
-    if len(columns) == 1 and not choices.label:
+) -> propose_labels.Meaning:
+    """The task, the text and the label."""
+    where, task = str(files.path("train")), choices.task
+    if task is None and files.file_format == "text":
+        task = RUNNING_TEXT
+    if task is None and len(columns) == 1 and not choices.label:
         raise ValueError(
-            f"{files.path('train')}: got one column ({next(iter(columns))}), allowed: a text and a "
+            f"{where}: got one column ({next(iter(columns))}), allowed: a text and a "
             "label; or say what to train on the text alone: --task language_modelling (a Llama or "
             "GPT) or --task masked_language_modelling (a BERT)"
         )
-    return CLASSIFICATION
+    return propose_labels.meaning(columns, where, task, choices.label, choices.text)
 
 
-def _meaning(
-    files: propose_files.Files,
-    columns: dict[str, propose_columns.Column],
-    task: str,
-    choices: Choices,
-) -> dict:
-    """`text`, and `label` of a classification."""
-    where = str(files.path("train"))
-    label = None
-    if task == CLASSIFICATION:
-        label = propose_columns.label(columns, where, choices.label, choices.text)
-    elif choices.label:
-        raise ValueError(f"--label: got {choices.label!r}, allowed: nothing for {task}")
-    names = propose_columns.text(columns, where, choices.text, label)
-    text = names[0] if len(names) == 1 else names
-    return {"text": text} if label is None else {"text": text, "label": label}
+def _classes(files: propose_files.Files, entry: dict, counted: propose_counts.Counted) -> dict:
+    """`classes`, where the task has them."""
+    kind = tasks.facts(entry["task"]).labels
+    if kind == tasks.CLASS:
+        return propose_counts.classes(counted.labels)
+    if kind in propose_counts.LISTS:
+        where = f"{files.path('train')}: {entry['label']}"
+        return {"classes": propose_labels.classes_of_items(kind, list(counted.items), where)}
+    return {}
 
 
 def _used_splits(files: propose_files.Files, entry: dict, notes: list[str]) -> dict:
@@ -228,18 +229,17 @@ def _used_splits(files: propose_files.Files, entry: dict, notes: list[str]) -> d
             splits[split]["member"] = files.members[split]
     reported = [split for split in propose_files.REPORTED if split in splits]
     for split in list(reported):
-        if entry["task"] == CLASSIFICATION and not _is_labelled(
-            files, {**entry, "splits": splits}, split
-        ):
+        if "label" in entry and not _is_labelled(files, {**entry, "splits": splits}, split):
             reported.remove(split)
             notes.append(f"{split} has no labels, so nothing can be reported on it")
             del splits[split]
     if reported:
         return {"splits": splits, "report_split": reported[0]}
-    share = SHARE.get(entry["task"], OTHER_SHARE)
+    share = SHARE if "label" in entry else UNLABELLED_SHARE
     splits["test"] = {**splits["train"], "share": share}
-    drawn = {CLASSIFICATION: "drawn in each class", RUNNING_TEXT: "its end"}
-    how = drawn.get(entry["task"], "drawn by a digest of the text")
+    how = "its end" if entry["task"] == RUNNING_TEXT else "drawn by a digest of the text"
+    if tasks.facts(entry["task"]).labels == tasks.CLASS:
+        how = "drawn in each class"
     notes.append(
         f"one file to train and report on: {share:.0%} of its rows ({how}) are held out as `test`"
     )
@@ -283,11 +283,14 @@ def _examples(
     files: propose_files.Files, entry: dict, column: labels.Column
 ) -> Iterator[dict[str, str]]:
     """The first rows of train as they will be read."""
-    indices = labels.indices(entry, column) if entry["task"] == CLASSIFICATION else {}
+    kind = tasks.facts(entry["task"]).labels
+    indices = labels.indices(entry, column) if kind == tasks.CLASS else {}
     path, shown = files.path("train"), labels.Column()
     for record in islice(_records(files, entry, "train"), EXAMPLES):
         example = {"row": record.where, "text": texts.text(record, entry, path) or "left out"}
         if indices:
             key = shown.add(record.cells[entry["label"]], record.where)
             example["class"] = entry["classes"][indices[key]]
+        elif kind in propose_labels.LABEL_TEXTS:
+            example["label"] = propose_labels.LABEL_TEXTS[kind](record, entry, path)
         yield example

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from rankwise.data import answers
 from rankwise.data.record import Record, names_of, shown
 
 MAX_CLASSES = 500
@@ -32,6 +33,12 @@ class Column:
         longest: Characters of its longest value.
         values: Distinct value -> number of rows; at most `MAX_DISTINCT` values.
         nested: Whether a value is a list or an object.
+        numbers: Rows whose value is a finite number, or a text that is one.
+        decimals: Those of them that are no whole numbers.
+        lengths: Of rows that are lists, their lengths, in the order of the rows.
+        items: Distinct item of the lists -> how often it is there; at most `MAX_DISTINCT` items.
+        has_repeats: Whether a list has an item twice.
+        has_other_items: Whether an item of a list is no text, or a blank one.
     """
 
     name: str
@@ -42,6 +49,12 @@ class Column:
     longest: int = 0
     values: Counter = field(default_factory=Counter)
     nested: bool = False
+    numbers: int = 0
+    decimals: int = 0
+    lengths: list[int] = field(default_factory=list)
+    items: Counter = field(default_factory=Counter)
+    has_repeats: bool = False
+    has_other_items: bool = False
 
     def add(self, value: object) -> None:
         """Count the value of one row."""
@@ -51,7 +64,13 @@ class Column:
             return
         if isinstance(value, list | dict):
             self.nested = True
+            if isinstance(value, list):
+                self._add_list(value)
             return
+        number = answers.as_number(value)
+        if number is not None:
+            self.numbers += 1
+            self.decimals += not number.is_integer()
         if isinstance(value, str):
             self.texts += 1
             self.words += len(value.split())
@@ -59,6 +78,15 @@ class Column:
         self.longest = max(self.longest, len(written))
         if written in self.values or len(self.values) < MAX_DISTINCT:
             self.values[written] += 1
+
+    def _add_list(self, items: list) -> None:
+        self.lengths.append(len(items))
+        texts = [item for item in items if isinstance(item, str) and item.strip()]
+        self.has_other_items |= len(texts) < len(items)
+        self.has_repeats |= len(set(texts)) < len(texts)
+        for item in texts:
+            if item in self.items or len(self.items) < MAX_DISTINCT:
+                self.items[item] += 1
 
     @property
     def distinct(self) -> str:
@@ -81,14 +109,42 @@ class Column:
         """Whether the values have words."""
         return self.texts > 0 and self.mean_words >= TEXT_WORDS
 
+    def has_numbers(self) -> bool:
+        """Whether every row has a number, and not all have the same one."""
+        return 0 < self.numbers == self.rows and len(self.values) >= 2
+
+    def has_decimals(self) -> bool:
+        """Whether every row has a number, and some are no whole ones."""
+        return self.has_numbers() and self.decimals > 0
+
+    def has_lists(self) -> bool:
+        """Whether every row is a list of texts, and none is empty."""
+        is_every_row = 0 < len(self.lengths) == self.rows
+        return is_every_row and not self.has_other_items and min(self.lengths) > 0
+
+    def has_names(self) -> bool:
+        """Whether every row is a list of different names, which are few, short and repeated."""
+        few = 2 <= len(self.items) <= MAX_CLASSES
+        repeated = self.items.total() >= MIN_ROWS_A_CLASS * len(self.items)
+        is_every_row = len(self.lengths) == self.rows
+        is_odd = self.has_repeats or self.has_other_items
+        short = all(len(item) <= LABEL_CHARACTERS for item in self.items)
+        return is_every_row and few and repeated and short and not is_odd
+
     def described(self) -> str:
         """The column in words, for a terminal."""
-        if self.nested:
+        if self.lengths and len(self.lengths) == self.rows - self.missing:
+            number = f"{len(self.items):,}"
+            more = " or more" if len(self.items) == MAX_DISTINCT else ""
+            kind = f"lists, {number}{more} distinct texts in them"
+        elif self.nested:
             kind = "lists or objects"
         elif len(self.values) == 1:
             kind = f"one value, {shown(next(iter(self.values)))}"
         elif self.is_text():
             kind = f"{self.distinct} distinct texts, {self.mean_words:.3g} words in the mean"
+        elif self.has_decimals():
+            kind = f"{self.distinct} distinct numbers"
         else:
             kind = f"{self.distinct} distinct {'short texts' if self.texts else 'values'}"
         return f"{names_of([self.name])} ({kind})"
@@ -116,7 +172,7 @@ def label(columns: dict[str, Column], where: str, given: str | None, texts: list
         ValueError: No column, or several, could be the label; or the one that is named cannot.
     """
     if given is not None:
-        _check_is_there(columns, where, "--label", [given])
+        check_is_there(columns, where, "--label", [given])
         _check_label(columns[given], where)
         return given
     fitting = [name for name, column in columns.items() if column.is_label() and name not in texts]
@@ -135,15 +191,23 @@ def label(columns: dict[str, Column], where: str, given: str | None, texts: list
         f"{where}: no column can be the label: got {'; '.join(c.described() for c in others)}, "
         f"allowed: 2 to {MAX_CLASSES} distinct short values, {MIN_ROWS_A_CLASS} rows each in the "
         "mean; choose one (--label COLUMN), or train on the text alone "
-        "(--task language_modelling)"
+        f"(--task language_modelling){_or_regression(others)}"
     )
+
+
+def _or_regression(columns: Iterable[Column]) -> str:
+    """How to predict a column of numbers, if there is one."""
+    for column in columns:
+        if column.has_numbers():
+            return f"; or predict numbers: --task regression --label {column.name}"
+    return ""
 
 
 def _check_label(column: Column, where: str) -> None:
     """Check that a named column can be a label."""
     got = f"{where}: label {column.name!r}: got"
     if column.nested:
-        raise ValueError(f"{got} lists or objects, allowed: one value a row")
+        raise ValueError(f"{got} lists or objects, allowed: one value a row of a classification")
     if len(column.values) < 2:
         only = next(iter(column.values), None)
         what = f"one class only, {only!r}" if only is not None else "no value"
@@ -152,7 +216,7 @@ def _check_label(column: Column, where: str) -> None:
         raise ValueError(
             f"{got} {column.distinct} distinct values in {column.rows:,} rows, allowed: at most "
             f"{MAX_CLASSES} classes, {MIN_ROWS_A_CLASS} rows each in the mean; choose another "
-            "column, or group the values into classes"
+            f"column, or group the values into classes{_or_regression([column])}"
         )
 
 
@@ -171,7 +235,7 @@ def text(
         ValueError: No column, or several, could be the text; or one that is named is not there.
     """
     if given:
-        _check_is_there(columns, where, "--text", given)
+        check_is_there(columns, where, "--text", given)
         if label_column in given:
             raise ValueError(
                 f"{where}: got {label_column!r} as the text and the label, allowed: one of them: a "
@@ -198,7 +262,12 @@ def text(
     )
 
 
-def _check_is_there(columns: dict[str, Column], where: str, option: str, given: list[str]) -> None:
+def check_is_there(columns: dict[str, Column], where: str, option: str, given: list[str]) -> None:
+    """Check that the columns which an option names are in the file.
+
+    Raises:
+        ValueError: One is not; the message has the columns that are there.
+    """
     for name in given:
         if name not in columns:
             raise ValueError(f"{where}: {option}: got {name!r}, allowed: {names_of(columns)}")

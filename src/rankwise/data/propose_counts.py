@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from rankwise.core import tasks
 from rankwise.data import labels, texts
 from rankwise.data.propose_files import Files
-from rankwise.data.record import Record
+from rankwise.data.record import Record, problem, shown
 
+LISTS = (tasks.CLASSES, tasks.TAGS)  # labels that are lists of texts
 SELECTION_SHARE = 0.1  # of the rows of train
 MAX_SELECTION_ROWS = 1000
 LONGEST_TOKENS, SHORTEST_TOKENS = 512, 8  # of a proposed length
@@ -28,12 +30,14 @@ class Counted(NamedTuple):
     Attributes:
         rows: Split -> number of rows with a text.
         lengths_tokens: Estimated length of a text of train -> number of texts.
-        labels: The labels of all splits; empty without classes.
+        labels: The labels of all splits; empty if a text has no single class.
+        items: The names or tags of all splits, with their numbers; empty if labels are no lists.
     """
 
     rows: dict[str, int]
     lengths_tokens: Counter
     labels: labels.Column
+    items: Counter
 
 
 def count(entry: dict, records_by_split: dict[str, Iterable[Record]], files: Files) -> Counted:
@@ -48,7 +52,8 @@ def count(entry: dict, records_by_split: dict[str, Iterable[Record]], files: Fil
     Raises:
         ValueError: A row has no text, or no label.
     """
-    counted = Counted({}, Counter(), labels.Column())
+    counted = Counted({}, Counter(), labels.Column(), Counter())
+    kind = tasks.facts(entry["task"]).labels
     for split, records in records_by_split.items():
         if "share" in entry["splits"][split]:
             continue
@@ -61,9 +66,20 @@ def count(entry: dict, records_by_split: dict[str, Iterable[Record]], files: Fil
             counted.rows[split] += 1
             if split == "train":
                 counted.lengths_tokens[estimated_tokens(text)] += 1
-            if "label" in entry:
+            if kind == tasks.CLASS:
                 _add_label(record, entry["label"], path, counted.labels)
+            elif kind in LISTS:
+                counted.items.update(_items(record, entry["label"], path))
     return counted
+
+
+def _items(record: Record, name: str, path: Path) -> list[str]:
+    """The names or tags of a row."""
+    value = record.cells.get(name)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        what = f"column {name!r} is {shown(value)}, allowed: a list of texts"
+        raise problem(path, record.where, what)
+    return value
 
 
 def _add_label(record: Record, name: str, path: Path, column: labels.Column) -> None:
@@ -114,15 +130,15 @@ def class_name(key: labels.Key) -> str:
     return str(label)
 
 
-def class_counts(entry: dict, column: labels.Column) -> dict[str, int]:
-    """Class -> number of rows in all files, in the order of the classes; empty without classes.
+def class_counts(entry: dict, counted: Counted) -> dict[str, int]:
+    """Class -> number in all files, in the order of the classes; empty without classes.
 
     Args:
         entry: The entry with its defaults.
-        column: All labels.
+        counted: What the rows hold.
     """
-    counts = dict.fromkeys(entry.get("classes", []), 0)
-    for key, number in column.counts.items():
+    counts = {name: counted.items[name] for name in entry.get("classes", [])}
+    for key, number in counted.labels.counts.items():
         counts[class_name(key)] += number
     return counts
 
@@ -142,7 +158,7 @@ def sizes(counted: Counted, entry: dict, length: int | None, notes: list[str]) -
     share = entry["splits"][entry["report_split"]].get("share", 0)
     train = counted.rows["train"] - round(share * counted.rows["train"])
     selection = min(MAX_SELECTION_ROWS, max(math.ceil(SELECTION_SHARE * train), 1))
-    if "label" in entry:  # a row of each class, where there are enough rows
+    if counted.labels.places:  # a row of each class, where there are enough rows
         number = len({class_name(key) for key in counted.labels.places})
         selection = max(selection, min(2 * number, train // 2))
     return {

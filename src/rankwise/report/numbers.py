@@ -82,7 +82,7 @@ def of_summary(
 def _number_columns(summary: pd.DataFrame) -> list[str]:
     """Columns of numbers; the ends of intervals are left out, for they belong to their middle."""
     left_out = set(CURVE)
-    for ends in tables.INTERVALS.values():
+    for ends in tables.intervals().values():
         left_out.update(ends)
     columns = [name for name in summary.columns if name not in left_out]
     return [name for name in columns if pd.api.types.is_numeric_dtype(summary[name])]
@@ -90,7 +90,7 @@ def _number_columns(summary: pd.DataFrame) -> list[str]:
 
 def _interval(row: dict, column: str) -> tuple[float | None, float | None]:
     """The ends of a number's interval, None where it has none."""
-    low_name, high_name = tables.INTERVALS.get(column, (None, None))
+    low_name, high_name = tables.intervals().get(column, (None, None))
     low, high = row.get(low_name), row.get(high_name)
     return (None if pd.isna(low) else low), (None if pd.isna(high) else high)
 

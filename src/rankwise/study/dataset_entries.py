@@ -2,8 +2,10 @@
 
 import re
 
-from rankwise.core import tasks
+from rankwise.core import metrics, own_files, tasks
 from rankwise.core.config import ConfigError
+from rankwise.core.metrics import METRICS
+from rankwise.study import module_source
 
 FILE = "config/datasets.yaml"
 SELECTION = "selection"  # the slice that is held out of train
@@ -65,10 +67,31 @@ def _task(name: str, entry: dict) -> tasks.Task:
     if entry["task"] not in tasks.names():
         raise ConfigError(FILE, f"{name}.task", entry["task"], tasks.names())
     task = tasks.facts(entry["task"])
-    if entry.get("metric", task.metrics[0]) not in task.metrics:
-        allowed = f"a metric of {task.name}: {', '.join(task.metrics)}"
-        raise ConfigError(FILE, f"{name}.metric", entry["metric"], allowed)
+    for metric_name in dict.fromkeys([*task.metrics, entry.get("metric", task.metrics[0])]):
+        _check_metric(name, metric_name, task)
     return task
+
+
+def _check_metric(name: str, metric_name: str, task: tasks.Task) -> None:
+    """A metric is one of the task's, or the user's own of scores that the task gives."""
+    key, own_file = f"{name}.metric", metrics.own_file(metric_name)
+    if metric_name in metrics.SHIPPED and own_file.is_file():
+        allowed = "a name that no metric of Rankwise has"
+        raise ConfigError(own_files.shown(own_file), "file name", metric_name, allowed)
+    if metric_name in METRICS and METRICS[metric_name].is_own:
+        module_source.parse(metrics.module(metric_name))
+    if metric_name in task.metrics:
+        return
+    if metric_name not in METRICS or not METRICS[metric_name].is_own:
+        allowed = f"a metric of {task.name}: {', '.join(task.metrics)}; or your own metrics/NAME.py"
+        raise ConfigError(FILE, key, metric_name, allowed)
+    given = {metrics.LOSS, metrics.WEIGHT}
+    for other in task.metrics:
+        given.update(METRICS[other].scores)
+    for score in METRICS[metric_name].scores:
+        if score not in given:
+            where, allowed = own_files.shown(own_file), f"scores of {task.name}: "
+            raise ConfigError(where, "SCORES", score, allowed + ", ".join(sorted(given)))
 
 
 def _check_labels(name: str, entry: dict, task: tasks.Task) -> None:

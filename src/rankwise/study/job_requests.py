@@ -9,8 +9,9 @@ library only.
 
 from typing import TYPE_CHECKING
 
-from rankwise.core import plugins, store, tasks
+from rankwise.core import metrics, plugins, store, tasks
 from rankwise.core.config import pick, without
+from rankwise.core.metrics import METRICS
 from rankwise.study import grids, measurements, search
 from rankwise.study.grids import Cell
 from rankwise.study.measurements import FOLDERS, PREDICT
@@ -53,7 +54,7 @@ def _training_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     follows_search = measurement == "train" and plan.is_searched(cell.curve)
     method = plan.method(measurement, cell)
     task = plan.library["datasets"][cell.dataset]["task"]
-    loaded = [tasks.module(task)]
+    loaded = _task_modules(task)
     if follows_search:
         loaded.append(search.SETTLED)
     request = {
@@ -155,8 +156,14 @@ def _pretraining_request(plan: "Plan", model: str) -> dict:
     return {
         "dataset": plan.dataset_entry(corpus),
         "inputs": {"dataset": plan.input_digest("dataset", corpus)},
-        "code": plan.digests("pretrain_model", tasks.module(task)),
+        "code": plan.digests("pretrain_model", *_task_modules(task)),
     }
+
+
+def _task_modules(task: str) -> list[str]:
+    """The modules that a run of a task loads by name: the task's, and those of its own metrics."""
+    own = [name for name in tasks.facts(task).metrics if METRICS[name].is_own]
+    return [tasks.module(task), *map(metrics.module, own)]
 
 
 def _code(plan: "Plan", script: str, method: dict, *others: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from rankwise.core import provenance
 from rankwise.core.config import without
-from rankwise.study import captions, dataset_entries, variants
+from rankwise.study import captions, dataset_entries, own_metrics, variants
 from rankwise.study.describe import about
 from rankwise.study.measurements import MEASUREMENTS
 from rankwise.study.plan import Cell, Plan
@@ -243,7 +243,15 @@ def table_request(plan: Plan, table: str) -> dict:
     of_variants = [cell for cell in plan.cells(measurement) if cell.variant]
     names = {plan.path(measurement, cell): cell.method_name for cell in of_variants}
     settings = {"metrics": _metrics(plan)} if table == "runs" else {}
-    return _request(plan, "collect", table=table, listed=table in LISTS, variants=names, **settings)
+    return _request(
+        plan,
+        "collect",
+        own_metrics.modules(plan, [table]),
+        table=table,
+        listed=table in LISTS,
+        variants=names,
+        **settings,
+    )
 
 
 def _metrics(plan: Plan) -> dict[str, str]:
@@ -254,7 +262,8 @@ def _metrics(plan: Plan) -> dict[str, str]:
 
 def evidence_request(plan: Plan) -> dict:
     """Estimates and comparisons."""
-    return _request(plan, "evidence", equivalence=plan.study["equivalence"])
+    modules = own_metrics.modules(plan, DERIVED["estimates"])
+    return _request(plan, "evidence", modules, equivalence=own_metrics.margins(plan))
 
 
 def summary_request(plan: Plan) -> dict:
@@ -262,15 +271,17 @@ def summary_request(plan: Plan) -> dict:
     return _request(
         plan,
         "summary",
+        own_metrics.modules(plan, made_from(plan, "summary")),
         labels=labels(plan),
         tables=made_from(plan, "summary"),
-        equivalence=plan.study["equivalence"],
+        equivalence=own_metrics.margins(plan),
     )
 
 
 def views_request(plan: Plan) -> dict:
     """Fronts, and what is best at equal cost."""
-    return _request(plan, "views", tables=made_from(plan, "views"))
+    tables = made_from(plan, "views")
+    return _request(plan, "views", own_metrics.modules(plan, tables), tables=tables)
 
 
 def claims_request(plan: Plan) -> dict:
@@ -279,7 +290,9 @@ def claims_request(plan: Plan) -> dict:
     Claims are a list of pairs, because their order is that of the table.
     """
     families = list(plan.library["claims"].items())
-    return _request(plan, "claims", families=families, tables=claim_inputs(plan))
+    tables = claim_inputs(plan)
+    modules = own_metrics.modules(plan, tables)
+    return _request(plan, "claims", modules, families=families, tables=tables)
 
 
 def claims_figure_request(plan: Plan) -> dict:
@@ -309,12 +322,13 @@ def figure_request(plan: Plan, figure: str) -> dict:
         plan: The plan of the study.
         figure: A key of `FIGURE_TABLES`.
     """
+    tables = FIGURE_TABLES[figure]
     return _request(
         plan,
         "figure",
-        modules=[f"rankwise.report.{figure}"],
+        modules=[f"rankwise.report.{figure}", *own_metrics.modules(plan, tables)],
         figure=figure,
-        tables=FIGURE_TABLES[figure],
+        tables=tables,
         labels=labels(plan),
     )
 
@@ -324,6 +338,7 @@ def page_request(plan: Plan) -> dict:
     return _request(
         plan,
         "report",
+        own_metrics.modules(plan, page_data(plan)),
         study=without(plan.study, ("tracker", "share")),
         file=plan.file,
         labels=labels(plan),

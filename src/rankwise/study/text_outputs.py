@@ -6,7 +6,7 @@ Standard library only.
 import tomllib
 
 from rankwise.core.config import without
-from rankwise.study import outputs
+from rankwise.study import outputs, own_metrics
 from rankwise.study.grids import base_name
 from rankwise.study.plan import FOLDERS, MEASUREMENTS, Plan
 
@@ -64,7 +64,7 @@ def numbers_request(plan: Plan) -> dict:
     return {
         "labels": outputs.labels(plan),
         "tables": numbers_tables(plan),
-        "code": plan.digests("paper_numbers"),
+        "code": plan.digests("paper_numbers", *own_metrics.modules(plan, ["summary"])),
         "environment": plan.environment("report"),
     }
 

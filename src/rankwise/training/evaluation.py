@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from rankwise.analysis.metrics import WEIGHT, value, weighted_mean
+from rankwise.analysis.metrics import value, weighted_mean
 from rankwise.core import progress
-from rankwise.core.metrics import METRICS
+from rankwise.core.metrics import LOSS, METRICS, WEIGHT
 from rankwise.data.prepared import Data
 
 Scores = dict[str, list[float]]
@@ -69,7 +69,7 @@ def metrics(scores: Scores, names: Sequence[str]) -> dict[str, float]:
     Returns:
         `eval_loss_nats`, a mean over predictions, and each metric.
     """
-    loss = weighted_mean(scores["loss_nats"], scores[WEIGHT])
+    loss = weighted_mean(scores[LOSS], scores[WEIGHT])
     return {"eval_loss_nats": loss, **{name: value(METRICS[name], scores) for name in names}}
 
 

@@ -122,6 +122,8 @@ def _quality(curve: Standing, group: Standings, reference: str) -> str:
     label = METRICS[group.metric].label
     if _in_percent(group):
         verb = "keeps" if against.ratio <= 1 else "reaches"
+        if METRICS[group.metric].sign < 0:
+            verb = "has"  # nobody wants to keep an error
         return f"{verb} {ratio} % of {reference}'s {label}{interval}"
     return f"has {ratio} times {reference}'s {label}{interval}"
 

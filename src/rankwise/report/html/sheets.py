@@ -42,12 +42,13 @@ TITLES = {
     "flops": "FLOPs of a training step",
     "forward": "Forward pass",
 }
+METRIC_COLUMNS = "metrics"  # in SHOWN: stands for the columns of all metrics
 # Table -> the columns that are shown at first, after those of the cell. A table that is not named
 # here shows all of its columns.
 SHOWN = {
     "summary": (
         "n",
-        *(column for metric in METRICS.values() for column in metric.shown),
+        METRIC_COLUMNS,
         "best",
         "flags",
         "trainable_parameters",
@@ -60,7 +61,7 @@ SHOWN = {
     "fronts": ("cost", "amount", "on_front", "front_probability", "estimate", "low", "high"),
     "views": ("cost", "budget", "amount", "estimate", "low", "high", "tied", "undecided"),
     "runs": (
-        *METRICS,
+        METRIC_COLUMNS,
         "eval_loss_nats",
         "learning_rate",
         "effective_batch_size",
@@ -235,6 +236,18 @@ def _compact(cell: Cell) -> str | list[str]:
     return [cell.html, cell.order] if cell.order else cell.html
 
 
+def _shown_at_first(key: str) -> list[str]:
+    """The columns of a table in SHOWN, with those of the metrics; none for another table."""
+    names = []
+    for name in SHOWN.get(key, ()):
+        if name == METRIC_COLUMNS:
+            names += METRICS  # as the table of runs has them
+            names += [column for metric in METRICS.values() for column in metric.shown]
+        else:
+            names.append(name)
+    return names
+
+
 class Reading(NamedTuple):
     """How a column of numbers is shown: heading, unit, and the text of a value in that unit."""
 
@@ -263,9 +276,10 @@ def sheet(key: str, frame: pd.DataFrame, labels: dict[str, str], link: str) -> S
     rows = frame.drop(columns=shared).head(MAX_ROWS)
     if "status" in rows and (rows["status"] == "ok").all():
         rows = rows.drop(columns="status")
-    order = dict.fromkeys([*CELL, RUN, *SHOWN.get(key, ()), *rows])
+    at_first = _shown_at_first(key)
+    order = dict.fromkeys([*CELL, RUN, *at_first, *rows])
     names = [name for name in order if name in rows]
-    shown = {*CELL, "status", "reason", RUN, *SHOWN.get(key, names)}
+    shown = {*CELL, "status", "reason", RUN, *(at_first if key in SHOWN else names)}
     columns, cells_by_column = [], []
     for name in names:
         quantity = f"{name}_fraction" if in_percent and name in SCORES else name
@@ -371,7 +385,7 @@ def reading(name: str, values: pd.Series) -> Reading:
         factor = 100 if name.endswith("_fraction") else 1
         return Reading(stem, "%", lambda value: _percent_text(factor * value))
     ending = next((ending for ending in UNIT_NAMES if name.endswith(ending)), "")
-    heading = tables.HEADINGS.get(name) or (stem if ending else name.replace("_", " "))
+    heading = tables.headings().get(name) or (stem if ending else name.replace("_", " "))
     text = "{:g}".format if name == "learning_rate" else whole
     return Reading(heading.partition(" (")[0], UNIT_NAMES.get(ending, ""), text)
 
