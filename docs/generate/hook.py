@@ -64,6 +64,7 @@ def from_root(name: str) -> str:
     """A page that lies in the repository's root, with its links as seen from docs/."""
     text = (ROOT / name).read_text(encoding="utf-8")
     text = re.sub(r"\]\(docs/([\w/-]+\.md(?:#[\w-]+)?)\)", r"](\1)", text)
+    text = text.replace("](docs/notebook.ipynb)", "](notebook.md)")
     for file in ("CONTRIBUTING.md", "CHANGELOG.md"):
         text = text.replace(f"]({file})", f"]({file.lower()})")
     return text

@@ -34,9 +34,9 @@ def test_a_study_shown_plans(block: Block) -> None:
     assert any(plan.cells(measurement) for measurement in ("train", "memory", "flops", "ledger"))
 
 
-def test_the_readmes_study_has_twelve_lines() -> None:
+def test_the_readmes_study_is_short() -> None:
     study = next(block for block in STUDIES if block.page == "README.md")
-    assert len(study.text.splitlines()) == 12
+    assert len(study.text.splitlines()) <= 12
 
 
 @pytest.fixture(scope="module")
