@@ -49,6 +49,9 @@ def from_shapes(
     if model.config.pad_token_id is None:
         # A decoder's classification asks for one; Llama's and GPT-NeoX's configurations have none.
         model.config.pad_token_id = ANY_TOKEN
+    if model.config.is_encoder_decoder and not check.has_decoder_start(model):
+        # T5 has none by default.
+        model.config.decoder_start_token_id = ANY_TOKEN
     return model
 
 
@@ -96,6 +99,7 @@ def from_snapshot(
     # A decoder classifies by its last token that is no padding, and batches are padded by the
     # tokenizer, which may use another token than config.json names.
     model.config.pad_token_id = pad_token_id(tokenizer(folder))
+    check.starts_its_decoder(model, folder)
     return model
 
 

@@ -119,6 +119,29 @@ def loaded(model: nn.Module, loading: dict, folder: Path, new_head: Collection[s
     _check_new_head(model, missing, folder, new_head)
 
 
+def starts_its_decoder(model: nn.Module, folder: Path) -> None:
+    """Check that an encoder-decoder says which token its decoder begins with.
+
+    Args:
+        model: As transformers loaded it.
+        folder: The snapshot, for messages.
+
+    Raises:
+        ValueError: config.json does not say it.
+    """
+    if model.config.is_encoder_decoder and not has_decoder_start(model):
+        raise ValueError(
+            f"{folder}/config.json: decoder_start_token_id: got nothing, allowed: the id of the "
+            "token that the decoder was pretrained to begin with, such as that of the padding for "
+            "T5; add it"
+        )
+
+
+def has_decoder_start(model: nn.Module) -> bool:
+    """Whether a model's configuration says which token its decoder begins with."""
+    return getattr(model.config, "decoder_start_token_id", None) is not None
+
+
 def _left_over(names: Iterable[str], model: nn.Module) -> list[str]:
     """Weights in layers of the model that it does not take; the head of another task may be left.
 
