@@ -16,7 +16,7 @@ from rankwise.study.plan import Plan
 from rankwise.training.pretrain import word_tokenizer
 
 WORDS = ("good", "bad", "film", "very", "the", "a", "plot", "was")
-WIDTH, INNER, LAYERS, VOCABULARY = 32, 64, 2, 16
+WIDTH, INNER, LAYERS, VOCABULARY = 32, 64, 1, 16
 SQUARE = [WIDTH, WIDTH]
 ENTRY = {
     "family": "t5",

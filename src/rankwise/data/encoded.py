@@ -53,10 +53,10 @@ def check(
         )
     if empty:
         shown = ", ".join(map(str, empty[:MAX_SHOWN])) + ", ..." * (len(empty) > MAX_SHOWN)
+        texts = TEXTS[column]
         raise ValueError(
-            f"{where}: got {_counted(len(empty), TEXTS[column])} without a token of their own (row {shown} of the "
-            f"prepared split), allowed: {TEXTS[column]} with at least 1; drop these "
-            f"{TEXTS[column]}"
+            f"{where}: got {_counted(len(empty), texts)} without a token of their own (row {shown} "
+            f"of the prepared split), allowed: {texts} with at least 1; drop these {texts}"
         )
 
 

@@ -3,7 +3,8 @@
 The decoder gets the target itself up to each token (teacher forcing), in training and in the
 scores. So the accuracy is that of single next tokens, and nothing here is generated.
 
-Source: Sutskever et al. 2014, arXiv 1409.3215, equation 1; Williams & Zipser 1989 (teacher forcing).
+Source: Sutskever et al. 2014, arXiv 1409.3215, equation 1; teacher forcing is Williams & Zipser
+1989.
 """
 
 from torch import Tensor, full, nn, tensor
