@@ -9,13 +9,14 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from rankwise.core import model_shapes
 from rankwise.core.errors import ConfigError
 from rankwise.core.model_shapes import FILE, Shapes, matters, place
 
 NAMES_SHOWN = 4
+BEGIN_WITH_LANGUAGE = ("mbart", "plbart")
 # What a saved configuration says of the file and of the labels, not of the model.
 NO_MODEL = (
     "architectures",
@@ -129,17 +130,28 @@ def starts_its_decoder(model: nn.Module, folder: Path) -> None:
     Raises:
         ValueError: config.json does not say it.
     """
-    if model.config.is_encoder_decoder and not has_decoder_start(model):
-        raise ValueError(
-            f"{folder}/config.json: decoder_start_token_id: got nothing, allowed: the id of the "
-            "token that the decoder was pretrained to begin with, such as that of the padding for "
-            "T5; add it"
-        )
+    if model.config.is_encoder_decoder and not has_decoder_start(model.config):
+        raise ValueError(no_decoder_start(folder))
 
 
-def has_decoder_start(model: nn.Module) -> bool:
-    """Whether a model's configuration says which token its decoder begins with."""
-    return getattr(model.config, "decoder_start_token_id", None) is not None
+def has_decoder_start(config: PretrainedConfig) -> bool:
+    """Whether a configuration says which token the decoder begins with.
+
+    Some families begin with the mark of the language, which ends the target.
+    """
+    return (
+        config.model_type in BEGIN_WITH_LANGUAGE
+        or getattr(config, "decoder_start_token_id", None) is not None
+    )
+
+
+def no_decoder_start(folder: Path) -> str:
+    """The sentence on a configuration that does not say it."""
+    return (
+        f"{folder / 'config.json'}: decoder_start_token_id: got nothing, allowed: the id of the "
+        "token that the decoder was pretrained to begin with, such as that of the padding for T5; "
+        "add it"
+    )
 
 
 def _left_over(names: Iterable[str], model: nn.Module) -> list[str]:
