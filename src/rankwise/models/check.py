@@ -139,10 +139,8 @@ def has_decoder_start(config: PretrainedConfig) -> bool:
 
     Some families begin with the mark of the language, which ends the target.
     """
-    return (
-        config.model_type in BEGIN_WITH_LANGUAGE
-        or getattr(config, "decoder_start_token_id", None) is not None
-    )
+    first = getattr(config, "decoder_start_token_id", None)
+    return first is not None or config.model_type in BEGIN_WITH_LANGUAGE
 
 
 def no_decoder_start(folder: Path) -> str:
