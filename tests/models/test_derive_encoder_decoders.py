@@ -161,7 +161,7 @@ def test_the_predicted_peak_is_the_tracked_peak(name, method, derived, project):
     assert predicted["peak_bytes"] == tracked["peak_bytes"]
 
 
-def test_a_decoder_without_a_first_token_is_refused(tmp_path):
+def test_a_decoder_without_a_first_token_is_refused(tmp_path, derived, monkeypatch):
     folder = save("t5", tmp_path / "t5")
     file = folder / "config.json"
     config = json.loads(file.read_text())
@@ -171,3 +171,7 @@ def test_a_decoder_without_a_first_token_is_refused(tmp_path):
         ValueError, match=r"t5/config\.json: decoder_start_token_id: got nothing, allowed"
     ):
         derive("t5", Choices("my_t5"), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    entry = {**derived["t5"].entry, "weights": {"files": "t5", "sha256": "?"}}
+    sentence = "t5/config.json: decoder_start_token_id: got nothing, allowed: the id of the token"
+    assert sentence in "\n".join(problems("x", entry, [TASK]))

@@ -14,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from rankwise.core import model_shapes
 from rankwise.core.errors import ConfigError
 from rankwise.core.model_shapes import FILE, Shapes, matters, place
+from rankwise.core.snapshot_files import no_decoder_start
 
 NAMES_SHOWN = 4
 BEGIN_WITH_LANGUAGE = ("mbart", "plbart")
@@ -141,15 +142,6 @@ def has_decoder_start(config: PretrainedConfig) -> bool:
     """
     first = getattr(config, "decoder_start_token_id", None)
     return first is not None or config.model_type in BEGIN_WITH_LANGUAGE
-
-
-def no_decoder_start(folder: Path) -> str:
-    """The sentence on a configuration that does not say it."""
-    return (
-        f"{folder / 'config.json'}: decoder_start_token_id: got nothing, allowed: the id of the "
-        "token that the decoder was pretrained to begin with, such as that of the padding for T5; "
-        "add it"
-    )
 
 
 def _left_over(names: Iterable[str], model: nn.Module) -> list[str]:

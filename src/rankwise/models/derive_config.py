@@ -10,7 +10,8 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
-from rankwise.models.check import has_decoder_start, no_decoder_start
+from rankwise.core.snapshot_files import no_decoder_start
+from rankwise.models.check import has_decoder_start
 
 CONFIG = "config.json"
 # Keys that neither shape nor compute a model: its origin, its labels, how it is loaded and saved.
