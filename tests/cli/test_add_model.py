@@ -228,7 +228,7 @@ def test_other_broken_files_are_one_sentence(
 ) -> None:
     (folder / "config.json").write_bytes(b"\xef\xbb\xbf" + (bert / "config.json").read_bytes())
     assert "config.json: is not JSON in UTF-8 without a mark" in refused(capsys, folder)
-    (folder / "config.json").write_text(transformers.T5Config().to_json_string())
+    (folder / "config.json").write_text(transformers.WhisperConfig().to_json_string())
     assert "a model of several parts (an encoder and a decoder)" in refused(capsys, folder)
     (folder / "config.json").unlink()
     assert "config.json: got nothing, allowed: a model's configuration" in refused(capsys, folder)

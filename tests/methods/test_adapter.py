@@ -75,7 +75,7 @@ def test_shapes_are_enough(name: str, task: str, placement: str) -> None:
     from_shapes = prepare(name, task, placement, "meta")
     shapes = [param.shape for param in added(prepare(name, task, placement))]
     assert [param.shape for param in added(from_shapes)] == shapes
-    batch = meta_batch({"batch_size": 2, "sequence_length_tokens": 8})
+    batch = meta_batch({"task": task, "batch_size": 2, "sequence_length_tokens": 8})
     from_shapes(**batch).logits.sum().backward()
     assert all(param.is_meta and param.grad is not None for param in added(from_shapes))
 

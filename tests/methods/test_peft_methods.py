@@ -99,7 +99,7 @@ def test_the_start_is_the_base_or_says_that_it_is_not(name: str, task: str, case
 def test_shapes_are_enough(name: str, task: str, case: str) -> None:
     """On the meta device the same parameters train, and a profile's batch goes forward and backward."""
     adapted = prepare(case, name, task, "meta")[1]
-    out = adapted(**meta_batch({"batch_size": 2, "sequence_length_tokens": 8})).logits
+    out = adapted(**meta_batch({"task": task, "batch_size": 2, "sequence_length_tokens": 8})).logits
     out.sum().backward()
     for path, param in adapted.named_parameters():
         assert param.is_meta, path

@@ -22,11 +22,12 @@ from rankwise.checks.model_snapshot import Snapshot
 from rankwise.core import model_shapes
 from rankwise.core.config import ConfigError
 from rankwise.core.model_shapes import FILE, matters, place
-from rankwise.core.snapshot_files import CONFIG
+from rankwise.core.snapshot_files import CONFIG, no_decoder_start
 
 WIDTHS = ("hidden_size", "n_embd", "dim", "d_model")
 NEW_HEADS = ("classification", "multi_label", "regression", "token_classification")
 OLD_HEADS = ("language_modelling", "masked_language_modelling", "sequence_to_sequence")
+NO_DECODER_START = ("longt5", "switch_transformers", "t5")  # families without a default of it
 SAVED_CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
 
 # Modules that transformers renames when it loads weights: GPT-NeoX's files call the head embed_out.
@@ -106,6 +107,8 @@ def _config_problems(name: str, entry: dict, snapshot: Snapshot) -> list[str]:
         allowed = f"{family}, as model_type of {file} says"
         return [str(ConfigError(FILE, f"{name}.family", entry["family"], allowed))]
     found = []
+    if family in NO_DECODER_START and config.get("decoder_start_token_id") is None:
+        found.append(no_decoder_start(snapshot.folder))
     for key, value in entry["architecture"].items():
         # Where config.json has nothing, transformers has a default, which each job compares.
         if matters(key) and config.get(key) is not None and not _agree(value, config[key]):

@@ -33,7 +33,7 @@ LAYERS = ("num_hidden_groups", "num_hidden_layers", "n_layer", "n_layers", "num_
 # The table of learnt positions, and the families that leave its first rows unused. Source: the
 # embeddings of these models in transformers (`padding_idx + 1`, `self.offset`).
 POSITIONS = ("position_embeddings", "wpe", "embed_positions")
-UNUSED_ROWS = {"camembert": 2, "opt": 2, "roberta": 2, "xlm-roberta": 2}
+UNUSED_ROWS = dict.fromkeys(("bart", "camembert", "mbart", "opt", "roberta", "xlm-roberta"), 2)
 # The name of a module in a numbered layer: the stack of layers, the layer's number, the rest.
 IN_LAYER = re.compile(r"^(?:(?P<stack>.*?)\.)?(?P<layer>\d+)\.(?P<rest>.+)$")
 NAMES_SHOWN = 16

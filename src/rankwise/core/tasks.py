@@ -19,7 +19,8 @@ FOLDER = "tasks"
 PARTS = ("encode", "Collate", "predictions", "scores")  # what the file of a task defines
 # What the labels of a task are. An entry's column, or columns, of labels are read accordingly.
 NO_LABEL, CLASS, NUMBER, CLASSES, TAGS = "none", "class", "number", "classes", "tags"
-LABELS = (NO_LABEL, CLASS, NUMBER, CLASSES, TAGS)
+TEXT = "text"
+LABELS = (NO_LABEL, CLASS, NUMBER, CLASSES, TAGS, TEXT)
 WITH_CLASSES = (CLASS, CLASSES, TAGS)
 PROBLEM_TYPES = {  # transformers' name of the loss that goes with labels
     CLASS: "single_label_classification",
@@ -35,7 +36,8 @@ class Task(NamedTuple):
         name: Of its file.
         auto_class: The class of transformers that builds its model.
         labels: NO_LABEL: the text itself is predicted. CLASS: one class a text. NUMBER: one number
-            a text. CLASSES: any number of classes a text. TAGS: one class a word.
+            a text. CLASSES: any number of classes a text. TAGS: one class a word. TEXT: another
+            text, which the model writes.
         metrics: Names of METRICS. Runs are compared by the first, unless a dataset's entry says
             another.
         new_head: Whether the head is new for a dataset, so that it trains under every method.
@@ -58,7 +60,7 @@ class Task(NamedTuple):
         Args:
             classes: Of the dataset; 0 without classes.
         """
-        if self.labels == NO_LABEL:
+        if self.labels in (NO_LABEL, TEXT):
             return {}
         settings = {"num_labels": 1 if self.labels == NUMBER else classes}
         if self.labels in PROBLEM_TYPES:

@@ -24,8 +24,8 @@ def write_split(folder: Path, split: str, rows: list[dict]) -> dict:
     Args:
         folder: Made if it does not exist.
         split: The name of the split.
-        rows: All with `text`, and perhaps `label` (an integer, a number, or a list of integers)
-            and `words`.
+        rows: All with `text`, and perhaps `label` (an integer, a number, a text, or a list of
+            integers) and `words`.
 
     Returns:
         `rows`, how many they are, and the file's `sha256`.
@@ -65,9 +65,11 @@ def write_columns(path: Path, features: Features, batches: Iterable[dict[str, li
 
 
 def column_type(value: object) -> Value | List:
-    """The type of a column of numbers like this one, or of lists of them."""
+    """The type of a column of texts, of numbers like this one, or of lists of integers."""
     if isinstance(value, list):
         return List(Value("int64"))
+    if isinstance(value, str):
+        return Value("string")
     return Value("float64" if isinstance(value, float) else "int64")
 
 

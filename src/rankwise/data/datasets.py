@@ -156,6 +156,8 @@ def _label(record: Record, dataset: dict, path: Path, column: labels.Column) -> 
     if kind == tasks.TAGS:
         words = answers.words(record, dataset, path)
         return {"words": words, "label": answers.tags(record, dataset, path, len(words))}
+    if kind == tasks.TEXT:
+        return {"label": texts.target(record, dataset, path)}
     return {}
 
 

@@ -5,11 +5,17 @@ from collections.abc import Sequence
 from rankwise.data.texts import RUNNING_TEXT
 
 MAX_SHOWN = 5  # rows in a sentence
+TEXTS = {"input_ids": "texts", "labels": "targets"}  # what the tokens of a column are of
 MAX_UNKNOWN_FRACTION = 0.05  # of a split's tokens, where the entry does not say
 
 
 def check(
-    examples: Sequence[dict], split: str, dataset: dict, name: str, of_empty_text: Sequence[int]
+    examples: Sequence[dict],
+    split: str,
+    dataset: dict,
+    name: str,
+    of_empty_text: Sequence[int],
+    column: str = "input_ids",
 ) -> None:
     """Check that a split gives examples, and that each has a token of its text.
 
@@ -19,6 +25,7 @@ def check(
         dataset: A resolved entry.
         name: The entry's name, for messages.
         of_empty_text: The token ids of an empty text: what the tokenizer adds to every text.
+        column: A key of TEXTS.
 
     Raises:
         ValueError: Running text is shorter than one block, a split has no rows, a text gives no
@@ -37,7 +44,7 @@ def check(
     empty = [
         number
         for number, example in enumerate(examples, 1)
-        if all(token in added for token in example["input_ids"])
+        if all(token in added for token in example[column])
     ]
     if len(empty) == len(examples) and length <= len(of_empty_text):
         raise ValueError(
@@ -46,13 +53,21 @@ def check(
         )
     if empty:
         shown = ", ".join(map(str, empty[:MAX_SHOWN])) + ", ..." * (len(empty) > MAX_SHOWN)
+        texts = TEXTS[column]
         raise ValueError(
-            f"{where}: got {_counted(len(empty))} without a token of their own (row {shown} of the "
-            "prepared split), allowed: texts with at least 1; drop these texts"
+            f"{where}: got {_counted(len(empty), texts)} without a token of their own (row {shown} "
+            f"of the prepared split), allowed: {texts} with at least 1; drop these {texts}"
         )
 
 
-def check_known(unknown: int, tokens: int, split: str, dataset: dict, name: str) -> None:
+def check_known(
+    unknown: int,
+    tokens: int,
+    split: str,
+    dataset: dict,
+    name: str,
+    column: str = "input_ids",
+) -> None:
     """Check that the tokenizer knows the texts of a split.
 
     Args:
@@ -61,6 +76,7 @@ def check_known(unknown: int, tokens: int, split: str, dataset: dict, name: str)
         split: The name of the split.
         dataset: A resolved entry, which may have a `max_unknown_fraction` of its own.
         name: The entry's name, for messages.
+        column: A key of TEXTS.
 
     Raises:
         ValueError: Too many of them are unknown.
@@ -70,10 +86,10 @@ def check_known(unknown: int, tokens: int, split: str, dataset: dict, name: str)
         raise ValueError(
             f"config/datasets.yaml: {name}: split {split}: got {unknown:,} of {tokens:,} tokens "
             f"({unknown / tokens:.1%}) that the model's tokenizer does not know, allowed: at most "
-            f"{allowed:.1%}; use a model whose tokenizer knows these texts, or set "
+            f"{allowed:.1%}; use a model whose tokenizer knows these {TEXTS[column]}, or set "
             "max_unknown_fraction if this share is meant"
         )
 
 
-def _counted(texts: int) -> str:
-    return "1 text" if texts == 1 else f"{texts:,} texts"
+def _counted(number: int, texts: str) -> str:
+    return f"1 {texts.removesuffix('s')}" if number == 1 else f"{number:,} {texts}"

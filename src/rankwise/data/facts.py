@@ -13,7 +13,8 @@ class Source:
     """The rows that a study uses of a dataset, as its source has them.
 
     Attributes:
-        rows: Split -> rows with `text`, and for a classification `label`, the index of the class.
+        rows: Split -> rows with `text`, and `label` if the task has one: for a classification the
+            index of the class.
         dropped_rows: Split -> how many rows without a text were left out (`missing_text: drop`).
         labels: What each label means, see `labels.mapping`; empty without classes.
     """

@@ -93,14 +93,18 @@ def load_data(
     name = name or request["cell"]["dataset"]
     task = tasks.load(dataset["task"])
     encoder = Encoder(task, tokenizer, dataset["max_length_tokens"])
-    of_empty_text = tokenizer("")["input_ids"]
+    added_by_column = {"input_ids": tokenizer("")["input_ids"]}  # what every text has
+    if tasks.facts(dataset["task"]).labels == tasks.TEXT:
+        added_by_column["labels"] = tokenizer(text_target="")["input_ids"]
     unknown = _unknown_token(tokenizer)
 
     def encoded(split: str) -> Examples:
         found = examples(_split(request, name, split), encoder)
-        check(found, split, dataset, name, of_empty_text)
-        if unknown is not None:
-            check_known(*found.count(unknown, apart_from=of_empty_text), split, dataset, name)
+        for column, added in added_by_column.items():
+            check(found, split, dataset, name, added, column)
+            if unknown is not None:
+                counts = found.count(unknown, added, column)
+                check_known(*counts, split, dataset, name, column)
         return found
 
     return Data(

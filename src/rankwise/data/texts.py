@@ -52,6 +52,22 @@ def text(record: Record, dataset: dict, path: Path) -> str | None:
     raise problem(path, record.where, what)
 
 
+def target(record: Record, dataset: dict, path: Path) -> str:
+    """The text that a model is to write of a row, its label.
+
+    Raises:
+        ValueError: The row has no such column, or no text in it.
+    """
+    name = dataset["label"]
+    found = _part(record, name, path, blank_is_text=False)
+    if found is None:
+        value = record.cells[name]
+        got = "null" if value is None else shown(value)
+        what = f"column {name!r} is {got}, allowed: a text; correct the row, or remove it"
+        raise problem(path, record.where, what)
+    return found
+
+
 def _has_tags(dataset: dict) -> bool:
     """Whether the text is a list of words, each of which has a tag."""
     return "task" in dataset and tasks.facts(dataset["task"]).labels == tasks.TAGS

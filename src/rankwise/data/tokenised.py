@@ -100,16 +100,20 @@ class Examples(Sequence[dict]):
     def __len__(self) -> int:
         return len(self._table)
 
-    def count(self, token: int, apart_from: Collection[int] = ()) -> tuple[int, int]:
+    def count(
+        self, token: int, apart_from: Collection[int] = (), column: str = IDS
+    ) -> tuple[int, int]:
         """How often a token id occurs, and of how many tokens.
 
         Args:
             token: The id.
             apart_from: Ids that do not count, neither as this token nor among all.
+            column: The lists of tokens: those of the texts, or of the targets.
         """
         occurrences = total = 0
         for chunk in self._chunks:
-            ids = chunk.ids.joined()
+            lists = chunk.ids if column == IDS else chunk.lists[column]
+            ids = lists.joined()
             ids = ids[~np.isin(ids, list(apart_from))]
             occurrences += int(np.count_nonzero(ids == token))
             total += len(ids)

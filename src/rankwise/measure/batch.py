@@ -9,6 +9,28 @@ from rankwise.core import tasks
 READ_THE_MASK = ("opt", "deberta", "deberta-v2")
 
 
+def inputs(ids: Tensor, task: str) -> dict[str, Tensor]:
+    """The inputs of a forward pass without labels; a decoder reads as many tokens as its encoder.
+
+    Args:
+        ids: Token ids, (batch, length).
+        task: The name of a task.
+    """
+    if tasks.facts(task).labels == tasks.TEXT:
+        return {"input_ids": ids, "decoder_input_ids": ids}
+    return {"input_ids": ids}
+
+
+def tokens_a_sample(shapes: dict) -> int:
+    """The tokens that a model reads of a sample, those of its decoder included.
+
+    Args:
+        shapes: With `task` and `sequence_length_tokens`.
+    """
+    length = shapes["sequence_length_tokens"]
+    return 2 * length if tasks.facts(shapes["task"]).labels == tasks.TEXT else length
+
+
 def meta_batch(shapes: dict, model: nn.Module | None = None) -> dict[str, Tensor]:
     """Token ids (batch, length) and an attention mask, (batch, 1, length, length) in most families.
 
@@ -16,15 +38,15 @@ def meta_batch(shapes: dict, model: nn.Module | None = None) -> dict[str, Tensor
     mask as it is; it would inspect the values of a two-dimensional one, which a meta tensor lacks.
 
     Args:
-        shapes: With `batch_size` and `sequence_length_tokens`.
+        shapes: With `task`, `batch_size` and `sequence_length_tokens`.
         model: Takes the batch; if not given, it is of no family of `READ_THE_MASK`.
     """
     batch, length = shapes["batch_size"], shapes["sequence_length_tokens"]
-    ids = zeros(batch, length, dtype=int, device="meta")
+    texts = inputs(zeros(batch, length, dtype=int, device="meta"), shapes["task"])
     if model is not None and model.config.model_type in READ_THE_MASK:
-        return {"input_ids": ids, "attention_mask": zeros_like(ids)}
+        return {**texts, "attention_mask": zeros_like(texts["input_ids"])}
     mask = zeros(batch, 1, length, length, device="meta")
-    return {"input_ids": ids, "attention_mask": mask}
+    return {**texts, "attention_mask": mask}
 
 
 def meta_loss(model: nn.Module, batch: dict[str, Tensor], task: str) -> Tensor:

@@ -191,7 +191,8 @@ def batch(request: dict, device: str) -> dict[str, Tensor]:
 
     Returns:
         `input_ids`, (batch, length), and `labels`: one class or number a sequence, (batch,); 0 or 1
-        for each class, (batch, classes); a class or the token itself at every place.
+        for each class, (batch, classes); a class or the token itself at every place. A target has
+        the tokens of its text.
     """
     shapes = request["shapes"]
     size = (shapes["batch_size"], shapes["sequence_length_tokens"])

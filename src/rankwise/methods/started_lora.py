@@ -81,7 +81,12 @@ class StartedLora(LoraBase):
         return scaled_pairs(model)
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
-        """Refuse ranks that a start cannot have."""
+        """Refuse ranks that a start cannot have, and encoder-decoders for starts from inputs.
+
+        These read an example by one mask, and the two stacks have texts of other lengths.
+        """
+        if self.init in ("eva", "corda_ipm", "corda_kpm") and model.config.is_encoder_decoder:
+            return f"init {self.init} reads the inputs of one stack of layers; the model has two"
         for name, module in modules_of(model, self.targets, names).items():
             m, n = _rows_and_columns(module)
             largest = {"eva": n, "lora_ga": min(m, n) // 2}.get(self.init, min(m, n))

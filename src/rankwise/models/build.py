@@ -46,10 +46,26 @@ def from_shapes(
     config = configuration(entry, task, classes)
     with torch.device(device):
         model = auto_class.from_config(config, attn_implementation=attention)
+    if entry["architecture"].get("tie_word_embeddings") is False:
+        _untie_head(model)
     if model.config.pad_token_id is None:
         # A decoder's classification asks for one; Llama's and GPT-NeoX's configurations have none.
         model.config.pad_token_id = ANY_TOKEN
+    if model.config.is_encoder_decoder and not check.has_decoder_start(model.config):
+        # T5 has none by default.
+        model.config.decoder_start_token_id = ANY_TOKEN
     return model
+
+
+def _untie_head(model: nn.Module) -> None:
+    """Give a model a head of its own, where transformers has tied it all the same.
+
+    T5's configuration takes `tie_word_embeddings: false` to mean that outputs are not scaled, and
+    says that the head is tied. But weights with a head of its own, such as Flan-T5's, keep it.
+    """
+    head = model.get_output_embeddings()
+    if head is not None and head.weight is model.get_input_embeddings().weight:
+        head.weight = nn.Parameter(head.weight.detach().clone())
 
 
 def checked_from_shapes(
@@ -96,6 +112,7 @@ def from_snapshot(
     # A decoder classifies by its last token that is no padding, and batches are padded by the
     # tokenizer, which may use another token than config.json names.
     model.config.pad_token_id = pad_token_id(tokenizer(folder))
+    check.starts_its_decoder(model, folder)
     return model
 
 

@@ -9,13 +9,15 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from rankwise.core import model_shapes
 from rankwise.core.errors import ConfigError
 from rankwise.core.model_shapes import FILE, Shapes, matters, place
+from rankwise.core.snapshot_files import no_decoder_start
 
 NAMES_SHOWN = 4
+BEGIN_WITH_LANGUAGE = ("mbart", "plbart")
 # What a saved configuration says of the file and of the labels, not of the model.
 NO_MODEL = (
     "architectures",
@@ -117,6 +119,29 @@ def loaded(model: nn.Module, loading: dict, folder: Path, new_head: Collection[s
             "config.json belongs to its weights"
         )
     _check_new_head(model, missing, folder, new_head)
+
+
+def starts_its_decoder(model: nn.Module, folder: Path) -> None:
+    """Check that an encoder-decoder says which token its decoder begins with.
+
+    Args:
+        model: As transformers loaded it.
+        folder: The snapshot, for messages.
+
+    Raises:
+        ValueError: config.json does not say it.
+    """
+    if model.config.is_encoder_decoder and not has_decoder_start(model.config):
+        raise ValueError(no_decoder_start(folder))
+
+
+def has_decoder_start(config: PretrainedConfig) -> bool:
+    """Whether a configuration says which token the decoder begins with.
+
+    Some families begin with the mark of the language, which ends the target.
+    """
+    first = getattr(config, "decoder_start_token_id", None)
+    return first is not None or config.model_type in BEGIN_WITH_LANGUAGE
 
 
 def _left_over(names: Iterable[str], model: nn.Module) -> list[str]:

@@ -85,12 +85,13 @@ def derive(given: str, choices: Choices, project: Path) -> Derived:
     modules = derive_modules.modules(base, list(heads.models.values()), told.matrices, chosen)
     if not modules.entry:
         raise ValueError(_no_roles(given, modules.others, reason))
+    has_own_head = "lm_head.weight" in source.tensors and derive_config.says_own_head(source.folder)
     positions = choices.positions or derive_config.positions(config, base, source.folder)
     entry = {
         "family": config.model_type,
         "hidden_size": _width(config, told),
         "max_positions_tokens": positions,
-        "architecture": derive_config.architecture(config),
+        "architecture": derive_config.architecture(config, has_own_head),
         "modules": modules.entry,
         "head": heads.names,
         "weights": source.weights,

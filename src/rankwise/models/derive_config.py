@@ -8,6 +8,10 @@ from pathlib import Path
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+
+from rankwise.core.snapshot_files import no_decoder_start
+from rankwise.models.check import has_decoder_start
 
 CONFIG = "config.json"
 # Keys that neither shape nor compute a model: its origin, its labels, how it is loaded and saved.
@@ -46,11 +50,25 @@ def read_config(folder: Path) -> PretrainedConfig:
     if getattr(config, "quantization_config", None):
         got = "weights that are quantized already"
         raise ValueError(f"{file}: quantization_config: got {got}, allowed: dense weights")
-    if config.is_encoder_decoder or config.sub_configs:
+    writes_text = type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+    if config.sub_configs or (config.is_encoder_decoder and not writes_text):
         parts = ", ".join(config.sub_configs) or "an encoder and a decoder"
-        allowed = "one text model; save the part that you want by its own class"
+        allowed = "one text model, or an encoder-decoder for texts such as T5 or BART; save the "
+        allowed += "part that you want by its own class"
         raise ValueError(f"{file}: got a model of several parts ({parts}), allowed: {allowed}")
+    if config.is_encoder_decoder and not has_decoder_start(config):
+        raise ValueError(no_decoder_start(folder))
     return config
+
+
+def says_own_head(folder: Path) -> bool:
+    """Whether config.json says that the head is not the table of embeddings.
+
+    Args:
+        folder: With config.json, which `read_config` has read.
+    """
+    written = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return written.get("tie_word_embeddings") is False
 
 
 def _family(file: Path) -> str:
@@ -73,7 +91,7 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def architecture(config: PretrainedConfig) -> dict:
+def architecture(config: PretrainedConfig, has_own_head: bool = False) -> dict:
     """The arguments from which `AutoConfig.for_model` makes an equal configuration.
 
     Numbers and texts are all written out, so that the entry means the same under other defaults.
@@ -81,6 +99,8 @@ def architecture(config: PretrainedConfig) -> dict:
 
     Args:
         config: Of the model.
+        has_own_head: The weights have a head beside the table of embeddings. Of a T5 the
+            configuration does not say it, so the entry must (`build.from_shapes`).
 
     Raises:
         ValueError: No arguments make an equal configuration.
@@ -88,6 +108,8 @@ def architecture(config: PretrainedConfig) -> dict:
     base = {field.name: field.default for field in dataclasses.fields(PretrainedConfig)}
     facts = _facts(config)
     arguments = {k: v for k, v in facts.items() if k not in base or v != base[k]}
+    if has_own_head:
+        arguments["tie_word_embeddings"] = False
     for key, value in list(arguments.items()):
         if value is None or isinstance(value, dict | list):
             fewer = {k: v for k, v in arguments.items() if k != key}

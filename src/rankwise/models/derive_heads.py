@@ -21,8 +21,10 @@ TASKS = {
     "language_modelling": "AutoModelForCausalLM",
     "masked_language_modelling": "AutoModelForMaskedLM",
 }
+# Of an encoder-decoder; its classes for other tasks use one stack, or need the end of a text twice.
+ENCODER_DECODER_TASKS = {"sequence_to_sequence": "AutoModelForSeq2SeqLM"}
 # Heads that a snapshot must have; those of other tasks are new, and train.
-PRETRAINED = ("language_modelling", "masked_language_modelling")
+PRETRAINED = ("language_modelling", "masked_language_modelling", "sequence_to_sequence")
 # Families with a class for language modelling whose tokens see those behind them, unless the
 # configuration says is_decoder; other such families have a class that fills masks.
 TWO_SIDED = ("xlnet", "bert-generation")
@@ -98,7 +100,7 @@ def heads(config: PretrainedConfig, tensors: dict[str, Tensor], weights: str) ->
     _check_enough_layers(base, weights)
     found = Heads({}, {}, {})
     unknown = set(base.unexpected)
-    for task in TASKS:
+    for task in ENCODER_DECODER_TASKS if config.is_encoder_decoder else TASKS:
         task_class = _class_of(task, config)
         if task_class is None:
             found.absent[task] = f"transformers has no such class of {config.model_type}"
@@ -122,7 +124,8 @@ def _class_of(task: str, config: PretrainedConfig) -> type[nn.Module] | None:
     """The family's class for a task, if there is one."""
     try:
         with torch.device("meta"):
-            return type(getattr(transformers, TASKS[task]).from_config(config))
+            auto_class = {**TASKS, **ENCODER_DECODER_TASKS}[task]
+            return type(getattr(transformers, auto_class).from_config(config))
     except ValueError:  # "Unrecognized configuration class"
         return None
 
@@ -190,7 +193,7 @@ def _reason_against(task: str, config: PretrainedConfig, load: _Load) -> str | N
         return "the model attends to both sides of a token"
     if task in PRETRAINED and load.missing:
         return f"the weights lack {_shown(sorted(load.missing))}"
-    ambiguous = set(_children(load.model)) & _last_names(load.model.base_model)
+    ambiguous = set(_children(load.model)) & _names_in_base(load.model)
     if ambiguous:
         return f"{', '.join(sorted(ambiguous))} names a module of the head and of the base"
     return None
@@ -238,7 +241,13 @@ def _missing_module(tensor: str, load: _Load) -> str | None:
 
 
 def _children(model: nn.Module) -> list[str]:
-    """The modules with parameters that stand beside the base of a task's model."""
+    """The modules with parameters that stand beside the base of a task's model.
+
+    T5's parts stand beside its head, without a module of their own.
+    """
+    if model.base_model is model:
+        output = model.get_output_embeddings()
+        return [name for name, module in model.named_children() if module is output]
     return [
         name
         for name, module in model.named_children()
@@ -246,8 +255,13 @@ def _children(model: nn.Module) -> list[str]:
     ]
 
 
-def _last_names(model: nn.Module) -> set[str]:
-    return {name.rpartition(".")[2] for name, _ in model.named_modules()} - {""}
+def _names_in_base(model: nn.Module) -> set[str]:
+    """The last names of the modules of a model's base."""
+    if model.base_model is not model:
+        bases = [model.base_model]
+    else:
+        bases = [part for name, part in model.named_children() if name not in _children(model)]
+    return {name.rpartition(".")[2] for base in bases for name, _ in base.named_modules()} - {""}
 
 
 def _numbered(name: str) -> bool:

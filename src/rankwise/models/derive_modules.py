@@ -84,7 +84,8 @@ def modules(
     shapes = {name: list(m.weight.shape) for name, m in base.named_modules() if _is_linear(m)}
     roles, notes = _with_chosen(told, chosen, shapes), []
     for role in list(roles):
-        reason = None if role in chosen else _reason_against(roles[role], shapes)
+        stacks = 2 if base.config.is_encoder_decoder else 1
+        reason = None if role in chosen else _reason_against(roles[role], shapes, stacks)
         if reason:
             notes.append(f"{role}: {', '.join(_patterns(roles.pop(role)))} {reason}")
     all_names = _all_names([base, *trees])
@@ -93,7 +94,7 @@ def modules(
     _check_apart(names, targets, all_names)
     order = [role for role in ROLES if role in roles] + [r for r in roles if r not in ROLES]
     entry = {role: {"name": names[role], "shape": shapes[roles[role][0]]} for role in order}
-    matrices = {role: _summary(roles[role], shapes)[0] for role in order}
+    matrices = {role: _one(_summary(roles[role], shapes)) for role in order}
     others = [name for name in shapes if not any(name in of_role for of_role in roles.values())]
     return Modules(entry, matrices, _summary(others, shapes), notes)
 
@@ -126,9 +127,13 @@ def _with_chosen(
     return kept | picked
 
 
-def _reason_against(names: list[str], shapes: dict[str, list[int]]) -> str | None:
-    """Why an entry cannot hold a role that the flow of data tells."""
-    if len(_patterns(names)) > 1:
+def _reason_against(names: list[str], shapes: dict[str, list[int]], stacks: int) -> str | None:
+    """Why an entry cannot hold a role that the flow of data tells.
+
+    The matrices of an encoder and a decoder have one role, if their names end alike.
+    """
+    places = _patterns(names) if stacks == 1 else {name.rpartition(".")[2] for name in names}
+    if len(places) > 1:
         return "stand in several places; an entry names one of them: --role"
     if len({tuple(shapes[name]) for name in names}) > 1:
         return "has several shapes, and an entry gives a role one"
@@ -146,6 +151,12 @@ def _summary(names: list[str], shapes: dict[str, list[int]]) -> list[Matrices]:
     for name in names:
         counts[_patterns([name])[0], tuple(shapes[name])] += 1
     return [Matrices(module, list(shape), count) for (module, shape), count in counts.items()]
+
+
+def _one(places: list[Matrices]) -> Matrices:
+    """Matrices of one role, which stand in several places of an encoder-decoder."""
+    modules = ", ".join(place.module for place in places)
+    return Matrices(modules, places[0].shape, sum(place.count for place in places))
 
 
 def described(matrices: list[Matrices]) -> list[str]:

@@ -103,7 +103,8 @@ def roles_of(model: nn.Module) -> Roles:
     model.eval()
     with torch.no_grad(), trace:
         trace.flows[ids] = _Flow(from_tokens=True)
-        hidden = model(input_ids=ids)[0]
+        of_decoder = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+        hidden = model(input_ids=ids, **of_decoder)[0]
     model.train(was_training)
     return Roles(trace.roles(), hidden.shape[-1])
 

@@ -100,7 +100,8 @@ def _check_labels(name: str, entry: dict, task: tasks.Task) -> None:
             allowed = f"the {key} of a {task.name.replace('_', ' ')}"
             raise ConfigError(FILE, f"{name}.{key}", "nothing", allowed)
     if not task.has_classes and "classes" in entry:
-        allowed = f"nothing: the labels of a {task.name} are numbers"
+        kind = "texts" if task.labels == tasks.TEXT else "numbers"
+        allowed = f"nothing: the labels of a {task.name} are {kind}"
         raise ConfigError(FILE, f"{name}.classes", entry["classes"], allowed)
     if isinstance(entry["label"], list):
         _check_label_columns(name, entry, task)

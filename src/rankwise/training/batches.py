@@ -3,6 +3,13 @@
 from collections.abc import Iterable, Iterator
 
 import torch
+from torch import Tensor
+
+
+def tokens_of(batch: dict[str, Tensor]) -> int:
+    """How many tokens a batch has without padding, those that a decoder reads included."""
+    masks = [mask for name, mask in batch.items() if name.endswith("attention_mask")]
+    return sum(int(mask.sum()) for mask in masks)
 
 
 class ResumableBatches:

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rankwise.core import progress, settings
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method, Start, load_method, set_parameters
+from rankwise.training.batches import tokens_of
 
 
 class CountedBatches:
@@ -51,7 +52,7 @@ class CountedBatches:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for batch in self._loader:
             self.samples += len(batch["input_ids"])
-            self.tokens += int(batch["attention_mask"].sum())
+            self.tokens += tokens_of(batch)
             yield {name: values.to(self.device) for name, values in batch.items()}
 
 

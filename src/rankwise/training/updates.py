@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from rankwise.training.batches import tokens_of
 from rankwise.training.divergence import Watch
 
 
@@ -88,7 +89,7 @@ class Updater:
             norm,
             predictions,
             samples=sum(len(batch["input_ids"]) for batch in window),
-            tokens=sum(int(batch["attention_mask"].sum()) for batch in window),
+            tokens=sum(tokens_of(batch) for batch in window),
         )
 
     def _step_forward_only(
@@ -175,9 +176,10 @@ class Updater:
         """Add a gradient of zeros, for a part of a micro-batch that predicts nothing.
 
         The loss would be 0 / 0. But the model has to be called, because the other processes wait
-        for this one's gradients, and optimizers expect a gradient.
+        for this one's gradients, and optimizers expect a gradient. The labels are among the inputs,
+        since an encoder-decoder makes those of its decoder from them.
         """
-        first = {name: rows[:1] for name, rows in batch.items() if name != "labels"}
+        first = {name: rows[:1] for name, rows in batch.items()}
         logits = self.model(**self._on_device(first)).logits
         self.accelerator.backward((logits * 0).sum())
 

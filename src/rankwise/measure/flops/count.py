@@ -171,7 +171,8 @@ def _profiled_step(request: dict) -> tuple[int, int]:
     # System A's runs used torch's fused attention and had no padding, hence no mask.
     subject = Subject.of(request, None)
     optimizer = subject.optimizer()  # it may decide which parameters require gradients
-    batch = {"input_ids": meta_batch(request["shapes"], subject.model)["input_ids"]}
+    batch = meta_batch(request["shapes"], subject.model)
+    del batch["attention_mask"]
     if is_forward_only(optimizer):
         with torch.no_grad():
             one_pass = profiler.forward_and_backward(subject.model, lambda: subject.loss(batch))

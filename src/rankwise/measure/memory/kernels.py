@@ -10,7 +10,7 @@ depends on the kernel. So we choose as torch would on the device asked for
   2112.05682). The memory-efficient kernel wants as many keys as queries, so grouped keys in fp32
   take plain products.
 - CPU, dropout: keeps its noise in the input's dtype, which is what the meta device does by itself.
-- CPU, attention: flash without dropout, plain products with it.
+- CPU, attention: flash without dropout, plain products with it, or with a bias that trains.
 - Both, attention: plain products where a key of one head is broadcast to all heads.
 """
 
@@ -94,7 +94,8 @@ def _cpu_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    if dropout_p or (not enable_gqa and _is_broadcast(query, key)):
+    is_trained = attn_mask is not None and attn_mask.requires_grad  # T5's table of distances
+    if dropout_p or is_trained or (not enable_gqa and _is_broadcast(query, key)):
         return _plain_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankwise.core.errors import Unsupported
-from rankwise.measure.batch import meta_batch
+from rankwise.measure.batch import inputs, meta_batch, tokens_a_sample
 from rankwise.measure.speed.meters import Watch, device_name
 from rankwise.measure.speed.timing import (
     PROCESSES,
@@ -64,7 +64,8 @@ def forward(request: dict, processes: int = PROCESSES) -> dict:
             return {**result, "device": device}
     rows = []
     for key, flops in measured[0]["flops_by_key"].items():
-        rows.append(_row(key, [result["times_by_key"][key] for result in measured], flops))
+        times_by_process = [result["times_by_key"][key] for result in measured]
+        rows.append(_row(key, times_by_process, flops, request["shapes"]["task"]))
     cost = {"taint": joined_taints(measured), "device_name": device_name(device)}
     return {"rows": rows, "metrics": {"processes": processes}, "cost": cost, "device": device}
 
@@ -77,8 +78,9 @@ def joined_taints(measured: list[dict]) -> str:
     return "; ".join(reasons)
 
 
-def _row(key: Key, times_by_process: list[Times], flops: int) -> dict:
+def _row(key: Key, times_by_process: list[Times], flops: int, task: str) -> dict:
     merged, (batch_size, length) = key
+    tokens = tokens_a_sample({"task": task, "sequence_length_tokens": length})
     row = {
         "batch_size": batch_size,
         "sequence_length_tokens": length,
@@ -96,7 +98,7 @@ def _row(key: Key, times_by_process: list[Times], flops: int) -> dict:
         **row,
         **latency,
         "throughput_samples_per_s": rate,
-        "throughput_tokens_per_s": rate * length,
+        "throughput_tokens_per_s": rate * tokens,
         "repeats": len(seconds),
     }
 
@@ -140,8 +142,8 @@ def _flops_by_key(request: dict, keys: list[Key]) -> dict[Key, int]:
     models = {False: meta_model(request)[1].eval(), True: meta_base_model(request).eval()}
     counts = {}
     for merged, (batch_size, length) in keys:
-        shapes = {"batch_size": batch_size, "sequence_length_tokens": length}
-        batch = meta_batch(shapes, models[merged])
+        sizes = {"batch_size": batch_size, "sequence_length_tokens": length}
+        batch = meta_batch({**request["shapes"], **sizes}, models[merged])
         with FlopCounterMode(display=False) as counter:
             models[merged](**batch)
         counts[merged, (batch_size, length)] = counter.get_total_flops()
@@ -203,23 +205,23 @@ def _rounds(model: nn.Module, request: dict, device: str, watch: Watch) -> dict[
             if isinstance(times[batch], dict):
                 continue
             try:
-                times[batch] += _round(model, batch, device)
+                times[batch] += _round(model, batch, request["shapes"]["task"], device)
             except torch.OutOfMemoryError as error:
                 times[batch] = out_of_memory(error)
             watch.look()
     return times
 
 
-def _round(model: nn.Module, batch: Batch, device: str) -> list[float]:
+def _round(model: nn.Module, batch: Batch, task: str, device: str) -> list[float]:
     """Warm up, then return the seconds of some passes."""
-    ids = torch.randint(model.config.vocab_size, batch, device=device)
+    texts = inputs(torch.randint(model.config.vocab_size, batch, device=device), task)
     clock = Clock(device)
     warmup: list[float] = []
     while len(warmup) < WARMUP and sum(warmup) < ROUND_S:
-        model(input_ids=ids)
+        model(**texts)
         warmup.append(clock.lap())
     seconds = []
     for _ in range(repeats(warmup[-1], ROUND_S, 1, REPEATS)):
-        model(input_ids=ids)
+        model(**texts)
         seconds.append(clock.lap())
     return seconds

@@ -19,7 +19,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankwise.core.errors import Unsupported
-from rankwise.measure.batch import meta_batch, meta_loss
+from rankwise.measure.batch import meta_batch, meta_loss, tokens_a_sample
 from rankwise.measure.speed.gradient_norms import gradient_norms, total_norm
 from rankwise.measure.speed.latency import joined_taints, meta_model, rehearse
 from rankwise.measure.speed.meters import Watch, device_name
@@ -85,14 +85,20 @@ def throughput(request: dict, processes: int = PROCESSES) -> dict:
     }
     return {
         "metrics": {**sizes, **first["metrics"]},
-        "cost": {**_cost(measured, sizes), "device_name": device_name(device)},
+        "cost": {
+            **_cost(measured, sizes, tokens_a_sample(shapes)),
+            "device_name": device_name(device),
+        },
         "groups": first["groups"],
         "device": device,
     }
 
 
-def _cost(measured: list[dict], sizes: dict) -> dict:
-    """Columns that depend on time, over the updates of all processes."""
+def _cost(measured: list[dict], sizes: dict, tokens: int) -> dict:
+    """Columns that depend on time, over the updates of all processes.
+
+    A sample has this many `tokens`.
+    """
     updates = []
     for result in measured:
         updates += result["updates"]
@@ -107,7 +113,7 @@ def _cost(measured: list[dict], sizes: dict) -> dict:
         **_meter_columns(measured),
         "first_update_time_s": statistics.median(result["first_s"] for result in measured),
         "throughput_samples_per_s": rate,
-        "throughput_tokens_per_s": rate * sizes["sequence_length_tokens"],
+        "throughput_tokens_per_s": rate * tokens,
         "peak_measured_flops_per_s": peak,
         "model_flops_utilisation_fraction": sizes["model_flops"] / (median_s * peak),
         "repeats": len(updates),
