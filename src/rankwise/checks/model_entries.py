@@ -21,8 +21,8 @@ from rankwise.checks import model_snapshot, model_tokenizer
 from rankwise.checks.model_snapshot import Snapshot
 from rankwise.core import model_shapes
 from rankwise.core.config import ConfigError
-from rankwise.core.model_shapes import FILE, matters, place
-from rankwise.core.snapshot_files import CONFIG, no_decoder_start
+from rankwise.core.model_shapes import FILE, matters, no_decoder_start, place
+from rankwise.core.snapshot_files import CONFIG
 
 WIDTHS = ("hidden_size", "n_embd", "dim", "d_model")
 NEW_HEADS = ("classification", "multi_label", "regression", "token_classification")

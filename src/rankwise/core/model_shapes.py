@@ -9,6 +9,7 @@ Standard library only: the Snakefile imports this module.
 import difflib
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from rankwise.core.errors import ConfigError
@@ -182,3 +183,11 @@ def _position_problems(where: str, entry: dict, shapes: Shapes) -> list[str]:
             allowed = f"at most {shape[0] - unused}, for {matrix}.weight in {shapes.source}"
             return [str(ConfigError(FILE, f"{where}max_positions_tokens", got, allowed))]
     return []
+
+
+def no_decoder_start(folder: Path) -> str:
+    """The sentence on an encoder-decoder whose configuration lacks the decoder's first token."""
+    return (
+        f"{folder / 'config.json'}: decoder_start_token_id: got nothing, allowed: the id of the token "
+        "that the decoder was pretrained to begin with, such as that of the padding for T5; add it"
+    )

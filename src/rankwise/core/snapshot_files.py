@@ -75,14 +75,6 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in VOCABULARIES)
 
 
-def no_decoder_start(folder: Path) -> str:
-    """The sentence on an encoder-decoder whose configuration lacks the decoder's first token."""
-    return (
-        f"{folder / CONFIG}: decoder_start_token_id: got nothing, allowed: the id of the token "
-        "that the decoder was pretrained to begin with, such as that of the padding for T5; add it"
-    )
-
-
 def no_tokenizer(folder: Path) -> str:
     """The end of a sentence on a folder that has none of `VOCABULARIES`."""
     common = ", ".join(VOCABULARIES[:COMMON])

@@ -13,8 +13,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from rankwise.core import model_shapes
 from rankwise.core.errors import ConfigError
-from rankwise.core.model_shapes import FILE, Shapes, matters, place
-from rankwise.core.snapshot_files import no_decoder_start
+from rankwise.core.model_shapes import FILE, Shapes, matters, no_decoder_start, place
 
 NAMES_SHOWN = 4
 BEGIN_WITH_LANGUAGE = ("mbart", "plbart")

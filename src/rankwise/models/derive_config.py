@@ -10,7 +10,7 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
-from rankwise.core.snapshot_files import no_decoder_start
+from rankwise.core.model_shapes import no_decoder_start
 from rankwise.models.check import has_decoder_start
 
 CONFIG = "config.json"
