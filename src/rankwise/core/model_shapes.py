@@ -188,6 +188,7 @@ def _position_problems(where: str, entry: dict, shapes: Shapes) -> list[str]:
 def no_decoder_start(folder: Path) -> str:
     """The sentence on an encoder-decoder whose configuration lacks the decoder's first token."""
     return (
-        f"{folder / 'config.json'}: decoder_start_token_id: got nothing, allowed: the id of the token "
-        "that the decoder was pretrained to begin with, such as that of the padding for T5; add it"
+        f"{folder / 'config.json'}: decoder_start_token_id: got nothing, allowed: the id of the "
+        "token that the decoder was pretrained to begin with, such as that of the padding for T5; "
+        "add it"
     )
