@@ -27,7 +27,7 @@ def test_entries_at_chance_are_named_with_their_rate(tmp_path: Path) -> None:
     file.write_text(RUNS)
     page = methods_page.page(tmp_path, "tiny", "generated_reviews", 8)
     assert "gave 3 entries one short training" in page
-    assert "\n`lora` (32.2 % at 0.0002), `hira` (25.0 % at 0.001).\n" in page
+    assert "| --- | ---: | ---: |\n| lora | 0.0002 | 32.2 |\n| hira | 0.001 | 25.0 |\n\n" in page
 
 
 def test_without_the_file_nothing_is_said(tmp_path: Path) -> None:

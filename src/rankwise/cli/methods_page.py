@@ -178,12 +178,11 @@ def _default_rates(root: Path) -> list[str]:
     if not file.is_file():
         return []
     rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
-    at_chance = [
-        f"`{row['method']}` ({100 * float(row['accuracy_fraction']):.1f} % at "
-        f"{float(row['learning_rate']):g})"
-        for row in rows
-        if AT_CHANCE in row["flags"]
-    ]
+    at_chance = []
+    for row in rows:
+        if AT_CHANCE in row["flags"]:
+            accuracy, rate = float(row["accuracy_fraction"]), float(row["learning_rate"])
+            at_chance.append(f"| {row['method']} | {rate:g} | {100 * accuracy:.1f} |")
     trained = sum(row["status"] == "ok" for row in rows)
     text = (
         "An entry's learning rate is its paper's, for larger models and longer training. "
@@ -193,7 +192,8 @@ def _default_rates(root: Path) -> list[str]:
         "may need a longer training or another rate elsewhere, too; `search: auto` in a study "
         "gives each method six to choose from.\n"
     )
-    return ["## Default learning rates\n", text, f"{', '.join(at_chance) or 'None'}.\n"]
+    head = "| entry | learning rate | accuracy (%) |\n| --- | ---: | ---: |"
+    return ["## Default learning rates\n", text, "\n".join([head, *at_chance, ""])]
 
 
 def _modules(folder: str) -> list[str]:
