@@ -95,8 +95,10 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
             "batch_size": grid["batch_size"],
             "sequence_length_tokens": tokens,
         },
-        # The task's constants say which model is built; its file is read, not imported.
-        "code": _code(plan, measurement, method, tasks.module(dataset["task"])),
+        # Which model is built, and what its labels are. A profile scores nothing, so it depends on
+        # no more of the task.
+        "task_facts": without(tasks.facts(dataset["task"])._asdict(), ("name", "metrics")),
+        "code": _code(plan, measurement, method),
         **measurements.settings(measurement, grid, plan.study, dataset, tokens),
     }
 
