@@ -5,9 +5,8 @@ A class is predicted where its logit is above 0, which is a probability above 1/
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
-from rankwise.models.tasks import classification
+from rankwise.models.tasks import classification, regression
 
 AUTO_CLASS = "AutoModelForSequenceClassification"
 LABELS = "classes"
@@ -16,22 +15,7 @@ NEW_HEAD = True
 
 encode = classification.encode  # the label is a list of 0 and 1 here, one for each class
 predictions = classification.predictions  # the loss is a mean over classes first, then examples
-
-
-class Collate:
-    """Makes a batch of examples, padded to the longest; labels (examples, classes) are float32.
-
-    Args:
-        tokenizer: of the model; gives the padding token.
-        seed: not used: nothing is drawn.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int):
-        self.pad = classification.Collate(tokenizer, seed)
-
-    def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
-        padded = self.pad(batch)
-        return {**padded, "labels": padded["labels"].float()}
+Collate = regression.Collate  # labels are float32, here (examples, classes)
 
 
 def scores(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # each (examples,)
