@@ -61,8 +61,7 @@ class LoraPro(PairedAdamW):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ):
-        options = {name: value for name, value in settings(locals()).items() if name != "pairs"}
-        super().__init__(params, lr, pairs, options)
+        super().__init__(params, lr, pairs, settings(locals()))
 
     @classmethod
     def formula(cls, *, pairs: Pairs | None = None, **options: object) -> str:

@@ -47,8 +47,7 @@ class LoraRiemannian(PairedAdamW):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ):
-        options = {name: value for name, value in settings(locals()).items() if name != "pairs"}
-        super().__init__(params, lr, pairs, options)
+        super().__init__(params, lr, pairs, settings(locals()))
 
     def adjusted(
         self, a: Tensor, b: Tensor, scale: float, group: dict

@@ -25,7 +25,7 @@ class PairedAdamW(Releasing, torch.optim.AdamW):
         lr: learning rate.
         pairs: (A, B, s) of every adapted matrix; without any, the optimizer is AdamW. A factor that
             is in no parameter group stays as it is.
-        options: the options of the subclass, which every parameter group has.
+        settings: the arguments of the subclass; all but the pairs are options of every group.
 
     Raises:
         ValueError: an option has a wrong value, or A and B have no product.
@@ -35,7 +35,8 @@ class PairedAdamW(Releasing, torch.optim.AdamW):
     VECTOR = "2 * k + 1"
     DENSE = "2 * k + 1"
 
-    def __init__(self, params: ParamsT, lr: float, pairs: Pairs, options: dict):
+    def __init__(self, params: ParamsT, lr: float, pairs: Pairs, settings: dict):
+        options = {name: value for name, value in settings.items() if name != "pairs"}
         self.check_options({"lr": lr, **options})
         self.pairs = [(a, b, float(scale)) for a, b, scale in pairs]
         for number, (a, b, _) in enumerate(self.pairs):
