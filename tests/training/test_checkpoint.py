@@ -69,7 +69,9 @@ DROPOUT = {"dropout": 0.2}  # of the base, in its config.json and in its entry
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
     """A folder with inputs, and the plan of a run for each method; the base has dropout."""
     root = tmp_path_factory.mktemp("inputs")
-    plan = Plan({**SMOKE, "train": GRIDS, "profile": []}, ROOT, "config/methods_smoke.yaml")
+    override = {name: changes for name, changes in SMOKE["override"].items() if name in METHODS}
+    study = {**SMOKE, "override": override, "train": GRIDS, "profile": []}
+    plan = Plan(study, ROOT, "config/methods_smoke.yaml")
     prepare(plan, root, review_rows=REVIEWS, selection_rows=SELECTION_ROWS)
     model = folder(root, plan, "model", "tiny")
     edit(model / "config.json", '"dropout": 0.0', f'"dropout": {DROPOUT["dropout"]}')

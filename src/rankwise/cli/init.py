@@ -5,7 +5,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from rankwise.cli.study_template import WHY, NewStudy, study_text
+from rankwise.cli import study_template
+from rankwise.cli.study_template import NewStudy, study_text
 from rankwise.core import paths
 from rankwise.core.entry_files import HEADS, write_whole
 
@@ -142,7 +143,9 @@ def make(folder: Path) -> list[str]:
         ".gitignore": IGNORED,
         ".github/workflows/study.yaml": CI.format(python=python),
         STUDY: study_text(
-            NewStudy("mine", "tiny", "generated_reviews", "cpu", list(WHY), [0, 1, 2])
+            NewStudy(
+                "mine", "tiny", "generated_reviews", "cpu", list(study_template.METHODS), [0, 1, 2]
+            )
         ),
         "config/models.yaml": HEADS["models"],
         "config/datasets.yaml": HEADS["datasets"],
