@@ -204,6 +204,7 @@ def record(
         "scheduler": "constant",
         "warmup_fraction": 0.0,
         "select": "last",
+        "sharding": "ddp",
     }
     reset_accelerate()
     with Checkpoint({"task": task, "split": list(split), "name": name}) as checkpoint:

@@ -14,6 +14,7 @@ import rankwise.optim
 from helpers import window_processes, windows
 from helpers.releasing import DRAWN
 from helpers.windows import SPLITS, TASKS, TOLERANCE, Recorded, Update, record
+from rankwise.training.distribution import Distributed
 from rankwise.training.divergence import Watch
 from rankwise.training.updates import Updater
 
@@ -138,7 +139,8 @@ def test_a_basis_is_not_found_in_a_micro_batch_without_predictions() -> None:
         optimizer = windows.make_optimizer("ProjectedAdam", model, **options)
         watch = Watch(model, released=True)
         prepared = accelerator.prepare(optimizer)
-        updater = Updater(accelerator, model, prepared, task.predictions, None, watch)
+        placed = Distributed(model, accelerator)
+        updater = Updater(accelerator, placed, prepared, task.predictions, None, watch)
         updater.make(window, 1)
         end = torch.cat([param.detach().flatten() for param in model.parameters()])
         moved.append(end - start)

@@ -58,8 +58,20 @@ class _Job:
             "numbers": {},
         }
         self.doing_since = self.line_at = time.monotonic()
+        self.is_silent = False
+        self.start_watching()
+
+    def start_watching(self) -> None:
+        """Start the thread that writes when the log is silent."""
         self.has_ended = threading.Event()
         self._lock = threading.Lock()
+        self._watcher = threading.Thread(target=self.watch_silence, daemon=True)
+        self._watcher.start()
+
+    def stop_watching(self) -> None:
+        """End that thread, and wait for it."""
+        self.has_ended.set()
+        self._watcher.join()
 
     def begin(self, what: str) -> None:
         """Note what the job does from now on."""
@@ -68,6 +80,8 @@ class _Job:
 
     def write(self) -> None:
         """Replace the file atomically."""
+        if self.is_silent:
+            return
         with self._lock, contextlib.suppress(OSError):
             self.record["heard"] = time.time()
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +121,6 @@ def reported(request: dict) -> Iterator[None]:
     global _current  # noqa: PLW0603 - a process runs one job
     _current = job = _Job(request)
     job.write()
-    threading.Thread(target=job.watch_silence, daemon=True).start()
     try:
         yield
     except BaseException as error:
@@ -117,6 +130,31 @@ def reported(request: dict) -> Iterator[None]:
         job.end(None)
     finally:
         _current = None
+
+
+@contextlib.contextmanager
+def handed_over() -> Iterator[None]:
+    """Leave the reports to a forked process within; no thread of ours runs while it forks."""
+    if _current:
+        _current.stop_watching()
+    try:
+        yield
+    finally:
+        if _current:
+            _current.start_watching()
+
+
+def take_over(reports: bool) -> None:
+    """Go on with the job's file in a forked process.
+
+    Args:
+        reports: Whether this process reports; of several processes one does, and the others write
+            no lines.
+    """
+    if _current and reports:
+        _current.start_watching()
+    elif _current:
+        _current.is_silent = True
 
 
 def _outcome(error: BaseException) -> tuple[str | None, str]:
@@ -136,6 +174,8 @@ def _outcome(error: BaseException) -> tuple[str | None, str]:
 def say(line: str) -> None:
     """Write a line to the job's log."""
     if _current:
+        if _current.is_silent:
+            return
         _current.line_at = time.monotonic()
     print(line, file=sys.stderr, flush=True)
 

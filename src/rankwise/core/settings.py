@@ -70,10 +70,17 @@ VARIABLES = {
         "https://huggingface.co", "The Hugging Face hub, or a mirror of it, to download from."
     ),
     "WORLD_SIZE": Variable(
-        "1", "The number of processes of a training; set by torchrun and `accelerate launch`."
+        "1",
+        "The number of processes of a training; set by a job with `processes`, and by torchrun.",
     ),
     "LOCAL_RANK": Variable(
         "0", "The number of a process on its machine, which is that of its GPU; set as WORLD_SIZE."
+    ),
+    "RANK": Variable("0", "The number of a process of a training; set as WORLD_SIZE."),
+    "RANKWISE_RENDEZVOUS": Variable(
+        "",
+        "The file by which the processes of a training find each other. A job with `processes` "
+        "sets it for them.",
     ),
     "TRACKIO_DIR": Variable(
         "", "Where the tracker trackio keeps its runs. A training sets it if it is not set."

@@ -24,6 +24,7 @@ from rankwise.core import (
 )
 from rankwise.core import environment as installed
 from rankwise.core.units import CUDA_CONTEXT_BYTES
+from rankwise.execution import processes
 
 # A job that exits with this status ran out of its share of a GPU; worker_client runs it again.
 RUN_ALONE = 75
@@ -67,12 +68,26 @@ def run(measure: Callable[..., dict], in_folder: bool = False) -> None:
             output.parent.mkdir(parents=True, exist_ok=True)
             compute(request, output)
 
+    def measured(request: dict, output: Path) -> dict:
+        schedule = request.get("schedule", {})
+        count = schedule.get("processes", 1)
+        if count == 1:
+            return measure(request, output.parent) if in_folder else measure(request)
+
+        def in_one_process() -> dict:
+            content = measure(request, output.parent) if in_folder else measure(request)
+            verify(request)  # this process has loaded sources that the job's process has not
+            return content
+
+        on_gpu = request["device"] == "cuda"
+        return processes.together(in_one_process, count, request["cpu_threads"], on_gpu)
+
     def compute(request: dict, output: Path) -> None:
         start = time.perf_counter()
         share_bytes = json.loads(settings.read("RANKWISE_CARD")).get("share_bytes")
         if share_bytes:
             limit_gpu_memory(share_bytes)
-        content = measure(request, output.parent) if in_folder else measure(request)
+        content = measured(request, output)
         if share_bytes and content.get("status") == "out_of_memory":
             print(
                 f"out of memory with {share_bytes} bytes of a GPU; running again, alone on one",

@@ -45,6 +45,7 @@ class Lora(LoraBase):
 
     TRAINABLE = "r * (m + (1 - freeze_a) * n) + dora * m"
     QUANTIZED = True
+    SHARDED = True
 
     rslora: bool = False
     dora: bool = False

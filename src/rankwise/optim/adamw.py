@@ -39,6 +39,7 @@ class AdamW(Releasing, torch.optim.AdamW):
     """
 
     COMPLEX = True
+    SHARDED = True
     STATE = "2 * m * n + 1"
     VECTOR = "2 * k + 1"
 

@@ -36,6 +36,7 @@ class Sgd(Releasing, torch.optim.SGD):
     COMPLEX = True
     HALF = True
     SPARSE = True
+    SHARDED = True
     STATE = "(momentum > 0) * m * n"
     VECTOR = "(momentum > 0) * k"
 

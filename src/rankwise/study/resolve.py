@@ -345,6 +345,10 @@ def _check_roles(name: str, modules: dict[str, dict]) -> None:
 
 def _check_weights(key: str, weights: dict) -> None:
     _check_one_source(weights, ("hub", "files", "pretrain"), MODELS, key)
+    schedule = weights.get("pretrain", {}).get("schedule", {})
+    if schedule.get("processes", 1) != 1:
+        where = f"{key}.pretrain.schedule.processes"
+        raise ConfigError(MODELS, where, schedule["processes"], "1: one process pre-trains")
     for source, proof in (("hub", "revision"), ("files", "sha256")):
         if source in weights and proof not in weights:
             raise ConfigError(MODELS, f"{key}.{proof}", "nothing", f"the {proof} of {source}")

@@ -12,6 +12,7 @@ from rankwise.study.grids import Cell
 from rankwise.study.measurements import FOLDERS, MEASUREMENTS, PREDICT
 from rankwise.study.origin import FILE, Layer, Origin
 from rankwise.study.overrides import check_used
+from rankwise.study.process_limits import check_processes
 from rankwise.study.resolve import check_length, check_release, resolve_method
 
 # Keys of an entry that change no result: what only people read, and the size of a dataset, which
@@ -119,6 +120,7 @@ class StudyGrids:
         check_length(cell.method, method, model, longest, (self.file, key))
         if kind == "train":
             schedule, schedule_key = self.schedule(grid), f"{key}.schedule"
+            check_processes(cell.method, method, schedule, (self.file, schedule_key))
         elif "throughput" in grid["measurements"]:  # it times updates, without clipping
             schedule, schedule_key = {**grid, "max_gradient_norm": None}, key
         else:
@@ -240,6 +242,7 @@ class StudyGrids:
         for trial in self.trials[curve]:
             method = self.resolved_method(curve._replace(trial=trial), grid, key)
             check_release(curve.method, method["optimizer"], schedule, (file, f"{key}.schedule"))
+            check_processes(curve.method, method, schedule, (file, f"{key}.schedule"))
             methods[trial] = method
         return methods
 

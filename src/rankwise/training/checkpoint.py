@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from rankwise.core import paths, provenance
 from rankwise.models import storage
 from rankwise.optim.parts.waiting import trains
+from rankwise.training.group import Group
 
 SAVE_EVERY_S = 600
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -40,9 +41,13 @@ class Checkpoint:
 
     Args:
         request: The run's request; its digest names the file.
+
+    Attributes:
+        group: The processes of the run. They share the file, which holds the random states of each.
     """
 
     def __init__(self, request: dict):
+        self.group = Group()
         self.file = paths.checkpoint(provenance.digest(request))
         self.start_file = self.file.with_suffix(".start.pt")  # written and read by start.py
         self.stop_requested = False
@@ -59,7 +64,7 @@ class Checkpoint:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
-        if error is None:
+        if error is None and self.group.is_first:
             self.file.unlink(missing_ok=True)
             self.start_file.unlink(missing_ok=True)
 
@@ -71,23 +76,33 @@ class Checkpoint:
     def check(self) -> None:
         """Stop the run if a stop signal has arrived. Called between two batches.
 
+        All processes of a run call it together, so that they stop at the same place.
+
         Raises:
-            Stopped: A stop signal has arrived.
+            Stopped: A stop signal has arrived, in any process.
         """
-        if self.stop_requested:
+        if self.group.any(self.stop_requested):
             raise Stopped(STOPPED_EXIT_STATUS)
 
     def is_due(self) -> bool:
-        """Whether the last checkpoint is older than `SAVE_EVERY_S`."""
-        return time.monotonic() - self.saved_at >= SAVE_EVERY_S
+        """Whether the last checkpoint is older than `SAVE_EVERY_S`, by the clock of any process."""
+        return self.group.any(time.monotonic() - self.saved_at >= SAVE_EVERY_S)
 
     def save(self, contents: dict) -> None:
         """Replace the file atomically.
+
+        The first process writes, and the others wait until the file is there.
 
         Args:
             contents: Tensors, numbers, texts and containers of them, because `load` refuses other
                 types. `contents["update"]` is the number of finished updates.
         """
+        if self.group.is_first:
+            self._write(contents)
+        self.group.wait()
+        self.saved_at = time.monotonic()
+
+    def _write(self, contents: dict) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         partial = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         try:
@@ -98,7 +113,6 @@ class Checkpoint:
             partial.replace(self.file)
         finally:
             partial.unlink(missing_ok=True)
-        self.saved_at = time.monotonic()
         self._report("checkpoint written", contents)
 
     def load(self) -> dict | None:
@@ -110,6 +124,8 @@ class Checkpoint:
         return contents
 
     def _report(self, event: str, contents: dict) -> None:
+        if not self.group.is_first:
+            return
         print(
             f"{self.file}: {event} after update {contents['update']}", file=sys.stderr, flush=True
         )
@@ -126,14 +142,17 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def random_states() -> dict:
-    """The states of torch's global generators: of the CPU, and of each GPU if CUDA is in use."""
-    # To ask for the GPU states would start CUDA in a process that trains on the CPU.
-    gpu_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return {"cpu": torch.get_rng_state(), "cuda": gpu_states}
+    """The states of torch's global generators: of the CPU, and of this process's GPU if it has one.
+
+    Each of several processes has states of its own.
+    """
+    # To ask for the GPU's state would start CUDA in a process that trains on the CPU.
+    gpu_state = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    return {"cpu": torch.get_rng_state(), "cuda": gpu_state}
 
 
 def restore_random_states(states: dict) -> None:
     """Set torch's global generators to `states`, as `random_states` returned them."""
     torch.set_rng_state(states["cpu"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"])

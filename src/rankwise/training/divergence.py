@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rankwise.optim.parts.waiting import trains
+from rankwise.training.distribution import any_is_bad, norms, own
 
 
 class Diverged(ArithmeticError):
@@ -87,9 +88,9 @@ class Watch:
         Returns:
             The norm of all gradients that exist, a scalar.
         """
-        norms = self._released_norms if self.released else self._norms()
+        by_index = self._released_norms if self.released else self._norms()
         self._released_norms = {}
-        every = [norms.get(index, self._zero) for index in range(len(self.names))]
+        every = [by_index.get(index, self._zero) for index in range(len(self.names))]
         loss = torch.as_tensor(self._window_loss, device=self._zero.device)
         is_bad = ~torch.isfinite(torch.stack([*every, loss]))
         is_first = is_bad.any() & (self._index < 0)
@@ -98,14 +99,17 @@ class Watch:
         self._index = torch.where(is_first, index, self._index)
         self._update = torch.where(is_first, update, self._update)
         self._loss = torch.where(is_first, loss, self._loss)
-        return torch.linalg.vector_norm(torch.stack(list(norms.values()))) if norms else self._zero
+        return (
+            torch.linalg.vector_norm(torch.stack(list(by_index.values())))
+            if by_index
+            else self._zero
+        )
 
     def _norms(self) -> dict[int, Tensor]:
         """The norms of the gradients that exist, by index; as torch's clipping computes them."""
         indices = [index for index, param in enumerate(self.params) if param.grad is not None]
         grads = [self.params[index].grad for index in indices]
-        norms = torch._foreach_norm(grads) if grads else ()
-        return dict(zip(indices, norms, strict=True))
+        return dict(zip(indices, norms(grads), strict=True))
 
     def check(self) -> None:
         """Refuse to go on if a loss or a gradient was not finite.
@@ -134,8 +138,11 @@ class Watch:
             Diverged: A parameter has an infinite value or one that is no number.
         """
         # The largest absolute value: unlike the 2-norm it overflows only where a value does.
-        sizes = torch._foreach_norm([param.detach() for param in self.params], math.inf)
-        is_bad = ~torch.isfinite(torch.stack(list(sizes)))
+        # A process may hold no row of a small parameter.
+        held = [own(param.detach()) for param in self.params]
+        filled = [part if part.numel() else self._zero for part in held]
+        sizes = torch._foreach_norm(filled, math.inf)
+        is_bad = any_is_bad(~torch.isfinite(torch.stack(list(sizes))), self.params)
         if is_bad.any():
             name = self.names[int(is_bad.to(torch.uint8).argmax())]
             reason = f"update {update}: the parameter {name} is not finite"

@@ -10,6 +10,7 @@ from rankwise.analysis.metrics import value, weighted_mean
 from rankwise.core import progress
 from rankwise.core.metrics import LOSS, METRICS, WEIGHT
 from rankwise.data.prepared import Data
+from rankwise.training.group import Group
 
 Scores = dict[str, list[float]]
 
@@ -22,6 +23,7 @@ def evaluate(
     batch_size: int,
     device: torch.device,
     before_batch: Callable[[], None] | None = None,
+    group: Group | None = None,
 ) -> Scores:
     """Score each of `examples`, in order, and leave the model in training mode.
 
@@ -34,7 +36,10 @@ def evaluate(
         examples: Encoded examples of one split.
         batch_size: Examples per batch.
         device: Where the batches go.
-        before_batch: Called before each batch; it may raise to stop the evaluation.
+        before_batch: Called before each batch; it may raise to stop the evaluation. Where several
+            processes share the batches, before the first batch of each round.
+        group: The processes that share the batches, round by round; None if this one evaluates
+            all. The batches are the same ones, and each process makes the random draws of all.
 
     Returns:
         Lists with one entry per example: `loss_nats`, the mean loss over its predictions;
@@ -44,18 +49,38 @@ def evaluate(
     own_generator = torch.Generator()
     collate = type(data.collate)(data.tokenizer, seed=0)
     loader = DataLoader(examples, batch_size, collate_fn=collate, generator=own_generator)
-    scores: Scores = {}
+    processes, own_turn = (group.count, group.index) if group else (1, 0)
+    parts: dict[int, Scores] = {}
     model.eval()
     steps = progress.Steps("batch", "batches", len(loader), is_part=True)
     for number, batch in enumerate(loader):
-        steps.made(number)
-        if before_batch is not None:
-            before_batch()
-        on_device = {name: value.to(device) for name, value in batch.items()}
-        for name, values in data.task.scores(model, on_device).items():
-            rounded = [_seven_digits(value) for value in values.tolist()]
-            scores.setdefault(name, []).extend(rounded)
+        turn = number % processes
+        if turn == 0:
+            steps.made(number)
+            if before_batch is not None:
+                before_batch()
+        if turn == own_turn:
+            on_device = {name: value.to(device) for name, value in batch.items()}
+            parts[number] = {}
+            for name, values in data.task.scores(model, on_device).items():
+                parts[number][name] = [_seven_digits(value) for value in values.tolist()]
     model.train()
+    return _in_order(group.gathered(parts) if group else [parts])
+
+
+def _in_order(parts_of_processes: list[dict[int, Scores]]) -> Scores:
+    """The scores of all batches, in the order of the examples.
+
+    Args:
+        parts_of_processes: For each process, the number of a batch -> its scores.
+    """
+    by_batch: dict[int, Scores] = {}
+    for parts in parts_of_processes:
+        by_batch |= parts
+    scores: Scores = {}
+    for number in sorted(by_batch):
+        for name, values in by_batch[number].items():
+            scores.setdefault(name, []).extend(values)
     return scores
 
 

@@ -3,10 +3,9 @@
 The loop trains, evaluates on the selection split as it goes, and ends with one evaluation on the
 reported split. A run that was interrupted resumes from its checkpoint.
 
-With several processes (accelerate's launchers), all of them read the same batches, and each trains
-on its own rows: the schedule's batch size is that of all processes together. Each evaluates the
-whole split. Only runs of a single process write checkpoints, because each process has random states
-of its own.
+With several processes, all of them read the same batches, and each trains on its own rows: the
+schedule's batch size is that of all processes together. They share the batches of an evaluation,
+unless each holds a share of the model (FSDP2). The first one writes checkpoints, logs and results.
 """
 
 import time
@@ -21,7 +20,6 @@ from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
 from rankwise.core import progress
-from rankwise.core.errors import Unsupported
 from rankwise.core.tracker import Tracking
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method
@@ -33,6 +31,12 @@ from rankwise.training.checkpoint import (
     random_states,
     restore_random_states,
     trained_state,
+)
+from rankwise.training.distribution import (
+    Distributed,
+    own_state,
+    restore_model,
+    restore_optimizer,
 )
 from rankwise.training.divergence import Watch, check_finite
 from rankwise.training.progress import Sums, TrainingState, UpdatePlan
@@ -68,15 +72,18 @@ class Loop:
         self.data = data
         self.schedule = schedule
         self.checkpoint = checkpoint
+        self.group = checkpoint.group
+        self.group.join(device)
         self.accelerator = Accelerator(
             cpu=device == "cpu",
             mixed_precision=MIXED_PRECISION[schedule["precision"]],
             step_scheduler_with_optimizer=False,
-            log_with=tracking.log_with,
+            log_with=tracking.log_with if self.group.is_first else None,
             project_dir=tracking.folder,
         )
         self.accelerator.init_trackers(tracking.project, tracking.config, tracking.options)
-        self.model = self.accelerator.prepare_model(model)
+        self.distributed = Distributed(model, self.accelerator, schedule["sharding"])
+        self.model = self.distributed.model
         self.state = TrainingState()
         self.effective_rank: Callable[[], float | None] | None = None
         self.watch: Watch | None = None  # None while nothing trains
@@ -97,7 +104,6 @@ class Loop:
         Raises:
             Stopped: The process was told to stop; the run's checkpoint is written.
             Diverged: The loss, the gradient or a metric is no longer finite.
-            Unsupported: The optimizer cannot run on several processes.
         """
         try:
             result = self._run(optimizer, seed)
@@ -131,7 +137,6 @@ class Loop:
 
     def _train(self, optimizer: torch.optim.Optimizer, seed: int) -> None:
         """Make all updates, or those that are left after the checkpoint."""
-        self._check_processes(optimizer)
         shuffling = torch.Generator().manual_seed(seed)
         loader = DataLoader(
             self.data.train,
@@ -143,6 +148,7 @@ class Loop:
         plan = UpdatePlan.from_schedule(self.schedule, len(loader))
         self.effective_rank = getattr(optimizer, "effective_rank", None)
         released = getattr(optimizer, "released", False)
+        self.distributed.train_with(optimizer, self.method)
         # Only the optimizer: each process takes its own part of every batch (updates.py).
         optimizer = self.accelerator.prepare(optimizer)
         warmup_updates = round(plan.total * self.schedule["warmup_fraction"])
@@ -150,10 +156,10 @@ class Loop:
         position = self._resume(optimizer.optimizer, scheduler)
         generators = [shuffling, *_generators(self.data.collate)]
         batches = ResumableBatches(loader, generators, position)
-        self.watch = Watch(self.accelerator.unwrap_model(self.model), released)
+        self.watch = Watch(self.model, released)
         updater = Updater(
             self.accelerator,
-            self.model,
+            self.distributed,
             optimizer,
             self.data.task.predictions,
             self.schedule["max_gradient_norm"],
@@ -188,7 +194,7 @@ class Loop:
 
     def _numbers(self, plan: UpdatePlan) -> dict[str, float]:
         """The epoch and the current losses, for the log."""
-        losses = self.state.losses() if self.accelerator.num_processes == 1 else {}
+        losses = self.state.losses() if self.group.count == 1 else {}
         return {"epoch": self.state.updates / plan.per_epoch, **losses}
 
     def _update(self, window: list[dict], updater: Updater, scheduler: LRScheduler) -> None:
@@ -247,7 +253,8 @@ class Loop:
         }
         self.state.history.append(row)
         self.accelerator.log({**training, **selection}, step=update)
-        _print_row(row)
+        if self.group.is_first:
+            _print_row(row)
         check_finite(metrics, "selection slice", update)
         if self.schedule["select"] == "best":
             self.state.keep_if_best(self.model, metrics["eval_loss_nats"])
@@ -267,9 +274,9 @@ class Loop:
     def _sums_of_all(self) -> Sums:
         """The sums with the losses of all processes."""
         sums = self.state.sums
-        if self.accelerator.num_processes == 1:
+        if self.group.count == 1:
             return sums
-        return replace(sums, loss=self.accelerator.reduce(sums.loss))
+        return replace(sums, loss=sum(self.group.gathered(float(sums.loss))))
 
     def _scores(
         self, examples: list[dict], split: str, before_batch: Callable[[], None] | None = None
@@ -282,6 +289,7 @@ class Loop:
                 self.schedule["eval_batch_size"],
                 self.accelerator.device,
                 before_batch,
+                None if self.distributed.is_sharded else self.group,
             )
 
     def _cost(self, train_seconds: float) -> dict[str, float]:
@@ -303,31 +311,17 @@ class Loop:
         return self.state.earlier_seconds + time.perf_counter() - self.started
 
     def _peak_bytes(self) -> int:
-        """Peak of allocated GPU memory, over all interruptions; 0 on the CPU."""
+        """Peak of allocated GPU memory, over all interruptions; 0 on the CPU.
+
+        Of several processes, that of the one with the highest.
+        """
         if not self._on_gpu():
             return 0
-        return max(self.state.earlier_peak_bytes, torch.cuda.max_memory_allocated())
+        own_peak = max(self.state.earlier_peak_bytes, torch.cuda.max_memory_allocated())
+        return max(self.group.gathered(own_peak))
 
     def _on_gpu(self) -> bool:
         return self.accelerator.device.type == "cuda"
-
-    def _check_processes(self, optimizer: torch.optim.Optimizer) -> None:
-        """Refuse an optimizer that several processes cannot use.
-
-        With `release` it averages its gradients over the processes itself, but the wrapped model
-        averages them too. With blocks by turns, parameters have no gradient that the wrapped model
-        waits for.
-        """
-        if getattr(optimizer, "released", False) and self.accelerator.num_processes > 1:
-            raise Unsupported(
-                f"release: got true with {self.accelerator.num_processes} processes, allowed: one "
-                "process, because accelerate and the optimizer would both average the gradients"
-            )
-        if getattr(optimizer, "BY_BLOCK", False) and self.accelerator.num_processes > 1:
-            raise Unsupported(
-                f"{type(optimizer).__name__}: got {self.accelerator.num_processes} processes, "
-                "allowed: one process, because it switches gradients on and off while it trains"
-            )
 
     def _save(
         self,
@@ -340,17 +334,23 @@ class Loop:
         Raises:
             Diverged: A loss or a gradient was not finite; there is nothing to resume.
         """
-        if self.accelerator.num_processes > 1:
-            return
         self.watch.check()
+        state = self.state.as_saved(self._elapsed(), self._peak_bytes())
+        own = {"random_states": random_states(), "loss": state["sums"]["loss"]}
+        weights = {
+            "model": own_state(trained_state(self.model)),
+            "optimizer": own_state(optimizer.state_dict()),
+            "best_parameters": state.pop("best_parameters"),
+        }
+        if self.distributed.is_sharded:  # else those of the first process are those of all
+            own |= weights
         contents = {
             "update": self.state.updates,
-            "model": trained_state(self.model),
-            "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict(),
             "position": batches.position,
-            "random_states": random_states(),
-            "state": self.state.as_saved(self._elapsed(), self._peak_bytes()),
+            "state": state,
+            "processes": self.group.collected(own),
+            **({} if self.distributed.is_sharded else weights),
         }
         self.checkpoint.save(contents)
 
@@ -360,17 +360,24 @@ class Loop:
         Returns:
             The position among the batches, or None if there is no checkpoint.
         """
-        saved = self.checkpoint.load() if self.accelerator.num_processes == 1 else None
+        saved = self.checkpoint.load()
         if saved is None:
             return None
+        own = saved["processes"][self.group.index]
         # The method comes first: it may change the shapes into which the state is then loaded.
         self.method.resume(self.model, saved["update"])
-        # Not strict, because the checkpoint leaves the frozen parameters out.
-        self.model.load_state_dict(saved["model"], strict=False)
-        optimizer.load_state_dict(saved["optimizer"])
+        if self.distributed.is_sharded:
+            restore_model(self.model, own["model"])
+            restore_optimizer(optimizer, own["optimizer"])
+        else:
+            # Not strict, because the checkpoint leaves the frozen parameters out.
+            self.model.load_state_dict(saved["model"], strict=False)
+            optimizer.load_state_dict(saved["optimizer"])
         scheduler.load_state_dict(saved["scheduler"])
-        self.state = TrainingState.from_saved(saved["state"])
-        restore_random_states(saved["random_states"])
+        best = {**saved, **own}["best_parameters"]
+        self.state = TrainingState.from_saved({**saved["state"], "best_parameters": best})
+        self.state.sums.loss = own["loss"]
+        restore_random_states(own["random_states"])
         return saved["position"]
 
 

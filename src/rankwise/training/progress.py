@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rankwise.optim.parts.waiting import trains
+from rankwise.training.distribution import own, trained_values
 from rankwise.training.divergence import check_finite
 from rankwise.training.updates import Made
 
@@ -151,20 +151,22 @@ class TrainingState:
         return losses
 
     def keep_if_best(self, model: nn.Module, loss: float) -> None:
-        """Copy the model's trainable parameters to the CPU if `loss` is the lowest so far."""
+        """Copy the model's trainable parameters to the CPU if `loss` is the lowest so far.
+
+        Of a sharded model, each process copies what it holds.
+        """
         if not loss < self.best_loss:
             return
         self.best_loss = loss
-        self.best_parameters = {}
-        for name, param in model.named_parameters():
-            if trains(param):
-                self.best_parameters[name] = param.detach().cpu().clone()
+        self.best_parameters = trained_values(model)
 
     @torch.no_grad()
     def restore_best(self, model: nn.Module) -> None:
         """Give the model its best parameters back. It keeps its last ones if none were kept."""
         for name, param in model.named_parameters():
-            if name in self.best_parameters:
+            if name in self.best_parameters and own(param) is not param:
+                own(param).copy_(self.best_parameters[name])
+            elif name in self.best_parameters:
                 # Assigned, not copied into: a method may have changed the parameter's shape since.
                 param.data = self.best_parameters[name].to(param.device)
 

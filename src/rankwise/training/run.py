@@ -67,6 +67,8 @@ def _run(request: dict) -> dict:
     torch.set_num_threads(request["cpu_threads"])
     with Checkpoint(request) as checkpoint:
         try:
+            checkpoint.group.check_count(request["schedule"]["processes"])
+            checkpoint.group.join(request["device"])
             return _fine_tune(request, checkpoint)
         except torch.cuda.OutOfMemoryError as error:
             return {"status": "out_of_memory", "reason": str(error).splitlines()[0]}
@@ -94,7 +96,7 @@ def _fine_tune(request: dict, checkpoint: Checkpoint) -> dict:
     check.same_model(base, expected, where)
     check.covers(base, tokenizer, where)
     total_parameters = sum(param.numel() for param in base.parameters())
-    started, start_cost = start(request, base, names, data, checkpoint.start_file)
+    started, start_cost = start(request, base, names, data, checkpoint.start_file, checkpoint.group)
     base = storage.store(base, entry["weights"], names, COMPUTE_DTYPES[schedule["precision"]])
     method, model = adapt(entry, base, names)
     set_parameters(model, started)

@@ -23,6 +23,7 @@ from rankwise.core import progress, settings
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method, Start, load_method, set_parameters
 from rankwise.training.batches import tokens_of
+from rankwise.training.group import Group
 
 
 class CountedBatches:
@@ -57,7 +58,7 @@ class CountedBatches:
 
 
 def start(
-    request: dict, base: nn.Module, names: dict, data: Data, file: Path
+    request: dict, base: nn.Module, names: dict, data: Data, file: Path, group: Group
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Start a run: change the base where the method's start does.
 
@@ -67,6 +68,7 @@ def start(
         names: from `models.build.names`.
         data: the encoded splits.
         file: where the start is kept until the run has a result.
+        group: the processes of the run. The first one computes the start, the others read it.
 
     Returns:
         Values of parameters of the adapted model, and what the start cost; both are empty where a
@@ -78,12 +80,16 @@ def start(
     method = load_method(request["method"])
     if type(method).start is Method.start:
         return {}, {}
-    saved = torch.load(file, weights_only=True) if file.is_file() else None
-    if saved is None:
+    saved = None
+    is_kept = group.any(file.is_file())
+    if not is_kept and group.is_first:
         progress.doing("computing the start")
         started, cost = _compute(method, request, base, names, data)
         saved = {"base": started.base, "adapted": started.adapted, "cost": cost}
         _keep(saved, file)
+    group.wait()
+    if saved is None:
+        saved = torch.load(file, weights_only=True)
     set_parameters(base, saved["base"])
     return saved["adapted"], saved["cost"]
 
@@ -123,12 +129,7 @@ def _device(wanted: str) -> str:
 
 
 def _keep(saved: dict, file: Path) -> None:
-    """Write the file atomically, for this process alone.
-
-    Of several processes none resumes.
-    """
-    if int(settings.read("WORLD_SIZE")) > 1:
-        return
+    """Write the file atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:

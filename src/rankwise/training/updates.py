@@ -6,20 +6,20 @@ is split into micro-batches and over processes: a micro-batch weighs as much as 
 last window of an epoch, which may be smaller, is averaged over what it has.
 
 Every process reads every micro-batch and trains on its own part of the rows, so all of them know
-the weights without talking to each other. DistributedDataParallel averages gradients over the
-processes; the factor of a loss makes up for that.
+the weights without talking to each other. Gradients are averaged over the processes
+(distribution.py); the factor of a loss makes up for that.
 """
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from rankwise.training.batches import tokens_of
+from rankwise.training.distribution import Distributed, clip_
 from rankwise.training.divergence import Watch
 
 
@@ -45,8 +45,9 @@ class Updater:
     """Makes updates of one model with one optimizer.
 
     Args:
-        accelerator: It has prepared the model and the optimizer.
-        model: Called with a batch, it returns the mean loss over the batch's predictions.
+        accelerator: It has prepared the optimizer.
+        distributed: The model. Called with a batch, it returns the mean loss over the batch's
+            predictions.
         optimizer: As accelerate has prepared it.
         predictions: The task's function that counts a batch's predictions.
         max_gradient_norm: The norm to which gradients are clipped; None for no clipping.
@@ -56,14 +57,14 @@ class Updater:
     def __init__(
         self,
         accelerator: Accelerator,
-        model: nn.Module,
+        distributed: Distributed,
         optimizer: torch.optim.Optimizer,
         predictions: Callable[[dict], int],
         max_gradient_norm: float | None,
         watch: Watch,
     ):
         self.accelerator = accelerator
-        self.model = model
+        self.distributed = distributed
         self.optimizer = optimizer
         self.predictions = predictions
         self.max_gradient_norm = max_gradient_norm
@@ -121,10 +122,11 @@ class Updater:
             means.append(total / max(predictions, 1))
             return means[-1]
 
-        was_training = self.model.training
-        self.model.eval()
+        model = self.distributed.model
+        was_training = model.training
+        model.eval()
         self.optimizer.step(mean_loss)
-        self.model.train(was_training)
+        model.train(was_training)
         self.watch.see_loss(torch.stack(means).mean())
         self.watch.see_gradients(update)
         own_sum = torch.stack(own_sums).mean()
@@ -137,7 +139,7 @@ class Updater:
             own = self._own_part(batch)
             weight = self.predictions(own) if len(own["input_ids"]) else 0
             if weight:
-                total = total + self.model(**self._on_device(own)).loss * weight
+                total = total + self.distributed.model(**self._on_device(own)).loss * weight
         return total
 
     def _backward(self, window: list[dict], predictions: int) -> Tensor:  # ()
@@ -160,16 +162,17 @@ class Updater:
             weight = self.predictions(own) if len(own["input_ids"]) else 0
             # Gradients are sent between the processes once, after the last micro-batch.
             is_last = number == len(window)
-            with nullcontext() if is_last else self.accelerator.no_sync(self.model):
+            with self.distributed.collecting(is_last):
                 if not weight:
                     self._backward_zero(batch)
                     continue
-                loss = self.model(**self._on_device(own)).loss
+                loss = self.distributed.called(**self._on_device(own)).loss
                 total = total + loss.detach() * weight
                 self.watch.see_loss(total / predictions)
                 factor = weight * processes / predictions
                 # A factor of 1 is left out, so a window of one micro-batch costs nothing more.
                 self.accelerator.backward(loss if factor == 1 else loss * factor)
+        self.distributed.end_backward()
         return total
 
     def _backward_zero(self, batch: dict[str, Tensor]) -> None:
@@ -180,7 +183,7 @@ class Updater:
         since an encoder-decoder makes those of its decoder from them.
         """
         first = {name: rows[:1] for name, rows in batch.items()}
-        logits = self.model(**self._on_device(first)).logits
+        logits = self.distributed.called(**self._on_device(first)).logits
         self.accelerator.backward((logits * 0).sum())
 
     def _own_part(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -213,5 +216,5 @@ class Updater:
                 return optimizer.clip_grad_norm_(limit or math.inf)
             return optimizer.gradient_norm()
         if limit:
-            torch.nn.utils.clip_grads_with_norm_(self.watch.params, limit, norm)
+            clip_(self.watch.params, limit, norm)
         return norm

@@ -45,15 +45,18 @@ class Method:
         IDENTITY: before the first step, the adapted model answers as the model it was made of.
         PROMPT: `rank` virtual tokens stand before the text.
         QUANTIZED: works on a base in 4 or 8 bits, that is, neither trains nor reads its matrices.
+        SHARDED: trains when each of several processes holds rows of every parameter (FSDP2), that
+            is, neither changes nor reads parameters outside of their module's forward pass.
     """
 
     TRAINABLE = "0"
     MODEL = "0"
-    # IDENTITY may be a property where it depends on an option. PROMPT and QUANTIZED are read from
-    # source while planning (study/options.py), so they must be constants.
+    # IDENTITY may be a property where it depends on an option. PROMPT, QUANTIZED and SHARDED are
+    # read from source while planning (study/options.py), so they must be constants.
     IDENTITY = True
     PROMPT = False
     QUANTIZED = False
+    SHARDED = False
 
     def start(
         self, base: nn.Module, names: dict, batches: Iterable[dict[str, Tensor]], weights: str

@@ -55,6 +55,9 @@ class Releasing(Checked):
     STATE = "2 * m * n"  # numbers kept per matrix
     VECTOR = "2 * k"  # numbers kept per vector
     DENSE = "2 * k"  # numbers kept per matrix of k numbers in a group with `dense`
+    # Whether the step of each number depends on nothing else of its matrix, so that processes can
+    # hold rows of it (FSDP2). Planning reads it in the source, so it is a constant.
+    SHARDED = False
     released = False
 
     @classmethod
