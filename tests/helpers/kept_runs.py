@@ -1,6 +1,7 @@
 """Small encoders and decoders in folders, and training runs on them that keep their weights."""
 
 import copy
+import functools
 import json
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from helpers.file_inputs import DATASET, WORDS, write_dataset
 from helpers.prepared import reset_accelerate
 from helpers.repository import ROOT
 from helpers.stored import store_result
-from rankwise.core import result, store
+from rankwise.core import paths, result, store
+from rankwise.core.config import check, library
 from rankwise.core.provenance import file_sha256
 from rankwise.data.datasets import prepare_dataset
 from rankwise.data.model_files import prepare_model
@@ -49,26 +51,25 @@ def plan_of(root: Path, methods: list[str], **study: object) -> Plan:
     override = {name: {"learning_rate": 1e-2} for name in methods if name != "frozen"}
     for grid in grids:
         grid["override"] = override
-    plan = Plan({"name": "kept", "question": "?", "device": "cpu", "schedule": SCHEDULE, **study}, ROOT)
-    plan.library = copy.deepcopy(plan.library)
-    plan.library["datasets"] |= datasets(root / "data")
+    entries = library(ROOT)
+    entries["datasets"] |= datasets(root / "data")
     for model in MODELS:
-        plan.library["models"][model] = write_model(root / model, plan.library["models"][model])
-    study = {**plan.study, "train": grids}
-    return replanned(plan, study, root)
+        entries["models"][model] = write_model(root / model, entries["models"][model])
+    study |= {"name": "kept", "question": "?", "device": "cpu", "schedule": SCHEDULE}
+    return planned({**study, "train": grids}, entries, root)
 
 
-def replanned(plan: Plan, study: dict, root: Path) -> Plan:
-    """The plan of another study with the same entries; its inputs are prepared."""
+def planned(study: dict, entries: dict, root: Path) -> Plan:
+    """The plan of a study with other entries than the repository's, with its inputs prepared."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setattr("rankwise.study.plan.library", lambda _: plan.library)
+        patch.setattr("rankwise.study.plan.library", lambda _: entries)
         plan = Plan(study, ROOT)
         for kind, name in plan.inputs():
             make = prepare_dataset if kind == "dataset" else prepare_model
             request = plan.input_request(kind, name)
             if not store.Store(root).find(store.place(request)):
-                store_result(root, request, lambda folder: make(request, folder))  # noqa: B023
+                store_result(root, request, functools.partial(make, request))
     return plan
 
 
@@ -79,7 +80,8 @@ def datasets(folder: Path) -> dict[str, dict]:
         lines = [" ".join(WORDS[(i * 3 + j * j) % 20] for j in range(9)) for i in range(count)]
         (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
     mine = {**DATASET, "files": {"folder": str(folder), "format": "tsv"}}
-    return {"mine": mine, "lines": {**LINES, "files": {"folder": str(folder), "format": "text"}}}
+    lines = {**LINES, "files": {"folder": str(folder), "format": "text"}}
+    return check({"mine": mine, "lines": lines}, paths.SCHEMAS / "datasets.schema.yaml", "datasets")
 
 
 def write_model(folder: Path, entry: dict) -> dict:
@@ -121,5 +123,8 @@ def write_inputs(plan: Plan, root: Path, cell: Cell, file: Path) -> None:
         patch.chdir(root)
         data = load_data(request, build.tokenizer(base_folder(plan, root, cell.model)), 0)
         rows = [{**row} for row in data.report]
-    plain = [{name: value.tolist() if hasattr(value, "tolist") else value for name, value in row.items()} for row in rows]
+    plain = [
+        {name: value.tolist() if hasattr(value, "tolist") else value for name, value in row.items()}
+        for row in rows
+    ]
     result.write_json(file, json.loads(json.dumps(plain)))
