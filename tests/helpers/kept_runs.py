@@ -32,7 +32,7 @@ LINES = {
     "max_length_tokens": 16,
     "selection_rows": 4,
 }
-SCHEDULE = {"updates": 3, "batch_size": 4, "eval_batch_size": 8}
+SCHEDULE = {"updates": 3, "batch_size": 4, "eval_batch_size": 8, "max_gradient_norm": None}
 
 
 def plan_of(root: Path, methods: list[str], **study: object) -> Plan:

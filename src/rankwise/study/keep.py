@@ -35,10 +35,22 @@ def resolved(wanted: str | None, name: str, method: dict, where: tuple[str, str]
     if wanted is None:
         return NONE if ADAPTER in refused else ADAPTER
     if wanted in refused:
-        allowed = " or ".join(kind for kind in KINDS if kind not in refused)
-        reason = f"{allowed} with {name}, which {refused[wanted]}; a grid of its own may say so"
+        kinds = " or ".join([*allowed(method), NONE])
+        reason = f"{kinds} with {name}, which {refused[wanted]}; a grid of its own may say so"
         raise ConfigError(*where, wanted, reason)
     return wanted
+
+
+def allowed(method: dict) -> list[str]:
+    """The kinds of weights that a method can keep.
+
+    Args:
+        method: Its resolved entry.
+    """
+    if _constant(method, "KEEPS", ADAPTER) == "nothing":
+        return []
+    refused = refusals(method)
+    return [kind for kind in KINDS if kind != NONE and kind not in refused]
 
 
 def refusals(method: dict) -> dict[str, str]:

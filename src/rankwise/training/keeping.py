@@ -82,7 +82,8 @@ def keep(
     target.mkdir(parents=True)
     with _as_os_errors():
         if kind == MERGED:
-            record = _write_merged(request, target, method, model)
+            write_merged(method, model, target)
+            record = {"format": MERGED}
         else:
             record = _write_adapter(request, target, method, model, base_folder)
         copy_tokenizer(base_folder, target)
@@ -128,24 +129,23 @@ def copy_tokenizer(base_folder: Path, target: Path) -> None:
 # A merged model -----------------------------------------------------------------------------------
 
 
-def _write_merged(request: dict, target: Path, method: Method, model: nn.Module) -> dict:
+def write_merged(method: Method, model: nn.Module, target: Path) -> None:
+    """Write one model of the base's own modules, as transformers does.
+
+    Args:
+        method: The run's method.
+        model: The adapted model, which is used up.
+        target: The folder.
+
+    Raises:
+        ValueError: The method does not merge.
+    """
     merged = method.merge(model)
     if merged is None:
         raise ValueError(
-            f"keep: got merged with {request['method']['module']}, allowed: adapter or none, "
-            "because no model of the base's own modules gives its answers"
+            f"keep: got merged with {type(method).__name__}, allowed: adapter or none, because no "
+            "model of the base's own modules gives its answers"
         )
-    write_model(merged, target)
-    return {"format": MERGED}
-
-
-def write_model(merged: PreTrainedModel, target: Path) -> None:
-    """Write a merged model as transformers does.
-
-    Args:
-        merged: A model of transformers, without adapters.
-        target: The folder.
-    """
     merged.save_pretrained(target)
 
 

@@ -18,7 +18,15 @@ from transformers import PreTrainedTokenizerBase
 from rankwise.core import content, result, tasks
 from rankwise.methods.parts.base import adapt, load_method
 from rankwise.models import build, storage
-from rankwise.training.keeping import MERGED, OWN_WEIGHTS, PEFT_WEIGHTS, RECORD
+from rankwise.training.keeping import (
+    ADAPTER,
+    MERGED,
+    OWN_WEIGHTS,
+    PEFT_WEIGHTS,
+    RECORD,
+    copy_tokenizer,
+    write_merged,
+)
 
 COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -54,6 +62,25 @@ def load(result_file: Path, base_folder: Path) -> tuple[nn.Module, PreTrainedTok
             "this run, and run snakemake again"
         )
     return _untrained(run["request"], base_folder)
+
+
+def merge(result_file: Path, base_folder: Path, target: Path) -> None:
+    """Write the merged model of a run that has kept an adapter.
+
+    Args:
+        result_file: The run's train.json.
+        base_folder: The prepared folder of its base model.
+        target: The folder to write.
+
+    Raises:
+        ValueError: The run has no weights, or its method does not merge.
+    """
+    model, _ = load(result_file, base_folder)
+    record = result.read(result_file.parent / ADAPTER / RECORD)
+    target.mkdir(parents=True)
+    write_merged(load_method(record["method"]), model, target)
+    copy_tokenizer(base_folder, target)
+    result.write_json(target / RECORD, {**record, "format": MERGED})
 
 
 def check_file(file: Path, expected: str) -> None:
