@@ -3,6 +3,7 @@
     import rankwise
     print(rankwise.predict("distilbert", "lora", rank=8))     # a memory ledger, from shapes
     rankwise.load("results/demo").curves                      # a study's results as data frames
+    rankwise.load_trained("my_export", "base")                # the weights that a run has kept
 
 `rankwise.optim` has the optimizers. Everything is imported when it is first used: `import rankwise`
 loads neither torch nor pandas.
@@ -16,6 +17,7 @@ from importlib import metadata
 # Name -> the module that it is in.
 _MODULES = {
     "load": "rankwise.library.results",
+    "load_trained": "rankwise.training.kept",
     "predict": "rankwise.library.prediction",
     "optim": "rankwise.optim",
 }

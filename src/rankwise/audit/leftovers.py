@@ -79,7 +79,7 @@ def clean(plan: Plan, paths: Iterable[str]) -> None:
     tops = plan.root / plan.results, plan.root / plan.logs
     for path in paths:
         file = plan.root / path
-        file.unlink(missing_ok=True)
+        store.unlink_result(file)
         for top in tops:
             if file.is_relative_to(top):
                 remove_empty(file.parent, top)
@@ -113,7 +113,9 @@ def _results(plan: Plan) -> Iterator[Path]:
         kept = _kept(plan, file)
         if kept:
             yield file
-            yield from (path for path in map(file.with_name, kept.data_files) if path.is_file())
+            yield from (
+                path for path in (file.parent / name for name in kept.data_files) if path.is_file()
+            )
 
 
 def _unplanned(plan: Plan) -> Iterator[Path]:

@@ -247,12 +247,12 @@ def _with_data(results: list[Stored]) -> Stored:
     A copy that follows a study's links has none: a study links to the result alone.
     """
     for result in results:
-        if any(result.file.with_name(name).exists() for name in result.data_files):
+        if any((result.file.parent / name).exists() for name in result.data_files):
             break
     else:
         result = results[0]
     for name, expected in result.data_files.items():
-        problem = data_problem(result.file.with_name(name), expected)
+        problem = data_problem(result.file.parent / name, expected)
         if problem:
             raise StoreError(f"{problem}, as {result.file.name} beside it says. Nothing was copied")
     return result
@@ -271,7 +271,7 @@ def data_problem(file: Path, expected: str) -> str | None:
 
 
 def _size_bytes(result: Stored) -> int:
-    beside = [result.file.with_name(name) for name in result.data_files]
+    beside = [result.file.parent / name for name in result.data_files]
     return sum(file.stat().st_size for file in (result.file, *beside))
 
 
@@ -304,9 +304,10 @@ def _copy(result: Stored, own: Store) -> None:
     with own.part(result.place) as part:
         expected = {Path(result.place).name: result.sha256, **result.data_files}
         for name, sha256 in expected.items():
-            shutil.copyfile(result.file.with_name(name), part / name)
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(result.file.parent / name, part / name)
             if data_problem(part / name, sha256):
                 raise StoreError(
-                    f"{result.file.with_name(name)}: was changed while it was copied, allowed: a "
+                    f"{result.file.parent / name}: was changed while it was copied, allowed: a "
                     "file that stays; collect again, and what was added already is not added twice"
                 )

@@ -134,7 +134,7 @@ def _problems(folder: Path, found: Files) -> Iterator[str]:
         if place != result.place:
             yield f"{file}: got this place, allowed: {folder / result.place}; move it there"
         for name, expected in result.data_files.items():
-            problem = data_problem(file.with_name(name), expected)
+            problem = data_problem(file.parent / name, expected)
             if problem:
                 yield f"{problem}, as {file.name} beside it says; delete {file.parent}"
     for file in [*stored.foreign(found, results), *_strangers(folder)]:

@@ -156,5 +156,5 @@ def _remove_links(place: str, root: Path) -> None:
     for folder in (results, *results.glob("*")):
         link = folder / place
         if folder.name != store.DEFAULT.name and link.is_symlink() and not link.exists():
-            link.unlink()
+            store.unlink_result(link)
             remove_empty(link.parent, folder)

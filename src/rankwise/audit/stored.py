@@ -72,7 +72,7 @@ def read(file: Path) -> Stored:
         measurement = request.get("measurement")
     except (KeyError, TypeError, AttributeError):
         raise _no_result(file, "it holds no request of Rankwise") from None
-    names = [*place.split("/"), *data_files]
+    names = [*place.split("/"), *(part for name in data_files for part in name.split("/"))]
     if not all(SAFE_NAME.fullmatch(str(name)) for name in names):
         raise _no_result(file, "its request holds a name that is no name of a folder")
     if Path(place).name != file.name:
@@ -193,12 +193,12 @@ def foreign(found: Files, results: Iterable[Stored]) -> list[Path]:
         found: What lies in a folder.
         results: The results in it.
     """
-    known = {result.file.with_name(name) for result in results for name in result.data_files}
+    known = {result.file.parent / name for result in results for name in result.data_files}
     second_folders = {file.parent for file in found.seconds}
     return [
         file
         for file in found.others
-        if found.real[file] not in known and file.parent not in second_folders
+        if found.real[file] not in known and second_folders.isdisjoint(file.parents)
     ]
 
 

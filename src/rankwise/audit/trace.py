@@ -26,10 +26,14 @@ from rankwise.study import jobs, text_outputs
 from rankwise.study.jobs import PlannedJob
 from rankwise.study.plan import Plan
 
+CELL = re.compile(r"[^/:]+/[^/:]+/[^/:]+/r\d+/seed\d+")
 PATTERN = re.compile(r"(?P<file>[^:]+)(:(?P<row>.+?))?(:(?P<column>\w+))?")
 MAIN_STUDY = (
     "config.yaml"  # of the studies that plan a file and have no results of it, this one is meant
 )
+
+
+SHOWN_RUNS = 3  # named in a sentence
 
 
 class Target(NamedTuple):
@@ -76,6 +80,54 @@ def trace(text: str, root: Path, study: str | None = None) -> dict:
         "sources": sources,
         "changed": _changed(sources, root),
     }
+
+
+def training_run(text: str, root: Path, study: str | None = None) -> tuple[Plan, PlannedJob]:
+    """The one training run that a text names.
+
+    Args:
+        text: A cell, `MODEL/DATASET/METHOD/rRANK/seedSEED`, or a target of `trace` with one
+            training run behind it.
+        root: The project's folder.
+        study: The study's file, relative to `root`; if None, the study whose results exist.
+
+    Raises:
+        ConfigError: No study plans it, or several training runs are behind it.
+    """
+    passed_over: list[str] = []
+    target = _target(_file_of_cell(text, root, study) if CELL.fullmatch(text) else text)
+    plan = _plan(root, study, target, passed_over)
+    target = target._replace(file=jobs.targets(plan)[target.file])
+    runs = [job for job in jobs_behind(plan, *target) if job.kind == "train"]
+    if len(runs) != 1:
+        names = ", ".join(job.name for job in runs[:SHOWN_RUNS]) or "none"
+        more = f" and {len(runs) - SHOWN_RUNS} more" if len(runs) > SHOWN_RUNS else ""
+        raise ConfigError(
+            plan.file, "CELL", text, f"one training run; {len(runs)} are behind it: {names}{more}"
+        )
+    return plan, runs[0]
+
+
+def _file_of_cell(cell: str, root: Path, study: str | None) -> str:
+    """The result of a cell's training run, in the study that has it.
+
+    Raises:
+        ConfigError: No study trains the cell.
+    """
+    known: dict[str, str] = {}  # cell -> the file of its result, in the first study that has one
+    passed_over: list[str] = []
+    for plan, _ in _plans(root, study, passed_over):
+        for job in jobs.cell_jobs(plan, "train"):
+            is_there = (root / job.path).is_file()
+            if job.name not in known or (is_there and not (root / known[job.name]).is_file()):
+                known[job.name] = job.path
+    if cell not in known:
+        near = difflib.get_close_matches(cell, known, n=3, cutoff=0.5)
+        allowed = f"cells that the study trains, nearest: {', '.join(near) or 'none'}"
+        raise ConfigError(
+            study or "config/*.yaml", "CELL", cell, "; ".join([allowed, *passed_over])
+        )
+    return known[cell]
 
 
 def _target(text: str) -> Target:

@@ -11,6 +11,7 @@
     collect   results of other clones, added to this project's store
     store     what the store has: list, verify, size, remove
     clean     files of a study that it no longer plans, removed
+    export    the weights that a run has kept, in a folder, with a model card
     test      whether an entry of a method keeps the promises of every entry
     doctor    what this machine can run, what a study needs, what is missing
 
@@ -29,7 +30,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from rankwise.cli import add, init, store_commands, test_command
+from rankwise.cli import add, export, init, store_commands, test_command
 from rankwise.core.config import first_dataset, library
 
 METHOD_COLUMNS = [
@@ -85,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     add.add_command(commands)
     init.add_command(commands)
     store_commands.add_commands(commands)
+    export.add_command(commands)
     _add_doctor(commands)
     test_command.add_commands(commands)
     return whole

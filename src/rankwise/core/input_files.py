@@ -1,4 +1,4 @@
-"""The names of the files of prepared datasets and models.
+"""The names of the files beside a result: of prepared datasets and models, and of kept weights.
 
 Standard library only: the Snakefile imports this module.
 """
@@ -6,16 +6,17 @@ Standard library only: the Snakefile imports this module.
 SPLIT_ENDING = ".arrow"
 
 
-def recorded_files(prepared: dict) -> dict[str, str]:
-    """The files beside a prepared dataset or model.
+def recorded_files(content: dict) -> dict[str, str]:
+    """The files beside a prepared dataset or model, or beside a training run.
 
     Args:
-        prepared: The content of its dataset.json or model.json.
+        content: Of the result: dataset.json, model.json or train.json.
 
     Returns:
-        Name of the file -> the SHA-256 that was recorded when it was written.
+        Path of the file, relative to the result's folder -> the SHA-256 that was recorded when it
+        was written.
     """
-    files = dict(prepared.get("files", {}))
-    for split, facts in prepared.get("splits", {}).items():
+    files = dict(content.get("files", {}))
+    for split, facts in content.get("splits", {}).items():
         files[f"{split}{SPLIT_ENDING}"] = facts["sha256"]
-    return files
+    return files | content.get("weights", {}).get("files", {})

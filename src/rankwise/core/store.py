@@ -2,6 +2,7 @@
 
     results/store/version.json                                                the layout
     results/store/runs/MODEL/DATASET/METHOD/rRANK/seedSEED/DIGEST/train.json  one result
+    results/store/runs/MODEL/DATASET/METHOD/rRANK/seedSEED/DIGEST/adapter/    its kept weights
     results/store/inputs/datasets/NAME/DIGEST/dataset.json                    with its data files
 
 The digest stands in the path, so a result is there or it is not: no record and no time stamp can
@@ -59,6 +60,7 @@ PROFILES, INPUTS = "profiles", "inputs"
 PARTS = (INPUTS, "search", "runs", PROFILES)
 # What a full or read-only disk answers.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+KEPT = ("adapter", "merged")  # folders of kept weights beside a training run
 FILE_NAMES = {"choose": "selected"}  # measurement -> stem of its result, where that differs
 
 
@@ -277,6 +279,29 @@ def link(file: Path, output: Path, root: Path = Path()) -> None:
     part.symlink_to(target)
     os.utime(part, ns=(TIME_NS, TIME_NS), follow_symlinks=False)
     part.replace(output)
+
+
+def link_result(file: Path, content: dict, output: Path, root: Path = Path()) -> None:
+    """Make `output` a link to a result, and link the folder of its kept weights beside it.
+
+    Args:
+        file: The file of the result in the store.
+        content: What it says.
+        output: The link.
+        root: The project's folder.
+    """
+    kept = content.get("weights", {}).get("kind")
+    if kept:
+        link(file.with_name(kept), output.with_name(kept), root)
+    link(file, output, root)
+
+
+def unlink_result(output: Path) -> None:
+    """Remove the link to a result, and those to its kept weights."""
+    for beside in map(output.with_name, KEPT):
+        if beside.is_symlink():
+            beside.unlink()
+    output.unlink(missing_ok=True)
 
 
 def _absolute(path: Path) -> str:

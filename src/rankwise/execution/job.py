@@ -119,8 +119,7 @@ def _store(request: dict, output: Path, compute: Callable[[dict, Path], None]) -
             with kept.part(place) as folder:
                 compute(request, folder / Path(place).name)
             found = kept.folder / place
-    store.check_answers(found, digest)
-    store.link(found, output)
+    store.link_result(found, store.check_answers(found, digest), output)
 
 
 def limit_gpu_memory(share_bytes: int) -> None:

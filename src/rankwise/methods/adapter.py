@@ -96,6 +96,7 @@ class Adapter(Method):
     """Adds adapters; `rank` is the bottleneck's width k, the authors' d / 16 to d / 2."""
 
     QUANTIZED = True
+    MERGES = False
     MODEL = "h * (2 if placement == 'houlsby' else 1) * (2 * d * r + r + d)"
 
     rank: int

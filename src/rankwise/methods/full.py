@@ -15,6 +15,7 @@ class Full(Method):
     """Trains everything; no options."""
 
     SHARDED = True
+    KEEPS = "model"
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         """Make every parameter trainable."""

@@ -46,6 +46,7 @@ class Lora(LoraBase):
     TRAINABLE = "r * (m + (1 - freeze_a) * n) + dora * m"
     QUANTIZED = True
     SHARDED = True
+    CHANGES_BASE = ("pissa", "pissa_niter_4", "olora")
 
     rslora: bool = False
     dora: bool = False

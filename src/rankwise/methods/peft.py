@@ -41,7 +41,6 @@ IN_EVERY_LAYER = ("ADAPTION_PROMPT",)  # these find their own places in the mode
 NORMS = ("LN_TUNING",)
 EMBEDDING = ("TRAINABLE_TOKENS",)
 OWN_HEAD = (*IN_EVERY_LAYER, *NORMS, *EMBEDDING)  # peft would not train a head beside these
-NEVER_MERGED = ("ADAPTION_PROMPT", "LILY")  # their answer is no product with a fixed matrix
 STARTS_ELSEWHERE = ("C3A", "FOURIERFT", "UNILORA", "VBLORA")  # a random update from the start
 # Fields that hold the seed of a random basis.
 SEEDS = {
@@ -110,6 +109,8 @@ class Peft(PeftMethod):
         "ADAPTION_PROMPT", "BEFT", "BOFT", "C3A", "FOURIERFT", "GRALORA", "LILY", "LN_TUNING",
         "PVERA", "RANDLORA", "ROAD", "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "WAVEFT",
     )  # fmt: skip
+    # Their answer is no product with a fixed matrix. Read while planning, too (study/keep.py).
+    NEVER_MERGED: ClassVar = ("ADAPTION_PROMPT", "LILY")
     QUANTIZED = True  # planning and `unsupported` refuse the types that are not in ON_CODES
 
     FORMULAS: ClassVar = {
@@ -250,9 +251,13 @@ class Peft(PeftMethod):
             return f"{self.type} reads the dense matrix, which a quantized base has not"
         return None
 
+    def held_by_peft(self, names: dict) -> bool:
+        """Whether peft saves all that trains: not a new head beside the types of OWN_HEAD."""
+        return not (self.type in OWN_HEAD and names["new_head"])
+
     def merge(self, model: nn.Module) -> nn.Module | None:
         """Merge by peft; None for types whose answer is no product with a fixed matrix."""
-        if self.type in NEVER_MERGED:
+        if self.type in self.NEVER_MERGED:
             return None
         for layer in model.modules():
             if isinstance(layer, BeftLayer) and layer.get_base_layer().bias is None:

@@ -65,6 +65,7 @@ class StartedLora(LoraBase):
     TRAINABLE = "r * (m + n)"
     QUANTIZED = True
     QUANTIZED_ONLY = ("loftq",)  # starts that need a base in 4 or 8 bits; read while planning
+    CHANGES_BASE = ("corda_ipm", "corda_kpm", "lora_ga", "loftq")
 
     init: Literal["eva", "corda_ipm", "corda_kpm", "lora_ga", "loftq"] = "eva"
     start_batches: int = 16

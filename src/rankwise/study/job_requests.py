@@ -70,6 +70,8 @@ def _training_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
         "cpu_threads": plan.study["cpu_threads"],
         "code": _code(plan, measurement, method, *loaded),
     }
+    if measurement == "train":
+        request["keep"] = plan.grids.keep(cell)
     trials = plan.grids.trials.get(cell.curve)
     if measurement == "trial":
         return search.trial_request(request, grid["search"]["schedule"], trials[cell.trial])

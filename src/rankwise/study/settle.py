@@ -24,7 +24,7 @@ from typing import NamedTuple
 from rankwise.core import documents, provenance, result
 from rankwise.core.config import ConfigError, read_yaml
 from rankwise.core.input_files import recorded_files
-from rankwise.core.store import TIME_NS, Store, StoreError, check_answers, link
+from rankwise.core.store import TIME_NS, Store, StoreError, check_answers, link_result
 from rankwise.core.store_parts import disagreement
 from rankwise.study.jobs import PlannedJob, document_jobs, result_jobs
 from rankwise.study.plan import Plan
@@ -125,8 +125,7 @@ def fetch(plan: Plan) -> tuple[list[PlannedJob], list[PlannedJob]]:
             output.unlink(missing_ok=True)  # a link to what is not there any more
             missing.append(job)
             continue
-        check_answers(found, job.digest)
-        link(found, output, plan.root)
+        link_result(found, check_answers(found, job.digest), output, plan.root)
         _settle_time(output)
         fetched.append(job)
     return fetched, missing
@@ -150,7 +149,7 @@ def _adopt(output: Path, job: PlannedJob, store: Store) -> None:
         StoreError: The store has another result of the same request. Both stay.
     """
     content = check_answers(output, job.digest)
-    is_whole = all(output.with_name(name).is_file() for name in recorded_files(content))
+    is_whole = all((output.parent / name).is_file() for name in recorded_files(content))
     with store.locked(job.digest):
         kept = store.find(job.place)
         if is_whole and kept is None:

@@ -7,7 +7,7 @@ before any job is planned. Standard library only.
 
 from rankwise.core import provenance
 from rankwise.core.config import ConfigError, merge, without
-from rankwise.study import grids, measurements, search, variants
+from rankwise.study import grids, keep, measurements, search, variants
 from rankwise.study.grids import Cell
 from rankwise.study.measurements import FOLDERS, MEASUREMENTS, PREDICT
 from rankwise.study.origin import FILE, Layer, Origin
@@ -121,6 +121,7 @@ class StudyGrids:
         if kind == "train":
             schedule, schedule_key = self.schedule(grid), f"{key}.schedule"
             check_processes(cell.method, method, schedule, (self.file, schedule_key))
+            self._keep(cell, grid, key)
         elif "throughput" in grid["measurements"]:  # it times updates, without clipping
             schedule, schedule_key = {**grid, "max_gradient_norm": None}, key
         else:
@@ -310,6 +311,23 @@ class StudyGrids:
                 part_key = f"{of_all}.methods.{name}" if part in own else of_all
                 layers.append(Layer(self.file, part_key, {part: values}))
         return Origin(layers)
+
+    def keep(self, cell: Cell) -> str:
+        """The weights that a training run keeps: see `keep.resolved`.
+
+        Args:
+            cell: A cell that the study trains.
+
+        Raises:
+            KeyError: the study does not train it.
+        """
+        grid = self.by_measurement["train"][cell]
+        return self._keep(cell, grid, self._keys[id(grid)])
+
+    def _keep(self, cell: Cell, grid: dict, key: str) -> str:
+        where = (self.file, f"{key}.keep" if "keep" in grid else "keep")
+        wanted = grid.get("keep", self.study.get("keep"))
+        return keep.resolved(wanted, cell.method, self.resolved_method(cell, grid, key), where)
 
     def schedule(self, grid: dict) -> dict:
         """The training schedule of a grid: the study's, with the grid's own values."""

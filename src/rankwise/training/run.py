@@ -1,6 +1,7 @@
 """One training run, from its request to its result. The loop itself is in loop.py."""
 
 import importlib
+from pathlib import Path
 
 import torch
 from accelerate.utils import set_seed
@@ -14,42 +15,45 @@ from rankwise.models import build, check, storage
 from rankwise.optim.parts.waiting import trains
 from rankwise.training.checkpoint import Checkpoint
 from rankwise.training.divergence import Diverged
+from rankwise.training.keeping import keep
 from rankwise.training.loop import Loop
 from rankwise.training.start import start
 
 COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def train(request: dict) -> dict:
+def train(request: dict, folder: Path) -> dict:
     """Fine-tune one cell and report on its dataset's reported split.
 
     If the study searches for the cell's settings, the run uses the settings that the search chose.
 
     Args:
         request: The cell's `train` request.
+        folder: The result's folder, for the weights that the request keeps (`keeping.keep`).
 
     Returns:
         `metrics` of the selected state on the reported split, `history`, `examples`, `cost`,
-        `split`, and `data`, the counts of its rows; after a search also `selected`, the chosen
-        settings. A run that ends out of memory, diverged or unsupported has `status` and `reason`
-        instead, and a diverged one also `diverged`: `update`, `what` was not finite, and
-        `parameter`.
+        `split`, and `data`, the counts of its rows; `weights`, if the run keeps any; after a search
+        also `selected`, the chosen settings. A run that ends out of memory, diverged or unsupported
+        has `status` and `reason` instead, and a diverged one also `diverged`: `update`, `what` was
+        not finite, and `parameter`.
     """
     if "search" not in request["inputs"]:
-        return _run(request)
+        return _run(request, folder)
     # Imported by name: a static import would put the search code into the source digest of every
     # run, and an edit of it would rerun studies that do not search.
     search_choice = importlib.import_module("rankwise.study.search_choice")
     settled_request, choice = search_choice.settle(request)
     if "status" in choice:  # the search itself failed
         return choice
-    return {**_run(settled_request), **choice}
+    return {**_run(settled_request, folder), **choice}
 
 
 def trial(request: dict) -> dict:
     """Run one trial of a search.
 
     A trial is a training run that reports on the selection split, so it never reads the test split.
+    It keeps no weights.
 
     Args:
         request: The cell's `trial` request.
@@ -57,19 +61,19 @@ def trial(request: dict) -> dict:
     Returns:
         The same as `train`, without `examples`: nothing compares the examples of a trial.
     """
-    result = _run(request)
+    result = _run(request, None)
     result.pop("examples", None)
     return result
 
 
-def _run(request: dict) -> dict:
+def _run(request: dict, folder: Path | None) -> dict:
     """Train, and turn the three ways in which a run may fail into results with a reason."""
     torch.set_num_threads(request["cpu_threads"])
     with Checkpoint(request) as checkpoint:
         try:
             checkpoint.group.check_count(request["schedule"]["processes"])
             checkpoint.group.join(request["device"])
-            return _fine_tune(request, checkpoint)
+            return _fine_tune(request, folder, checkpoint)
         except torch.cuda.OutOfMemoryError as error:
             return {"status": "out_of_memory", "reason": str(error).splitlines()[0]}
         except Diverged as error:
@@ -78,20 +82,20 @@ def _run(request: dict) -> dict:
             return {"status": "unsupported", "reason": str(error)}
 
 
-def _fine_tune(request: dict, checkpoint: Checkpoint) -> dict:
+def _fine_tune(request: dict, folder: Path | None, checkpoint: Checkpoint) -> dict:
     dataset, schedule, entry = request["dataset"], request["schedule"], request["method"]
     task, seed = dataset["task"], request["cell"]["seed"]
     classes = len(dataset.get("classes", []))
     progress.doing(f"loading the model {request['cell']['model']}")
-    folder = model_folder(request)
+    base_folder = model_folder(request)
     build.check_room(request["model"], task, classes, "cpu")
     expected = build.checked_from_shapes(request["model"], task, classes)
-    tokenizer = build.tokenizer(folder)
+    tokenizer = build.tokenizer(base_folder)
     progress.doing(f"loading the dataset {request['cell']['dataset']}")
     data = load_data(request, tokenizer, seed)
     set_seed(seed)  # before the model is built, so that a new head is the same under every method
     names = build.names(request["model"], task)
-    base = build.from_snapshot(folder, task, classes, names["new_head"])
+    base = build.from_snapshot(base_folder, task, classes, names["new_head"])
     where = f"config/models.yaml: {request['cell']['model']}"
     check.same_model(base, expected, where)
     check.covers(base, tokenizer, where)
@@ -118,6 +122,10 @@ def _fine_tune(request: dict, checkpoint: Checkpoint) -> dict:
     result["cost"] |= start_cost
     result["split"] = dataset["report_split"]
     result["data"] = data_facts(request)
+    if folder is not None:
+        # The last thing to do, because merging uses the model up. The loop has left the state in it
+        # that the metrics belong to.
+        result |= keep(request, folder, method, model, base_folder)
     return result
 
 

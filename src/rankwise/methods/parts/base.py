@@ -47,16 +47,25 @@ class Method:
         QUANTIZED: works on a base in 4 or 8 bits, that is, neither trains nor reads its matrices.
         SHARDED: trains when each of several processes holds rows of every parameter (FSDP2), that
             is, neither changes nor reads parameters outside of their module's forward pass.
+        KEEPS: what a run keeps if the study does not say: "adapter", what training changed; "model"
+            for a method that trains the whole base, which has no adapter and keeps nothing unless
+            it is asked to; "nothing" if nothing trains.
+        MERGES: `merge` gives a model.
+        CHANGES_BASE: values of the option `init` that take a part out of the base.
     """
 
     TRAINABLE = "0"
     MODEL = "0"
     # IDENTITY may be a property where it depends on an option. PROMPT, QUANTIZED and SHARDED are
-    # read from source while planning (study/options.py), so they must be constants.
+    # read from source while planning (study/options.py), so they must be constants. So are the last
+    # three (study/keep.py).
     IDENTITY = True
     PROMPT = False
     QUANTIZED = False
     SHARDED = False
+    KEEPS = "adapter"
+    MERGES = True
+    CHANGES_BASE = ()
 
     def start(
         self, base: nn.Module, names: dict, batches: Iterable[dict[str, Tensor]], weights: str
@@ -160,6 +169,14 @@ class Method:
     def rate(self, name: str) -> float:
         """The factor on the learning rate of the parameter called `name`."""
         return 1.0
+
+    def held_by_peft(self, names: dict) -> bool:
+        """Whether peft's own files hold all that trained, and `PeftModel.from_pretrained` opens it.
+
+        Args:
+            names: from `models.build.names`.
+        """
+        return False
 
     def merge(self, model: nn.Module) -> nn.Module | None:
         """A model of the base's own modules that answers as the adapted one; None if there is none.

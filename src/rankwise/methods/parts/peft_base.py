@@ -91,6 +91,10 @@ class PeftMethod(Method):
             return "peft has this method for nn.Linear; the targets of this model are Conv1D"
         return None
 
+    def held_by_peft(self, names: dict) -> bool:
+        """True: the adaptation is peft's, and a new head is among peft's `modules_to_save`."""
+        return True
+
     def merge(self, model: nn.Module) -> nn.Module | None:
         """Dequantize the base, then merge by peft."""
         return dequantize(model).merge_and_unload()

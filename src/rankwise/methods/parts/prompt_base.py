@@ -27,6 +27,7 @@ class PromptMethod(PeftMethod):
 
     QUANTIZED = True
     PROMPT = True
+    MERGES = False
     IDENTITY = False
     IN_TEXT = True
 
