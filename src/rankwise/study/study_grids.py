@@ -12,6 +12,7 @@ from rankwise.study.grids import Cell
 from rankwise.study.measurements import FOLDERS, MEASUREMENTS, PREDICT
 from rankwise.study.origin import FILE, Layer, Origin
 from rankwise.study.overrides import check_used
+from rankwise.study.packing import check_packing
 from rankwise.study.resolve import check_length, check_release, resolve_method
 
 # Keys of an entry that change no result: what only people read, and the size of a dataset, which
@@ -118,6 +119,8 @@ class StudyGrids:
         model = self.library["models"][cell.model]
         check_length(cell.method, method, model, longest, (self.file, key))
         if kind == "train":
+            dataset = self.library["datasets"][cell.dataset]
+            check_packing(dataset, model, method, (cell.dataset, cell.model, cell.method))
             schedule, schedule_key = self.schedule(grid), f"{key}.schedule"
         elif "throughput" in grid["measurements"]:  # it times updates, without clipping
             schedule, schedule_key = {**grid, "max_gradient_norm": None}, key

@@ -115,7 +115,7 @@ def _fine_tune(request: dict, checkpoint: Checkpoint) -> dict:
     result["metrics"]["total_parameters"] = total_parameters
     result["cost"] |= start_cost
     result["split"] = dataset["report_split"]
-    result["data"] = data_facts(request)
+    result["data"] = {**data_facts(request), **({"cut": data.cut} if data.cut else {})}
     return result
 
 
