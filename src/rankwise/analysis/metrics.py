@@ -126,6 +126,31 @@ def f1_of_counts(right: NDArray, named: NDArray, labelled: NDArray) -> NDArray:
     return np.divide(2.0 * right.sum(-1), total, out=np.zeros_like(total), where=total > 0)
 
 
+def log_word_perplexity(loss: NDArray, predictions: NDArray, words: NDArray) -> NDArray:
+    """Nats a word: the losses of all predicted tokens, over the words that these tokens end.
+
+    Args:
+        loss: Mean loss over an example's predictions in nats, (..., E).
+        predictions: Their number, (..., E).
+        words: How many words they end, (..., E).
+    """
+    return (loss * predictions).sum(-1) / np.maximum(words.sum(-1), 1)
+
+
+def bits_per_byte(loss: NDArray, predictions: NDArray, bytes_: NDArray) -> NDArray:
+    """The losses of all predicted tokens in bits, over the bytes that these tokens end.
+
+    Args:
+        loss: Mean loss over an example's predictions in nats, (..., E).
+        predictions: Their number, (..., E).
+        bytes_: How many bytes of UTF-8 they end, (..., E).
+
+    References:
+        Gao et al. 2020, arXiv 2101.00027, section 3.1.
+    """
+    return (loss * predictions).sum(-1) / np.maximum(bytes_.sum(-1), 1) / math.log(2)
+
+
 # Metric -> a function of its scores, each (..., E). It returns (...), for a metric of the kind
 # LOGARITHM the logarithm. A metric that is not here is a mean over predictions of its one score.
 FUNCTIONS = {
@@ -136,6 +161,8 @@ FUNCTIONS = {
     "mean_squared_error": log_mean_squared_error,
     "micro_f1_fraction": f1_of_counts,
     "span_f1_fraction": f1_of_counts,
+    "word_perplexity": log_word_perplexity,
+    "bits_per_byte": bits_per_byte,
 }
 
 

@@ -23,6 +23,7 @@ from rankwise.core import model_shapes
 from rankwise.core.config import ConfigError
 from rankwise.core.model_shapes import FILE, matters, no_decoder_start, place
 from rankwise.core.snapshot_files import CONFIG
+from rankwise.core.tasks import head_key
 
 WIDTHS = ("hidden_size", "n_embd", "dim", "d_model")
 NEW_HEADS = ("classification", "multi_label", "regression", "token_classification")
@@ -136,8 +137,9 @@ def _head_problems(
 ) -> list[str]:
     """Heads that are not the model's: new ones that it has, or old ones that it lacks."""
     found = []
+    used = {head_key({"head": heads}, task) for task in tasks}
     for task, head in heads.items():
-        if task not in tasks:
+        if task not in used:
             continue
         key = f"{name}.head.{task}"
         tensors_by_module = {

@@ -220,8 +220,13 @@ def _library_file(kind: str) -> str:
 
 def _entries(root: Path, kind: str) -> dict:
     """The checked entries of one file."""
+    from rankwise.core import dataset_defaults  # noqa: PLC0415 - its messages are those of this module
+
     file = _library_file(kind)
-    return check(read_yaml(root / file, file), paths.SCHEMAS / f"{kind}.schema.yaml", file)
+    entries = read_yaml(root / file, file)
+    if kind == "datasets":
+        entries = dataset_defaults.filled(entries)
+    return check(entries, paths.SCHEMAS / f"{kind}.schema.yaml", file)
 
 
 def _check_new_names(own: dict, shipped: dict, kind: str) -> None:

@@ -19,8 +19,8 @@ FOLDER = "tasks"
 PARTS = ("encode", "Collate", "predictions", "scores")  # what the file of a task defines
 # What the labels of a task are. An entry's column, or columns, of labels are read accordingly.
 NO_LABEL, CLASS, NUMBER, CLASSES, TAGS = "none", "class", "number", "classes", "tags"
-TEXT = "text"
-LABELS = (NO_LABEL, CLASS, NUMBER, CLASSES, TAGS, TEXT)
+TEXT, ANSWER = "text", "answer"
+LABELS = (NO_LABEL, CLASS, NUMBER, CLASSES, TAGS, TEXT, ANSWER)
 WITH_CLASSES = (CLASS, CLASSES, TAGS)
 PROBLEM_TYPES = {  # transformers' name of the loss that goes with labels
     CLASS: "single_label_classification",
@@ -37,7 +37,8 @@ class Task(NamedTuple):
         auto_class: The class of transformers that builds its model.
         labels: NO_LABEL: the text itself is predicted. CLASS: one class a text. NUMBER: one number
             a text. CLASSES: any number of classes a text. TAGS: one class a word. TEXT: another
-            text, which the model writes.
+            text, which a decoder of its own writes. ANSWER: the text that follows the text, a
+            prompt.
         metrics: Names of METRICS. Runs are compared by the first, unless a dataset's entry says
             another.
         new_head: Whether the head is new for a dataset, so that it trains under every method.
@@ -60,7 +61,7 @@ class Task(NamedTuple):
         Args:
             classes: Of the dataset; 0 without classes.
         """
-        if self.labels in (NO_LABEL, TEXT):
+        if self.labels in (NO_LABEL, TEXT, ANSWER):
             return {}
         settings = {"num_labels": 1 if self.labels == NUMBER else classes}
         if self.labels in PROBLEM_TYPES:
@@ -95,6 +96,17 @@ def load(name: str) -> ModuleType:
 def head(entry: dict, name: str) -> list[str]:
     """The modules of a model that a task adds; none if the model cannot do the task.
 
+    Args:
+        entry: Of config/models.yaml.
+        name: Of a task.
+    """
+    key = head_key(entry, name)
+    return [] if key is None else entry["head"][key]
+
+
+def head_key(entry: dict, name: str) -> str | None:
+    """The key of a model's `head` that serves a task; None if the model cannot do the task.
+
     A task that the model's entry does not name has the head of one with the same class of
     transformers: a classification's serves a regression, and a task of the user's own.
 
@@ -103,12 +115,12 @@ def head(entry: dict, name: str) -> list[str]:
         name: Of a task.
     """
     if name in entry["head"]:
-        return entry["head"][name]
+        return name
     known = names()
-    for other, modules in entry["head"].items():
+    for other in entry["head"]:
         if other in known and facts(other).auto_class == facts(name).auto_class:
-            return modules
-    return []
+            return other
+    return None
 
 
 def facts(name: str) -> Task:

@@ -156,7 +156,7 @@ def _label(record: Record, dataset: dict, path: Path, column: labels.Column) -> 
     if kind == tasks.TAGS:
         words = answers.words(record, dataset, path)
         return {"words": words, "label": answers.tags(record, dataset, path, len(words))}
-    if kind == tasks.TEXT:
+    if kind in (tasks.TEXT, tasks.ANSWER):
         return {"label": texts.target(record, dataset, path)}
     return {}
 

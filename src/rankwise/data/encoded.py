@@ -33,6 +33,8 @@ def check(
     """
     where = f"config/datasets.yaml: {name}: split {split}"
     if not len(examples):
+        if dataset["task"] == RUNNING_TEXT and split != "train":
+            raise ValueError(f"{where}: got less than two tokens, allowed: text to be scored")
         if dataset["task"] == RUNNING_TEXT:
             length = dataset["max_length_tokens"]
             raise ValueError(

@@ -4,7 +4,7 @@ Every file is compared with the SHA-256 that was recorded when it was prepared.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +14,9 @@ from rankwise.core import content, result, store, tasks
 from rankwise.core.input_files import SPLIT_ENDING, recorded_files
 from rankwise.data.arrow import read_rows
 from rankwise.data.encoded import check, check_known
-from rankwise.data.tokenised import Encoder, Examples, Split, examples
+from rankwise.data.tokenised import Examples, Split, encoder, examples
+
+NOT_PREDICTED = -100  # the label of tokens without a loss, as in transformers
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Data:
         train: Examples to train on.
         selection: Examples held out of `train`, to select a state and settings on.
         report: Examples of the reported split.
+        cut: How many prompts and answers of each split were too long, see `_cut`; empty for a task
+            that does not count them.
     """
 
     task: ModuleType
@@ -36,6 +40,7 @@ class Data:
     train: Sequence[dict]
     selection: Sequence[dict]
     report: Sequence[dict]
+    cut: list[dict] = field(default_factory=list)
 
 
 def model_folder(request: dict) -> Path:
@@ -92,14 +97,12 @@ def load_data(
     dataset = request["dataset"]
     name = name or request["cell"]["dataset"]
     task = tasks.load(dataset["task"])
-    encoder = Encoder(task, tokenizer, dataset["max_length_tokens"])
-    added_by_column = {"input_ids": tokenizer("")["input_ids"]}  # what every text has
-    if tasks.facts(dataset["task"]).labels == tasks.TEXT:
-        added_by_column["labels"] = tokenizer(text_target="")["input_ids"]
+    added_by_column = _added(dataset, tokenizer)
     unknown = _unknown_token(tokenizer)
 
     def encoded(split: str) -> Examples:
-        found = examples(_split(request, name, split), encoder)
+        encoding = encoder(task, tokenizer, dataset, scores=split != "train")
+        found = examples(_split(request, name, split), encoding)
         for column, added in added_by_column.items():
             check(found, split, dataset, name, added, column)
             if unknown is not None:
@@ -107,14 +110,36 @@ def load_data(
                 check_known(*counts, split, dataset, name, column)
         return found
 
+    splits = {name: encoded(name) for name in ("train", "selection", dataset["report_split"])}
+    train, selection, report = splits.values()
     return Data(
         task=task,
         tokenizer=tokenizer,
         collate=task.Collate(tokenizer, seed),
-        train=encoded("train"),
-        selection=encoded("selection"),
-        report=encoded(dataset["report_split"]),
+        train=train,
+        selection=selection,
+        report=report,
+        cut=[row for name, found in splits.items() for row in _cut(name, found)],
     )
+
+
+def _added(dataset: dict, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+    """Column of token ids -> the ids that an empty text has, too."""
+    labels = tasks.facts(dataset["task"]).labels
+    added = {"input_ids": tokenizer("")["input_ids"]}
+    if labels == tasks.TEXT:
+        added["labels"] = tokenizer(text_target="")["input_ids"]
+    if labels == tasks.ANSWER:
+        added["labels"] = [NOT_PREDICTED, tokenizer.eos_token_id]
+    return added
+
+
+def _cut(split: str, found: Examples) -> list[dict]:
+    """A row with how many prompts and answers of a split were cut to `max_length_tokens`."""
+    prompts, answers = found.total("cut_prompts"), found.total("cut_answers")
+    if prompts is None:
+        return []
+    return [{"split": split, "cut_prompts": prompts, "cut_answers": answers}]
 
 
 def _unknown_token(tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from rankwise.core import templates
+
 SHOWN_CHARACTERS = 60
 
 
@@ -41,8 +43,13 @@ def text_columns(dataset: dict) -> list[str]:
     """The columns that make up the text of a row, in their order.
 
     Args:
-        dataset: A dataset entry; its `text` is one column or a list of columns.
+        dataset: A dataset entry; its `text` is one column or a list of columns. Of an entry with
+            prompts and answers, it is what the prompts are made of.
     """
+    if "messages" in dataset:
+        return [dataset["messages"]]
+    if "prompt" in dataset:
+        return templates.columns(dataset["prompt"])
     columns = dataset["text"]
     return [columns] if isinstance(columns, str) else columns
 
@@ -51,8 +58,11 @@ def label_columns(dataset: dict) -> list[str]:
     """The columns that hold the labels, in their order; none without labels.
 
     Args:
-        dataset: A dataset entry; its `label`, if any, is one column or a list of columns.
+        dataset: A dataset entry; its `label`, if any, is one column or a list of columns. Of an
+            entry with prompts and answers, it is what the answers are made of.
     """
+    if "answer" in dataset:
+        return templates.columns(dataset["answer"])
     columns = dataset.get("label", [])
     return [columns] if isinstance(columns, str) else columns
 

@@ -12,6 +12,7 @@ from collections import Counter
 from fractions import Fraction
 
 from rankwise.core import tasks
+from rankwise.core.dataset_defaults import selection_rows
 from rankwise.data.labels import MAX_SHOWN
 from rankwise.data.texts import RUNNING_TEXT
 
@@ -58,7 +59,7 @@ def hold_out(rows: list[dict], dataset: dict) -> tuple[list[dict], list[dict]]:
     Raises:
         ValueError: No row would be left to train on.
     """
-    count = dataset["selection_rows"]
+    count = selection_rows(dataset, len(rows))
     if count >= len(rows):
         raise ValueError(
             f"selection_rows: got {count:,}, allowed: less than the {len(rows):,} rows of train"

@@ -1,4 +1,4 @@
-"""Generated English for demos without a download: labelled reviews, and text to pre-train on.
+"""Generated data for demos without a download: labelled reviews, text to pre-train on, and sums.
 
 The sentiment of a review is that of its last clause, and a negation reverses a clause. Single words
 therefore do not decide the label.
@@ -36,6 +36,8 @@ GOOD_VERDICT = "recommended"
 BAD_VERDICT = "avoid"
 OPENERS = ["yesterday", "last week", "to be honest", "again"]
 
+TERMS_BELOW = 100  # of arithmetic, where an entry does not say it
+
 # The order of the draws below is part of the data: another order generates other rows.
 
 
@@ -43,18 +45,52 @@ def rows(settings: dict, split: str) -> Iterator[dict]:
     """Generate one split: the same rows on every machine, and other rows for every other split.
 
     Args:
-        settings: `kind` ("reviews" or "text"), `seed`, and `rows`, which has the number of rows of
-            each split.
+        settings: `kind` ("reviews", "text" or "arithmetic"), `seed`, `rows`, which has the number
+            of rows of each split, and perhaps `terms_below`, which the terms of arithmetic are.
         split: The name of the split.
 
     Returns:
-        `{"text": ..., "label": 0 or 1}` for reviews, `{"text": ...}` for text.
+        `{"text": ..., "label": 0 or 1}` for reviews, `{"text": ...}` for text,
+        `{"prompt": "12+7=", "answer": "19"}` for arithmetic.
     """
+    if settings["kind"] == "arithmetic":
+        yield from _arithmetic(settings, split)
+        return
     # Seeded by a text, whose use by `random` does not depend on the machine or on PYTHONHASHSEED.
     draw = random.Random(f"{settings['seed']} {split}")
     make_row = _review if settings["kind"] == "reviews" else _text
     for _ in range(settings["rows"][split]):
         yield make_row(draw)
+
+
+def _arithmetic(settings: dict, split: str) -> Iterator[dict]:
+    """Sums and differences of two numbers as prompts; no split has a prompt of another one.
+
+    All prompts are put into one random order, and each split takes its part of it.
+
+    Raises:
+        ValueError: The splits together have more rows than there are prompts.
+    """
+    terms = range(settings.get("terms_below", TERMS_BELOW))
+    prompts = [
+        (f"{left}{sign}{right}=", str(left + right if sign == "+" else left - right))
+        for left in terms
+        for right in terms
+        for sign in "+-"
+        if sign == "+" or left >= right  # no answer has a sign
+    ]
+    random.Random(f"{settings['seed']}").shuffle(prompts)
+    start, rows_by_split = 0, settings["rows"]
+    if sum(rows_by_split.values()) > len(prompts):
+        raise ValueError(
+            f"generated.rows: got {sum(rows_by_split.values()):,} rows of arithmetic in all splits "
+            f"together, allowed: at most {len(prompts):,}"
+        )
+    for other, rows_ in rows_by_split.items():
+        if other == split:
+            for prompt, answer in prompts[start : start + rows_]:
+                yield {"prompt": prompt, "answer": answer}
+        start += rows_
 
 
 def _clause(draw: random.Random, positive: bool, negated_share: float = 0.25) -> str:

@@ -1,20 +1,13 @@
-"""The text of a row: one column, or several joined by spaces.
+"""The text of a row: one column, several joined by spaces, or a prompt; and its target."""
 
-Only a text is one. A number, a list or a null would be trained on as the words that Python prints
-for it, so it is refused.
-"""
-
-import math
-import unicodedata
 from pathlib import Path
 
 from rankwise.core import tasks
-from rankwise.data import answers
-from rankwise.data.record import Record, names_of, problem, shown, text_columns
+from rankwise.data import answers, instructions
+from rankwise.data.record import Record, problem, shown, text_columns
+from rankwise.data.text_cells import required, text_cell
 
 RUNNING_TEXT = "language_modelling"
-# Letters and symbols drawn as nothing: Hangul fillers, and the braille pattern without dots.
-BLANK_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 def text(record: Record, dataset: dict, path: Path) -> str | None:
@@ -35,18 +28,32 @@ def text(record: Record, dataset: dict, path: Path) -> str | None:
     """
     if _has_tags(dataset):
         return " ".join(answers.words(record, dataset, path))
+    if instructions.has_answers(dataset):
+        prompt = instructions.prompt(record, dataset, path)
+        if isinstance(prompt, str):
+            return prompt
+        return _missing(record, prompt.column, dataset, path)
     names = text_columns(dataset)
     # The blank lines of running text are part of it.
     blank_is_text = dataset.get("task") == RUNNING_TEXT and len(names) == 1
-    parts = [_part(record, name, path, blank_is_text) for name in names]
+    parts = [text_cell(record, name, path, blank_is_text) for name in names]
     missing = [name for name, part in zip(names, parts, strict=True) if part is None]
     if not missing:
         return " ".join(parts)
+    return _missing(record, missing[0], dataset, path)
+
+
+def _missing(record: Record, column: str, dataset: dict, path: Path) -> None:
+    """Leave out a row without a text, where the entry says so.
+
+    Raises:
+        ValueError: The entry does not.
+    """
     if dataset.get("missing_text") == "drop":
-        return None
-    value = record.cells[missing[0]]
+        return
+    value = record.cells[column]
     what = (
-        f"column {missing[0]!r} is {'null' if value is None else shown(value)}, allowed: a text; "
+        f"column {column!r} is {'null' if value is None else shown(value)}, allowed: a text; "
         "correct the row, or leave such rows out with `missing_text: drop`"
     )
     raise problem(path, record.where, what)
@@ -58,46 +65,11 @@ def target(record: Record, dataset: dict, path: Path) -> str:
     Raises:
         ValueError: The row has no such column, or no text in it.
     """
-    name = dataset["label"]
-    found = _part(record, name, path, blank_is_text=False)
-    if found is None:
-        value = record.cells[name]
-        got = "null" if value is None else shown(value)
-        what = f"column {name!r} is {got}, allowed: a text; correct the row, or remove it"
-        raise problem(path, record.where, what)
-    return found
+    if instructions.has_answers(dataset):
+        return instructions.answer(record, dataset, path)
+    return required(record, dataset["label"], path)
 
 
 def _has_tags(dataset: dict) -> bool:
     """Whether the text is a list of words, each of which has a tag."""
     return "task" in dataset and tasks.facts(dataset["task"]).labels == tasks.TAGS
-
-
-def _part(record: Record, name: str, path: Path, blank_is_text: bool) -> str | None:
-    """The text of one column; None if it has none.
-
-    Raises:
-        ValueError: The row lacks the column, or its value is no text.
-    """
-    if name not in record.cells:
-        allowed = names_of(record.cells) or "nothing: the row is empty"
-        raise problem(path, record.where, f"no column {name!r}, allowed: {allowed}")
-    value = record.cells[name]
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if not isinstance(value, str):
-        what = f"column {name!r} is {shown(value)} ({type(value).__name__}), allowed: a text"
-        raise problem(path, record.where, what)
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        code = f"U+{ord(value[error.start]):04X}"
-        what = f"column {name!r} has {code}, half of a surrogate pair, allowed: whole characters"
-        raise problem(path, record.where, what) from None
-    return value if blank_is_text or any(map(_is_visible, value)) else None
-
-
-def _is_visible(character: str) -> bool:
-    """Whether a reader sees a character: no space, control or format character, and no filler."""
-    is_blank = character.isspace() or character in BLANK_LETTERS
-    return not is_blank and unicodedata.category(character) not in ("Cc", "Cf")

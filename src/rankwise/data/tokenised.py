@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import importlib.metadata
+import itertools
 import shutil
 import sys
 import tempfile
@@ -35,6 +36,10 @@ from rankwise.data.arrow import BATCH_ROWS, as_columns, column_type, open_table,
 TOKENISED = paths.CACHE / "tokenised"
 EXAMPLES, DESCRIPTION = "examples.arrow", "tokenised.json"
 IDS = "input_ids"
+# Functions that a task may have beside `encode`: examples to train on, and examples to score.
+BATCHES, SCORED_BATCHES = "encode_batches", "encode_scored_batches"
+# Keys of an entry that decide what the examples are.
+SETTINGS = ("max_length_tokens", "stride_tokens", "chat", "messages", "packing")
 TOKEN_IDS = List(Value("int32"))  # no vocabulary has 2^31 tokens
 LIBRARIES = ("tokenizers", "transformers")
 ABANDONED_S = 86_400  # a folder that was begun before this time is left over from a killed job
@@ -60,20 +65,47 @@ class Encoder(NamedTuple):
     Attributes:
         task: A module of `rankwise.models.tasks`.
         tokenizer: A fast one.
-        length_tokens: The dataset's `max_length_tokens`.
+        settings: What `encode` gets of a dataset's entry: only what the examples' digest has, too.
+        scores: Whether the examples are scored. Some tasks train on others: blocks of a stream, or
+            packs.
     """
 
     task: ModuleType
     tokenizer: PreTrainedTokenizerBase
-    length_tokens: int
+    settings: dict
+    scores: bool = False
 
-    def settings(self) -> dict:
-        """What `encode` gets of a dataset's entry: only what the examples' digest has, too."""
-        return {"max_length_tokens": self.length_tokens}
+    @property
+    def of_batches(self) -> str | None:
+        """The task's function whose examples may span rows; None if they are single rows."""
+        names = [BATCHES]
+        if self.scores:
+            names.insert(0, SCORED_BATCHES)
+        return next((name for name in names if hasattr(self.task, name)), None)
 
-    def encode(self, rows: list[dict]) -> list[dict]:
+    def encode(self, batches: Iterator[list[dict]]) -> Iterator[list[dict]]:
+        """The examples of rows that come in batches, for a task whose examples may span rows."""
+        function = getattr(self.task, self.of_batches)
+        return function(batches, self.tokenizer, self.settings)
+
+    def encode_rows(self, rows: list[dict]) -> list[dict]:
         """The examples of some rows, for a task whose examples are single rows."""
-        return self.task.encode(rows, self.tokenizer, self.settings())
+        return self.task.encode(rows, self.tokenizer, self.settings)
+
+
+def encoder(
+    task: ModuleType, tokenizer: PreTrainedTokenizerBase, dataset: dict, scores: bool = False
+) -> Encoder:
+    """The encoder of a dataset.
+
+    Args:
+        task: A module of `rankwise.models.tasks`.
+        tokenizer: A fast one.
+        dataset: Its entry.
+        scores: Whether the examples are scored, and not trained on.
+    """
+    settings = {key: dataset[key] for key in SETTINGS if key in dataset}
+    return Encoder(task, tokenizer, settings, scores)
 
 
 class Examples(Sequence[dict]):
@@ -118,6 +150,12 @@ class Examples(Sequence[dict]):
             occurrences += int(np.count_nonzero(ids == token))
             total += len(ids)
         return occurrences, total
+
+    def total(self, column: str) -> int | None:
+        """The sum of a column of numbers over all examples; None without such a column."""
+        if column not in self._numbers:
+            return None
+        return sum(int(chunk.numbers[column].sum()) for chunk in self._chunks)
 
     def __getitem__(self, index: int | slice) -> dict | list[dict]:
         if isinstance(index, slice):
@@ -209,7 +247,8 @@ def _identity(encoder: Encoder) -> dict:
     return {
         "tokenizer_sha256": _tokenizer_sha256(encoder.tokenizer),
         "task": task,
-        "max_length_tokens": encoder.length_tokens,
+        "settings": encoder.settings,
+        "function": encoder.of_batches,
         "code": {name: _code(name) for name in (task, __name__)},
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
@@ -221,7 +260,14 @@ def _tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
     # Both are set by each call, so they say what the last call was, and not what the tokenizer is.
     backend.no_truncation()
     backend.no_padding()
-    settings = [type(tokenizer).__name__, tokenizer.truncation_side, tokenizer.split_special_tokens]
+    settings = [
+        type(tokenizer).__name__,
+        tokenizer.truncation_side,
+        tokenizer.split_special_tokens,
+        tokenizer.eos_token,
+        tokenizer.bos_token,
+        tokenizer.chat_template,
+    ]
     return hashlib.sha256(f"{settings}{backend.to_str()}".encode()).hexdigest()
 
 
@@ -306,19 +352,16 @@ def _remove_leftovers(folder: Path) -> None:
 def _write_examples(file: Path, rows: Dataset, split: str, encoder: Encoder) -> int:
     """Write the examples of all rows, and return how many they are."""
     title, is_shown = f"tokenising {split}", sys.stderr.isatty()
-    if hasattr(encoder.task, "encode_batches"):  # an example may span rows
+    if encoder.of_batches:
         bar = tqdm(rows.iter(BATCH_ROWS), title, -(-len(rows) // BATCH_ROWS), disable=not is_shown)
-        encoded = encoder.task.encode_batches(
-            map(_rows, bar), encoder.tokenizer, encoder.settings()
-        )
         # A batch is empty if its text is shorter than a block.
-        blocks = (as_columns(batch) for batch in encoded if batch)
-        return write_columns(file, Features({IDS: TOKEN_IDS}), blocks)
+        batches = filter(None, encoder.encode(map(_rows, bar)))
+        first = next(batches, [])
+        columns = map(as_columns, itertools.chain([first] if first else [], batches))
+        return write_columns(file, _features(first), columns)
     if not len(rows):
-        return write_columns(file, Features({IDS: TOKEN_IDS}), [])
-    first = encoder.encode(_rows(rows[:1]))[0]
-    columns = {name: column_type(value) for name, value in first.items() if name != IDS}
-    features = Features({IDS: TOKEN_IDS, **columns})
+        return write_columns(file, _features([]), [])
+    features = _features(encoder.encode_rows(_rows(rows[:1])))
     if not is_shown:
         datasets.disable_progress_bars()
     file.parent.mkdir(parents=True)
@@ -326,7 +369,7 @@ def _write_examples(file: Path, rows: Dataset, split: str, encoder: Encoder) -> 
         # In one process: a fast tokenizer uses all cores itself, and with `num_proc` datasets forks
         # a process that has threads, and replaces `os.environ`.
         encoded = rows.map(
-            lambda columns: as_columns(encoder.encode(_rows(columns))),
+            lambda columns: as_columns(encoder.encode_rows(_rows(columns))),
             batched=True,
             remove_columns=rows.column_names,
             features=features,
@@ -338,6 +381,13 @@ def _write_examples(file: Path, rows: Dataset, split: str, encoder: Encoder) -> 
         tables = encoded.with_format("arrow").iter(BATCH_ROWS)
         columns = ({name: table[name] for name in features} for table in tables)
         return write_columns(file, features, columns)
+
+
+def _features(examples: list[dict]) -> Features:
+    """The columns of examples, by the first of them."""
+    others = examples[0] if examples else {}
+    types = {name: column_type(value) for name, value in others.items() if name != IDS}
+    return Features({IDS: TOKEN_IDS, **types})
 
 
 def _rows(columns: dict[str, list]) -> list[dict]:

@@ -111,7 +111,7 @@ def from_snapshot(
     check.loaded(model, loading, folder, new_head)
     # A decoder classifies by its last token that is no padding, and batches are padded by the
     # tokenizer, which may use another token than config.json names.
-    model.config.pad_token_id = pad_token_id(tokenizer(folder))
+    model.config.pad_token_id = _padding(tokenizer(folder))
     check.starts_its_decoder(model, folder)
     return model
 
@@ -174,7 +174,21 @@ def pad_token_id(loaded: PreTrainedTokenizerBase) -> int:
 
     A tokenizer without one (GPT-2, Llama) pads with the end-of-sequence token; padding is masked
     anyway.
+
+    Raises:
+        ValueError: it has neither.
     """
+    found = _padding(loaded)
+    if found is None:
+        raise ValueError(
+            f"{loaded.name_or_path}: the tokenizer has neither a padding nor an end-of-sequence "
+            "token, allowed: one of them, which fills shorter texts of a batch; set pad_token in "
+            "tokenizer_config.json"
+        )
+    return found
+
+
+def _padding(loaded: PreTrainedTokenizerBase) -> int | None:
     return loaded.eos_token_id if loaded.pad_token_id is None else loaded.pad_token_id
 
 

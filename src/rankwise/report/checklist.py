@@ -71,7 +71,9 @@ def _data(records: Records) -> list[Row]:
     uncounted = [name for name in prepared if ("dataset", name) not in records.inputs]
     unpinned = [name for name, entry in entries.items() if UNKNOWN in source(entry)]
     generated = [name for name, entry in entries.items() if "generated" in entry]
-    held_out = [f"{name}: {entries[name]['selection_rows']} rows" for name in prepared]
+    held_out = [
+        f"{name}: {entries[name]['selection_rows'] or 'a tenth of the'} rows" for name in prepared
+    ]
     return [
         (
             "examples of each split counted",

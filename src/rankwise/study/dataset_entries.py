@@ -2,7 +2,7 @@
 
 import re
 
-from rankwise.core import metrics, own_files, tasks
+from rankwise.core import metrics, own_files, tasks, templates
 from rankwise.core.config import ConfigError
 from rankwise.core.metrics import METRICS
 from rankwise.study import module_source
@@ -10,6 +10,9 @@ from rankwise.study import module_source
 FILE = "config/datasets.yaml"
 SELECTION = "selection"  # the slice that is held out of train
 RESERVED_SPLITS = ("train", SELECTION)  # they cannot be reported
+RUNNING_TEXT = "language_modelling"
+TEMPLATES = ("prompt", "prompt_without_input", "answer")
+OF_ANSWERS = (*TEMPLATES, "messages", "chat", "packing")  # keys of tasks with prompts and answers
 SPLIT_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)  # of a file that is not hidden
 
 
@@ -38,6 +41,12 @@ def check(name: str, entry: dict) -> None:
     _check_reported_split(name, entry["report_split"], splits)
     _check_split_names(key, splits)
     task = _task(name, entry)
+    _check_other_tasks_keys(name, entry, task)
+    if task.labels == tasks.ANSWER:
+        _check_answers(name, entry)
+        return
+    if "text" not in entry:
+        raise ConfigError(FILE, f"{name}.text", "nothing", "the column of the text, or columns")
     if task.labels != tasks.NO_LABEL:
         _check_labels(name, entry, task)
 
@@ -92,6 +101,49 @@ def _check_metric(name: str, metric_name: str, task: tasks.Task) -> None:
         if score not in given:
             where, allowed = own_files.shown(own_file), f"scores of {task.name}: "
             raise ConfigError(where, "SCORES", score, allowed + ", ".join(sorted(given)))
+
+
+def _check_other_tasks_keys(name: str, entry: dict, task: tasks.Task) -> None:
+    """Keys that only some tasks read; elsewhere they would be without effect."""
+    wrong = OF_ANSWERS if task.labels != tasks.ANSWER else ("text", "label", "classes")
+    for key in wrong:
+        if key in entry:
+            others = "prompt and answer, or messages" if task.labels == tasks.ANSWER else "text"
+            allowed = f"nothing for {task.name}, whose rows have {others}"
+            raise ConfigError(FILE, f"{name}.{key}", entry[key], allowed)
+    if "stride_tokens" not in entry:
+        return
+    if task.name != RUNNING_TEXT:
+        allowed = f"nothing for {task.name}, only for {RUNNING_TEXT}"
+        raise ConfigError(FILE, f"{name}.stride_tokens", entry["stride_tokens"], allowed)
+    if entry["stride_tokens"] > entry["max_length_tokens"]:
+        allowed = f"at most {entry['max_length_tokens']}, max_length_tokens: no token is left out"
+        raise ConfigError(FILE, f"{name}.stride_tokens", entry["stride_tokens"], allowed)
+
+
+def _check_answers(name: str, entry: dict) -> None:
+    """Prompts and answers are made of templates, or of a column of messages."""
+    given = [key for key in TEMPLATES if key in entry]
+    if "messages" in entry:
+        if given:
+            allowed = "nothing beside messages, which hold prompt and answer"
+            raise ConfigError(FILE, f"{name}.{given[0]}", entry[given[0]], allowed)
+        return
+    columns_by_key = {}
+    for key in given:
+        problem = templates.problem(entry[key])
+        if problem:
+            raise ConfigError(FILE, f"{name}.{key}", entry[key], problem)
+        columns_by_key[key] = templates.columns(entry[key])
+    for column in columns_by_key["answer"]:
+        if column in columns_by_key["prompt"]:
+            allowed = f"columns without {column}, the answer's: a model would read its answer"
+            raise ConfigError(FILE, f"{name}.prompt", entry["prompt"], allowed)
+    shorter = columns_by_key.get("prompt_without_input")
+    if shorter is not None and not set(shorter) < set(columns_by_key["prompt"]):
+        allowed = f"some of the columns of prompt, {', '.join(columns_by_key['prompt'])}"
+        got = entry["prompt_without_input"]
+        raise ConfigError(FILE, f"{name}.prompt_without_input", got, allowed)
 
 
 def _check_labels(name: str, entry: dict, task: tasks.Task) -> None:

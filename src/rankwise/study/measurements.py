@@ -4,6 +4,7 @@ import math
 
 from rankwise.core import compare, store
 from rankwise.core.config import ConfigError
+from rankwise.core.dataset_defaults import selection_rows
 
 # Measurement -> its folder of results. All others are profiles.
 FOLDERS = {name: store.FOLDERS[name] for name in ("train", "trial")}
@@ -86,7 +87,7 @@ def _updates_of_epochs(schedule: dict, dataset: dict) -> int | None:
         return None
     batch_size = schedule["batch_size"] * schedule["accumulation_steps"]
     # The selection slice is held out of the train split.
-    trained_rows = rows - dataset["selection_rows"]
+    trained_rows = rows - selection_rows(dataset, rows)
     return schedule["epochs"] * math.ceil(trained_rows / batch_size)
 
 

@@ -13,6 +13,7 @@ from rankwise.study.measurements import FOLDERS, MEASUREMENTS, PREDICT
 from rankwise.study.origin import FILE, Layer, Origin
 from rankwise.study.overrides import check_used
 from rankwise.study.process_limits import check_processes
+from rankwise.study.packing import check_packing
 from rankwise.study.resolve import check_length, check_release, resolve_method
 
 # Keys of an entry that change no result: what only people read, and the size of a dataset, which
@@ -119,6 +120,8 @@ class StudyGrids:
         model = self.library["models"][cell.model]
         check_length(cell.method, method, model, longest, (self.file, key))
         if kind == "train":
+            dataset = self.library["datasets"][cell.dataset]
+            check_packing(dataset, model, method, (cell.dataset, cell.model, cell.method))
             schedule, schedule_key = self.schedule(grid), f"{key}.schedule"
             check_processes(cell.method, method, schedule, (self.file, schedule_key))
             self._keep(cell, grid, key)

@@ -7,9 +7,13 @@ from torch import Tensor
 
 
 def tokens_of(batch: dict[str, Tensor]) -> int:
-    """How many tokens a batch has without padding, those that a decoder reads included."""
+    """How many tokens a batch has without padding, those that a decoder reads included.
+
+    A mask is (batch, tokens) with 1 at each token, or (batch, 1, tokens, tokens) with 0 where a
+    token sees another; there, padding sees nothing.
+    """
     masks = [mask for name, mask in batch.items() if name.endswith("attention_mask")]
-    return sum(int(mask.sum()) for mask in masks)
+    return sum(int((mask == 0).any(-1).sum() if mask.ndim == 4 else mask.sum()) for mask in masks)
 
 
 class ResumableBatches:

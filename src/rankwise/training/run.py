@@ -121,7 +121,7 @@ def _fine_tune(request: dict, folder: Path | None, checkpoint: Checkpoint) -> di
     result["metrics"]["total_parameters"] = total_parameters
     result["cost"] |= start_cost
     result["split"] = dataset["report_split"]
-    result["data"] = data_facts(request)
+    result["data"] = {**data_facts(request), **({"cut": data.cut} if data.cut else {})}
     if folder is not None:
         # The last thing to do, because merging uses the model up. The loop has left the state in it
         # that the metrics belong to.

@@ -14,7 +14,12 @@ from transformers.utils import ModelOutput
 
 from rankwise.methods.parts.peft_base import IGNORED, PeftMethod
 
-TASK_TYPES = {"classification": "SEQ_CLS", "language_modelling": "CAUSAL_LM"}  # peft's names
+# peft's names.
+TASK_TYPES = {
+    "classification": "SEQ_CLS",
+    "language_modelling": "CAUSAL_LM",
+    "instruction_tuning": "CAUSAL_LM",
+}
 
 
 class PromptMethod(PeftMethod):
@@ -47,7 +52,7 @@ class PromptMethod(PeftMethod):
         call = _PromptedCall(is_decoder)
         prompted = get_peft_model(model, self.resolved(model, names))
         prompted.register_forward_pre_hook(call.attend_everywhere, with_kwargs=True)
-        if self.IN_TEXT and names["task"] == "language_modelling":
+        if self.IN_TEXT and TASK_TYPES[names["task"]] == "CAUSAL_LM":
             prompted.register_forward_pre_hook(call.ignore_first_label, with_kwargs=True)
             prompted.register_forward_hook(call.keep_logits_of_text)
         elif self.IN_TEXT and is_decoder:
