@@ -17,6 +17,7 @@ class BitFit(Method):
     """Trains the biases; no options."""
 
     QUANTIZED = True
+    ADDS_PARAMETERS = False
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         """Make the biases and a new head trainable."""

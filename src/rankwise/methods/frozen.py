@@ -12,6 +12,7 @@ class Frozen(Method):
     """Trains nothing; no options."""
 
     QUANTIZED = True
+    ADDS_PARAMETERS = False
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         """Freeze every parameter."""

@@ -14,6 +14,8 @@ from rankwise.methods.parts.base import Method
 class Full(Method):
     """Trains everything; no options."""
 
+    ADDS_PARAMETERS = False
+
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         """Make every parameter trainable."""
         return model.requires_grad_(True)

@@ -16,6 +16,7 @@ class HeadOnly(Method):
     """Trains the head; no options."""
 
     QUANTIZED = True
+    ADDS_PARAMETERS = False
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         """Make the head trainable."""
