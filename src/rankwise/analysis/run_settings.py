@@ -4,7 +4,12 @@ import json
 
 from rankwise.study import search_choice
 
-STORAGE = ("weights", "dense")  # settings of a method that are no options of its modules
+STORAGE = (
+    "weights",
+    "compute",
+    "adapter_dtype",
+    "dense",
+)  # settings of a method that are no options of its modules
 
 
 def run_settings(stored: dict) -> dict:

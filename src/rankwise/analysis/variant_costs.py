@@ -14,7 +14,7 @@ from rankwise.study.grids import VARIANT_MARK, base_name, split_name
 OF_METHOD = ("options_", "optimizer_")
 OF_BATCH = (
     "schedule_batch_size", "schedule_accumulation_steps", "schedule_checkpointing",
-    "schedule_precision",
+    "schedule_precision", "schedule_loss",
 )  # fmt: skip
 Curve = tuple  # the values of CURVE
 

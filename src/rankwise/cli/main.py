@@ -185,6 +185,15 @@ def _add_fits(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--checkpointing", action="store_true", help="recompute activations in backward"
     )
+    command.add_argument(
+        "--loss",
+        choices=["full", "chunked"],
+        default="full",
+        help="the cross-entropy of all logits at once, or chunk by chunk (default: full)",
+    )
+    command.add_argument(
+        "--accumulation", type=int, default=1, help="micro-batches in an update (default: 1)"
+    )
     command.set_defaults(run=_fits)
 
 
@@ -220,6 +229,8 @@ def _fits_grid(given: argparse.Namespace, entries: dict[str, dict]) -> dict:
         "memory_gib": given.memory,
         "device": given.device,
         "checkpointing": given.checkpointing,
+        "loss": given.loss,
+        "accumulation_steps": given.accumulation,
     }
     if given.length:
         grid["lengths_tokens"] = given.length

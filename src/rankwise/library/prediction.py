@@ -78,6 +78,8 @@ def predict(
     length: int | None = None,
     device: str = "cuda",
     checkpointing: bool = False,
+    loss: str = "full",
+    accumulation_steps: int = 1,
     override: dict | None = None,
 ) -> Ledger:
     """Predict the memory of a training step from shapes: no GPU, no weights, no download.
@@ -92,6 +94,8 @@ def predict(
         length: Tokens of each sample; the dataset's `max_length_tokens` if None.
         device: `cuda` or `cpu`.
         checkpointing: Recompute activations in backward.
+        loss: `full`, or `chunked`: the cross-entropy without the logits of all tokens.
+        accumulation_steps: Micro-batches in an update, whose gradients are summed up.
         override: Changes of the method's entry, as in a study: `{"weights": "bf16"}`.
 
     Raises:
@@ -107,6 +111,8 @@ def predict(
         "batch_size": batch_size,
         "device": device,
         "checkpointing": checkpointing,
+        "loss": loss,
+        "accumulation_steps": accumulation_steps,
         **({"sequence_length_tokens": length} if length else {}),
         **({"override": {method: override}} if override else {}),
     })  # fmt: skip

@@ -4,7 +4,9 @@ The parts are the forward pass, the backward pass and the update. The model has 
 none at all on the meta device. Every sequence fills its length, so no attention mask is needed.
 """
 
+import importlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +18,9 @@ from rankwise.methods.parts.optimizers import step_without_values
 from rankwise.models import build, storage
 from rankwise.optim.parts.waiting import trains
 
+# Imported by name, so that steps with the plain loss do not depend on it.
+CHUNKED_LOSS = "rankwise.models.chunked_loss"
+
 
 @dataclass
 class Step:
@@ -26,6 +31,8 @@ class Step:
         model: The adapted model, in train mode.
         optimizer: The optimizer; None where nothing trains.
         batch: Token ids (batch, length) and labels.
+        accumulation_steps: Micro-batches in an update.
+        loss: How the loss is computed: `full`, `chunked` or `liger`.
         taken: How many updates have been made.
     """
 
@@ -33,11 +40,22 @@ class Step:
     model: nn.Module
     optimizer: torch.optim.Optimizer | None
     batch: dict[str, Tensor]
+    accumulation_steps: int = 1
+    loss: str = "full"
     taken: int = 0
 
     def forward(self) -> Tensor:
         """Return the loss of the batch."""
         return self.model(**self.batch).loss
+
+    def evaluate(self) -> None:
+        """Run a forward pass as an evaluation does: with the logits of all tokens."""
+        self.model.eval()
+        all_logits = nullcontext()
+        if self.loss != "full":
+            all_logits = importlib.import_module(CHUNKED_LOSS).all_logits(self.model)
+        with torch.no_grad(), all_logits:
+            self.forward()
 
     def update(self) -> None:
         """Step the optimizer, drop the gradients and call the method's `after_step`.
@@ -126,7 +144,7 @@ def adapted(
     with torch.device(device):
         if model is None:
             model = base_model(request, device)
-        model = storage.store(model, entry["weights"], names)
+        model = storage.store(model, entry["weights"], names, compute=entry.get("compute"))
         method, model = adapt(entry, model, names)
     return method, model, names
 
@@ -140,7 +158,8 @@ def step(
     """Build the training step of a profile's request.
 
     Args:
-        request: With `shapes`, `method`, `model` and optionally `checkpointing`.
+        request: With `shapes`, `method`, `model` and optionally `checkpointing`, `loss` and
+            `accumulation_steps`.
         device: Where the step runs.
         watch: Called with the adapted model before its optimizer is built. A hook registered here
             runs before the hooks of an optimizer that frees gradients inside backward.
@@ -154,12 +173,16 @@ def step(
     model.train()
     if request.get("checkpointing"):
         build.checkpoint(model)
+    loss = request.get("loss", "full")
+    if loss != "full":
+        importlib.import_module(CHUNKED_LOSS).use(model, loss)
     if watch:
         watch(model)
     optimizer = None
     if any(param.requires_grad for param in model.parameters()):
         optimizer = profiled_optimizer(request["method"], method, model, names)
-    return Step(method, model, optimizer, batch(request, device))
+    micro_batches = request.get("accumulation_steps", 1)
+    return Step(method, model, optimizer, batch(request, device), micro_batches, loss)
 
 
 def profiled_optimizer(

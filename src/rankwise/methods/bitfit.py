@@ -18,6 +18,7 @@ class BitFit(Method):
 
     QUANTIZED = True
     SHARDED = True
+    ADDS_PARAMETERS = False
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         """Make the biases and a new head trainable."""

@@ -13,6 +13,7 @@ class Frozen(Method):
 
     QUANTIZED = True
     KEEPS = "nothing"
+    ADDS_PARAMETERS = False
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         """Freeze every parameter."""

@@ -16,6 +16,7 @@ class Full(Method):
 
     SHARDED = True
     KEEPS = "model"
+    ADDS_PARAMETERS = False
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         """Make every parameter trainable."""

@@ -17,6 +17,7 @@ class HeadOnly(Method):
 
     QUANTIZED = True
     SHARDED = True
+    ADDS_PARAMETERS = False
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         """Make the head trainable."""

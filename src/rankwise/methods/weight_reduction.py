@@ -45,6 +45,7 @@ class WeightReduction(Method):
     """Trains the factors; each model's entry maps `targets` to its module names."""
 
     TRAINABLE = "r * (m + n + 1)"
+    ADDS_PARAMETERS = False  # its factors take the place of matrices
 
     rank: int
     targets: tuple[str, ...] = ("query", "key", "value")

@@ -13,8 +13,9 @@ int8: LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339), whose inputs are quan
 for columns with a value above 6. By bitsandbytes.
 
 The base's linear layers are stored so, except for the task's head and the output embedding;
-embeddings, norms and biases stay fp32. Under bf16 every parameter is bf16, except for a head that
-is new for the task.
+embeddings, norms and biases stay fp32, unless the quantized layers are told to compute in bf16
+(`compute: bf16`): then these are bf16 too, and with them what passes between the layers, as in
+others' QLoRA. Under bf16 every parameter is bf16. A head that is new for the task stays fp32.
 
 Where this differs from others' QLoRA: activation checkpointing is not switched on
 (prepare_model_for_kbit_training does), the base is the one that the other methods get, and the
@@ -33,12 +34,17 @@ from torch import Tensor, nn
 from rankwise.core.errors import Unsupported
 
 KINDS = ("fp32", "bf16", "nf4", "nf4_double", "int8")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Imported where it is needed only: it imports bitsandbytes, which takes seconds.
 QUANTIZED = "rankwise.models.quantized"
 
 
 def store(
-    model: nn.Module, kind: str, names: dict, compute_dtype: torch.dtype = torch.float32
+    model: nn.Module,
+    kind: str,
+    names: dict,
+    precision: torch.dtype = torch.float32,
+    compute: str | None = None,
 ) -> nn.Module:
     """Store the base of `model` as `kind`, in place; on the meta device its shapes.
 
@@ -46,7 +52,8 @@ def store(
         model: fp32 and not yet adapted.
         kind: one of KINDS.
         names: from `build.names`.
-        compute_dtype: in which quantized layers multiply.
+        precision: in which quantized layers multiply, if `compute` does not say.
+        compute: `fp32` or `bf16`: in which a quantized base computes.
 
     Returns:
         The same model.
@@ -61,7 +68,10 @@ def store(
     if kind == "bf16":
         _cast_to_bf16(model, names["new_head"])
     elif kind != "fp32":
-        _quantized(kind).quantize(model, kind, names["head"], compute_dtype)
+        dtype = DTYPES[compute] if compute else precision
+        _quantized(kind).quantize(model, kind, names["head"], dtype)
+        if compute == "bf16":
+            _cast_to_bf16(model, names["new_head"])
     return model
 
 
@@ -80,13 +90,14 @@ def _quantized(kind: str) -> ModuleType:
 
 
 def _cast_to_bf16(model: nn.Module, kept_in_fp32: list[str]) -> None:
-    """Cast parameters; buffers stay, because rotary frequencies need fp32."""
+    """Cast parameters but codes; buffers stay, because rotary frequencies need fp32."""
     for name, module in model.named_modules():
         if set(name.split(".")) & set(kept_in_fp32):
             module.register_forward_pre_hook(_cast_inputs)
         else:
             for param in module.parameters(recurse=False):
-                param.data = param.data.to(torch.bfloat16)
+                if param.is_floating_point():
+                    param.data = param.data.to(torch.bfloat16)
 
 
 def _cast_inputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NO_SHAPE = (*COSMETIC["models"], "weights")  # keys of a model that a profile does not depend on
 QUANTIZED = "rankwise.models.quantized"  # the storage of weights that are not dense
+CHUNKED_LOSS = "rankwise.models.chunked_loss"  # every loss but the full one
+GROUPED = "rankwise.training.grouped"  # batches by length
 
 
 def cell_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
@@ -54,14 +56,15 @@ def _training_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     follows_search = measurement == "train" and plan.is_searched(cell.curve)
     method = plan.method(measurement, cell)
     task = plan.library["datasets"][cell.dataset]["task"]
-    loaded = _task_modules(task)
+    schedule = plan.grids.schedule(grid)
+    loaded = [*_task_modules(task), *_schedule_modules(schedule)]
     if follows_search:
         loaded.append(search.SETTLED)
     request = {
         "model": plan.model_entry(cell.model),
         "method": method,
         "dataset": plan.dataset_entry(cell.dataset),
-        "schedule": plan.grids.schedule(grid),
+        "schedule": schedule,
         "inputs": {
             "dataset": plan.input_digest("dataset", cell.dataset),
             "model": plan.input_digest("model", cell.model),
@@ -88,6 +91,7 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     dataset = plan.library["datasets"][cell.dataset]
     tokens = grids.tokens(plan.library, grid, cell.dataset)
     method = without(plan.method(measurement, cell), ("learning_rate",))
+    settings = measurements.settings(measurement, grid, plan.study, dataset, tokens)
     return {
         "model": without(plan.library["models"][cell.model], NO_SHAPE),
         "method": method,
@@ -100,8 +104,8 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
         # Which model is built, and what its labels are. A profile scores nothing, so it depends on
         # no more of the task.
         "task_facts": without(tasks.facts(dataset["task"])._asdict(), ("name", "metrics")),
-        "code": _code(plan, measurement, method),
-        **measurements.settings(measurement, grid, plan.study, dataset, tokens),
+        "code": _code(plan, measurement, method, *_schedule_modules(settings)),
+        **settings,
     }
 
 
@@ -157,10 +161,11 @@ def _pretraining_request(plan: "Plan", model: str) -> dict:
     corpus = plan.corpus(model)
     key = f"{model}.weights.pretrain.dataset"
     task = pick(plan.library["datasets"], corpus, "config/models.yaml", key)["task"]
+    schedule = plan.library["models"][model]["weights"]["pretrain"]["schedule"]
     return {
         "dataset": plan.dataset_entry(corpus),
         "inputs": {"dataset": plan.input_digest("dataset", corpus)},
-        "code": plan.digests("pretrain_model", *_task_modules(task)),
+        "code": plan.digests("pretrain_model", *_task_modules(task), *_schedule_modules(schedule)),
     }
 
 
@@ -168,6 +173,16 @@ def _task_modules(task: str) -> list[str]:
     """The modules that a run of a task loads by name: the task's, and those of its own metrics."""
     own = [name for name in tasks.facts(task).metrics if METRICS[name].is_own]
     return [tasks.module(task), *map(metrics.module, own)]
+
+
+def _schedule_modules(settings: dict) -> list[str]:
+    """The modules that a run with a schedule's settings, or a profile's, loads by name."""
+    modules = []
+    if settings.get("loss", "full") != "full":
+        modules.append(CHUNKED_LOSS)
+    if settings.get("group_by_length"):
+        modules.append(GROUPED)
+    return modules
 
 
 def _code(plan: "Plan", script: str, method: dict, *others: str) -> dict[str, str]:

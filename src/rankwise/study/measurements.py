@@ -14,6 +14,8 @@ MEASUREMENTS = ("memory", "flops", "forward", "ledger", "fits", "throughput")
 PREDICT = "predict"
 # Profiles that measure the machine, not the shapes: they run in the study's own environment.
 TIMED = compare.TIMED
+UPDATING = frozenset({"ledger", "fits", "throughput"})  # profiles of whole updates
+STEP = ("accumulation_steps", "checkpointing", "loss")  # how an update is made
 
 
 def settings(  # noqa: PLR0911 - one return a measurement
@@ -42,7 +44,7 @@ def settings(  # noqa: PLR0911 - one return a measurement
             return _picked(grid, "measured")
         case "flops":
             samples = dataset.get("train_samples")
-            return {**_picked(grid, "accumulation_steps"), "train_samples": samples}
+            return {**_picked(grid, "accumulation_steps", "loss"), "train_samples": samples}
         case "forward":
             return {
                 **_picked(grid, "device"),
@@ -51,15 +53,15 @@ def settings(  # noqa: PLR0911 - one return a measurement
                 "batch_sizes": grid.get("batch_sizes", [grid["batch_size"]]),
             }
         case "ledger":
-            return _picked(grid, "device", "measured", "checkpointing")
+            return _picked(grid, "device", "measured", *STEP)
         case "fits":
             return {
-                **_picked(grid, "device", "memory_gib", "checkpointing"),
+                **_picked(grid, "device", "memory_gib", *STEP),
                 "lengths_tokens": grid.get("lengths_tokens", [tokens]),
             }
         case "throughput":
             return {
-                **_picked(grid, "device", "accumulation_steps", "checkpointing"),
+                **_picked(grid, "device", *STEP),
                 "cpu_threads": study["cpu_threads"],
             }
     raise ValueError(f"measurement: got {measurement!r}, allowed: {', '.join(MEASUREMENTS)}")
@@ -72,7 +74,9 @@ def _picked(grid: dict, *names: str) -> dict:
 def _prediction(schedule: dict, device: str, dataset: dict) -> dict:
     """The settings of the prediction of a training run."""
     return {
-        **_picked(schedule, "accumulation_steps", "checkpointing", "eval_batch_size"),
+        **_picked(schedule, *STEP, "eval_batch_size"),
+        # Liger's kernels run on a GPU alone. Of its loss, ours in chunks is what shapes can tell.
+        "loss": "full" if schedule["loss"] == "full" else "chunked",
         "device": device,
         "updates": schedule["updates"] or _updates_of_epochs(schedule, dataset),
     }

@@ -14,6 +14,7 @@ from rankwise.study.class_kinds import check_kind, check_reference
 from rankwise.study.class_source import main_class
 from rankwise.study.dataset_formats import check_format
 from rankwise.study.limits import check_active_layers, check_granularity, check_rank
+from rankwise.study.memory_options import check_dtypes, check_loss
 from rankwise.study.options import REQUIRED, Option, constant, defines, options, takes_argument
 from rankwise.study.origin import FILE, Origin, entry_origin
 
@@ -144,6 +145,7 @@ def resolve_method(
         peft_settings.check(method, entry["weights"] not in DENSE, origin)
     _check_targets(method, model, origin)
     _check_storage(entry, optimizer, origin)
+    check_dtypes(entry, DENSE, origin)
     _check_pairs(entry, origin)
     check_granularity(origin, optimizer, model)
     check_active_layers(origin, optimizer, model)
@@ -331,6 +333,7 @@ def check_sources(library: dict[str, dict]) -> None:
         _check_roles(name, entry["modules"])
         if weights := entry.get("weights"):
             _check_weights(f"{name}.weights", weights)
+            _check_pretraining_loss(library["datasets"], name, entry)
 
 
 def _check_roles(name: str, modules: dict[str, dict]) -> None:
@@ -352,6 +355,15 @@ def _check_weights(key: str, weights: dict) -> None:
     for source, proof in (("hub", "revision"), ("files", "sha256")):
         if source in weights and proof not in weights:
             raise ConfigError(MODELS, f"{key}.{proof}", "nothing", f"the {proof} of {source}")
+
+
+def _check_pretraining_loss(datasets: dict[str, dict], name: str, entry: dict) -> None:
+    pretrain = entry["weights"].get("pretrain", {})
+    corpus = datasets.get(pretrain.get("dataset"))
+    if corpus is not None:  # an unknown one is told where it is used
+        kind = pretrain["schedule"]["loss"]
+        where = (MODELS, f"{name}.weights.pretrain.schedule.loss")
+        check_loss(kind, corpus["task"], name, entry, "cpu", where)
 
 
 def _check_one_source(entry: dict, sources: tuple[str, ...], file: str, key: str) -> None:

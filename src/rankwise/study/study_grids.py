@@ -10,6 +10,7 @@ from rankwise.core.config import ConfigError, merge, without
 from rankwise.study import grids, keep, measurements, search, variants
 from rankwise.study.grids import Cell
 from rankwise.study.measurements import FOLDERS, MEASUREMENTS, PREDICT
+from rankwise.study.memory_options import check_loss
 from rankwise.study.origin import FILE, Layer, Origin
 from rankwise.study.overrides import check_used
 from rankwise.study.process_limits import check_processes
@@ -119,15 +120,20 @@ class StudyGrids:
         longest = max(measurements.lengths(grid, tokens))
         model = self.library["models"][cell.model]
         check_length(cell.method, method, model, longest, (self.file, key))
+        makes_updates = True
         if kind == "train":
             dataset = self.library["datasets"][cell.dataset]
             check_packing(dataset, model, method, (cell.dataset, cell.model, cell.method))
             schedule, schedule_key = self.schedule(grid), f"{key}.schedule"
             check_processes(cell.method, method, schedule, (self.file, schedule_key))
             self._keep(cell, grid, key)
-        elif "throughput" in grid["measurements"]:  # it times updates, without clipping
+        else:  # profiles do not clip
             schedule, schedule_key = {**grid, "max_gradient_norm": None}, key
-        else:
+            makes_updates = not measurements.UPDATING.isdisjoint(grid["measurements"])
+        task = self.library["datasets"][cell.dataset]["task"]
+        where = (self.file, f"{schedule_key}.loss")
+        check_loss(schedule["loss"], task, cell.model, model, self.study["device"], where)
+        if not makes_updates:
             return
         check_release(cell.method, method["optimizer"], schedule, (self.file, schedule_key))
 

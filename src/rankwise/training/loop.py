@@ -8,6 +8,7 @@ schedule's batch size is that of all processes together. They share the batches 
 unless each holds a share of the model (FSDP2). The first one writes checkpoints, logs and results.
 """
 
+import importlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,6 +43,8 @@ from rankwise.training.divergence import Watch, check_finite
 from rankwise.training.progress import Sums, TrainingState, UpdatePlan
 from rankwise.training.updates import Updater
 
+# Imported by name, so that runs without them do not depend on them.
+CHUNKED_LOSS, GROUPED = "rankwise.models.chunked_loss", "rankwise.training.grouped"
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16"}  # our names -> those of accelerate
 
 
@@ -82,11 +85,14 @@ class Loop:
             project_dir=tracking.folder,
         )
         self.accelerator.init_trackers(tracking.project, tracking.config, tracking.options)
+        if schedule.get("loss", "full") != "full":
+            importlib.import_module(CHUNKED_LOSS).use(model, schedule["loss"])
         self.distributed = Distributed(model, self.accelerator, schedule["sharding"])
         self.model = self.distributed.model
         self.state = TrainingState()
         self.effective_rank: Callable[[], float | None] | None = None
         self.watch: Watch | None = None  # None while nothing trains
+        self.padding: dict[str, int] = {}  # of an epoch, where batches are grouped by length
         self.started = time.perf_counter()
 
     def run(self, optimizer: torch.optim.Optimizer | None, seed: int) -> dict:
@@ -140,10 +146,9 @@ class Loop:
         shuffling = torch.Generator().manual_seed(seed)
         loader = DataLoader(
             self.data.train,
-            self.schedule["batch_size"],
-            shuffle=True,
             generator=shuffling,
             collate_fn=self.data.collate,
+            **self._order(shuffling, seed),
         )
         plan = UpdatePlan.from_schedule(self.schedule, len(loader))
         self.effective_rank = getattr(optimizer, "effective_rank", None)
@@ -170,6 +175,16 @@ class Loop:
         except Stopped:
             self._save(optimizer.optimizer, scheduler, batches)
             raise
+
+    def _order(self, shuffling: torch.Generator, seed: int) -> dict:
+        """The arguments of a loader that decide its batches."""
+        batch_size = self.schedule["batch_size"]
+        if not self.schedule.get("group_by_length"):
+            return {"batch_size": batch_size, "shuffle": True}
+        grouped = importlib.import_module(GROUPED)
+        lengths = grouped.lengths_tokens(self.data.train)
+        self.padding = grouped.padding_of_an_epoch(lengths, batch_size, seed)
+        return {"batch_sampler": grouped.GroupedBatches(lengths, batch_size, shuffling)}
 
     def _make_updates(
         self, plan: UpdatePlan, batches: ResumableBatches, updater: Updater, scheduler: LRScheduler
@@ -298,6 +313,7 @@ class Loop:
         cost = {
             "train_time_s": train_seconds,
             "evaluation_time_s": self.state.evaluation_seconds,
+            **self.padding,
         }
         if counts["updates"]:
             cost["step_time_s"] = train_seconds / counts["updates"]

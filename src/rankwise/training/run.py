@@ -19,8 +19,6 @@ from rankwise.training.keeping import keep
 from rankwise.training.loop import Loop
 from rankwise.training.start import start
 
-COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
 
 def train(request: dict, folder: Path) -> dict:
     """Fine-tune one cell and report on its dataset's reported split.
@@ -101,7 +99,8 @@ def _fine_tune(request: dict, folder: Path | None, checkpoint: Checkpoint) -> di
     check.covers(base, tokenizer, where)
     total_parameters = sum(param.numel() for param in base.parameters())
     started, start_cost = start(request, base, names, data, checkpoint.start_file, checkpoint.group)
-    base = storage.store(base, entry["weights"], names, COMPUTE_DTYPES[schedule["precision"]])
+    precision = storage.DTYPES[schedule["precision"]]
+    base = storage.store(base, entry["weights"], names, precision, entry.get("compute"))
     method, model = adapt(entry, base, names)
     set_parameters(model, started)
     check.trains_new_head(model, names["new_head"], where)

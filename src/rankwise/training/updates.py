@@ -183,8 +183,10 @@ class Updater:
         since an encoder-decoder makes those of its decoder from them.
         """
         first = {name: rows[:1] for name, rows in batch.items()}
-        logits = self.distributed.called(**self._on_device(first)).logits
-        self.accelerator.backward((logits * 0).sum())
+        output = self.distributed.called(**self._on_device(first))
+        # Without logits, the loss is in chunks, and 0 where nothing is predicted.
+        zero = output.loss if output.logits is None else (output.logits * 0).sum()
+        self.accelerator.backward(zero)
 
     def _own_part(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The rows of this process; none where there are fewer rows than processes."""

@@ -1,12 +1,13 @@
 """The model whose FLOPs are counted: adapted, on the meta device, with a dense base."""
 
+import importlib
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from rankwise.measure.batch import meta_loss
-from rankwise.measure.step import profiled_optimizer
+from rankwise.measure.step import CHUNKED_LOSS, profiled_optimizer
 from rankwise.methods.parts.base import Method, adapt, unreleased
 from rankwise.models import build
 
@@ -48,10 +49,15 @@ class Subject:
         with torch.device("meta"):
             method, model = adapt(request["method"], model, names)
         method.settle(model.train())
+        loss = request.get("loss", "full")
+        if loss != "full":
+            importlib.import_module(CHUNKED_LOSS).use(model, loss)
         return cls(request, method, model, names)
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """A loss whose gradients have the shapes of the real one."""
+        if self.request.get("loss", "full") != "full":
+            return self.model(**batch, labels=batch["input_ids"]).loss
         return meta_loss(self.model, batch, self.request["shapes"]["task"])
 
     def optimizer(self) -> torch.optim.Optimizer | None:

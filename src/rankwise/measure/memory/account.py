@@ -144,7 +144,7 @@ def simulate(tracker: Tracker, capacity: float = float("inf")) -> Allocator:
     Raises:
         OutOfMemory: The log does not fit into the capacity.
     """
-    start_of = dict(tracker.phases)
+    start_of = dict(reversed(tracker.phases))  # the first start of a phase that comes again
     before = tracker.events[: start_of["first_forward"]]
     steps = tracker.events[start_of["first_forward"] : start_of["evaluation"]]
 

@@ -17,6 +17,7 @@ from rankwise.methods.parts.optimizers import optimizer_over
 from rankwise.optim.parts.waiting import trains
 
 DENSE = ("fp32", "bf16")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # of the parameters that a method adds
 
 
 class Start(NamedTuple):
@@ -52,17 +53,18 @@ class Method:
             it is asked to; "nothing" if nothing trains.
         MERGES: `merge` gives a model.
         CHANGES_BASE: values of the option `init` that take a part out of the base.
+        ADDS_PARAMETERS: trains parameters that the base has not, whose dtype may be chosen.
     """
 
     TRAINABLE = "0"
     MODEL = "0"
-    # IDENTITY may be a property where it depends on an option. PROMPT, QUANTIZED and SHARDED are
-    # read from source while planning (study/options.py), so they must be constants. So are the last
-    # three (study/keep.py).
+    # IDENTITY may be a property where it depends on an option. The others are read from source
+    # while planning (study/options.py, study/keep.py), so they must be constants.
     IDENTITY = True
     PROMPT = False
     QUANTIZED = False
     SHARDED = False
+    ADDS_PARAMETERS = True
     KEEPS = "adapter"
     MERGES = True
     CHANGES_BASE = ()
@@ -236,7 +238,8 @@ def adapt(entry: dict, model: nn.Module, names: dict) -> tuple[Method, nn.Module
 
     Raises:
         BrokenModule: the method's file cannot be imported, or has no class named like it.
-        Unsupported: the method cannot adapt this model; the message is the reason.
+        Unsupported: the method cannot adapt this model, or adds no parameters although the entry
+            chooses their dtype; the message is the reason.
     """
     method = load_method(entry)
     stored = entry.get("weights", "fp32")
@@ -246,7 +249,30 @@ def adapt(entry: dict, model: nn.Module, names: dict) -> tuple[Method, nn.Module
     reason = method.unsupported(model, names)
     if reason:
         raise Unsupported(reason)
-    return method, method.prepare(model, names)
+    of_base = {id(param) for param in model.parameters()}
+    model = method.prepare(model, names)
+    if "adapter_dtype" in entry:
+        _cast_added(model, of_base, names, entry)
+    return method, model
+
+
+def _cast_added(model: nn.Module, of_base: set[int], names: dict, entry: dict) -> None:
+    """Give the parameters that a method has added the entry's `adapter_dtype`, in place.
+
+    A head that is new for the task stays in fp32, as under every storage of the base.
+
+    Raises:
+        Unsupported: the method has added none.
+    """
+    added = []
+    for name, param in model.named_parameters():
+        is_of_head = set(name.split(".")) & set(names["new_head"])
+        if param.requires_grad and id(param) not in of_base and not is_of_head:
+            added.append(param)
+    if not added:
+        raise Unsupported(f"adapter_dtype: {entry['module']} adds no parameters")
+    for param in added:
+        param.data = param.data.to(DTYPES[entry["adapter_dtype"]])
 
 
 @torch.no_grad()

@@ -1,0 +1,86 @@
+"""Which options that save memory go together: the loss, and the dtypes of base and adapters.
+
+Everything that can be told from entries is told while planning. Standard library only.
+"""
+
+import importlib.util
+
+from rankwise.core import plugins, tasks
+from rankwise.core.config import ConfigError
+from rankwise.study.options import constant
+from rankwise.study.origin import Origin
+
+CAUSAL = "AutoModelForCausalLM"
+# Families of transformers that change their logits behind the head -> the key that says how. With
+# null the logits are as the head makes them.
+CHANGED_LOGITS = {
+    "cohere": "logit_scale",
+    "cohere2": "logit_scale",
+    "gemma2": "final_logit_softcapping",
+    "gemma3": "final_logit_softcapping",
+    "gemma3_text": "final_logit_softcapping",
+    "granite": "logits_scaling",
+}
+# Those that have it by default.
+ALWAYS_CHANGED = ("cohere", "cohere2", "gemma2", "granite")
+Where = tuple[str, str]  # file, key
+
+
+def check_loss(kind: str, task: str, model: str, entry: dict, device: str, where: Where) -> None:
+    """Check that a model and a task have a cross-entropy that can be computed in chunks.
+
+    Args:
+        kind: `full`, `chunked` or `liger`.
+        task: The task's name.
+        model: The model's name.
+        entry: Of the model.
+        device: That training runs on.
+        where: File and key of the loss.
+
+    Raises:
+        ConfigError: The task's model is no causal language model, the model changes its logits, or
+            liger's kernels cannot run.
+    """
+    if kind == "full":
+        return
+    if tasks.facts(task).auto_class != CAUSAL:
+        allowed = f"full with the task {task}, whose model is no causal language model"
+        raise ConfigError(*where, kind, allowed)
+    family, architecture = entry["family"], entry["architecture"]
+    key = CHANGED_LOGITS.get(family)
+    if key is not None and architecture.get(key, family in ALWAYS_CHANGED):
+        allowed = f"full with {model}: {family} changes its logits behind the head ({key})"
+        raise ConfigError(*where, kind, allowed)
+    if kind == "liger":
+        if device != "cuda":
+            allowed = f"full or chunked with device {device}: liger's kernels run on a GPU"
+            raise ConfigError(*where, kind, allowed)
+        if importlib.util.find_spec("liger_kernel") is None:
+            allowed = "full or chunked, or liger after `pip install liger-kernel`"
+            raise ConfigError(*where, kind, allowed)
+
+
+def check_dtypes(entry: dict, dense: tuple[str, ...], origin: Origin) -> None:
+    """Check that `compute` and `adapter_dtype` of a method's entry have something to act on.
+
+    Args:
+        entry: The entry, with defaults of the schema.
+        dense: The storages that are not quantized.
+        origin: Where the values of the entry come from.
+
+    Raises:
+        ConfigError: The base is not quantized; or the method adds no parameters.
+    """
+    module, weights = entry["module"], entry["weights"]
+    if "compute" in entry and weights in dense:
+        allowed = (
+            f"nothing with weights {weights}, which compute in their own dtype or in the "
+            "schedule's precision; or weights nf4, nf4_double or int8"
+        )
+        raise ConfigError(*origin.place("compute"), entry["compute"], allowed)
+    source = plugins.source_name("methods", module)
+    if "adapter_dtype" in entry and not constant(source, "ADDS_PARAMETERS", True):
+        allowed = (
+            f"nothing under {module}, which adds no parameters: theirs is the dtype of weights"
+        )
+        raise ConfigError(*origin.place("adapter_dtype"), entry["adapter_dtype"], allowed)
