@@ -22,7 +22,7 @@ from transformers import get_scheduler
 
 from rankwise.core import progress
 from rankwise.core.errors import Unsupported
-from rankwise.core.tracker import Tracking
+from rankwise.core.tracker import Tracking, memory
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method
 from rankwise.training import evaluation
@@ -246,7 +246,8 @@ class Loop:
             **selection,
         }
         self.state.history.append(row)
-        self.accelerator.log({**training, **selection}, step=update)
+        shown = {"learning_rate": self.state.learning_rate, **memory(self._peak_bytes())}
+        self.accelerator.log({**training, **selection, **shown}, step=update)
         _print_row(row)
         check_finite(metrics, "selection slice", update)
         if self.schedule["select"] == "best":
