@@ -158,23 +158,36 @@ OTHERS = {
     },
 }
 _DECODER = {"classification": ["score"], "language_modelling": ["lm_head"]}
+_TAGS = {"token_classification": ["classifier"]}
+_TAGGING_DECODER = {**_DECODER, "token_classification": ["score"]}
+_NEOX = {**_DECODER, **_TAGS}
+_DEBERTA = {
+    "classification": ["pooler", "classifier"],
+    "masked_language_modelling": ["cls"],
+    **_TAGS,
+}
 HEADS_BY_TASK = {
-    **dict.fromkeys(("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text"), _DECODER),
-    **dict.fromkeys(("phi", "phi3", "gpt2", "gpt_neox", "opt"), _DECODER),
-    "bert": {"classification": ["classifier"]},  # saved without the head that fills masks
-    "roberta": {"classification": ["classifier"], "masked_language_modelling": ["lm_head"]},
-    "deberta": {"classification": ["pooler", "classifier"], "masked_language_modelling": ["cls"]},
-    "deberta-v2": {
-        "classification": ["pooler", "classifier"],
-        "masked_language_modelling": ["cls"],
+    **dict.fromkeys(("llama", "qwen2", "qwen3", "mistral", "phi", "phi3"), _TAGGING_DECODER),
+    "gemma2": _TAGGING_DECODER,
+    **dict.fromkeys(("gemma3_text", "opt"), _DECODER),  # transformers has no tagger of them
+    **dict.fromkeys(("gpt2", "gpt_neox"), _NEOX),
+    # saved without the head that fills masks
+    "bert": {"classification": ["classifier"], **_TAGS},
+    "roberta": {
+        "classification": ["classifier"],
+        "masked_language_modelling": ["lm_head"],
+        **_TAGS,
     },
+    **dict.fromkeys(("deberta", "deberta-v2"), _DEBERTA),
     "modernbert": {
         "classification": ["classifier"],  # `head` is pretrained
         "masked_language_modelling": ["head", "decoder"],
+        **_TAGS,
     },
     "distilbert": {
         "classification": ["pre_classifier", "classifier"],
         "masked_language_modelling": ["vocab_transform", "vocab_layer_norm", "vocab_projector"],
+        **_TAGS,
     },
 }
 # RoBERTa's first two rows belong to padding: a token's position starts behind the padding's id.

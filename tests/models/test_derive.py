@@ -37,7 +37,9 @@ AUTO_CLASSES = {
     "classification": transformers.AutoModelForSequenceClassification,
     "language_modelling": transformers.AutoModelForCausalLM,
     "masked_language_modelling": transformers.AutoModelForMaskedLM,
+    "token_classification": transformers.AutoModelForTokenClassification,
 }
+NEW_HEADS = ("classification", "token_classification")
 BATCH, LENGTH = 4, 16
 FAST_PREDICTIONS = {"bert", "phi3", "deberta-v2"}
 
@@ -97,7 +99,7 @@ def test_names_of_an_entry_find_the_matrices_of_their_role_in_every_tasks_model(
 ) -> None:
     entry = derived[family].entry
     for task in entry["head"]:
-        model = build.from_shapes(entry, task, 2 if task == "classification" else 0)
+        model = build.from_shapes(entry, task, 2 if task in NEW_HEADS else 0)
         names = build.names(entry, task)
         for role, (place, shape) in ROLES[family].items():
             modules = modules_of(model, (role,), names)
@@ -116,7 +118,7 @@ def test_the_model_of_an_entry_is_the_folders_model(
     plain = transformers.AutoModel.from_pretrained(folder)
     assert derived[family].parameters == sum(p.numel() for p in plain.parameters())
     for task in entry["head"]:
-        classes = {"num_labels": 3} if task == "classification" else {}
+        classes = {"num_labels": 3} if task in NEW_HEADS else {}
         loaded = AUTO_CLASSES[task].from_pretrained(folder, **classes)
         made = build.from_shapes(entry, task, classes.get("num_labels", 0))
         assert _shapes(made) == _shapes(loaded)

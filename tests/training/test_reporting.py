@@ -194,6 +194,13 @@ def test_tensorboard_has_a_run_a_cell(
         assert [scalar.step for scalar in scalars] == [0, 3, 6]
         losses = [row["selection_loss_nats"] for row in result["history"]]
         assert [scalar.value for scalar in scalars] == pytest.approx(losses, rel=1e-6)
+        for quantity in ("train_loss_nats", "gradient_norm", "learning_rate"):
+            expected = [row[quantity] for row in result["history"] if quantity in row]
+            scalars = run.Scalars(quantity)
+            assert [scalar.value for scalar in scalars] == pytest.approx(expected, rel=1e-6)
+        memory = [scalar.value for scalar in run.Scalars("peak_resident_bytes")]
+        assert memory == sorted(memory) and len(memory) == 3
+        assert 2**27 < memory[0] <= memory[-1] < 2**36  # torch alone has more than 128 MiB
 
 
 def train_with(
@@ -228,12 +235,15 @@ def test_other_trackers_get_a_named_run(package: str, request_of, tmp_path: Path
     options = notes[0][1]
     assert options["project"] == "mine"
     assert options["name"] == f"tiny/generated_reviews/lora r4 seed0 {digits(request)}"
+    assert options["group"] == "tiny/generated_reviews/lora"
     assert options["resume"] == "allow"  # a resumed training goes on in its run
     (config,) = [note[1] for note in notes if note[0] == "config"]
     assert (config["method"], config["seed"]) == ("lora", 0)
     assert config["learning_rate"] == request["method"]["learning_rate"]
     losses = {note[1]: note[2]["selection_loss_nats"] for note in notes if note[0] == "log"}
     history = json.loads(done.stdout.splitlines()[-1])["history"]
+    rates = {note[1]: note[2]["learning_rate"] for note in notes if note[0] == "log"}
+    assert rates == {row["update"]: row["learning_rate"] for row in history}
     assert losses == {row["update"]: row["selection_loss_nats"] for row in history}
     assert notes[-1] == ["finish"]
 

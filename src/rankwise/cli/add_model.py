@@ -48,6 +48,11 @@ def add_command(actions: argparse._SubParsersAction) -> None:
         help="the longest input in tokens, where no file says it",
     )
     command.add_argument(
+        "--shapes",
+        action="store_true",
+        help="take the folder's config.json alone, for an entry that can be profiled, not trained",
+    )
+    command.add_argument(
         "--print", dest="print_only", action="store_true", help="write nothing, print the entry"
     )
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
@@ -82,7 +87,7 @@ def _derived(given: argparse.Namespace, project: Path) -> "Derived":
     from rankwise.models.derive_modules import chosen_roles
 
     roles = chosen_roles(given.role)
-    choices = Choices(given.name, given.revision, roles, given.positions)
+    choices = Choices(given.name, given.revision, roles, given.positions, given.shapes)
     try:
         return derive(given.source, choices, project)
     except FileNotFoundError as error:  # a variable in the path is not set

@@ -2,7 +2,8 @@
 
 A tracker changes no result, so it is no part of a request: the workflow hands it to jobs in
 environment variables. A run is named after its cell and the first digits of its request's digest,
-which tell two settings of one cell apart. A training that resumes goes on in the same run.
+which tell two settings of one cell apart, and grouped with the other seeds and ranks of its model,
+dataset and method. A training that resumes goes on in the same run.
 
 Standard library only.
 """
@@ -10,6 +11,8 @@ Standard library only.
 import importlib.metadata
 import importlib.util
 import os
+import resource
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,27 +83,48 @@ def of_run(name: str, request: dict) -> Tracking:
             "runs; allowed: none, or install it there"
         )
     digest = provenance.digest(request)
+    cell = request.get("cell", {})
     run, folder = f"{name} {digest[:NAMED_DIGITS]}", FOLDER / study
     if tracker == NONE:
         return Tracking(None, folder, run, None, {})
     folder.mkdir(parents=True, exist_ok=True)
-    config = {**request.get("cell", {}), "request": digest}
+    config = {**cell, "request": digest}
     learning_rate = request.get("method", {}).get("learning_rate")
     if learning_rate is not None:
         config["learning_rate"] = learning_rate
     if tracker == "tensorboard":  # a run is a folder; the project's name is its path
         return Tracking(tracker, folder, run, None, {})
     os.environ.setdefault("TRACKIO_DIR", str(folder.absolute()))
-    options = {
-        "wandb": {"name": run, "id": digest, "resume": "allow", "dir": str(folder)},
-        "trackio": {"name": run, "resume": "allow"},
-    }
+    os.environ.setdefault("WANDB_MODE", "offline")  # nothing leaves the machine unasked
+    shared = {"name": run, "group": group(cell) or name, "resume": "allow"}
+    options = {"wandb": {**shared, "id": digest, "dir": str(folder)}, "trackio": shared}
     return Tracking(tracker, folder, study, config, options)
+
+
+def memory(peak_gpu_bytes: int) -> dict[str, float]:
+    """The peak of memory, which a tracker shows beside the numbers of the history.
+
+    Args:
+        peak_gpu_bytes: Peak of the allocated GPU memory; 0 without a GPU.
+
+    Returns:
+        `peak_allocated_bytes` of the GPU, or `peak_resident_bytes` of the process without one.
+    """
+    if peak_gpu_bytes:
+        return {"peak_allocated_bytes": float(peak_gpu_bytes)}
+    kibibyte = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"peak_resident_bytes": float(peak * kibibyte)}
+
+
+def group(cell: dict) -> str:
+    """The group of a cell's run: `tiny/reviews/lora`; empty of a run without a cell."""
+    return "/".join(cell[key] for key in ("model", "dataset", "method") if key in cell)
 
 
 def run_name(cell: dict) -> str:
     """The name of a cell's run: `tiny/reviews/lora r8 seed0`, and the trial of a search."""
-    words = [f"{cell['model']}/{cell['dataset']}/{cell['method']}", f"r{cell['rank']}"]
+    words = [group(cell), f"r{cell['rank']}"]
     if "trial" in cell:
         words.append(cell["trial"])
     if "seed" in cell:

@@ -20,6 +20,7 @@ from rankwise.models.derive_roles import Roles, roles_of
 from rankwise.models.derive_source import open_source
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # as config/models.yaml allows
+SHAPES_ONLY = "known by its shapes alone"
 DTYPES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 
@@ -32,12 +33,14 @@ class Choices:
         revision: branch, tag or commit on the hub.
         roles: role -> end of a module's name.
         positions: the longest input in tokens, where no file says it.
+        shapes_only: the folder has no weights; the entry is for profiles.
     """
 
     name: str | None = None
     revision: str | None = None
     roles: dict[str, str] | None = None
     positions: int | None = None
+    shapes_only: bool = False
 
 
 @dataclass
@@ -76,16 +79,19 @@ def derive(given: str, choices: Choices, project: Path) -> Derived:
     transformers.logging.set_verbosity_error()  # it would warn of every head that is new
     transformers.logging.disable_progress_bar()
     name = entry_name(choices.name or default_name(given), is_given=choices.name is not None)
-    source = open_source(given, choices.revision, project)
+    source = open_source(given, choices.revision, project, choices.shapes_only)
     config = derive_config.read_config(source.folder)
     base = derive_heads.base_model(config)
-    heads = derive_heads.heads(config, source.tensors, source.name)
+    tensors = source.tensors
+    if choices.shapes_only:
+        tensors = derive_heads.tensors_of_class(config, source.folder)
+    heads = derive_heads.heads(config, tensors, source.name)
     told, reason = _told_roles(config)
     chosen = choices.roles or {}
     modules = derive_modules.modules(base, list(heads.models.values()), told.matrices, chosen)
     if not modules.entry:
         raise ValueError(_no_roles(given, modules.others, reason))
-    has_own_head = "lm_head.weight" in source.tensors and derive_config.says_own_head(source.folder)
+    has_own_head = "lm_head.weight" in tensors and derive_config.says_own_head(source.folder)
     positions = choices.positions or derive_config.positions(config, base, source.folder)
     entry = {
         "family": config.model_type,
@@ -94,9 +100,11 @@ def derive(given: str, choices: Choices, project: Path) -> Derived:
         "architecture": derive_config.architecture(config, has_own_head),
         "modules": modules.entry,
         "head": heads.names,
-        "weights": source.weights,
+        **({"weights": source.weights} if source.weights else {}),
         "licence": source.licence,
-        "note": f"weights stored in {stored_dtype(source.tensors)}",
+        "note": SHAPES_ONLY
+        if choices.shapes_only
+        else f"weights stored in {stored_dtype(source.tensors)}",
     }
     notes = [f"no {task}: {why}" for task, why in heads.absent.items()]
     notes += modules.notes

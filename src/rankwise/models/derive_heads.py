@@ -7,6 +7,7 @@ families rename, tie and leave out.
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import transformers
@@ -20,6 +21,7 @@ TASKS = {
     "classification": "AutoModelForSequenceClassification",
     "language_modelling": "AutoModelForCausalLM",
     "masked_language_modelling": "AutoModelForMaskedLM",
+    "token_classification": "AutoModelForTokenClassification",
 }
 # Of an encoder-decoder; its classes for other tasks use one stack, or need the end of a text twice.
 ENCODER_DECODER_TASKS = {"sequence_to_sequence": "AutoModelForSeq2SeqLM"}
@@ -118,6 +120,30 @@ def heads(config: PretrainedConfig, tensors: dict[str, Tensor], weights: str) ->
     if not found.names:
         raise ValueError(f"{weights}: no task is left: {found.absent}")
     return found
+
+
+def tensors_of_class(config: PretrainedConfig, folder: Path) -> dict[str, Tensor]:
+    """The tensors that weights of the class in config.json would hold, as fp32.
+
+    Args:
+        config: of the model.
+        folder: with config.json, for messages.
+
+    Raises:
+        ValueError: config.json names no class of transformers.
+    """
+    names = config.architectures or []
+    model_class = getattr(transformers, names[0], None) if names else None
+    if not isinstance(model_class, type) or not issubclass(model_class, nn.Module):
+        got = names[0] if names else "nothing"
+        raise ValueError(
+            f"{folder / 'config.json'}: architectures: got {got}, allowed: the name of "
+            "transformers' class that the weights belong to, such as LlamaForCausalLM"
+        )
+    with torch.device("meta"):
+        model = model_class(config)
+    parameters = model.named_parameters()  # each shared one once, as a file stores it
+    return {name: Tensor("F32", tuple(param.shape)) for name, param in parameters}
 
 
 def _class_of(task: str, config: PretrainedConfig) -> type[nn.Module] | None:

@@ -24,7 +24,7 @@ class Source(NamedTuple):
     Attributes:
         folder: with config.json, and whatever else of the model is small.
         tensors: names and shapes of the weights.
-        weights: as a models entry gives them.
+        weights: as a models entry gives them; none of a folder without weights.
         name: of the weights, for messages.
         licence: in the words of the model's own files.
     """
@@ -36,13 +36,16 @@ class Source(NamedTuple):
     licence: str
 
 
-def open_source(given: str, revision: str | None, project: Path) -> Source:
+def open_source(
+    given: str, revision: str | None, project: Path, shapes_only: bool = False
+) -> Source:
     """Find a model, in a folder if there is one of this name, else on the hub.
 
     Args:
         given: a path, possibly with ${VARIABLES}, or a repository on the hub.
         revision: branch, tag or commit on the hub; main if not given.
         project: the folder that the user works in.
+        shapes_only: take a folder's configuration alone.
 
     Raises:
         ValueError: there is no such model, or its weights are not safetensors; one sentence.
@@ -52,12 +55,18 @@ def open_source(given: str, revision: str | None, project: Path) -> Source:
     if (project / folder).is_dir():
         if revision is not None:
             raise ValueError(f"--revision: got {revision}, allowed: nothing, {given} is a folder")
+        if shapes_only:
+            return Source(project / folder, {}, {}, given, licence(project / folder))
         return _from_folder(given, project / folder, project)
     is_below_a_folder = len(folder.parts) > 1 and (project / folder.parts[0]).is_dir()
     if not HUB_ID.fullmatch(given) or given.startswith(".") or is_below_a_folder:
         raise ValueError(
             f"{given}: got no such folder, allowed: a folder with config.json, or a repository on "
             "the hub (owner/name)"
+        )
+    if shapes_only:
+        raise ValueError(
+            f"--shapes: got {given}, which is no folder here, allowed: a folder with config.json"
         )
     return _from_hub(given, revision or "main")
 

@@ -1,6 +1,7 @@
 """The ranks, granularities and active layers that a model allows, from its shapes."""
 
 from rankwise.core.config import ConfigError
+from rankwise.core.targets import ALL_LINEAR
 from rankwise.study.origin import Origin
 
 # What architectures of transformers call their number of layers.
@@ -50,7 +51,8 @@ def _largest_rank(options: dict, model: dict) -> tuple[int, str]:
         return model["hidden_size"], "the model's width"
     shorter_sides = {}
     sizes = {}
-    for role in options.get("targets", model["modules"]):
+    roles = options.get("targets", model["modules"])
+    for role in model["modules"] if ALL_LINEAR in roles else roles:
         shape = model["modules"][role]["shape"]
         shorter_sides[role] = min(viewed(shape, options))
         sizes[role] = shape[0] * shape[1]

@@ -9,6 +9,7 @@ from pathlib import Path
 from rankwise.core import plugins, tasks
 from rankwise.core.config import ConfigError
 from rankwise.core.paths import PACKAGE, module_file, own_folder
+from rankwise.core.targets import ALL, ALL_LINEAR
 from rankwise.study import claims, dataset_entries, peft_settings
 from rankwise.study.class_kinds import check_kind, check_reference
 from rankwise.study.class_source import main_class
@@ -21,7 +22,6 @@ from rankwise.study.origin import FILE, Origin, entry_origin
 PACKAGE_DIR = PACKAGE  # the name that callers of this module use
 # Roles of a matrix that holds several others, stacked -> the roles of these.
 FUSED = {"attention": ("query", "key", "value"), "gate_up": ("gate", "up")}
-ALL = "all"  # as `targets`: every matrix that the model's entry names
 DENSE = ("fp32", "bf16")  # every other kind of storage is in rankwise.models.quantized
 MODELS, DATASETS = "config/models.yaml", "config/datasets.yaml"
 
@@ -116,8 +116,9 @@ def resolve_method(
     """The entry with every option of its method and optimizer filled in and checked.
 
     Option values `rank` and `hidden_size` stand for the cell's rank and the model's width, and
-    `targets: all` for every role of the model, in the order of its entry. A rank in the entry is
-    kept whatever the cell's rank is.
+    `targets: all` for every role of the model, in the order of its entry. `targets: all-linear`
+    stands for every linear layer, which the job looks for. A rank in the entry is kept whatever the
+    cell's rank is.
 
     Args:
         name: the entry's name in config/methods.yaml.
@@ -157,7 +158,16 @@ def resolve_method(
 def _check_targets(method: dict, model: dict, origin: Origin) -> None:
     """Check that the model has every target of a method; name the fused matrix that holds one."""
     roles = model["modules"]
-    for target in method.get("targets") or ():
+    targets = method.get("targets") or ()
+    if list(targets) == [ALL_LINEAR]:
+        return
+    if "targets" in method and not roles:
+        allowed = (
+            f"{ALL_LINEAR}, since the model's entry names no module; `rankwise add model` lists "
+            f"the matrices of a model, and modules.ROLE.name in {MODELS} names one"
+        )
+        raise ConfigError(*origin.place("options", "targets"), ", ".join(targets) or ALL, allowed)
+    for target in targets:
         if target in roles:
             continue
         place = origin.place("options", "targets")
@@ -165,6 +175,9 @@ def _check_targets(method: dict, model: dict, origin: Origin) -> None:
             if fused in roles and target in held:
                 hint = f"nearest: {fused!r}, one matrix that holds {', '.join(held)}"
                 raise ConfigError(*place, target, f"all, or {', '.join(sorted(roles))} ({hint})")
+        if target == ALL_LINEAR:
+            allowed = f"roles alone, or {ALL_LINEAR} alone, without brackets"
+            raise ConfigError(*place, ", ".join(targets), allowed)
         raise ConfigError(*place, target, roles)
 
 
@@ -199,8 +212,8 @@ def _fill(
     for name, option in known.items():
         default = rank if name == "rank" else option.default
         value = given.get(name, default)
-        if name == "targets" and value == ALL:
-            value = list(model["modules"])
+        if name == "targets" and value in (ALL, ALL_LINEAR):
+            value = list(model["modules"]) if value == ALL else [ALL_LINEAR]
         if value is REQUIRED:
             file, key = origin.of_part(part)
             raise ConfigError(file, f"{key}.{name}", "nothing", option.allowed)

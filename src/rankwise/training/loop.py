@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
 from rankwise.core import progress
-from rankwise.core.tracker import Tracking
+from rankwise.core.tracker import Tracking, memory
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method
 from rankwise.training import evaluation
@@ -267,7 +267,8 @@ class Loop:
             **selection,
         }
         self.state.history.append(row)
-        self.accelerator.log({**training, **selection}, step=update)
+        shown = {"learning_rate": self.state.learning_rate, **memory(self._peak_bytes())}
+        self.accelerator.log({**training, **selection, **shown}, step=update)
         if self.group.is_first:
             _print_row(row)
         check_finite(metrics, "selection slice", update)

@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from rankwise.measure.conformance.cases import Case, logits
 from rankwise.measure.memory.persistent import memory
 from rankwise.methods.parts.base import DENSE, Method, optimizer_class
+from rankwise.methods.parts.peft_base import modules_of, role_of
 from rankwise.models import storage
 
 STEPS = 12  # enough for the loss of every method to fall
@@ -209,14 +210,10 @@ def declared(method: Method, base: nn.Module, names: dict) -> int:
         "h": len(layers[0]),
     }
     total = eval(method.MODEL, {}, known)
-    ending_by_role = {role: entry["name"] for role, entry in names["modules"].items()}
-    for path, module in base.named_modules():
-        endings = [end for end in ending_by_role.values() if f".{path}".endswith(f".{end}")]
-        for role in getattr(method, "targets", ()):
-            # Where two endings fit, the longer one says what the module is.
-            if endings and ending_by_role[role] == max(endings, key=len):
-                m, n = rows_and_columns(module)
-                total += eval(method.TRAINABLE, {}, {**known, "m": m, "n": n, "role": role})
+    for path, module in modules_of(base, getattr(method, "targets", ()), names).items():
+        m, n = rows_and_columns(module)
+        values = {**known, "m": m, "n": n, "role": role_of(path, names)}
+        total += eval(method.TRAINABLE, {}, values)
     return total
 
 

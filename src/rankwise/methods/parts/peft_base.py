@@ -7,14 +7,16 @@ from peft import PeftConfig, get_peft_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from rankwise.core.targets import ALL_LINEAR
 from rankwise.methods.parts.base import Method
 from rankwise.models.storage import dequantize
 
+LINEAR = (nn.Linear, Conv1D)
 IGNORED = -100  # the label of tokens that do not count in the loss
 
 
 def modules_of(model: nn.Module, roles: tuple[str, ...], names: dict) -> dict[str, nn.Module]:
-    """The modules that have one of `roles` (query, key, value, ...), by full name.
+    """The modules that have one of `roles` (query, key, value, ...), or all linear ones.
 
     The model's entry gives a role the end of a module's name, in whole components. Where two of
     these endings fit, the longer one decides: BERT's `attention.output.dense` is not its
@@ -22,17 +24,38 @@ def modules_of(model: nn.Module, roles: tuple[str, ...], names: dict) -> dict[st
 
     Args:
         model: the model to search.
-        roles: of the modules to find.
+        roles: of the modules to find; `all-linear` stands for all linear modules but the output
+            layer and a new head, as in peft.
         names: from `models.build.names`.
 
     Returns:
         The modules by full name, in the model's order.
     """
+    if ALL_LINEAR in roles:
+        return _linear_modules(model, names)
+    named = model.named_modules()
+    return {name: module for name, module in named if role_of(name, names) in roles}
+
+
+def role_of(module: str, names: dict) -> str | None:
+    """The role of a module, or None if the model's entry gives it none.
+
+    Args:
+        module: the module's full name.
+        names: from `models.build.names`.
+    """
     role_by_ending = {entry["name"]: role for role, entry in names["modules"].items()}
+    endings = [ending for ending in role_by_ending if f".{module}".endswith(f".{ending}")]
+    return role_by_ending[max(endings, key=len)] if endings else None
+
+
+def _linear_modules(model: nn.Module, names: dict) -> dict[str, nn.Module]:
+    """The linear modules of a model but its output layer and a new head, by full name."""
+    output = model.get_output_embeddings()
     modules = {}
     for name, module in model.named_modules():
-        endings = [ending for ending in role_by_ending if f".{name}".endswith(f".{ending}")]
-        if endings and role_by_ending[max(endings, key=len)] in roles:
+        in_new_head = bool(set(name.split(".")) & set(names["new_head"]))
+        if isinstance(module, LINEAR) and module is not output and not in_new_head:
             modules[name] = module
     return modules
 
