@@ -22,6 +22,7 @@ container: IMAGE
 include: "rules/prepare.smk"
 include: "rules/search.smk"
 include: "rules/train.smk"
+include: "rules/evaluate.smk"
 include: "rules/profile.smk"
 include: "rules/collect.smk"
 include: "rules/tables.smk"

@@ -77,6 +77,7 @@ wildcard_constraints:
     digest=f"[0-9a-f]{{{provenance.DIGEST_LENGTH}}}",
     seed=r"\d+",
     trial=r"lr[^/]+",
+    evaluation="|".join(map(re.escape, PLAN.library["evaluations"])) or "none",
     measurement="|".join(MEASUREMENTS),
 
 
@@ -87,6 +88,8 @@ def cell_of(wildcards):
         coordinates["seed"] = int(wildcards.seed)
     if hasattr(wildcards, "trial"):
         coordinates["trial"] = wildcards.trial
+    if hasattr(wildcards, "evaluation"):
+        coordinates["evaluation"] = wildcards.evaluation
     method, variant = split_name(wildcards.method)
     return Cell(
         wildcards.model,
@@ -239,7 +242,8 @@ def check_machine():
         problems += check_cluster(limit)
     if problems:
         raise WorkflowError("\n".join(problems))
-    for note in preflight.gpu_notes(jobs, PLAN) if LOCAL else ():
+    notes = preflight.gpu_notes(jobs, PLAN) if LOCAL else []
+    for note in [*PLAN.evaluations.notes, *notes]:
         print(note, file=sys.stderr)
 
 

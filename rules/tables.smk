@@ -1,8 +1,8 @@
 """Tables of the paper: what each curve reaches and costs, and which differences are shown.
 
 Reads: the tidy tables.
-Writes: {results}/tables/{estimates,comparisons,summary,fronts,views}.csv, with Parquet, Markdown and
-LaTeX beside each.
+Writes: {results}/tables/{estimates,comparisons,summary,fronts,views}.csv and
+{results}/tables/evaluations_{summary,comparisons}.csv, with Parquet, Markdown and LaTeX beside each.
 """
 
 
@@ -80,4 +80,31 @@ rule views:
         r"""
         exec python -m rankwise.execution.script views \
             --request @results/.requests/{params.request}.json --output {output.views[0]:q} >{log:q} 2>&1
+        """
+
+
+rule evaluated:
+    """Each curve's score on an evaluation's task, and every pair of curves compared."""
+    input:
+        planned=planned("tables/evaluations_summary.csv"),
+        read=reads("tables/evaluations_summary.csv"),
+    output:
+        summary=multiext("<results>/tables/evaluations_summary", ".csv", ".md", ".tex", ".parquet"),
+        comparisons=multiext(
+            "<results>/tables/evaluations_comparisons", ".csv", ".md", ".tex", ".parquet"
+        ),
+    log:
+        "<logs>/evaluated.log",
+    group:
+        "report"
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        runtime=10,
+    params:
+        request=document_request("tables/evaluations_summary.csv"),
+    shell:
+        r"""
+        exec python -m rankwise.execution.script evaluated \
+            --request @results/.requests/{params.request}.json --output {output.summary[0]:q} >{log:q} 2>&1
         """

@@ -256,7 +256,7 @@ def _looked_up(question: Question, frames: Frames) -> Ours:
         reason = f"{len(failed)} of {len(rows)} seeds: {', '.join(failed.unique())}"
     ours = Ours(usable[question.columns].sum(axis="columns").mean(), reason=reason)
     if "seed" in usable:
-        return _with_interval(ours, question, len(usable), frames.get("estimates"))
+        return _with_interval(ours, question, len(usable), _estimates(question, frames))
     return ours
 
 
@@ -292,6 +292,18 @@ def _check_one_row_a_seed(name: str, rows: pd.DataFrame) -> None:
             f"config/claims.yaml: {name}.settings: got {len(rows)} rows, "
             "allowed: settings that leave one row a seed"
         )
+
+
+def _estimates(question: Question, frames: Frames) -> pd.DataFrame | None:
+    """The intervals of the claim's table, each beside the name of the column that it is of."""
+    if question.entry["table"] != "evaluations":
+        return frames.get("estimates")
+    summary, settings = frames.get("evaluations_summary"), question.entry["settings"]
+    if summary is None:
+        return None
+    for column in ("evaluation", "metric"):
+        summary = summary[summary[column] == settings.get(column)]
+    return summary.assign(metric=question.columns[0])
 
 
 def _with_interval(

@@ -1,5 +1,6 @@
 """Turn a study's results into one tidy table."""
 
+import importlib
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,8 @@ def gather(request: dict, output: Path) -> None:
         request: `reads`, the results' files; `variants`, the names of those methods that are a
             variant, by file; `table`; and `listed`, whether the table has a row for each item of a
             list in the results; `metrics`, for the table of runs: dataset -> the metric by which
-            its runs are compared. `absent` names results that are not there.
+            its runs are compared; for that of evaluations evaluation -> metric, and `means`, the
+            evaluations that each mean is of. `absent` names results that are not there.
         output: Path of the table.
 
     Raises:
@@ -38,6 +40,11 @@ def gather(request: dict, output: Path) -> None:
         runs = _with_metric(runs, request["metrics"])
         warnings = [f"Warning: {text}." for text in mixed(runs).values()]
         tables.write(runs, stem, [*notes(request, runs), *warnings])
+    elif table == "evaluations":
+        # Imported by name: a static import would make every table depend on the tests of scores.
+        evaluations = importlib.import_module("rankwise.analysis.evaluations")
+        scores = evaluations.collect(planned, request["metrics"], request["means"])
+        tables.write(scores, stem, notes(request))
     elif request["listed"]:
         tables.write(tidy.listed(planned, table), stem, notes(request))
     else:

@@ -15,8 +15,8 @@ from rankwise.core.keys import GROUP
 # tell. An entry may be called 007 or true.
 TEXTS = (
     *GROUP, "method", "method_a", "method_b", "claim",
-    "request_digest", "environment_digest", "reason", "note", "taint", "flags", "warning", "tied",
-    "undecided", "best",
+    "evaluation", "request_digest", "environment_digest", "reason", "note", "taint", "flags",
+    "warning", "tied", "undecided", "best",
 )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def collect(
         StoreError: A result answers another request than its folder says.
     """
     rows, own, settings, metrics, costs = [], {}, set(), set(), set()
-    for cell, stored in _read(planned):
+    for cell, stored in read_results(planned):
         trained_with = run_settings(stored)
         head = {**cell, **_head(stored), **trained_with}
         settings |= set(trained_with)
@@ -92,7 +92,7 @@ def listed(planned: Iterable[Planned], name: str) -> pd.DataFrame:
         StoreError: As in `collect`.
     """
     rows = []
-    for cell, stored in _read(planned):
+    for cell, stored in read_results(planned):
         head = {**cell, **_made(stored)}
         rows += [{**head, **item} for item in stored.get(name, [])]
     names = set().union(*rows)
@@ -115,7 +115,7 @@ def trials(planned: Iterable[Planned], unfinished: Collection[tuple] = ()) -> pd
         StoreError: As in `collect`.
     """
     planned = list(planned)
-    results = _read(planned)
+    results = read_results(planned)
     frame = collect(planned).rename(columns=_selection_columns())
     names = [cell["trial"] for cell, _ in results]
     frame.insert(len(CELL), "trial", names)
@@ -144,7 +144,7 @@ def examples(planned: Iterable[Planned]) -> pd.DataFrame:
     """
     head = [*CELL, "request_digest", "example"]
     parts, scores = [], {}
-    for cell, stored in _read(planned):
+    for cell, stored in read_results(planned):
         if not stored.get("examples"):
             continue
         scores |= dict.fromkeys(stored["examples"])
@@ -281,7 +281,7 @@ def _dtype(column: pd.Series) -> str:
 # Results ------------------------------------------------------------------------------------------
 
 
-def _read(planned: Iterable[Planned]) -> list[tuple[dict, dict]]:
+def read_results(planned: Iterable[Planned]) -> list[tuple[dict, dict]]:
     """The results, each of which answers the request that its folder names, with their cells."""
     results = []
     for one in planned:

@@ -18,6 +18,7 @@ from rankwise.study import outputs
 from rankwise.study.jobs import (
     CELL_KINDS,
     DERIVED_RULES,
+    EVALUATED,
     TABLE_ENDINGS,
     PlannedJob,
     document_jobs,
@@ -45,8 +46,8 @@ RULES_WITH_FOLDERS = (
     "pretrain_model",
 )  # fmt: skip
 RULES_WITH_ONE_JOB = (
-    "artifact", "claims", "claims_figure", "collect_examples", *DERIVED_RULES, "exports", "numbers",
-    "report",
+    "artifact", "claims", "claims_figure", "collect_examples", *DERIVED_RULES, EVALUATED, "exports",
+    "numbers", "report",
 )  # fmt: skip
 
 

@@ -108,7 +108,7 @@ def _is_behind_a_row(job: PlannedJob, rows: list[table_rows.Row], labels: dict[s
 
 def _is_row_of(row: table_rows.Row, cell: dict, labels: dict[str, str]) -> bool:
     """Whether a row is made from a cell: everything that the row names of a cell is the same."""
-    for name in ("model", "dataset", "trial", "seed"):
+    for name in ("model", "dataset", "trial", "seed", "evaluation"):
         # A cell may lack the name: a profile has no seed, so it is behind the rows of all seeds.
         if row.get(name) and name in cell and row[name] != str(cell[name]):
             return False

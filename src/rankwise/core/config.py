@@ -17,7 +17,7 @@ from rankwise.core import paths
 from rankwise.core.errors import ConfigError
 from rankwise.core.yaml_files import load, read_yaml
 
-LIBRARY = ("methods", "models", "datasets", "claims")
+LIBRARY = ("methods", "models", "datasets", "claims", "evaluations")
 SHORT = {"models": "model", "datasets": "data"}  # key of a grid -> the study's key for all grids
 
 
@@ -190,10 +190,10 @@ def _referenced(reference: str, root: dict) -> dict:
 
 
 def library(project: Path) -> dict[str, dict]:
-    """The checked entries of methods, models, datasets and claims.
+    """The checked entries of methods, models, datasets, claims and evaluations.
 
     The workflow's own entries come first. A project outside of the workflow's clone may add entries
-    of its own in `config/{methods,models,datasets,claims}.yaml`.
+    of its own in `config/{methods,models,datasets,claims,evaluations}.yaml`.
 
     Args:
         project: The folder that the user works in.

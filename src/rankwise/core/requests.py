@@ -83,7 +83,7 @@ def title(request: dict) -> str:
         return f"{kind} {request['name']}"
     cell = request["cell"]
     words = [f"{cell['model']}/{cell['dataset']}", cell["method"], f"rank {cell['rank']}"]
-    words += [f"{key} {cell[key]}" for key in ("trial", "seed") if key in cell]
+    words += [f"{key} {cell[key]}" for key in ("trial", "seed", "evaluation") if key in cell]
     learning_rate = request.get("method", {}).get("learning_rate")
     if learning_rate is not None:
         words.append(f"learning rate {learning_rate:g}")

@@ -54,21 +54,22 @@ LOCKS = ".locks"
 # The modification time of every file in a store and of every link to one: 1 January 2000, in ns.
 TIME_NS = 946_684_800_000_000_000
 # Measurement -> its folder. All others are profiles.
-FOLDERS = {"train": "runs", "trial": "search", "choose": "search"}
+FOLDERS = {"train": "runs", "trial": "search", "choose": "search", "evaluate": "evaluations"}
 PROFILES, INPUTS = "profiles", "inputs"
 # Folders of a store that hold results.
-PARTS = (INPUTS, "search", "runs", PROFILES)
+PARTS = (INPUTS, "search", "runs", PROFILES, "evaluations")
 # What a full or read-only disk answers.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 KEPT = ("adapter", "merged")  # folders of kept weights beside a training run
-FILE_NAMES = {"choose": "selected"}  # measurement -> stem of its result, where that differs
+# Measurement -> stem of its result, where that differs.
+FILE_NAMES = {"choose": "selected", "evaluate": "evaluation"}
 
 
 # Where a result lies ------------------------------------------------------------------------------
 
 
 def cell_folder(names: Mapping[str, object]) -> str:
-    """The part of a path that names a cell: `MODEL/DATASET/METHOD/rRANK[/TRIAL][/seedSEED]`.
+    """The part of a path that names a cell: `MODEL/DATASET/METHOD/rRANK[/TRIAL][/seedSEED][/TASK]`.
 
     Args:
         names: The cell as a request has it: only what it has a value for.
@@ -78,6 +79,8 @@ def cell_folder(names: Mapping[str, object]) -> str:
         parts.append(names["trial"])
     if "seed" in names:
         parts.append(f"seed{names['seed']}")
+    if "evaluation" in names:
+        parts.append(names["evaluation"])
     return "/".join(map(str, parts))
 
 

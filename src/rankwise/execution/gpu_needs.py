@@ -2,7 +2,8 @@
 
 `gpu` counts whole GPUs. A training run that shares a GPU has `gpu` 0, because Snakemake's limit on
 `gpu` would let one run at a time, and `gpu_memory_gib`, the share that its lease (gpu_lease.py)
-gives it. Jobs that measure memory or speed never share a GPU.
+gives it. Jobs that measure memory or speed never share a GPU, nor do evaluations, whose memory is
+not predicted.
 
 Standard library only.
 """
@@ -10,7 +11,7 @@ Standard library only.
 import math
 
 from rankwise.core.units import CUDA_CONTEXT_BYTES
-from rankwise.study.measurements import MEASUREMENTS
+from rankwise.study.measurements import EVALUATE, MEASUREMENTS
 
 GIB = 2**30
 
@@ -38,7 +39,7 @@ def gpu_need(
     """
     if not on_gpu:
         return 0, 0.0
-    may_share = study["share"] and local and measurement not in MEASUREMENTS
+    may_share = study["share"] and local and measurement not in (*MEASUREMENTS, EVALUATE)
     if not may_share or "peak_bytes" not in predicted:
         return 1, 0.0
     share_gib = MARGIN * predicted["peak_bytes"] / GIB + WORKSPACE_GIB + CONTEXT_GIB

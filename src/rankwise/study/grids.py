@@ -35,7 +35,8 @@ class Cell(NamedTuple):
     """One run or profile of a study, as names of configuration entries.
 
     The rank is 0 where the method has none. The seed is None in a profile; the trial is None
-    outside a search; the variant is None for the method as it is.
+    outside a search; the variant is None for the method as it is; the evaluation is that of a run's
+    kept weights, and None for the run itself.
     """
 
     model: str
@@ -45,6 +46,7 @@ class Cell(NamedTuple):
     seed: int | None = None
     trial: str | None = None
     variant: str | None = None
+    evaluation: str | None = None
 
     @property
     def method_name(self) -> str:
@@ -53,8 +55,13 @@ class Cell(NamedTuple):
 
     @property
     def curve(self) -> "Cell":
-        """The cell without seed and trial: the seeds and trials of a curve share all else."""
-        return self._replace(seed=None, trial=None)
+        """The cell without seed, trial and evaluation, which the runs of a curve do not share."""
+        return self._replace(seed=None, trial=None, evaluation=None)
+
+    @property
+    def run(self) -> "Cell":
+        """The training run whose weights an evaluation's cell is about."""
+        return self._replace(evaluation=None)
 
     @property
     def folder(self) -> str:

@@ -68,7 +68,7 @@ def resolve(
     if not names:
         return study, library
     replaced = dict(study)
-    for kind in ("train", "profile"):
+    for kind in ("train", "profile", "evaluate"):
         replaced[kind] = [_renamed(grid, names) for grid in study[kind]]
     return replaced, library
 
@@ -102,6 +102,7 @@ def _renamed(grid: dict, names: dict[tuple[str, str], str]) -> dict:
     changed = {
         plural: list(dict.fromkeys(names.get((plural, name), name) for name in grid[plural]))
         for plural in KINDS
+        if plural in grid
     }
     return {**grid, **changed}
 

@@ -14,7 +14,7 @@ from rankwise.core.config import pick, without
 from rankwise.core.metrics import METRICS
 from rankwise.study import grids, measurements, search
 from rankwise.study.grids import Cell
-from rankwise.study.measurements import FOLDERS, PREDICT
+from rankwise.study.measurements import EVALUATE, FOLDERS, PREDICT
 from rankwise.study.resolve import DENSE
 from rankwise.study.study_grids import COSMETIC
 
@@ -28,11 +28,12 @@ GROUPED = "rankwise.training.grouped"  # batches by length
 
 
 def cell_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
-    """The request of a training run, a trial or a profile.
+    """The request of a training run, a trial, an evaluation or a profile.
 
     Args:
         plan: The plan of the study.
-        measurement: A key of `FOLDERS` for a training run or a trial; otherwise a profile's name.
+        measurement: A key of `FOLDERS` for a training run or a trial; `evaluate`; otherwise a
+            profile's name.
         cell: A cell of this measurement.
 
     Raises:
@@ -40,9 +41,11 @@ def cell_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     """
     trains = measurement in FOLDERS
     # A profile that measures no machine runs in the CPU's environment, whatever the study's is.
-    has_study_environment = trains or plan.needs_gpu(measurement, cell)
+    has_study_environment = trains or measurement == EVALUATE or plan.needs_gpu(measurement, cell)
     environment = plan.study["environment"] if has_study_environment else "cpu"
     specific = _training_request if trains else _profile_request
+    if measurement == EVALUATE:
+        specific = _evaluation_request
     return {
         "measurement": measurement,
         "cell": cell.names,
@@ -81,6 +84,34 @@ def _training_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     if follows_search:
         return search.open_request(request, trials, plan.choice(cell.curve))
     return request
+
+
+def _evaluation_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
+    """An evaluation loads the weights that a training run kept, which it names by its digest."""
+    run = cell.run
+    digest = plan.cell_digest("train", run)
+    entry = plan.evaluation_entry(cell)
+    inputs = {"model": plan.input_digest("model", run.model)}
+    tasks_read = [plan.library["datasets"][run.dataset]["task"]]
+    request = {}
+    if "dataset" in entry:
+        request["dataset"] = plan.dataset_entry(entry["dataset"])
+        inputs["dataset"] = plan.input_digest("dataset", entry["dataset"])
+        tasks_read.append(request["dataset"]["task"])
+    loaded = [f"rankwise.evaluation.{entry['kind']}"]
+    for task in tasks_read:
+        loaded += _task_modules(task)
+    if plan.is_searched(cell.curve):
+        loaded.append(search.SETTLED)
+    return {
+        **request,
+        "evaluation": entry,
+        "run": {"result": store.cell_place("train", run.names, digest), "digest": digest},
+        "inputs": inputs,
+        "device": plan.study["device"],
+        "cpu_threads": plan.study["cpu_threads"],
+        "code": _code(plan, measurement, plan.method(measurement, cell), *loaded),
+    }
 
 
 def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:

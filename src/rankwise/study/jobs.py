@@ -14,14 +14,14 @@ from pathlib import PurePosixPath
 
 from rankwise.core import provenance, store
 from rankwise.study import outputs, text_outputs
-from rankwise.study.measurements import MEASUREMENTS, PREDICT
+from rankwise.study.measurements import EVALUATE, MEASUREMENTS, PREDICT
 from rankwise.study.plan import FOLDERS, Cell, Plan
 
 # The value of `PlannedJob.kind` for jobs that measure no cell.
 DATASET, MODEL, CHOICE = "dataset", "model", "choose"
 TABLE, FIGURE, PAGE, TEXT = DOCUMENTS = ("table", "figure", "page", "text")
 
-CELL_KINDS = (*FOLDERS, *MEASUREMENTS, PREDICT)
+CELL_KINDS = (*FOLDERS, EVALUATE, *MEASUREMENTS, PREDICT)
 TABLE_ENDINGS = ("csv", "md", "tex", "parquet")
 # Rule -> the tables that it computes from the table of runs and others, and their request.
 DERIVED_RULES = {
@@ -29,6 +29,7 @@ DERIVED_RULES = {
     "summary": (("summary",), outputs.summary_request),
     "views": (("fronts", "views"), outputs.views_request),
 }
+EVALUATED = "evaluated"  # the rule of the tables that are computed from the evaluations' results
 READ_EXAMPLES = ("evidence", "views")  # of these rules, those that also read the scores by example
 
 
@@ -124,12 +125,13 @@ def targets(plan: Plan) -> dict[str, str]:
 
 
 def result_jobs(plan: Plan) -> list[PlannedJob]:
-    """The jobs that write a result: inputs, trials, choices, training runs, and profiles."""
+    """The jobs that write a result: inputs, trials, choices, runs, evaluations, and profiles."""
     jobs = [
         *input_jobs(plan),
         *cell_jobs(plan, "trial"),
         *choice_jobs(plan),
         *cell_jobs(plan, "train"),
+        *cell_jobs(plan, EVALUATE),
     ]
     for measurement in (*MEASUREMENTS, PREDICT):
         jobs += cell_jobs(plan, measurement)
@@ -137,11 +139,11 @@ def result_jobs(plan: Plan) -> list[PlannedJob]:
 
 
 def requested_jobs(plan: Plan) -> list[PlannedJob]:
-    """The jobs whose results a study asks for by name: training runs, trials, and profiles.
+    """The jobs whose results a study asks for by name: runs, trials, evaluations, and profiles.
 
     Other jobs run only because one of these needs them, or because they are asked for.
     """
-    measurements = (*FOLDERS, *MEASUREMENTS)
+    measurements = (*FOLDERS, EVALUATE, *MEASUREMENTS)
     return [job for measurement in measurements for job in cell_jobs(plan, measurement)]
 
 
@@ -195,6 +197,8 @@ def _cell_inputs(plan: Plan, measurement: str, cell: Cell) -> tuple[str, ...]:
 
     A profile reads nothing: shapes come from the configuration.
     """
+    if measurement == EVALUATE:
+        return tuple(outputs.evaluated(plan, cell))
     if measurement not in FOLDERS:
         return ()
     prepared = plan.input_path(DATASET, cell.dataset), plan.input_path(MODEL, cell.model)
@@ -229,6 +233,10 @@ def document_jobs(plan: Plan) -> list[PlannedJob]:
     jobs = [_gathered_table(plan, table) for table in outputs.tables(plan)]
     if plan.cells("train"):
         jobs += _tables_of_runs(plan)
+    if plan.cells(EVALUATE):
+        request = functools.partial(outputs.evaluated_request, plan)
+        files, reads = _table_files(*outputs.EVALUATED), _results(plan, EVALUATE)
+        jobs.append(_document(plan, TABLE, EVALUATED, files, reads, request))
     if outputs.claim_tables(plan):
         jobs += _claims(plan)
     jobs += [_figure(plan, figure) for figure in outputs.figures(plan)]

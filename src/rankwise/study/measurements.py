@@ -12,6 +12,8 @@ MEASUREMENTS = ("memory", "flops", "forward", "ledger", "fits", "throughput")
 # The profile that predicts what a training job will need. Every training run has one, whether the
 # study asks for it or not; schedulers are asked for that much memory and time.
 PREDICT = "predict"
+# The evaluation of a run's kept weights on a task of its own.
+EVALUATE = "evaluate"
 # Profiles that measure the machine, not the shapes: they run in the study's own environment.
 TIMED = compare.TIMED
 UPDATING = frozenset({"ledger", "fits", "throughput"})  # profiles of whole updates

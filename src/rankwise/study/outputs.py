@@ -10,7 +10,7 @@ from rankwise.core import provenance
 from rankwise.core.config import without
 from rankwise.study import captions, dataset_entries, own_metrics, variants
 from rankwise.study.describe import about
-from rankwise.study.measurements import MEASUREMENTS
+from rankwise.study.measurements import EVALUATE, MEASUREMENTS
 from rankwise.study.plan import Cell, Plan
 from rankwise.study.resolve import observes
 
@@ -21,6 +21,7 @@ LISTS = {"history": "train", "timeline": "ledger", "state": "ledger", "groups": 
 TABLE_SOURCES = {
     "runs": "train",
     "search": "trial",
+    "evaluations": EVALUATE,
     **{name: name for name in MEASUREMENTS},
     **LISTS,
 }
@@ -56,10 +57,14 @@ DERIVED = {
     "fronts": ("runs", "estimates", "comparisons", "memory", "ledger", "flops", "throughput"),
 }
 DERIVED["views"] = DERIVED["fronts"]
+# Tables of the evaluations of kept weights: what each curve reaches on a task, and every pair.
+EVALUATED = ("evaluations_summary", "evaluations_comparisons")
+DERIVED |= dict.fromkeys(EVALUATED, ("evaluations",))
 # Tables that the page shows.
 PAGE_TABLES = (
     "summary",
     "comparisons",
+    *EVALUATED,
     "fronts",
     "views",
     "search",
@@ -93,7 +98,8 @@ def tables(plan: Plan) -> list[str]:
 
 def derived(plan: Plan) -> list[str]:
     """Names of the tables that are made from other tables; none if the study does not train."""
-    return list(DERIVED) if plan.cells("train") else []
+    names = list(DERIVED) if plan.cells("train") else []
+    return [name for name in names if name not in EVALUATED or plan.cells(EVALUATE)]
 
 
 def made_from(plan: Plan, table: str) -> list[str]:
@@ -119,7 +125,8 @@ def claim_inputs(plan: Plan) -> list[str]:
     These are the tables that decide claims, and the intervals of runs.
     """
     names = claim_tables(plan)
-    return [*names, "estimates"] if "runs" in names else names
+    intervals = {"runs": "estimates", "evaluations": "evaluations_summary"}
+    return [*names, *(intervals[name] for name in names if name in intervals)]
 
 
 def export_tables(plan: Plan) -> list[str]:
@@ -143,6 +150,18 @@ def selected(plan: Plan, cell: Cell) -> list[str]:
         One path, relative to the project; empty without a search.
     """
     return [plan.choice_path(cell.curve)] if plan.is_searched(cell.curve) else []
+
+
+def evaluated(plan: Plan, cell: Cell) -> list[str]:
+    """The paths that an evaluation reads: the run, its base model, and a prepared dataset if any.
+
+    Args:
+        plan: The plan of the study.
+        cell: A cell of the evaluations.
+    """
+    files = [plan.path("train", cell.run), plan.input_path("model", cell.model)]
+    dataset = plan.evaluations.cells[cell].get("dataset")
+    return [*files, plan.input_path("dataset", dataset)] if dataset else files
 
 
 # Figures ------------------------------------------------------------------------------------------
@@ -243,14 +262,34 @@ def table_request(plan: Plan, table: str) -> dict:
     of_variants = [cell for cell in plan.cells(measurement) if cell.variant]
     names = {plan.path(measurement, cell): cell.method_name for cell in of_variants}
     settings = {"metrics": _metrics(plan)} if table == "runs" else {}
+    modules = own_metrics.modules(plan, [table])
+    if table == "evaluations":
+        settings = _of_evaluations(plan)
+        modules = [*modules, "rankwise.analysis.evaluations"]
     return _request(
         plan,
         "collect",
-        own_metrics.modules(plan, [table]),
+        modules,
         table=table,
         listed=table in LISTS,
         variants=names,
         **settings,
+    )
+
+
+def _of_evaluations(plan: Plan) -> dict[str, dict]:
+    """What tables of evaluations need beside the results: their main metrics, and the means."""
+    return {"metrics": plan.evaluations.main_metrics(), "means": plan.evaluations.means}
+
+
+def evaluated_request(plan: Plan) -> dict:
+    """What curves reach on the evaluations' tasks, and every pair compared."""
+    return _request(
+        plan,
+        "evaluated",
+        variants=table_request(plan, "evaluations")["variants"],
+        equivalence=own_metrics.margins(plan),
+        **_of_evaluations(plan),
     )
 
 

@@ -29,7 +29,11 @@ STATUSES = {
     "waiting": "waiting for a job that failed",
     "not run": "not run",
 }
-KINDS = {"train": "training runs", "trial": "trials"}  # all others are profiles
+KINDS = {
+    "train": "training runs",
+    "trial": "trials",
+    "evaluate": "evaluations",
+}  # all others are profiles
 MAX_NAMED = 6  # curves that a sentence names one by one
 
 

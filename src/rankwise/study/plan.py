@@ -12,7 +12,7 @@ from pathlib import Path
 from rankwise.core import paths, provenance, store
 from rankwise.core.config import ConfigError, checked_study, library, read_yaml, without
 from rankwise.core.lock import lock_digest
-from rankwise.study import inline, job_requests, measurements, search
+from rankwise.study import evaluations, inline, job_requests, measurements, search
 from rankwise.study.grids import Cell
 from rankwise.study.resolve import check_sources
 from rankwise.study.source_digests import SourceDigests
@@ -60,11 +60,14 @@ class Plan:
         check_sources(self.library)
         self.grids = StudyGrids(named, self.library, file)
         self._source_digests = SourceDigests(root, self.results)
+        self.evaluations = evaluations.Evaluations(self, named["evaluate"])
 
     # Cells and paths ------------------------------------------------------------------------------
 
     def cells(self, measurement: str) -> list[Cell]:
-        """The cells of a measurement (train, trial, predict, memory, ...), in the study's order."""
+        """The cells of a measurement (train, evaluate, memory, ...), in the study's order."""
+        if measurement == measurements.EVALUATE:
+            return list(self.evaluations.cells)
         return list(self.grids.by_measurement[measurement])
 
     def path(self, measurement: str, cell: Cell) -> str:
@@ -79,7 +82,8 @@ class Plan:
         """
         folder = store.FOLDERS.get(measurement, store.PROFILES)
         digest = self.cell_digest(measurement, cell)
-        return f"{self.results}/{folder}/{cell.folder}/{digest}/{measurement}.json"
+        stem = store.FILE_NAMES.get(measurement, measurement)
+        return f"{self.results}/{folder}/{cell.folder}/{digest}/{stem}.json"
 
     def output(self, relative: str) -> str:
         """A file of the study, relative to the project; `relative` is as `outputs` names it."""
@@ -114,6 +118,7 @@ class Plan:
         cells = self.cells("train")
         models = dict.fromkeys(cell.model for cell in cells)
         datasets = dict.fromkeys(cell.dataset for cell in cells)
+        datasets |= dict.fromkeys(self.evaluations.datasets())
         for model in models:
             corpus = self.corpus(model)
             if corpus:
@@ -136,6 +141,8 @@ class Plan:
         Raises:
             KeyError: the study does not ask for this measurement of the cell.
         """
+        if measurement == measurements.EVALUATE:
+            return self.grids.method("train", cell.run)
         return self.grids.method(measurement, cell)
 
     def dataset_entry(self, name: str) -> dict:
@@ -147,6 +154,14 @@ class Plan:
         """A model's entry without the keys that change no result, with its files' digests."""
         entry = without(self.library["models"][name], COSMETIC["models"])
         return self._source_digests.model(name, entry)
+
+    def evaluation_entry(self, cell: Cell) -> dict:
+        """What an evaluation's cell asks, with the digests of the files that it reads.
+
+        Args:
+            cell: A cell of the evaluations.
+        """
+        return self._source_digests.evaluation(self.evaluations.cells[cell])
 
     def _pretraining(self, model: str) -> dict:
         """How a model is pre-trained; empty if it is not."""
@@ -170,7 +185,7 @@ class Plan:
         Raises:
             KeyError: the study does not ask for this profile of the cell.
         """
-        if measurement in FOLDERS:
+        if measurement in (*FOLDERS, measurements.EVALUATE):
             return self.study["device"] == "cuda"
         return measurements.on_gpu(measurement, self.grids.by_measurement[measurement][cell])
 

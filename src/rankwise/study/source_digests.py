@@ -53,6 +53,23 @@ class SourceDigests:
             splits[split] = {**source, "sha256": self._split(name, entry, split)}
         return {**entry, "splits": splits}
 
+    def evaluation(self, entry: dict) -> dict:
+        """An evaluation's entry, with the SHA-256 of every file that it reads.
+
+        A file that is not on this machine has the digest that the entry gives, or None.
+
+        Args:
+            entry: Returned as it is if it does not come from `files`.
+        """
+        if "files" not in entry:
+            return entry
+        files = dict(entry["files"])
+        for use in ("test", "few_shot"):
+            if use in files:
+                found = self._sha256(files["folder"], files[use]["path"])
+                files[use] = {**files[use], "sha256": found or files[use].get("sha256")}
+        return {**entry, "files": files}
+
     def model(self, name: str, entry: dict) -> dict:
         """A model's entry, with `weights.contents`: file -> SHA-256 of every file that is copied.
 

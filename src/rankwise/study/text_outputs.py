@@ -8,9 +8,10 @@ import tomllib
 from rankwise.core.config import without
 from rankwise.study import outputs, own_metrics
 from rankwise.study.grids import base_name
+from rankwise.study.measurements import EVALUATE
 from rankwise.study.plan import FOLDERS, MEASUREMENTS, Plan
 
-EVERY = (*FOLDERS, *MEASUREMENTS)  # the measurements that a study asks for by name
+EVERY = (*FOLDERS, EVALUATE, *MEASUREMENTS)  # the measurements that a study asks for by name
 # Keys of an entry that say where it comes from. The artifact shows only these of a model or a
 # method; it shows all of a dataset.
 SHOWN = {"models": ("weights", "licence"), "methods": ("label", "source")}

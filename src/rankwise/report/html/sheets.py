@@ -31,6 +31,8 @@ TITLES = {
     "summary": "Results",
     "estimates": "Estimates",
     "comparisons": "Comparisons",
+    "evaluations_summary": "Evaluations",
+    "evaluations_comparisons": "Comparisons on the evaluations",
     "fronts": "Fronts of quality and cost",
     "views": "The best at equal cost",
     "search": "Search for learning rates",
@@ -135,7 +137,7 @@ SHOWN = {
     "search": ("trial", "learning_rate", "selection_loss_nats", "selected", "updates"),
 }
 # A table can be filtered by the first of these columns that has two to MAX_FACETS values.
-FACETS = ("verdict", "metric", "model", "dataset")
+FACETS = ("verdict", "evaluation", "metric", "model", "dataset")
 MAX_FACETS = 8
 # Columns that stand in the caption if they have one value.
 SHARED = ("model", "dataset", "split", "device", "metric")
