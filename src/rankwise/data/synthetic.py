@@ -41,8 +41,6 @@ GOOD_VERDICT = "recommended"
 BAD_VERDICT = "avoid"
 OPENERS = ["yesterday", "last week", "to be honest", "again"]
 
-LARGEST_ADDEND = 20
-
 # The order of the draws below is part of the data: another order generates other rows.
 
 
@@ -50,8 +48,8 @@ def rows(settings: dict, split: str) -> Iterator[dict]:
     """Generate one split: the same rows on every machine, and other rows for every other split.
 
     Args:
-        settings: `kind` (a key of `MAKE_ROW`), `seed`, and `rows`, which has the number of rows of
-            each split.
+        settings: `kind` ("reviews", "text" or "sums"), `seed`, and `rows`, which has the number of
+            rows of each split.
         split: The name of the split.
 
     Returns:
@@ -102,6 +100,9 @@ def _text(draw: random.Random) -> dict:
     clauses = [_clause(draw, positive, negated_share=0.1) for _ in range(count)]
     verdict = GOOD_VERDICT if positive else BAD_VERDICT
     return {"text": f"{verdict} {' and '.join(clauses)} ."}
+
+
+LARGEST_ADDEND = 20  # of the corpus of sums
 
 
 def _sum(draw: random.Random) -> dict:
