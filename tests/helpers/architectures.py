@@ -7,7 +7,6 @@ from pathlib import Path
 
 from helpers.model_folders import FAMILIES
 from rankwise.core import config
-from rankwise.core.errors import ConfigError
 from rankwise.measure.conformance import cases
 from rankwise.models.derive import Choices, derive
 from rankwise.study import resolve

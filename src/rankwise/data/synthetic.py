@@ -6,6 +6,11 @@ therefore do not decide the label.
 The unlabelled text is plainer and opens with its verdict in one word. A model that has learnt to
 fill in this word knows words and their sentiment before it sees a label, as a real pretrained model
 does. Fine-tuning is left to learn negation and contrast.
+
+The sums are a corpus for a tiny decoder that reads characters: one sum a line. Values follow words
+only (`7 and 5 make 12`), and signs stand in other lines (`7+5 is 7 and 5`). A decoder that has read
+them knows the sums and the signs. Fine-tuning is left to learn that a prompt in signs asks for the
+value.
 """
 
 import random
@@ -45,12 +50,13 @@ def rows(settings: dict, split: str) -> Iterator[dict]:
     """Generate one split: the same rows on every machine, and other rows for every other split.
 
     Args:
-        settings: `kind` ("reviews", "text" or "arithmetic"), `seed`, `rows`, which has the number
-            of rows of each split, and perhaps `terms_below`, which the terms of arithmetic are.
+        settings: `kind` ("reviews", "text", "sums" or "arithmetic"), `seed`, `rows`, which has the
+            number of rows of each split, and perhaps `terms_below`, which the terms of arithmetic
+            are.
         split: The name of the split.
 
     Returns:
-        `{"text": ..., "label": 0 or 1}` for reviews, `{"text": ...}` for text,
+        `{"text": ..., "label": 0 or 1}` for reviews, `{"text": ...}` for text and sums,
         `{"prompt": "12+7=", "answer": "19"}` for arithmetic.
     """
     if settings["kind"] == "arithmetic":
@@ -58,7 +64,7 @@ def rows(settings: dict, split: str) -> Iterator[dict]:
         return
     # Seeded by a text, whose use by `random` does not depend on the machine or on PYTHONHASHSEED.
     draw = random.Random(f"{settings['seed']} {split}")
-    make_row = _review if settings["kind"] == "reviews" else _text
+    make_row = MAKE_ROW[settings["kind"]]
     for _ in range(settings["rows"][split]):
         yield make_row(draw)
 
@@ -131,3 +137,28 @@ def _text(draw: random.Random) -> dict:
     clauses = [_clause(draw, positive, negated_share=0.1) for _ in range(count)]
     verdict = GOOD_VERDICT if positive else BAD_VERDICT
     return {"text": f"{verdict} {' and '.join(clauses)} ."}
+
+
+LARGEST_ADDEND = 20  # of the corpus of sums
+
+
+def _sum(draw: random.Random) -> dict:
+    """One line of the corpus of sums, with its end, such as `7 and 5 make 12`.
+
+    Seven of ten lines are sums and differences in words, because these share their facts. The
+    others have the signs, and never a sum in signs with its value.
+    """
+    first, second = draw.randint(0, LARGEST_ADDEND), draw.randint(0, LARGEST_ADDEND)
+    total = first + second
+    forms = {
+        f"{first} and {second} make {total}": 0.4,
+        f"{total} without {first} leaves {second}": 0.3,
+        f"{first}+{second}={second}+{first}": 0.1,
+        f"{first}+{second} is {first} and {second}": 0.1,
+        f"{total}-{first} is {total} without {first}": 0.1,
+    }
+    [line] = draw.choices(list(forms), list(forms.values()))
+    return {"text": f"{line}\n"}
+
+
+MAKE_ROW = {"reviews": _review, "text": _text, "sums": _sum}

@@ -13,8 +13,8 @@ from rankwise.study.measurements import FOLDERS, MEASUREMENTS, PREDICT
 from rankwise.study.memory_options import check_loss
 from rankwise.study.origin import FILE, Layer, Origin
 from rankwise.study.overrides import check_used
-from rankwise.study.process_limits import check_processes
 from rankwise.study.packing import check_packing
+from rankwise.study.process_limits import check_processes
 from rankwise.study.resolve import check_length, check_release, resolve_method
 
 # Keys of an entry that change no result: what only people read, and the size of a dataset, which

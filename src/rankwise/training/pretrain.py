@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import set_seed
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.pre_tokenizers import Split, Whitespace
 from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -32,6 +33,11 @@ SPECIAL_TOKENS = {
     "mask_token": "[MASK]",
     "cls_token": "[MASK]",
 }
+# The special tokens of a decoder that reads characters. The end of a line is the end of a text, so
+# the corpus teaches it.
+END_OF_LINE = "\n"
+SPECIAL_CHARACTERS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "eos_token": END_OF_LINE}
+PRINTABLE = frozenset(map(chr, range(32, 127)))  # of ASCII
 SEED = 0
 
 
@@ -56,6 +62,27 @@ def word_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)
 
 
+def character_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer with one token per character, which adds no token to a text.
+
+    Args:
+        texts: Every character in them gets a token, as every printable one of ASCII does, in the
+            order of Unicode after the special tokens.
+    """
+    characters = PRINTABLE.union(*texts) - {END_OF_LINE}
+    tokens = [*SPECIAL_CHARACTERS.values(), *sorted(characters)]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=SPECIAL_CHARACTERS["unk_token"]))
+    tokenizer.pre_tokenizer = Split(Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = Fuse()  # without it, decoding would put spaces between the characters
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **SPECIAL_CHARACTERS
+    )
+
+
+TOKENIZERS = {"words": word_tokenizer, "characters": character_tokenizer}
+
+
 def pretrain(request: dict, folder: Path) -> dict:
     """Train a model from random weights and save it with its tokenizer.
 
@@ -68,13 +95,13 @@ def pretrain(request: dict, folder: Path) -> dict:
         of each file.
 
     Raises:
-        ValueError: The corpus has more words than the entry's vocabulary.
+        ValueError: The corpus has more tokens than the entry's vocabulary.
     """
     settings = request["model"]["weights"]["pretrain"]
     torch.set_num_threads(settings["cpu_threads"])
     progress.doing(f"reading the corpus {settings['dataset']}")
     corpus = read_split(request, settings["dataset"], "train")
-    tokenizer = word_tokenizer([row["text"] for row in corpus])
+    tokenizer = TOKENIZERS[settings["tokens"]]([row["text"] for row in corpus])
     _check_vocabulary(request["model"], len(tokenizer))
     data = load_data(request, tokenizer, SEED, settings["dataset"])
     set_seed(SEED)
@@ -110,10 +137,10 @@ def _save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) ->
         return [file.replace(folder / file.name) for file in files]
 
 
-def _check_vocabulary(model: dict, words: int) -> None:
+def _check_vocabulary(model: dict, tokens: int) -> None:
     size = model["architecture"]["vocab_size"]
-    if words > size:
+    if tokens > size:
         raise ValueError(
             f"config/models.yaml: architecture.vocab_size: got {size}, "
-            f"allowed: at least the corpus's {words} words"
+            f"allowed: at least the corpus's {tokens} tokens"
         )
