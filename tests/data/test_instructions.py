@@ -133,10 +133,6 @@ def test_mistakes_of_a_row_are_one_sentence(tmp_path, row, entry, sentence):
             {"stride_tokens": 4},
             "mine.stride_tokens: got 4, allowed: nothing for instruction_tuning",
         ),
-        (
-            {"task": "language_modelling", "text": "t", "report_split": "train", "chat": True},
-            "mine.report_split: got 'train'",
-        ),
         ({"max_length_tokens": 513}, "max_length_tokens: got 513, allowed: at most 512, the pos"),
     ],
 )

@@ -44,7 +44,7 @@ def characters(begins: bool = True, **special: str | None) -> PreTrainedTokenize
     """
     vocabulary = {token: index for index, token in enumerate(["<s>", "</s>", *CHARACTERS])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="="))
-    tokenizer.pre_tokenizer = Split(Regex("."), "isolated")
+    tokenizer.pre_tokenizer = Split(Regex(r"[\s\S]"), "isolated")
     if begins:
         tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     tokens = {"bos_token": "<s>", "eos_token": "</s>", **special}

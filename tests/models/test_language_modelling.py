@@ -76,8 +76,7 @@ def test_scores_equal_a_loop_over_windows(length, stride):
     assert found["eval_loss_nats"] == pytest.approx(total / count, rel=1e-6)
     assert found["perplexity"] == pytest.approx(math.exp(total / count), rel=1e-6)
     if stride is not None and stride < length:
-        # All but the first token are scored; that is one byte, and ends no word as it is no whole
-        # one only if the word goes on: "a" is a word of one letter.
+        # All but the first token are scored. It is one byte, and the whole word "a".
         assert count == len(stream) - 1
         words = len("".join(TEXTS).split()) - 1
         size = len("".join(TEXTS).encode()) - 1
