@@ -90,7 +90,7 @@ def _settings(folder: Path) -> dict | None:
                 return None  # a sentence of its own says so, or the file is not there
             continue
         if isinstance(content, dict):
-            settings |= content
+            settings |= {key: value for key, value in content.items() if value is not None}
     return settings
 
 
