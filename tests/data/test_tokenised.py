@@ -71,7 +71,8 @@ def split(rows: list[dict] = ROWS, name: str = "train") -> Split:
 
 def encoder(task: str = "classification", **changes: object) -> Encoder:
     module = importlib.import_module(f"rankwise.models.tasks.{task}")
-    return Encoder(module, word_tokenizer(WORDS), LENGTH)._replace(**changes)
+    settings = {"max_length_tokens": LENGTH}
+    return Encoder(module, word_tokenizer(WORDS), settings)._replace(**changes)
 
 
 def cached() -> list[Path]:
@@ -145,7 +146,7 @@ def test_whatever_decides_the_examples_names_them(
     elif change == "tokenizer":
         changes["tokenizer"] = word_tokenizer([*WORDS, "aword"])
     elif change == "length":
-        changes["length_tokens"] = 4
+        changes["settings"] = {"max_length_tokens": 4}
     elif change == "task":
         task = "masked_language_modelling"
     else:

@@ -89,14 +89,28 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 def examples(task: str) -> list[dict]:
     """Texts of 3 to 12 words; for language modelling, blocks of 6 tokens."""
+    length = 6 if task == "language_modelling" else 16
+    return TASKS[task].encode(rows(), tokenizer(), {"max_length_tokens": length})[:EXAMPLES]
+
+
+def scored_examples(task: str) -> list[dict]:
+    """The same texts, as they are scored: for language modelling, windows of 6 tokens."""
+    if task != "language_modelling":
+        return examples(task)
+    settings = {"max_length_tokens": 6}
+    (windows,) = language_modelling.encode_scored_batches([rows()], tokenizer(), settings)
+    return windows[:EXAMPLES]
+
+
+def rows() -> list[dict]:
+    """Texts of 3 to 12 words."""
     generator = torch.Generator().manual_seed(0)
-    rows = []
+    found = []
     for number in range(EXAMPLES):
         length = int(torch.randint(3, 13, (), generator=generator))
         words = torch.randint(len(WORDS), (length,), generator=generator)
-        rows.append({"text": " ".join(WORDS[word] for word in words), "label": number % 2})
-    length = 6 if task == "language_modelling" else 16
-    return TASKS[task].encode(rows, tokenizer(), {"max_length_tokens": length})[:EXAMPLES]
+        found.append({"text": " ".join(WORDS[word] for word in words), "label": number % 2})
+    return found
 
 
 def model(task: str, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -191,7 +205,8 @@ def record(
     optimizer.register_step_pre_hook(compare)
     optimizer.register_step_post_hook(keep_state)
     collate = TASKS[task].Collate(tokenizer(), SEED)
-    data = Data(TASKS[task], tokenizer(), collate, recording, train[:8], train[:8])
+    scored = scored_examples(task)[:8]
+    data = Data(TASKS[task], tokenizer(), collate, recording, scored, scored)
     schedule = {
         "batch_size": split[0],
         "accumulation_steps": split[1],

@@ -37,7 +37,7 @@ def test_an_example_without_predictions_does_not_count() -> None:
 @pytest.mark.parametrize("task", windows.TASKS)
 def test_scores_do_not_depend_on_the_batch_size(task: str) -> None:
     """The masks of masked language modelling are drawn for each text, whatever it is padded to."""
-    model, examples = windows.model(task), windows.examples(task)
+    model, examples = windows.model(task), windows.scored_examples(task)
     module = windows.TASKS[task]
     collate = module.Collate(windows.tokenizer(), 0)
     data = Data(module, windows.tokenizer(), collate, [], examples, [])

@@ -65,6 +65,23 @@ def problems(name: str, entry: dict, tasks: Collection[str]) -> list[str]:
     return found + model_tokenizer.too_large(f"{FILE}: {name}", snapshot)
 
 
+def answer_problems(name: str, entry: dict, datasets: dict[str, dict]) -> list[str]:
+    """What a model's tokenizer lacks for the prompts and answers that it is trained on.
+
+    Args:
+        name: The entry's name.
+        entry: Of config/models.yaml.
+        datasets: Entries that the model is trained on, by name.
+    """
+    of_answers = {
+        one: dataset for one, dataset in datasets.items() if {"prompt", "messages"} & set(dataset)
+    }
+    folder = model_snapshot.folder_here(entry)
+    if folder is None or not of_answers:
+        return []
+    return model_tokenizer.without_answers(f"{FILE}: {name}", folder, of_answers)
+
+
 def _key(sentence: str) -> str:
     """The file and key that a sentence begins with."""
     return sentence.partition(": got ")[0]

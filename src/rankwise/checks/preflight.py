@@ -313,6 +313,9 @@ def _models(jobs: list[PlannedJob], plan: Plan) -> list[str]:
     found = []
     for name, tasks in tasks_by_model.items():
         found += model_entries.problems(name, plan.library["models"][name], tasks)
+        trained = {job.cell.dataset for job in jobs if job.trains and job.cell.model == name}
+        datasets_ = {one: plan.library["datasets"][one] for one in sorted(trained)}
+        found += model_entries.answer_problems(name, plan.library["models"][name], datasets_)
     return found
 
 

@@ -119,10 +119,7 @@ def described(proposal: "Proposal") -> list[str]:
     entry = proposal.entry
     counts = ", ".join(f"{split} {number:,}" for split, number in proposal.rows.items())
     columns = ", ".join(proposal.columns)
-    text = entry["text"] if isinstance(entry["text"], str) else " + ".join(entry["text"])
-    meaning = f"text: {text}"
-    if "label" in entry:
-        meaning += f"; label: {entry['label']}"
+    meaning = _meaning(entry)
     lines = [
         f"{proposal.name}: {entry['files']['format']}, rows: {counts}",
         f"  columns: {columns}",
@@ -140,6 +137,16 @@ def described(proposal: "Proposal") -> list[str]:
         shown_label = "" if label is None else f"{_short(label)}: "
         lines.append(f"    {example['row']}: {shown_label}{_short(example['text'])!r}")
     return lines
+
+
+def _meaning(entry: dict) -> str:
+    """What the columns are, in words."""
+    if "messages" in entry:
+        return f"messages: {entry['messages']}, the last of which is the answer"
+    if "prompt" in entry:
+        return f"prompt: {entry['prompt']!r}; answer: {entry['answer']!r}"
+    text = entry["text"] if isinstance(entry["text"], str) else " + ".join(entry["text"])
+    return f"text: {text}; label: {entry['label']}" if "label" in entry else f"text: {text}"
 
 
 def _short(text: str) -> str:

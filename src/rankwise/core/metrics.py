@@ -133,7 +133,7 @@ _SHIPPED = (
         -1,
         DIFFERENCE,
         "bits_per_byte",
-        (LOSS, WEIGHT, "bytes"),
+        (LOSS, WEIGHT, "text_bytes"),
         lowest=0.0,
     ),
     _fraction("macro_f1", "macro F1", "a macro F1", "f1_fraction", CLASSES),

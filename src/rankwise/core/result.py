@@ -13,12 +13,15 @@ UNITS = (
 # Quantities whose name is their unit: counts, ratios of losses, norms, and the label of an example
 # (`label`, `predicted`), which has the unit of the data.
 COUNTS = frozenset({
-    "accumulation_steps", "batch_size", "best_epoch", "effective_batch_size", "effective_rank",
+    "accumulation_steps", "batch_size", "best_epoch", "bits_per_byte", "effective_batch_size",
+    "effective_rank",
     "epoch", "event", "gradient_norm", "label", "labelled", "largest_batch_size", "learning_rate",
     "mean_squared_error", "method_update_interval_steps", "named", "perplexity", "predicted",
     "predictions", "processes", "product_effective_rank", "refresh_interval_steps", "repeats",
-    "right", "rows", "samples", "selection_mean_squared_error", "selection_perplexity",
+    "right", "rows", "samples", "selection_bits_per_byte", "selection_mean_squared_error",
+    "selection_perplexity", "selection_word_perplexity",
     "start_samples", "tokens", "total_parameters", "trainable_parameters", "update", "updates",
+    "word_perplexity", "words",
 })  # fmt: skip
 LISTS = (
     "history",

@@ -139,7 +139,7 @@ def _cut(split: str, found: Examples) -> list[dict]:
     prompts, answers = found.total("cut_prompts"), found.total("cut_answers")
     if prompts is None:
         return []
-    return [{"split": split, "cut_prompts": prompts, "cut_answers": answers}]
+    return [{"split": split, "cut_prompt_rows": prompts, "cut_answer_rows": answers}]
 
 
 def _unknown_token(tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -12,9 +12,12 @@ from pathlib import Path
 
 from rankwise.core import content, paths, tasks
 from rankwise.core.config import check
+from rankwise.core.dataset_defaults import ANSWER, PROMPT
 from rankwise.data import (
     datasets,
+    instructions,
     labels,
+    propose_answers,
     propose_columns,
     propose_counts,
     propose_files,
@@ -99,13 +102,7 @@ def propose(given: str, choices: Choices, project: Path) -> Proposal:
     notes = list(files.notes)
     entry = _sources(files, choices)
     columns = _columns(files, entry, choices)
-    meaning = _meaning(files, columns, choices)
-    text = meaning.text[0] if len(meaning.text) == 1 else meaning.text
-    entry = {"task": meaning.task, **entry, "text": text}
-    if meaning.label is not None:
-        entry["label"] = meaning.label
-    if meaning.note:
-        notes.append(meaning.note)
+    entry = _with_meaning(entry, files, columns, choices, notes)
     entry |= _used_splits(files, entry, notes)
     if choices.drop_missing:
         entry["missing_text"] = "drop"
@@ -209,6 +206,41 @@ def _meaning(
     return propose_labels.meaning(columns, where, task, choices.label, choices.text)
 
 
+def _with_meaning(
+    entry: dict,
+    files: propose_files.Files,
+    columns: dict[str, propose_columns.Column],
+    choices: Choices,
+    notes: list[str],
+) -> dict:
+    """The entry with its task, and the columns of text and label or of prompt and answer."""
+    answers = propose_answers.keys(columns)
+    is_open = choices.task in (None, propose_answers.TASK) and not (choices.text or choices.label)
+    if answers is not None and is_open:
+        return {"task": propose_answers.TASK, **entry, **answers}
+    if choices.task == propose_answers.TASK:
+        if choices.text and choices.label:
+            prompt = " ".join(f"{{{name}}}" for name in choices.text)
+            given = {PROMPT: prompt if len(choices.text) > 1 else choices.text[0]}
+            propose_columns.check_is_there(
+                columns, str(files.path("train")), "--text", choices.text
+            )
+            return {"task": choices.task, **entry, **given, ANSWER: choices.label}
+        described = "; ".join(column.described() for column in columns.values())
+        raise ValueError(
+            f"{files.path('train')}: no prompts and answers: got {described}, allowed: columns "
+            "called prompt and answer, or messages; name others: --text COLUMN --label COLUMN"
+        )
+    meaning = _meaning(files, columns, choices)
+    text = meaning.text[0] if len(meaning.text) == 1 else meaning.text
+    found = {"task": meaning.task, **entry, "text": text}
+    if meaning.label is not None:
+        found["label"] = meaning.label
+    if meaning.note:
+        notes.append(meaning.note)
+    return found
+
+
 def _classes(files: propose_files.Files, entry: dict, counted: propose_counts.Counted) -> dict:
     """`classes`, where the task has them."""
     kind = tasks.facts(entry["task"]).labels
@@ -291,6 +323,8 @@ def _examples(
         if indices:
             key = shown.add(record.cells[entry["label"]], record.where)
             example["class"] = entry["classes"][indices[key]]
+        elif instructions.has_answers(entry):
+            example["label"] = texts.target(record, entry, path)
         elif kind in propose_labels.LABEL_TEXTS:
             example["label"] = propose_labels.LABEL_TEXTS[kind](record, entry, path)
         yield example

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from rankwise.core import tasks
 from rankwise.data import labels, texts
+from rankwise.data.instructions import has_answers
 from rankwise.data.propose_files import Files
 from rankwise.data.record import Record, problem, shown
 
@@ -65,7 +66,8 @@ def count(entry: dict, records_by_split: dict[str, Iterable[Record]], files: Fil
                 continue
             counted.rows[split] += 1
             if split == "train":
-                counted.lengths_tokens[estimated_tokens(text)] += 1
+                answer = texts.target(record, entry, path) if has_answers(entry) else ""
+                counted.lengths_tokens[estimated_tokens(f"{text} {answer}")] += 1
             if kind == tasks.CLASS:
                 _add_label(record, entry["label"], path, counted.labels)
             elif kind in LISTS:

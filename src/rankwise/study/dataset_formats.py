@@ -24,15 +24,18 @@ def check_format(name: str, entry: dict) -> None:
         return
     file_format = source["format"]
     for key in ("columns", "quotes"):
-        if entry.get(key) is not None and file_format not in TABLES:
+        if entry.get(key) is not None and file_format not in (*TABLES, "zip"):
             allowed = f"nothing for {file_format}, only for {' and '.join(TABLES)}"
             raise ConfigError(FILE, f"{name}.{key}", entry[key], allowed)
     for split, file in entry.get("splits", {}).items():
         key = f"{name}.splits.{split}.member"
-        if file_format == "tar":
-            _check_member(key, file.get("member"), "label" in entry)
+        if file_format in ("tar", "zip"):
+            is_label = file_format == "tar" and "label" in entry
+            _check_member(key, file.get("member"), is_label)
         elif "member" in file:
-            raise ConfigError(FILE, key, file["member"], f"nothing for {file_format}, only for tar")
+            raise ConfigError(
+                FILE, key, file["member"], f"nothing for {file_format}, only for tar and zip"
+            )
         _check_share(name, entry, split)
 
 

@@ -14,7 +14,8 @@ SHOWN = {
     "models": ("family", "weights", "licence"),
     "datasets": (
         "task", "hub", "files", "generated", "splits", "report_split", "selection_rows",
-        "train_samples", "max_length_tokens", "licence",
+        "train_samples", "max_length_tokens", "stride_tokens", "prompt", "prompt_without_input",
+        "answer", "messages", "chat", "packing", "licence",
     ),
 }  # fmt: skip
 

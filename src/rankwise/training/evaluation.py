@@ -1,12 +1,13 @@
 """Evaluate a model on a dataset split: scores for each example, and their means as metrics."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from rankwise.analysis.metrics import value, weighted_mean
+from rankwise.analysis.metrics import LARGEST_EXPONENT, value, weighted_mean
 from rankwise.core import progress
 from rankwise.core.metrics import LOSS, METRICS, WEIGHT
 from rankwise.data.prepared import Data
@@ -92,10 +93,14 @@ def metrics(scores: Scores, names: Sequence[str]) -> dict[str, float]:
         names: The task's metrics.
 
     Returns:
-        `eval_loss_nats`, a mean over predictions, and each metric.
+        `eval_loss_nats`, a mean over predictions, and each metric. One that no float holds is left
+        out where the loss itself is small: the word perplexity of text without white space.
     """
     loss = weighted_mean(scores[LOSS], scores[WEIGHT])
-    return {"eval_loss_nats": loss, **{name: value(METRICS[name], scores) for name in names}}
+    found = {name: value(METRICS[name], scores) for name in names}
+    if loss < LARGEST_EXPONENT:
+        found = {name: metric for name, metric in found.items() if metric != math.inf}
+    return {"eval_loss_nats": loss, **found}
 
 
 def _seven_digits(value: float) -> float:

@@ -20,6 +20,7 @@ from rankwise.data.reading.json_objects import json_columns, json_rows
 from rankwise.data.reading.lines import numbered_lines
 from rankwise.data.reading.parquet import parquet_rows
 from rankwise.data.reading.tables import table_columns, table_rows
+from rankwise.data.reading.zipped import zipped_rows
 from rankwise.data.record import Record
 
 MAX_PROBLEMS = 20
@@ -127,6 +128,8 @@ def _by_format(path: Path, dataset: dict, split: str) -> Iterator[Record | Value
     file_format = _format(dataset)
     if file_format == "tar":
         return archive_rows(path, dataset, split)
+    if file_format == "zip":
+        return zipped_rows(path, dataset, split)
     if file_format == "parquet":
         return parquet_rows(path, dataset)
     if file_format == "text":

@@ -119,7 +119,7 @@ class _Stream:
             "input_ids": self.ids[self.begin : end],
             FIRST: first - self.begin,
             "words": sum(self.words[first:end]),
-            "bytes": sum(self.bytes[first:end]),
+            "text_bytes": sum(self.bytes[first:end]),
         }
 
     def move(self, length: int, stride: int) -> None:
@@ -148,7 +148,7 @@ def encode_scored_batches(
 
     Yields:
         The windows that are whole after each batch: `input_ids`; `first_scored`, the index of the
-        first token that is scored; `words` and `bytes`, which the scored tokens end.
+        first token that is scored; `words` and `text_bytes`, which the scored tokens end.
     """
     length = dataset["max_length_tokens"]
     stride = dataset.get("stride_tokens", length)
@@ -221,7 +221,7 @@ class Collate:
             mask[row, :length] = 1
             labels[row, first:length] = ids[row, first:length]
         stacked = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-        for name in ("words", "bytes"):
+        for name in ("words", "text_bytes"):
             if name in batch[0]:
                 stacked[name] = torch.tensor([example[name] for example in batch])
         return stacked
@@ -240,11 +240,12 @@ def scores(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # 
 
     Args:
         model: with a head for causal language modelling.
-        batch: from `Collate`: ids, mask and labels (examples, tokens), words and bytes (examples,).
+        batch: from `Collate`: ids, mask and labels (examples, tokens), words and text_bytes
+            (examples,).
 
     Returns:
-        `loss_nats`, a mean over tokens, `predictions`, their number, `words` and `bytes`, of each
-        window.
+        `loss_nats`, a mean over tokens, `predictions`, their number, `words` and `text_bytes`, of
+        each window.
     """
     output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     logits, labels = output.logits[:, :-1].float(), batch["labels"][:, 1:]
@@ -254,5 +255,5 @@ def scores(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # 
         "loss_nats": loss.sum(1) / count.clamp_min(1),
         "predictions": count,
         "words": batch["words"],
-        "bytes": batch["bytes"],
+        "text_bytes": batch["text_bytes"],
     }

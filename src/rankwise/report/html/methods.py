@@ -154,12 +154,22 @@ def datasets(entries: list[dict]) -> list[dict[str, str]]:
             "name": entry["name"],
             "task": entry["task"].replace("_", " "),
             "rows": _split_sizes(entry),
-            "length": f"at most {entry['max_length_tokens']} tokens",
+            "length": _length(entry),
             "source": records.source(entry),
             "licence": entry.get("licence", records.UNKNOWN),
         }
         rows.append(row)
     return rows
+
+
+def _length(dataset: dict) -> str:
+    """The length of texts, or of the windows of running text and how far they move."""
+    length = dataset["max_length_tokens"]
+    if dataset["task"] != "language_modelling":
+        return f"at most {length} tokens"
+    return (
+        f"windows of {length} tokens, scored at a stride of {dataset.get('stride_tokens', length)}"
+    )
 
 
 def _split_sizes(dataset: dict) -> str:

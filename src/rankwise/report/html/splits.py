@@ -24,7 +24,7 @@ def splits(results: list[dict]) -> list[dict[str, str]]:
             row = {
                 "dataset": dataset,
                 "split": split["split"],
-                "rows": _rows(split),
+                "rows": _rows(split, data.get("cut", [])),
                 "classes": _classes(data, split["split"]),
                 "also in train": _share(overlap, "exact"),
                 "also in train, normalised": _share(overlap, "normalised"),
@@ -33,9 +33,15 @@ def splits(results: list[dict]) -> list[dict[str, str]]:
     return rows
 
 
-def _rows(split: dict) -> str:
+def _rows(split: dict, cut: list[dict]) -> str:
+    """`2,000; 3 without text dropped; 12 prompts and 0 answers cut`."""
     dropped = f"; {split['dropped_rows']:,} without text dropped" if split["dropped_rows"] else ""
-    return f"{split['rows']:,}{dropped}"
+    shortened = ""
+    for row in cut:
+        if row["split"] == split["split"] and (row["cut_prompt_rows"] or row["cut_answer_rows"]):
+            prompts, answers = row["cut_prompt_rows"], row["cut_answer_rows"]
+            shortened = f"; {prompts:,} prompts and {answers:,} answers cut"
+    return f"{split['rows']:,}{dropped}{shortened}"
 
 
 def _classes(data: dict, split: str) -> str:
