@@ -84,7 +84,7 @@ def _mean_rows(frame: pd.DataFrame, name: str, parts: list[str], metric: str) ->
     if "metric" not in own:
         return []
     own = own[own["metric"] == metric]
-    keys = [*CURVE, "seed", *([VARIANT] if VARIANT in own else []), "status", "device"]
+    keys = [key for key in (*CURVE, "seed", VARIANT, "status", "device") if key in own]
     rows = []
     for key, found in own.groupby(keys, sort=False, dropna=False):
         if set(found[NAME]) != set(parts):

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from rankwise.core import paths
 from rankwise.core.config import LIBRARY
 from rankwise.core.paths import RESULTS
-from rankwise.core.store import INPUTS, Store
+from rankwise.core.store import INPUTS, Store, cell_place
 from rankwise.study.jobs import result_jobs
+from rankwise.study.measurements import EVALUATE
 from rankwise.study.plan import DEFAULT_STUDY, Plan, read_plan
 from rankwise.study.settle import OWNER
 
@@ -94,6 +95,7 @@ def _check_sources(plan: Plan) -> None:
     Raises:
         ValueError: A file is not on this machine, and no prepared input says what it held.
     """
+    _check_evaluations(plan)
     for kind, name in plan.inputs():
         entry = plan.dataset_entry(name) if kind == "dataset" else plan.model_entry(name)
         splits = entry.get("splits", {}).values() if "files" in entry else ()
@@ -104,6 +106,19 @@ def _check_sources(plan: Plan) -> None:
             raise ValueError(
                 f"{kind} {name}: its files are not on this machine, and its prepared inputs do not "
                 "say what they held"
+            )
+
+
+def _check_evaluations(plan: Plan) -> None:
+    """The same of the files that evaluations read."""
+    for cell in plan.cells(EVALUATE):
+        files = plan.evaluation_entry(cell).get("files", {})
+        unknown = [use for use in ("test", "few_shot") if use in files and not files[use]["sha256"]]
+        place = cell_place(EVALUATE, cell.names, "*")
+        if unknown and Store(plan.root).find_all(place):
+            raise ValueError(
+                f"evaluation {cell.evaluation}: its files are not on this machine, and its entry "
+                "does not say what they hold"
             )
 
 

@@ -18,7 +18,7 @@ from rankwise.core.store import Store
 from rankwise.data import sources
 from rankwise.execution import job_memory, slurm_nodes, slurm_request
 from rankwise.study.jobs import DATASET, MODEL, PlannedJob
-from rankwise.study.measurements import TIMED
+from rankwise.study.measurements import EVALUATE, TIMED
 from rankwise.study.plan import DEFAULT_STUDY, Plan, read_plan
 
 REPORT_LOCK, PROFILE = "envs/report.lock", "profiles/slurm/profile.yaml"
@@ -82,8 +82,8 @@ def _command(file: str, runs: str | None) -> str | None:
 def waiting(plan: Plan, known: list[PlannedJob]) -> list[PlannedJob]:
     """The jobs whose result is in no store.
 
-    A prepared input is only waited for if a pending training run reads it. It may be deleted once
-    nothing does.
+    A prepared input is only waited for if a pending training run or evaluation reads it. It may be
+    deleted once nothing does.
     """
     store = Store(plan.root)
     pending = [job for job in known if store.find(job.place) is None]
@@ -92,10 +92,14 @@ def waiting(plan: Plan, known: list[PlannedJob]) -> list[PlannedJob]:
 
 
 def _inputs_read(plan: Plan, pending: list[PlannedJob]) -> dict[str, set[str]]:
-    """Names of the models and datasets that pending training runs and pre-trainings read."""
+    """Names of the models and datasets that pending runs, evaluations and pre-trainings read."""
     cells = [job.cell for job in pending if job.trains]
     models = {cell.model for cell in cells}
     datasets = {cell.dataset for cell in cells}
+    for job in pending:
+        if job.kind == EVALUATE:
+            models.add(job.cell.model)
+            datasets.add(plan.evaluations.cells[job.cell].get("dataset"))
     pending_models = {job.name for job in pending if job.kind == MODEL}
     for model in models & pending_models:
         datasets.add(plan.corpus(model))
@@ -172,7 +176,7 @@ def _described(job: PlannedJob) -> str:
 
 def _memory_mib(plan: Plan, job: PlannedJob) -> int:
     """The host memory that a job asks a scheduler for."""
-    if job.trains:
+    if job.trains or job.kind == EVALUATE:
         return job_memory.training_mib(plan, job.cell)
     return job_memory.profile_mib(plan, job.kind, job.cell)
 
@@ -225,11 +229,16 @@ def _able_partitions(
 
 def _ask(plan: Plan, job: PlannedJob, settings: dict) -> slurm_request.Ask:
     """What profiles/slurm asks for a job."""
-    uses_threads = job.trains or job.kind in TIMED
+    uses_threads = job.trains or job.kind in (*TIMED, EVALUATE)
+    runtime_min = PROFILE_MINUTES
+    if job.trains:
+        runtime_min = job_memory.training_min(plan, job.cell)
+    elif job.kind == EVALUATE:
+        runtime_min = job_memory.UNKNOWN_MIN
     resources = {
         **slurm_request.resources(settings, int(needs_gpu(plan, job))),
         "_cores": plan.study["cpu_threads"] if uses_threads else 1,
         "mem_mb": _memory_mib(plan, job),
-        "runtime": job_memory.training_min(plan, job.cell) if job.trains else PROFILE_MINUTES,
+        "runtime": runtime_min,
     }
     return slurm_request.ask(job.kind, resources)

@@ -4,7 +4,7 @@ From the facts of machine.py, the needs of doctor.py, and the checks that Snakem
 first job (preflight.py). Standard library only.
 """
 
-from rankwise.checks import preflight
+from rankwise.checks import evaluation_tasks, preflight
 from rankwise.core import environment, settings
 from rankwise.core.config import ConfigError
 from rankwise.core.probe import ABSENT
@@ -54,6 +54,8 @@ def missing(plan: Plan, jobs: list[PlannedJob], facts: dict[str, dict], needs: d
         only, so that a cluster could run the study all the same.
     """
     problems = [*_clone(plan, jobs, facts["clone"]), *_packages(plan, needs)]
+    for line in evaluation_tasks.harness(jobs, plan):
+        problems.append(_problem(line, REMEDIES["packages"]))
     for kind in ("hub", "files", "models", "rows"):
         problems += _lacking(kind, jobs, plan)
     only_here = [*_scratch(facts), *_memory(plan, facts, needs), *_gpu(plan, jobs, facts, needs)]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from rankwise.checks import disk, model_entries, own_classes
+from rankwise.checks import disk, evaluation_tasks, model_entries, own_classes
 from rankwise.core import environment, paths, tracker
 from rankwise.core.config import ConfigError
 from rankwise.core.store import Store, StoreError
@@ -18,6 +18,7 @@ from rankwise.data import datasets, sources
 from rankwise.execution import gpu_lease, gpus, job_memory
 from rankwise.study import outputs
 from rankwise.study.jobs import DATASET, MODEL, PlannedJob, result_jobs, targets
+from rankwise.study.measurements import EVALUATE
 from rankwise.study.plan import FOLDERS, MEASUREMENTS, RESULTS, Plan
 
 KINDS = (
@@ -195,7 +196,9 @@ def lacking(
         if job.rule in FETCHING_RULES:
             found += sources.missing(kind, job.kind, job.name, plan)
     if kind == "files":
-        found += _changed_sources(jobs, plan)
+        found += [*_changed_sources(jobs, plan), *evaluation_tasks.files(jobs, plan)]
+    if kind == "hub":
+        found += evaluation_tasks.hub(jobs, plan)
     return found
 
 
@@ -254,7 +257,7 @@ def _gpu(
 
 def _device_key(kind: str) -> str:
     """The key of a study that puts a kind of job on a GPU."""
-    if kind in FOLDERS:
+    if kind in (*FOLDERS, EVALUATE):
         return "device"
     measured = " with measured: true" if kind == "ledger" else ""  # a predicted ledger needs no GPU
     return f"profile.device of {kind}{measured}"
@@ -268,13 +271,14 @@ def _kinds_on_gpu(jobs: list[PlannedJob], plan: Plan) -> list[str]:
 
 def _packages(jobs: list[PlannedJob], plan: Plan) -> list[str]:
     """One line for each lock that the installed packages do not follow, each class of a user's or a
-    package's that cannot be imported, and the tracker.
+    package's that cannot be imported, lm-evaluation-harness, and the tracker.
     """
-    measured = [job for job in jobs if job.kind in (*FOLDERS, *MEASUREMENTS)]
+    measured = [job for job in jobs if job.kind in (*FOLDERS, EVALUATE, *MEASUREMENTS)]
     locks = dict.fromkeys(job.request["environment"]["lock"] for job in measured)
     refusals = [environment.refusal(plan.workflow / lock) for lock in locks]
     broken = own_classes.not_importable(measured, plan.root)
-    return [refusal for refusal in refusals if refusal] + broken + _tracker(jobs, plan)
+    others = [*evaluation_tasks.harness(jobs, plan), *_tracker(jobs, plan)]
+    return [refusal for refusal in refusals if refusal] + broken + others
 
 
 def _tracker(jobs: list[PlannedJob], plan: Plan) -> list[str]:

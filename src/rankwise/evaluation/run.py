@@ -19,8 +19,8 @@ def evaluate(request: dict) -> dict:
 
     Returns:
         `rows`, one for each metric with its mean score; `examples`, the scores and details of each
-        example; `metrics`: how many prompts were cut; `cost`. An evaluation of a run that did not
-        end well, or that ends out of memory, has `status` and `reason` instead.
+        example; `metrics`: how many prompts were cut; `cost`; `device`. An evaluation of a run that
+        did not end well, or that ends out of memory, has `status` and `reason` instead.
 
     Raises:
         FileNotFoundError: The run's result, its weights, or a file of the task is not there.
@@ -78,4 +78,5 @@ def _evaluate(request: dict, model: PreTrainedModel, tokenizer: PreTrainedTokeni
         "metrics": {"truncated_rows": found.truncated},
         "examples": {"document": found.documents, **found.scores, **found.details},
         "cost": {"evaluate_time_s": taken_s},
+        "device": request["device"],
     }

@@ -21,6 +21,7 @@ from rankwise.report.records import (
     table,
 )
 from rankwise.study import search_choice
+from rankwise.study.measurements import EVALUATE
 from rankwise.study.plan import FOLDERS
 
 
@@ -48,11 +49,13 @@ def appendix(records: Records) -> list[str]:
 
 def _abstract(records: Records) -> list[str]:
     trials = sum(record["measurement"] == "trial" for record in records.results)
-    profiles = len(records.results) - len(records.runs) - trials
+    evaluations = sum(record["measurement"] == EVALUATE for record in records.results)
+    profiles = len(records.results) - len(records.runs) - trials - evaluations
     seeds = f", seeds {listed(records.seeds)}" if records.seeds else ""
     curves = len(records.runs_by_curve())
     runs = f"{len(records.runs)} training runs of {curves} curves{seeds}"
-    text = f"{runs}; {trials} trials of searches; {profiles} profiles."
+    asked = f"{evaluations} evaluations; " if evaluations else ""
+    text = f"{runs}; {trials} trials of searches; {asked}{profiles} profiles."
     return ["### Abstract", "", f"{records.plan.study['question']} {text}", ""]
 
 
@@ -98,7 +101,12 @@ def _metrics(records: Records) -> str:
     for record in records.runs:
         quantities.update(record.get("metrics", {}))
     measurements = status_counts(records.results)
-    profiles = [f"{name} profiles" for name in measurements if name not in FOLDERS]
+    others = [name for name in measurements if name not in FOLDERS]
+    profiles = [f"{name} profiles" for name in others if name != EVALUATE]
+    for record in records.results:
+        if record["measurement"] == EVALUATE:
+            scores = {row["metric"] for row in record.get("rows", [])}
+            quantities |= {f"{name} of {record['cell']['evaluation']}" for name in scores}
     return listed([*sorted(quantities), *profiles])
 
 

@@ -77,7 +77,7 @@ PAGE_TABLES = (
     "throughput",
 )
 # Tables that the page draws its charts from, whether it shows them or not.
-PAGE_DATA = ("runs", "history", "estimates", "comparisons", *MEASUREMENTS)
+PAGE_DATA = ("runs", "history", "estimates", "comparisons", "evaluations", *MEASUREMENTS)
 REPORT = "report.html"
 DRAWN = ("png", "svg", "pdf")  # endings of a figure's files
 # Tables with the columns that the layouts of published systems need.

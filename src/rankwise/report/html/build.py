@@ -56,6 +56,7 @@ OWN_SCRIPTS = (
     "compare.js",
     "route.js",
 )
+NO_PROFILES = ("train", "trial", "evaluate")  # measurements of a cell that are no profile
 MAX_FIGURE_BYTES = 300_000  # of a figure in the page; a larger one is a link
 NARROW = 350  # points: a figure up to this width shrinks to a phone's screen; a wider one scrolls
 PIXELS_PER_POINT = 4 / 3  # as CSS defines it
@@ -227,7 +228,8 @@ def _study(plan: Plan, results: list[dict]) -> dict:
     named_counts = (
         (counts["train"], "training runs"),
         (counts["trial"], "trials"),
-        (counts.total() - counts["train"] - counts["trial"], "profiles"),
+        (counts["evaluate"], "evaluations"),
+        (counts.total() - sum(counts[kind] for kind in NO_PROFILES), "profiles"),
         (seeds, "seeds" if seeds > 1 else "seed"),
         (sum(record["status"] != "ok" for record in results), "did not end well"),
     )

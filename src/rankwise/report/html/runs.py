@@ -62,6 +62,8 @@ def _name(cell: dict, labels: dict[str, str]) -> str:
         parts.append(cell["trial"])
     if "seed" in cell:
         parts.append(f"seed {cell['seed']}")
+    if "evaluation" in cell:
+        parts.append(cell["evaluation"])
     return ", ".join(parts)
 
 
