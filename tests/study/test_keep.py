@@ -70,7 +70,7 @@ def test_the_studys_own_key_is_named() -> None:
 
 def test_another_word_is_refused() -> None:
     with pytest.raises(
-        ConfigError, match="train.0.keep: got 'all', allowed: adapter, merged, none"
+        ConfigError, match=r"train.0.keep: got 'all', allowed: adapter, merged, none"
     ):
         plan({"methods": ["lora"], "keep": "all"})
 
