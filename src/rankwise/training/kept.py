@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 import transformers
 from peft import PeftModel
-from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -22,7 +21,6 @@ from rankwise.training.keeping import (
     ADAPTER,
     MERGED,
     OWN_WEIGHTS,
-    PEFT_WEIGHTS,
     RECORD,
     copy_tokenizer,
     write_merged,
@@ -155,15 +153,11 @@ def _stored(base: nn.Module, record: dict) -> nn.Module:
 
 
 def _adapted(folder: Path, record: dict, base: nn.Module) -> nn.Module:
-    is_peft = record["format"] == "peft"
-    method = load_method(record["method"])
-    if is_peft and not method.PROMPT:
-        return PeftModel.from_pretrained(base, folder)
-    # A prompt has hooks beside what peft makes; other formats are no files of peft's.
-    method, model = adapt(record["method"], base, record["names"])
-    if is_peft:
-        set_peft_model_state_dict(model, load_file(folder / PEFT_WEIGHTS))
+    if record["format"] == "peft":
+        model = PeftModel.from_pretrained(base, folder)
+        load_method(record["method"]).opened(model, record["names"])
         return model
+    method, model = adapt(record["method"], base, record["names"])
     tensors = load_file(folder / OWN_WEIGHTS)
     if _has_other_shapes(model, tensors):
         method.settle(model)  # parameters that were cut while they trained

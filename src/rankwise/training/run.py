@@ -20,14 +20,15 @@ from rankwise.training.loop import Loop
 from rankwise.training.start import start
 
 
-def train(request: dict, folder: Path) -> dict:
+def train(request: dict, folder: Path | None = None) -> dict:
     """Fine-tune one cell and report on its dataset's reported split.
 
     If the study searches for the cell's settings, the run uses the settings that the search chose.
 
     Args:
         request: The cell's `train` request.
-        folder: The result's folder, for the weights that the request keeps (`keeping.keep`).
+        folder: The result's folder, for the weights that the request keeps (`keeping.keep`). If
+            None, nothing is kept.
 
     Returns:
         `metrics` of the selected state on the reported split, `history`, `examples`, `cost`,

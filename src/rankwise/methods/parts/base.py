@@ -180,6 +180,14 @@ class Method:
         """
         return False
 
+    def opened(self, model: nn.Module, names: dict) -> None:
+        """Called on a model that peft has opened from kept files: add what they do not hold.
+
+        Args:
+            model: the adapted model, changed in place.
+            names: from `models.build.names`.
+        """
+
     def merge(self, model: nn.Module) -> nn.Module | None:
         """A model of the base's own modules that answers as the adapted one; None if there is none.
 

@@ -8,7 +8,7 @@ labels.
 import inspect
 
 import torch
-from peft import PeftConfig, get_peft_model
+from peft import PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
@@ -48,9 +48,15 @@ class PromptMethod(PeftMethod):
 
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         """Add the virtual tokens by peft; logits and loss stay those of the text's tokens."""
+        prompted = get_peft_model(model, self.resolved(model, names))
+        self.opened(prompted, names)
+        return prompted
+
+    def opened(self, prompted: PeftModel, names: dict) -> None:
+        """Let logits and loss be those of the text's tokens."""
+        model = prompted.get_base_model()
         is_decoder = "past_key_values" in inspect.signature(model.forward).parameters
         call = _PromptedCall(is_decoder)
-        prompted = get_peft_model(model, self.resolved(model, names))
         prompted.register_forward_pre_hook(call.attend_everywhere, with_kwargs=True)
         if self.IN_TEXT and TASK_TYPES[names["task"]] == "CAUSAL_LM":
             prompted.register_forward_pre_hook(call.ignore_first_label, with_kwargs=True)
@@ -58,7 +64,6 @@ class PromptMethod(PeftMethod):
         elif self.IN_TEXT and is_decoder:
             head = model.get_submodule(names["head"][-1])
             head.register_forward_hook(call.keep_logits_of_last_token)
-        return prompted
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
         """Refuse tasks for which peft has no prompts."""

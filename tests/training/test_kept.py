@@ -1,0 +1,259 @@
+"""Kept weights open in a process of their own, and give the scores that the run has stored."""
+
+import errno
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import SafetensorError
+
+import rankwise
+from helpers import kept_runs
+from helpers.repository import ROOT
+from rankwise.core import result, store
+from rankwise.core.store_parts import StoreError
+from rankwise.training import keeping, kept
+
+# Methods whose adapters peft opens, one of each kind; those of `PEFT_TYPES` are types of the method
+# `peft`. A head of its own trains beside each of them in the classifier.
+PEFT = ("lora", "dora", "pissa", "olora", "hira", "shira", "ia3", "vera", "oft", "miss", "sparse_lora", "lora_corda", "lora_ga", "adalora", "prompt_tuning", "p_tuning", "prefix_tuning")  # fmt: skip
+PEFT_TYPES = ("boft", "c3a", "delora", "fourierft", "gralora", "hra", "lily", "loha", "lokr", "osf", "randlora", "unilora", "waveft", "beft", "road")  # fmt: skip
+OWN = ("head_only", "bitfit", "adapter_houlsby", "adapter_pfeiffer", "weight_reduction_residual", "weight_reduction_shrunk", "ln_tuning", "trainable_tokens")  # fmt: skip
+MERGED = ("full", "head_only", "lora", "dora", "pissa", "hira", "shira", "ia3", "vera", "oft", "miss", "adalora", "weight_reduction", "qlora", "beft", "lokr")  # fmt: skip
+UNSUPPORTED = {("tiny", "prefix_tuning"), ("stories260k", "bitfit")}
+# Scores are stored to seven digits, and were computed in batches with padding.
+TOLERANCE = 2e-6
+
+
+class Runs:
+    """Runs that keep their weights, trained when they are asked for.
+
+    Attributes:
+        root: The folder of their store.
+        plan: The study of all of them.
+    """
+
+    def __init__(self, root: Path, methods: tuple[str, ...], **study: object):
+        self.root, self.plan = root, kept_runs.plan_of(root, list(methods), **study)
+        self._files: dict[tuple[str, str], Path] = {}
+
+    def file(self, model: str, method: str) -> Path:
+        """The result of a run with rank 4 and seed 0."""
+        if (model, method) not in self._files:
+            cells = self.plan.cells("train")
+            cell = next(one for one in cells if (one.model, one.method) == (model, method))
+            self._files[model, method] = kept_runs.run(self.plan, self.root, cell)
+        return self._files[model, method]
+
+    def base(self, model: str) -> Path:
+        return kept_runs.base_folder(self.plan, self.root, model)
+
+    def case(self, model: str, method: str, kind: str) -> dict:
+        """What `reload_kept.py` reads."""
+        file = self.root / f"{model}.json"
+        if not file.is_file():
+            cell = next(cell for cell in self.plan.cells("train") if cell.model == model)
+            kept_runs.write_inputs(self.plan, self.root, cell, file)
+        folder = self.file(model, method).parent / kind
+        classes = 2 if model == "tiny" else 0
+        rows = result.read(file)
+        return {"folder": str(folder), "base": str(self.base(model)), "classes": classes, "rows": rows}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("few"), ("frozen", "lora", "head_only"))
+
+
+def losses_of(file: Path) -> list[float]:
+    return result.read(file)["examples"]["loss_nats"]
+
+
+def reloaded(cases: list[dict]) -> list[list[float]]:
+    """The losses that one process without Rankwise finds."""
+    command = [sys.executable, str(ROOT / "tests/helpers/reload_kept.py")]
+    done = subprocess.run(command, input=json.dumps(cases), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def check(runs: Runs, methods: tuple[str, ...], kind: str) -> None:
+    pairs = [
+        (model, method)
+        for model in kept_runs.MODELS
+        for method in methods
+        if (model, method) not in UNSUPPORTED
+    ]
+    found = reloaded([runs.case(*pair, kind) for pair in pairs])
+    wrong = {}
+    for pair, losses in zip(pairs, found, strict=True):
+        expected = losses_of(runs.file(*pair))
+        if not np.allclose(losses, expected, rtol=TOLERANCE, atol=TOLERANCE):
+            wrong[pair] = max(abs(np.subtract(losses, expected)))
+    assert not wrong
+
+
+# By peft and transformers ----------------------------------------------------------------------------
+
+
+def test_an_adapter_opens_in_peft_and_scores_as_its_run(few: Runs) -> None:
+    """LoRA on a classifier with a new head, and on a decoder."""
+    check(few, ("lora",), "adapter")
+
+
+@pytest.mark.slow
+def test_an_adapter_of_each_method_opens_in_peft(tmp_path: Path) -> None:
+    check(Runs(tmp_path, PEFT + PEFT_TYPES), PEFT + PEFT_TYPES, "adapter")
+
+
+@pytest.mark.slow
+def test_a_merged_model_of_each_method_opens_in_transformers(tmp_path: Path) -> None:
+    check(Runs(tmp_path, MERGED, keep="merged"), MERGED, "merged")
+
+
+# By Rankwise -----------------------------------------------------------------------------------------
+
+
+def scored(model: torch.nn.Module, case: dict) -> list[float]:
+    from helpers.reload_kept import losses
+
+    return losses(model, case)
+
+
+@pytest.mark.parametrize("method", ["frozen", "lora", "head_only"])
+@pytest.mark.parametrize("model", kept_runs.MODELS)
+def test_the_loader_gives_the_model_of_a_run(model: str, method: str, few: Runs) -> None:
+    file = few.file(model, method)
+    found, tokenizer = kept.load(file, few.base(model))
+    assert not found.training
+    assert tokenizer("word1 word2")["input_ids"]
+    losses = scored(found, few.case(model, method, "adapter"))
+    assert losses == pytest.approx(losses_of(file), rel=TOLERANCE, abs=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_what_peft_cannot_hold_opens_by_load_trained(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, OWN)
+    for model in kept_runs.MODELS:
+        for method in OWN:
+            if (model, method) in UNSUPPORTED:
+                continue
+            case = runs.case(model, method, "adapter")
+            folder = Path(case["folder"])
+            assert (
+                result.read(folder / "rankwise.json")["format"] == "parameters" or model != "tiny"
+            )
+            found, _ = rankwise.load_trained(folder, case["base"])
+            expected = losses_of(runs.file(model, method))
+            losses = scored(found, case)
+            assert losses == pytest.approx(expected, rel=TOLERANCE, abs=TOLERANCE), (model, method)
+
+
+def test_bitfits_file_holds_the_trained_parameters_alone(few: Runs) -> None:
+    """For the head alone: two matrices and two biases of DistilBERT's head."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(few.file("tiny", "head_only").parent / "adapter/trained.safetensors")
+    assert {name: tuple(value.shape) for name, value in tensors.items()} == {
+        "pre_classifier.weight": (64, 64),
+        "pre_classifier.bias": (64,),
+        "classifier.weight": (2, 64),
+        "classifier.bias": (2,),
+    }
+
+
+# Which state -----------------------------------------------------------------------------------------
+
+
+def test_the_kept_state_is_the_one_of_the_metrics(tmp_path: Path) -> None:
+    """At this rate the first evaluation stays the best, so the kept model has not moved."""
+    runs = Runs(tmp_path, ("lora",))
+    study = {**runs.plan.study, "schedule": {**kept_runs.SCHEDULE, "evaluate_every_updates": 1}}
+    study["train"] = [{**study["train"][1], "override": {"lora": {"learning_rate": 1e3}}}]
+    runs.plan = kept_runs.planned(study, runs.plan.library, tmp_path)
+    file = runs.file("stories260k", "lora")
+    history = [row["selection_loss_nats"] for row in result.read(file)["history"]]
+    assert min(history) == history[0] < history[-1]
+    found, _ = kept.load(file, runs.base("stories260k"))
+    moved = [value for name, value in found.named_parameters() if "lora_B" in name]
+    assert moved
+    assert not any(value.any() for value in moved)
+
+
+# What goes wrong -------------------------------------------------------------------------------------
+
+
+def test_a_changed_file_is_refused(few: Runs) -> None:
+    file = few.file("tiny", "lora")
+    weights = file.parent / "adapter/adapter_model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + b"x")
+    try:
+        with pytest.raises(
+            ValueError, match=r"adapter_model.safetensors: sha256 is .*; allowed: the file"
+        ):
+            kept.load(file, few.base("tiny"))
+    finally:
+        weights.write_bytes(content)
+
+
+def test_a_run_that_kept_nothing_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "train.json"
+    request = {"method": {"module": "full"}}
+    result.write(file, request, {"metrics": {"trainable_parameters": 3}}, {})
+    with pytest.raises(
+        ValueError, match=r"train.json: keep: got none, allowed: adapter or merged; set"
+    ):
+        kept.load(file, tmp_path)
+
+
+def test_a_failed_run_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "train.json"
+    result.write(file, {}, {"status": "diverged", "reason": "nan"}, {})
+    with pytest.raises(ValueError, match=r"status: got diverged, allowed: ok"):
+        kept.load(file, tmp_path)
+
+
+def test_a_folder_without_a_record_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"got a folder without rankwise.json, allowed: the folder"
+    ):
+        rankwise.load_trained(tmp_path, tmp_path)
+
+
+def test_an_adapter_needs_its_base(few: Runs) -> None:
+    with pytest.raises(ValueError, match=r"adapter: got no base, allowed: the model tiny"):
+        rankwise.load_trained(few.file("tiny", "lora").parent / "adapter")
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise SafetensorError(
+        "Error while serializing: I/O error: No space left on device (os error 28)"
+    )
+
+
+def killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"), [(full_disk, StoreError), (killed, KeyboardInterrupt)]
+)
+def test_a_run_whose_weights_were_not_written_is_no_result(
+    failure: Callable, error: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the checkpoint stays, so that the next job need not train again."""
+    runs = Runs(tmp_path, ("lora",))
+    monkeypatch.setattr(keeping, "save_file", failure)
+    with pytest.raises(error) as raised:
+        runs.file("tiny", "lora")
+    if error is StoreError:
+        assert "No space left on device; nothing was stored" in str(raised.value)
+        assert raised.value.__cause__.errno == errno.ENOSPC
+    assert not list((tmp_path / store.DEFAULT).rglob("train.json"))
+    assert not list((tmp_path / store.DEFAULT / "runs").rglob("adapter*"))
