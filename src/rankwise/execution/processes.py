@@ -28,6 +28,7 @@ from pathlib import Path
 from rankwise.core import progress, settings
 from rankwise.execution.worker_client import end_with_parent
 
+STOPPED = 128 + signal.SIGTERM  # of a process that was told to stop, and has kept what it can
 GRACE_S = 10  # from the first failure of a process to SIGKILL of those that still run
 LOOPBACK = "lo"  # the network interface within a Linux machine; a hostname may not resolve
 
@@ -180,7 +181,7 @@ def _answer(
         if file.is_file() and (not failed or _has_failed(processes[index], file)):
             return json.loads(file.read_text(encoding="utf-8"))
     code = processes[first_failed].exitcode
-    if was_told_to_stop:
+    if was_told_to_stop or code == STOPPED:
         raise SystemExit(code if code > 0 else 128 - code)
     how = f"exit status {code}" if code > 0 else signal.Signals(-code).name
     hint = "; the system sends it when host memory runs out" if -code == signal.SIGKILL else ""

@@ -3,7 +3,7 @@
 - DDP (torch's DistributedDataParallel): each process holds the whole model, and gradients are
   averaged while backward computes them.
 - Averaged afterwards, where DDP cannot be used: blocks whose gradients are switched on and off,
-  methods that change parameters between updates. An optimizer with `release` averages gradients in
+  methods that change parameters between updates, models of which a part is not used. An optimizer with `release` averages gradients in
   its own hooks, and one that asks for losses alone has none.
 - FSDP2 (torch's fully_shard): each process holds its share of the rows of every parameter, of its
   gradient and of its optimizer state. A layer is gathered for as long as it computes.
@@ -53,27 +53,39 @@ class Distributed:
         self.called = self.model
         self._averages = False
 
-    def train_with(self, optimizer: torch.optim.Optimizer, method: Method) -> None:
+    def train_with(
+        self, optimizer: torch.optim.Optimizer, method: Method, batch: dict[str, Tensor]
+    ) -> None:
         """Choose how gradients meet. Called once, before the first update.
 
         Args:
             optimizer: Over the trainable parameters; not wrapped by accelerate.
             method: It has adapted the model.
+            batch: A small one, by which it is found out whether all parameters get a gradient.
         """
         if process_count() == 1 or self.is_sharded:
             return
         if getattr(optimizer, "released", False) or getattr(optimizer, "FORWARD_ONLY", False):
             return
         changes_parameters = type(method).after_step is not Method.after_step
-        if getattr(optimizer, "BY_BLOCK", False) or changes_parameters:
+        is_by_block = getattr(optimizer, "BY_BLOCK", False)
+        # DDP would wait for the gradient of a parameter that the task does not use.
+        if changes_parameters or is_by_block or not self._uses_all_parameters(batch):
             self._averages = True
             return
-        # A model may have parameters that a task does not use; one process alone skips these, too.
-        self.called = DistributedDataParallel(
-            self.model,
-            device_ids=[self.device.index] if self.device.type == "cuda" else None,
-            find_unused_parameters=True,
-        )
+        on_gpu = self.device.type == "cuda"
+        devices = [self.device.index] if on_gpu else None
+        self.called = DistributedDataParallel(self.model, device_ids=devices)
+
+    def _uses_all_parameters(self, batch: dict[str, Tensor]) -> bool:
+        """Whether every parameter that trains gets a gradient; leaves no trace."""
+        on_device = {name: values.to(self.device) for name, values in batch.items()}
+        params = [param for param in self.model.parameters() if param.requires_grad]
+        gpus = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(gpus):
+            logits = self.model(**on_device).logits
+            gradients = torch.autograd.grad((logits * 0).sum(), params, allow_unused=True)
+        return all(gradient is not None for gradient in gradients)
 
     def collecting(self, is_last: bool) -> AbstractContextManager:
         """Within, a micro-batch adds to the gradients; only the last one of a window sends them."""
@@ -93,10 +105,17 @@ class Distributed:
 
     def end_backward(self) -> None:
         """Called after the last micro-batch of a window: average what nothing else averages."""
-        if self._averages:
-            for param in self.model.parameters():
-                if param.grad is not None:
-                    average_(param.grad)
+        if not self._averages:
+            return
+        params = [param for param in self.model.parameters() if param.requires_grad]
+        # A part of the model may be used by the rows of some processes only.
+        counts = torch.tensor([int(param.grad is not None) for param in params])
+        distributed.all_reduce(counts)
+        for param, count in zip(params, counts.tolist(), strict=True):
+            if count and param.grad is None:
+                param.grad = torch.zeros_like(param)
+            if count:
+                average_(param.grad)
 
 
 def _shard(model: nn.Module, accelerator: Accelerator) -> None:

@@ -11,6 +11,7 @@ unless each holds a share of the model (FSDP2). The first one writes checkpoints
 import importlib
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -153,7 +154,10 @@ class Loop:
         plan = UpdatePlan.from_schedule(self.schedule, len(loader))
         self.effective_rank = getattr(optimizer, "effective_rank", None)
         released = getattr(optimizer, "released", False)
-        self.distributed.train_with(optimizer, self.method)
+        if self.group.count > 1:
+            collate = deepcopy(self.data.collate)  # it may draw, and training draws from its own
+            example = collate([next(iter(self.data.train))])
+            self.distributed.train_with(optimizer, self.method, example)
         # Only the optimizer: each process takes its own part of every batch (updates.py).
         optimizer = self.accelerator.prepare(optimizer)
         warmup_updates = round(plan.total * self.schedule["warmup_fraction"])
