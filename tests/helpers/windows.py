@@ -145,6 +145,7 @@ def record(
     split: tuple[int, int],
     name: str = "Sgd",
     dtype: torch.dtype = torch.float64,
+    schedule: dict | None = None,
     **options: object,
 ) -> Recorded:
     """Train with a split of the effective batch, and compute every update's gradient anew.
@@ -154,6 +155,7 @@ def record(
         split: `batch_size` and `accumulation_steps`.
         name: The optimizer.
         dtype: Of the model.
+        schedule: Changes of the schedule.
         **options: Of the optimizer.
     """
     made = model(task, dtype)
@@ -192,6 +194,7 @@ def record(
     optimizer.register_step_post_hook(keep_state)
     collate = TASKS[task].Collate(tokenizer(), SEED)
     data = Data(TASKS[task], tokenizer(), collate, recording, train[:8], train[:8])
+    changes = schedule or {}
     schedule = {
         "batch_size": split[0],
         "accumulation_steps": split[1],
@@ -204,6 +207,7 @@ def record(
         "scheduler": "constant",
         "warmup_fraction": 0.0,
         "select": "last",
+        **changes,
     }
     reset_accelerate()
     with Checkpoint({"task": task, "split": list(split), "name": name}) as checkpoint:
