@@ -51,8 +51,9 @@ def test_adapters_train_in_the_dtype_that_is_asked_for(method: str, adapters: st
     assert {param.dtype for param in heads if param.requires_grad} == {torch.float32}
 
 
-@pytest.mark.parametrize("adapters", DTYPES)
-@pytest.mark.parametrize("method", ["lora", "dora", "ia3"])
+@pytest.mark.parametrize(
+    ("method", "adapters"), [("lora", "fp32"), ("lora", "bf16"), ("dora", "fp32"), ("ia3", "bf16")]
+)
 def test_a_quantized_base_computes_in_bf16(method: str, adapters: str) -> None:
     override = {"weights": "nf4", "compute": "bf16", "adapter_dtype": adapters}
     training_step, _ = stepped(method, **override)

@@ -10,7 +10,7 @@ from rankwise.core.config import ConfigError
 from rankwise.study.memory_options import check_loss
 from rankwise.study.plan import Plan
 
-CHUNKED, GROUPED = "src/rankwise/models/chunked_loss.py", "src/rankwise/training/grouped.py"
+CHUNKED, GROUPED = "rankwise.models.chunked_loss", "rankwise.training.grouped"
 
 
 def plan_of(
