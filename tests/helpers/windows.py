@@ -159,6 +159,7 @@ def record(
     split: tuple[int, int],
     name: str = "Sgd",
     dtype: torch.dtype = torch.float64,
+    schedule: dict | None = None,
     **options: object,
 ) -> Recorded:
     """Train with a split of the effective batch, and compute every update's gradient anew.
@@ -168,6 +169,7 @@ def record(
         split: `batch_size` and `accumulation_steps`.
         name: The optimizer.
         dtype: Of the model.
+        schedule: Changes of the schedule.
         **options: Of the optimizer.
     """
     made = model(task, dtype)
@@ -207,6 +209,7 @@ def record(
     collate = TASKS[task].Collate(tokenizer(), SEED)
     scored = scored_examples(task)[:8]
     data = Data(TASKS[task], tokenizer(), collate, recording, scored, scored)
+    changes = schedule or {}
     schedule = {
         "batch_size": split[0],
         "accumulation_steps": split[1],
@@ -220,6 +223,7 @@ def record(
         "warmup_fraction": 0.0,
         "select": "last",
         "sharding": "ddp",
+        **changes,
     }
     reset_accelerate()
     with Checkpoint({"task": task, "split": list(split), "name": name}) as checkpoint:

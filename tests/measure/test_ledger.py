@@ -9,6 +9,7 @@ import torch
 
 from helpers.profiling import ledger_request
 from helpers.repository import ROOT
+from rankwise.measure.memory import phases
 from rankwise.measure.memory.ledger import LIMIT, ledger
 from rankwise.measure.memory.persistent import predict
 from rankwise.measure.memory.phases import STEPS
@@ -74,6 +75,63 @@ def test_activation_checkpointing_is_seen() -> None:
     metrics = checkpointed["metrics"]
     assert metrics["measured_peak_bytes"] < 0.8 * plain["metrics"]["measured_peak_bytes"]
     assert abs(metrics["residual_fraction"]) <= LIMIT
+
+
+def test_gradients_live_through_micro_batches() -> None:
+    """They are as large as the weights that train, and alive in the second forward pass."""
+    once, twice = (
+        ledger(ledger_request("tiny", "full", measured=False, accumulation_steps=steps))["metrics"]
+        for steps in (1, 2)
+    )
+    gained = twice["forward_peak_bytes"] - once["forward_peak_bytes"]
+    assert gained == pytest.approx(once["weights_bytes"], rel=0.01)
+    assert twice["peak_bytes"] > once["peak_bytes"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "galore"])
+def test_two_micro_batches_need_what_four_do(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two are predicted; here four run, and the allocator reports their peak."""
+    request = ledger_request("tiny", method, accumulation_steps=4)
+    predicted = ledger({**request, "measured": False})["metrics"]
+    monkeypatch.setattr(phases, "MICRO_BATCHES", 4)
+    metrics = ledger(request)["metrics"]
+    assert metrics["peak_bytes"] == predicted["peak_bytes"]
+    assert abs(metrics["measured_peak_bytes"] - predicted["peak_bytes"]) <= 1024
+
+
+def test_a_loss_in_chunks_has_a_smaller_peak() -> None:
+    """Evaluations have all logits under either loss."""
+    sizes = {"dataset": "wikitext2", "batch_size": 4, "sequence_length_tokens": 128}
+    full, chunked = (
+        ledger(ledger_request("stories260k", "lora", loss=loss, measured=False, **sizes))["metrics"]
+        for loss in ("full", "chunked")
+    )
+    # 512 tokens over a vocabulary of 512: at least one tensor of logits less, in fp32.
+    assert full["backward_peak_bytes"] - chunked["backward_peak_bytes"] > 4 * 512 * 512
+    assert chunked["evaluation_peak_bytes"] == full["evaluation_peak_bytes"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "lora", "full_released"])
+def test_a_loss_in_chunks_is_predicted_to_the_byte(method: str) -> None:
+    """Also with checkpointing, and with gradients that are released inside backward."""
+    sizes = {"dataset": "wikitext2", "batch_size": 4, "sequence_length_tokens": 128}
+    options = {"loss": "chunked", "checkpointing": True, **sizes}
+    metrics = ledger(ledger_request("stories260k", method, **options))["metrics"]
+    assert metrics["tracked_peak_bytes"] == metrics["peak_bytes"]
+    assert abs(metrics["residual_bytes"]) <= 1024
+
+
+QUANTIZED = [("nf4_double", "fp32"), ("nf4", "bf16"), ("int8", "bf16")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("weights", "adapters"), QUANTIZED)
+def test_a_quantized_base_in_bf16_is_tracked_to_a_percent(weights: str, adapters: str) -> None:
+    override = {"qlora": {"weights": weights, "compute": "bf16", "adapter_dtype": adapters}}
+    metrics = ledger(ledger_request("tiny", "qlora", override=override))["metrics"]
+    assert metrics["tracked_peak_bytes"] == pytest.approx(metrics["peak_bytes"], rel=0.01)
 
 
 def peak_case(method: str, rank: int) -> object:

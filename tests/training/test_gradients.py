@@ -48,6 +48,31 @@ def test_the_gradient_does_not_depend_on_the_split(task: str, split: tuple[int, 
     assert sorted(epoch) == list(range(windows.EXAMPLES))
 
 
+@pytest.mark.parametrize("split", [(16, 1), (5, 3)], ids=str)
+def test_the_loss_in_chunks_has_the_gradient_of_the_full_one(split: tuple[int, int]) -> None:
+    """The expected gradient is computed from the logits of one full batch."""
+    recorded = record("language_modelling", split, schedule={"loss": "chunked"})
+    assert_full_batch(recorded, TOLERANCE["language_modelling"])
+    plain = record("language_modelling", split).result
+    for name in ("train_loss_nats", "selection_loss_nats"):
+        own, expected = (result["history"][-1][name] for result in (recorded.result, plain))
+        assert own == pytest.approx(expected, rel=1e-6)
+
+
+def test_batches_by_length_are_those_of_one_epoch_too() -> None:
+    recorded = record("classification", (4, 4), schedule={"group_by_length": True})
+    assert_full_batch(recorded, 1e-10)
+    examples = windows.examples("classification")
+    numbers = [number for update in recorded.updates[:3] for number in update.examples]
+    assert sorted(numbers) == list(range(windows.EXAMPLES))
+    lengths = [len(examples[number]["input_ids"]) for number in numbers]
+    assert lengths[0] == max(len(example["input_ids"]) for example in examples)
+    cost = recorded.result["cost"]
+    assert cost["epoch_padding_saved_tokens"] > 0
+    ungrouped = record("classification", (4, 4)).result["cost"]
+    assert "epoch_padding_saved_tokens" not in ungrouped
+
+
 @every_task
 def test_history_and_counts_are_over_the_predictions(task: str) -> None:
     recorded = record(task, (4, 4))

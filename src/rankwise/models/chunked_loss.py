@@ -173,7 +173,7 @@ class _HeadInLoss:
 
     def __init__(self, model: PreTrainedModel, head: nn.Linear, loss: Loss):
         self.head, self.loss, self.paused = head, loss, False
-        self._multiply = head.forward
+        self._multiply, self._plain = head.forward, model.loss_function
         self._hidden: Tensor | None = None  # what the head got in this call
         self._has_labels = False
         head.forward = self._forward_head
@@ -197,11 +197,13 @@ class _HeadInLoss:
         labels: Tensor,
         vocab_size: int,
         shift_labels: Tensor | None = None,
-        **_: object,
+        **others: object,
     ) -> Tensor:
         """The model's loss function; `logits` are the hidden states that the head handed on."""
         if not self._has_labels:
-            return _plain_loss(logits, labels, vocab_size, shift_labels)
+            return self._plain(
+                logits, labels, vocab_size=vocab_size, shift_labels=shift_labels, **others
+            )
         if logits is not self._hidden:
             raise Unsupported(
                 "loss: the model changes its logits after the head (soft-capping or a scale), "
@@ -221,15 +223,6 @@ class _HeadInLoss:
 def _next_tokens(labels: Tensor) -> Tensor:  # (texts, tokens)
     """The label of the token behind each one; none behind the last."""
     return functional.pad(labels, (0, 1), value=IGNORED)[..., 1:].contiguous()
-
-
-def _plain_loss(
-    logits: Tensor, labels: Tensor, vocab_size: int, shift_labels: Tensor | None
-) -> Tensor:
-    targets = _next_tokens(labels) if shift_labels is None else shift_labels
-    return functional.cross_entropy(
-        logits.float().view(-1, vocab_size), targets.flatten(), ignore_index=IGNORED
-    )
 
 
 def use(model: nn.Module, kind: str) -> None:

@@ -69,7 +69,8 @@ def check_dtypes(entry: dict, dense: tuple[str, ...], origin: Origin) -> None:
         origin: Where the values of the entry come from.
 
     Raises:
-        ConfigError: The base is not quantized; or the method adds no parameters.
+        ConfigError: The base is not quantized; the method adds no parameters, or they would be
+            narrower than the base.
     """
     module, weights = entry["module"], entry["weights"]
     if "compute" in entry and weights in dense:
@@ -84,3 +85,9 @@ def check_dtypes(entry: dict, dense: tuple[str, ...], origin: Origin) -> None:
             f"nothing under {module}, which adds no parameters: theirs is the dtype of weights"
         )
         raise ConfigError(*origin.place("adapter_dtype"), entry["adapter_dtype"], allowed)
+    if entry.get("adapter_dtype") == "bf16" and "bf16" not in (weights, entry.get("compute")):
+        allowed = (
+            "fp32 with a base that computes in fp32; or bf16 with weights bf16, or with a "
+            "quantized base and compute bf16"
+        )
+        raise ConfigError(*origin.place("adapter_dtype"), "bf16", allowed)

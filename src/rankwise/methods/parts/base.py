@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from rankwise.core.errors import Unsupported
+from rankwise.methods.parts.adapter_dtypes import cast_added, keep_dtypes
 from rankwise.methods.parts.classes import as_declared, class_in
 from rankwise.methods.parts.optimizers import optimizer_over
 from rankwise.optim.parts.waiting import trains
 
 DENSE = ("fp32", "bf16")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # of the parameters that a method adds
 
 
 class Start(NamedTuple):
@@ -260,27 +260,10 @@ def adapt(entry: dict, model: nn.Module, names: dict) -> tuple[Method, nn.Module
     of_base = {id(param) for param in model.parameters()}
     model = method.prepare(model, names)
     if "adapter_dtype" in entry:
-        _cast_added(model, of_base, names, entry)
+        cast_added(model, of_base, names["new_head"], entry["adapter_dtype"])
+    if entry.get("compute") == "bf16":
+        keep_dtypes(model)
     return method, model
-
-
-def _cast_added(model: nn.Module, of_base: set[int], names: dict, entry: dict) -> None:
-    """Give the parameters that a method has added the entry's `adapter_dtype`, in place.
-
-    A head that is new for the task stays in fp32, as under every storage of the base.
-
-    Raises:
-        Unsupported: the method has added none.
-    """
-    added = []
-    for name, param in model.named_parameters():
-        is_of_head = set(name.split(".")) & set(names["new_head"])
-        if param.requires_grad and id(param) not in of_base and not is_of_head:
-            added.append(param)
-    if not added:
-        raise Unsupported(f"adapter_dtype: {entry['module']} adds no parameters")
-    for param in added:
-        param.data = param.data.to(DTYPES[entry["adapter_dtype"]])
 
 
 @torch.no_grad()

@@ -1,0 +1,131 @@
+"""Options that save memory: what goes together is told while planning, and requests say it."""
+
+import importlib.util
+
+import pytest
+
+from helpers.profiling import profile_request
+from helpers.repository import ROOT
+from rankwise.core.config import ConfigError
+from rankwise.study.memory_options import check_loss
+from rankwise.study.plan import Plan
+
+CHUNKED, GROUPED = "rankwise.models.chunked_loss", "rankwise.training.grouped"
+
+
+def plan_of(
+    model: str = "stories260k",
+    dataset: str = "wikitext2",
+    method: str = "lora",
+    override: dict | None = None,
+    device: str = "cpu",
+    **schedule: object,
+) -> Plan:
+    """A plan of one training run."""
+    grid = {"models": [model], "datasets": [dataset], "methods": [method], "seeds": [0]}
+    study = {"name": "t", "question": "?", "device": device, "schedule": schedule}
+    changes = {"override": {method: override}} if override else {}
+    return Plan({**study, "train": [{**grid, **changes}]}, ROOT)
+
+
+def requests(plan: Plan) -> tuple[dict, dict]:
+    """Those of the training run and of its prediction."""
+    (run,), (curve,) = plan.cells("train"), plan.cells("predict")
+    return plan.request("train", run), plan.request("predict", curve)
+
+
+def test_a_loss_in_chunks_is_in_the_requests_with_its_source() -> None:
+    for request in requests(plan_of(loss="chunked")):
+        assert CHUNKED in request["code"]
+        assert request.get("loss", request.get("schedule", {}).get("loss")) == "chunked"
+    for request in requests(plan_of()):
+        assert CHUNKED not in request["code"]
+
+
+def test_batches_by_length_rerun_training_and_not_its_prediction() -> None:
+    plain, grouped = requests(plan_of()), requests(plan_of(group_by_length=True))
+    assert GROUPED in grouped[0]["code"]
+    assert GROUPED not in plain[0]["code"]
+    assert plain[1] == grouped[1]
+
+
+def test_a_ledger_has_the_accumulation_of_its_grid() -> None:
+    sizes = {"model": "tiny", "dataset": "sst2", "sequence_length_tokens": 32}
+    for measurement in ("ledger", "fits"):
+        request = profile_request(measurement, "full", accumulation_steps=4, **sizes)
+        assert request["accumulation_steps"] == 4
+
+
+def test_liger_is_predicted_as_our_own_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    train, predict = requests(plan_of(device="cuda", loss="liger"))
+    assert (train["schedule"]["loss"], predict["loss"]) == ("liger", "chunked")
+
+
+REFUSED = {
+    "no language model": (
+        {"model": "tiny", "dataset": "generated_reviews", "loss": "chunked"},
+        "schedule.loss: got 'chunked', allowed: full with the task classification",
+    ),
+    "liger on a CPU": ({"loss": "liger"}, "full or chunked with device cpu"),
+    "no liger": ({"loss": "liger", "device": "cuda"}, "pip install liger-kernel"),
+    "a dense base": (
+        {"override": {"compute": "bf16"}},
+        "override.lora.compute: got 'bf16', allowed: nothing with weights fp32",
+    ),
+    "nothing added": (
+        {"method": "full", "override": {"adapter_dtype": "fp32"}},
+        "override.full.adapter_dtype: got 'fp32', allowed: nothing under full",
+    ),
+    "adapters narrower than the base": (
+        {"override": {"adapter_dtype": "bf16"}},
+        "override.lora.adapter_dtype: got 'bf16', allowed: fp32 with a base that computes in fp32",
+    ),
+    "release and accumulation": (
+        {
+            "method": "full_released",
+            "loss": "chunked",
+            "accumulation_steps": 2,
+            "max_gradient_norm": None,
+        },
+        "accumulation_steps: got 2, allowed: 1 with full_released",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_go_together_is_refused(case: str) -> None:
+    settings, message = REFUSED[case]
+    with pytest.raises(ConfigError) as error:
+        plan_of(**settings)
+    assert message in str(error.value)
+
+
+def test_capped_logits_are_refused_and_a_null_cap_is_not() -> None:
+    plan = plan_of(loss="chunked")
+    model = plan.library["models"]["stories260k"]
+
+    def check(**architecture: object) -> None:
+        entry = {**model, "family": "gemma2", "architecture": architecture}
+        check_loss("chunked", "language_modelling", "gemma", entry, "cpu", ("study", "loss"))
+
+    with pytest.raises(ConfigError, match="gemma2 changes its logits behind the head"):
+        check()
+    with pytest.raises(ConfigError, match="final_logit_softcapping"):
+        check(final_logit_softcapping=30.0)
+    check(final_logit_softcapping=None)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"weights": "bf16", "adapter_dtype": "bf16"},
+        {"weights": "bf16", "adapter_dtype": "fp32"},
+        {"weights": "nf4", "compute": "bf16", "adapter_dtype": "bf16"},
+        {"weights": "int8", "compute": "fp32"},
+    ],
+    ids=str,
+)
+def test_what_goes_together_is_in_the_requests(override: dict) -> None:
+    for request in requests(plan_of(override=override)):
+        assert {name: request["method"][name] for name in override} == override
