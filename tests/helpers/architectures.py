@@ -1,18 +1,24 @@
-"""Every method on small models of nine architectures: what it trains, and why it cannot."""
+"""Every entry of config/methods.yaml on small models of nine architectures, and why it cannot be.
+
+Matrices that a method adapts are those of `targets: all-linear`, because a fused matrix has no role
+`query`. The models' entries are derived from configurations alone.
+"""
 
 import functools
 import json
 import tempfile
 from pathlib import Path
 
+import transformers
+from transformers.models.auto import modeling_auto
+
 from helpers.model_folders import FAMILIES
+from helpers.repository import ROOT
 from rankwise.core import config
-from rankwise.core.errors import ConfigError
 from rankwise.measure.conformance import cases
 from rankwise.models.derive import Choices, derive
 from rankwise.study import resolve
 
-RANK = 4
 # Architecture: the task of its cases.
 ARCHITECTURES = {
     "llama": "language_modelling",
@@ -26,50 +32,49 @@ ARCHITECTURES = {
     "roberta": "classification",
 }
 CLASSES = {"classification": 3, "language_modelling": 0}
-CLASS = {"modernbert": "ModernBertForMaskedLM", "roberta": "RobertaForMaskedLM"}
+SAVED_CLASSES = {
+    "AutoModelForCausalLM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "AutoModelForMaskedLM": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+}
+RANK = 4
+# Numbers that are too large for keys of 16 columns.
+SMALLER = {"hira_as_lora": {"rank": RANK}, "road": {"settings": {"group_size": 8}}}
+HAVE_TARGETS = ("ia3", "weight_reduction")  # modules with targets that an entry may leave out
 
 
 @functools.cache
 def entry(family: str) -> dict:
-    """The model's entry, derived from a configuration alone."""
-    auto_class, arguments = FAMILIES[family]
+    """The entry of a small model, as `rankwise add model --shapes` derives it."""
+    saved, arguments = FAMILIES[family]
+    values = transformers.AutoConfig.for_model(family, **arguments).to_dict()
+    values["architectures"] = [SAVED_CLASSES[saved][family]]
     with tempfile.TemporaryDirectory() as folder:
-        import transformers
-
-        configuration = transformers.AutoConfig.for_model(family, **arguments)
-        names = transformers.models.auto.modeling_auto
-        table = {
-            "AutoModelForCausalLM": names.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-            "AutoModelForMaskedLM": names.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-        }[auto_class]
-        file = Path(folder, "config.json")
-        values = {**configuration.to_dict(), "architectures": [table[family]]}
-        file.write_text(json.dumps(values))
+        Path(folder, "config.json").write_text(json.dumps(values))
         return derive(folder, Choices("small", shapes_only=True), Path(folder)).entry
 
 
 @functools.cache
 def methods() -> dict[str, dict]:
-    root = Path(__file__).parents[2]
-    library = config.library(root)
-    overrides = config.read_yaml(root / cases.SMOKE, cases.SMOKE)["override"]
+    """The entries, with what is rare moved into the first steps (config/methods_smoke.yaml)."""
+    overrides = config.read_yaml(ROOT / cases.SMOKE, cases.SMOKE)["override"]
     found = {}
-    for name, value in library["methods"].items():
-        over = overrides.get(name, {})
-        found[name] = {
-            **value,
-            "options": {**value["options"], **over.get("options", {})},
-            "optimizer": {**value["optimizer"], **over.get("optimizer", {})},
-        }
+    for name, method in config.library(ROOT)["methods"].items():
+        changes = overrides.get(name, {})
+        options = method["options"] | changes.get("options", {}) | SMALLER.get(name, {})
+        optimizer = method["optimizer"] | changes.get("optimizer", {})
+        found[name] = {**method, "options": options, "optimizer": optimizer}
     return found
 
 
 def request(name: str, family: str) -> dict:
+    """What a job must know of a method on a model.
+
+    Raises:
+        ConfigError: planning refuses the method on this model.
+    """
     method = methods()[name]
-    options = resolve.module_options("methods", method["module"], name)
-    if "targets" in options:
+    if "targets" in method["options"] or method["module"] in HAVE_TARGETS:
         method = {**method, "options": {**method["options"], "targets": "all-linear"}}
-    model = entry(family)
+    model, task = entry(family), ARCHITECTURES[family]
     resolved = resolve.resolve_method(name, method, model, RANK, "study: ranks")
-    task = ARCHITECTURES[family]
     return {"model": model, "method": resolved, "shapes": {"task": task, "classes": CLASSES[task]}}

@@ -38,7 +38,9 @@ def test_a_role_inside_a_fused_matrix_is_told_with_that_matrix() -> None:
         targets("gpt2", given=["gate"])
 
 
-@pytest.mark.parametrize("model", ["tiny", "gpt2", "pythia_160m", "modernbert_base", "llama_3_2_3b"])
+@pytest.mark.parametrize(
+    "model", ["tiny", "gpt2", "pythia_160m", "modernbert_base", "llama_3_2_3b"]
+)
 def test_all_linear_is_left_to_the_job(model: str) -> None:
     assert targets(model, given="all-linear") == ["all-linear"]
     assert targets(model, given=["all-linear"]) == ["all-linear"]
