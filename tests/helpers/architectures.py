@@ -12,6 +12,7 @@ from pathlib import Path
 import transformers
 from transformers.models.auto import modeling_auto
 
+from helpers.conformance import NEEDS
 from helpers.model_folders import FAMILIES
 from helpers.repository import ROOT
 from rankwise.core import config
@@ -40,6 +41,54 @@ RANK = 4
 # Numbers that are too large for keys of 16 columns.
 SMALLER = {"hira_as_lora": {"rank": RANK}, "road": {"settings": {"group_size": 8}}}
 HAVE_TARGETS = ("ia3", "weight_reduction")  # modules with targets that an entry may leave out
+
+_LAYOUTS = "contextual sparsity knows the layers of bert, distilbert, gemma2, llama, mistral, qwen2, roberta, not of "
+_LINEAR_ONLY = "peft has this method for nn.Linear; the targets of this model are Conv1D"
+_NO_LINEAR = "GPT2LMHeadModel has no linear layers to quantize"
+# What an entry says of an architecture that it cannot adapt, or how that begins. Nothing else may be unsupported.
+UNSUPPORTED = {
+    **{(name, family): reason for family in ARCHITECTURES for name, reason in NEEDS.items()},
+    **dict.fromkeys(
+        [("bitfit", family) for family in ("llama", "mistral", "gemma2", "phi3", "modernbert")],
+        "the model has no biases",
+    ),
+    **{
+        (name, family): f"{_LAYOUTS}{family}"
+        for family in ("phi3", "gpt2", "gpt_neox", "modernbert")
+        for name in ("contextual_sparse_lora", "contextual_sparse_lora_lm")
+    },
+    **{
+        ("adaption_prompt", family): (
+            f"peft refuses ADAPTION_PROMPT: Unsupported model type for adaption prompt: '{family}'."
+        )
+        for family in ("qwen2", "gemma2", "phi3", "gpt_neox", "modernbert", "roberta")
+    },
+    # GPT-2 keeps its matrices in Conv1D, as (in, out).
+    **dict.fromkeys(
+        [(name, "gpt2") for name in ("shira", "oft", "oft_v2", "miss", "miss_bat")], _LINEAR_ONLY
+    ),
+    ("olora", "gpt2"): "peft starts olora for nn.Linear; the targets of this model are Conv1D",
+    **{
+        (name, "gpt2"): "factorises Linear layers, the targets are Conv1D"
+        for name in (
+            *("weight_reduction", "weight_reduction_svt", "weight_reduction_factored"),
+            *("weight_reduction_shrunk", "weight_reduction_residual"),
+        )
+    },
+    ("qlora", "gpt2"): f"weights nf4_double: {_NO_LINEAR}",
+    ("hira_nf4", "gpt2"): f"weights nf4_double: {_NO_LINEAR}",
+    ("qlora_single", "gpt2"): f"weights nf4: {_NO_LINEAR}",
+    ("lora_loftq", "gpt2"): f"weights nf4: {_NO_LINEAR}",
+    ("lora_int8", "gpt2"): f"weights int8: {_NO_LINEAR}",
+    ("osf", "gpt2"): "peft has no OSF for transformer.h.0.attn.c_attn, a Conv1D",
+    **{
+        (name, "gpt2"): f"peft refuses {name.upper()}: "
+        for name in (
+            *("boft", "c3a", "delora", "glora", "hra", "lily", "loha", "lokr", "peanut", "psoft"),
+            *("beft", "road", "supertuning"),
+        )
+    },
+}
 
 
 @functools.cache
