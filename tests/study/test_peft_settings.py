@@ -36,6 +36,8 @@ def plan(name: str, options: dict, ranks: tuple[int, ...] = (4,), **changes: obj
         ("loha", {"rank": None}, "rank", "None", "an integer, or no key"),
         ("ln_tuning", {"rank": 3}, "rank", "3", "null: LN_TUNING has no rank"),
         ("ln_tuning", {"settings": {"alpha": 3}}, "settings", "'alpha'", "exclude_modules"),
+        ("ln_tuning", {"targets": ["query"]}, "targets", "'query'", "no key: LN_TUNING finds its"),
+        ("adaption_prompt", {"targets": "all-linear"}, "targets", "'all-linear'", "no key: ADAPT"),
         ("loha", {"type": "LOHO"}, "type", "'LOHO'", "LOHA"),
         (
             "trainable_tokens",

@@ -11,12 +11,13 @@ pfeiffer (Pfeiffer et al. 2020, arXiv 2005.00247; AdapterHub's configuration `se
 `pfeiffer`, with original_ln_before, original_ln_after and residual_before_ln): the adapter reads
 the sum after its norm, and the norm runs once more over the sum with f added:
 
-    y = LN(x + h + f(LN(x + h)))        BERT, DistilBERT (post-norm)
-    y = x + h + f(x + h)                Llama, GPT-2 (pre-norm)
+    y = LN(x + h + f(LN(x + h)))        BERT, RoBERTa, DistilBERT (post-norm)
+    y = x + h + f(x + h)                Llama, GPT-2, ModernBERT, ... (pre-norm)
 
 A pre-norm layer has no norm after its addition. AdapterHub passes none for these models, so the two
 LN drop out of the same equation, and f reads the residual stream. (`Adapter.pre_forward`, `forward`
-and `post_forward` in adapters/methods/modeling.py, commit 88f18eb.)
+and `post_forward` in adapters/methods/modeling.py, commit 88f18eb.) Of GPT-NeoX, x + h is the sum
+of the residual stream and of both blocks, which run side by side.
 
 parallel (He et al. 2021, arXiv 2110.04366, table 1): h + f(x); there s = 4. In a pre-norm layer our
 x is the normed input, which the block's matrices read; AdapterHub's is the residual stream before
@@ -42,13 +43,21 @@ from rankwise.methods.parts.peft_base import modules_of
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 # Roles of the matrices that a placement hooks. Pfeiffer's hooks the end of a layer instead.
 PLACES = {"houlsby": ("output", "down"), "half_houlsby": ("down",), "parallel": ("up", "down")}
+FUSED = {"up": "gate_up"}  # the role of a matrix that holds another
 # The norm after the feed-forward block's addition, by family. A layer of a pre-norm model ends with
 # that addition; "" is the layer itself.
 LAYER_ENDS = {
     "bert": "output.LayerNorm",
     "distilbert": "output_layer_norm",
+    "gemma2": "",
     "gpt2": "",
+    "gpt_neox": "",
     "llama": "",
+    "mistral": "",
+    "modernbert": "",
+    "phi3": "",
+    "qwen2": "",
+    "roberta": "output.LayerNorm",
 }
 
 
@@ -111,10 +120,7 @@ class Adapter(Method):
         if self.placement == "pfeiffer":
             self._adapt_layer_ends(model, width)
             return model
-        modules_by_role = {
-            role: list(modules_of(model, (role,), names).values())
-            for role in PLACES[self.placement]
-        }
+        modules_by_role = {role: _modules(model, role, names) for role in PLACES[self.placement]}
         if self.placement == "parallel":
             for up, down in zip(modules_by_role["up"], modules_by_role["down"], strict=True):
                 up.adapter = self._attach(down, width, _add_adapter)
@@ -147,9 +153,17 @@ class Adapter(Method):
                 return None
             known = ", ".join(LAYER_ENDS)
             return f"placement pfeiffer knows the layers of {known}, not of {family}"
-        absent = [role for role in PLACES[self.placement] if not modules_of(model, (role,), names)]
+        absent = [role for role in PLACES[self.placement] if not _modules(model, role, names)]
         return f"the model's entry names no module for {' and '.join(absent)}" if absent else None
 
     def merge(self, model: nn.Module) -> nn.Module | None:
         """Return None, because the activation is not linear."""
         return None
+
+
+def _modules(model: nn.Module, role: str, names: dict) -> list[nn.Module]:
+    """The modules of a role, or else of the fused matrix that holds it."""
+    found = modules_of(model, (role,), names)
+    if not found and role in FUSED:
+        found = modules_of(model, (FUSED[role],), names)
+    return list(found.values())

@@ -52,40 +52,47 @@ from rankwise.methods.parts.sparse_channels import (
     linear_rows,
 )
 
+BERT = {
+    "attention": {
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "output": "attention.output.dense",
+    },
+    "feed_forward": {"up": "intermediate.dense", "down": "output.dense"},
+    "activation": "intermediate.intermediate_act_fn",
+}
+DISTILBERT = {
+    "attention": {
+        "query": "attention.q_lin",
+        "key": "attention.k_lin",
+        "value": "attention.v_lin",
+        "output": "attention.out_lin",
+    },
+    "feed_forward": {"up": "ffn.lin1", "down": "ffn.lin2"},
+    "activation": "ffn.activation",
+}
+LLAMA = {
+    "attention": {
+        "query": "self_attn.q_proj",
+        "key": "self_attn.k_proj",
+        "value": "self_attn.v_proj",
+        "output": "self_attn.o_proj",
+    },
+    "feed_forward": {"gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj"},
+    "activation": "mlp.act_fn",
+}
 # Module names inside one layer of the model, by family. In each block the first of the estimated
 # matrices (query; gate, or up without a gate) must be the first that the model calls, because it
 # chooses the channels.
 LAYOUTS = {
-    "bert": {
-        "attention": {
-            "query": "attention.self.query",
-            "key": "attention.self.key",
-            "value": "attention.self.value",
-            "output": "attention.output.dense",
-        },
-        "feed_forward": {"up": "intermediate.dense", "down": "output.dense"},
-        "activation": "intermediate.intermediate_act_fn",
-    },
-    "distilbert": {
-        "attention": {
-            "query": "attention.q_lin",
-            "key": "attention.k_lin",
-            "value": "attention.v_lin",
-            "output": "attention.out_lin",
-        },
-        "feed_forward": {"up": "ffn.lin1", "down": "ffn.lin2"},
-        "activation": "ffn.activation",
-    },
-    "llama": {
-        "attention": {
-            "query": "self_attn.q_proj",
-            "key": "self_attn.k_proj",
-            "value": "self_attn.v_proj",
-            "output": "self_attn.o_proj",
-        },
-        "feed_forward": {"gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj"},
-        "activation": "mlp.act_fn",
-    },
+    "bert": BERT,
+    "distilbert": DISTILBERT,
+    "gemma2": LLAMA,
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "qwen2": LLAMA,
+    "roberta": BERT,
 }
 BY_COLUMNS = ("output", "down")  # roles that are cut by input channels
 

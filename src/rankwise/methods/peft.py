@@ -41,6 +41,7 @@ IN_EVERY_LAYER = ("ADAPTION_PROMPT",)  # these find their own places in the mode
 NORMS = ("LN_TUNING",)
 EMBEDDING = ("TRAINABLE_TOKENS",)
 OWN_HEAD = (*IN_EVERY_LAYER, *NORMS, *EMBEDDING)  # peft would not train a head beside these
+NEVER_MERGED = ("ADAPTION_PROMPT", "LILY")  # their answer is no product with a fixed matrix
 STARTS_ELSEWHERE = ("C3A", "FOURIERFT", "UNILORA", "VBLORA")  # a random update from the start
 # Fields that hold the seed of a random basis.
 SEEDS = {
@@ -72,6 +73,7 @@ class Peft(PeftMethod):
 
     Attributes:
         ON_CODES: types that work on a base in 4 or 8 bits.
+        OWN_PLACES: types that find their places in the model themselves.
         CAPACITY: by type, the field of peft's configuration that the rank fills.
         FORMULAS: by type, TRAINABLE; settings are named as in peft. A type without one shares
             numbers between matrices, or trains others where a matrix has a bias.
@@ -103,6 +105,8 @@ class Peft(PeftMethod):
         "VBLORA": "r",
         "WAVEFT": "n_frequency",
     }
+    # These types adapt no matrix of `targets`, and peft would not train a head beside them.
+    OWN_PLACES: ClassVar = ("ADAPTION_PROMPT", "LN_TUNING", "TRAINABLE_TOKENS")
     # These types read no frozen matrix, or dequantize it first. The others read W, or the shape of
     # its codes.
     ON_CODES: ClassVar = (
@@ -192,7 +196,7 @@ class Peft(PeftMethod):
     def resolved(self, model: nn.Module, names: dict) -> PeftConfig:
         """Also finds the places of types that adapt no matrix of `targets`."""
         config = super().resolved(model, names)
-        if self.type in OWN_HEAD:
+        if self.type in self.OWN_PLACES:
             config.target_modules, config.modules_to_save = None, None
         if self.type in NORMS:
             # LayerNorm in BERT, LlamaRMSNorm in Llama
@@ -222,7 +226,7 @@ class Peft(PeftMethod):
             adapted = build(model, config)
         self._check_adapted(adapted, targets)
         compute_queries_only(adapted)
-        if self.type in OWN_HEAD:
+        if self.type in self.OWN_PLACES:
             for name, module in adapted.named_modules():
                 if name.rpartition(".")[2] in names["new_head"]:
                     module.requires_grad_(True)
@@ -239,7 +243,7 @@ class Peft(PeftMethod):
     def _cannot_read(self, model: nn.Module, names: dict) -> str | None:
         """Why the type cannot adapt this base, or None."""
         targets = modules_of(model, self.targets, names)
-        if self.type not in OWN_HEAD and not targets:
+        if self.type not in self.OWN_PLACES and not targets:
             return f"{self.type} has no targets in this model"
         shorter = min((min(module.weight.shape) for module in targets.values()), default=0)
         if self.type == "OSF" and self.rank >= shorter:

@@ -22,7 +22,7 @@ MAY_NAME = ("token_indices",)  # which tokens, where the rank only says how many
 
 
 def check(options: dict, is_quantized: bool, origin: Origin) -> None:
-    """Check the rank, the settings and the storage of a type.
+    """Check the rank, the targets, the settings and the storage of a type.
 
     Args:
         options: the resolved options of the method `peft`.
@@ -31,7 +31,8 @@ def check(options: dict, is_quantized: bool, origin: Origin) -> None:
 
     Raises:
         ConfigError: the type has no rank and one is given, or the other way round; a setting is
-            unknown, has a wrong value, or is filled from the rank; the type reads dense matrices.
+            unknown, has a wrong value, or is filled from the rank; the type reads dense matrices;
+            it has targets and finds its own places.
     """
     kind, settings = options["type"], options["settings"] or {}
     works_quantized = constant(f"rankwise.methods.{MODULE}", "ON_CODES", None)
@@ -45,6 +46,11 @@ def check(options: dict, is_quantized: bool, origin: Origin) -> None:
     if capacity is not None and options["rank"] is None:
         allowed = f"an integer, or no key: the rank of the cell is the {capacity} of {kind}"
         raise ConfigError(*origin.place("options", "rank"), None, allowed)
+    finds_its_places = kind in constant(f"rankwise.methods.{MODULE}", "OWN_PLACES", None)
+    if finds_its_places and options["targets"]:
+        got = ", ".join(options["targets"])
+        allowed = f"no key: {kind} finds its places in a model itself"
+        raise ConfigError(*origin.place("options", "targets"), got, allowed)
     for name in settings:
         _check_setting(name, options, capacity, origin)
 

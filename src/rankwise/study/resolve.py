@@ -174,7 +174,8 @@ def _check_targets(method: dict, model: dict, origin: Origin) -> None:
         for fused, held in FUSED.items():
             if fused in roles and target in held:
                 hint = f"nearest: {fused!r}, one matrix that holds {', '.join(held)}"
-                raise ConfigError(*place, target, f"all, or {', '.join(sorted(roles))} ({hint})")
+                allowed = f"{ALL}, {ALL_LINEAR}, or {', '.join(sorted(roles))} ({hint})"
+                raise ConfigError(*place, target, allowed)
         if target == ALL_LINEAR:
             allowed = f"roles alone, or {ALL_LINEAR} alone, without brackets"
             raise ConfigError(*place, ", ".join(targets), allowed)
