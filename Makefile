@@ -1,7 +1,7 @@
 # Each target first builds .venv from the lock files if it is missing or older than one of them.
 PYTHON ?= python3
 BIN := .venv/bin
-LOCKS := envs/cpu.lock envs/report.lock envs/dev.lock
+LOCKS := envs/cpu.lock envs/eval.lock envs/report.lock envs/dev.lock
 
 .PHONY: FORCE demo docs image image-check image-test test test-all lint locks mend
 .DELETE_ON_ERROR:

@@ -21,5 +21,5 @@ unset UV_FIND_LINKS UV_TORCH_BACKEND # as in envs/lock.sh
 # would copy them without looking at the index.
 sed -e '/--hash=/d' -e 's/ \\$//' envs/gpu.lock >"$scratch/gpu.lock"
 .venv/bin/uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.12 \
-  --python-platform x86_64-manylinux_2_28 --generate-hashes envs/gpu.in -c envs/cpu.lock -c envs/report.lock -o "$scratch/gpu.lock"
+  --python-platform x86_64-manylinux_2_28 --generate-hashes envs/gpu.in -c envs/eval.lock -c envs/report.lock -o "$scratch/gpu.lock"
 python3 tests/image/lock.py envs/gpu.lock "$scratch/gpu.lock"

@@ -13,6 +13,7 @@ from rankwise.core import metrics, plugins, store, tasks
 from rankwise.core.config import pick, without
 from rankwise.core.metrics import METRICS
 from rankwise.study import grids, measurements, search
+from rankwise.study.evaluations import HARNESS
 from rankwise.study.grids import Cell
 from rankwise.study.measurements import EVALUATE, FOLDERS, PREDICT
 from rankwise.study.resolve import DENSE
@@ -46,6 +47,9 @@ def cell_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     specific = _training_request if trains else _profile_request
     if measurement == EVALUATE:
         specific = _evaluation_request
+        # The harness has a lock of its own, so that a new one trains nothing. gpu.lock has it too.
+        if plan.evaluation_entry(cell)["kind"] == HARNESS and environment == "cpu":
+            environment = "eval"
     return {
         "measurement": measurement,
         "cell": cell.names,
