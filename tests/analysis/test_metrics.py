@@ -76,6 +76,42 @@ def test_f1_of_counts_adds_them_over_examples():
     assert found == pytest.approx(2 * 3 / (4 + 5))
 
 
+# Three windows of running text: 3 + 2 x 4 + 1 = 12 nats, over 5 words and 24 bytes.
+WINDOWS = {
+    "loss_nats": [1.0, 2.0, 0.5], "predictions": [3, 4, 2], "words": [2, 3, 0],
+    "text_bytes": [8, 12, 4],
+}  # fmt: skip
+NATS, WORDS, BYTES = 12, 5, 24
+
+
+def test_words_and_bytes_divide_the_losses_of_all_tokens():
+    assert metrics.value(METRICS["word_perplexity"], WINDOWS) == pytest.approx(
+        math.exp(NATS / WORDS)
+    )
+    assert metrics.value(METRICS["bits_per_byte"], WINDOWS) == pytest.approx(
+        NATS / BYTES / math.log(2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "divisor"),
+    [("word_perplexity", "words", 1), ("bits_per_byte", "text_bytes", math.log(2))],
+)
+def test_a_window_adds_what_leaving_it_out_changes(name, unit, divisor):
+    """The jackknife of the ratio of two sums, window by window."""
+    sums = [
+        loss * count
+        for loss, count in zip(WINDOWS["loss_nats"], WINDOWS["predictions"], strict=True)
+    ]
+    units = WINDOWS[unit]
+    whole = sum(sums) / sum(units) / divisor
+    without = [(sum(sums) - sums[i]) / (sum(units) - units[i]) / divisor for i in range(len(units))]
+    expected = [whole + 2 * (sum(without) / 3 - value) for value in without]
+    columns = {key: np.array([values], float) for key, values in WINDOWS.items()}
+    found = metrics.by_example(METRICS[name], columns)
+    np.testing.assert_allclose(found, [expected], rtol=1e-12)
+
+
 # Pseudo-values ------------------------------------------------------------------------------------
 
 

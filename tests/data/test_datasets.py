@@ -119,7 +119,9 @@ def test_a_dataset_from_the_hub_at_a_pinned_revision(
     records = [{"idx": 0, "sentence": row["text"], "label": row["label"]} for row in ROWS]
     parquet = io.BytesIO()
     pandas.DataFrame(records).to_parquet(parquet)
-    fill_hub_cache(tmp_path, monkeypatch, f"datasets/{repo}", revision, {path: parquet.getvalue()})
+    further = "data/train-00001-of-00001.parquet"
+    files = {path: parquet.getvalue(), further: parquet.getvalue()}
+    fill_hub_cache(tmp_path, monkeypatch, f"datasets/{repo}", revision, files)
     hub = {"repo": repo, "revision": revision, "format": "parquet"}
     dataset = {
         "task": "classification",
@@ -132,6 +134,8 @@ def test_a_dataset_from_the_hub_at_a_pinned_revision(
         "classes": ["negative", "positive"],
     }
     assert read(dataset) == ROWS
+    both = {"train": {"path": path, "further_paths": [further]}}
+    assert read({**dataset, "splits": both}) == [*ROWS, *ROWS]
     with pytest.raises(Exception, match=r"0{40}|offline|cache"):
         read({**dataset, "hub": {**hub, "revision": "0" * 40}})
 

@@ -25,11 +25,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def check(tokenizer) -> Callable[..., None]:
-    def run(module, rows: list[dict], **changes: object) -> None:
+    def run(module, rows: list[dict], split: str = "validation", **changes: object) -> None:
         dataset = {**DATASET, **changes}
         encoded.check(
             module.encode(rows, tokenizer, dataset),
-            "validation",
+            split,
             dataset,
             "mine",
             tokenizer("")["input_ids"],
@@ -45,10 +45,16 @@ def test_whole_blocks_pass(check) -> None:
 @pytest.mark.parametrize("rows", [[{"text": "a b c"}], []])
 def test_running_text_below_one_block_is_refused(rows: list[dict], check) -> None:
     with pytest.raises(ValueError) as caught:
+        check(language_modelling, rows, "train")
+    assert str(caught.value) == (
+        "config/datasets.yaml: mine: split train: got less than one block of text, allowed: at "
+        "least 4 tokens; use a longer text, or lower max_length_tokens"
+    )
+    with pytest.raises(ValueError) as caught:
         check(language_modelling, rows)
     assert str(caught.value) == (
-        "config/datasets.yaml: mine: split validation: got less than one block of text, allowed: at "
-        "least 4 tokens; use a longer text, or lower max_length_tokens"
+        "config/datasets.yaml: mine: split validation: got less than two tokens, allowed: text to "
+        "be scored"
     )
 
 

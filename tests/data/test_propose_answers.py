@@ -26,7 +26,11 @@ def turns(number: int) -> list[dict]:
 @pytest.mark.parametrize(
     ("rows", "keys", "text"),
     [
-        ([{"prompt": f"{n} and 1?", "answer": f"{n + 1}"} for n in NUMBERS], {}, "0 and 1?"),
+        (
+            [{"prompt": f"{n} and 1?", "answer": f"{n + 1}"} for n in NUMBERS],
+            {"prompt": "prompt", "answer": "answer"},
+            "0 and 1?",
+        ),
         (
             [{"query": f"{n} and 1?", "response": f"{n + 1}", "type": "x"} for n in NUMBERS],
             {"prompt": "query", "answer": "response"},

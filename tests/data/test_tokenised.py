@@ -13,7 +13,8 @@ from helpers.file_inputs import WORDS
 from rankwise.core import result
 from rankwise.core.provenance import file_sha256
 from rankwise.data import arrow, tokenised
-from rankwise.data.tokenised import Encoder, Examples, Split
+from rankwise.data.encoders import Encoder
+from rankwise.data.tokenised import Examples, Split
 from rankwise.models.tasks import classification
 from rankwise.training.pretrain import word_tokenizer
 

@@ -98,8 +98,8 @@ def scored_examples(task: str) -> list[dict]:
     if task != "language_modelling":
         return examples(task)
     settings = {"max_length_tokens": 6}
-    (windows,) = language_modelling.encode_scored_batches([rows()], tokenizer(), settings)
-    return windows[:EXAMPLES]
+    batches = language_modelling.encode_scored_batches([rows()], tokenizer(), settings)
+    return [window for batch in batches for window in batch][:EXAMPLES]
 
 
 def rows() -> list[dict]:

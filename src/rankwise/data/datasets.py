@@ -132,9 +132,8 @@ def read_splits(dataset: dict) -> list[str]:
 
 def _read_split(dataset: dict, split: str, column: labels.Column) -> tuple[list[dict], int]:
     """The rows of one split, and how many were dropped. `column` gets the labels."""
-    path, records = _records(dataset, split)
     rows, dropped = [], 0
-    for record in records:
+    for path, record in _records(dataset, split):
         text = texts.text(record, dataset, path)
         if text is None:
             dropped += 1
@@ -166,14 +165,19 @@ def _has_one_class(dataset: dict) -> bool:
     return tasks.facts(dataset["task"]).labels == tasks.CLASS
 
 
-def _records(dataset: dict, split: str) -> tuple[Path, Iterator[Record]]:
-    """The file of a split, and its records. Generated splits have a name in place of a file."""
+def _records(dataset: dict, split: str) -> Iterator[tuple[Path, Record]]:
+    """The records of a split, each with its file. Generated splits have a name in place of one."""
     if "generated" in dataset:
         generated = synthetic.rows(dataset["generated"], split)
-        records = (Record(f"row {number}", cells) for number, cells in enumerate(generated, 1))
-        return Path(f"generated {split}"), records
-    path = split_path(dataset, split)
-    return path, reading.records(path, dataset, split)
+        for number, cells in enumerate(generated, 1):
+            yield Path(f"generated {split}"), Record(f"row {number}", cells)
+        return
+    paths = [split_path(dataset, split)]
+    for further in dataset["splits"][split].get("further_paths", []):
+        paths.append(_download(dataset["hub"], further))
+    for path in paths:
+        for record in reading.records(path, dataset, split):
+            yield path, record
 
 
 def _add_label(record: Record, dataset: dict, path: Path, column: labels.Column) -> labels.Key:

@@ -14,7 +14,8 @@ from rankwise.core import content, result, store, tasks
 from rankwise.core.input_files import SPLIT_ENDING, recorded_files
 from rankwise.data.arrow import read_rows
 from rankwise.data.encoded import check, check_known
-from rankwise.data.tokenised import Examples, Split, encoder, examples
+from rankwise.data.encoders import encoder
+from rankwise.data.tokenised import Examples, Split, examples
 
 NOT_PREDICTED = -100  # the label of tokens without a loss, as in transformers
 

@@ -8,11 +8,11 @@ from rankwise.core.dataset_defaults import ANSWER, MESSAGES, PROMPT
 from rankwise.data.propose_columns import Column
 
 TASK = "instruction_tuning"
-# Columns of a prompt and an answer, and the keys of an entry that differ from its defaults.
+# Columns of a prompt and an answer -> the keys of an entry.
 PAIRS = {
-    ("prompt", "answer"): {},
-    ("prompt", "response"): {ANSWER: "response"},
-    ("prompt", "completion"): {ANSWER: "completion"},
+    ("prompt", "answer"): {PROMPT: "prompt", ANSWER: "answer"},
+    ("prompt", "response"): {PROMPT: "prompt", ANSWER: "response"},
+    ("prompt", "completion"): {PROMPT: "prompt", ANSWER: "completion"},
     ("query", "response"): {PROMPT: "query", ANSWER: "response"},  # MetaMathQA
     ("question", "answer"): {PROMPT: "Question: {question}\nAnswer:\n", ANSWER: "answer"},  # GSM8K
     ("instruction", "output"): {PROMPT: "{instruction}\n\n", ANSWER: "output"},  # Alpaca

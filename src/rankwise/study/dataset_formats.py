@@ -36,6 +36,9 @@ def check_format(name: str, entry: dict) -> None:
             raise ConfigError(
                 FILE, key, file["member"], f"nothing for {file_format}, only for tar and zip"
             )
+        if "further_paths" in file and "hub" not in entry:
+            key, allowed = f"{name}.splits.{split}.further_paths", "nothing, only for the hub"
+            raise ConfigError(FILE, key, file["further_paths"], allowed)
         _check_share(name, entry, split)
 
 
