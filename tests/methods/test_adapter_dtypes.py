@@ -8,17 +8,9 @@ from rankwise.core.errors import Unsupported
 from rankwise.measure.memory.persistent import memory
 from rankwise.measure.step import Step, step
 
-# Without dora and friends: every kind of layer that peft or we make.
-METHODS = [
-    "lora",
-    "adapter_pfeiffer",
-    "prompt_tuning",
-    "ia3",
-    "oft",
-    "miss",
-    "lora_fa",
-    "sparse_lora",
-]
+FAST = ["lora", "adapter_pfeiffer", "lora_fa"]
+SLOW = ["prompt_tuning", "ia3", "oft", "miss", "sparse_lora"]
+METHODS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 

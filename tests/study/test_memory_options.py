@@ -49,6 +49,17 @@ def test_batches_by_length_rerun_training_and_not_its_prediction() -> None:
     assert plain[1] == grouped[1]
 
 
+def test_a_trial_has_the_sources_of_its_own_schedule() -> None:
+    grid = {"models": ["stories260k"], "datasets": ["wikitext2"], "methods": ["lora"], "seeds": [0]}
+    searched = {"learning_rates": [1e-3, 1e-4], "schedule": {"loss": "chunked"}}
+    study = {"name": "t", "question": "?", "device": "cpu", "train": [{**grid, "search": searched}]}
+    plan = Plan(study, ROOT)
+    trial = plan.request("trial", plan.cells("trial")[0])
+    assert trial["schedule"]["loss"] == "chunked"
+    assert CHUNKED in trial["code"]
+    assert CHUNKED not in plan.request("train", plan.cells("train")[0])["code"]
+
+
 def test_a_ledger_has_the_accumulation_of_its_grid() -> None:
     sizes = {"model": "tiny", "dataset": "sst2", "sequence_length_tokens": 32}
     for measurement in ("ledger", "fits"):

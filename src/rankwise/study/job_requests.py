@@ -64,7 +64,9 @@ def _training_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     method = plan.method(measurement, cell)
     task = plan.library["datasets"][cell.dataset]["task"]
     schedule = plan.grids.schedule(grid)
-    loaded = [*_task_modules(task), *_schedule_modules(schedule)]
+    # The schedule of a trial may be another one than that of the runs that follow.
+    changes = grid["search"]["schedule"] if measurement == "trial" else {}
+    loaded = [*_task_modules(task), *_schedule_modules({**schedule, **changes})]
     if follows_search:
         loaded.append(search.SETTLED)
     request = {

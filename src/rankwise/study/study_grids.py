@@ -248,6 +248,10 @@ class StudyGrids:
         """Trial -> the resolved method of each trial of a curve."""
         file, key = where
         schedule = {**self.schedule(grid), **grid["search"]["schedule"]}
+        model = self.library["models"][curve.model]
+        task = self.library["datasets"][curve.dataset]["task"]
+        where = (file, f"{key}.schedule.loss")
+        check_loss(schedule["loss"], task, curve.model, model, self.study["device"], where)
         methods = {}
         for trial in self.trials[curve]:
             method = self.resolved_method(curve._replace(trial=trial), grid, key)
