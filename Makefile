@@ -3,12 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCKS := envs/cpu.lock envs/eval.lock envs/report.lock envs/dev.lock
 
-.PHONY: FORCE demo docs image image-check image-test test test-all lint locks mend
+.PHONY: FORCE demo language-demo docs image image-check image-test test test-all lint locks mend
 .DELETE_ON_ERROR:
 
 demo: .venv/ready ## run the demo study: offline, on a CPU, in minutes
 	$(BIN)/snakemake --configfile config/demo.yaml --cores all
 	@echo "Open results/demo/report.html"
+
+language-demo: .venv/ready ## run the demo of a language model: offline, on a CPU, in minutes
+	$(BIN)/snakemake --configfile config/language_demo.yaml --cores all
+	@echo "Open results/language_demo/report.html"
 
 test: .venv/ready ## run the fast tests
 	$(BIN)/pytest -q -n auto --dist loadfile -m "not slow"

@@ -103,6 +103,28 @@ def test_other_settings_decide_nothing() -> None:
     assert verdict(runs(0.9), settings={"epochs": 3}) == "not yet run"
 
 
+def evaluated(score: float) -> dict:
+    """A table of evaluations with one row, which has no setting of the run's."""
+    row = {**CELL, "seed": 0, "status": "ok", "device": "cuda", "evaluation": "gsm8k"}
+    return {"evaluations": pd.DataFrame([{**row, "metric": "m", "score_fraction": score}])}
+
+
+def test_an_evaluation_decides_if_its_training_run_has_the_claims_settings() -> None:
+    claim = {
+        "table": "evaluations",
+        "column": "score_fraction",
+        "settings": {"evaluation": "gsm8k", "metric": "m", "learning_rate": 2.0e-4},
+    }
+    trained = {**evaluated(0.9), **runs(0.5)}
+    assert verdict(trained, **claim) == "reproduced"
+    row = decide({**evaluated(0.9), **runs(0.5, learning_rate=1.0e-3)}, **claim)
+    assert row["verdict"] == "not yet run"
+    assert row["reason"] == "ours has learning_rate 0.001, the claim 0.0002"
+    assert verdict(evaluated(0.9), **claim) == "not yet run"  # no table of runs
+    other = {**claim, "settings": {**claim["settings"], "evaluation": "mmlu"}}
+    assert verdict(trained, **other) == "not yet run"
+
+
 def test_updates_may_be_a_little_fewer_than_the_claims() -> None:
     assert verdict(runs(0.9, updates=96)) == "reproduced"
 

@@ -238,7 +238,10 @@ def _looked_up(question: Question, frames: Frames) -> Ours:
     frame = frames.get(question.entry["table"])
     if frame is None or not set(question.columns) <= set(frame):
         return Ours(status=MISSING)
-    rows, reason = _with_settings(_of_cell(frame, question.cell), question.entry["settings"])
+    rows, settings = _of_cell(frame, question.cell), question.entry["settings"]
+    if question.entry["table"] == "evaluations":
+        rows = _with_settings_of_runs(rows, settings, frames.get("runs"))
+    rows, reason = _with_settings(rows, settings)
     if reason or rows.empty:
         return Ours(status=MISSING, reason=reason)
     devices = sorted(rows["device"].dropna().unique()) if "device" in rows else []
@@ -263,6 +266,20 @@ def _looked_up(question: Question, frames: Frames) -> Ours:
 def _of_cell(frame: pd.DataFrame, cell: dict) -> pd.DataFrame:
     wanted = [cell[key] for key in CURVE]
     return frame[(frame[CURVE] == wanted).all(axis="columns")]
+
+
+def _with_settings_of_runs(
+    rows: pd.DataFrame, settings: dict, runs: pd.DataFrame | None
+) -> pd.DataFrame:
+    """Evaluations with the settings of the training runs whose weights they evaluate.
+
+    A setting that neither table has stays away, so no row has it.
+    """
+    wanted = [key for key in settings if key not in rows and runs is not None and key in runs]
+    if not wanted:
+        return rows
+    keys = [*CURVE, "seed"]
+    return rows.merge(runs[[*keys, *wanted]], how="left", on=keys, validate="many_to_one")
 
 
 def _with_settings(rows: pd.DataFrame, settings: dict) -> tuple[pd.DataFrame, str]:
