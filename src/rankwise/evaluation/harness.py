@@ -10,8 +10,10 @@ References:
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import datasets
+import lm_eval.tasks
 from lm_eval import evaluator
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
@@ -25,6 +27,14 @@ from rankwise.evaluation.scored import Scored
 # Metric of the harness -> its name here, without `_fraction`.
 METRICS = {"acc": "accuracy", "acc_norm": "accuracy_norm", "exact_match": "exact_match"}
 NO_FILTER = "none"
+# Task -> its folder in the harness, where that has another name.
+FOLDERS = {
+    "arc_challenge": "arc",
+    "arc_easy": "arc",
+    "boolq": "super_glue/boolq",
+    "mmlu": "mmlu/default",
+    "social_iqa": "siqa",
+}
 SEED = 1234  # of the examples that are drawn for a prompt: the harness's own default
 
 
@@ -106,7 +116,7 @@ def _dataset(splits: dict[str, list[dict]]) -> Callable[..., dict[str, datasets.
 
 def _own_tasks(name: str, entry: dict) -> list[ConfigurableTask]:
     """The harness's own task, or the tasks of its group, on the pinned revision of their data."""
-    manager = TaskManager()
+    manager = _manager(entry["task"])
     kind = "group" if entry["task"] in manager.all_groups else "task"
     changed = {
         kind: entry["task"],
@@ -122,6 +132,14 @@ def _own_tasks(name: str, entry: dict) -> list[ConfigurableTask]:
                 f"{task.DATASET_PATH}, which the harness's task {entry['task']} reads"
             )
     return loaded
+
+
+def _manager(task: str) -> TaskManager:
+    """The harness's tasks: those of the task's own folder, or all of them, which takes long."""
+    folder = Path(lm_eval.tasks.__file__).parent / FOLDERS.get(task, task)
+    if not folder.is_dir():
+        return TaskManager()
+    return TaskManager(include_path=str(folder), include_defaults=False)
 
 
 # Results ------------------------------------------------------------------------------------------
