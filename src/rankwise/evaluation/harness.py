@@ -35,6 +35,7 @@ FOLDERS = {
     "mmlu": "mmlu/default",
     "social_iqa": "siqa",
 }
+GROUPS = ("mmlu",)  # groups of which all tasks of their folder are members
 SEED = 1234  # of the examples that are drawn for a prompt: the harness's own default
 
 
@@ -116,20 +117,26 @@ def _dataset(splits: dict[str, list[dict]]) -> Callable[..., dict[str, datasets.
 
 def _own_tasks(name: str, entry: dict) -> list[ConfigurableTask]:
     """The harness's own task, or the tasks of its group, on the pinned revision of their data."""
-    manager = _manager(entry["task"])
-    kind = "group" if entry["task"] in manager.all_groups else "task"
-    changed = {
-        kind: entry["task"],
+    task = entry["task"]
+    manager = _manager(task)
+    members = manager.all_subtasks if task in GROUPS else [task]
+    if not set(members) <= set(manager.all_subtasks):
+        raise ValueError(
+            f"config/evaluations.yaml: {name}.task: got {task}, allowed: a task of "
+            f"lm-evaluation-harness, or one of its groups {', '.join(GROUPS)}"
+        )
+    changes = {
         "dataset_kwargs": without(entry["hub"], ("repo",)),
         "num_fewshot": entry["few_shot"],
     }
+    changed = [{"task": member, **changes} for member in members]
     # A group of our own, because the harness changes the settings of a group's members only.
-    loaded = list(manager.load([{"group": name, "task": [changed]}])["tasks"].values())
-    for task in loaded:
-        if entry["hub"]["repo"] != task.DATASET_PATH:
+    loaded = list(manager.load([{"group": name, "task": changed}])["tasks"].values())
+    for one in loaded:
+        if entry["hub"]["repo"] != one.DATASET_PATH:
             raise ValueError(
                 f"config/evaluations.yaml: {name}.hub.repo: got {entry['hub']['repo']}, allowed: "
-                f"{task.DATASET_PATH}, which the harness's task {entry['task']} reads"
+                f"{one.DATASET_PATH}, which the harness's task {entry['task']} reads"
             )
     return loaded
 
