@@ -1,4 +1,4 @@
-"""The reference of entries: methods, models, datasets, evaluations, claims, and the cluster's names."""
+"""The reference of entries: those of each file in config/, and the cluster's names."""
 
 from pathlib import Path
 
