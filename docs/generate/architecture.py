@@ -17,6 +17,7 @@ BOX_HEIGHT, GAP, WIDTH = 46, 12, 860
 PURPOSE = {
     "cli": "the commands and their terminal text",
     "library": "results as data frames and predictions, for notebooks and scripts",
+    "evaluation": "kept weights asked a task: the harness, answer patterns, generated answers",
     "checks": "can this machine or cluster run the study?",
     "training": "one run: loop, checkpoint, pre-training",
     "audit": "what would rerun and why; which runs made a file; merging clones",

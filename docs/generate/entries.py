@@ -1,4 +1,4 @@
-"""The reference of entries: methods, models, datasets, claims, and the cluster's names."""
+"""The reference of entries: those of each file in config/, and the cluster's names."""
 
 from pathlib import Path
 
@@ -14,6 +14,7 @@ FILES = {
     "methods": "config/methods.yaml",
     "models": "config/models.yaml",
     "datasets": "config/datasets.yaml",
+    "evaluations": "config/evaluations.yaml",
     "claims": "config/claims.yaml",
     "cluster": "profiles/cluster.yaml",
 }

@@ -19,6 +19,7 @@ SECTIONS = {
     "reference": "reference",
     "equivalence": "equivalence",
     "train": "train: runs",
+    "evaluate": "evaluate: tasks for kept weights",
     "profile": "profile: measurements without training",
     "search": "search: inside an entry of train",
     "override": "override: what a study changes in a method",

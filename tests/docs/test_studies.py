@@ -13,6 +13,8 @@ import yaml
 from helpers.doc_blocks import Block, blocks
 from helpers.repository import CLEAN, ROOT, run_snakemake
 from helpers.stored import made
+from rankwise.core import config, paths
+from rankwise.study import evaluations
 from rankwise.study.plan import Plan
 
 sys.path.insert(0, str(ROOT / "docs"))
@@ -26,6 +28,8 @@ YAML = [
 ]
 STUDIES = [block for block in YAML if block.text.startswith("name:")]
 ENTRIES = [block for block in YAML if not block.text.startswith("name:")]
+EVALUATIONS = [block for block in ENTRIES if block.page == "docs/evaluations.md"]
+ENTRIES = [block for block in ENTRIES if block not in EVALUATIONS]
 
 
 @pytest.mark.parametrize("block", STUDIES, ids=lambda block: block.page)
@@ -59,6 +63,14 @@ def test_a_mistake_gives_the_sentence_shown(example: mistakes.Mistake, small_cop
 
 def test_mistakes_are_shown() -> None:
     assert len(EXAMPLES) == mistakes.PAGE.read_text(encoding="utf-8").count("\n## ")
+
+
+@pytest.mark.parametrize("block", EVALUATIONS, ids=lambda block: block.text[:20])
+def test_an_evaluation_shown_is_one(block: Block) -> None:
+    given = yaml.safe_load(block.text)
+    checked = config.check(given, paths.SCHEMAS / "evaluations.schema.yaml", block.page)
+    for name, entry in checked.items():
+        evaluations.check_entry(name, entry)
 
 
 @pytest.mark.parametrize("block", ENTRIES, ids=lambda block: f"{block.page}:{block.text[:20]}")

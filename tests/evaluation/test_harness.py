@@ -9,6 +9,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import byte_decoders
+from helpers.repository import ROOT
+from rankwise.core.config import library
 from rankwise.core.provenance import file_sha256
 from rankwise.study import evaluations
 
@@ -158,30 +160,54 @@ def test_more_examples_than_there_are(harness, folder, decoder, tokenizer):
         harness.score(request, decoder, tokenizer)
 
 
-def test_a_task_of_the_harness_reads_the_pinned_revision(harness, monkeypatch, decoder, tokenizer):
-    """No hub answers here: what would be loaded is asked for, and a small table is given."""
+ROW = {
+    "question": "Which?", "question_stem": "Which?", "goal": "Which?", "passage": "It.",
+    "context": "It.", "sentence": "A met B so _ left.", "option1": "A", "option2": "B",
+    "sol1": "a", "sol2": "b c", "answerA": "a", "answerB": "b", "answerC": "c",
+    "choices": {"text": ["a", "b c"], "label": ["A", "B"]}, "answerKey": "B", "answer": "1",
+    "label": 1, "ctx_a": "it", "ctx_b": "is", "activity_label": "So", "endings": ["a", "b"],
+}  # fmt: skip
+OTHER_ROWS = {
+    "lighteval/siqa": {**ROW, "label": "1"},
+    "openai/gsm8k": {"question": "q", "answer": "#### 1"},
+    "cais/mmlu": {"question": "q", "choices": ["a", "b", "c", "d"], "answer": 1},
+}
+HUB = {name: entry for name, entry in library(ROOT)["evaluations"].items() if "hub" in entry}
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[tuple]:
+    """What would be loaded from the hub, which does not answer here; a table of one row is given."""
     import datasets
 
-    asked = []
+    calls = []
 
     def load(path, name=None, **settings):
-        asked.append((path, name, settings))
-        rows = [
-            {"question_stem": "Which?", "choices": {"text": ["a", "b c"], "label": ["A", "B"]}, "answerKey": "B"}
-        ]  # fmt: skip
-        split = datasets.Dataset.from_list(rows)
-        return datasets.DatasetDict({"train": split, "validation": split, "test": split})
+        calls.append((path, name, settings))
+        split = datasets.Dataset.from_list([OTHER_ROWS.get(path, ROW)])
+        names = ("train", "validation", "test", "dev")
+        return datasets.DatasetDict(dict.fromkeys(names, split))
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    entry = {
-        "task": "openbookqa",
-        "hub": {"repo": "allenai/openbookqa", "revision": "3" * 40},
-        "few_shot": 0,
-        "batch_size": 2,
-    }
-    request = {"cell": {"evaluation": "openbookqa"}, "evaluation": entry}
+    return calls
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_a_task_of_the_harness_reads_the_pinned_revision(harness, asked, name):
+    entry = {"few_shot": 0, **HUB[name]}
+    tasks = harness._own_tasks(name, entry)
+    assert len(tasks) == (57 if name == "mmlu" else 1)
+    assert {path for path, _, _ in asked} == {entry["hub"]["repo"]}
+    pinned = {"revision": entry["hub"]["revision"]} if name != "social_iqa" else {}
+    assert [settings for _, _, settings in asked] == [pinned] * len(tasks)
+    assert {task.config.num_fewshot for task in tasks} == {5 if name in ("mmlu", "gsm8k") else 0}
+
+
+def test_a_task_of_the_harness_is_scored(harness, asked, decoder, tokenizer):
+    hub = {"repo": "allenai/openbookqa", "revision": "3" * 40}
+    entry = {"task": "openbookqa", "hub": hub, "few_shot": 0, "batch_size": 2}
+    request = {"cell": {"evaluation": "mine"}, "evaluation": entry}
     scored = harness.score(request, decoder, tokenizer)
-    assert asked == [("allenai/openbookqa", "main", {"revision": "3" * 40})]
     expected = [
         byte_decoders.log_likelihood(
             decoder, tokenizer("Which?")["input_ids"], tokenizer(f" {choice}")["input_ids"]
@@ -189,8 +215,11 @@ def test_a_task_of_the_harness_reads_the_pinned_revision(harness, monkeypatch, d
         for choice in ("a", "b c")
     ]
     assert scored.details["log_likelihoods_nats"] == [pytest.approx(expected, abs=1e-4)]
-    entry["hub"]["repo"] = "other/data"
+    hub["repo"] = "other/data"
     with pytest.raises(ValueError, match=r"hub.repo: got other/data, allowed: allenai/openbookqa"):
+        harness.score(request, decoder, tokenizer)
+    entry["task"] = "arc"  # a folder of the harness that has no task of this name
+    with pytest.raises(ValueError, match=r"mine.task: got arc, allowed: a task of lm-eval"):
         harness.score(request, decoder, tokenizer)
 
 

@@ -98,6 +98,8 @@ def _lacking_measurements(plan: Plan, target: str) -> list[str]:
     for table in tables:
         if table in outputs.TABLE_SOURCES:
             needed[outputs.TABLE_SOURCES[table]] = None
+        elif table in outputs.EVALUATED:
+            needed[EVALUATE] = None
         elif table in (*outputs.DERIVED, "examples"):
             needed["train"] = None
     return [measurement for measurement in needed if not plan.cells(measurement)]

@@ -10,8 +10,10 @@ References:
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import datasets
+import lm_eval.tasks
 from lm_eval import evaluator
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
@@ -25,6 +27,15 @@ from rankwise.evaluation.scored import Scored
 # Metric of the harness -> its name here, without `_fraction`.
 METRICS = {"acc": "accuracy", "acc_norm": "accuracy_norm", "exact_match": "exact_match"}
 NO_FILTER = "none"
+# Task -> its folder in the harness, where that has another name.
+FOLDERS = {
+    "arc_challenge": "arc",
+    "arc_easy": "arc",
+    "boolq": "super_glue/boolq",
+    "mmlu": "mmlu/default",
+    "social_iqa": "siqa",
+}
+GROUPS = ("mmlu",)  # groups of which all tasks of their folder are members
 SEED = 1234  # of the examples that are drawn for a prompt: the harness's own default
 
 
@@ -106,22 +117,36 @@ def _dataset(splits: dict[str, list[dict]]) -> Callable[..., dict[str, datasets.
 
 def _own_tasks(name: str, entry: dict) -> list[ConfigurableTask]:
     """The harness's own task, or the tasks of its group, on the pinned revision of their data."""
-    manager = TaskManager()
-    kind = "group" if entry["task"] in manager.all_groups else "task"
-    changed = {
-        kind: entry["task"],
+    task = entry["task"]
+    manager = _manager(task)
+    members = manager.all_subtasks if task in GROUPS else [task]
+    if not set(members) <= set(manager.all_subtasks):
+        raise ValueError(
+            f"config/evaluations.yaml: {name}.task: got {task}, allowed: a task of "
+            f"lm-evaluation-harness, or one of its groups {', '.join(GROUPS)}"
+        )
+    changes = {
         "dataset_kwargs": without(entry["hub"], ("repo",)),
         "num_fewshot": entry["few_shot"],
     }
+    changed = [{"task": member, **changes} for member in members]
     # A group of our own, because the harness changes the settings of a group's members only.
-    loaded = list(manager.load([{"group": name, "task": [changed]}])["tasks"].values())
-    for task in loaded:
-        if entry["hub"]["repo"] != task.DATASET_PATH:
+    loaded = list(manager.load([{"group": name, "task": changed}])["tasks"].values())
+    for one in loaded:
+        if entry["hub"]["repo"] != one.DATASET_PATH:
             raise ValueError(
                 f"config/evaluations.yaml: {name}.hub.repo: got {entry['hub']['repo']}, allowed: "
-                f"{task.DATASET_PATH}, which the harness's task {entry['task']} reads"
+                f"{one.DATASET_PATH}, which the harness's task {entry['task']} reads"
             )
     return loaded
+
+
+def _manager(task: str) -> TaskManager:
+    """The harness's tasks: those of the task's own folder, or all of them, which takes long."""
+    folder = Path(lm_eval.tasks.__file__).parent / FOLDERS.get(task, task)
+    if not folder.is_dir():
+        return TaskManager()
+    return TaskManager(include_path=str(folder), include_defaults=False)
 
 
 # Results ------------------------------------------------------------------------------------------

@@ -273,7 +273,7 @@ def sheet(key: str, frame: pd.DataFrame, labels: dict[str, str], link: str) -> S
     frame = frame.dropna(axis="columns", how="all")
     shared = [name for name in SHARED if _is_constant(frame, name)]
     caption = ", ".join(str(frame[name].iloc[0]) for name in shared)
-    in_percent = "metric" in shared and METRICS[frame["metric"].iloc[0]].is_fraction
+    in_percent = "metric" in shared and _is_fraction(frame["metric"].iloc[0])
     keys = filter_keys(frame.head(MAX_ROWS))
     rows = frame.drop(columns=shared).head(MAX_ROWS)
     if "status" in rows and (rows["status"] == "ok").all():
@@ -430,3 +430,8 @@ def whole(value: float) -> str:
     if value.is_integer():
         return f"{value:,.0f}".replace("-", style.MINUS)
     return digits(value)
+
+
+def _is_fraction(metric: str) -> bool:
+    """Whether people see a metric in per cent. Those of evaluations are not all in METRICS."""
+    return METRICS[metric].is_fraction if metric in METRICS else metric.endswith("_fraction")
