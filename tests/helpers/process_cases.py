@@ -26,8 +26,7 @@ from rankwise.data.prepared import Data
 from rankwise.execution.processes import together
 from rankwise.methods.parts.base import adapt, build_optimizer
 from rankwise.models.tasks import classification
-from rankwise.training import checkpoint as checkpoints
-from rankwise.training.checkpoint import Checkpoint, Stopped
+from rankwise.training.checkpoint import Checkpoint
 from rankwise.training.distribution import own
 from rankwise.training.loop import Loop
 

@@ -3,8 +3,8 @@
 - DDP (torch's DistributedDataParallel): each process holds the whole model, and gradients are
   averaged while backward computes them.
 - Averaged afterwards, where DDP cannot be used: blocks whose gradients are switched on and off,
-  methods that change parameters between updates, models of which a part is not used. An optimizer with `release` averages gradients in
-  its own hooks, and one that asks for losses alone has none.
+  methods that change parameters between updates, models of which a part is not used. An optimizer
+  with `release` averages gradients in its own hooks, and one that asks for losses alone has none.
 - FSDP2 (torch's fully_shard): each process holds its share of the rows of every parameter, of its
   gradient and of its optimizer state. A layer is gathered for as long as it computes.
 
