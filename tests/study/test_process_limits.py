@@ -74,3 +74,10 @@ def test_a_job_asks_for_all_of_its_processes() -> None:
     predicted = {"peak_bytes": 2**30}
     assert gpu_need(shared, "train", True, predicted, local=True, processes=4) == (4, 0.0)
     assert gpu_need(shared, "train", True, predicted, local=True, processes=1)[0] == 0
+
+
+def test_a_profile_of_several_processes_is_a_prediction() -> None:
+    grid = {"methods": ["full"], "processes": 2, "measurements": ["ledger", "flops"]}
+    content = {**study("full"), "train": [], "profile": [grid]}
+    with pytest.raises(ConfigError, match=r"profile\.0\.processes: got 2, allowed: 1, or a grid "):
+        Plan(content, ROOT, "config/several.yaml")

@@ -50,7 +50,8 @@ def settings(  # noqa: PLR0911 - one return a measurement
                 "batch_sizes": grid.get("batch_sizes", [grid["batch_size"]]),
             }
         case "ledger":
-            return _picked(grid, "device", "measured", "checkpointing")
+            picked = _picked(grid, "device", "measured", "checkpointing")
+            return {**picked, **several_processes(grid)}
         case "fits":
             return {
                 **_picked(grid, "device", "memory_gib", "checkpointing"),
@@ -68,10 +69,16 @@ def _picked(grid: dict, *names: str) -> dict:
     return {name: grid[name] for name in names}
 
 
+def several_processes(grid: dict) -> dict:
+    """The keys of several processes; none for one, so that its profiles do not depend on them."""
+    return _picked(grid, "processes", "sharding") if grid.get("processes", 1) > 1 else {}
+
+
 def _prediction(schedule: dict, device: str, dataset: dict) -> dict:
     """The settings of the prediction of a training run."""
     return {
         **_picked(schedule, "accumulation_steps", "checkpointing", "eval_batch_size"),
+        **several_processes(schedule),
         "device": device,
         "updates": schedule["updates"] or _updates_of_epochs(schedule, dataset),
     }

@@ -44,6 +44,26 @@ def check_processes(name: str, method: dict, schedule: dict, where: tuple[str, s
         raise ConfigError(file, f"{key}.sharding", schedule["sharding"], allowed)
 
 
+def check_profiled(grid: dict, where: tuple[str, str]) -> None:
+    """Check that a profile with several processes is a prediction, which runs in one.
+
+    Args:
+        grid: A grid of profiles.
+        where: Its file and key, for messages.
+
+    Raises:
+        ConfigError: It measures something.
+    """
+    if grid["processes"] == 1:
+        return
+    if grid["measurements"] != ["ledger"] or grid["measured"]:
+        allowed = (
+            "1, or a grid with measurements: [ledger] and measured: false, which predicts what one "
+            "of several processes holds"
+        )
+        raise ConfigError(where[0], f"{where[1]}.processes", grid["processes"], allowed)
+
+
 def _not_sharded(method: dict) -> str | None:
     """Why the processes cannot hold shards of a method's parameters; None if they can.
 

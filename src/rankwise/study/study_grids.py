@@ -12,7 +12,7 @@ from rankwise.study.grids import Cell
 from rankwise.study.measurements import FOLDERS, MEASUREMENTS, PREDICT
 from rankwise.study.origin import FILE, Layer, Origin
 from rankwise.study.overrides import check_used
-from rankwise.study.process_limits import check_processes
+from rankwise.study.process_limits import check_processes, check_profiled
 from rankwise.study.resolve import check_length, check_release, resolve_method
 
 # Keys of an entry that change no result: what only people read, and the size of a dataset, which
@@ -121,11 +121,13 @@ class StudyGrids:
         if kind == "train":
             schedule, schedule_key = self.schedule(grid), f"{key}.schedule"
             check_processes(cell.method, method, schedule, (self.file, schedule_key))
-        elif "throughput" in grid["measurements"]:  # it times updates, without clipping
-            schedule, schedule_key = {**grid, "max_gradient_norm": None}, key
-        else:
+            check_release(cell.method, method["optimizer"], schedule, (self.file, schedule_key))
             return
-        check_release(cell.method, method["optimizer"], schedule, (self.file, schedule_key))
+        check_profiled(grid, (self.file, key))
+        check_processes(cell.method, method, grid, (self.file, key))
+        if "throughput" in grid["measurements"]:  # it times updates, without clipping
+            schedule = {**grid, "max_gradient_norm": None}
+            check_release(cell.method, method["optimizer"], schedule, (self.file, key))
 
     def _add_curve(self, key: str, grid: dict, curve: Cell) -> None:
         """Remember the grid that trains a curve.
