@@ -46,12 +46,8 @@ def test_two_processes_reach_the_weights_of_one(name: str, folder: Path) -> None
     single = result(folder, f"{name} single", "single")
     assert_close(tensors(first["weights"]), tensors(single["weights"]))
     assert first == second  # to the bit: weights, bases, history and the scores of every example
-    start = dict(process_cases.model(0.0).named_parameters())
-    moved = tensors(single["weights"])["classifier.bias" if name != "lora" else LORA_BIAS]
-    assert not torch.allclose(moved, start["classifier.bias"], rtol=0, atol=1e-4)
-
-
-LORA_BIAS = "base_model.model.classifier.bias"
+    losses = [row["selection_loss_nats"] for row in single["history"]]
+    assert abs(losses[-1] - losses[0]) > 1e-6, "it has trained"
 
 
 def test_bases_are_alike(folder: Path) -> None:
