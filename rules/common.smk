@@ -162,7 +162,15 @@ def _gpu_need(measurement, cell):
     on_gpu = PLAN.needs_gpu(measurement, cell)
     shares = on_gpu and PLAN.study["share"]
     predicted = job_memory.prediction(PLAN, cell) if shares else {}
-    return gpu_need(PLAN.study, measurement, on_gpu, predicted, LOCAL)
+    processes = PLAN.processes(measurement, cell) if on_gpu else 1
+    return gpu_need(PLAN.study, measurement, on_gpu, predicted, LOCAL, processes)
+
+
+def threads_of(measurement):
+    """A function from wildcards to the threads of a training run: of all its processes."""
+    return lambda wildcards: (
+        PLAN.study["cpu_threads"] * PLAN.processes(measurement, cell_of(wildcards))
+    )
 
 
 def training_memory(wildcards):

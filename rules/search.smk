@@ -17,7 +17,7 @@ rule trial:
         "<logs>/trial/{model}/{dataset}/{method}/r{rank}/{trial}/seed{seed}/{digest}.log",
     conda:
         "../envs/environment.yaml"
-    threads: PLAN.study["cpu_threads"]
+    threads: threads_of("trial")
     resources:
         gpu=gpus_of("trial"),
         gpu_memory_gib=gpu_memory_of("trial"),

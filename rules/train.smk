@@ -17,7 +17,7 @@ rule train:
         "<logs>/train/{model}/{dataset}/{method}/r{rank}/seed{seed}/{digest}.log",
     conda:
         "../envs/environment.yaml"
-    threads: PLAN.study["cpu_threads"]
+    threads: threads_of("train")
     resources:
         gpu=gpus_of("train"),
         gpu_memory_gib=gpu_memory_of("train"),

@@ -24,6 +24,7 @@ from rankwise.study.plan import FOLDERS, MEASUREMENTS, RESULTS, Plan
 KINDS = (
     "disk",
     "gpu",
+    "cores",
     "packages",
     "hub",
     "files",
@@ -31,7 +32,7 @@ KINDS = (
     "rows",
 )  # of things that may be missing
 # What this machine needs only if jobs run on it. On a cluster, the nodes have it.
-LOCAL_KINDS = ("gpu", "packages")
+LOCAL_KINDS = ("gpu", "cores", "packages")
 # The rules whose jobs fetch from the hub or from a user's files.
 FETCHING_RULES = ("prepare_dataset", "prepare_model")
 
@@ -183,14 +184,11 @@ def lacking(
         known_gpus: The GPUs of this machine; None if they are not known yet.
         limit: Snakemake's limit on the resource `gpu`, or None.
     """
-    if kind == "disk":
-        return _disk(jobs, plan)
     if kind == "gpu":
         return _gpu(jobs, plan, known_gpus, limit)
-    if kind == "packages":
-        return _packages(jobs, plan)
-    if kind == "models":
-        return _models(jobs, plan)
+    by_kind = {"disk": _disk, "cores": _cores, "packages": _packages, "models": _models}
+    if kind in by_kind:
+        return by_kind[kind](jobs, plan)
     if kind == "rows":
         return [line for job in jobs if job.kind == DATASET for line in _rows(job.name, plan)]
     found = []
@@ -248,12 +246,40 @@ def _gpu(
     if limit == 0:
         allowed = f"at least 1, for {', '.join(kinds)} of {plan.file}"
         return [f"snakemake: --resources gpu: got 0, allowed: {allowed}"]
-    if gpus.available() if known_gpus is None else known_gpus:
+    found = gpus.available() if known_gpus is None else known_gpus
+    most = _most_processes(jobs, plan)
+    if found and limit is not None and limit < most <= len(found):
+        allowed = f"at least {most}, the processes of a training of {plan.file}"
+        return [f"snakemake: --resources gpu: got {limit}, allowed: {allowed}"]
+    if found and len(found) < most:
+        has = ", ".join(map(str, found))
+        return [
+            f"{plan.file}: schedule.processes: got {most}, allowed: at most {len(found)} on this "
+            f"machine, one for each of its GPUs: {has}"
+        ]
+    if found:
         return []
     return [
         f"{plan.file}: {_device_key(kind)}: got cuda, but this machine shows no NVIDIA GPU; "
         "allowed here: cpu, or what needs only shapes"
         for kind in kinds
+    ]
+
+
+def _most_processes(jobs: list[PlannedJob], plan: Plan) -> int:
+    """The most processes that train one cell together; 1 where nothing trains."""
+    counts = [plan.processes(job.kind, job.cell) for job in jobs if job.trains]
+    return max(counts, default=1)
+
+
+def _cores(jobs: list[PlannedJob], plan: Plan) -> list[str]:
+    """One line if the processes of a training are more than the cores of this machine."""
+    most, cores = _most_processes(jobs, plan), os.cpu_count() or 1
+    if most == 1 or most <= cores:
+        return []
+    return [
+        f"{plan.file}: schedule.processes: got {most}, allowed: at most {cores}, the cores of this "
+        "machine"
     ]
 
 

@@ -22,7 +22,12 @@ CONTEXT_GIB = CUDA_CONTEXT_BYTES / GIB  # in each process; job.py limits the all
 
 
 def gpu_need(
-    study: dict, measurement: str, on_gpu: bool, predicted: dict, local: bool
+    study: dict,
+    measurement: str,
+    on_gpu: bool,
+    predicted: dict,
+    local: bool,
+    processes: int = 1,
 ) -> tuple[int, float]:
     """The GPUs that a job of a study takes.
 
@@ -33,12 +38,15 @@ def gpu_need(
         predicted: The prediction of its training run, with `peak_bytes`; may be empty.
         local: Whether it runs on this machine. The scheduler of a cluster gives whole GPUs only, so
             nothing is shared there.
+        processes: How many processes train the cell. Each of several takes a whole GPU.
 
     Returns:
         The number of whole GPUs, and the GiB of a share.
     """
     if not on_gpu:
         return 0, 0.0
+    if processes > 1:
+        return processes, 0.0
     may_share = study["share"] and local and measurement not in (*MEASUREMENTS, EVALUATE)
     if not may_share or "peak_bytes" not in predicted:
         return 1, 0.0

@@ -58,7 +58,8 @@ def run(measure: Callable[..., dict], in_folder: bool = False) -> None:
 
     Args:
         measure: The library call. It takes the request, and returns the result's content.
-        in_folder: Also give `measure` the result's folder, for files that lie beside the result.
+        in_folder: Also give `measure` the result's folder, for files that lie beside the result. Of
+            several processes, the first one gets it, and the others get None.
     """
 
     def make(request: dict, output: Path) -> None:
@@ -75,7 +76,9 @@ def run(measure: Callable[..., dict], in_folder: bool = False) -> None:
             return measure(request, output.parent) if in_folder else measure(request)
 
         def in_one_process() -> dict:
-            content = measure(request, output.parent) if in_folder else measure(request)
+            # Files beside the result are written by the first process alone.
+            folder = output.parent if settings.read("RANK") == "0" else None
+            content = measure(request, folder) if in_folder else measure(request)
             verify(request)  # this process has loaded sources that the job's process has not
             return content
 

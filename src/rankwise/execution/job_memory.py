@@ -41,7 +41,8 @@ def prediction(plan: Plan, cell: Cell) -> dict:
 
 
 def training_mib(plan: Plan, cell: Cell) -> int:
-    """Host memory of a training run, in MiB."""
+    """Host memory of a training run, in MiB: of all its processes."""
+    processes = plan.processes("trial" if cell.trial else "train", cell)
     device = plan.study["device"]
     weights_bytes = 4 * parameters(plan.library["models"][cell.model])
     if device == "cpu":
@@ -49,7 +50,7 @@ def training_mib(plan: Plan, cell: Cell) -> int:
         needed = MARGIN * peak_bytes
     else:
         needed = COPIES * weights_bytes
-    return LIBRARIES_MIB[device] + math.ceil(needed / MIB)
+    return processes * (LIBRARIES_MIB[device] + math.ceil(needed / MIB))
 
 
 def training_min(plan: Plan, cell: Cell) -> int:

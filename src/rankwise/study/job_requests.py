@@ -135,7 +135,8 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
         "shapes": {
             "task": dataset["task"],
             "classes": len(dataset.get("classes", [])),
-            "batch_size": grid["batch_size"],
+            # Of one process: what it holds is predicted.
+            "batch_size": grid["batch_size"] // grid.get("processes", 1),
             "sequence_length_tokens": tokens,
         },
         # Which model is built, and what its labels are. A profile scores nothing, so it depends on

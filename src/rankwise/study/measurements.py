@@ -55,7 +55,7 @@ def settings(  # noqa: PLR0911 - one return a measurement
                 "batch_sizes": grid.get("batch_sizes", [grid["batch_size"]]),
             }
         case "ledger":
-            return _picked(grid, "device", "measured", *STEP)
+            return {**_picked(grid, "device", "measured", *STEP), **several_processes(grid)}
         case "fits":
             return {
                 **_picked(grid, "device", "memory_gib", *STEP),
@@ -73,10 +73,16 @@ def _picked(grid: dict, *names: str) -> dict:
     return {name: grid[name] for name in names}
 
 
+def several_processes(grid: dict) -> dict:
+    """The keys of several processes; none for one, so that its profiles do not depend on them."""
+    return _picked(grid, "processes", "sharding") if grid.get("processes", 1) > 1 else {}
+
+
 def _prediction(schedule: dict, device: str, dataset: dict) -> dict:
     """The settings of the prediction of a training run."""
     return {
         **_picked(schedule, *STEP, "eval_batch_size"),
+        **several_processes(schedule),
         # Liger's kernels run on a GPU alone. Of its loss, ours in chunks is what shapes can tell.
         "loss": "full" if schedule["loss"] == "full" else "chunked",
         "device": device,

@@ -189,6 +189,10 @@ class Plan:
             return self.study["device"] == "cuda"
         return measurements.on_gpu(measurement, self.grids.by_measurement[measurement][cell])
 
+    def processes(self, measurement: str, cell: Cell) -> int:
+        """How many processes the job of a cell starts; arguments and errors as of `request`."""
+        return self.request(measurement, cell).get("schedule", {}).get("processes", 1)
+
     # Requests -------------------------------------------------------------------------------------
     # A plan lives as long as its process, so caches on its methods (B019) keep nothing alive for
     # longer.

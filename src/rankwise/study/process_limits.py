@@ -11,7 +11,9 @@ DDP, FSDP2 = "ddp", "fsdp2"
 DENSE = ("fp32", "bf16")
 
 
-def check_processes(name: str, method: dict, schedule: dict, where: tuple[str, str]) -> None:
+def check_processes(
+    name: str, method: dict, schedule: dict, where: tuple[str, str], keep: str = "none"
+) -> None:
     """Check that a schedule's processes can train a method together.
 
     Args:
@@ -19,6 +21,7 @@ def check_processes(name: str, method: dict, schedule: dict, where: tuple[str, s
         method: The resolved entry.
         schedule: With `processes`, `sharding` and `batch_size`.
         where: File and key of the schedule, for messages.
+        keep: The weights that a run keeps.
 
     Raises:
         ConfigError: The processes do not divide the batch, or the method cannot be sharded.
@@ -39,9 +42,31 @@ def check_processes(name: str, method: dict, schedule: dict, where: tuple[str, s
         allowed = f"{DDP} with processes: 1, where there is nothing to share"
         raise ConfigError(file, f"{key}.sharding", schedule["sharding"], allowed)
     reason = _not_sharded(method)
+    if keep != "none":
+        reason = reason or f"keep: {keep} needs whole weights; with keep: none, {FSDP2} is possible"
     if reason:
         allowed = f"{DDP} with {name}, because {reason}"
         raise ConfigError(file, f"{key}.sharding", schedule["sharding"], allowed)
+
+
+def check_profiled(grid: dict, where: tuple[str, str]) -> None:
+    """Check that a profile with several processes is a prediction, which runs in one.
+
+    Args:
+        grid: A grid of profiles.
+        where: Its file and key, for messages.
+
+    Raises:
+        ConfigError: It measures something.
+    """
+    if grid["processes"] == 1:
+        return
+    if grid["measurements"] != ["ledger"] or grid["measured"]:
+        allowed = (
+            "1, or a grid with measurements: [ledger] and measured: false, which predicts what one "
+            "of several processes holds"
+        )
+        raise ConfigError(where[0], f"{where[1]}.processes", grid["processes"], allowed)
 
 
 def _not_sharded(method: dict) -> str | None:

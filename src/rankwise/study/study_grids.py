@@ -14,7 +14,7 @@ from rankwise.study.memory_options import check_loss
 from rankwise.study.origin import FILE, Layer, Origin
 from rankwise.study.overrides import check_used
 from rankwise.study.packing import check_packing
-from rankwise.study.process_limits import check_processes
+from rankwise.study.process_limits import check_processes, check_profiled
 from rankwise.study.resolve import check_length, check_release, resolve_method
 
 # Keys of an entry that change no result: what only people read, and the size of a dataset, which
@@ -125,17 +125,18 @@ class StudyGrids:
             dataset = self.library["datasets"][cell.dataset]
             check_packing(dataset, model, method, (cell.dataset, cell.model, cell.method))
             schedule, schedule_key = self.schedule(grid), f"{key}.schedule"
-            check_processes(cell.method, method, schedule, (self.file, schedule_key))
-            self._keep(cell, grid, key)
+            kept = self._keep(cell, grid, key)
+            check_processes(cell.method, method, schedule, (self.file, schedule_key), kept)
         else:  # profiles do not clip
             schedule, schedule_key = {**grid, "max_gradient_norm": None}, key
+            check_profiled(grid, (self.file, key))
+            check_processes(cell.method, method, grid, (self.file, key))
             makes_updates = not measurements.UPDATING.isdisjoint(grid["measurements"])
         task = self.library["datasets"][cell.dataset]["task"]
         where = (self.file, f"{schedule_key}.loss")
         check_loss(schedule["loss"], task, cell.model, model, self.study["device"], where)
-        if not makes_updates:
-            return
-        check_release(cell.method, method["optimizer"], schedule, (self.file, schedule_key))
+        if makes_updates:
+            check_release(cell.method, method["optimizer"], schedule, (self.file, schedule_key))
 
     def _add_curve(self, key: str, grid: dict, curve: Cell) -> None:
         """Remember the grid that trains a curve.

@@ -22,7 +22,7 @@ import importlib
 import torch
 
 from rankwise.core.errors import Unsupported
-from rankwise.measure.memory import account, peaks, phases
+from rankwise.measure.memory import account, peaks, per_process, phases
 from rankwise.measure.memory.kernels import kernels_of
 from rankwise.measure.memory.leaf_outputs import leaf_outputs_bytes
 from rankwise.measure.memory.tracker import Tracker, state_tensors
@@ -43,6 +43,7 @@ def ledger(request: dict) -> dict:
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
     columns = account.peak_columns(tracker) | account.allocator_columns(tracker, request["device"])
+    columns = per_process.with_added(columns, per_process.added(request, columns))
     if request["device"] == "cuda":
         columns = _without_building(columns)
     # What published system A calls activations.
