@@ -22,8 +22,8 @@ from rankwise.training import keeping, kept
 # Methods whose adapters peft opens, one of each kind; those of `PEFT_TYPES` are types of the method
 # `peft`. A head of its own trains beside each of them in the classifier.
 PEFT = ("lora", "dora", "pissa", "olora", "hira", "shira", "ia3", "vera", "oft", "miss", "sparse_lora", "lora_corda", "lora_ga", "adalora", "prompt_tuning", "p_tuning", "prefix_tuning")  # fmt: skip
-PEFT_TYPES = ("boft", "c3a", "delora", "fourierft", "gralora", "hra", "lily", "loha", "lokr", "osf", "randlora", "unilora", "waveft", "beft", "road")  # fmt: skip
-OWN = ("head_only", "bitfit", "adapter_houlsby", "adapter_pfeiffer", "weight_reduction_residual", "weight_reduction_shrunk", "ln_tuning", "trainable_tokens")  # fmt: skip
+PEFT_TYPES = ("boft", "c3a", "delora", "fourierft", "gralora", "hra", "loha", "lokr", "osf", "randlora", "unilora", "waveft", "beft", "road")  # fmt: skip
+OWN = ("head_only", "bitfit", "adapter_houlsby", "adapter_pfeiffer", "weight_reduction_residual", "weight_reduction_shrunk", "ln_tuning", "trainable_tokens", "lily")  # fmt: skip
 MERGED = ("full", "head_only", "lora", "dora", "pissa", "hira", "shira", "ia3", "vera", "oft", "miss", "adalora", "weight_reduction", "qlora", "beft", "lokr")  # fmt: skip
 UNSUPPORTED = {("tiny", "prefix_tuning"), ("stories260k", "bitfit")}
 # Scores are stored to seven digits, and were computed in batches with padding.
