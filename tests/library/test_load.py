@@ -133,7 +133,7 @@ def test_an_outdated_file_is_refused(project: Path) -> None:
     (lambda: rankwise.load("results/mine").table("sumary"), "results/mine/tables: got 'sumary', allowed: nothing"),
     (lambda: rankwise.load("results/mine").profile("ledgers"), "results/mine.profile: got 'ledgers', allowed: memory, flops, forward, ledger, fits, throughput (nearest: 'ledger')"),
     (lambda: rankwise.load("results/mine").run, "results/mine: got 'run', allowed: runs, history, examples, curves, ledgers, profile, table (nearest: 'runs')"),
-    (lambda: rankwise.predcit, "rankwise: got 'predcit', allowed: load, predict, optim (nearest: 'predict')"),
+    (lambda: rankwise.predcit, "rankwise: got 'predcit', allowed: load, load_trained, predict, optim (nearest: 'predict')"),
     (lambda: rankwise.optim.AdmW, "(nearest: 'AdamW')"),
 ])  # fmt: skip
 def test_a_misspelt_name_says_which_there_are(wrong: object, expected: str, project: Path) -> None:

@@ -22,8 +22,8 @@ from rankwise.training import keeping, kept
 # Methods whose adapters peft opens, one of each kind; those of `PEFT_TYPES` are types of the method
 # `peft`. A head of its own trains beside each of them in the classifier.
 PEFT = ("lora", "dora", "pissa", "olora", "hira", "shira", "ia3", "vera", "oft", "miss", "sparse_lora", "lora_corda", "lora_ga", "adalora", "prompt_tuning", "p_tuning", "prefix_tuning")  # fmt: skip
-PEFT_TYPES = ("boft", "c3a", "delora", "fourierft", "gralora", "hra", "lily", "loha", "lokr", "osf", "randlora", "unilora", "waveft", "beft", "road")  # fmt: skip
-OWN = ("head_only", "bitfit", "adapter_houlsby", "adapter_pfeiffer", "weight_reduction_residual", "weight_reduction_shrunk", "ln_tuning", "trainable_tokens")  # fmt: skip
+PEFT_TYPES = ("boft", "c3a", "delora", "fourierft", "gralora", "hra", "loha", "lokr", "osf", "randlora", "unilora", "waveft", "beft", "road")  # fmt: skip
+OWN = ("head_only", "bitfit", "adapter_houlsby", "adapter_pfeiffer", "weight_reduction_residual", "weight_reduction_shrunk", "ln_tuning", "trainable_tokens", "lily")  # fmt: skip
 MERGED = ("full", "head_only", "lora", "dora", "pissa", "hira", "shira", "ia3", "vera", "oft", "miss", "adalora", "weight_reduction", "qlora", "beft", "lokr")  # fmt: skip
 UNSUPPORTED = {("tiny", "prefix_tuning"), ("stories260k", "bitfit")}
 # Scores are stored to seven digits, and were computed in batches with padding.
@@ -101,11 +101,6 @@ def check(runs: Runs, methods: tuple[str, ...], kind: str) -> None:
 # By peft and transformers ----------------------------------------------------------------------------
 
 
-def test_an_adapter_opens_in_peft_and_scores_as_its_run(few: Runs) -> None:
-    """LoRA on a classifier with a new head, and on a decoder."""
-    check(few, ("lora",), "adapter")
-
-
 @pytest.mark.slow
 def test_an_adapter_of_each_method_opens_in_peft(tmp_path: Path) -> None:
     check(Runs(tmp_path, PEFT + PEFT_TYPES), PEFT + PEFT_TYPES, "adapter")
@@ -145,17 +140,18 @@ def test_what_peft_cannot_hold_opens_by_load_trained(tmp_path: Path) -> None:
                 continue
             case = runs.case(model, method, "adapter")
             folder = Path(case["folder"])
-            assert (
-                result.read(folder / "rankwise.json")["format"] == "parameters" or model != "tiny"
-            )
+            has_new_head = model == "tiny"  # which peft does not save beside norms and tokens
+            by_peft = method in ("ln_tuning", "trainable_tokens") and not has_new_head
+            expected_format = "peft" if by_peft else "parameters"
+            assert result.read(folder / "rankwise.json")["format"] == expected_format
             found, _ = rankwise.load_trained(folder, case["base"])
             expected = losses_of(runs.file(model, method))
             losses = scored(found, case)
             assert losses == pytest.approx(expected, rel=TOLERANCE, abs=TOLERANCE), (model, method)
 
 
-def test_bitfits_file_holds_the_trained_parameters_alone(few: Runs) -> None:
-    """For the head alone: two matrices and two biases of DistilBERT's head."""
+def test_the_heads_file_holds_the_trained_parameters_alone(few: Runs) -> None:
+    """Two matrices and two biases, of DistilBERT's head."""
     from safetensors.torch import load_file
 
     tensors = load_file(few.file("tiny", "head_only").parent / "adapter/trained.safetensors")
@@ -174,7 +170,7 @@ def test_the_kept_state_is_the_one_of_the_metrics(tmp_path: Path) -> None:
     """At this rate the first evaluation stays the best, so the kept model has not moved."""
     runs = Runs(tmp_path, ("lora",))
     study = {**runs.plan.study, "schedule": {**kept_runs.SCHEDULE, "evaluate_every_updates": 1}}
-    study["train"] = [{**study["train"][1], "override": {"lora": {"learning_rate": 1e3}}}]
+    study["train"] = [{**study["train"][1], "override": {"lora": {"learning_rate": 1.0}}}]
     runs.plan = kept_runs.planned(study, runs.plan.library, tmp_path)
     file = runs.file("stories260k", "lora")
     history = [row["selection_loss_nats"] for row in result.read(file)["history"]]

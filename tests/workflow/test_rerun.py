@@ -156,6 +156,7 @@ PROMISES = {
     "new seed": (replace(STUDY, "seeds: [0]", "seeds: [0, 1]"), {f"train {name} seed1" for name in ALL}),
     "batch size of the schedule": (replace(STUDY, "batch_size: 8", "batch_size: 4"), TRAIN),
     "question of the study": (replace(STUDY, "Which edit", "What edit"), {"page"}),
+    "weights to keep": (replace(STUDY, "device: cpu", "device: cpu\nkeep: none"), {"train lora"}),
     "tracker": (replace(STUDY, "device: cpu", "device: cpu\ntracker: tensorboard"), set()),
     "dataset revision": (
         replace(DATA, "{kind: reviews, seed: 0", "{kind: reviews, seed: 7"),
@@ -184,7 +185,7 @@ PROMISES = {
     "a comment": (replace(f"{SRC}/training/loop.py", "import time", "# the loop of all loops\nimport time"), set()),
     "a docstring": (replace(f"{SRC}/training/loop.py", "The one training loop, on", "The loop, on"), set()),
     "layout": (replace(f"{SRC}/training/loop.py", "import time\n", "import time\n\n\n"), set()),
-    "a script": (replace("workflow_scripts/train.py", "run(train)", "run(measure=train)"), TRAIN),
+    "a script": (replace("workflow_scripts/train.py", "run(train,", "run(measure=train,"), TRAIN),
     "a script of a report": (replace("workflow_scripts/figure.py", "document(draw)", "document(make=draw)"), FIGURES),
     "a figure": (replace(f"{SRC}/report/memory.py", "import ", "import math  # noqa\nimport "), {"figure memory"}),
     "plotting style": (replace(f"{SRC}/report/style.py", "import ", "import math  # noqa\nimport "), FIGURES),

@@ -36,8 +36,12 @@ def resolved(wanted: str | None, name: str, method: dict, where: tuple[str, str]
         return NONE if ADAPTER in refused else ADAPTER
     if wanted in refused:
         kinds = " or ".join([*allowed(method), NONE])
-        reason = f"{kinds} with {name}, which {refused[wanted]}; a grid of its own may say so"
-        raise ConfigError(*where, wanted, reason)
+        raise ConfigError(
+            *where,
+            wanted,
+            f"{kinds} with {name}, which {refused[wanted]}; put {name} into a grid with a `keep` "
+            "of its own",
+        )
     return wanted
 
 
