@@ -63,6 +63,13 @@ UNSUPPORTED = {
         )
         for family in ("qwen2", "gemma2", "phi3", "gpt_neox", "modernbert", "roberta")
     },
+    ("prefix_tuning", "modernbert"): (
+        "transformers' ModernBERT takes no keys and values from outside"
+    ),
+    **dict.fromkeys(
+        [("lora_corda", "modernbert"), ("lora_corda_kpm", "modernbert")],
+        "start corda needs a covariance over tokens, and head.dense reads one vector a text",
+    ),
     # GPT-2 keeps its matrices in Conv1D, as (in, out).
     **dict.fromkeys(
         [(name, "gpt2") for name in ("shira", "oft", "oft_v2", "miss", "miss_bat")], _LINEAR_ONLY

@@ -162,9 +162,7 @@ def test_pfeiffers_adapter_refuses_layers_that_it_does_not_know() -> None:
     model, names = build("tiny", "classification", "meta")
     model.config.model_type = "deberta"
     entry = {"module": "adapter", "options": {"rank": 4, "placement": "pfeiffer"}}
-    with pytest.raises(
-        Unsupported, match="layers of bert, distilbert, gpt2, llama, not of deberta"
-    ):
+    with pytest.raises(Unsupported, match=r"layers of bert, .*, roberta, not of deberta"):
         adapt(entry, model, names)
 
 

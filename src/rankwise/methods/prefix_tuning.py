@@ -7,12 +7,15 @@ stay alike. With grouped queries a key is narrower than the model, and so is the
 may be p tokens shorter than the model's limit.
 """
 
+import inspect
 from dataclasses import dataclass
 
 from peft import PrefixTuningConfig
 from torch import nn
 
 from rankwise.methods.parts.prompt_base import PromptMethod
+
+WRITTEN = {"distilbert": "DistilBERT", "modernbert": "ModernBERT"}  # as their authors write them
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,12 @@ class PrefixTuning(PromptMethod):
         return PrefixTuningConfig(num_virtual_tokens=self.rank)
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
-        """Also refuse DistilBERT, which takes no keys and values from outside."""
+        """Also refuse models that take no keys and values from outside, such as DistilBERT."""
         if reason := super().unsupported(model, names):
             return reason
-        if model.config.model_type == "distilbert":
-            return "transformers' DistilBERT takes no keys and values from outside"
-        return None
+        forwards = (model.forward, model.base_model.forward)  # peft calls the base of a classifier
+        if any("past_key_values" in inspect.signature(forward).parameters for forward in forwards):
+            return None
+        family = model.config.model_type
+        name = WRITTEN.get(family, family)
+        return f"transformers' {name} takes no keys and values from outside"

@@ -92,10 +92,12 @@ def _quantized(kind: str) -> ModuleType:
 def _cast_to_bf16(model: nn.Module, kept_in_fp32: list[str]) -> None:
     """Cast parameters but codes; buffers stay, because rotary frequencies need fp32."""
     for name, module in model.named_modules():
+        own = list(module.parameters(recurse=False))
         if set(name.split(".")) & set(kept_in_fp32):
-            module.register_forward_pre_hook(_cast_inputs)
+            if own:  # a head may be a module around its layers, such as RoBERTa's
+                module.register_forward_pre_hook(_cast_inputs)
         else:
-            for param in module.parameters(recurse=False):
+            for param in own:
                 if param.is_floating_point():
                     param.data = param.data.to(torch.bfloat16)
 

@@ -135,6 +135,9 @@ def corda(
         rank: r.
         scale: s.
         mode: ipm or kpm.
+
+    Raises:
+        Unsupported: a matrix reads one vector a text, so peft finds no covariance over tokens.
     """
     config = LoraConfig(
         r=rank,
@@ -149,13 +152,31 @@ def corda(
                 ids = row[mask.bool()][None]  # (1, tokens)
                 base(input_ids=ids, attention_mask=torch.ones_like(ids))
 
-    preprocess_corda(base, config, read_examples)
+    handles = [m.register_forward_pre_hook(_tokens_only(name)) for name, m in targets.items()]
+    try:
+        preprocess_corda(base, config, read_examples)
+    finally:
+        for handle in handles:
+            handle.remove()
     factors = {}
     for name, module in targets.items():
         root = (module.eigens.S_WC / scale).sqrt()  # (r)
         factors[name] = (root[:, None] * module.eigens.V_WC.mT, module.eigens.U_WC * root)
         del module.eigens
     return factors
+
+
+def _tokens_only(name: str) -> Callable:
+    """A forward pre-hook that refuses an input without a dimension of tokens."""
+
+    def see(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0].ndim == 2:
+            raise Unsupported(
+                f"start corda needs a covariance over tokens, and {name} reads one vector a text; "
+                "leave it out of targets"
+            )
+
+    return see
 
 
 # LoRA-GA ------------------------------------------------------------------------------------------
