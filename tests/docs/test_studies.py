@@ -29,7 +29,8 @@ YAML = [
 STUDIES = [block for block in YAML if block.text.startswith("name:")]
 ENTRIES = [block for block in YAML if not block.text.startswith("name:")]
 EVALUATIONS = [block for block in ENTRIES if block.page == "docs/evaluations.md"]
-ENTRIES = [block for block in ENTRIES if block not in EVALUATIONS]
+DATASETS = [block for block in ENTRIES if block.page == "docs/extend/dataset.md"]
+ENTRIES = [block for block in ENTRIES if block not in (*EVALUATIONS, *DATASETS)]
 
 
 @pytest.mark.parametrize("block", STUDIES, ids=lambda block: block.page)
@@ -71,6 +72,19 @@ def test_an_evaluation_shown_is_one(block: Block) -> None:
     checked = config.check(given, paths.SCHEMAS / "evaluations.schema.yaml", block.page)
     for name, entry in checked.items():
         evaluations.check_entry(name, entry)
+
+
+@pytest.mark.parametrize("block", DATASETS, ids=lambda block: block.text[:20])
+def test_a_dataset_shown_is_one(block: Block, tmp_path: Path) -> None:
+    """A project with these entries alone reads them."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/datasets.yaml").write_text(block.text)
+    named = list(yaml.safe_load(block.text))
+    grid = {"models": ["gpt2"], "datasets": named, "methods": ["full"], "seeds": [0]}
+    study = {"name": "mine", "question": "?", "device": "cpu", "train": [grid]}
+    assert [
+        cell.dataset for cell in Plan(study, tmp_path, "config/mine.yaml").cells("train")
+    ] == named
 
 
 @pytest.mark.parametrize("block", ENTRIES, ids=lambda block: f"{block.page}:{block.text[:20]}")
