@@ -36,7 +36,7 @@ DATA = {"dataset": ("train.arrow", b"rows"), "model": ("model.safetensors", b"we
 def small_project(root: Path) -> Path:
     """What planning reads: entries, locks and scripts of the repository, and one study."""
     (root / "config").mkdir(parents=True)
-    for name in ("methods", "models", "datasets", "claims"):
+    for name in ("methods", "models", "datasets", "claims", "evaluations"):
         shutil.copy(ROOT / f"config/{name}.yaml", root / "config")
     for name in ("envs", "workflow_scripts", "pyproject.toml", "CITATION.cff", "LICENSE"):
         (root / name).symlink_to(ROOT / name)
