@@ -13,6 +13,7 @@ from rankwise.models.tasks import instruction_tuning as task
 from rankwise.study.packing import FAMILIES
 from rankwise.training.batches import tokens_of
 from rankwise.training.divergence import Watch
+from rankwise.training.distribution import Distributed
 from rankwise.training.updates import Updater
 
 BEGIN, END, IGNORED = 0, 1, -100
@@ -135,8 +136,11 @@ def weights_after_an_update(windows: list[list[dict]]) -> torch.Tensor:
     model = copy.deepcopy(decoder()).train()
     accelerator = Accelerator(cpu=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    model, optimizer = accelerator.prepare_model(model), accelerator.prepare(optimizer)
-    updater = Updater(accelerator, model, optimizer, task.predictions, None, Watch(model, False))
+    optimizer = accelerator.prepare(optimizer)
+    distributed = Distributed(model, accelerator)
+    updater = Updater(
+        accelerator, distributed, optimizer, task.predictions, None, Watch(model, False)
+    )
     collate = task.Collate(characters(), 0)
     updater.make([collate(examples) for examples in windows], 1)
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])

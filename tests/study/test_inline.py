@@ -118,7 +118,7 @@ def test_a_name_that_an_entry_has_gets_an_ending(project: Path) -> None:
 
 @pytest.mark.parametrize(("changes", "sentence"), [
     ({"model": "tiny", "data": "data/none.csv"}, "config/mine.yaml: data: got 'data/none.csv', allowed: a file or folder that is there"),
-    ({"model": "tiny", "data": "generated_review"}, "config/mine.yaml: data: got 'generated_review', allowed: ag_news_alps_files, generated_reviews, "),
+    ({"model": "tiny", "data": "generated_review"}, "config/mine.yaml: data: got 'generated_review', allowed: ag_news, ag_news_alps_files, "),
     ({"model": "./none", "data": "generated_reviews"}, "config/mine.yaml: model: got './none', allowed: a folder that is there, a repository on the hub with its revision"),
     ({"model": "owner/name@main", "data": "generated_reviews"}, "40 hexadecimal digits"),
     ({"model": "tiny", "data": "$NOT_SET/a.csv"}, "got '$NOT_SET/a.csv', allowed: a place on this machine"),

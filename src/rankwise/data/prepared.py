@@ -111,16 +111,16 @@ def load_data(
                 check_known(*counts, split, dataset, name, column)
         return found
 
-    splits = {name: encoded(name) for name in ("train", "selection", dataset["report_split"])}
-    train, selection, report = splits.values()
+    # A trial reports on the selection slice.
+    splits = {split: encoded(split) for split in ("train", "selection", dataset["report_split"])}
     return Data(
         task=task,
         tokenizer=tokenizer,
         collate=task.Collate(tokenizer, seed),
-        train=train,
-        selection=selection,
-        report=report,
-        cut=[row for name, found in splits.items() for row in _cut(name, found)],
+        train=splits["train"],
+        selection=splits["selection"],
+        report=splits[dataset["report_split"]],
+        cut=[row for split, found in splits.items() for row in _cut(split, found)],
     )
 
 
