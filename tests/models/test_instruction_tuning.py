@@ -12,8 +12,8 @@ from helpers.prepared import reset_accelerate
 from rankwise.models.tasks import instruction_tuning as task
 from rankwise.study.packing import FAMILIES
 from rankwise.training.batches import tokens_of
-from rankwise.training.divergence import Watch
 from rankwise.training.distribution import Distributed
+from rankwise.training.divergence import Watch
 from rankwise.training.updates import Updater
 
 BEGIN, END, IGNORED = 0, 1, -100
