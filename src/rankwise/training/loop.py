@@ -113,13 +113,13 @@ class Loop:
             Diverged: The loss, the gradient or a metric is no longer finite.
         """
         try:
-            result = self._run(optimizer, seed)
-        except BaseException:
+            return self._run(optimizer, seed)
+        finally:
+            # A job ends without the exit handlers that would do so. accelerate's `end_training` would
+            # also leave the process group. The last reference to it then goes with the model, in
+            # whatever order; the group waits there for its threads, which may wait for Python's lock.
             for tracker in self.accelerator.trackers:
-                tracker.finish()  # a job ends without the exit handlers that would do so
-            raise
-        self.accelerator.end_training()
-        return result
+                tracker.finish()
 
     def _run(self, optimizer: torch.optim.Optimizer | None, seed: int) -> dict:
         self.started = time.perf_counter()
