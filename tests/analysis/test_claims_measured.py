@@ -21,6 +21,9 @@ from rankwise.study.plan import Cell
 
 # The workflow's test below looks whether a table of real runs has them.
 RUN_COLUMNS = {"accuracy_fraction", "learning_rate", "effective_batch_size", "updates"}
+# Those of evaluations that claims use; tests/analysis/test_evaluations.py collects a table with them. A claim also
+# names the settings of the run whose weights were asked.
+EVALUATION_COLUMNS = {"evaluation", "metric", "score_fraction"} | RUN_COLUMNS
 DISTILBERT, BERT = ("distilbert", "sst2"), ("bert_base", "sst2")
 LLAMA = ("llama_2_7b", "wikitext2")
 MEASURED = {
@@ -78,7 +81,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 
 def test_every_column_is_one_that_its_table_has(measured) -> None:
-    columns = {name: {*frame} for name, frame in measured[1].items()} | {"runs": RUN_COLUMNS}
+    columns = {name: {*frame} for name, frame in measured[1].items()}
+    columns |= {"runs": RUN_COLUMNS, "evaluations": EVALUATION_COLUMNS}
     for name, claim in decisive().items():
         wanted = {*claim["column"], *claim["settings"]}
         if "column" in claim.get("against", {}):

@@ -23,7 +23,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_its_study_plans_and_its_entries_are_read(repository: Path) -> None:
     plan = read_plan(repository, "config/mine.yaml")
     assert {cell.method for cell in plan.cells("train")} == {"full", "head_only", "lora", "rsvd"}
-    assert library(repository).keys() == {"methods", "models", "datasets", "claims"}
+    assert library(repository).keys() == {"methods", "models", "datasets", "claims", "evaluations"}
     for kind in ("methods", "models", "datasets"):
         assert read_yaml(repository / f"config/{kind}.yaml", kind) == {}
 

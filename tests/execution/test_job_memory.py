@@ -16,6 +16,7 @@ from rankwise.study.plan import Plan
 
 def test_a_scheduler_is_asked_for_more_than_is_predicted(tmp_path: Path) -> None:
     plan = plan_of()
+    run = next(cell for cell in plan.cells("train") if cell.curve == LORA)
     request, plan.root = plan.request("predict", LORA), tmp_path
     path = tmp_path / store.DEFAULT / store.place(request)
 
@@ -23,7 +24,7 @@ def test_a_scheduler_is_asked_for_more_than_is_predicted(tmp_path: Path) -> None
         metrics = {"peak_bytes": peak, "update_flops": 10**10, "updates": updates}
         path.unlink(missing_ok=True)
         store_result(tmp_path, request, lambda _: {"metrics": metrics})
-        return job_memory.training_mib(plan, LORA), job_memory.training_min(plan, LORA)
+        return job_memory.training_mib(plan, run), job_memory.training_min(plan, run)
 
     small_mib, small_min = asked_for(1 << 30, 10)
     large_mib, large_min = asked_for(8 << 30, 10**6)
@@ -33,8 +34,8 @@ def test_a_scheduler_is_asked_for_more_than_is_predicted(tmp_path: Path) -> None
     assert large_min > small_min >= job_memory.START_MIN
 
     path.unlink()
-    assert job_memory.training_mib(plan, LORA) >= job_memory.LIBRARIES_MIB["cpu"]
-    assert job_memory.training_min(plan, LORA) == job_memory.UNKNOWN_MIN
+    assert job_memory.training_mib(plan, run) >= job_memory.LIBRARIES_MIB["cpu"]
+    assert job_memory.training_min(plan, run) == job_memory.UNKNOWN_MIN
 
 
 def test_a_profile_asks_for_host_memory_where_its_tensors_are() -> None:

@@ -115,9 +115,10 @@ class Loop:
         try:
             return self._run(optimizer, seed)
         finally:
-            # A job ends without the exit handlers that would do so. accelerate's `end_training` would
-            # also leave the process group. The last reference to it then goes with the model, in
-            # whatever order; the group waits there for its threads, which may wait for Python's lock.
+            # A job ends without the exit handlers that would do so. accelerate's `end_training`
+            # would also leave the process group. The last reference to it would then go with the
+            # model, in whatever order; the group would wait for its threads there, and these may
+            # wait for Python's lock.
             for tracker in self.accelerator.trackers:
                 tracker.finish()
 
