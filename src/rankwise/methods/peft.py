@@ -256,11 +256,8 @@ class Peft(PeftMethod):
         return None
 
     def held_by_peft(self, names: dict) -> bool:
-        """Whether peft saves all that trains: not a new head beside the types of OWN_HEAD.
-
-        What peft saves of LILY does not give a Llama's answers back.
-        """
-        return self.type != "LILY" and not (self.type in OWN_HEAD and names["new_head"])
+        """Whether peft saves all that trains: not a new head beside the types of OWN_HEAD."""
+        return not (self.type in OWN_HEAD and names["new_head"])
 
     def merge(self, model: nn.Module) -> nn.Module | None:
         """Merge by peft; None for types whose answer is no product with a fixed matrix."""

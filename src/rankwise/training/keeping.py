@@ -138,7 +138,7 @@ def write_merged(method: Method, model: nn.Module, target: Path) -> None:
         target: The folder.
 
     Raises:
-        ValueError: The method does not merge.
+        ValueError: The method does not merge, or transformers would not read all of the model.
     """
     merged = method.merge(model)
     if merged is None:
@@ -146,7 +146,24 @@ def write_merged(method: Method, model: nn.Module, target: Path) -> None:
             f"keep: got merged with {type(method).__name__}, allowed: adapter or none, because no "
             "model of the base's own modules gives its answers"
         )
+    _check_read_whole(merged)
     merged.save_pretrained(target)
+
+
+def _check_read_whole(merged: PreTrainedModel) -> None:
+    """Refuse a tensor that the model's class has not: transformers would drop it when it loads.
+
+    Raises:
+        ValueError: There is one, such as a bias that BEFT has added to a layer.
+    """
+    with torch.device("meta"):
+        readable = type(merged)(merged.config).state_dict()
+    for name in merged.state_dict():
+        if name not in readable:
+            raise ValueError(
+                f"keep: got merged with the tensor {name}, which transformers would not read, "
+                "allowed: adapter or none"
+            )
 
 
 # An adapter ---------------------------------------------------------------------------------------
