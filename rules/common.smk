@@ -178,6 +178,11 @@ def training_memory(wildcards):
     return job_memory.training_mib(PLAN, cell_of(wildcards))
 
 
+def evaluation_memory(wildcards):
+    """Host memory of an evaluation, in MiB."""
+    return job_memory.evaluation_mib(PLAN, cell_of(wildcards))
+
+
 def training_minutes(wildcards):
     """The time limit of a training run, in minutes."""
     return job_memory.training_min(PLAN, cell_of(wildcards))

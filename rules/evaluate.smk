@@ -20,7 +20,7 @@ rule evaluate:
     resources:
         gpu=gpus_of("evaluate"),
         gpu_memory_gib=gpu_memory_of("evaluate"),
-        mem_mb=training_memory,
+        mem_mb=evaluation_memory,
         runtime=job_memory.UNKNOWN_MIN,
     params:
         request=request_of("evaluate"),

@@ -44,6 +44,25 @@ def test_the_readmes_study_is_short() -> None:
     assert len(study.text.splitlines()) <= 12
 
 
+ASKING = [
+    file.name
+    for file in sorted((ROOT / "config").glob("*.yaml"))
+    if "evaluate" in yaml.safe_load(file.read_text(encoding="utf-8"))
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ASKING)
+def test_a_shipped_study_with_evaluations_makes_its_graph(name: str, clone: Path) -> None:
+    """Every rule finds the inputs, the resources and the request of each of its jobs."""
+    study = f"config/{name}"
+    plan = Plan(yaml.safe_load((clone / study).read_text(encoding="utf-8")), clone, study)
+    done = run_snakemake(clone, "-n", "--quiet", "rules", "--configfile", study)
+    assert done.returncode == 0, done.stderr[-3000:]
+    counts = re.findall(r"^evaluate +(\d+)$", done.stdout + done.stderr, re.MULTILINE)
+    assert set(map(int, counts)) == {len(plan.cells("evaluate"))}
+
+
 @pytest.fixture(scope="module")
 def small_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = mistakes.copy(tmp_path_factory.mktemp("mistakes"))

@@ -3,6 +3,7 @@
 import pytest
 
 from helpers import byte_decoders
+from rankwise.core import tasks
 from rankwise.evaluation.generating import generate
 
 TEXTS = ["a", "What is 2+2? ", "long " * 9, "b\nc"]
@@ -37,6 +38,19 @@ def test_a_greedy_answer_is_that_of_one_forward_pass_a_token(decoder, tokenizer,
 def test_an_answer_does_not_depend_on_its_batch(decoder, tokenizer, prompts, beams):
     alone, _ = generate(decoder, tokenizer, prompts, entry(batch_size=1, beams=beams))
     assert generate(decoder, tokenizer, prompts, entry(beams=beams))[0] == alone
+
+
+def test_prompts_as_training_encodes_them_are_answered_alike_in_a_batch_and_alone(
+    decoder, tokenizer
+):
+    """Prompts of several lengths, one of which is cut: a batch pads the others on the left."""
+    dataset = {"task": "instruction_tuning", "max_length_tokens": 20}
+    task = tasks.load("instruction_tuning")
+    encoded = [task.prompt_ids(text, tokenizer, dataset) for text in TEXTS]
+    assert [len(ids) for ids in encoded] == [1, 13, 19, 3]
+    expected = [tokenizer.decode(byte_decoders.greedy(decoder, ids, 12)) for ids in encoded]
+    for size in (1, 2, 4):
+        assert generate(decoder, tokenizer, encoded, entry(batch_size=size)) == (expected, 0)
 
 
 def test_a_model_s_own_settings_of_generation_change_nothing(decoder, tokenizer, prompts):

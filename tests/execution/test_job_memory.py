@@ -1,5 +1,6 @@
 """What a scheduler is asked for: host memory and time, from a prediction or from shapes."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,13 @@ def test_a_profile_asks_for_host_memory_where_its_tensors_are() -> None:
 def test_the_size_of_a_model_from_its_shapes(model: str, parameters: float) -> None:
     counted = job_memory.parameters(library(ROOT)["models"][model])
     assert abs(counted / parameters - 1) < 0.05
+
+
+def test_an_evaluation_asks_for_one_process_whatever_its_training_run_takes() -> None:
+    """A model of the demo in fp32 is 4 bytes a parameter; `REAL` and `MARGIN` times that, and torch."""
+    study = yaml.safe_load((ROOT / "config/language_demo.yaml").read_text())
+    plan = Plan(study, ROOT, "config/language_demo.yaml")
+    asked = {job_memory.evaluation_mib(plan, cell) for cell in plan.cells("evaluate")}
+    layer = 4 * 64 * 64 + 3 * 64 * 192
+    weights_mib = 4 * (98 * 64 + 2 * layer) / 2**20
+    assert asked == {2500 + math.ceil(1.3 * 6 * weights_mib)}

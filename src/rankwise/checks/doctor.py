@@ -176,8 +176,10 @@ def _described(job: PlannedJob) -> str:
 
 def _memory_mib(plan: Plan, job: PlannedJob) -> int:
     """The host memory that a job asks a scheduler for."""
-    if job.trains or job.kind == EVALUATE:
+    if job.trains:
         return job_memory.training_mib(plan, job.cell)
+    if job.kind == EVALUATE:
+        return job_memory.evaluation_mib(plan, job.cell)
     return job_memory.profile_mib(plan, job.kind, job.cell)
 
 

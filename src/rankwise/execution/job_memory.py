@@ -43,14 +43,24 @@ def prediction(plan: Plan, cell: Cell) -> dict:
 def training_mib(plan: Plan, cell: Cell) -> int:
     """Host memory of a training run, in MiB: of all its processes."""
     processes = plan.processes("trial" if cell.trial else "train", cell)
+    predicted = prediction(plan, cell) if plan.study["device"] == "cpu" else {}
+    return processes * _process_mib(plan, cell, predicted)
+
+
+def evaluation_mib(plan: Plan, cell: Cell) -> int:
+    """Host memory of an evaluation, in MiB: one process, whose memory is not predicted."""
+    return _process_mib(plan, cell, {})
+
+
+def _process_mib(plan: Plan, cell: Cell, predicted: dict) -> int:
+    """Host memory of one process that loads a cell's model, in MiB."""
     device = plan.study["device"]
     weights_bytes = 4 * parameters(plan.library["models"][cell.model])
     if device == "cpu":
-        peak_bytes = prediction(plan, cell).get("peak_bytes", REAL * weights_bytes)
-        needed = MARGIN * peak_bytes
+        needed = MARGIN * predicted.get("peak_bytes", REAL * weights_bytes)
     else:
         needed = COPIES * weights_bytes
-    return processes * (LIBRARIES_MIB[device] + math.ceil(needed / MIB))
+    return LIBRARIES_MIB[device] + math.ceil(needed / MIB)
 
 
 def training_min(plan: Plan, cell: Cell) -> int:
