@@ -174,6 +174,7 @@ def test_weights_without_the_layers_that_a_classifier_adds_make_them_part_of_its
     assert printed(capsys, "filler")["entry"]["head"] == {
         "classification": ["pooler", "classifier"],
         "masked_language_modelling": ["cls"],
+        "token_classification": ["classifier"],  # reads every token, so it has no pooler
     }
 
 
@@ -182,7 +183,8 @@ def test_a_language_model_without_its_head_has_no_such_task(
 ) -> None:
     save("llama", project / "body", saved="AutoModel")
     answer = printed(capsys, "body")
-    assert answer["entry"]["head"] == {"classification": ["score"]}
+    head = {"classification": ["score"], "token_classification": ["score"]}
+    assert answer["entry"]["head"] == head
     assert "no language_modelling: the weights lack lm_head.weight" in answer["notes"]
 
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from helpers.windows import TASKS, record
 
@@ -13,7 +14,7 @@ CASES = [(task, split) for task in TASKS for split in ((16, 1), (8, 2), (2, 8), 
 def work(process: int, ports: list[int], folder: str) -> None:
     """One of two processes: train every case and save what was recorded.
 
-    A run ends its process group, so each case meets at a port of its own.
+    Each case meets at a port of its own, and leaves when both processes have ended it.
     """
     torch.set_num_threads(1)
     place = {"RANK": process, "LOCAL_RANK": process, "WORLD_SIZE": 2}
@@ -26,4 +27,6 @@ def work(process: int, ports: list[int], folder: str) -> None:
         run = record(task, split)
         updates = [update._asdict() for update in run.updates]
         recorded[task, split] = {**run._asdict(), "updates": updates}
+        distributed.barrier()
+        distributed.destroy_process_group()
     torch.save(recorded, Path(folder) / f"{process}.pt")

@@ -59,9 +59,15 @@ def test_one_process_has_nothing_to_share() -> None:
 
 @pytest.mark.parametrize("method", ["full", "lora", "head_only", "bitfit"])
 def test_what_can_be_sharded_is_planned(method: str) -> None:
-    plan = Plan(study(method, processes=2, sharding="fsdp2"), ROOT, "config/several.yaml")
+    sharded = {**study(method, processes=2, sharding="fsdp2"), "keep": "none"}
+    plan = Plan(sharded, ROOT, "config/several.yaml")
     (cell,) = plan.cells("train")
     assert plan.request("train", cell)["schedule"]["sharding"] == "fsdp2"
+
+
+def test_weights_in_shares_are_not_kept() -> None:
+    sentence = refusal("lora", processes=2, sharding="fsdp2")
+    assert "keep: adapter needs whole weights; with keep: none, fsdp2 is possible" in sentence
 
 
 def test_a_job_asks_for_all_of_its_processes() -> None:

@@ -61,11 +61,11 @@ def spoil(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     make = updates.Updater.make
 
     def make_spoilt(self: updates.Updater, window: list[dict], update: int) -> updates.Made:
-        model = self.model
+        model = self.distributed.model
         if update == BAD_UPDATE:
-            self.model = Spoilt(model, factor)
+            self.distributed.model = self.distributed.called = Spoilt(model, factor)
         made = make(self, window, update)
-        self.model = model
+        self.distributed.model = self.distributed.called = model
         return made
 
     monkeypatch.setattr(updates.Updater, "make", make_spoilt)
@@ -131,15 +131,15 @@ def test_one_bad_micro_batch_of_a_window_ends_a_run(
         made += 1
         if made != BAD_UPDATE:
             return backward(self, window, predictions)
-        calls, model = [], self.model
+        calls, model = [], self.distributed.called
 
         def second_is_bad(**batch: object) -> object:
             calls.append(batch)
             return Spoilt(model, math.nan if len(calls) == 2 else 1.0)(**batch)
 
-        self.model = second_is_bad
+        self.distributed.model = self.distributed.called = second_is_bad
         total = backward(self, window, predictions)
-        self.model = model
+        self.distributed.model = self.distributed.called = model
         return total
 
     monkeypatch.setattr(updates.Updater, "_backward", spoilt_backward)

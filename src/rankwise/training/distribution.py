@@ -83,8 +83,10 @@ class Distributed:
         params = [param for param in self.model.parameters() if param.requires_grad]
         gpus = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(gpus):
-            logits = self.model(**on_device).logits
-            gradients = torch.autograd.grad((logits * 0).sum(), params, allow_unused=True)
+            output = self.model(**on_device)
+            # Without logits, the loss is in chunks.
+            used = output.loss if output.logits is None else output.logits.sum()
+            gradients = torch.autograd.grad(used, params, allow_unused=True)
         return all(gradient is not None for gradient in gradients)
 
     def collecting(self, is_last: bool) -> AbstractContextManager:
