@@ -2,8 +2,9 @@
 
     python process_cases.py FOLDER
 
-All cases run in one process of its own, which forks those of each case before it has computed
-anything. What they give goes to FOLDER.
+All cases run in one process of its own, which forks the processes before it has computed anything.
+Cases that end with a result share one pair of processes; each that is stopped has its own. What the
+cases give goes to FOLDER.
 """
 
 import functools
@@ -15,17 +16,22 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from helpers.prepared import reset_accelerate
-from helpers.windows import examples, tokenizer
+from helpers.windows import examples, scored_examples, tokenizer
 from rankwise.core.tracker import of_run
 from rankwise.data.prepared import Data
 from rankwise.execution.processes import together
 from rankwise.methods.parts.base import adapt, build_optimizer
-from rankwise.models.tasks import classification
+from rankwise.models.tasks import classification, language_modelling
 from rankwise.training.checkpoint import Checkpoint
 from rankwise.training.distribution import own
 from rankwise.training.loop import Loop
@@ -56,9 +62,14 @@ METHODS = {
     "badam": ("full", {}, {"module": "badam", "interval_steps": 2}),  # switches gradients
     "shrunk": ("weight_reduction", {**SHRUNK, "svt_interval_steps": 2}, ADAMW),  # changes shapes
     "mezo": ("full", {}, {"module": "mezo"}),  # has no gradients
+    # A language model, whose loss has no logits, on batches by length. Its loss is in fp32, so no Adam.
+    "chunked": ("full", {}, {"module": "sgd"}),
 }
-SHARDED = ("full", "lora")
-RESUMED = {"lora": "ddp", "rsvd": "ddp", "full": "fsdp2"}
+LANGUAGE = {"chunked": {"loss": "chunked", "group_by_length": True}}
+SHARDED = ("full", "lora", "chunked")
+# By name: the sharding, and the checks before which runs are stopped, one after the other: within
+# the first evaluation, after an update, and within a later evaluation.
+RESUMED = {"lora": ("ddp", (2, 6, 5)), "full": ("fsdp2", (6,))}
 SCHEDULE = {
     "batch_size": 8,
     "accumulation_steps": 2,
@@ -92,6 +103,34 @@ def model(dropout: float) -> nn.Module:
     return BertForSequenceClassification(config).double()
 
 
+def language_model() -> nn.Module:
+    """A Llama of two layers of width 16, in fp64."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer()),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+    )
+    return LlamaForCausalLM(config).double()
+
+
+def data_of(name: str) -> Data:
+    """37 examples to train on, and two overlapping splits of EVALUATED examples."""
+    if name not in LANGUAGE:
+        task, rows = classification, examples("classification")
+        scored = rows
+    else:
+        task = language_modelling
+        blocks = examples("language_modelling")
+        # 3 to 6 tokens, so that lengths differ.
+        rows = [{"input_ids": x["input_ids"][: 3 + n % 4]} for n, x in enumerate(blocks)]
+        scored = scored_examples("language_modelling")
+    collate = task.Collate(tokenizer(), SEED)
+    return Data(task, tokenizer(), collate, rows, scored[:EVALUATED], scored[5 : 5 + EVALUATED])
+
+
 def train(
     name: str,
     sharding: str = "ddp",
@@ -121,21 +160,19 @@ def train(
         "dense": [],
     }
     in_backward = optimizer_options["module"] == "mezo"
-    schedule = {**SCHEDULE, "sharding": sharding, "select": select}
+    schedule = {**SCHEDULE, "sharding": sharding, "select": select, **LANGUAGE.get(name, {})}
     if in_backward:
         schedule["max_gradient_norm"] = None
-    rows = examples("classification")
-    collate = classification.Collate(tokenizer(), SEED)
-    data = Data(
-        classification, tokenizer(), collate, rows, rows[:EVALUATED], rows[5 : 5 + EVALUATED]
-    )
+    data = data_of(name)
     reset_accelerate()
     request = {"name": name, "sharding": sharding, "dropout": dropout}
     with Checkpoint(request) as checkpoint:
         if stop_at and checkpoint.group.is_first:
             _stop_before(checkpoint, stop_at)
         torch.manual_seed(SEED)
-        method, adapted = adapt(entry, model(dropout), NAMES)
+        names = {**NAMES, "task": data.task.__name__.rpartition(".")[2]}
+        base = language_model() if name in LANGUAGE else model(dropout)
+        method, adapted = adapt(entry, base, names)
         adapted = adapted.double()
         torch.manual_seed(SEED + checkpoint.group.index)  # dropout may differ
         loop = Loop(adapted, method, data, schedule, "cpu", checkpoint, of_run("cases", {}))
@@ -167,19 +204,19 @@ def _bases(optimizer: torch.optim.Optimizer) -> list:
     return [s["basis"].tolist() for s in optimizer.state.values() if "basis" in s]
 
 
-def each_saved(call: functools.partial, folder: Path) -> dict:
-    """Run a call, and save what it gives in this process, because the parent sees one of them."""
-    content = call()
-    (folder / f"{os.environ.get('RANK', 'single')}.json").write_text(json.dumps(content))
+def save_each(calls: dict[Path, functools.partial]) -> dict:
+    """Make calls in turn, and save what each gives in this process, in a folder of the call's own."""
+    for folder, call in calls.items():
+        folder.mkdir(exist_ok=True)
+        file = folder / f"{os.environ.get('RANK', 'single')}.json"
+        file.write_text(json.dumps(call()))
     return {}
 
 
-def in_two(name: str, folder: Path, **options: object) -> int:
-    """Train in two processes; return the exit status."""
-    folder.mkdir(exist_ok=True)
-    call = functools.partial(each_saved, functools.partial(train, name, **options), folder)
+def in_two(calls: dict[Path, functools.partial]) -> int:
+    """Make calls in two processes; return the exit status."""
     try:
-        together(call, 2, 1, on_gpu=False)
+        together(functools.partial(save_each, calls), 2, 1, on_gpu=False)
     except SystemExit as end:
         return end.code
     return 0
@@ -187,24 +224,25 @@ def in_two(name: str, folder: Path, **options: object) -> int:
 
 def main(folder: Path) -> None:
     os.chdir(folder)
-    for name in METHODS:
-        in_two(name, folder / f"{name} ddp")
+    whole = {folder / f"{name} ddp": functools.partial(train, name) for name in METHODS}
     for name in SHARDED:
-        in_two(name, folder / f"{name} fsdp2", sharding="fsdp2")
-    statuses = {}
-    for name, sharding in RESUMED.items():
+        whole[folder / f"{name} fsdp2"] = functools.partial(train, name, sharding="fsdp2")
+    resumed = {}
+    for name, (sharding, _) in RESUMED.items():
         options = {"sharding": sharding, "dropout": 0.3, "select": "best"}
-        in_two(name, folder / f"{name} whole", **options)
-        # Within the first evaluation, after an update, and within a later evaluation.
-        stopped = [
-            in_two(name, folder / f"{name} resumed", **options, stop_at=n) for n in (2, 6, 5)
-        ]
-        statuses[name] = [*stopped, in_two(name, folder / f"{name} resumed", **options)]
+        resumed[name] = functools.partial(train, name, **options)
+        whole[folder / f"{name} whole"] = resumed[name]
+    status = in_two(whole)
+    if status:
+        sys.exit(status)
+    statuses = {}
+    for name, (_, stops) in RESUMED.items():
+        place = folder / f"{name} resumed"
+        calls = [*(functools.partial(resumed[name], stop_at=stop) for stop in stops), resumed[name]]
+        statuses[name] = [in_two({place: call}) for call in calls]
     (folder / "statuses.json").write_text(json.dumps(statuses))
     # Last, since torch must not have computed in a process that forks.
-    for name in METHODS:
-        (folder / f"{name} single").mkdir()
-        each_saved(functools.partial(train, name), folder / f"{name} single")
+    save_each({folder / f"{name} single": functools.partial(train, name) for name in METHODS})
 
 
 if __name__ == "__main__":
