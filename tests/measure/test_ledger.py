@@ -100,6 +100,7 @@ def test_two_micro_batches_need_what_four_do(method: str, monkeypatch: pytest.Mo
     assert abs(metrics["measured_peak_bytes"] - predicted["peak_bytes"]) <= 1024
 
 
+@pytest.mark.slow
 def test_a_loss_in_chunks_has_a_smaller_peak() -> None:
     """Evaluations have all logits under either loss."""
     sizes = {"dataset": "wikitext2", "batch_size": 4, "sequence_length_tokens": 128}
