@@ -233,6 +233,7 @@ REAL = [
 
 
 @pytest.mark.data
+@pytest.mark.skipif("RANKWISE_STORIES260K" not in os.environ, reason="needs RANKWISE_STORIES260K")
 @pytest.mark.parametrize(("task", "form", "test", "few_shot", "shots", "limit"), REAL)
 def test_real_files_end_to_end(harness, task, form, test, few_shot, shots, limit):
     """A real decoder on real questions; a second evaluation gives the same bytes."""

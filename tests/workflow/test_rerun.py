@@ -176,7 +176,7 @@ PROMISES = {
     "the loop": (replace(f"{SRC}/training/progress.py", "max(self.updates, 1)", "max(1, self.updates)"), {"model tiny"} | TRAIN),
     "from a request to its result": (replace(f"{SRC}/training/run.py", '"reason": str(error)}', '"reason": f"{error}"}'), TRAIN),
     "a task": (replace(f"{SRC}/models/tasks/classification.py", "(predicted == labels)", "(labels == predicted)"), {"model tiny"} | TRAIN),
-    "another task": (replace(f"{SRC}/models/tasks/language_modelling.py", "loss.mean(1)", "1 * loss.mean(1)"), set()),
+    "another task": (replace(f"{SRC}/models/tasks/language_modelling.py", "loss.sum(1)", "1 * loss.sum(1)"), set()),
     "a method that is not in the study": (replace(f"{SRC}/methods/frozen.py", "requires_grad_(False)", "requires_grad_(not True)"), set()),
     "an optimizer that is not in the study": (replace(f"{SRC}/optim/fira.py", "1e-8)", "2e-8)"), set()),
     "storage that is not in the study": (replace(f"{SRC}/models/quantized.py", "NF4_BLOCK = 64", "NF4_BLOCK = 32"), set()),
