@@ -108,7 +108,7 @@ print(sorted({"torch", "pandas", "transformers"} & set(sys.modules)), dir(rankwi
 print(rankwise.__version__)
 """
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    expected = ["[] ['load', 'optim', 'predict']", version]
+    expected = ["[] ['load', 'load_trained', 'optim', 'predict']", version]
     assert run(python, tmp_path, "-c", code).splitlines() == expected
 
 
