@@ -14,13 +14,14 @@ CACHED = (
     options.options,
     plugins._by_import,
     plugins.find,
-    provenance._parse,
+    provenance._facts,
+    provenance._file_of,
     provenance.code_digest,
     provenance.code_digests,
     provenance.source_closure,
 )
 # By a file's path: to be forgotten by a test that edits a file which was read.
-CACHED_TEXTS = (provenance._imports, provenance._parse, provenance.code_digest)
+CACHED_TEXTS = (provenance._imports, provenance._facts, provenance.code_digest)
 
 
 def forget_texts() -> None:

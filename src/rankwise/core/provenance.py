@@ -1,22 +1,23 @@
 """Which source files decide a job's result, and whether a process really ran them.
 
-A digest covers the syntax tree without docstrings. A comment, a docstring or the layout changes
-nothing, and the digest is the same on every supported Python. Pages, styles and scripts beside a
-package's `__init__.py` are its sources too, letter by letter. A class of an installed package
-brings the sources of that package, and the versions of the packages that these import (plugins.py).
+A digest covers the syntax tree without docstrings (source_facts.py). A comment, a docstring or the
+layout changes nothing, and the digest is the same on every supported Python. Pages, styles and
+scripts beside a package's `__init__.py` are its sources too, letter by letter. A class of an
+installed package brings the sources of that package, and the versions of the packages that these
+import (plugins.py).
 
 Standard library only: the Snakefile imports this module.
 """
 
-import ast
 import functools
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rankwise.core import plugins
+from rankwise.core import plugins, source_facts
 from rankwise.core.paths import WORKFLOW, module_file, own_folder
 
 PACKAGE = "rankwise"
@@ -38,6 +39,7 @@ EXEMPT = frozenset(
         f"{PACKAGE}.core.progress",
         f"{PACKAGE}.core.requests",
         f"{PACKAGE}.core.settings",
+        f"{PACKAGE}.core.source_facts",
         f"{PACKAGE}.core.store",
         f"{PACKAGE}.core.store_parts",
         f"{PACKAGE}.core.tracker",
@@ -46,11 +48,6 @@ EXEMPT = frozenset(
 )
 DATA_SUFFIXES = (".css", ".html", ".js")
 DIGEST_LENGTH = 16  # hexadecimal digits
-
-# Syntax trees.
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-# Fields that say nothing: `ctx` follows from where a node stands, `kind` is the prefix of a text.
-IGNORED_FIELDS = ("ctx", "kind")
 
 
 class SourceChanged(RuntimeError):
@@ -87,52 +84,39 @@ def code_digest(path: Path) -> str:
 
     A compiled file has the digest of its bytes.
     """
-    if not plugins.has_source(path):
-        return file_sha256(path)[:DIGEST_LENGTH]
-    return digest_of_read(_normalised(_parse(path)))
+    return _facts(path).digest
 
 
 def code_digest_now(path: Path) -> str:
     """As `code_digest`, or of the text of a data file, but read from the disk anew."""
     if path.suffix in DATA_SUFFIXES:
         return digest(path.read_text(encoding="utf-8"))
-    if not plugins.has_source(path):
-        return file_sha256(path)[:DIGEST_LENGTH]
-    return digest(_normalised(ast.parse(path.read_bytes())))
+    return _facts_now(path).digest
 
 
 @functools.cache
-def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_bytes(), filename=str(path))
+def _facts(path: Path) -> source_facts.SourceFacts:
+    return _facts_now(path)
 
 
-def _normalised(node: object) -> object:
-    """A syntax tree as nested lists, the same on every supported Python.
-
-    Positions and docstrings are left out. So are empty fields, which differ between Pythons.
-    """
-    if isinstance(node, list):
-        return [_normalised(item) for item in node]
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = {}
-    for name in node._fields:
-        if name not in IGNORED_FIELDS:
-            fields[name] = getattr(node, name, None)
-    if isinstance(node, DOCUMENTED) and ast.get_docstring(node):
-        fields["body"] = fields["body"][1:]
-    if isinstance(node, ast.JoinedStr):
-        fields["values"] = [part for part in fields["values"] if not _is_empty_text(part)]
-    kept = [name for name in sorted(fields) if fields[name] not in (None, [])]
-    return [type(node).__name__, *([name, _normalised(fields[name])] for name in kept)]
-
-
-def _is_empty_text(node: ast.AST) -> bool:
-    """Whether a part of an f-string is empty: some releases of Python 3.12 add such parts."""
-    return isinstance(node, ast.Constant) and node.value == ""
+def _facts_now(path: Path) -> source_facts.SourceFacts:
+    """What a source says; a compiled file shows its bytes only."""
+    if not plugins.has_source(path):
+        return source_facts.SourceFacts(file_sha256(path)[:DIGEST_LENGTH], ())
+    return source_facts.facts(path.read_bytes(), shown=str(path))
 
 
 # Sources ------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _file_of(module: str, project: str) -> Path | None:  # noqa: ARG001 - own files lie in it
+    """As `module_file`: planning asks for the same few hundred modules thousands of times."""
+    return module_file(module)
+
+
+def _file(module: str) -> Path | None:
+    return _file_of(module, os.getcwd())  # noqa: PTH109 - asked very often
 
 
 @functools.cache
@@ -149,7 +133,7 @@ def code_digests(script: Path, modules: Iterable[str] = ()) -> dict[str, str]:
     """
     roots = {*_imports(script, ""), *modules}
     names = sorted(set().union(*(source_closure(root) for root in roots)))
-    digests = {name: code_digest(module_file(name)) for name in names}
+    digests = {name: code_digest(_file(name)) for name in names}
     for name in names:
         for data_name, file in data_files(name).items():
             digests[data_name] = digest(file.read_text(encoding="utf-8"))
@@ -165,11 +149,12 @@ def source_closure(module: str) -> frozenset[str]:
     of its own package and of packages without a version. Found by following import statements,
     those inside functions too. Importing a module executes the packages that it lies in.
     """
-    to_visit, closure = [module], set()
+    to_visit, closure, seen = [module], set(), set()
     while to_visit:
         name = lazily_imported(to_visit.pop())
-        is_new = name not in closure and name not in EXEMPT
-        file = module_file(name) if is_new and _is_followed(name, module) else None
+        is_new = name not in seen and name not in EXEMPT
+        seen.add(name)
+        file = _file(name) if is_new and _is_followed(name, module) else None
         if file is None:  # or a name that is no module: a function imported from one
             continue
         closure.add(name)
@@ -205,7 +190,7 @@ def _package_versions(names: Iterable[str]) -> dict[str, str]:
     """
     tops, compiled = set(), set()
     for name in names:
-        file = module_file(name)
+        file = _file(name)
         if file.is_relative_to(PACKAGE_DIR):
             continue
         package = name if file.stem == "__init__" else name.rpartition(".")[0]
@@ -222,25 +207,20 @@ def _imports(path: Path, package: str) -> tuple[str, ...]:
 
     `package` is the file's package, which resolves relative imports. A compiled file shows none.
     """
-    if not plugins.has_source(path):
-        return ()
     names = []
-    for node in ast.walk(_parse(path)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names += _imported_from(node, package)
+    for found in _facts(path).imports:
+        names += _imported_from(found, package) if found.is_from else found.names
     return tuple(names)
 
 
-def _imported_from(node: ast.ImportFrom, package: str) -> Iterator[str]:
+def _imported_from(found: source_facts.Import, package: str) -> Iterator[str]:
     """The module of `from module import name`, and `module.name`, which may be a module too."""
     parts = package.split(".")
-    parents = parts[: len(parts) - node.level + 1] if node.level else []
-    base = ".".join([*parents, *([node.module] if node.module else [])])
+    parents = parts[: len(parts) - found.level + 1] if found.level else []
+    base = ".".join([*parents, *([found.module] if found.module else [])])
     yield base
-    for alias in node.names:
-        yield f"{base}.{alias.name}"
+    for name in found.names:
+        yield f"{base}.{name}"
 
 
 def lazily_imported(name: str) -> str:
@@ -261,7 +241,7 @@ def lazily_imported(name: str) -> str:
 
 def data_files(module: str) -> dict[str, Path]:
     """The files of a package that are no modules, by name: `rankwise.report.html/page.css`."""
-    file = module_file(module)
+    file = _file(module)
     if file is None or file.name != "__init__.py":
         return {}
     beside = sorted(file.parent.iterdir())
