@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rankwise.core import source_facts
+
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = shutil.ignore_patterns(
     "results",
@@ -14,7 +16,7 @@ LEFT_OUT = shutil.ignore_patterns(
     ".venv",
     "logs",
     "site",
-    "__pycache__",
+    "*.pyc.*",  # being written by another test
     "*.egg-info",
     ".*_cache",
     "*.sif",
@@ -28,7 +30,11 @@ CLEAN = {
 
 
 def copy_repository(target: Path) -> Path:
+    """A copy as a clone is, with what Python and Rankwise have read of the sources already."""
     shutil.copytree(ROOT, target, ignore=LEFT_OUT)
+    if (ROOT / source_facts.KEPT).is_file():
+        (target / source_facts.KEPT).parent.mkdir(parents=True)
+        shutil.copy(ROOT / source_facts.KEPT, target / source_facts.KEPT)
     return target
 
 
