@@ -65,7 +65,7 @@ def test_what_a_method_cannot_keep_is_refused_while_planning(
 
 @pytest.mark.parametrize(("model", "targets", "place"), [
     ("stories260k", ["value"], "v_proj"),
-    ("llama_3_2_1b", ["value"], "v_proj"),
+    ("llama_2_7b", ["value"], "v_proj"),
     ("qwen2_5_0_5b", ["all-linear"], "o_proj"),  # q, k and v have biases
     ("mistral_7b", ["query", "down"], "q_proj"),
 ])  # fmt: skip

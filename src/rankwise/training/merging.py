@@ -17,6 +17,8 @@ from rankwise.models import build, storage
 def check_merges(request: dict) -> None:
     """Check before the first update that the run's method will give a merged model.
 
+    A merge that needs numbers, as a method of the user's own may, is checked when it is written.
+
     Args:
         request: Of the training run, with the method's settings as they are used.
 
@@ -31,7 +33,12 @@ def check_merges(request: dict) -> None:
     precision = storage.DTYPES[request["schedule"]["precision"]]
     with torch.random.fork_rng([]):  # the run's own numbers stay as they are
         stored = storage.store(base, entry["weights"], names, precision)
-        _merged(*adapt(entry, stored, names))
+        method, model = adapt(entry, stored, names)
+        try:
+            merged = method.merge(model)
+        except (NotImplementedError, RuntimeError):  # what tensors without numbers raise
+            return
+    _check(method, merged)
 
 
 def write_merged(method: Method, model: nn.Module, target: Path) -> None:
@@ -45,12 +52,13 @@ def write_merged(method: Method, model: nn.Module, target: Path) -> None:
     Raises:
         ValueError: The method does not merge, or transformers would not read all of the model.
     """
-    _merged(method, model).save_pretrained(target)
-
-
-def _merged(method: Method, model: nn.Module) -> PreTrainedModel:
-    """The merged model, of which transformers reads every tensor."""
     merged = method.merge(model)
+    _check(method, merged)
+    merged.save_pretrained(target)
+
+
+def _check(method: Method, merged: PreTrainedModel | None) -> None:
+    """Check that there is a merged model, and that transformers reads every tensor of it."""
     if merged is None:
         raise ValueError(
             f"keep: got merged with {type(method).__name__}, allowed: adapter or none, because no "
@@ -64,4 +72,3 @@ def _merged(method: Method, model: nn.Module) -> PreTrainedModel:
                 f"keep: got merged with the tensor {name}, which transformers would not read, "
                 "allowed: adapter or none"
             )
-    return merged
