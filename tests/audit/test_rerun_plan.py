@@ -105,6 +105,7 @@ def test_the_text_counts_jobs_by_reason() -> None:
         "planned": 9,
         "jobs": jobs,
         "cost": cost,
+        "unkept": [],
         "leftovers": [],
     }
     assert text(found).splitlines() == [

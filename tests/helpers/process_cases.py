@@ -86,15 +86,22 @@ SCHEDULE = {
 EVALUATED = 7  # examples, which are 4 batches: an odd one for two processes
 
 
+def sizes() -> dict[str, int]:
+    """Those that a configuration of any family takes."""
+    return {
+        "vocab_size": len(tokenizer()),
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+
+
 def model(dropout: float) -> nn.Module:
     """A BERT of two layers of width 16, in fp64: Adam turns noise of fp32 into whole steps."""
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(tokenizer()),
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
+        **sizes(),
         num_labels=2,
         max_position_embeddings=16,
         hidden_dropout_prob=dropout,
@@ -106,14 +113,7 @@ def model(dropout: float) -> nn.Module:
 def language_model() -> nn.Module:
     """A Llama of two layers of width 16, in fp64."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer()),
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-    )
-    return LlamaForCausalLM(config).double()
+    return LlamaForCausalLM(LlamaConfig(**sizes())).double()
 
 
 def data_of(name: str) -> Data:

@@ -1,8 +1,9 @@
 """A process without Rankwise that opens kept weights by peft and transformers, and scores examples.
 
-Reads a JSON list of cases from standard input: `folder` (adapter/ or merged/), `base` (a model's
-folder), `classes` (0 for a language model) and `rows` of token ids and labels. Prints, for each case,
-the loss of each example, computed one example at a time.
+Reads a JSON list of cases from standard input: `folder` (adapter/ or merged/) and `base` (a model's
+folder), or the `code` that makes `model` and `tokenizer`; `classes` (0 for a language model) and
+`rows` of token ids and labels; `batch_size`, where it is not one example at a time, and `pad`, the
+token that fills a batch. Prints, for each case, the loss of each example.
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -22,6 +24,11 @@ from transformers import (
 
 
 def opened(case: dict) -> torch.nn.Module:
+    if "code" in case:
+        names: dict = {}
+        exec(case["code"], names)
+        assert names["tokenizer"]("a text")["input_ids"]
+        return names["model"].eval()
     classes, folder = case["classes"], Path(case["folder"])
     auto = AutoModelForSequenceClassification if classes else AutoModelForCausalLM
     AutoTokenizer.from_pretrained(folder)
@@ -34,16 +41,26 @@ def opened(case: dict) -> torch.nn.Module:
 
 @torch.no_grad()
 def losses(model: torch.nn.Module, case: dict) -> list[float]:
+    rows, size = case["rows"], case.get("batch_size", 1)
     found = []
-    for row in case["rows"]:
-        ids = torch.tensor([row["input_ids"]])
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
-        if case["classes"]:
-            found.append(cross_entropy(logits, torch.tensor([row["labels"]]).reshape(1)).item())
-        else:  # virtual tokens stand before the text
-            of_text = logits[0, -ids.shape[1] :]
-            found.append(cross_entropy(of_text[:-1], ids[0, 1:]).item())
+    for start in range(0, len(rows), size):
+        found += losses_of_batch(model, rows[start : start + size], case)
     return found
+
+
+def losses_of_batch(model: torch.nn.Module, rows: list[dict], case: dict) -> list[float]:
+    texts = [torch.tensor(row["input_ids"]) for row in rows]
+    ids = pad_sequence(texts, batch_first=True, padding_value=case.get("pad", 0))
+    mask = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
+    logits = model(input_ids=ids, attention_mask=mask).logits.float()
+    if case["classes"]:
+        labels = torch.tensor([row["labels"] for row in rows])
+        return cross_entropy(logits, labels, reduction="none").tolist()
+    of_texts = logits[:, -ids.shape[1] :]  # virtual tokens stand before a text
+    return [
+        cross_entropy(of_text[: len(text) - 1], text[1:]).item()
+        for of_text, text in zip(of_texts, texts, strict=True)
+    ]
 
 
 def main() -> None:

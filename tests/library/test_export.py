@@ -86,6 +86,8 @@ def test_the_card_says_what_the_run_says(project: Project, tmp_path: Path) -> No
     low, high = wilson(right, count)
     row = f"| accuracy (%) | {100 * accuracy:.4g} | {100 * low:.4g} to {100 * high:.4g} | 16 |"
     assert row.lower() in card.lower()
+    assert "| licence of the base | Apache-2.0; its text: LICENSE |" in card
+    assert (tmp_path / "out/LICENSE").read_text() == kept_runs.LICENCE
     assert "| learning_rate | 0.01 |" in card
     assert "| method: alpha | 4 |" in card  # the entry says `rank`
     assert f"| trainable_parameters | {found['metrics']['trainable_parameters']:,} |" in card
@@ -93,6 +95,24 @@ def test_the_card_says_what_the_run_says(project: Project, tmp_path: Path) -> No
     assert found["request"]["environment"]["digest"] in card
     assert str(project.root) not in card
     assert str(ROOT) not in card
+
+
+@pytest.mark.parametrize(("licence", "expected"), [
+    ("Llama 3.2 Community License", {"license": "llama3.2"}),
+    ("Gemma Terms of Use", {"license": "gemma"}),
+    ("My licence, 2nd edition", {"license": "other", "license_name": "my-licence-2nd-edition", "license_link": "LICENSE"}),
+    (None, {}),
+])  # fmt: skip
+def test_the_head_names_a_licence_as_the_hub_does(
+    licence: str | None, expected: dict, project: Project, tmp_path: Path, monkeypatch
+) -> None:
+    entry = project.plan.library["models"]["tiny"]
+    monkeypatch.delitem(entry, "licence")
+    if licence is not None:
+        monkeypatch.setitem(entry, "licence", licence)
+    run(project, tmp_path / "out")
+    head = head_of((tmp_path / "out/README.md").read_text())
+    assert {key: head[key] for key in head if key.startswith("license")} == expected
 
 
 def wilson(right: float, count: int) -> tuple[float, float]:
@@ -118,21 +138,22 @@ def test_the_interval_of_a_mean_loss_is_students() -> None:
 
 
 @pytest.mark.slow
-def test_an_adapter_is_merged_when_it_is_exported(project: Project, tmp_path: Path) -> None:
-    """The merged model gives the losses that the run has stored."""
-    from helpers.reload_kept import losses, opened
-
-    assert run(project, tmp_path / "merged", merge=True).format == "merged"
+@pytest.mark.parametrize("merge", [False, True])
+def test_the_cards_own_code_opens_the_export(merge: bool, project: Project, tmp_path: Path) -> None:
+    """In a process without Rankwise; an adapter is merged when it is exported."""
+    folder = tmp_path / "out"
+    assert run(project, folder, merge=merge).format == ("merged" if merge else "peft")
+    card = (folder / "README.md").read_text()
+    assert head_of(card)["library_name"] == ("transformers" if merge else "peft")
+    base = kept_runs.base_folder(project.plan, project.root, "tiny")
+    code = card.split("```python\n")[1].split("```")[0]
+    code = code.replace("FOLDER_OF_THE_BASE", str(base)).replace("FOLDER", str(folder))
     cell = next(cell for cell in project.plan.cells("train") if cell.model == "tiny")
     kept_runs.write_inputs(project.plan, project.root, cell, tmp_path / "rows.json")
-    case = {
-        "folder": str(tmp_path / "merged"),
-        "classes": 2,
-        "rows": result.read(tmp_path / "rows.json"),
-    }
+    rows = result.read(tmp_path / "rows.json")
+    (losses,) = kept_runs.reloaded([{"code": code, "classes": 2, "rows": rows}])
     expected = result.read(project.files["lora"])["examples"]["loss_nats"]
-    assert losses(opened(case), case) == pytest.approx(expected, rel=2e-6, abs=2e-6)
-    assert head_of((tmp_path / "merged/README.md").read_text())["library_name"] == "transformers"
+    assert losses == pytest.approx(expected, **kept_runs.TOLERANCE)
 
 
 def test_a_prompt_is_not_merged(project: Project, tmp_path: Path) -> None:

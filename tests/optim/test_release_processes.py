@@ -1,15 +1,14 @@
 """Gradient release in two processes: they stay in lockstep, and step as one on the joined batch."""
 
-import socket
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, multiprocessing
+from torch import Tensor
 
 from helpers.release_processes import CASES, train_all, work
 from helpers.releasing import Net, batch, loss_of
+from helpers.two_processes import free_ports, spawned
 
 
 @pytest.fixture(scope="module")
@@ -21,18 +20,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> list[dict[str, list[Tensor]]]:
     """Parameters by case: of both processes, and of one process that sees the joined batches."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started = multiprocessing.spawn(work, (port, str(folder)), nprocs=2, join=False)
-    try:
+    (port,) = free_ports(1)
+    with spawned(work, port, str(folder)):
         single = train_all(0, 1)
-        until = time.monotonic() + 300
-        while not started.join(timeout=1):
-            assert time.monotonic() < until, "the processes wait for each other"
-    finally:
-        for process in started.processes:
-            process.kill()
     return [*(torch.load(folder / f"{rank}.pt") for rank in (0, 1)), single]
 
 

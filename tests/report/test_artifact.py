@@ -98,6 +98,23 @@ def test_counts_failures_seeds_and_hours_are_those_of_the_results(plan: Plan, ro
     assert full == ["3", "0.001", "32", "252", "3e+03"]
 
 
+def test_kept_weights_are_counted_with_their_size(plan: Plan, root_copy: Path) -> None:
+    """Of 18 runs two keep an adapter of 1.5 MiB each, and one keeps a model of 4 MiB."""
+    first, second, third = jobs.cell_jobs(plan, "train")[:3]
+    for job, kind, size in (
+        (first, "adapter", 3 * 2**19),
+        (second, "adapter", 3 * 2**19),
+        (third, "merged", 2**22),
+    ):
+        (root_copy / job.path).resolve().unlink()
+        weights = {"kind": kind, "files": {}, "bytes": size}
+        finish(root_copy, job, ENVIRONMENT, **TRAINED, weights=weights)
+    (text,) = row(page_of(plan, root_copy), "Weights")
+    assert text.startswith(
+        "adapter: 2 of 18 runs, 3.0 MiB; merged: 1 of 18 runs, 4.0 MiB; none: 15 of 18 runs; kept "
+    )
+
+
 def test_environments_and_their_differences_are_shown(plan: Plan, root: Path) -> None:
     text = page_of(plan, root)
     lock = lock_digest(ROOT / "envs/cpu.lock")

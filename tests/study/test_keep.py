@@ -63,6 +63,30 @@ def test_what_a_method_cannot_keep_is_refused_while_planning(
     assert str(error.value).startswith(f"study: train.0.keep: got '{keep}', allowed: {allowed}")
 
 
+@pytest.mark.parametrize(("model", "targets", "place"), [
+    ("stories260k", ["value"], "v_proj"),
+    ("llama_2_7b", ["value"], "v_proj"),
+    ("qwen2_5_0_5b", ["all-linear"], "o_proj"),  # q, k and v have biases
+    ("mistral_7b", ["query", "down"], "q_proj"),
+])  # fmt: skip
+def test_a_bias_that_transformers_would_drop_is_refused_while_planning(
+    model: str, targets: list[str], place: str
+) -> None:
+    changes = {"options": {"targets": targets}}
+    grid = {"models": [model], "methods": ["beft"], "override": {"beft": changes}}
+    with pytest.raises(ConfigError) as error:
+        plan({**grid, "datasets": ["wikitext2_files"], "keep": "merged"})
+    family = {"qwen2_5_0_5b": "qwen2", "mistral_7b": "mistral"}.get(model, "llama")
+    assert str(error.value).startswith(
+        "study: train.0.keep: got 'merged', allowed: adapter or none with beft, which adds a bias "
+        f"to {place}, which transformers' {family} has not"
+    )
+
+
+def test_a_bias_where_the_model_has_one_is_merged() -> None:
+    assert kept(plan({"methods": ["beft"], "keep": "merged"})) == {"beft": "merged"}
+
+
 def test_the_studys_own_key_is_named() -> None:
     with pytest.raises(ConfigError, match=r"^study: keep: got 'adapter', allowed: merged or none"):
         plan({"methods": ["full"]}, keep="adapter")

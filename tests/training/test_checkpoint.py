@@ -13,11 +13,12 @@ import yaml
 from helpers.conformance import UNSUPPORTED, one_of_each_kind
 from helpers.prepared import folder, prepare, record_model, reset_accelerate
 from helpers.repository import ROOT, edit
+from helpers.stopping import interrupted
 from rankwise.core.paths import CHECKPOINTS
 from rankwise.study.plan import Plan
 from rankwise.training import checkpoint, evaluation, pretrain
 from rankwise.training import run as training
-from rankwise.training.checkpoint import STOPPED_EXIT_STATUS, Checkpoint, Stopped
+from rankwise.training.checkpoint import Checkpoint
 
 # Every method, with settings that make rare events (a new projection, a truncation) happen within 20
 # updates.
@@ -114,41 +115,11 @@ def uninterrupted_lora(prepared: tuple[Path, Plan]) -> dict:
         return training.train(request)
 
 
-def stop_at_check(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Send this process a real SIGTERM before its check of this number.
-
-    Runs check between two batches, those of evaluations included.
-    """
-    check = Checkpoint.check
-    checks_made = 0
-
-    def counting_check(self: Checkpoint) -> None:
-        nonlocal checks_made
-        checks_made += 1
-        if checks_made == number:
-            os.kill(os.getpid(), signal.SIGTERM)
-        check(self)
-
-    monkeypatch.setattr(Checkpoint, "check", counting_check)
-
-
 def reproducible(result: dict) -> str:
     """The result as text, without its times."""
     return json.dumps(
         {name: part for name, part in result.items() if name != "cost"}, sort_keys=True
     )
-
-
-def interrupted(train: Callable[[], dict], stops: list[int]) -> dict:
-    """Start a run again and again, stop it at each of `stops`, and return its result at last."""
-    for number in stops:
-        with pytest.MonkeyPatch.context() as patch:
-            stop_at_check(number, patch)
-            with pytest.raises(Stopped) as stopped:
-                train()
-        assert stopped.value.code == STOPPED_EXIT_STATUS == 143
-        assert {path.suffix for path in CHECKPOINTS.iterdir()} == {".pt"}, "complete files"
-    return train()
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,15 @@
 """The gradient of an update is that of the mean loss over its window, however the window is split."""
 
-import socket
-import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
-from torch import multiprocessing
 
 import rankwise.optim
 from helpers import window_processes, windows
 from helpers.releasing import DRAWN
+from helpers.two_processes import free_ports, spawned
 from helpers.windows import SPLITS, TASKS, TOLERANCE, Recorded, Update, record
 from rankwise.training.distribution import Distributed
 from rankwise.training.divergence import Watch
@@ -180,21 +177,8 @@ def test_a_basis_is_not_found_in_a_micro_batch_without_predictions() -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple, Recorded]]:
     """What each of two real processes recorded, by case."""
     folder = tmp_path_factory.mktemp("gloo")
-    with ExitStack() as bound:
-        ports = []
-        for _ in window_processes.CASES:
-            free = bound.enter_context(socket.socket())
-            free.bind(("127.0.0.1", 0))
-            ports.append(free.getsockname()[1])
-    arguments = (ports, str(folder))
-    started = multiprocessing.spawn(window_processes.work, arguments, nprocs=2, join=False)
-    try:
-        until = time.monotonic() + 300
-        while not started.join(timeout=1):
-            assert time.monotonic() < until, "the processes wait for each other"
-    finally:
-        for process in started.processes:
-            process.kill()
+    with spawned(window_processes.work, free_ports(len(window_processes.CASES)), str(folder)):
+        pass
     runs = []
     for process in (0, 1):
         recorded = {}

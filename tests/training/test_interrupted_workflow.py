@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from helpers import kept_runs
 from helpers.long_study import LONG_STUDY
 from helpers.repository import CLEAN, copy_repository, edit, run_snakemake
 from helpers.stored import made
-from rankwise.core import compare
+from rankwise.core import compare, provenance
 from rankwise.core.paths import CHECKPOINTS
 from rankwise.study import jobs
 from rankwise.study.plan import read_plan
@@ -29,27 +30,50 @@ STUDY = {
     "question": "Does an interrupted run resume?",
     **LONG_STUDY,
 }
-CONFIG = "config/stopped.yaml"
-RESULT = "results/stopped/runs/tiny/generated_reviews/lora/r4/seed0/train.json"
-ARGUMENTS = ["--configfile", CONFIG, "--cores", "2", "--", RESULT]
+# The same run in two processes, shorter.
+SCHEDULE = {**LONG_STUDY["schedule"], "updates": 300, "evaluate_every_updates": 25, "processes": 2}
+TWO = {**STUDY, "name": "two", "schedule": SCHEDULE, "keep": "adapter"}
+
+
+def config_of(study: dict) -> str:
+    return f"config/{study['name']}.yaml"
+
+
+def result_of(study: dict) -> str:
+    return f"results/{study['name']}/runs/tiny/generated_reviews/lora/r4/seed0/train.json"
+
+
+def arguments(study: dict) -> list[str]:
+    return ["--configfile", config_of(study), "--cores", "2", "--", result_of(study)]
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone with the inputs, and the result of an uninterrupted run in `whole.json`."""
+    """A clone with smaller inputs."""
     root = copy_repository(tmp_path_factory.mktemp("stopped") / "clone")
-    (root / CONFIG).write_text(yaml.safe_dump(STUDY))
+    for study in (STUDY, TWO):
+        (root / config_of(study)).write_text(yaml.safe_dump(study))
     edit(root / "config/models.yaml", "schedule: {updates: 900", "schedule: {updates: 20")
     edit(root / "config/datasets.yaml", "rows: {train: 12000", "rows: {train: 1200")
-    done = run_snakemake(root, *ARGUMENTS)
-    assert done.returncode == 0, done.stderr[-5000:]
-    shutil.copy(made(root, RESULT), root / "whole.json")
     return root
 
 
-def log_of(root: Path) -> Path:
+@pytest.fixture(scope="module")
+def uninterrupted(clone: Path) -> dict:
+    """The result of a run that nothing interrupted."""
+    return run_whole(clone, STUDY)
+
+
+def run_whole(root: Path, study: dict, **environment: str) -> dict:
+    """Run a study to its end; the result of its training."""
+    done = run_snakemake(root, *arguments(study), **environment)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return json.loads(made(root, result_of(study)).read_text())
+
+
+def log_of(root: Path, study: dict) -> Path:
     """The log of the training job."""
-    (planned,) = jobs.cell_jobs(read_plan(root, CONFIG), "train")
+    (planned,) = jobs.cell_jobs(read_plan(root, config_of(study)), "train")
     return root / planned.log
 
 
@@ -60,21 +84,21 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-def has_evaluated_twice(root: Path) -> bool:
-    """Whether the training job is under way, some evaluations after its beginning."""
-    log = log_of(root)
+def has_evaluated_twice(log: Path) -> bool:
+    """Whether the training job of this log is under way, some evaluations after its beginning."""
     return log.is_file() and log.read_text().count("\nepoch") >= 2
 
 
-def planned_training(root: Path) -> list[list[str]]:
+def planned_training(root: Path, study: dict) -> list[list[str]]:
     """The reasons that `rankwise plan` gives for each training job that it plans."""
-    command = [sys.executable, "-m", "rankwise.cli.main", "plan", "--study", CONFIG, "--json"]
+    file = config_of(study)
+    command = [sys.executable, "-m", "rankwise.cli.main", "plan", "--study", file, "--json"]
     environment = {**CLEAN, "PYTHONPATH": str(root / "src")}
     answer = subprocess.run(
         command, cwd=root, env=environment, capture_output=True, text=True, check=True
     )
-    jobs = json.loads(answer.stdout)["jobs"]
-    return [job["why"] for job in jobs if job["job"] == "train"]
+    planned = json.loads(answer.stdout)["jobs"]
+    return [job["why"] for job in planned if job["job"] == "train"]
 
 
 def processes() -> Iterator[Path]:
@@ -100,7 +124,7 @@ def kill(snakemake: subprocess.Popen) -> None:
     root = Path(f"/proc/{snakemake.pid}/cwd").resolve()
     snakemake.kill()
     snakemake.wait()
-    assert run_snakemake(root, "--configfile", CONFIG, "--unlock").returncode == 0
+    assert run_snakemake(root, "--configfile", config_of(STUDY), "--unlock").returncode == 0
 
 
 def ctrl_c(snakemake: subprocess.Popen) -> None:
@@ -117,38 +141,71 @@ def preempt(snakemake: subprocess.Popen) -> None:
                 os.kill(int(process.name), signal.SIGTERM)
 
 
-@pytest.mark.parametrize(
-    ("stop", "warm"), [(ctrl_c, "1"), (preempt, "1"), (preempt, "0"), (kill, "1")]
-)
-def test_an_interrupted_workflow_resumes(
-    stop: Callable[[subprocess.Popen], None], warm: str, clone: Path
-) -> None:
-    """The job writes a checkpoint, no process is left, and the next workflow run resumes the job."""
-    log = log_of(clone)
+def interrupt(root: Path, study: dict, stop: Callable[[subprocess.Popen], None], warm: str) -> None:
+    """Start a study anew and stop it: its job leaves a checkpoint, no result and no process."""
+    log = log_of(root, study)
     log.unlink(missing_ok=True)
-    shutil.rmtree(clone / "results/store/runs", ignore_errors=True)
+    shutil.rmtree(root / "results/store/runs", ignore_errors=True)
     first = subprocess.Popen(
-        [str(Path(sys.executable).with_name("snakemake")), *ARGUMENTS],
-        cwd=clone,
-        env={**CLEAN, "RANKWISE_WARM": warm, "STOPPED": str(clone)},
+        [str(Path(sys.executable).with_name("snakemake")), *arguments(study)],
+        cwd=root,
+        env={**CLEAN, "RANKWISE_WARM": warm, "STOPPED": str(root)},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    wait_until(lambda: has_evaluated_twice(clone))
+    wait_until(lambda: has_evaluated_twice(log))
     stop(first)
     output = first.communicate(timeout=120)[1]
     assert first.returncode != 0, output
-    wait_until(lambda: not training_processes(clone), 10)
+    wait_until(lambda: not training_processes(root), 10)
     assert ": checkpoint written after update " in log.read_text(), output
-    assert len(list((clone / CHECKPOINTS).iterdir())) == 1
-    assert not list((clone / "results/store/runs").rglob("*.json"))
-    assert planned_training(clone) == [["not there yet", "resumes from its checkpoint"]]
+    assert len(list((root / CHECKPOINTS).iterdir())) == 1
+    assert not list((root / "results/store/runs").rglob("*.json"))
+    assert planned_training(root, study) == [["not there yet", "resumes from its checkpoint"]]
 
-    second = run_snakemake(clone, *ARGUMENTS, RANKWISE_WARM=warm)
-    assert second.returncode == 0, second.stderr[-5000:]
-    assert ": resumed after update " in log.read_text()
-    result = json.loads(made(clone, RESULT).read_text())
-    expected = json.loads((clone / "whole.json").read_text())
+
+def resume(root: Path, study: dict, **environment: str) -> dict:
+    """Run an interrupted study to its end; the result of its training."""
+    result = run_whole(root, study, **environment)
+    assert ": resumed after update " in log_of(root, study).read_text()
+    assert not list((root / CHECKPOINTS).iterdir())
+    return result
+
+
+@pytest.mark.parametrize(
+    ("stop", "warm"), [(ctrl_c, "1"), (preempt, "1"), (preempt, "0"), (kill, "1")]
+)
+def test_an_interrupted_workflow_resumes(
+    stop: Callable[[subprocess.Popen], None], warm: str, clone: Path, uninterrupted: dict
+) -> None:
+    """The job writes a checkpoint, no process is left, and the next workflow run resumes the job."""
+    interrupt(clone, STUDY, stop, warm)
+    result = resume(clone, STUDY, RANKWISE_WARM=warm)
+    assert compare.result_difference(result, uninterrupted) is None
+
+
+def test_two_processes_resume_and_keep_one_adapter(clone: Path, tmp_path: Path) -> None:
+    """SIGTERM through Snakemake. The resumed run keeps the same bytes, and plain peft opens them."""
+    expected = run_whole(clone, TWO)
+    assert expected["weights"]["kind"] == "adapter"
+    interrupt(clone, TWO, preempt, "0")
+    result = resume(clone, TWO, RANKWISE_WARM="0")
+    assert result["weights"] == expected["weights"]  # the SHA-256 of each file among them
     assert compare.result_difference(result, expected) is None
-    assert not list((clone / CHECKPOINTS).iterdir())
+    folder = made(clone, result_of(TWO)).parent
+    for name, sha256 in result["weights"]["files"].items():
+        assert provenance.file_sha256(folder / name) == sha256
+    plan = read_plan(clone, config_of(TWO))
+    (cell,) = plan.cells("train")
+    rows = tmp_path / "rows.json"
+    kept_runs.write_inputs(plan, clone, cell, rows)
+    case = {
+        "folder": str(folder / "adapter"),
+        "base": str(kept_runs.base_folder(plan, clone, "tiny")),
+        "classes": 2,
+        "rows": json.loads(rows.read_text()),
+    }
+    (losses,) = kept_runs.reloaded([case])
+    expected_losses = result["examples"]["loss_nats"]
+    assert losses == pytest.approx(expected_losses, **kept_runs.TOLERANCE)

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from rankwise.audit.leftovers import leftovers
 from rankwise.audit.request_differences import differences
+from rankwise.audit.unkept import unkept
 from rankwise.core import documents, paths, result
 from rankwise.core.store import Store
 from rankwise.execution import job_memory
@@ -47,8 +48,8 @@ def plan(root: Path, study: str | None = None) -> dict:
 
     Returns:
         `study`: its file; `planned`: how many results it has; `jobs`: those that would run, with
-        their reasons (`why`); `cost`: their total; `leftovers`: files that the study no longer
-        plans.
+        their reasons (`why`); `cost`: their total; `unkept`: the runs whose whole model is not
+        kept; `leftovers`: files that the study no longer plans.
 
     Raises:
         ConfigError: the study is wrong.
@@ -72,6 +73,7 @@ def plan(root: Path, study: str | None = None) -> dict:
         "planned": len(known),
         "jobs": pending,
         "cost": cost(planned, measured, known.values()),
+        "unkept": unkept(planned),
         "leftovers": leftovers(planned),
     }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rankwise.audit.rerun_plan import cost
+from rankwise.audit.unkept import unkept
 from rankwise.core import progress, result
 from rankwise.core.store import Store
 from rankwise.execution import gpus
@@ -77,8 +78,8 @@ class StudyStatus:
             `done`, `running`, `waiting`, `failed`, and `blocked`: the job waits for one that has
             failed. `statuses`: how results ended that did not end well -> number. `running` and
             `failed`: those jobs, each with what it said last. `left`: see `_left`. `documents`:
-            how many tables, figures and pages are there (`written`) and planned. `gpus`: see
-            `_gpu_use`.
+            how many tables, figures and pages are there (`written`) and planned. `unkept`: the
+            runs whose whole model is not kept. `gpus`: see `_gpu_use`.
         """
         records = progress.records(self.plan.root)
         states, statuses = self._states(records)
@@ -97,6 +98,7 @@ class StudyStatus:
             "failed": [_described(each) for each in failed],
             "left": self._left(states, running),
             "documents": self._documents(),
+            "unkept": unkept(self.plan),
             "gpus": _gpu_use(self._gpus),
         }
 

@@ -2,9 +2,10 @@
 
 from collections import Counter
 
+from rankwise.cli.store_text import counted, size
 from rankwise.core.units import GIB, duration
 
-MOST_NAMED = 3  # files that a line names
+MOST_NAMED = 3  # files or methods that a line names
 _REMEDY = " (`snakemake predictions` predicts trainings)"
 
 
@@ -17,19 +18,38 @@ def text(found: dict) -> str:
     else:
         results = f"all {found['planned']} results are as planned"
         lines = [f"{found['study']}: nothing to be done; {results}"]
+    lines += unkept(found["unkept"])
     return "\n".join([*lines, *_leftovers(found["leftovers"], found["study"])])
+
+
+def unkept(groups: list[dict]) -> list[str]:
+    """A line for each model of which runs train the whole and keep nothing.
+
+    Args:
+        groups: As `rankwise.audit.unkept.unkept` gives them.
+    """
+    lines = []
+    for group in groups:
+        runs, methods = counted(group["runs"], "run"), _named(group["methods"])
+        lines.append(
+            f"weights not kept: {group['model']}, {runs} ({methods}), about "
+            f"{size(group['bytes'])} a run; `keep: merged` in a training grid keeps them"
+        )
+    return lines
 
 
 def _leftovers(files: list[str], study: str) -> list[str]:
     """A line on files that the study no longer plans, if there are any."""
     if not files:
         return []
-    named = ", ".join(files[:MOST_NAMED])
-    if len(files) > MOST_NAMED:
-        named += f" and {len(files) - MOST_NAMED} more"
-    counted = "1 file" if len(files) == 1 else f"{len(files)} files"
     remedy = f"`rankwise clean --study {study}` removes them"
-    return [f"no longer planned: {counted} ({named}); {remedy}"]
+    return [f"no longer planned: {counted(len(files), 'file')} ({_named(files)}); {remedy}"]
+
+
+def _named(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    named = ", ".join(names[:MOST_NAMED])
+    return named if len(names) <= MOST_NAMED else f"{named} and {len(names) - MOST_NAMED} more"
 
 
 def _counted(kinds: Counter) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from rankwise.audit.status import BLOCKED, DONE, WAITING, StudyStatus
+from rankwise.cli.plan_text import unkept
 from rankwise.core.progress import FAILED, KILLED, RUNNING, duration
 from rankwise.core.units import GIB
 
@@ -38,6 +39,7 @@ def text(found: dict) -> str:
         f"tables, figures and page: {documents['written']} of {documents['planned']} are written "
         "(`rankwise plan` says which are outdated)"
     )
+    lines += unkept(found["unkept"])
     lines.append(_left(found["left"], totals))
     return "\n".join([*lines, *map(_gpu, found["gpus"])])
 

@@ -1,4 +1,4 @@
-"""Which files of a model's folder are copied: its configuration, weights and tokenizer.
+"""Which files of a model's folder are copied: configuration, weights, tokenizer and licence.
 
 Standard library only: the Snakefile imports this module.
 """
@@ -47,7 +47,21 @@ BESIDE_VOCABULARY = (
     "word_pronunciation.json",
     "word_shape.json",
 )
-COPIED = (CONFIG, "generation_config.json", *VOCABULARIES, *BESIDE_VOCABULARY)  # beside the weights
+# The base's licence goes along with the weights that are made from it.
+LICENCES = (
+    "LICENSE",
+    "LICENSE.txt",
+    "LICENSE.md",
+    "LICENCE",
+    "LICENCE.txt",
+    "LICENCE.md",
+    "COPYING",
+    "NOTICE",
+    "NOTICE.txt",
+    "USE_POLICY.md",
+)
+# Beside the weights.
+COPIED = (CONFIG, "generation_config.json", *VOCABULARIES, *BESIDE_VOCABULARY, *LICENCES)
 # Further files that transformers would read; none is copied.
 ALSO_READ = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
 
@@ -65,7 +79,7 @@ def copied_files(folder: Path) -> list[str]:
 
 
 def read_files(folder: Path) -> list[Path]:
-    """The files of a folder that transformers would read as a model's or tokenizer's."""
+    """The files of a folder that belong to a model: those that transformers reads, and licences."""
     patterns = (*COPIED, *ALSO_READ)
     return sorted({file for pattern in patterns for file in folder.glob(pattern)})
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rankwise.core import progress, store
 from rankwise.data.prepared import model_folder
 from rankwise.evaluation.scored import Scored
+from rankwise.training import kept
 
 
 def evaluate(request: dict) -> dict:
@@ -43,8 +44,6 @@ def evaluate(request: dict) -> dict:
 
 def _loaded(request: dict, file: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The run's model on the request's device, and its tokenizer."""
-    from rankwise.training import kept  # noqa: PLC0415 - it imports every method's library
-
     progress.doing(f"loading the weights of {request['cell']['method']}")
     model, tokenizer = kept.load(file, model_folder(request))
     return model.to(request["device"]).eval(), tokenizer

@@ -10,6 +10,7 @@ Standard library only.
 import math
 
 from rankwise.core import result
+from rankwise.core.model_shapes import LAYERS
 from rankwise.core.store import Store, cell_place
 from rankwise.study.measurements import PREDICT, TIMED
 from rankwise.study.plan import Cell, Plan
@@ -111,7 +112,6 @@ def parameters(model: dict) -> int:
         model: A resolved model entry.
     """
     architecture = model["architecture"]
-    names = ("n_layers", "n_layer", "num_hidden_layers")  # transformers' families differ in it
-    layers = next(architecture[name] for name in names if name in architecture)
+    layers = next((architecture[name] for name in LAYERS if name in architecture), 1)
     per_layer = sum(math.prod(module["shape"]) for module in model["modules"].values())
     return architecture["vocab_size"] * model["hidden_size"] + layers * per_layer

@@ -92,7 +92,8 @@ def _check_kept(job: PlannedJob, run: dict) -> None:
             "keeps no weights"
         )
     if "weights" not in run:
-        kinds = " or ".join(keep.allowed(search_choice.method(run))) or "a method that trains"
+        allowed = keep.allowed(search_choice.method(run), run["request"]["model"])
+        kinds = " or ".join(allowed) or "a method that trains"
         raise ValueError(
             f"{job.path}: keep: got none, allowed: {kinds}; set `keep` in the training grid of "
             "this run, and run snakemake again: it reruns the runs of that grid alone"
@@ -104,7 +105,7 @@ def _write_weights(
 ) -> None:
     kind = run["weights"]["kind"]
     if merge and kind != keep.MERGED:
-        reason = keep.refusals(method).get(keep.MERGED)
+        reason = keep.refusals(method, run["request"]["model"]).get(keep.MERGED)
         if reason:
             name = job.cell.method_name
             raise ConfigError(COMMAND, "--merge", name, f"methods that merge; {name} {reason}")

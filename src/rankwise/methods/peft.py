@@ -41,7 +41,6 @@ IN_EVERY_LAYER = ("ADAPTION_PROMPT",)  # these find their own places in the mode
 NORMS = ("LN_TUNING",)
 EMBEDDING = ("TRAINABLE_TOKENS",)
 OWN_HEAD = (*IN_EVERY_LAYER, *NORMS, *EMBEDDING)  # peft would not train a head beside these
-NEVER_MERGED = ("ADAPTION_PROMPT", "LILY")  # their answer is no product with a fixed matrix
 STARTS_ELSEWHERE = ("C3A", "FOURIERFT", "UNILORA", "VBLORA")  # a random update from the start
 # Fields that hold the seed of a random basis.
 SEEDS = {
@@ -113,8 +112,10 @@ class Peft(PeftMethod):
         "ADAPTION_PROMPT", "BEFT", "BOFT", "C3A", "FOURIERFT", "GRALORA", "LILY", "LN_TUNING",
         "PVERA", "RANDLORA", "ROAD", "TRAINABLE_TOKENS", "UNILORA", "VBLORA", "WAVEFT",
     )  # fmt: skip
-    # Their answer is no product with a fixed matrix. Read while planning, too (study/keep.py).
+    # Read while planning, too (study/keep.py). The answer is no product with a fixed matrix; or the
+    # merged model has a bias wherever the type adapts.
     NEVER_MERGED: ClassVar = ("ADAPTION_PROMPT", "LILY")
+    TRAINS_BIASES: ClassVar = ("BEFT",)
     QUANTIZED = True  # planning and `unsupported` refuse the types that are not in ON_CODES
 
     FORMULAS: ClassVar = {

@@ -20,7 +20,7 @@ from rankwise.report.records import (
     status_counts,
     table,
 )
-from rankwise.study import search_choice
+from rankwise.study import keep, search_choice
 from rankwise.study.measurements import EVALUATE
 from rankwise.study.plan import FOLDERS
 
@@ -85,6 +85,7 @@ def _meta(records: Records) -> list[str]:
             "Output",
             f"{records.plan.results}/: tables, figures, a page; docs/results.md describes each",
         ),
+        ("Weights", _weights(records)),
         ("Experiments", f"{len(records.results)} jobs, below"),
         ("Disk space", _disk(records)),
         ("Time to prepare", _time_to_prepare(records)),
@@ -118,6 +119,24 @@ def _disk(records: Records) -> str:
 
 def _mib_text(size_bytes: int) -> str:
     return f"{size_bytes / 2**20:.1f} MiB"
+
+
+def _weights(records: Records) -> str:
+    """How many runs keep weights of which kind, and their size; this page holds none."""
+    sizes: dict[str, list[int]] = {}
+    for record in records.runs:
+        kept = record.get("weights", {"kind": keep.NONE, "bytes": 0})
+        sizes.setdefault(kept["kind"], []).append(kept["bytes"])
+    if not sizes:
+        return "no training runs"
+    texts = []
+    for kind, of_kind in sizes.items():
+        runs = f"{kind}: {len(of_kind)} of {len(records.runs)} runs"
+        texts.append(runs if kind == keep.NONE else f"{runs}, {_mib_text(sum(of_kind))}")
+    return (
+        f"{'; '.join(sorted(texts))}; kept files lie beside their run's train.json, which has "
+        "their SHA-256"
+    )
 
 
 def _hardware(records: Records) -> str:

@@ -5,36 +5,53 @@ that trained is in it.
 """
 
 import math
+import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import yaml
 
 from rankwise.analysis import run_intervals
 from rankwise.analysis.run_intervals import RunInterval
+from rankwise.core.snapshot_files import LICENCES
 from rankwise.report.records import UNKNOWN, listed, table
 
-# Licences that the hub knows by these names.
-HUB_LICENCES = ("apache-2.0", "mit", "bsd-3-clause", "llama3.1", "llama3.2", "gemma", "cc-by-4.0")
+# A licence as an entry names it, in small letters -> the hub's name of it. Source: the hub's list,
+# https://huggingface.co/docs/hub/repositories-licenses
+HUB_LICENCES = {
+    **{
+        name: name
+        for name in ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-3.0", "gemma")
+    },
+    "gemma terms of use": "gemma",
+    "llama 2 community license": "llama2",
+    "meta llama 3 community license": "llama3",
+    "llama 3.1 community license": "llama3.1",
+    "llama 3.2 community license": "llama3.2",
+}
 LIBRARIES = {"peft": "peft", "merged": "transformers", "parameters": "rankwise"}
+BASE_FOLDER = "FOLDER_OF_THE_BASE"
+DTYPES = {"bf16": "bfloat16"}  # of the base, by its storage; others compute in float32
 # How to open the weights, by their format.
 LOADING = {
     "peft": """\
 from peft import PeftModel
-from transformers import {auto_class}, AutoTokenizer
+from transformers import {auto_class}, AutoConfig, AutoTokenizer
 
-base = {auto_class}.from_pretrained("{base}"{arguments})
-model = PeftModel.from_pretrained(base, "FOLDER")
+config = AutoConfig.from_pretrained("FOLDER")  # the base's, with the labels and the padding token
+base = {auto_class}.from_pretrained({base}, config=config, dtype="{dtype}")
+model = PeftModel.from_pretrained(base, "FOLDER").eval()
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")""",
     "merged": """\
 from transformers import {auto_class}, AutoTokenizer
 
 model = {auto_class}.from_pretrained("FOLDER")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")""",
-    "parameters": """\
+    "parameters": f"""\
 import rankwise
 
-model, tokenizer = rankwise.load_trained("FOLDER", "FOLDER_OF_THE_BASE")""",
+model, tokenizer = rankwise.load_trained("FOLDER", "{BASE_FOLDER}")""",
 }
 
 
@@ -80,7 +97,7 @@ def card(run: dict, method: dict, facts: Facts) -> str:
         "",
         f"Trained by Rankwise (run `{facts.digest}`). Method: {facts.label}, {facts.source}.",
         "",
-        *_loading(run, facts),
+        *_loading(run, method, facts),
         *_results(run, intervals),
         *_data(run, facts),
         *_settings(run, method),
@@ -97,11 +114,7 @@ def base(run: dict) -> str:
 
 def _head(run: dict, facts: Facts, intervals: list[RunInterval]) -> dict:
     head: dict[str, object] = {"library_name": LIBRARIES[facts.format]}
-    licence = (facts.licence or "").lower()
-    if licence in HUB_LICENCES:
-        head["license"] = licence
-    elif facts.licence:
-        head |= {"license": "other", "license_name": facts.licence}
+    head |= _licence_head(facts.licence, _licence_files(run))
     if "hub" in run["request"]["model"].get("weights", {}):
         head["base_model"] = base(run)
     head["tags"] = ["rankwise", run["request"]["cell"]["method"], run["request"]["dataset"]["task"]]
@@ -109,14 +122,39 @@ def _head(run: dict, facts: Facts, intervals: list[RunInterval]) -> dict:
     return head
 
 
-def _loading(run: dict, facts: Facts) -> Iterator[str]:
-    classes = run["request"]["dataset"].get("classes", [])
-    arguments = f", num_labels={len(classes)}" if classes else ""
-    yield from ("## How to load it", "", "```python")
-    yield LOADING[facts.format].format(
-        auto_class=facts.auto_class, base=base(run), arguments=arguments
+def _licence_head(licence: str | None, files: list[str]) -> dict[str, str]:
+    """The keys of the head that name a licence; none if it is not known."""
+    if licence is None:
+        return {}
+    if licence.lower() in HUB_LICENCES:
+        return {"license": HUB_LICENCES[licence.lower()]}
+    name = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")  # as the hub writes names
+    link = {"license_link": files[0]} if files else {}
+    return {"license": "other", "license_name": name, **link}
+
+
+def _licence_files(run: dict) -> list[str]:
+    """The names of the base's licence files that were kept with the weights."""
+    kept = {PurePosixPath(path).name for path in run["weights"]["files"]}
+    return [name for name in LICENCES if name in kept]
+
+
+def _loading(run: dict, method: dict, facts: Facts) -> Iterator[str]:
+    weights, stored = run["request"]["model"].get("weights", {}), method["weights"]
+    source = f'"{BASE_FOLDER}"'
+    if "hub" in weights:
+        source = f'"{weights["hub"]}", revision="{weights["revision"]}"'
+    text = LOADING[facts.format].format(
+        auto_class=facts.auto_class, base=source, dtype=DTYPES.get(stored, "float32")
     )
-    yield from ("```", "")
+    yield from ("## How to load it", "", "```python", text, "```", "")
+    yield "FOLDER is the folder of this file."
+    if BASE_FOLDER in text:
+        yield f"{BASE_FOLDER} has the model {base(run)}, with its tokenizer."
+    if facts.format == "peft" and stored not in ("fp32", "bf16"):
+        yield f"The run stored its base as {stored}, so its scores differ a little from these."
+    yield ""
+    classes = run["request"]["dataset"].get("classes", [])
     if classes:
         numbered = listed(f"{number} {name}" for number, name in enumerate(classes))
         yield from (f"Classes: {numbered}.", "")
@@ -191,7 +229,7 @@ def _origin(run: dict, facts: Facts) -> Iterator[str]:
     rows = [
         ("base model", f"{base(run)}, prepared as `{request['inputs']['model']}`"),
         ("revision of the base", request["model"].get("weights", {}).get("revision", UNKNOWN)),
-        ("licence of the base", facts.licence or UNKNOWN),
+        ("licence of the base", _licence_of_base(run, facts)),
         ("command", f"`{facts.command}`"),
         ("lock file", f"{lock['lock']}, digest `{lock['digest']}`"),
         ("packages", listed(f"{name} {version}" for name, version in sorted(packages.items()))),
@@ -200,3 +238,9 @@ def _origin(run: dict, facts: Facts) -> Iterator[str]:
         ("device", f"{request['device']}, {device or environment.get('processor', UNKNOWN)}"),
     ]
     yield from table(("what", "value"), rows)
+
+
+def _licence_of_base(run: dict, facts: Facts) -> str:
+    files = _licence_files(run)
+    text = facts.licence or f"{UNKNOWN} in config/models.yaml"
+    return f"{text}; its text: {listed(files)}" if files else text

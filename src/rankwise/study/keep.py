@@ -7,18 +7,22 @@ search keep nothing. Standard library only.
 from rankwise.core import plugins
 from rankwise.core.config import ConfigError
 from rankwise.study import peft_settings
+from rankwise.study.biases import unbiased
 from rankwise.study.options import constant
 
 ADAPTER, MERGED, NONE = KINDS = ("adapter", "merged", "none")
 
 
-def resolved(wanted: str | None, name: str, method: dict, where: tuple[str, str]) -> str:
+def resolved(
+    wanted: str | None, name: str, method: dict, model: dict, where: tuple[str, str]
+) -> str:
     """What a run keeps.
 
     Args:
         wanted: The grid's `keep`, or else the study's; None if neither has one.
         name: The method's name in config/methods.yaml.
         method: Its resolved entry.
+        model: The entry of the model that it adapts.
         where: File and key of `keep`, for messages.
 
     Returns:
@@ -31,11 +35,11 @@ def resolved(wanted: str | None, name: str, method: dict, where: tuple[str, str]
     keeps = _constant(method, "KEEPS", ADAPTER)
     if keeps == "nothing":  # the model is the base
         return NONE
-    refused = refusals(method)
+    refused = refusals(method, model)
     if wanted is None:
         return NONE if ADAPTER in refused else ADAPTER
     if wanted in refused:
-        kinds = " or ".join([*allowed(method), NONE])
+        kinds = " or ".join([*allowed(method, model), NONE])
         raise ConfigError(
             *where,
             wanted,
@@ -45,23 +49,25 @@ def resolved(wanted: str | None, name: str, method: dict, where: tuple[str, str]
     return wanted
 
 
-def allowed(method: dict) -> list[str]:
+def allowed(method: dict, model: dict) -> list[str]:
     """The kinds of weights that a method can keep.
 
     Args:
         method: Its resolved entry.
+        model: The entry of the model that it adapts.
     """
     if _constant(method, "KEEPS", ADAPTER) == "nothing":
         return []
-    refused = refusals(method)
+    refused = refusals(method, model)
     return [kind for kind in KINDS if kind != NONE and kind not in refused]
 
 
-def refusals(method: dict) -> dict[str, str]:
+def refusals(method: dict, model: dict) -> dict[str, str]:
     """What a method cannot keep, and why.
 
     Args:
         method: Its resolved entry.
+        model: The entry of the model that it adapts.
 
     Returns:
         Kind -> the reason, the end of a sentence.
@@ -73,8 +79,10 @@ def refusals(method: dict) -> dict[str, str]:
     elif start in _constant(method, "CHANGES_BASE", ()) and method["weights"] != "fp32":
         stored = method["weights"]
         refused[ADAPTER] = f"starts by init {start} from a base that is then rounded to {stored}"
-    if not _constant(method, "MERGES", True) or _is_never_merged(method):
+    if not _constant(method, "MERGES", True) or _is_peft_type(method, "NEVER_MERGED"):
         refused[MERGED] = "gives answers that no model of the base's own modules gives"
+    elif place := _added_bias(method, model):
+        refused[MERGED] = f"adds a bias to {place}, which transformers' {model['family']} has not"
     return refused
 
 
@@ -82,8 +90,15 @@ def _constant(method: dict, name: str, default: object) -> object:
     return constant(plugins.source_name("methods", method["module"]), name, default)
 
 
-def _is_never_merged(method: dict) -> bool:
-    """Whether the method is a type of peft whose answer is no product with a fixed matrix."""
+def _added_bias(method: dict, model: dict) -> str | None:
+    """The name of a matrix that gets a bias, although the model's class has none there."""
+    if not _is_peft_type(method, "TRAINS_BIASES"):
+        return None
+    return unbiased(model, method["options"]["targets"])
+
+
+def _is_peft_type(method: dict, constant_name: str) -> bool:
+    """Whether the method is a type of peft that a constant of `methods/peft.py` names."""
     if method["module"] != peft_settings.MODULE:
         return False
-    return method["options"]["type"] in _constant(method, "NEVER_MERGED", ())
+    return method["options"]["type"] in _constant(method, constant_name, ())

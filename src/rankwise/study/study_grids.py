@@ -341,7 +341,8 @@ class StudyGrids:
     def _keep(self, cell: Cell, grid: dict, key: str) -> str:
         where = (self.file, f"{key}.keep" if "keep" in grid else "keep")
         wanted = grid.get("keep", self.study.get("keep"))
-        return keep.resolved(wanted, cell.method, self.resolved_method(cell, grid, key), where)
+        method, model = self.resolved_method(cell, grid, key), self.library["models"][cell.model]
+        return keep.resolved(wanted, cell.method, method, model, where)
 
     def schedule(self, grid: dict) -> dict:
         """The training schedule of a grid: the study's, with the grid's own values."""

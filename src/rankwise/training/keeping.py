@@ -8,8 +8,8 @@ state into a folder that is named like the request's `keep`:
               tensor that differs from the base, in trained.safetensors.
     merged/   one model of the base's own modules, which transformers opens.
 
-rankwise.json says how `training/kept.py` opens the folder. The configuration and the tokenizer are
-in both folders. Weights are in safetensors only.
+rankwise.json says how `training/kept.py` opens the folder. The configuration, the tokenizer and
+the base's licence, if it is there, are in both folders. Weights are in safetensors only.
 
 A start such as PiSSA (Meng et al. 2024, arXiv 2404.02948) moves a part s B0 A0 of W into the
 adapter. An adapter to W itself then has twice the rank: W' = (W - s B0 A0) + s B A = W + s [B, -B0]
@@ -39,6 +39,7 @@ from rankwise.core.snapshot_files import CONFIG, COPIED
 from rankwise.methods.parts.base import Method
 from rankwise.models import build, storage
 from rankwise.optim.parts.waiting import trains
+from rankwise.training.merging import write_merged
 
 ADAPTER, MERGED, NONE = "adapter", "merged", "none"
 RECORD = "rankwise.json"
@@ -117,53 +118,13 @@ def base_name(request: dict) -> str:
 
 
 def copy_tokenizer(base_folder: Path, target: Path) -> None:
-    """Copy the tokenizer's files, and the base's settings for generation, as they are.
+    """Copy the tokenizer, the base's settings for generation and its licence, as they are.
 
     Saving a loaded tokenizer would add paths of this machine and the truncation of its last text.
     """
     for name in COPIED:
         if name != CONFIG and (base_folder / name).is_file():
             shutil.copyfile(base_folder / name, target / name)
-
-
-# A merged model -----------------------------------------------------------------------------------
-
-
-def write_merged(method: Method, model: nn.Module, target: Path) -> None:
-    """Write one model of the base's own modules, as transformers does.
-
-    Args:
-        method: The run's method.
-        model: The adapted model, which is used up.
-        target: The folder.
-
-    Raises:
-        ValueError: The method does not merge, or transformers would not read all of the model.
-    """
-    merged = method.merge(model)
-    if merged is None:
-        raise ValueError(
-            f"keep: got merged with {type(method).__name__}, allowed: adapter or none, because no "
-            "model of the base's own modules gives its answers"
-        )
-    _check_read_whole(merged)
-    merged.save_pretrained(target)
-
-
-def _check_read_whole(merged: PreTrainedModel) -> None:
-    """Refuse a tensor that the model's class has not: transformers would drop it when it loads.
-
-    Raises:
-        ValueError: There is one, such as a bias that BEFT has added to a layer.
-    """
-    with torch.device("meta"):
-        readable = type(merged)(merged.config).state_dict()
-    for name in merged.state_dict():
-        if name not in readable:
-            raise ValueError(
-                f"keep: got merged with the tensor {name}, which transformers would not read, "
-                "allowed: adapter or none"
-            )
 
 
 # An adapter ---------------------------------------------------------------------------------------

@@ -23,10 +23,8 @@ from rankwise.training.keeping import (
     OWN_WEIGHTS,
     RECORD,
     copy_tokenizer,
-    write_merged,
 )
-
-COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from rankwise.training.merging import write_merged
 
 
 def load(result_file: Path, base_folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
@@ -148,8 +146,8 @@ def _base(folder: Path, record: dict) -> nn.Module:
 
 def _stored(base: nn.Module, record: dict) -> nn.Module:
     """The base in the storage of the run."""
-    dtype = COMPUTE_DTYPES[record["precision"]]
-    return storage.store(base, record["method"]["weights"], record["names"], dtype)
+    method, precision = record["method"], storage.DTYPES[record["precision"]]
+    return storage.store(base, method["weights"], record["names"], precision, method.get("compute"))
 
 
 def _adapted(folder: Path, record: dict, base: nn.Module) -> nn.Module:

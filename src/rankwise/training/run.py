@@ -15,8 +15,9 @@ from rankwise.models import build, check, storage
 from rankwise.optim.parts.waiting import trains
 from rankwise.training.checkpoint import Checkpoint
 from rankwise.training.divergence import Diverged
-from rankwise.training.keeping import keep
+from rankwise.training.keeping import MERGED, keep
 from rankwise.training.loop import Loop
+from rankwise.training.merging import check_merges
 from rankwise.training.start import start
 
 
@@ -89,6 +90,8 @@ def _fine_tune(request: dict, folder: Path | None, checkpoint: Checkpoint) -> di
     base_folder = model_folder(request)
     build.check_room(request["model"], task, classes, "cpu")
     expected = build.checked_from_shapes(request["model"], task, classes)
+    if request.get("keep") == MERGED:
+        check_merges(request)
     tokenizer = build.tokenizer(base_folder)
     progress.doing(f"loading the dataset {request['cell']['dataset']}")
     data = load_data(request, tokenizer, seed)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from rankwise.models.build import pad_token_id
+from rankwise.models.padding import padded_texts
 
 AUTO_CLASS = "AutoModelForSequenceClassification"
 LABELS = "class"
@@ -44,15 +45,8 @@ class Collate:
         self.pad = pad_token_id(tokenizer)
 
     def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
-        longest = max(len(example["input_ids"]) for example in batch)
-        ids = torch.full((len(batch), longest), self.pad)
-        mask = torch.zeros_like(ids)
-        for row, example in enumerate(batch):
-            length = len(example["input_ids"])
-            ids[row, :length] = torch.tensor(example["input_ids"])
-            mask[row, :length] = 1
         labels = torch.tensor([example["labels"] for example in batch])
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        return {**padded_texts(batch, self.pad), "labels": labels}
 
 
 def predictions(batch: dict[str, Tensor]) -> int:

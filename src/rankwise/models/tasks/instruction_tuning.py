@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from rankwise.models.build import pad_token_id
+from rankwise.models.padding import padded, padded_texts
 
 AUTO_CLASS = "AutoModelForCausalLM"
 LABELS = "answer"
@@ -266,19 +267,11 @@ class Collate:
         self.pad = pad_token_id(tokenizer)
 
     def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
-        longest = max(len(example["input_ids"]) for example in batch)
-        ids = torch.full((len(batch), longest), self.pad)
-        labels = torch.full_like(ids, IGNORED)
-        mask = torch.zeros_like(ids)
-        for row, example in enumerate(batch):
-            length = len(example["input_ids"])
-            ids[row, :length] = torch.tensor(example["input_ids"])
-            labels[row, :length] = torch.tensor(example["labels"])
-            mask[row, :length] = 1
-        padded = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        labels = padded([example["labels"] for example in batch], IGNORED)
+        texts = {**padded_texts(batch, self.pad), "labels": labels}
         if "starts" not in batch[0]:
-            return padded
-        return {**padded, **_apart(batch, mask)}
+            return texts
+        return {**texts, **_apart(batch, texts["attention_mask"])}
 
 
 def _apart(packs: list[dict], mask: Tensor) -> dict[str, Tensor]:

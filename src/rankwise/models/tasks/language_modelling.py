@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from rankwise.models.padding import padded_texts
+
 AUTO_CLASS = "AutoModelForCausalLM"
 LABELS = "none"
 METRICS = ("perplexity", "word_perplexity", "bits_per_byte")
@@ -29,6 +31,7 @@ NEW_HEAD = False
 IGNORED = -100  # the label of tokens that are not predicted
 WORD = re.compile(r"\S+")
 FIRST = "first_scored"
+ANY_TOKEN = 0  # padding is never attended to
 
 
 # Training -----------------------------------------------------------------------------------------
@@ -211,16 +214,11 @@ class Collate:
         """Blocks and windows need no padding token and no random numbers."""
 
     def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
-        longest = max(len(example["input_ids"]) for example in batch)
-        ids = torch.zeros(len(batch), longest, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        labels = torch.full_like(ids, IGNORED)
+        stacked = padded_texts(batch, ANY_TOKEN)
+        is_scored = stacked["attention_mask"].bool()
         for row, example in enumerate(batch):
-            length, first = len(example["input_ids"]), example.get(FIRST, 0)
-            ids[row, :length] = torch.tensor(example["input_ids"])
-            mask[row, :length] = 1
-            labels[row, first:length] = ids[row, first:length]
-        stacked = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+            is_scored[row, : example.get(FIRST, 0)] = False
+        stacked["labels"] = stacked["input_ids"].where(is_scored, IGNORED)
         for name in ("words", "text_bytes"):
             if name in batch[0]:
                 stacked[name] = torch.tensor([example[name] for example in batch])

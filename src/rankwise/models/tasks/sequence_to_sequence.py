@@ -7,10 +7,12 @@ Source: Sutskever et al. 2014, arXiv 1409.3215, equation 1; teacher forcing is W
 1989.
 """
 
-from torch import Tensor, full, nn, tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from rankwise.models.tasks import classification, token_classification
+from rankwise.models.build import pad_token_id
+from rankwise.models.padding import padded, padded_texts
+from rankwise.models.tasks import token_classification
 
 AUTO_CLASS = "AutoModelForSeq2SeqLM"
 LABELS = "text"
@@ -54,16 +56,13 @@ class Collate:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int):
-        self.pad = classification.Collate(tokenizer, seed)
+        self.pad = pad_token_id(tokenizer)
 
     def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
-        padded = self.pad([{**example, "labels": 0} for example in batch])
-        longest = max(len(example["labels"]) for example in batch)
-        labels = full((len(batch), longest), IGNORED)
-        for row, example in enumerate(batch):
-            labels[row, : len(example["labels"])] = tensor(example["labels"])
+        labels = padded([example["labels"] for example in batch], IGNORED)
         mask = (labels != IGNORED).long()
-        return {**padded, "decoder_attention_mask": mask, "labels": labels}
+        texts = padded_texts(batch, self.pad)
+        return {**texts, "decoder_attention_mask": mask, "labels": labels}
 
 
 def scores(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:  # each (examples,)

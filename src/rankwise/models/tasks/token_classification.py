@@ -10,10 +10,11 @@ Source: Tjong Kim Sang & De Meulder 2003, CoNLL-2003 shared task, section 2 (tag
 Devlin et al. 2019, arXiv 1810.04805, section 5.3 (the first token of a word).
 """
 
-from torch import Tensor, full, nn, tensor
+from torch import Tensor, nn, tensor
 from transformers import PreTrainedTokenizerBase
 
-from rankwise.models.tasks import classification
+from rankwise.models.build import pad_token_id
+from rankwise.models.padding import padded, padded_texts
 
 AUTO_CLASS = "AutoModelForTokenClassification"
 LABELS = "tags"
@@ -60,14 +61,11 @@ class Collate:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int):
-        self.pad = classification.Collate(tokenizer, seed)
+        self.pad = pad_token_id(tokenizer)
 
     def __call__(self, batch: list[dict]) -> dict[str, Tensor]:
-        padded = self.pad([{**example, "labels": 0} for example in batch])
-        labels = full(padded["input_ids"].shape, IGNORED)
-        for row, example in enumerate(batch):
-            labels[row, : len(example["labels"])] = tensor(example["labels"])
-        return {**padded, "labels": labels}
+        labels = padded([example["labels"] for example in batch], IGNORED)
+        return {**padded_texts(batch, self.pad), "labels": labels}
 
 
 def predictions(batch: dict[str, Tensor]) -> int:
