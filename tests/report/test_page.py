@@ -205,12 +205,15 @@ def test_a_table_sorts_by_keyboard_and_filters(view, study: Path) -> None:
     view.keyboard.press("Enter")
     wait_for_order(head, "descending")
     assert [float(text) for text in column(view, "#sheet-runs", "eval_loss_nats")] == losses[::-1]
-    view.locator("#runs input[type=search]").fill("lora")  # "full" is also the loss of every run
-    count = (runs["method"] == "lora").sum()
+    assert set(runs["schedule_loss"]) == {"full"}  # in a hidden column, which is not searched
+    view.locator("#runs input[type=search]").fill("full")
+    count = (runs["method"] == "full").sum()
+    assert 0 < count < len(runs)
     view.locator("#runs .dt-foot", has_text=f"{count} of {len(runs)} rows").wait_for()
-    assert set(column(view, "#sheet-runs", "method")) == {"LoRA"}
+    assert set(column(view, "#sheet-runs", "method")) == {"Full AdamW"}
     view.locator("#runs button.columns").click()
     assert view.locator("#sheet-runs th[data-name=total_parameters]").is_visible()
+    view.locator("#runs .dt-foot", has_text=f"{len(runs)} rows").wait_for()  # its column is shown
     wait_for_table(view, "claims")
     chip = view.locator("#claims .chips button").first
     chip.click()

@@ -17,12 +17,13 @@ from rankwise.analysis.standings import (
     UNDECIDED,
     WORSE,
     Comparison,
+    EvaluationKey,
     Key,
     Standing,
     Standings,
+    of_evaluations,
     standings,
 )
-from rankwise.core.metrics import METRICS
 from rankwise.report import style
 from rankwise.report.html import claims
 
@@ -43,17 +44,30 @@ Sentences = list[str]
 
 
 def answer(
-    frames: dict[str, pd.DataFrame], labels: dict[str, str], named: dict | None = None
+    frames: dict[str, pd.DataFrame],
+    labels: dict[str, str],
+    named: dict | None = None,
+    means: dict[str, list[str]] | None = None,
 ) -> list[tuple[str, Sentences]]:
-    """Headings with sentences: for each model and dataset, then for the published numbers.
+    """Headings with sentences.
+
+    They are about the evaluations of a study that has some, then about what each model and dataset
+    reports of training, then about the published numbers.
 
     Args:
         frames: The page's tables by name.
         labels: The label of each method.
         named: The study's `reference`, if it names one.
+        means: Name of a mean of evaluations -> those that it is of. These get no sentences of their
+            own.
     """
+    parts = _evaluations(frames, labels, named, means or {})
+    behind = ", metric of training" if parts else ""
     found = standings(frames, named) if "estimates" in frames else {}
-    parts = [(" on ".join(key), _group(group, labels, named)) for key, group in found.items()]
+    parts += [
+        (f"{' on '.join(key)}{behind}", _group(group, labels, named))
+        for key, group in found.items()
+    ]
     parts += [
         (" on ".join(key), _state_range(profile, labels))
         for key, profile in _profiles(frames, labels).items()
@@ -61,6 +75,40 @@ def answer(
     ]
     parts.append(("Published numbers", _claims(frames.get("claims"))))
     return [(title, sentences) for title, sentences in parts if sentences]
+
+
+# Evaluations -----------------------------------------------------------------------------------
+
+
+def _evaluations(
+    frames: dict[str, pd.DataFrame],
+    labels: dict[str, str],
+    named: dict | None,
+    means: dict[str, list[str]],
+) -> list[tuple[str, Sentences]]:
+    """Headings with sentences for each mean, and for each evaluation that is part of none."""
+    if "evaluations_summary" not in frames:
+        return []
+    found = of_evaluations(frames, named)
+    in_a_mean = {part for name in means for part in means[name]}
+    parts = []
+    for key in sorted(found, key=lambda key: key[2] not in means):
+        if key[2] in in_a_mean:
+            continue
+        sentences = _group(found[key], labels, named)
+        if key[2] in means:
+            names = ", ".join(means[key[2]])
+            sentences.append(f"The mean counts alike: {names}. Each is in the table Evaluations.")
+        parts.append((_evaluation_title(key, frames["evaluations_summary"]), sentences))
+    return parts
+
+
+def _evaluation_title(key: EvaluationKey, summary: pd.DataFrame) -> str:
+    """`gpt2 on alpaca: boolq, 3,270 examples`."""
+    model, dataset, name = key
+    is_own = (summary["model"] == model) & (summary["dataset"] == dataset)
+    count = int(summary.loc[is_own & (summary["evaluation"] == name), "examples"].iloc[0])
+    return f"{model} on {dataset}: {name}, {count:,} {_plural('example', count)}"
 
 
 # Quality ---------------------------------------------------------------------------------------
@@ -119,10 +167,10 @@ def _quality(curve: Standing, group: Standings, reference: str) -> str:
     if not isnan(against.low):
         low, high = _ratio(against.low, group), _ratio(against.high, group)
         interval = f" (95 % interval {low} to {high})"
-    label = METRICS[group.metric].label
+    label = group.metric.label
     if _in_percent(group):
         verb = "keeps" if against.ratio <= 1 else "reaches"
-        if METRICS[group.metric].sign < 0:
+        if group.metric.sign < 0:
             verb = "has"  # nobody wants to keep an error
         return f"{verb} {ratio} % of {reference}'s {label}{interval}"
     return f"has {ratio} times {reference}'s {label}{interval}"
@@ -183,11 +231,11 @@ def _explanations(group: Standings) -> Sentences:
 
 
 def _in_percent(group: Standings) -> bool:
-    return METRICS[group.metric].is_fraction
+    return group.metric.is_fraction
 
 
 def _metric(group: Standings) -> str:
-    return f"{METRICS[group.metric].phrase} of"
+    return f"{group.metric.phrase} of"
 
 
 def _unit(group: Standings) -> str:
@@ -210,7 +258,7 @@ def _ratio(ratio: float, group: Standings) -> str:
 
 
 def _margin(group: Standings) -> str:
-    metric = METRICS[group.metric]
+    metric = group.metric
     if metric.is_log:
         return f"a factor of {exp(group.margin):.4g}"
     if not metric.is_fraction:
