@@ -262,7 +262,7 @@ def _planned(cell: str, path: Path) -> tidy.Planned:
 
 def _has_results(folder: Path) -> bool:
     """Whether a run or profile of the study has ended; a planned study has a folder, too."""
-    return any(_folder_of(folder, name).is_dir() for name in ("train", *MEASUREMENTS))
+    return any(_folder_of(folder, name).is_dir() for name in ("train", EVALUATE, *MEASUREMENTS))
 
 
 def _studies_near(path: Path) -> list[str]:

@@ -71,6 +71,7 @@ SHOWN = {
         "tokens",
         "train_time_s",
         "flags",
+        "left_out",
     ),
     "comparisons": (
         "method_a",
