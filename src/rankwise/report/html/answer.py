@@ -25,21 +25,10 @@ from rankwise.analysis.standings import (
     standings,
 )
 from rankwise.report import style
-from rankwise.report.html import claims
+from rankwise.report.html import claims, cost_words
 
 MOST_CURVES = 10  # of a model and dataset that get a sentence
-MOST_COSTS = 3  # that a sentence names
 ROUNDS_TO_EQUAL = 0.05  # per cent
-MUCH_MORE = 2  # a share from here on is said as a factor
-# Costs in the order in which a sentence names them: their names as a share of the reference's.
-SHARES = {
-    "optimizer_state_bytes": "its optimizer memory",
-    "measured_peak_bytes": "its peak memory",
-    "peak_bytes": "its peak memory",
-    "update_time_s": "its time per update",
-    "step_time_s": "its time per update",
-    "trainable_parameters": "its trainable parameters",
-}
 Sentences = list[str]
 
 
@@ -140,7 +129,7 @@ def _reference(group: Standings, labels: dict[str, str], named: dict | None) -> 
         reason = f" {wanted}, the study's reference, has no result here."
     elif group.chosen == BEST and group.others:
         reason = " It is the best curve; full fine-tuning has no result here."
-    size = _adapter(curve)
+    size = cost_words.adapter(curve)
     size = f" It takes {size} to store." if size else ""
     return (
         f"The reference is {name}, with {_metric(group)} {value}{_unit(group)} "
@@ -153,8 +142,8 @@ def _curve(curve: Standing, group: Standings, labels: dict[str, str], reference:
     name = style.curve_name(curve.method, curve.rank, labels)
     if not curve.seeds:
         return f"{name}: no run ended well ({curve.note})."
-    quality = _quality(curve, group, reference)
-    return f"{name} {quality}{_costs(curve)}: {_verdict(curve.against, group)}.{_warnings(curve)}"
+    kept = f"{_quality(curve, group, reference)}{cost_words.costs(curve)}"
+    return f"{name} {kept}: {_verdict(curve.against, group)}.{_warnings(curve)}"
 
 
 def _quality(curve: Standing, group: Standings, reference: str) -> str:
@@ -271,46 +260,7 @@ def _plural(word: str, count: int) -> str:
     return word if count == 1 else f"{word}s"
 
 
-# Costs -----------------------------------------------------------------------------------------
-
-
-def _costs(curve: Standing) -> str:
-    """`, with 18 % of its optimizer memory, 60 % of its peak memory and 99 KiB to store`."""
-    texts: dict[str, str] = {}  # by name, so that a measured peak stands for a predicted one
-    for cost, name in SHARES.items():
-        if cost in curve.shares and name not in texts:
-            texts[name] = f"{_share(curve.shares[cost])} {name}"
-    if not texts.keys() <= {SHARES["trainable_parameters"]}:
-        texts.pop(SHARES["trainable_parameters"], None)  # only where nothing better is known
-    parts = list(texts.values())[: MOST_COSTS - 1]
-    size = _adapter(curve)
-    if size:
-        parts.append(f"{size} to store")
-    if not parts:
-        return ""
-    return f", with {' and '.join([', '.join(parts[:-1]), parts[-1]] if parts[1:] else parts)}"
-
-
-def _adapter(curve: Standing) -> str:
-    """What a user stores of the trained model; empty where that was not measured."""
-    if "adapter_bytes" not in curve.costs:
-        return ""
-    return _size_text(curve.costs["adapter_bytes"])
-
-
-def _share(share: float) -> str:
-    """`18 % of`, or `9.73 times` where it is much more."""
-    percent = 100 * share
-    if share >= MUCH_MORE:
-        return f"{style.number(share)} times"
-    return f"{percent:.0f} % of" if percent >= 10 else f"{percent:.2g} % of"
-
-
-def _size_text(size_bytes: float) -> str:
-    unit_bytes, unit = style.byte_unit(size_bytes)
-    if not size_bytes:
-        return f"0 {unit}"
-    return f"{style.number(size_bytes / unit_bytes)} {unit}"
+# Memory from shapes ---------------------------------------------------------------------------
 
 
 def _profiles(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> dict[Key, pd.DataFrame]:
@@ -329,7 +279,7 @@ def _state_range(profile: pd.DataFrame, labels: dict[str, str]) -> Sentences:
     least, most = rows.iloc[0], rows.iloc[-1]
     factor = float(most["optimizer_state_bytes"]) / float(least["optimizer_state_bytes"])
     low, high = (
-        f"{_size_text(float(row['optimizer_state_bytes']))} "
+        f"{cost_words.size_text(float(row['optimizer_state_bytes']))} "
         f"({style.curve_name(row['method'], row['rank'], labels)})"
         for row in (least, most)
     )
