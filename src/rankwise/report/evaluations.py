@@ -24,6 +24,7 @@ from rankwise.report import bars, palettes, style
 REFERENCE = "reference"
 SCORE_END, VERDICT_END = 34, 88  # points right of the panel at which scores and verdicts end
 REFERENCE_LINE = {"color": palettes.SAMPLE, "lw": 0.9, "ls": (0, (4, 2))}
+NOTHING = "No evaluation ended well."
 FAILED = "no run ended well"
 IN_SHORT = {NO_PAIR: "no shared seed"}  # a verdict in fewer words
 
@@ -38,13 +39,12 @@ def draw(
         tables: `evaluations_summary` and `evaluations_comparisons`.
         labels: The label of each method.
         reference: The study's `reference`, if it names one.
-
-    Raises:
-        ValueError: No run that ended well was evaluated.
     """
     found = of_evaluations(tables, reference)
     if not found:
-        raise ValueError("evaluations: no evaluation of a run that ended well")
+        figure = style.empty_figure(bars.WIDTH, 0.5)
+        figure.text(0.02, 0.4, NOTHING)
+        return figure
     rows_by_panel = {key: _rows(group, labels) for key, group in found.items()}
     rows_by_panel, notes = bars.fewer(rows_by_panel)
     shared, titles = _titles(list(rows_by_panel))

@@ -200,7 +200,7 @@ def _explanations(group: Standings) -> Sentences:
     if any(not isnan(curve.against.low) for curve in group.others):
         texts.append(
             "The 95 % intervals against the reference are simultaneous: in 95 % of studies all "
-            "those of a model and dataset hold at once."
+            "those under this heading hold at once."
         )
     if any(curve.against.seeds_needed for curve in group.others):
         texts.append(
