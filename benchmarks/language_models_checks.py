@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 FILE = ROOT / "benchmarks/language_models_checks.md"
 MODEL, DATASET, LENGTH = "stories260k", "wikitext2_part", 128
 LINES = {"train": ("train.txt.gz", 300), "valid": ("valid.txt", 120)}  # of WikiText-2's files
-ADAPTERS = ("lora", "dora", "hira", "ia3", "vera", "oft", "prompt_tuning")
+ADAPTERS = ("lora", "dora", "hira", "prompt_tuning")
 PROCESSES = ("full", "lora", "rsvd", "vlorp")  # cases of tests/helpers/process_cases.py
 # Tasks of real files -> questions (of MMLU, of each subject).
 LIMITS = {
@@ -126,22 +126,22 @@ class Runs:
         (cell,) = [cell for cell in cells if cell.evaluation == name]
         return evaluate(self.plan.request("evaluate", cell))
 
-    def reloaded(self, method: str) -> list[float]:
-        """The losses of the reported examples, by peft and transformers without Rankwise."""
+    def reloaded(self) -> dict[str, list[float]]:
+        """Method -> losses of the reported examples, in a process with peft and no Rankwise."""
         from helpers import kept_runs  # noqa: PLC0415
 
-        (cell,) = [cell for cell in self.plan.cells("train") if cell.method == method]
+        files = {method: self.trained(method) for method in ADAPTERS}
         inputs = self.root / "rows.json"
+        (cell,) = [cell for cell in self.plan.cells("train") if cell.method == ADAPTERS[0]]
         kept_runs.write_inputs(self.plan, self.root, cell, inputs)
         base = kept_runs.base_folder(self.plan, self.root, MODEL)
-        folder = self.trained(method).parent / "adapter"
-        rows = [row for row in json.loads(inputs.read_text()) if len(row["input_ids"]) > 1]
-        case = {"folder": str(folder), "base": str(base), "classes": 0, "rows": rows}
+        shared = {"base": str(base), "classes": 0, "rows": json.loads(inputs.read_text())}
+        cases = [{**shared, "folder": str(file.parent / "adapter")} for file in files.values()]
         command = [sys.executable, str(ROOT / "tests/helpers/reload_kept.py")]
         done = subprocess.run(
-            command, input=json.dumps([case]), capture_output=True, text=True, check=True
+            command, input=json.dumps(cases), capture_output=True, text=True, check=True
         )
-        return json.loads(done.stdout.splitlines()[-1])[0]
+        return dict(zip(files, json.loads(done.stdout.splitlines()[-1]), strict=True))
 
 
 def read(file: Path) -> dict:
@@ -246,10 +246,10 @@ def of_tasks(results: dict[str, dict]) -> Table:
 def of_adapters(runs: Runs) -> Table:
     """Losses of adapters that plain peft opens, beside those of their runs."""
     rows = []
-    for method in ADAPTERS:
+    for method, again in runs.reloaded().items():
         stored = read(runs.trained(method))["examples"]["loss_nats"]
-        pairs = list(zip(runs.reloaded(method), stored, strict=True))
-        worst = max(abs(again - own) / own for again, own in pairs)
+        pairs = list(zip(again, stored, strict=True))
+        worst = max(abs(other - own) / own for other, own in pairs)
         rows.append([method, len(pairs), f"{worst:.1e}"])
     heads = ["method", "examples", "largest relative difference of a loss"]
     return "Adapters in a process with peft alone, beside the scores of their runs:", heads, rows

@@ -111,17 +111,28 @@ def _verdict(curve: Standing) -> str:
 
 def _notes(rows: pd.DataFrame, labels: dict[str, str]) -> list[str]:
     """Lines below a panel: curves with one seed, failed runs, seeds that would decide."""
-    one_seed, others = [], []
+    one_seed, failed, undecided = [], [], []
     for curve in rows["standing"]:
         name, against = style.curve_name(curve.method, curve.rank, labels), curve.against
         if curve.seeds == 1:
             one_seed.append(name)
         if curve.note:
-            others.append(f"{name}: {curve.note}")
+            failed.append(f"{name}: {curve.note}")
         if against is not None and against.verdict == UNDECIDED and against.seeds_needed:
-            others.append(f"{name}: {against.seeds_needed} seeds would decide")
+            undecided.append(f"{name}: {against.seeds_needed} seeds would decide")
     shown = sum(curve.seeds > 0 for curve in rows["standing"])
-    return [*style.one_seed_notes(one_seed, shown), *others]
+    return [
+        *style.one_seed_notes(one_seed, shown),
+        *_few(failed, "curves have failed runs"),
+        *_few(undecided, "curves that more seeds would decide"),
+    ]
+
+
+def _few(notes: list[str], what: str) -> list[str]:
+    """The notes, or their number where they are too many for a panel."""
+    if len(notes) <= style.MAX_NAMED:
+        return notes
+    return [f"{len(notes)} {what}: in the tables"]
 
 
 def _legend(figure: Figure, notes: list[str]) -> None:
