@@ -2,10 +2,10 @@
 
     python docs/generate/mistakes.py        # writes the sentences into docs/mistakes.md anew
 
-A mistake is a heading, a `yaml` block and a `text` block. The YAML is a study. Where its first line
-is a comment with the name of a file of entries, it is an entry that is added to that file. Files of
-data are those of docs/examples/data; models are the folders that `small_models` writes into
-`models/`.
+A mistake is a heading, a `yaml` block and a `text` block. The YAML is a study. Below a comment with
+the name of a file of entries stands an entry that is added to that file, and a study below its own
+name; what such a study's jobs would lack is looked at, too. Files of data are those of
+docs/examples/data; models are the folders that `small_models` writes into `models/`.
 """
 
 import contextlib
@@ -33,6 +33,7 @@ MISTAKE = re.compile(
     r"^## (?P<title>.+?)\n.*?^```yaml\n(?P<given>.*?)^```\n.*?^```text\n(?P<said>.*?)^```\n",
     re.MULTILINE | re.DOTALL,
 )
+SHOWN = ("files", "rows", "models")  # kinds of what jobs may lack
 COPIED = (
     "config", "envs", "src", "workflow_scripts", "rules", "profiles", "Snakefile", "pyproject.toml",
 )  # fmt: skip
@@ -69,31 +70,52 @@ def run(mistake: Mistake, root: Path) -> str:
     from rankwise.core.config import ConfigError, read_yaml  # noqa: PLC0415 - needs src on the path
     from rankwise.study.plan import Plan  # noqa: PLC0415
 
-    entries = re.match(r"# (config/\w+\.yaml)\n", mistake.given)
-    file = root / (entries[1] if entries else STUDY)
-    before = file.read_text(encoding="utf-8") if file.exists() else None
-    file.write_text((before or "") + mistake.given, encoding="utf-8")
-    study = root / ("config/demo.yaml" if entries else STUDY)
+    parts = _parts(mistake.given)
+    before = {}
+    for name, text in parts.items():
+        file = root / name
+        before[file] = file.read_text(encoding="utf-8") if file.exists() else None
+        file.write_text((before[file] or "") + text, encoding="utf-8")
+    study = root / (STUDY if STUDY in parts else "config/demo.yaml")
     try:
         plan = Plan(read_yaml(study, STUDY), root, STUDY)
-        return _of_models(mistake, plan) if entries and entries[1] == MODELS else ""
+        return _lacking(plan) if STUDY in parts else _of_models(parts.get(MODELS, ""), plan)
     except ConfigError as error:
         return str(error)
     finally:
-        if before is None:
-            file.unlink()
-        else:
-            file.write_text(before, encoding="utf-8")
+        for file, text in before.items():
+            if text is None:
+                file.unlink()
+            else:
+                file.write_text(text, encoding="utf-8")
 
 
-def _of_models(mistake: Mistake, plan: "Plan") -> str:
+def _parts(given: str) -> dict[str, str]:
+    """File of the copy -> what the example adds to it."""
+    headed = given if given.startswith("# config/") else f"# {STUDY}\n{given}"
+    _, *pieces = re.split(r"^# (config/\w+\.yaml)\n", headed, flags=re.MULTILINE)
+    return dict(zip(pieces[::2], pieces[1::2], strict=True))
+
+
+def _lacking(plan: "Plan") -> str:
+    """What jobs of a study would lack, of what files of this machine show."""
+    from rankwise.checks import preflight  # noqa: PLC0415 - needs src on the path
+    from rankwise.study.jobs import result_jobs  # noqa: PLC0415
+
+    jobs = list(result_jobs(plan))
+    with contextlib.chdir(plan.root):
+        said = [line for kind in SHOWN for line in preflight.lacking(kind, jobs, plan)]
+    return "\n".join(said)
+
+
+def _of_models(given: str, plan: "Plan") -> str:
     """What is said of the entries of models in an example, before a job that would use them."""
     from rankwise.checks import model_entries  # noqa: PLC0415
     from rankwise.data import sources  # noqa: PLC0415
 
     said = []
     with contextlib.chdir(plan.root):
-        for name in yaml.safe_load(mistake.given):
+        for name in yaml.safe_load(given) or {}:
             said += sources.missing("files", "model", name, plan)
             entry = plan.library["models"][name]
             said += model_entries.problems(name, entry, tasks=entry["head"])

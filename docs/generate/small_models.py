@@ -14,7 +14,7 @@ SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 
 def write(folder: Path) -> None:
-    """Write the folders `right`, `no_tokenizer`, `pickle_only`, `lost_shard` and `with_bom`."""
+    """Write a folder of each kind: right, or without a part, and a decoder."""
     for name in ("right", "no_tokenizer", "pickle_only", "lost_shard", "with_bom"):
         _write_model(folder / name)
     (folder / "no_tokenizer/tokenizer.json").unlink()
@@ -23,6 +23,39 @@ def write(folder: Path) -> None:
     (folder / "lost_shard" / SHARDS[1]).unlink()
     config = folder / "with_bom/config.json"
     config.write_text(config.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    _write_decoder(folder / "decoder")
+
+
+def _write_decoder(folder: Path) -> None:
+    """A Llama whose tokenizer has an end-of-text token, and no chat template."""
+    folder.mkdir()
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": WIDTH,
+        "intermediate_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
+        "num_key_value_heads": 4, "vocab_size": WORDS, "max_position_embeddings": POSITIONS,
+        "tie_word_embeddings": True,
+    }  # fmt: skip
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "word0"}
+    for name, content in (
+        ("config", config), ("tokenizer", _tokenizer()), ("tokenizer_config", settings),
+    ):  # fmt: skip
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    shapes = {"model.embed_tokens.weight": [WORDS, WIDTH], "model.norm.weight": [WIDTH]}
+    for layer in range(LAYERS):
+        place = f"model.layers.{layer}"
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            shapes[f"{place}.self_attn.{name}.weight"] = [WIDTH, WIDTH]
+        for name in ("gate_proj", "up_proj"):
+            shapes[f"{place}.mlp.{name}.weight"] = [HIDDEN, WIDTH]
+        shapes[f"{place}.mlp.down_proj.weight"] = [WIDTH, HIDDEN]
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"{place}.{name}.weight"] = [WIDTH]
+    _write_weights(folder / "model.safetensors", shapes)
+
+
+def _tokenizer() -> dict:
+    vocabulary = {f"word{number}": number for number in range(WORDS)}
+    return {"model": {"type": "WordLevel", "vocab": vocabulary}, "added_tokens": []}
 
 
 def _write_model(folder: Path) -> None:
@@ -32,9 +65,7 @@ def _write_model(folder: Path) -> None:
         "hidden_dim": HIDDEN, "n_layers": LAYERS, "n_heads": 4, "vocab_size": WORDS,
         "max_position_embeddings": POSITIONS,
     }  # fmt: skip
-    vocabulary = {f"word{number}": number for number in range(WORDS)}
-    tokenizer = {"model": {"type": "WordLevel", "vocab": vocabulary}, "added_tokens": []}
-    for name, content in (("config", config), ("tokenizer", tokenizer)):
+    for name, content in (("config", config), ("tokenizer", _tokenizer())):
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     _write_weights(folder / "model.safetensors", _shapes())
 

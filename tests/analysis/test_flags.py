@@ -52,6 +52,16 @@ def test_a_run_that_failed_has_no_flag(tmp_path: Path) -> None:
     assert flags_of(tmp_path, [4, 3, 2, 1], status="diverged", reason="loss nan") == []
 
 
+def test_a_method_that_trains_nothing_has_no_flag(tmp_path: Path) -> None:
+    """At chance level, it is the base model as it is."""
+    found = {"metrics": {"accuracy_fraction": 0.6}, "split": "test", **classes(a=60, b=40)}
+    for rate, expected in ((0, False), (1e-3, True)):
+        asked = request("frozen", 0, 0)
+        asked["method"] = {**asked["method"], "learning_rate": rate}
+        frame = tidy.collect([write(tmp_path / f"{rate}", asked, **found)])
+        assert ("flags" in frame) is expected
+
+
 # Chance level -------------------------------------------------------------------------------------
 
 

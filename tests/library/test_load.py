@@ -70,6 +70,64 @@ def test_frames_have_what_the_results_say(project: Path) -> None:
     assert curves["seeds"].tolist() == [2, 2]
 
 
+ASKED = """
+name: asked
+question: What does LoRA keep of a language model's answers?
+device: cpu
+schedule: {updates: 4}
+train:
+  - {models: [tiny_decoder], datasets: [generated_prompts], methods: [lora], ranks: [2], seeds: [0, 1], keep: merged}
+  - {models: [tiny_decoder], datasets: [generated_prompts], methods: [frozen], seeds: [0, 1]}
+evaluate: [{tasks: [small_arithmetic]}]
+"""
+SOLVED = {("frozen", 0): [0, 0, 0, 1], ("frozen", 1): [0, 0, 0, 1],
+          ("lora", 0): [1, 0, 1, 1], ("lora", 1): [1, 1, 1, 1]}  # fmt: skip
+
+
+@pytest.fixture
+def asked(project: Path) -> Path:
+    """A study of which all evaluations have ended."""
+    (project / FILE).write_text(ASKED)
+    plan = Plan(read_yaml(project / FILE, FILE), project, FILE)
+    settle(plan)
+    for job in jobs.cell_jobs(plan, "evaluate"):
+        right = [float(score) for score in SOLVED[job.cell.method, job.cell.seed]]
+        row = {
+            "evaluation": "small_arithmetic",
+            "metric": "exact_match_fraction",
+            "score_fraction": sum(right) / 4,
+            "samples": 4,
+        }
+        examples = {"document": list("abcd"), "exact_match_fraction": right}
+        finish(project, job, rows=[row], examples=examples, metrics={"truncated_rows": 0})
+    return project
+
+
+@pytest.mark.parametrize("has_study", [True, False])
+def test_evaluations_are_frames_with_and_without_the_study(asked: Path, has_study: bool) -> None:
+    if not has_study:
+        (asked / FILE).unlink()
+    study = rankwise.load("results/asked")
+    assert repr(study) == "<results of results/asked: 0 training runs, 4 evaluations>"
+    keys = ["method", "seed", "evaluation", "metric", "score_fraction", "samples"]
+    rows = study.evaluations.sort_values(["method", "seed"])[keys].to_numpy().tolist()
+    task = ["small_arithmetic", "exact_match_fraction"]
+    assert rows == [
+        ["frozen", 0, *task, 0.25, 4], ["frozen", 1, *task, 0.25, 4],
+        ["lora", 0, *task, 0.75, 4], ["lora", 1, *task, 1.0, 4],
+    ]  # fmt: skip
+    curves = study.evaluation_curves.set_index("method")
+    assert curves["estimate"].to_dict() == {"frozen": 0.25, "lora": 0.875}
+    assert set(curves["evaluation"]) == {"small_arithmetic"}
+    assert curves["seeds"].tolist() == [2, 2]
+
+
+def test_a_study_without_evaluations_has_none(project: Path) -> None:
+    finished(project)
+    study = rankwise.load("results/mine")
+    assert len(study.evaluations) == len(study.evaluation_curves) == 0
+
+
 def edit_rate(project: Path, rate: str) -> None:
     override = f"override: {{lora: {{learning_rate: {rate}}}}}\n"
     (project / FILE).write_text(STUDY + override)
@@ -132,7 +190,7 @@ def test_an_outdated_file_is_refused(project: Path) -> None:
     (lambda: rankwise.load("results/mien"), "rankwise.load: got 'results/mien', allowed: results/mine (nearest: 'results/mine')"),
     (lambda: rankwise.load("results/mine").table("sumary"), "results/mine/tables: got 'sumary', allowed: nothing"),
     (lambda: rankwise.load("results/mine").profile("ledgers"), "results/mine.profile: got 'ledgers', allowed: memory, flops, forward, ledger, fits, throughput (nearest: 'ledger')"),
-    (lambda: rankwise.load("results/mine").run, "results/mine: got 'run', allowed: runs, history, examples, curves, ledgers, profile, table (nearest: 'runs')"),
+    (lambda: rankwise.load("results/mine").run, "results/mine: got 'run', allowed: runs, history, examples, curves, evaluations, evaluation_curves, ledgers, profile, table (nearest: 'runs')"),
     (lambda: rankwise.predcit, "rankwise: got 'predcit', allowed: load, load_trained, predict, optim (nearest: 'predict')"),
     (lambda: rankwise.optim.AdmW, "(nearest: 'AdamW')"),
 ])  # fmt: skip

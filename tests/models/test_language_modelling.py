@@ -115,6 +115,9 @@ def test_a_text_without_white_space_reports_no_word_perplexity():
     found = evaluation.metrics(scores, task.METRICS)
     assert set(found) == {"eval_loss_nats", "perplexity", "bits_per_byte"}
     assert found["bits_per_byte"] == pytest.approx(2 / math.log(2))
+    said = evaluation.left_out(found, task.METRICS)["left_out"]
+    assert said.startswith("word_perplexity is left out: no float holds a number so large")
+    assert evaluation.left_out(dict.fromkeys(task.METRICS, 2.0), task.METRICS) == {}
 
 
 @pytest.mark.slow

@@ -142,6 +142,48 @@ def test_much_more_is_a_factor() -> None:
     assert "with 9.73 times its optimizer memory" in sentences(frames)[1]
 
 
+# Evaluations --------------------------------------------------------------------------------------
+
+
+def asked(frames: Frames, *names: str, metric: str = "exact_match_fraction") -> Frames:
+    """The tables of a study of which each curve was asked these tasks, as it was scored."""
+    estimates, compared = frames["estimates"], frames["comparisons"]
+    task = {"metric": metric, "examples": 1200}
+    summary = [estimates.assign(evaluation=name, **task) for name in names]
+    pairs = [compared.assign(evaluation=name, metric=metric) for name in names]
+    return {
+        **frames,
+        "evaluations_summary": pd.concat(summary),
+        "evaluations_comparisons": pd.concat(pairs),
+    }
+
+
+def test_evaluations_come_before_what_training_reports() -> None:
+    frames = asked(tables("perplexity", (0.9, 0.88, 0.7)), "arithmetic")
+    parts = answer.answer(frames, LABELS)
+    titles = [title for title, _ in parts]
+    assert titles == ["m on d: arithmetic, 1,200 examples", "m on d, metric of training"]
+    reference, lora, rsvd, _ = parts[0][1]
+    assert reference.startswith("The reference is Full AdamW, with an exact match of 90.0 %")
+    assert lora.startswith("LoRA r=8 keeps 98.0 % of Full AdamW's exact match (95 % interval 96.9")
+    assert "with 25 % of its optimizer memory" in lora
+    assert rsvd.endswith(": not decided with 3 seeds, 7 would decide.")
+    assert "with a perplexity of 0.9" in parts[1][1][0]
+
+
+def test_a_mean_speaks_for_its_evaluations() -> None:
+    frames = asked(tables(), "boolq", "alone", "piqa", "both", metric="accuracy_fraction")
+    parts = answer.answer(frames, LABELS, means={"both": ["boolq", "piqa"]})
+    assert [title for title, _ in parts] == [
+        "m on d: both, 1,200 examples",
+        "m on d: alone, 1,200 examples",
+        "m on d, metric of training",
+    ]
+    last = "The mean counts alike: boolq, piqa. Each is in the table Evaluations."
+    assert parts[0][1][-1] == last
+    assert last not in parts[1][1]
+
+
 # References, failures, flags ----------------------------------------------------------------------
 
 

@@ -151,6 +151,7 @@ def test_a_study_asks_for_the_figures_that_it_has_the_data_for(demo: dict) -> No
 
     names = set(outputs.figures(plan()))
     assert {*MODULES} <= names
+    assert "evaluations" not in names
     assert {f"results/demo/figures/{name}.pdf" for name in names} <= set(jobs.targets(plan()))
     demo["train"][0] |= {"methods": ["full", "rsvd"], "override": {}}
     assert "spectra" not in outputs.figures(plan())

@@ -51,7 +51,10 @@ def jobs_of_snakemake(root: Path, *targets: str) -> list[Facts]:
 
 @pytest.fixture
 def everything(clone: Path, demo: dict) -> Plan:
-    """A study with every kind of job: the demo, with a search for all methods but one, and variants."""
+    """A study with every kind of job.
+
+    It is the demo, with a search for all methods but one, variants, and an evaluation of a decoder.
+    """
     (grid,) = demo["train"]
     grid["methods"].remove("head_only")
     override = grid.pop("override")
@@ -61,7 +64,11 @@ def everything(clone: Path, demo: dict) -> Plan:
     grid["override"] = override
     grid["search"] = {"learning_rate_factors": [1, 3], "seeds": [1]}
     grid["variants"] = {"a.b": {"override": {"lora": {"options": {"rslora": True}}}}}
-    (clone / STUDY).write_text(yaml.safe_dump({**demo, "train": [grid, unsearched]}))
+    decoder = {"models": ["tiny_decoder"], "datasets": ["generated_prompts"], "seeds": [0]}
+    decoder |= {"methods": ["lora"], "ranks": [2], "keep": "merged"}
+    evaluate = [{"tasks": ["small_arithmetic"], "models": ["tiny_decoder"]}]
+    train = [grid, unsearched, decoder]
+    (clone / STUDY).write_text(yaml.safe_dump({**demo, "train": train, "evaluate": evaluate}))
     return read_plan(clone, STUDY)
 
 
@@ -86,6 +93,21 @@ def test_a_job_comes_after_the_jobs_whose_files_it_reads(everything: Plan) -> No
         assert written.issuperset(job.inputs), job
         assert written.isdisjoint(job.outputs), job
         written |= set(job.outputs)
+
+
+def test_an_evaluation_reads_its_run_its_model_and_its_dataset(everything: Plan) -> None:
+    """And the page reads the tables and the figure of evaluations."""
+    (job,) = jobs.cell_jobs(everything, "evaluate")
+    (run,) = [
+        run for run in jobs.cell_jobs(everything, "train") if run.cell.model == "tiny_decoder"
+    ]
+    inputs = [job for job in jobs.input_jobs(everything) if job.rule != "prepare_model"]
+    paths = {job.name: job.path for job in inputs}
+    assert set(job.inputs) == {run.path, paths["tiny_decoder"], paths["generated_prompts"]}
+    (page,) = [job for job in jobs.document_jobs(everything) if job.rule == "report"]
+    names = ("evaluations", "evaluations_summary", "evaluations_comparisons")
+    assert {f"results/demo/tables/{name}.csv" for name in names} <= set(page.inputs)
+    assert "results/demo/figures/evaluations.svg" in page.inputs
 
 
 def test_a_result_has_a_short_name_without_its_digest(everything: Plan) -> None:

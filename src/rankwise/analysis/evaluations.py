@@ -20,12 +20,14 @@ from rankwise.analysis.evidence import COMPARISON, ESTIMATE, comparisons, estima
 from rankwise.analysis.partial_notes import notes
 from rankwise.analysis.scores import ONE_SEED, Curve, Group
 from rankwise.core.keys import CURVE, GROUP, VARIANT
-from rankwise.core.metrics import METRICS
+from rankwise.core.metrics import METRICS, Metric
 
 NAME = "evaluation"
 SETTINGS = ("kind", "few_shot", "limit")  # of an entry, as columns
 # How a metric is compared: as an exact match where its name says so, else as an accuracy.
 EXACT_MATCH, ACCURACY = METRICS["exact_match_fraction"], METRICS["accuracy_fraction"]
+# What people call a metric whose name alone does not say it.
+LABELS = {"accuracy_norm_fraction": "length-normalised accuracy"}
 
 
 class _Run(NamedTuple):
@@ -35,6 +37,24 @@ class _Run(NamedTuple):
     status: str
     documents: tuple[str, ...]
     scores: NDArray  # (E,)
+
+
+def metric_named(name: str) -> Metric:
+    """How people see a metric of evaluations.
+
+    Args:
+        name: Such as `accuracy_fraction`, or one of the harness's own, such as
+            `exact_match_flexible_extract_fraction`.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    label = LABELS.get(name, name.removesuffix("_fraction").replace("_", " "))
+    article = "an" if label[0] in "aeiou" else "a"
+    return _compared_as(name)._replace(name=name, label=label, phrase=f"{article} {label}")
+
+
+def _compared_as(name: str) -> Metric:
+    return EXACT_MATCH if name.startswith("exact_match") else ACCURACY
 
 
 # The table of evaluations -------------------------------------------------------------------------
@@ -121,16 +141,24 @@ def evidence(request: dict, output: Path) -> None:
     """
     planned = [tidy.Planned(Path(path), request["variants"].get(path)) for path in request["reads"]]
     found = groups(planned, request["metrics"], request["means"])
-    parts = [(name, metric, estimates([group])) for name, metric, group in found]
-    summary = _joined(parts, ESTIMATE)
     parts = [
         (name, metric, comparisons([group], request["equivalence"]))
         for name, metric, group in found
     ]
     warnings = notes(request)
-    tables.write(summary, output.with_name("evaluations_summary"), warnings)
+    tables.write(summary(found), output.with_name("evaluations_summary"), warnings)
     compared = _joined(parts, COMPARISON)
     tables.write(compared, output.with_name("evaluations_comparisons"), warnings)
+
+
+def summary(found: list[tuple[str, str, Group]]) -> pd.DataFrame:
+    """One row for each curve and evaluation: its score over seeds and examples, with an interval.
+
+    Args:
+        found: What `groups` returns.
+    """
+    parts = [(name, metric, estimates([group])) for name, metric, group in found]
+    return _joined(parts, ESTIMATE)
 
 
 def _joined(parts: list[tuple[str, str, pd.DataFrame]], columns: list[str]) -> pd.DataFrame:
@@ -208,8 +236,7 @@ def _group(model: str, dataset: str, name: str, runs: list[_Run], metric: str) -
     for run in runs:
         by_curve.setdefault((run.cell["method"], run.cell["rank"]), []).append(run)
     curves = [_curve(*key, of_curve) for key, of_curve in by_curve.items()]
-    kind = EXACT_MATCH if metric.startswith("exact_match") else ACCURACY
-    return Group(model, dataset, kind, len(ended[0].documents), curves)
+    return Group(model, dataset, _compared_as(metric), len(ended[0].documents), curves)
 
 
 def _curve(method: str, rank: int, runs: list[_Run]) -> Curve:

@@ -38,8 +38,12 @@ RULES = {
 
 
 def of_run(result: dict) -> list[str]:
-    """The flags of one training run, of its result; none where a rule cannot be applied."""
-    if result["status"] != "ok":
+    """The flags of one training run, of its result; none where a rule cannot be applied.
+
+    A method that trains nothing (`frozen`) has no flags: it was not trained too little.
+    """
+    trains = result["request"].get("method", {}).get("learning_rate") != 0
+    if result["status"] != "ok" or not trains:
         return []
     is_flagged = {
         FALLING: _is_still_falling(result.get("history", [])),

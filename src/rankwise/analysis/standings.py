@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from rankwise.analysis import flags
+from rankwise.analysis import evaluations, flags
 from rankwise.analysis.costs import costs
 from rankwise.analysis.power import MORE_SEEDS, TOO_FEW_EXAMPLES
 from rankwise.analysis.scores import ONE_SEED
 from rankwise.core.keys import GROUP
-from rankwise.core.metrics import METRICS
+from rankwise.core.metrics import METRICS, Metric
 
 FULL = "full"  # the method that is the reference unless the study names another one
 # What a comparison with the reference shows.
@@ -25,6 +25,7 @@ NO_PAIR = "no pair"  # the two curves share no seed
 NAMED, BEST = "named", "best"  # beside FULL, why a curve is the reference
 
 Key = tuple[str, str]  # model and dataset
+EvaluationKey = tuple[str, str, str]  # model, dataset and evaluation
 Curve = tuple[str, int]  # method and rank
 
 
@@ -84,10 +85,10 @@ class Standing(NamedTuple):
 
 
 class Standings(NamedTuple):
-    """The curves of a model and dataset.
+    """The curves of a model and dataset, in training or on one evaluation.
 
     Attributes:
-        metric: The metric's column in the table of runs.
+        metric: The metric by which they are compared.
         margin: The smallest difference that matters, in the unit of a difference; nan for one
             curve.
         reference: What the others are compared with.
@@ -96,7 +97,7 @@ class Standings(NamedTuple):
             no run ended well.
     """
 
-    metric: str
+    metric: Metric
     margin: float
     reference: Standing
     chosen: str
@@ -118,16 +119,51 @@ def standings(frames: dict[str, pd.DataFrame], named: dict | None = None) -> dic
     flags_by_curve = flags.of_curves(frames["runs"], frames.get("search"))
     found = {}
     for key, rows in frames["estimates"].groupby(GROUP, sort=False):
-        curves = {}
-        for row in rows.itertuples():
-            amounts = _known(costs_by_curve, (*key, row.method, row.rank))
-            flag = flags_by_curve.get((*key, row.method, row.rank))
-            curves[row.method, row.rank] = _standing(row, amounts, flag or "")
+        curves = _curves(rows, costs_by_curve, flags_by_curve)
         if any(curve.seeds for curve in curves.values()):
             pairs = frames["comparisons"]
             pairs = pairs[(pairs["model"] == key[0]) & (pairs["dataset"] == key[1])]
-            found[key] = _group(rows["metric"].iloc[0], curves, pairs, named)
+            found[key] = _group(METRICS[rows["metric"].iloc[0]], curves, pairs, named)
     return found
+
+
+def of_evaluations(
+    frames: dict[str, pd.DataFrame], named: dict | None = None
+) -> dict[EvaluationKey, Standings]:
+    """The standings on each evaluation of a model and dataset that has a run that ended well.
+
+    Args:
+        frames: Tables by name: evaluations_summary and evaluations_comparisons; with runs also
+            those with costs, which the standings then have. Flags are signs of training, and are
+            not repeated here.
+        named: The study's `reference`, as in `standings`.
+
+    Raises:
+        ValueError: As `costs` does.
+    """
+    costs_by_curve = costs(frames).table if "runs" in frames else pd.DataFrame()
+    keys = [*GROUP, evaluations.NAME]
+    compared = frames["evaluations_comparisons"]
+    found = {}
+    for key, rows in frames["evaluations_summary"].groupby(keys, sort=False):
+        curves = _curves(rows, costs_by_curve, {})
+        if any(curve.seeds for curve in curves.values()):
+            is_own = (compared[keys] == list(key)).all(axis="columns")
+            metric = evaluations.metric_named(rows["metric"].iloc[0])
+            found[key] = _group(metric, curves, compared[is_own], named)
+    return found
+
+
+def _curves(
+    rows: pd.DataFrame, costs_by_curve: pd.DataFrame, flags_by_curve: dict[tuple, str]
+) -> dict[Curve, Standing]:
+    """The curves of a group, without their comparisons."""
+    curves = {}
+    for row in rows.itertuples():
+        curve = (row.model, row.dataset, row.method, row.rank)
+        amounts = _known(costs_by_curve, curve)
+        curves[row.method, row.rank] = _standing(row, amounts, flags_by_curve.get(curve) or "")
+    return curves
 
 
 def _standing(row: tuple, amounts: dict[str, float], flag: str) -> Standing:
@@ -156,14 +192,13 @@ def _known(costs_by_curve: pd.DataFrame, curve: tuple) -> dict[str, float]:
 
 
 def _group(
-    metric: str, curves: dict[Curve, Standing], pairs: pd.DataFrame, named: dict | None
+    metric: Metric, curves: dict[Curve, Standing], pairs: pd.DataFrame, named: dict | None
 ) -> Standings:
-    """The curves of one model and dataset against their reference."""
-    sign = METRICS[metric].sign
+    """The curves of one group against their reference."""
 
     def place(curve: Standing) -> tuple:
         """As in the summary, a curve with a failed run is not the best: it comes after others."""
-        return not curve.seeds, bool(curve.note), -sign * curve.value if curve.seeds else 0
+        return not curve.seeds, bool(curve.note), -metric.sign * curve.value if curve.seeds else 0
 
     ranked = sorted(curves.values(), key=place)
     reference, chosen = _reference(ranked, named)

@@ -22,6 +22,7 @@ from rankwise.study.grids import split_name
 SETTINGS = (
     "learning_rate", "effective_batch_size", "split", "device", "device_name",
     "environment_digest", "taint", "flags",
+    "left_out",
 )  # fmt: skip
 HISTORY = ("epoch", "update", "learning_rate", "train_loss_nats")
 MADE = ("device", "environment_digest")  # where an item of a list was made
@@ -219,7 +220,7 @@ def _head(stored: dict) -> dict:
         **_made(stored),
         "request_digest": provenance.digest(request),
     }
-    head |= {name: stored[name] for name in ("reason", "split") if name in stored}
+    head |= {name: stored[name] for name in ("reason", "split", "left_out") if name in stored}
     if "device_name" in environment:
         head["device_name"] = environment["device_name"]
     if "schedule" in request:

@@ -19,11 +19,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from rankwise.analysis import evidence, tables, tidy
+from rankwise.analysis import evaluations, evidence, tables, tidy
 from rankwise.analysis.scores import groups
 from rankwise.core import store
 from rankwise.core.config import ConfigError
 from rankwise.study.grids import VARIANT_MARK
+from rankwise.study.measurements import EVALUATE
 from rankwise.study.plan import MEASUREMENTS, RESULTS, Plan, read_plan
 from rankwise.study.settle import OWNER
 
@@ -57,13 +58,23 @@ class StudyResults:
         folder: As in the arguments.
     """
 
-    FRAMES = ("runs", "history", "examples", "curves", "ledgers")
+    FRAMES = (
+        "runs",
+        "history",
+        "examples",
+        "curves",
+        "evaluations",
+        "evaluation_curves",
+        "ledgers",
+    )
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def __repr__(self) -> str:
         counts = [f"{len(self._results('train'))} training runs"]
+        if evaluated := self._results(EVALUATE):
+            counts.append(f"{len(evaluated)} evaluations")
         counts += [
             f"{len(found)} {name}" for name in MEASUREMENTS if (found := self._results(name))
         ]
@@ -91,6 +102,21 @@ class StudyResults:
     def curves(self) -> pd.DataFrame:
         """One row for each method and rank: its metric over seeds and examples, and an interval."""
         return evidence.estimates(groups(self.runs, self.examples))
+
+    @functools.cached_property
+    def evaluations(self) -> pd.DataFrame:
+        """One row for each run, evaluation and metric, and one for each run and mean."""
+        return self._listed(
+            EVALUATE, lambda planned: evaluations.collect(planned, *self._asked(planned))
+        )
+
+    @functools.cached_property
+    def evaluation_curves(self) -> pd.DataFrame:
+        """One row for each method, rank and evaluation: its score, with an interval."""
+        return self._listed(
+            EVALUATE,
+            lambda planned: evaluations.summary(evaluations.groups(planned, *self._asked(planned))),
+        )
 
     @property
     def ledgers(self) -> pd.DataFrame:
@@ -169,6 +195,19 @@ class StudyResults:
                 stacklevel=5,
             )
 
+    def _asked(self, planned: list[tidy.Planned]) -> tuple[dict[str, str], dict[str, list[str]]]:
+        """The main metric of each evaluation, and the evaluations of each mean.
+
+        Without the study, the metrics are those that the results were asked for, and no mean is
+        known.
+        """
+        if self._plan is not None:
+            return self._plan.evaluations.main_metrics(), self._plan.evaluations.means
+        metrics = {}
+        for cell, stored in tidy.read_results(planned):
+            metrics[cell[evaluations.NAME]] = stored["request"]["evaluation"]["metric"]
+        return metrics, {}
+
     @functools.cached_property
     def _plan(self) -> Plan | None:
         """The plan of the study, if its file and entries are there and it is this folder's."""
@@ -193,7 +232,8 @@ def _found(folder: Path, measurement: str) -> dict[str, list[Path]]:
     """Cell, as paths name it -> its results in a study's folder."""
     found: dict[str, list[Path]] = {}
     place = _folder_of(folder, measurement)
-    for path in sorted(place.rglob(f"{measurement}.json")):
+    stem = store.FILE_NAMES.get(measurement, measurement)
+    for path in sorted(place.rglob(f"{stem}.json")):
         cell = path.parent.parent.relative_to(place).as_posix()
         found.setdefault(cell, []).append(path)
     return found
@@ -222,7 +262,7 @@ def _planned(cell: str, path: Path) -> tidy.Planned:
 
 def _has_results(folder: Path) -> bool:
     """Whether a run or profile of the study has ended; a planned study has a folder, too."""
-    return any(_folder_of(folder, name).is_dir() for name in ("train", *MEASUREMENTS))
+    return any(_folder_of(folder, name).is_dir() for name in ("train", EVALUATE, *MEASUREMENTS))
 
 
 def _studies_near(path: Path) -> list[str]:

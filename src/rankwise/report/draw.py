@@ -29,7 +29,8 @@ def draw(request: dict, output: Path) -> None:
     tables = {name: read(folder / f"{name}.csv") for name in request["tables"]}
     _check_devices(figure_name, tables)
     module = importlib.import_module(f"rankwise.report.{figure_name}")
-    figure = module.draw(tables, dict(request["labels"]))
+    named = {"reference": request["reference"]} if "reference" in request else {}
+    figure = module.draw(tables, dict(request["labels"]), **named)
     partial_note.add(figure, request)
     style.save(figure, output, style.run_digests(tables.values()))
 

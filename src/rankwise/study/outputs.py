@@ -34,6 +34,7 @@ FIGURE_TABLES = {
     "metric_by_rank": ("estimates", "runs"),
     "heatmap": ("estimates", "comparisons", "runs"),
     "critical_difference": ("estimates", "comparisons", "runs"),
+    "evaluations": ("evaluations_summary", "evaluations_comparisons", "evaluations"),
     "accuracy_memory": ("runs", "memory"),
     "loss": ("history", "runs"),
     "gradient_norms": ("history", "runs"),
@@ -48,6 +49,7 @@ FIGURE_TABLES = {
     "throughput": ("throughput",),
     "sensitivity": ("search",),
 }
+WITH_REFERENCE = ("evaluations",)  # figures that compare curves with the study's reference
 # Table -> the tables that it is made from, as far as the study has them. Scores by example are not
 # named here: they come from the same runs as the table of runs.
 DERIVED = {
@@ -362,6 +364,7 @@ def figure_request(plan: Plan, figure: str) -> dict:
         figure: A key of `FIGURE_TABLES`.
     """
     tables = FIGURE_TABLES[figure]
+    named = plan.study.get("reference") if figure in WITH_REFERENCE else None
     return _request(
         plan,
         "figure",
@@ -369,6 +372,7 @@ def figure_request(plan: Plan, figure: str) -> dict:
         figure=figure,
         tables=tables,
         labels=labels(plan),
+        **({"reference": named} if named else {}),
     )
 
 

@@ -103,6 +103,26 @@ def metrics(scores: Scores, names: Sequence[str]) -> dict[str, float]:
     return {"eval_loss_nats": loss, **found}
 
 
+def left_out(found: dict[str, float], names: Sequence[str]) -> dict[str, str]:
+    """What a result says of metrics that no float holds.
+
+    Args:
+        found: From `metrics`.
+        names: The task's metrics.
+
+    Returns:
+        `left_out` with a sentence; nothing if no metric is left out.
+    """
+    missing = [name for name in names if name not in found]
+    if not missing:
+        return {}
+    verb = "is" if len(missing) == 1 else "are"
+    return {
+        "left_out": f"{', '.join(missing)} {verb} left out: no float holds a number so large; the "
+        "text has hardly any white space, so that one word has very many tokens"
+    }
+
+
 def _seven_digits(value: float) -> float:
     """Round to seven significant digits, which is all that float32 holds; results stay small."""
     return float(f"{value:.7g}")

@@ -137,6 +137,7 @@ class Loop:
         metrics = evaluation.metrics(examples, self.data.task.METRICS)
         check_finite(metrics, "reported split", self.state.updates)
         return {
+            **evaluation.left_out(metrics, self.data.task.METRICS),
             "metrics": {**metrics, **self.state.counts},
             "history": self.state.history,
             "examples": examples,

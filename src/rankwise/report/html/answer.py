@@ -17,43 +17,46 @@ from rankwise.analysis.standings import (
     UNDECIDED,
     WORSE,
     Comparison,
+    EvaluationKey,
     Key,
     Standing,
     Standings,
+    of_evaluations,
     standings,
 )
-from rankwise.core.metrics import METRICS
 from rankwise.report import style
-from rankwise.report.html import claims
+from rankwise.report.html import claims, cost_words
 
 MOST_CURVES = 10  # of a model and dataset that get a sentence
-MOST_COSTS = 3  # that a sentence names
 ROUNDS_TO_EQUAL = 0.05  # per cent
-MUCH_MORE = 2  # a share from here on is said as a factor
-# Costs in the order in which a sentence names them: their names as a share of the reference's.
-SHARES = {
-    "optimizer_state_bytes": "its optimizer memory",
-    "measured_peak_bytes": "its peak memory",
-    "peak_bytes": "its peak memory",
-    "update_time_s": "its time per update",
-    "step_time_s": "its time per update",
-    "trainable_parameters": "its trainable parameters",
-}
 Sentences = list[str]
 
 
 def answer(
-    frames: dict[str, pd.DataFrame], labels: dict[str, str], named: dict | None = None
+    frames: dict[str, pd.DataFrame],
+    labels: dict[str, str],
+    named: dict | None = None,
+    means: dict[str, list[str]] | None = None,
 ) -> list[tuple[str, Sentences]]:
-    """Headings with sentences: for each model and dataset, then for the published numbers.
+    """Headings with sentences.
+
+    They are about the evaluations of a study that has some, then about what each model and dataset
+    reports of training, then about the published numbers.
 
     Args:
         frames: The page's tables by name.
         labels: The label of each method.
         named: The study's `reference`, if it names one.
+        means: Name of a mean of evaluations -> those that it is of. These get no sentences of their
+            own.
     """
+    parts = _evaluations(frames, labels, named, means or {})
+    behind = ", metric of training" if parts else ""
     found = standings(frames, named) if "estimates" in frames else {}
-    parts = [(" on ".join(key), _group(group, labels, named)) for key, group in found.items()]
+    parts += [
+        (f"{' on '.join(key)}{behind}", _group(group, labels, named))
+        for key, group in found.items()
+    ]
     parts += [
         (" on ".join(key), _state_range(profile, labels))
         for key, profile in _profiles(frames, labels).items()
@@ -61,6 +64,40 @@ def answer(
     ]
     parts.append(("Published numbers", _claims(frames.get("claims"))))
     return [(title, sentences) for title, sentences in parts if sentences]
+
+
+# Evaluations -----------------------------------------------------------------------------------
+
+
+def _evaluations(
+    frames: dict[str, pd.DataFrame],
+    labels: dict[str, str],
+    named: dict | None,
+    means: dict[str, list[str]],
+) -> list[tuple[str, Sentences]]:
+    """Headings with sentences for each mean, and for each evaluation that is part of none."""
+    if "evaluations_summary" not in frames:
+        return []
+    found = of_evaluations(frames, named)
+    in_a_mean = {part for name in means for part in means[name]}
+    parts = []
+    for key in sorted(found, key=lambda key: key[2] not in means):
+        if key[2] in in_a_mean:
+            continue
+        sentences = _group(found[key], labels, named)
+        if key[2] in means:
+            names = ", ".join(means[key[2]])
+            sentences.append(f"The mean counts alike: {names}. Each is in the table Evaluations.")
+        parts.append((_evaluation_title(key, frames["evaluations_summary"]), sentences))
+    return parts
+
+
+def _evaluation_title(key: EvaluationKey, summary: pd.DataFrame) -> str:
+    """`gpt2 on alpaca: boolq, 3,270 examples`."""
+    model, dataset, name = key
+    is_own = (summary["model"] == model) & (summary["dataset"] == dataset)
+    count = int(summary.loc[is_own & (summary["evaluation"] == name), "examples"].iloc[0])
+    return f"{model} on {dataset}: {name}, {count:,} {_plural('example', count)}"
 
 
 # Quality ---------------------------------------------------------------------------------------
@@ -92,7 +129,7 @@ def _reference(group: Standings, labels: dict[str, str], named: dict | None) -> 
         reason = f" {wanted}, the study's reference, has no result here."
     elif group.chosen == BEST and group.others:
         reason = " It is the best curve; full fine-tuning has no result here."
-    size = _adapter(curve)
+    size = cost_words.adapter(curve)
     size = f" It takes {size} to store." if size else ""
     return (
         f"The reference is {name}, with {_metric(group)} {value}{_unit(group)} "
@@ -105,8 +142,8 @@ def _curve(curve: Standing, group: Standings, labels: dict[str, str], reference:
     name = style.curve_name(curve.method, curve.rank, labels)
     if not curve.seeds:
         return f"{name}: no run ended well ({curve.note})."
-    quality = _quality(curve, group, reference)
-    return f"{name} {quality}{_costs(curve)}: {_verdict(curve.against, group)}.{_warnings(curve)}"
+    kept = f"{_quality(curve, group, reference)}{cost_words.costs(curve)}"
+    return f"{name} {kept}: {_verdict(curve.against, group)}.{_warnings(curve)}"
 
 
 def _quality(curve: Standing, group: Standings, reference: str) -> str:
@@ -119,10 +156,10 @@ def _quality(curve: Standing, group: Standings, reference: str) -> str:
     if not isnan(against.low):
         low, high = _ratio(against.low, group), _ratio(against.high, group)
         interval = f" (95 % interval {low} to {high})"
-    label = METRICS[group.metric].label
+    label = group.metric.label
     if _in_percent(group):
         verb = "keeps" if against.ratio <= 1 else "reaches"
-        if METRICS[group.metric].sign < 0:
+        if group.metric.sign < 0:
             verb = "has"  # nobody wants to keep an error
         return f"{verb} {ratio} % of {reference}'s {label}{interval}"
     return f"has {ratio} times {reference}'s {label}{interval}"
@@ -163,7 +200,7 @@ def _explanations(group: Standings) -> Sentences:
     if any(not isnan(curve.against.low) for curve in group.others):
         texts.append(
             "The 95 % intervals against the reference are simultaneous: in 95 % of studies all "
-            "those of a model and dataset hold at once."
+            "those under this heading hold at once."
         )
     if any(curve.against.seeds_needed for curve in group.others):
         texts.append(
@@ -183,11 +220,11 @@ def _explanations(group: Standings) -> Sentences:
 
 
 def _in_percent(group: Standings) -> bool:
-    return METRICS[group.metric].is_fraction
+    return group.metric.is_fraction
 
 
 def _metric(group: Standings) -> str:
-    return f"{METRICS[group.metric].phrase} of"
+    return f"{group.metric.phrase} of"
 
 
 def _unit(group: Standings) -> str:
@@ -210,7 +247,7 @@ def _ratio(ratio: float, group: Standings) -> str:
 
 
 def _margin(group: Standings) -> str:
-    metric = METRICS[group.metric]
+    metric = group.metric
     if metric.is_log:
         return f"a factor of {exp(group.margin):.4g}"
     if not metric.is_fraction:
@@ -223,46 +260,7 @@ def _plural(word: str, count: int) -> str:
     return word if count == 1 else f"{word}s"
 
 
-# Costs -----------------------------------------------------------------------------------------
-
-
-def _costs(curve: Standing) -> str:
-    """`, with 18 % of its optimizer memory, 60 % of its peak memory and 99 KiB to store`."""
-    texts: dict[str, str] = {}  # by name, so that a measured peak stands for a predicted one
-    for cost, name in SHARES.items():
-        if cost in curve.shares and name not in texts:
-            texts[name] = f"{_share(curve.shares[cost])} {name}"
-    if not texts.keys() <= {SHARES["trainable_parameters"]}:
-        texts.pop(SHARES["trainable_parameters"], None)  # only where nothing better is known
-    parts = list(texts.values())[: MOST_COSTS - 1]
-    size = _adapter(curve)
-    if size:
-        parts.append(f"{size} to store")
-    if not parts:
-        return ""
-    return f", with {' and '.join([', '.join(parts[:-1]), parts[-1]] if parts[1:] else parts)}"
-
-
-def _adapter(curve: Standing) -> str:
-    """What a user stores of the trained model; empty where that was not measured."""
-    if "adapter_bytes" not in curve.costs:
-        return ""
-    return _size_text(curve.costs["adapter_bytes"])
-
-
-def _share(share: float) -> str:
-    """`18 % of`, or `9.73 times` where it is much more."""
-    percent = 100 * share
-    if share >= MUCH_MORE:
-        return f"{style.number(share)} times"
-    return f"{percent:.0f} % of" if percent >= 10 else f"{percent:.2g} % of"
-
-
-def _size_text(size_bytes: float) -> str:
-    unit_bytes, unit = style.byte_unit(size_bytes)
-    if not size_bytes:
-        return f"0 {unit}"
-    return f"{style.number(size_bytes / unit_bytes)} {unit}"
+# Memory from shapes ---------------------------------------------------------------------------
 
 
 def _profiles(frames: dict[str, pd.DataFrame], labels: dict[str, str]) -> dict[Key, pd.DataFrame]:
@@ -281,7 +279,7 @@ def _state_range(profile: pd.DataFrame, labels: dict[str, str]) -> Sentences:
     least, most = rows.iloc[0], rows.iloc[-1]
     factor = float(most["optimizer_state_bytes"]) / float(least["optimizer_state_bytes"])
     low, high = (
-        f"{_size_text(float(row['optimizer_state_bytes']))} "
+        f"{cost_words.size_text(float(row['optimizer_state_bytes']))} "
         f"({style.curve_name(row['method'], row['rank'], labels)})"
         for row in (least, most)
     )

@@ -107,7 +107,9 @@ def render(plan: Plan, request: dict, results: list[dict], folder: Path) -> str:
     charts = _charts(frames, labels)
     covered = {name for chart in charts for name in chart.figures}
     parts = {
-        "answer": answer.answer(frames, labels, plan.study.get("reference")),
+        "answer": answer.answer(
+            frames, labels, plan.study.get("reference"), plan.evaluations.means
+        ),
         "missing": missing.block(plan, results, request.get("not_drawn", {})),
         "charts": charts,
         "chart_files": {name: outputs.figure_stem(name) for name in covered},

@@ -152,7 +152,7 @@ def datasets(entries: list[dict]) -> list[dict[str, str]]:
     for entry in entries:
         row = {
             "name": entry["name"],
-            "task": entry["task"].replace("_", " "),
+            "task": _task(entry),
             "rows": _split_sizes(entry),
             "length": _length(entry),
             "source": records.source(entry),
@@ -160,6 +160,12 @@ def datasets(entries: list[dict]) -> list[dict[str, str]]:
         }
         rows.append(row)
     return rows
+
+
+def _task(dataset: dict) -> str:
+    """The task; of conversations also what is trained on."""
+    name = dataset["task"].replace("_", " ")
+    return f"{name}, the last message of each conversation" if "messages" in dataset else name
 
 
 def _length(dataset: dict) -> str:

@@ -2,9 +2,11 @@
 // table's rows are unpacked when it comes near the window, or when one of its controls is used.
 const tables = new Map(); // element -> promise of its DataTable
 const filterKeys = new Map(); // element -> what the filters look at, of each row
+const searches = new Map(); // element -> words that are searched, and the columns that are shown
 
 // Show a row if it passes the page's filters. A comparison passes if both of its curves do.
 window.DataTable.ext.search.push((settings, texts, row) => {
+  if (!hasWords(settings.nTable, texts)) return false;
   const keys = filterKeys.get(settings.nTable);
   const valuesOf = (key) => (keys[key] ?? []).map((column) => column[row]);
   if (!valuesOf("model").every((value) => passes("model", value))) return false;
@@ -12,6 +14,24 @@ window.DataTable.ext.search.push((settings, texts, row) => {
   const ranks = valuesOf("rank");
   return valuesOf("method").every((method, i) => passesCurve(method, ranks[i]));
 });
+
+// Whether the shown columns of a row have every word that is searched. Hidden columns do not count:
+// nobody would see why a row with a setting such as `full` in one of them is there.
+function hasWords(table, texts) {
+  const { words, columns } = searches.get(table) ?? { words: [], columns: [] };
+  const shown = columns.map((column) => texts[column]).join(" ").toLowerCase();
+  return words.every((word) => shown.includes(word));
+}
+
+function searchTable(table, text) {
+  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  const showsAll = table.classList.contains("all");
+  const columns = [];
+  all("thead th", table).forEach((head, column) => {
+    if (showsAll || !head.classList.contains("more")) columns.push(column);
+  });
+  searches.set(table, { words, columns });
+}
 
 // A cell is its text, or a list of text, what sorts it, and its exact value.
 const parts = (cell) => (Array.isArray(cell) ? cell : [cell]);
@@ -109,15 +129,20 @@ const nearTables = new IntersectionObserver(
 for (const table of all("table.sheet")) {
   nearTables.observe(table);
   const tools = table.closest(".scroll").previousElementSibling;
-  find("input[type=search]", tools).addEventListener("input", async (event) => {
-    (await setUpTable(table)).search(event.target.value).draw();
-  });
+  const field = find("input[type=search]", tools);
+  const search = async () => {
+    const dataTable = await setUpTable(table);
+    searchTable(table, field.value);
+    dataTable.draw();
+  };
+  field.addEventListener("input", search);
   for (const button of all(".chips button", tools)) {
     button.addEventListener("click", async () => toggleChip(button, await setUpTable(table)));
   }
   find(".columns", tools)?.addEventListener("click", (event) => {
     const showsAll = table.classList.toggle("all");
     event.target.setAttribute("aria-pressed", String(showsAll));
+    if (field.value) search();
   });
 }
 // A page of rows, not the first one, may be shown: filtering leads back to the first.
