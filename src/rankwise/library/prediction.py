@@ -31,6 +31,7 @@ class Ledger:
         model: The entry of the model.
         method: The entry of the method.
         rank: As given; the entry may fix another, or have none.
+        task: What the model is trained for. Its head and its labels belong to the peak.
         device: `cuda` or `cpu`: whose kernels and allocator are predicted.
         batch_size: Samples of the micro-batch.
         sequence_length_tokens: Tokens of each sample.
@@ -47,6 +48,7 @@ class Ledger:
     model: str
     method: str
     rank: int
+    task: str
     device: str
     batch_size: int
     sequence_length_tokens: int
@@ -60,7 +62,7 @@ class Ledger:
     def __str__(self) -> str:
         rows = [(name, self.parts[name]) for name in self.parts if self.parts[name]]
         lines = [
-            f"{self.method} r{self.rank} on {self.model}, {self.batch_size} x "
+            f"{self.method} r{self.rank} on {self.model}, {self.task}, {self.batch_size} x "
             f"{self.sequence_length_tokens} tokens, {self.device}: peak in {self.peak_phase}"
         ]
         for name, size in [*rows, ("peak", self.peak_bytes)]:
@@ -88,8 +90,9 @@ def predict(
         model: Name of an entry of models, of Rankwise or of the project in the current folder.
         method: Name of an entry of methods.
         rank: Where the entry leaves it open.
-        dataset: Name of an entry of datasets, for its task and number of classes; the first one
-            that fits the model if None.
+        dataset: Name of an entry of datasets, for its task and number of classes. If None, the
+            first one that fits the model: of language modelling for a causal language model, of
+            classification for an encoder.
         batch_size: Samples of the micro-batch.
         length: Tokens of each sample; the dataset's `max_length_tokens` if None.
         device: `cuda` or `cpu`.
@@ -155,6 +158,7 @@ def _ledger(request: dict, result: dict) -> Ledger:
         model=cell["model"],
         method=cell["method"],
         rank=cell["rank"],
+        task=request["shapes"]["task"],
         device=request["device"],
         batch_size=metrics["batch_size"],
         sequence_length_tokens=metrics["sequence_length_tokens"],

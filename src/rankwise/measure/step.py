@@ -215,7 +215,7 @@ def batch(request: dict, device: str) -> dict[str, Tensor]:
     Returns:
         `input_ids`, (batch, length), and `labels`: one class or number a sequence, (batch,); 0 or 1
         for each class, (batch, classes); a class or the token itself at every place. A target has
-        the tokens of its text.
+        as many tokens as its text, or `target_length_tokens`.
     """
     shapes = request["shapes"]
     size = (shapes["batch_size"], shapes["sequence_length_tokens"])
@@ -228,7 +228,7 @@ def labels_like(ids: Tensor, shapes: dict) -> Tensor:
 
     Args:
         ids: (batch, length).
-        shapes: `task` and `classes`.
+        shapes: `task`, `classes` and optionally `target_length_tokens`.
     """
     kind, classes = tasks.facts(shapes["task"]).labels, max(shapes["classes"], 1)
     if kind == tasks.CLASS:
@@ -237,4 +237,6 @@ def labels_like(ids: Tensor, shapes: dict) -> Tensor:
         return (ids[:, 0] % 2).float()
     if kind == tasks.CLASSES:
         return (ids[:, :1] % 2).float().expand(-1, classes).contiguous()
+    if kind == tasks.TEXT and "target_length_tokens" in shapes:
+        return ids[:, :1].expand(-1, shapes["target_length_tokens"]).contiguous()
     return ids % classes if kind == tasks.TAGS else ids

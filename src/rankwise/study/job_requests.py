@@ -128,6 +128,7 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     dataset = plan.library["datasets"][cell.dataset]
     tokens = grids.tokens(plan.library, grid, cell.dataset)
     method = without(plan.method(measurement, cell), ("learning_rate",))
+    target = {key: grid[key] for key in ("target_length_tokens",) if key in grid}
     settings = measurements.settings(measurement, grid, plan.study, dataset, tokens)
     return {
         "model": without(plan.library["models"][cell.model], NO_SHAPE),
@@ -138,6 +139,7 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
             # Of one process: what it holds is predicted.
             "batch_size": grid["batch_size"] // grid.get("processes", 1),
             "sequence_length_tokens": tokens,
+            **target,
         },
         # Which model is built, and what its labels are. A profile scores nothing, so it depends on
         # no more of the task.

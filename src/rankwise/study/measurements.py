@@ -2,7 +2,7 @@
 
 import math
 
-from rankwise.core import compare, store
+from rankwise.core import compare, store, tasks
 from rankwise.core.config import ConfigError
 from rankwise.core.dataset_defaults import selection_rows
 
@@ -17,6 +17,7 @@ EVALUATE = "evaluate"
 # Profiles that measure the machine, not the shapes: they run in the study's own environment.
 TIMED = compare.TIMED
 UPDATING = frozenset({"ledger", "fits", "throughput"})  # profiles of whole updates
+WITH_TARGETS = ("ledger", "fits")  # profiles whose targets may be shorter or longer than texts
 STEP = ("accumulation_steps", "checkpointing", "loss")  # how an update is made
 
 
@@ -124,6 +125,31 @@ def lengths(grid: dict, tokens: int) -> list[int]:
     return [tokens, *grid.get("lengths_tokens", [])]
 
 
+def check_target(grid: dict, task: str, where: tuple[str, str]) -> None:
+    """Check that a length of targets is given only where it has an effect.
+
+    Args:
+        grid: A grid of profiles.
+        task: The dataset's task.
+        where: File and key of the grid.
+
+    Raises:
+        ConfigError: The targets of the task have no length of their own, or a measurement of the
+            grid takes targets that are as long as their texts.
+    """
+    if "target_length_tokens" not in grid:
+        return
+    allowed = None
+    others = [name for name in grid["measurements"] if name not in WITH_TARGETS]
+    if tasks.facts(task).labels != tasks.TEXT:
+        allowed = f"nothing with the task {task}, whose labels have no length of their own"
+    elif others:
+        allowed = f"nothing with {', '.join(others)}; a grid with {', '.join(WITH_TARGETS)} alone"
+    if allowed:
+        got = grid["target_length_tokens"]
+        raise ConfigError(where[0], f"{where[1]}.target_length_tokens", got, allowed)
+
+
 def check_lengths(grid: dict, model: str, positions: int, where: tuple[str, str]) -> None:
     """Check that the model has positions for the lengths that the grid itself names.
 
@@ -137,7 +163,10 @@ def check_lengths(grid: dict, model: str, positions: int, where: tuple[str, str]
         ConfigError: a length is above `positions`.
     """
     file, key = where
-    for tokens in grid.get("lengths_tokens", []):
+    named = [("lengths_tokens", tokens) for tokens in grid.get("lengths_tokens", [])]
+    if "target_length_tokens" in grid:
+        named.append(("target_length_tokens", grid["target_length_tokens"]))
+    for name, tokens in named:
         if tokens > positions:
             allowed = f"at most {positions}, the positions of {model}"
-            raise ConfigError(file, f"{key}.lengths_tokens", tokens, allowed)
+            raise ConfigError(file, f"{key}.{name}", tokens, allowed)

@@ -4,24 +4,27 @@ Everything comes from shapes. On CUDA a batch fits if the step's storages, serve
 allocator (allocator.py), stay within the memory less CUDA_CONTEXT_BYTES. On a CPU it fits if the
 peak of live storages does.
 
-A prediction of a large model takes seconds, so few are made. Bytes grow with the batch, in steps of
-almost equal size, so a straight line through two predictions tells where to look next. The answer
-is always confirmed: the batch that fits and the next one, which does not, are both predicted.
+A prediction of a large model takes seconds, so few are made: the logs of the smallest sizes tell
+those of all others (size_law.py), and the search is among these. The answer is always confirmed:
+the size that fits and the next one, which does not, are both predicted. If they are not as the law
+says, every size that the search looks at is predicted.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rankwise.core.errors import Unsupported
 from rankwise.core.units import CUDA_CONTEXT_BYTES, GIB
 from rankwise.measure.memory import account
 from rankwise.measure.memory.allocator import OutOfMemory
 from rankwise.measure.memory.ledger import track
+from rankwise.measure.memory.size_law import SizeLaw
 from rankwise.measure.memory.tracker import Tracker
 from rankwise.methods.parts.base import method_class
 
 CONTEXT_BYTES = {"cpu": 0, "cuda": CUDA_CONTEXT_BYTES}  # taken beside the step's storages
 LARGEST_BATCH = 2**16  # the search goes no further
+FIRST_SIZES = (1, 2)  # of laws
 LENGTH_STEP = 64  # tokens: lengths are searched in multiples of it
 FRAGMENTED = 0.94  # next guess, as a share of a batch that fits by its peak but not when simulated
 
@@ -60,7 +63,6 @@ class PredictedSteps:
         self.positions = request["model"]["max_positions_tokens"] - virtual_tokens
         # Cached per instance; functools.cache on the methods would keep every instance alive.
         self.log = functools.cache(self._log)
-        self.peak = functools.cache(self._peak)
 
     def _log(self, batch_size: int, tokens: int) -> Tracker:
         shapes = {
@@ -71,52 +73,104 @@ class PredictedSteps:
         tracker, _ = track({**self.request, "shapes": shapes}, "meta")
         return tracker
 
-    def _peak(self, batch_size: int, tokens: int) -> int:
-        """Bytes of live storages at the peak."""
-        return account.peak_columns(self.log(batch_size, tokens))["peak_bytes"]
+    def batches(self, tokens: int) -> "Sizes":
+        """Steps by the batch size, with texts of a length."""
+        return Sizes(lambda size: self.log(size, tokens), 1, LARGEST_BATCH, self.device)
 
-    def fits_into(self, batch_size: int, tokens: int, room: int) -> bool:
-        """Whether a step fits into a given memory.
+    def lengths(self) -> "Sizes":
+        """Steps on one text, by its length in multiples of LENGTH_STEP."""
+        most = self.positions // LENGTH_STEP
+        return Sizes(lambda size: self.log(1, LENGTH_STEP * size), 2, most, self.device)
+
+
+class Sizes:
+    """Steps of all sizes along one axis: by batch size or by length.
+
+    Args:
+        log_at: Predicts the log of a step of a size.
+        degree: The bytes of storages are polynomials of the size of this degree.
+        most: The largest size to consider.
+        device: `cpu` or `cuda`.
+    """
+
+    def __init__(self, log_at: Callable[[int], Tracker], degree: int, most: int, device: str):
+        self._log_at, self._degree, self._most, self._device = log_at, degree, most, device
+
+    def largest(self, room: int) -> int:
+        """The largest size that fits, confirmed by predictions of it and of the next size.
 
         Args:
-            batch_size: Samples of the micro-batch.
-            tokens: Tokens of each sample.
             room: Bytes for the step's storages; on CUDA without its context.
+
+        Returns:
+            A size from 0 (nothing fits) to the largest one.
 
         Raises:
             Unsupported: The method cannot train this model; the message is the reason.
         """
-        if self.peak(batch_size, tokens) > room:
+        for law in self._laws():
+            size = self._search(self._extrapolated(law), room)
+            if self._is_largest(size, room):
+                return size
+        return self._search(self._log_at, room)
+
+    def peak(self, size: int) -> int:
+        """Bytes of live storages at the peak of a predicted step."""
+        return account.peak_bytes(self._log_at(size))
+
+    def _laws(self) -> Iterator[SizeLaw]:
+        """Laws from the smallest sizes on; one sample alone may be laid out as no others are."""
+        for first in FIRST_SIZES:
+            if first + self._degree <= self._most:
+                law = SizeLaw.of(self._log_at, self._degree, first)
+                if law is not None:
+                    yield law
+
+    def _extrapolated(self, law: SizeLaw) -> Callable[[int], Tracker]:
+        return lambda size: self._log_at(size) if size < law.first else law.at(size)
+
+    def _search(self, log_at: Callable[[int], Tracker], room: int) -> int:
+        log = functools.cache(log_at)
+        return largest(
+            lambda size: account.peak_bytes(log(size)),
+            lambda size: _fits_into(log(size), room, self._device),
+            room,
+            self._most,
+        )
+
+    def _is_largest(self, size: int, room: int) -> bool:
+        """Whether predictions say that a size fits, and the next one does not."""
+        if size and not _fits_into(self._log_at(size), room, self._device):
             return False
-        if self.device == "cpu":
+        if size == self._most:
             return True
-        try:
-            account.simulate(self.log(batch_size, tokens), room)
-        except OutOfMemory:
-            return False
+        return not _fits_into(self._log_at(size + 1), room, self._device)
+
+
+def _fits_into(log: Tracker, room: int, device: str) -> bool:
+    """Whether a step fits into a given memory."""
+    if account.peak_bytes(log) > room:
+        return False
+    if device == "cpu":
         return True
+    try:
+        account.simulate(log, room)
+    except OutOfMemory:
+        return False
+    return True
 
 
 def _row(steps: PredictedSteps, tokens: int, gib: float) -> dict:
     room = int(gib * GIB) - CONTEXT_BYTES[steps.device]
-    batch_size = largest(
-        lambda size: steps.peak(size, tokens),
-        lambda size: steps.fits_into(size, tokens, room),
-        room,
-    )
-    length_steps = largest(
-        lambda size: steps.peak(1, LENGTH_STEP * size),
-        lambda size: steps.fits_into(1, LENGTH_STEP * size, room),
-        room,
-        steps.positions // LENGTH_STEP,
-    )
+    batches = steps.batches(tokens)
+    batch_size = batches.largest(room)
     return {
         "memory_gib": gib,
         "sequence_length_tokens": tokens,
         "largest_batch_size": batch_size,
-        "largest_length_tokens": LENGTH_STEP * length_steps,
-        "peak_bytes": steps.peak(batch_size, tokens) if batch_size else 0,
-        "next_peak_bytes": steps.peak(batch_size + 1, tokens),
+        "largest_length_tokens": LENGTH_STEP * steps.lengths().largest(room),
+        "peak_bytes": batches.peak(batch_size) if batch_size else 0,
+        "next_peak_bytes": batches.peak(batch_size + 1),
     }
 
 

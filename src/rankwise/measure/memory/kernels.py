@@ -12,6 +12,7 @@ depends on the kernel. So we choose as torch would on the device asked for
 - CPU, dropout: keeps its noise in the input's dtype, which is what the meta device does by itself.
 - CPU, attention: flash without dropout, plain products with it, or with a bias that trains.
 - Both, attention: plain products where a key of one head is broadcast to all heads.
+- Both, mixtures of experts: one product of all groups (experts.py).
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from rankwise.measure.memory.experts import grouped_product
 
 ATEN = torch.ops.aten
 
@@ -41,6 +44,7 @@ def kernels_of(device: str | None) -> Iterator[None]:
             patches.enter_context(
                 mock.patch.object(functional, "scaled_dot_product_attention", attention)
             )
+            patches.enter_context(mock.patch.object(functional, "grouped_mm", grouped_product))
         if device == "cuda":
             patches.enter_context(mock.patch.object(functional, "dropout", _cuda_dropout))
         yield
