@@ -11,7 +11,7 @@ says, every size that the search looks at is predicted.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from rankwise.core.errors import Unsupported
 from rankwise.core.units import CUDA_CONTEXT_BYTES, GIB
@@ -24,7 +24,6 @@ from rankwise.methods.parts.base import method_class
 
 CONTEXT_BYTES = {"cpu": 0, "cuda": CUDA_CONTEXT_BYTES}  # taken beside the step's storages
 LARGEST_BATCH = 2**16  # the search goes no further
-FIRST_SIZES = (1, 2)  # of laws
 LENGTH_STEP = 64  # tokens: lengths are searched in multiples of it
 FRAGMENTED = 0.94  # next guess, as a share of a batch that fits by its peak but not when simulated
 
@@ -70,17 +69,26 @@ class PredictedSteps:
             "batch_size": batch_size,
             "sequence_length_tokens": tokens,
         }
-        tracker, _ = track({**self.request, "shapes": shapes}, "meta")
+        tracker, _ = track({**self.request, "shapes": shapes}, "meta", evaluates=False)
         return tracker
 
     def batches(self, tokens: int) -> "Sizes":
         """Steps by the batch size, with texts of a length."""
-        return Sizes(lambda size: self.log(size, tokens), 1, LARGEST_BATCH, self.device)
+        laws = [(1, 1), (2, 1)]  # one sample alone may be laid out as no others are
+        return Sizes(lambda size: self.log(size, tokens), laws, LARGEST_BATCH, self.device)
 
-    def lengths(self) -> "Sizes":
-        """Steps on one text, by its length in multiples of LENGTH_STEP."""
+    def lengths(self, tokens: int) -> "Sizes":
+        """Steps on one text, by its length in multiples of LENGTH_STEP.
+
+        Args:
+            tokens: A length at which one text is predicted anyway.
+        """
         most = self.positions // LENGTH_STEP
-        return Sizes(lambda size: self.log(1, LENGTH_STEP * size), 2, most, self.device)
+        first = tokens // LENGTH_STEP
+        if tokens % LENGTH_STEP or first + 2 > most:
+            first = 1
+        laws = [(first, 1), (first, 2)]  # of degree 2 where attention keeps its scores
+        return Sizes(lambda size: self.log(1, LENGTH_STEP * size), laws, most, self.device)
 
 
 class Sizes:
@@ -88,13 +96,20 @@ class Sizes:
 
     Args:
         log_at: Predicts the log of a step of a size.
-        degree: The bytes of storages are polynomials of the size of this degree.
+        laws: The first size and the degree of each law to try, in this order.
         most: The largest size to consider.
         device: `cpu` or `cuda`.
     """
 
-    def __init__(self, log_at: Callable[[int], Tracker], degree: int, most: int, device: str):
-        self._log_at, self._degree, self._most, self._device = log_at, degree, most, device
+    def __init__(
+        self,
+        log_at: Callable[[int], Tracker],
+        laws: list[tuple[int, int]],
+        most: int,
+        device: str,
+    ):
+        self._log_at, self._most, self._device = log_at, most, device
+        self._possible = [(first, degree) for first, degree in laws if first + degree <= most]
 
     def largest(self, room: int) -> int:
         """The largest size that fits, confirmed by predictions of it and of the next size.
@@ -108,26 +123,17 @@ class Sizes:
         Raises:
             Unsupported: The method cannot train this model; the message is the reason.
         """
-        for law in self._laws():
-            size = self._search(self._extrapolated(law), room)
-            if self._is_largest(size, room):
-                return size
+        for first, degree in self._possible:
+            law = SizeLaw.of(self._log_at, degree, first)
+            if law is not None:
+                size = self._search(law.at, room)
+                if self._is_largest(size, room):
+                    return size
         return self._search(self._log_at, room)
 
     def peak(self, size: int) -> int:
         """Bytes of live storages at the peak of a predicted step."""
         return account.peak_bytes(self._log_at(size))
-
-    def _laws(self) -> Iterator[SizeLaw]:
-        """Laws from the smallest sizes on; one sample alone may be laid out as no others are."""
-        for first in FIRST_SIZES:
-            if first + self._degree <= self._most:
-                law = SizeLaw.of(self._log_at, self._degree, first)
-                if law is not None:
-                    yield law
-
-    def _extrapolated(self, law: SizeLaw) -> Callable[[int], Tracker]:
-        return lambda size: self._log_at(size) if size < law.first else law.at(size)
 
     def _search(self, log_at: Callable[[int], Tracker], room: int) -> int:
         log = functools.cache(log_at)
@@ -168,7 +174,7 @@ def _row(steps: PredictedSteps, tokens: int, gib: float) -> dict:
         "memory_gib": gib,
         "sequence_length_tokens": tokens,
         "largest_batch_size": batch_size,
-        "largest_length_tokens": LENGTH_STEP * steps.lengths().largest(room),
+        "largest_length_tokens": LENGTH_STEP * steps.lengths(tokens).largest(room),
         "peak_bytes": batches.peak(batch_size) if batch_size else 0,
         "next_peak_bytes": batches.peak(batch_size + 1),
     }

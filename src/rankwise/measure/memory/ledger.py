@@ -110,12 +110,13 @@ def _measure_cpu(request: dict) -> dict[str, int]:
     return {**measured, "tracked_peak_bytes": account.peak_columns(tracker)["peak_bytes"]}
 
 
-def track(request: dict, device: str) -> tuple[Tracker, list[dict]]:
+def track(request: dict, device: str, *, evaluates: bool = True) -> tuple[Tracker, list[dict]]:
     """Run all phases of a request under a tracker.
 
     Args:
         request: A profile's request.
         device: `meta` predicts what happens on the request's device; `cpu` and `cuda` run there.
+        evaluates: Whether an evaluation follows the updates.
 
     Returns:
         The log of every storage, and rows of the optimizer's state by tensor and dtype.
@@ -133,7 +134,7 @@ def track(request: dict, device: str) -> tuple[Tracker, list[dict]]:
         tracker, kernels_device = Tracker(), None
     torch.manual_seed(0)
     with kernels_of(kernels_device), tracker:
-        training_step = phases.run(request, device, tracker)
+        training_step = phases.run(request, device, tracker, evaluates=evaluates)
     return tracker, _state_rows(training_step)
 
 

@@ -10,7 +10,6 @@ there is no law. A law only tells where to look: fits.py predicts the sizes that
 
 from collections.abc import Callable
 from itertools import pairwise
-from math import comb
 
 from rankwise.measure.memory.tracker import Tracker
 
@@ -56,10 +55,11 @@ class SizeLaw:
         return cls(first, logs) if are_alike else None
 
     def at(self, size: int) -> Tracker:
-        """The log of a step of a size, which is at least the first."""
+        """The log of a step of a size."""
         sizes = list(self.differences[0])
+        weight = 1  # the binomial coefficient of the size, counted from the first one
         for degree, difference in enumerate(self.differences[1:], start=1):
-            weight = comb(size - self.first, degree)
+            weight = weight * (size - self.first - degree + 1) // degree
             sizes = [total + weight * value for total, value in zip(sizes, difference, strict=True)]
         log = Tracker()
         log.sizes = sizes
