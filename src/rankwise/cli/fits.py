@@ -27,7 +27,7 @@ ASSUMED = "assumed"  # the name of the dataset that stands for a task alone
 CLASSES = ["0", "1"]  # of that dataset
 ALL = ("all", "all-linear")  # targets that stand alone, as in an entry
 # Options that a grid of profiles has by the same name; left out where the user gives none.
-SAME_NAME = ("precision", "attention", "target_length_tokens")
+SAME_NAME = ("precision", "attention", "gpu", "target_length_tokens")
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
@@ -112,6 +112,11 @@ def _add_step_options(command: argparse.ArgumentParser) -> None:
         choices=["cuda", "cpu"],
         default="cuda",
         help="whose kernels and allocator to predict (default: cuda)",
+    )
+    command.add_argument(
+        "--gpu",
+        choices=["ampere", "hopper"],
+        help="whose workspace cuBLAS takes: ampere stands for all but hopper (default: ampere)",
     )
     command.add_argument(
         "--checkpointing", action="store_true", help="recompute activations in backward"

@@ -20,6 +20,7 @@ from rankwise.measure.memory.allocator import OutOfMemory
 from rankwise.measure.memory.ledger import track
 from rankwise.measure.memory.size_law import SizeLaw
 from rankwise.measure.memory.tracker import Tracker
+from rankwise.measure.memory.workspace import CUBLAS_BYTES
 from rankwise.methods.parts.base import method_class
 
 CONTEXT_BYTES = {"cpu": 0, "cuda": CUDA_CONTEXT_BYTES}  # taken beside the step's storages
@@ -75,7 +76,7 @@ class PredictedSteps:
     def batches(self, tokens: int) -> "Sizes":
         """Steps by the batch size, with texts of a length."""
         laws = [(1, 1), (2, 1)]  # one sample alone may be laid out as no others are
-        return Sizes(lambda size: self.log(size, tokens), laws, LARGEST_BATCH, self.device)
+        return Sizes(lambda size: self.log(size, tokens), laws, LARGEST_BATCH, self.fits_into)
 
     def lengths(self, tokens: int) -> "Sizes":
         """Steps on one text, by its length in multiples of LENGTH_STEP.
@@ -88,7 +89,25 @@ class PredictedSteps:
         if tokens % LENGTH_STEP or first + 2 > most:
             first = 1
         laws = [(first, 1), (first, 2)]  # of degree 2 where attention keeps its scores
-        return Sizes(lambda size: self.log(1, LENGTH_STEP * size), laws, most, self.device)
+        return Sizes(lambda size: self.log(1, LENGTH_STEP * size), laws, most, self.fits_into)
+
+    def fits_into(self, log: Tracker, room: int) -> bool:
+        """Whether a step fits into a given memory.
+
+        Args:
+            log: Of the step.
+            room: Bytes for the step's storages; on CUDA without its context.
+        """
+        if account.peak_bytes(log) > room:
+            return False
+        if self.device == "cpu":
+            return True
+        workspace = CUBLAS_BYTES[self.request.get("gpu", "ampere")]
+        try:
+            account.simulate(log, room, workspace_bytes=workspace)
+        except OutOfMemory:
+            return False
+        return True
 
 
 class Sizes:
@@ -98,7 +117,7 @@ class Sizes:
         log_at: Predicts the log of a step of a size.
         laws: The first size and the degree of each law to try, in this order.
         most: The largest size to consider.
-        device: `cpu` or `cuda`.
+        fits_into: Whether a step with a log fits into a number of bytes.
     """
 
     def __init__(
@@ -106,9 +125,9 @@ class Sizes:
         log_at: Callable[[int], Tracker],
         laws: list[tuple[int, int]],
         most: int,
-        device: str,
+        fits_into: Callable[[Tracker, int], bool],
     ):
-        self._log_at, self._most, self._device = log_at, most, device
+        self._log_at, self._most, self._fits_into = log_at, most, fits_into
         self._possible = [(first, degree) for first, degree in laws if first + degree <= most]
 
     def largest(self, room: int) -> int:
@@ -139,31 +158,18 @@ class Sizes:
         log = functools.cache(log_at)
         return largest(
             lambda size: account.peak_bytes(log(size)),
-            lambda size: _fits_into(log(size), room, self._device),
+            lambda size: self._fits_into(log(size), room),
             room,
             self._most,
         )
 
     def _is_largest(self, size: int, room: int) -> bool:
         """Whether predictions say that a size fits, and the next one does not."""
-        if size and not _fits_into(self._log_at(size), room, self._device):
+        if size and not self._fits_into(self._log_at(size), room):
             return False
         if size == self._most:
             return True
-        return not _fits_into(self._log_at(size + 1), room, self._device)
-
-
-def _fits_into(log: Tracker, room: int, device: str) -> bool:
-    """Whether a step fits into a given memory."""
-    if account.peak_bytes(log) > room:
-        return False
-    if device == "cpu":
-        return True
-    try:
-        account.simulate(log, room)
-    except OutOfMemory:
-        return False
-    return True
+        return not self._fits_into(self._log_at(size + 1), room)
 
 
 def _row(steps: PredictedSteps, tokens: int, gib: float) -> dict:
