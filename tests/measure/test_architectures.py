@@ -10,13 +10,16 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
+from torch.nn import functional
 
 from helpers.repository import ROOT
 from rankwise.cli.main import main
 from rankwise.core.config import library
 from rankwise.measure.memory.ledger import LIMIT, ledger
 from rankwise.models.derive import Choices, derive
+from rankwise.models.experts import grouped_product
 from rankwise.study.plan import Plan
 
 SMALL = {
@@ -100,12 +103,28 @@ def test_the_prediction_is_what_the_allocator_says(
     assert abs(metrics["residual_fraction"]) <= LIMIT
 
 
-def test_experts_hold_a_row_for_each_token_and_expert_of_it() -> None:
-    """By hand: what a layer of Mixtral keeps of its experts for backward, with trained weights.
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_product_of_experts_has_the_shapes_of_torchs(trains: bool) -> None:
+    """Of the result and of the gradients; on the CPU torch's own product runs."""
+    shapes = {}
+    for device, product in (("cpu", functional.grouped_mm), ("meta", grouped_product)):
+        rows = torch.randn(24, 16, device=device, requires_grad=True)
+        weights = torch.randn(4, 32, 16, device=device, requires_grad=trains)
+        ends = torch.tensor([6, 6, 20, 24], dtype=torch.int32, device=device)
+        result = product(rows, weights.transpose(-2, -1), offs=ends)
+        result.backward(torch.ones(24, 32, device=device))
+        made = [result, rows.grad, *([weights.grad] if trains else [])]
+        shapes[device] = [(tensor.shape, tensor.stride()) for tensor in made]
+        assert (weights.grad is None) == (not trains)
+    assert shapes["meta"] == shapes["cpu"]
 
-    A token is in the batch once for each of its two experts. The gate and the up half (64 + 64),
-    the activated gate, its product with up, and the result of down all have such rows.
-    """
+
+def test_experts_are_not_stored_in_4_bits() -> None:
+    result = ledger(request("mixtral", "qlora", measured=False))
+    assert result["status"] == "unsupported"
+    assert result["reason"].startswith(
+        "weights nf4_double: model.layers.0.mlp.experts.gate_up_proj holds the matrices of several experts, "
+    )
 
 
 def test_a_shorter_target_needs_less() -> None:

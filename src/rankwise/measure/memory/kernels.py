@@ -14,7 +14,7 @@ depends on the kernel. So we choose as torch would on the device asked for
 - CPU, dropout: keeps its noise in the input's dtype, which is what the meta device does by itself.
 - CPU, attention: flash without dropout, plain products with it, or with a bias that trains.
 - Both, attention: plain products where a key of one head is broadcast to all heads.
-- Both, mixtures of experts: one product of all groups (experts.py).
+- Both, mixtures of experts: one product of all groups (models/experts.py).
 - Autocast acts on meta tensors (autocast.py).
 
 cuDNN's attention, which torch prefers on Hopper and data-center Blackwell, keeps what flash keeps.
@@ -32,7 +32,7 @@ from torch.nn import functional
 from transformers import masking_utils
 
 from rankwise.measure.memory import autocast
-from rankwise.measure.memory.experts import grouped_product
+from rankwise.models import experts
 
 ATEN = torch.ops.aten
 # Modules of AdamW and SGD; torch.optim hides their names.
@@ -66,7 +66,7 @@ def kernels_of(
             patches.enter_context(
                 mock.patch.object(functional, "scaled_dot_product_attention", attention)
             )
-            patches.enter_context(mock.patch.object(functional, "grouped_mm", grouped_product))
+            patches.enter_context(experts.on_meta())
             if precision != "fp32":
                 patches.enter_context(autocast.casts_of(device))
             if padded:

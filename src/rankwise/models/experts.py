@@ -11,10 +11,21 @@ rows need a gradient. Not included: the few hundred bytes of arguments that CUDA
 with.
 """
 
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+
+def on_meta() -> AbstractContextManager:
+    """While active, grouped_mm works on the meta device in every dtype.
+
+    transformers looks it up in torch.nn.functional at every call.
+    """
+    return mock.patch.object(functional, "grouped_mm", grouped_product)
 
 
 def grouped_product(
