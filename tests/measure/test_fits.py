@@ -1,13 +1,18 @@
 """The largest batch and the longest text that fit into a memory."""
 
+import itertools
+
+import hypothesis
 import pytest
 import torch
+from hypothesis import strategies
 
 from helpers.profiling import ledger_request
 from rankwise.core.units import CUDA_CONTEXT_BYTES, GIB
 from rankwise.measure.memory import account
-from rankwise.measure.memory.fits import fits, largest
+from rankwise.measure.memory.fits import Sizes, fits, largest
 from rankwise.measure.memory.ledger import ledger, track
+from rankwise.measure.memory.tracker import Tracker
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 2, 3, 17, 1000])
@@ -27,6 +32,71 @@ def test_the_largest_size_of_a_known_law(wanted: int, floor: int, lost: float) -
     room = int(peak(wanted) * (1 + lost)) if wanted else 50
     assert largest(peak, fits_size, room) == wanted
     assert len(tried) < 40
+
+
+@hypothesis.given(
+    growth=strategies.lists(strategies.integers(0, 50), min_size=1, max_size=60),
+    share=strategies.floats(0, 1.2),
+    lost=strategies.integers(0, 40),
+)
+def test_the_largest_size_of_any_law_that_grows(growth: list[int], share: float, lost: int) -> None:
+    """Peaks that never shrink, of which a fragmented allocator loses some bytes."""
+    peaks = [100 + total for total in itertools.accumulate(growth)]
+    room = int(share * peaks[-1])
+    fitting = [size for size, peak in enumerate(peaks, start=1) if peak + lost <= room]
+    answer = largest(
+        lambda size: peaks[size - 1],
+        lambda size: peaks[size - 1] + lost <= room,
+        room,
+        len(peaks),
+    )
+    assert answer == max(fitting, default=0)
+
+
+@pytest.mark.parametrize("room", [30, 95, 105, 500, 899, 900, 5000])
+def test_a_law_that_misleads_decides_nothing(room: int) -> None:
+    """From 10 on a size takes three times the bytes that the law of the small ones says."""
+
+    def bytes_of(size: int) -> int:
+        return 10 * size if size < 10 else 30 * size
+
+    def log(size: int) -> Tracker:
+        made = Tracker()
+        made.sizes, made.kinds, made.events = [bytes_of(size)], [None], [1]
+        made.phases, made.end = [("first_forward", 0)], 1
+        return made
+
+    fitting = [size for size in range(1, 101) if bytes_of(size) <= room]
+
+    def fits_into(log: Tracker, room: int) -> bool:
+        return account.peak_bytes(log) <= room
+
+    assert Sizes(log, [(1, 1), (2, 1)], 100, fits_into).largest(room) == max(fitting)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "device"), [("lora", "cuda"), ("galore", "cuda"), ("full", "cpu")]
+)
+def test_the_answer_is_that_of_a_search_without_laws(method: str, device: str) -> None:
+    """Every size is predicted, one after the other."""
+    context = CUDA_CONTEXT_BYTES if device == "cuda" else 0
+    gib = (context + 24 * 2**20) / GIB
+    request = ledger_request(
+        "tiny", method, "fits", memory_gib=[gib], lengths_tokens=[32], device=device
+    )
+    answer = fits(request)["rows"][0]["largest_batch_size"]
+    batch_size = 0
+    while _fits(request, batch_size + 1, 24 * 2**20):
+        batch_size += 1
+    assert answer == batch_size > 1
+
+
+def _fits(request: dict, batch_size: int, room: int) -> bool:
+    """Whether the ledger's peak of a batch, with what the allocator reserves, is in the room."""
+    shapes = {**request["shapes"], "batch_size": batch_size, "sequence_length_tokens": 32}
+    metrics = ledger({**request, "shapes": shapes, "measured": False})["metrics"]
+    return metrics.get("peak_reserved_bytes", metrics["peak_bytes"]) <= room
 
 
 def test_the_boundary_on_a_cpu_is_that_of_real_tensors() -> None:

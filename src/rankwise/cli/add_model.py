@@ -50,7 +50,7 @@ def add_command(actions: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--shapes",
         action="store_true",
-        help="take the folder's config.json alone, for an entry that can be profiled, not trained",
+        help="take config.json alone, for an entry that can be profiled, not trained",
     )
     command.add_argument(
         "--print", dest="print_only", action="store_true", help="write nothing, print the entry"

@@ -25,12 +25,12 @@ takes seconds and `--help` should not.
 import argparse
 import json
 import os
-import re
 import sys
 from importlib import metadata
 from pathlib import Path
 
-from rankwise.cli import add, export, init, store_commands, test_command
+from rankwise.cli import add, export, fits, init, store_commands, test_command
+from rankwise.cli.text import aligned
 from rankwise.core.config import first_dataset, library
 
 METHOD_COLUMNS = [
@@ -43,9 +43,7 @@ METHOD_COLUMNS = [
     "optimizer_state_bytes",
     "source",
 ]
-FITS_METHODS = ["full", "lora", "qlora", "galore", "vlorp"]
 MAX_SECONDS = 86_400  # between two looks of `status --watch`
-GIB_PER_UNIT = {"": 1, "gib": 1, "gb": 1e9 / 2**30, "mib": 1 / 2**10, "tib": 2**10}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=_version())
     commands = whole.add_subparsers(dest="command", required=True)
     _add_methods(commands)
-    _add_fits(commands)
+    fits.add_command(commands)
     _add_trace(commands)
     _add_plan(commands)
     _add_status(commands)
@@ -116,14 +114,6 @@ def _add_methods(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "methods", help="list every method: what it trains, how it is stored, how it steps, counts"
     )
-    _add_model(command)
-    command.add_argument(
-        "--page", action="store_true", help="print docs/methods.md instead of the table"
-    )
-    command.set_defaults(run=_methods)
-
-
-def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model",
         default="distilbert",
@@ -137,6 +127,10 @@ def _add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--rank", type=int, default=8, help="the rank where an entry leaves it open (default: 8)"
     )
+    command.add_argument(
+        "--page", action="store_true", help="print docs/methods.md instead of the table"
+    )
+    command.set_defaults(run=_methods)
 
 
 def _methods(given: argparse.Namespace) -> tuple[str, int]:
@@ -146,105 +140,7 @@ def _methods(given: argparse.Namespace) -> tuple[str, int]:
     arguments = (Path.cwd(), given.model, dataset, given.rank)
     if given.page:
         return page(*arguments).rstrip(), 0
-    return _aligned(table(catalogue(*arguments), METHOD_COLUMNS)), 0
-
-
-# fits ---------------------------------------------------------------------------------------------
-
-
-def _add_fits(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "fits", help="the largest micro-batch that memory of a given size holds, by method"
-    )
-    _add_model(command)
-    command.add_argument(
-        "--memory",
-        required=True,
-        nargs="+",
-        type=_gib,
-        metavar="SIZE",
-        help="memory sizes, such as 24GiB or 80GiB",
-    )
-    command.add_argument(
-        "--methods", nargs="+", default=FITS_METHODS, help="names in config/methods.yaml"
-    )
-    command.add_argument(
-        "--length", nargs="+", type=int, help="sequence lengths in tokens (default: the dataset's)"
-    )
-    command.add_argument(
-        "--weights",
-        choices=["fp32", "bf16"],
-        help="the storage of a dense base (default: as each entry says)",
-    )
-    command.add_argument(
-        "--device",
-        choices=["cuda", "cpu"],
-        default="cuda",
-        help="whose kernels and allocator to predict (default: cuda)",
-    )
-    command.add_argument(
-        "--checkpointing", action="store_true", help="recompute activations in backward"
-    )
-    command.add_argument(
-        "--loss",
-        choices=["full", "chunked"],
-        default="full",
-        help="the cross-entropy of all logits at once, or chunk by chunk (default: full)",
-    )
-    command.add_argument(
-        "--accumulation", type=int, default=1, help="micro-batches in an update (default: 1)"
-    )
-    command.set_defaults(run=_fits)
-
-
-def _gib(text: str) -> float:
-    """A size in GiB, from a text such as 24GiB, 24GB or 512MiB."""
-    match = re.fullmatch(r"([0-9.]+)\s*([a-z]*)", text.lower())
-    if not match or match[2] not in GIB_PER_UNIT:
-        raise argparse.ArgumentTypeError(
-            f"got {text!r}, allowed: a size such as 24GiB, 24GB, 512MiB"
-        )
-    return float(match[1]) * GIB_PER_UNIT[match[2]]
-
-
-def _fits(given: argparse.Namespace) -> tuple[str, int]:
-    from rankwise.measure.memory.fits import table
-    from rankwise.study.plan import Plan
-
-    grid = _fits_grid(given, library(Path.cwd()))
-    study = {"name": "fits", "question": "?", "device": "cpu", "profile": [grid]}
-    plan = Plan(study, Path.cwd(), "rankwise fits")
-    requests = [plan.request("fits", cell) for cell in plan.cells("fits")]
-    return _aligned(table(requests, _say_progress)), 0
-
-
-def _fits_grid(given: argparse.Namespace, entries: dict[str, dict]) -> dict:
-    """The command line as a grid of a study's profiles."""
-    grid = {
-        "models": [given.model],
-        "datasets": [given.dataset or first_dataset(entries, given.model)],
-        "methods": given.methods,
-        "ranks": [given.rank],
-        "measurements": ["fits"],
-        "memory_gib": given.memory,
-        "device": given.device,
-        "checkpointing": given.checkpointing,
-        "loss": given.loss,
-        "accumulation_steps": given.accumulation,
-    }
-    if given.length:
-        grid["lengths_tokens"] = given.length
-    if given.weights:
-        grid["override"] = {
-            name: {"weights": given.weights}
-            for name in given.methods
-            if entries["methods"].get(name, {}).get("weights") in ("fp32", "bf16")
-        }
-    return grid
-
-
-def _say_progress(name: str) -> None:
-    print(f"{name} ...", file=sys.stderr, flush=True)
+    return aligned(table(catalogue(*arguments), METHOD_COLUMNS)), 0
 
 
 # trace, plan, status, doctor ----------------------------------------------------------------------
@@ -385,24 +281,6 @@ def _doctor(given: argparse.Namespace) -> tuple[str, int]:
 
 def _json(value: object) -> str:
     return json.dumps(value, indent=1)
-
-
-def _aligned(markdown: str) -> str:
-    """A Markdown table with its columns lined up for a terminal."""
-    rows = []
-    for line in markdown.splitlines():
-        rows.append([cell.strip() for cell in line.strip("| ").split(" | ")])
-    numeric = [cell.endswith(":") for cell in rows.pop(1)]
-    widths = [0] * len(numeric)
-    for row in rows:
-        for column, cell in enumerate(row[: len(widths)]):
-            widths[column] = max(widths[column], len(cell))
-    lines = []
-    for row in rows:
-        cells = zip(row, widths, numeric, strict=False)
-        padded = [cell.rjust(n) if right else cell.ljust(n) for cell, n, right in cells]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

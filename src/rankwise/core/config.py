@@ -305,7 +305,7 @@ def without(entry: dict, keys: Collection[str]) -> dict:
 
 
 def first_dataset(entries: dict[str, dict], model: str) -> str:
-    """The first dataset that fits a model's heads and positions.
+    """The first dataset that fits a model's heads and positions; of its usual task if there is one.
 
     Args:
         entries: The library.
@@ -317,10 +317,13 @@ def first_dataset(entries: dict[str, dict], model: str) -> str:
     from rankwise.core import tasks  # noqa: PLC0415 - its messages are those of this module
 
     entry = pick(entries["models"], model, "config/models.yaml", "model")
+    fitting = {}  # task -> its first dataset
     for name, dataset in entries["datasets"].items():
         has_head = bool(tasks.head(entry, dataset["task"]))
         if has_head and dataset["max_length_tokens"] <= entry["max_positions_tokens"]:
-            return name
+            fitting.setdefault(dataset["task"], name)
+    if fitting:
+        return fitting.get(tasks.usual(entry), next(iter(fitting.values())))
     raise ConfigError(
         "config/models.yaml", f"{model}.head", list(entry["head"]), "a task that some dataset has"
     )

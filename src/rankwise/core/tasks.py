@@ -22,6 +22,8 @@ NO_LABEL, CLASS, NUMBER, CLASSES, TAGS = "none", "class", "number", "classes", "
 TEXT, ANSWER = "text", "answer"
 LABELS = (NO_LABEL, CLASS, NUMBER, CLASSES, TAGS, TEXT, ANSWER)
 WITH_CLASSES = (CLASS, CLASSES, TAGS)
+# What a model is mostly trained for, the first one that it has a head for.
+USUAL = ("language_modelling", "sequence_to_sequence", "classification")
 PROBLEM_TYPES = {  # transformers' name of the loss that goes with labels
     CLASS: "single_label_classification",
     NUMBER: "regression",
@@ -121,6 +123,18 @@ def head_key(entry: dict, name: str) -> str | None:
         if other in known and facts(other).auto_class == facts(name).auto_class:
             return other
     return None
+
+
+def usual(entry: dict) -> str:
+    """What a model is mostly trained for, where nobody says it.
+
+    It is language modelling for a causal language model, to write a text for an encoder-decoder,
+    and classification for an encoder.
+
+    Args:
+        entry: Of config/models.yaml.
+    """
+    return next((task for task in USUAL if task in entry["head"]), next(iter(entry["head"])))
 
 
 def facts(name: str) -> Task:

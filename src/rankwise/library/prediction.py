@@ -20,7 +20,7 @@ from rankwise.study.plan import Plan
 CALLER = "rankwise.predict"  # how messages call the place of a wrong value
 BYTES_PER_MIB = 2**20
 # On CUDA: what the caching allocator takes beside the live storages.
-OF_THE_ALLOCATOR = ("rounding", "slack")
+OF_THE_ALLOCATOR = ("cublas_workspace", "rounding", "slack")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Ledger:
         model: The entry of the model.
         method: The entry of the method.
         rank: As given; the entry may fix another, or have none.
+        task: What the model is trained for. Its head and its labels belong to the peak.
         device: `cuda` or `cpu`: whose kernels and allocator are predicted.
         batch_size: Samples of the micro-batch.
         sequence_length_tokens: Tokens of each sample.
@@ -47,6 +48,7 @@ class Ledger:
     model: str
     method: str
     rank: int
+    task: str
     device: str
     batch_size: int
     sequence_length_tokens: int
@@ -60,7 +62,7 @@ class Ledger:
     def __str__(self) -> str:
         rows = [(name, self.parts[name]) for name in self.parts if self.parts[name]]
         lines = [
-            f"{self.method} r{self.rank} on {self.model}, {self.batch_size} x "
+            f"{self.method} r{self.rank} on {self.model}, {self.task}, {self.batch_size} x "
             f"{self.sequence_length_tokens} tokens, {self.device}: peak in {self.peak_phase}"
         ]
         for name, size in [*rows, ("peak", self.peak_bytes)]:
@@ -80,6 +82,9 @@ def predict(
     checkpointing: bool = False,
     loss: str = "full",
     accumulation_steps: int = 1,
+    precision: str = "fp32",
+    attention: str = "sdpa",
+    padded: bool = False,
     override: dict | None = None,
 ) -> Ledger:
     """Predict the memory of a training step from shapes: no GPU, no weights, no download.
@@ -88,14 +93,18 @@ def predict(
         model: Name of an entry of models, of Rankwise or of the project in the current folder.
         method: Name of an entry of methods.
         rank: Where the entry leaves it open.
-        dataset: Name of an entry of datasets, for its task and number of classes; the first one
-            that fits the model if None.
+        dataset: Name of an entry of datasets, for its task and number of classes. If None, the
+            first one that fits the model: of language modelling for a causal language model, of
+            classification for an encoder.
         batch_size: Samples of the micro-batch.
         length: Tokens of each sample; the dataset's `max_length_tokens` if None.
         device: `cuda` or `cpu`.
         checkpointing: Recompute activations in backward.
         loss: `full`, or `chunked`: the cross-entropy without the logits of all tokens.
         accumulation_steps: Micro-batches in an update, whose gradients are summed up.
+        precision: `fp32`, or `bf16` or `fp16` for products by autocast.
+        attention: `sdpa`, `eager` or `flash`.
+        padded: Whether batches have a padding mask.
         override: Changes of the method's entry, as in a study: `{"weights": "bf16"}`.
 
     Raises:
@@ -113,6 +122,9 @@ def predict(
         "checkpointing": checkpointing,
         "loss": loss,
         "accumulation_steps": accumulation_steps,
+        "precision": precision,
+        "attention": attention,
+        "padded": padded,
         **({"sequence_length_tokens": length} if length else {}),
         **({"override": {method: override}} if override else {}),
     })  # fmt: skip
@@ -155,6 +167,7 @@ def _ledger(request: dict, result: dict) -> Ledger:
         model=cell["model"],
         method=cell["method"],
         rank=cell["rank"],
+        task=request["shapes"]["task"],
         device=request["device"],
         batch_size=metrics["batch_size"],
         sequence_length_tokens=metrics["sequence_length_tokens"],

@@ -14,7 +14,7 @@ import yaml
 from transformers import PretrainedConfig
 
 from rankwise.core.safetensors_files import Tensor
-from rankwise.models import derive_config, derive_heads, derive_modules
+from rankwise.models import derive_config, derive_heads, derive_modules, experts
 from rankwise.models.derive_modules import Matrices
 from rankwise.models.derive_roles import Roles, roles_of
 from rankwise.models.derive_source import open_source
@@ -176,7 +176,8 @@ def _width(config: PretrainedConfig, told: Roles) -> int:
 def _told_roles(config: PretrainedConfig) -> tuple[Roles, str | None]:
     """The roles that the flow of data tells; or none, and why the model does not run."""
     try:
-        return roles_of(derive_heads.base_model(config, attention="eager")), None
+        with experts.on_meta():
+            return roles_of(derive_heads.base_model(config, attention="eager")), None
     except Exception as error:  # whatever a model's code raises on the meta device
         return Roles(), " ".join(str(error).split())
 

@@ -8,7 +8,10 @@ from pathlib import Path
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    MODEL_MAPPING,
+)
 
 from rankwise.core.model_shapes import no_decoder_start
 from rankwise.models.check import has_decoder_start
@@ -24,6 +27,7 @@ IGNORED = {
 }
 # Names of the number of positions, in the order in which families of transformers prefer them.
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+READS = "input_ids"  # transformers' name of the input of a model of texts
 UNSET_LENGTH = 1_000_000  # tokenizers without a limit save 1e30
 
 
@@ -50,6 +54,11 @@ def read_config(folder: Path) -> PretrainedConfig:
     if getattr(config, "quantization_config", None):
         got = "weights that are quantized already"
         raise ValueError(f"{file}: quantization_config: got {got}, allowed: dense weights")
+    model_class = MODEL_MAPPING.get(type(config), None)
+    reads = getattr(model_class, "main_input_name", READS)
+    if reads != READS:
+        allowed = f"a family that reads {READS}: there are no batches of {reads} here"
+        raise ValueError(f"{file}: model_type: got {family!r}, allowed: {allowed}")
     writes_text = type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
     if config.sub_configs or (config.is_encoder_decoder and not writes_text):
         parts = ", ".join(config.sub_configs) or "an encoder and a decoder"

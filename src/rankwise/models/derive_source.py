@@ -45,7 +45,7 @@ def open_source(
         given: a path, possibly with ${VARIABLES}, or a repository on the hub.
         revision: branch, tag or commit on the hub; main if not given.
         project: the folder that the user works in.
-        shapes_only: take a folder's configuration alone.
+        shapes_only: take the configuration alone.
 
     Raises:
         ValueError: there is no such model, or its weights are not safetensors; one sentence.
@@ -64,11 +64,7 @@ def open_source(
             f"{given}: got no such folder, allowed: a folder with config.json, or a repository on "
             "the hub (owner/name)"
         )
-    if shapes_only:
-        raise ValueError(
-            f"--shapes: got {given}, which is no folder here, allowed: a folder with config.json"
-        )
-    return _from_hub(given, revision or "main")
+    return _from_hub(given, revision or "main", shapes_only)
 
 
 def _from_folder(given: str, folder: Path, project: Path) -> Source:
@@ -91,7 +87,7 @@ def _as_written(given: str, folder: Path, project: Path) -> str:
 # The hub ------------------------------------------------------------------------------------------
 
 
-def _from_hub(repository: str, revision: str) -> Source:
+def _from_hub(repository: str, revision: str, shapes_only: bool) -> Source:
     """The small files of a repository, in the hub's cache, and its weights' headers."""
     config = _download(repository, revision, "config.json")
     if config is None:
@@ -103,6 +99,8 @@ def _from_hub(repository: str, revision: str) -> Source:
         raise ValueError(f"{repository}@{revision}: got {commit}, allowed: a commit of 40 digits")
     for name in SMALL_FILES:
         _download(repository, commit, name)
+    if shapes_only:
+        return Source(folder, {}, {}, repository, licence(folder))
     weights = {"hub": repository, "revision": commit}
     tensors = _hub_tensors(repository, commit, folder)
     return Source(folder, tensors, weights, repository, licence(folder))

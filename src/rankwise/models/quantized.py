@@ -186,8 +186,14 @@ def quantize(model: nn.Module, kind: str, head: list[str], compute_dtype: torch.
         compute_dtype: in which the new layers multiply.
 
     Raises:
-        Unsupported: the model has no linear layers.
+        Unsupported: the model has no linear layers, or experts whose matrices are stacked.
     """
+    stacked = [name for name, param in model.named_parameters() if param.ndim == 3]
+    if stacked:
+        raise Unsupported(
+            f"weights {kind}: {stacked[0]} holds the matrices of several experts, and "
+            "bitsandbytes quantizes linear layers alone; weights bf16 stores the experts, too"
+        )
     layers = {
         name: module
         for name, module in model.named_modules()

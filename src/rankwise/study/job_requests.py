@@ -26,6 +26,7 @@ NO_SHAPE = (*COSMETIC["models"], "weights")  # keys of a model that a profile do
 QUANTIZED = "rankwise.models.quantized"  # the storage of weights that are not dense
 CHUNKED_LOSS = "rankwise.models.chunked_loss"  # every loss but the full one
 GROUPED = "rankwise.training.grouped"  # batches by length
+FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # profiles with `attention: flash`
 
 
 def cell_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
@@ -128,6 +129,7 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     dataset = plan.library["datasets"][cell.dataset]
     tokens = grids.tokens(plan.library, grid, cell.dataset)
     method = without(plan.method(measurement, cell), ("learning_rate",))
+    target = {key: grid[key] for key in ("target_length_tokens",) if key in grid}
     settings = measurements.settings(measurement, grid, plan.study, dataset, tokens)
     return {
         "model": without(plan.library["models"][cell.model], NO_SHAPE),
@@ -138,6 +140,7 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
             # Of one process: what it holds is predicted.
             "batch_size": grid["batch_size"] // grid.get("processes", 1),
             "sequence_length_tokens": tokens,
+            **target,
         },
         # Which model is built, and what its labels are. A profile scores nothing, so it depends on
         # no more of the task.
@@ -220,6 +223,8 @@ def _schedule_modules(settings: dict) -> list[str]:
         modules.append(CHUNKED_LOSS)
     if settings.get("group_by_length"):
         modules.append(GROUPED)
+    if settings.get("attention") == "flash":
+        modules.append(FLASH_SHAPES)
     return modules
 
 

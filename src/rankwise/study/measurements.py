@@ -2,7 +2,7 @@
 
 import math
 
-from rankwise.core import compare, store
+from rankwise.core import compare, store, tasks
 from rankwise.core.config import ConfigError
 from rankwise.core.dataset_defaults import selection_rows
 
@@ -17,7 +17,17 @@ EVALUATE = "evaluate"
 # Profiles that measure the machine, not the shapes: they run in the study's own environment.
 TIMED = compare.TIMED
 UPDATING = frozenset({"ledger", "fits", "throughput"})  # profiles of whole updates
+WITH_TARGETS = ("ledger", "fits")  # profiles whose targets may be shorter or longer than texts
 STEP = ("accumulation_steps", "checkpointing", "loss")  # how an update is made
+# More of the same, which a request leaves out at these defaults.
+STEP_DEFAULTS = {
+    "precision": "fp32",
+    "attention": "sdpa",
+    "padded": False,
+    "keeps_outputs": False,
+    "use_cache": False,
+    "gpu": "ampere",
+}
 
 
 def settings(  # noqa: PLR0911 - one return a measurement
@@ -55,15 +65,19 @@ def settings(  # noqa: PLR0911 - one return a measurement
                 "batch_sizes": grid.get("batch_sizes", [grid["batch_size"]]),
             }
         case "ledger":
-            return {**_picked(grid, "device", "measured", *STEP), **several_processes(grid)}
+            evaluated = _picked(grid, "eval_batch_size") if "eval_batch_size" in grid else {}
+            picked = _picked(grid, "device", "measured")
+            return {**picked, **_step(grid), **evaluated, **several_processes(grid)}
         case "fits":
             return {
-                **_picked(grid, "device", "memory_gib", *STEP),
+                **_picked(grid, "device", "memory_gib"),
+                **_step(grid),
                 "lengths_tokens": grid.get("lengths_tokens", [tokens]),
             }
         case "throughput":
             return {
-                **_picked(grid, "device", *STEP),
+                **_picked(grid, "device"),
+                **_step(grid),
                 "cpu_threads": study["cpu_threads"],
             }
     raise ValueError(f"measurement: got {measurement!r}, allowed: {', '.join(MEASUREMENTS)}")
@@ -71,6 +85,16 @@ def settings(  # noqa: PLR0911 - one return a measurement
 
 def _picked(grid: dict, *names: str) -> dict:
     return {name: grid[name] for name in names}
+
+
+def _step(grid: dict) -> dict:
+    """How an update is made: the keys of `STEP`, and those that are not at their default."""
+    changed = {
+        name: grid[name]
+        for name, default in STEP_DEFAULTS.items()
+        if grid.get(name, default) != default
+    }
+    return {**_picked(grid, *STEP), **changed}
 
 
 def several_processes(grid: dict) -> dict:
@@ -81,7 +105,8 @@ def several_processes(grid: dict) -> dict:
 def _prediction(schedule: dict, device: str, dataset: dict) -> dict:
     """The settings of the prediction of a training run."""
     return {
-        **_picked(schedule, *STEP, "eval_batch_size"),
+        **_step(schedule),
+        **_picked(schedule, "eval_batch_size"),
         **several_processes(schedule),
         # Liger's kernels run on a GPU alone. Of its loss, ours in chunks is what shapes can tell.
         "loss": "full" if schedule["loss"] == "full" else "chunked",
@@ -124,6 +149,31 @@ def lengths(grid: dict, tokens: int) -> list[int]:
     return [tokens, *grid.get("lengths_tokens", [])]
 
 
+def check_target(grid: dict, task: str, where: tuple[str, str]) -> None:
+    """Check that a length of targets is given only where it has an effect.
+
+    Args:
+        grid: A grid of profiles.
+        task: The dataset's task.
+        where: File and key of the grid.
+
+    Raises:
+        ConfigError: The targets of the task have no length of their own, or a measurement of the
+            grid takes targets that are as long as their texts.
+    """
+    if "target_length_tokens" not in grid:
+        return
+    allowed = None
+    others = [name for name in grid["measurements"] if name not in WITH_TARGETS]
+    if tasks.facts(task).labels != tasks.TEXT:
+        allowed = f"nothing with the task {task}, whose labels have no length of their own"
+    elif others:
+        allowed = f"nothing with {', '.join(others)}; a grid with {', '.join(WITH_TARGETS)} alone"
+    if allowed:
+        got = grid["target_length_tokens"]
+        raise ConfigError(where[0], f"{where[1]}.target_length_tokens", got, allowed)
+
+
 def check_lengths(grid: dict, model: str, positions: int, where: tuple[str, str]) -> None:
     """Check that the model has positions for the lengths that the grid itself names.
 
@@ -137,7 +187,10 @@ def check_lengths(grid: dict, model: str, positions: int, where: tuple[str, str]
         ConfigError: a length is above `positions`.
     """
     file, key = where
-    for tokens in grid.get("lengths_tokens", []):
+    named = [("lengths_tokens", tokens) for tokens in grid.get("lengths_tokens", [])]
+    if "target_length_tokens" in grid:
+        named.append(("target_length_tokens", grid["target_length_tokens"]))
+    for name, tokens in named:
         if tokens > positions:
             allowed = f"at most {positions}, the positions of {model}"
-            raise ConfigError(file, f"{key}.lengths_tokens", tokens, allowed)
+            raise ConfigError(file, f"{key}.{name}", tokens, allowed)

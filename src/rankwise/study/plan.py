@@ -35,6 +35,7 @@ class Plan:
         study: The study as its file has it.
         root: The project's folder: results, and the user's own entries.
         file: The study's file, relative to the project.
+        added: Entries by kind and name that no file has.
 
     Attributes:
         results: The folder of the study's files, relative to the project.
@@ -50,13 +51,22 @@ class Plan:
         ConfigError: the study, or an entry that it names, is wrong.
     """
 
-    def __init__(self, study: dict, root: Path, file: str = "study"):
+    def __init__(
+        self,
+        study: dict,
+        root: Path,
+        file: str = "study",
+        added: dict[str, dict[str, dict]] | None = None,
+    ):
         self.root, self.file = root, file
         self.workflow = paths.workflow_root(root)
         self.study = checked_study(search.with_auto(study, file), root, file)
         self.results = results_folder(file, self.study["name"])
         self.logs = LOGS + self.results.removeprefix(RESULTS)
-        named, self.library = inline.resolve(self.study, library(root), root, file)
+        entries = library(root)
+        for kind, of_kind in (added or {}).items():
+            entries[kind] = {**entries[kind], **of_kind}
+        named, self.library = inline.resolve(self.study, entries, root, file)
         check_sources(self.library)
         self.grids = StudyGrids(named, self.library, file)
         self._source_digests = SourceDigests(root, self.results)

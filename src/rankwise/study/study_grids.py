@@ -10,7 +10,7 @@ from rankwise.core.config import ConfigError, merge, without
 from rankwise.study import grids, keep, measurements, search, variants
 from rankwise.study.grids import Cell
 from rankwise.study.measurements import FOLDERS, MEASUREMENTS, PREDICT
-from rankwise.study.memory_options import check_loss
+from rankwise.study.memory_options import check_loss, check_step
 from rankwise.study.origin import FILE, Layer, Origin
 from rankwise.study.overrides import check_used
 from rankwise.study.packing import check_packing
@@ -119,6 +119,7 @@ class StudyGrids:
         tokens = grids.tokens(self.library, grid, cell.dataset)
         longest = max(measurements.lengths(grid, tokens))
         model = self.library["models"][cell.model]
+        task = self.library["datasets"][cell.dataset]["task"]
         check_length(cell.method, method, model, longest, (self.file, key))
         makes_updates = True
         if kind == "train":
@@ -130,9 +131,10 @@ class StudyGrids:
         else:  # profiles do not clip
             schedule, schedule_key = {**grid, "max_gradient_norm": None}, key
             check_profiled(grid, (self.file, key))
+            measurements.check_target(grid, task, (self.file, key))
+            check_step(grid, method, (self.file, key))
             check_processes(cell.method, method, grid, (self.file, key))
             makes_updates = not measurements.UPDATING.isdisjoint(grid["measurements"])
-        task = self.library["datasets"][cell.dataset]["task"]
         where = (self.file, f"{schedule_key}.loss")
         check_loss(schedule["loss"], task, cell.model, model, self.study["device"], where)
         if makes_updates:

@@ -4,9 +4,10 @@ Everything comes from shapes. On CUDA a batch fits if the step's storages, serve
 allocator (allocator.py), stay within the memory less CUDA_CONTEXT_BYTES. On a CPU it fits if the
 peak of live storages does.
 
-A prediction of a large model takes seconds, so few are made. Bytes grow with the batch, in steps of
-almost equal size, so a straight line through two predictions tells where to look next. The answer
-is always confirmed: the batch that fits and the next one, which does not, are both predicted.
+A prediction of a large model takes seconds, so few are made: the logs of the smallest sizes tell
+those of all others (size_law.py), and the search is among these. The answer is always confirmed:
+the size that fits and the next one, which does not, are both predicted. If they are not as the law
+says, every size that the search looks at is predicted.
 """
 
 import functools
@@ -17,7 +18,9 @@ from rankwise.core.units import CUDA_CONTEXT_BYTES, GIB
 from rankwise.measure.memory import account
 from rankwise.measure.memory.allocator import OutOfMemory
 from rankwise.measure.memory.ledger import track
+from rankwise.measure.memory.size_law import SizeLaw
 from rankwise.measure.memory.tracker import Tracker
+from rankwise.measure.memory.workspace import CUBLAS_BYTES
 from rankwise.methods.parts.base import method_class
 
 CONTEXT_BYTES = {"cpu": 0, "cuda": CUDA_CONTEXT_BYTES}  # taken beside the step's storages
@@ -60,7 +63,6 @@ class PredictedSteps:
         self.positions = request["model"]["max_positions_tokens"] - virtual_tokens
         # Cached per instance; functools.cache on the methods would keep every instance alive.
         self.log = functools.cache(self._log)
-        self.peak = functools.cache(self._peak)
 
     def _log(self, batch_size: int, tokens: int) -> Tracker:
         shapes = {
@@ -68,55 +70,119 @@ class PredictedSteps:
             "batch_size": batch_size,
             "sequence_length_tokens": tokens,
         }
-        tracker, _ = track({**self.request, "shapes": shapes}, "meta")
+        tracker, _ = track({**self.request, "shapes": shapes}, "meta", evaluates=False)
         return tracker
 
-    def _peak(self, batch_size: int, tokens: int) -> int:
-        """Bytes of live storages at the peak."""
-        return account.peak_columns(self.log(batch_size, tokens))["peak_bytes"]
+    def batches(self, tokens: int) -> "Sizes":
+        """Steps by the batch size, with texts of a length."""
+        laws = [(1, 1), (2, 1)]  # one sample alone may be laid out as no others are
+        return Sizes(lambda size: self.log(size, tokens), laws, LARGEST_BATCH, self.fits_into)
 
-    def fits_into(self, batch_size: int, tokens: int, room: int) -> bool:
+    def lengths(self, tokens: int) -> "Sizes":
+        """Steps on one text, by its length in multiples of LENGTH_STEP.
+
+        Args:
+            tokens: A length at which one text is predicted anyway.
+        """
+        most = self.positions // LENGTH_STEP
+        first = tokens // LENGTH_STEP
+        if tokens % LENGTH_STEP or first + 2 > most:
+            first = 1
+        laws = [(first, 1), (first, 2)]  # of degree 2 where attention keeps its scores
+        return Sizes(lambda size: self.log(1, LENGTH_STEP * size), laws, most, self.fits_into)
+
+    def fits_into(self, log: Tracker, room: int) -> bool:
         """Whether a step fits into a given memory.
 
         Args:
-            batch_size: Samples of the micro-batch.
-            tokens: Tokens of each sample.
+            log: Of the step.
             room: Bytes for the step's storages; on CUDA without its context.
-
-        Raises:
-            Unsupported: The method cannot train this model; the message is the reason.
         """
-        if self.peak(batch_size, tokens) > room:
+        if account.peak_bytes(log) > room:
             return False
         if self.device == "cpu":
             return True
+        workspace = CUBLAS_BYTES[self.request.get("gpu", "ampere")]
         try:
-            account.simulate(self.log(batch_size, tokens), room)
+            account.simulate(log, room, workspace_bytes=workspace)
         except OutOfMemory:
             return False
         return True
 
 
+class Sizes:
+    """Steps of all sizes along one axis: by batch size or by length.
+
+    Args:
+        log_at: Predicts the log of a step of a size.
+        laws: The first size and the degree of each law to try, in this order.
+        most: The largest size to consider.
+        fits_into: Whether a step with a log fits into a number of bytes.
+    """
+
+    def __init__(
+        self,
+        log_at: Callable[[int], Tracker],
+        laws: list[tuple[int, int]],
+        most: int,
+        fits_into: Callable[[Tracker, int], bool],
+    ):
+        self._log_at, self._most, self._fits_into = log_at, most, fits_into
+        self._possible = [(first, degree) for first, degree in laws if first + degree <= most]
+
+    def largest(self, room: int) -> int:
+        """The largest size that fits, confirmed by predictions of it and of the next size.
+
+        Args:
+            room: Bytes for the step's storages; on CUDA without its context.
+
+        Returns:
+            A size from 0 (nothing fits) to the largest one.
+
+        Raises:
+            Unsupported: The method cannot train this model; the message is the reason.
+        """
+        for first, degree in self._possible:
+            law = SizeLaw.of(self._log_at, degree, first)
+            if law is not None:
+                size = self._search(law.at, room)
+                if self._is_largest(size, room):
+                    return size
+        return self._search(self._log_at, room)
+
+    def peak(self, size: int) -> int:
+        """Bytes of live storages at the peak of a predicted step."""
+        return account.peak_bytes(self._log_at(size))
+
+    def _search(self, log_at: Callable[[int], Tracker], room: int) -> int:
+        log = functools.cache(log_at)
+        return largest(
+            lambda size: account.peak_bytes(log(size)),
+            lambda size: self._fits_into(log(size), room),
+            room,
+            self._most,
+        )
+
+    def _is_largest(self, size: int, room: int) -> bool:
+        """Whether predictions say that a size fits, and the next one does not."""
+        if size and not self._fits_into(self._log_at(size), room):
+            return False
+        if size == self._most:
+            return True
+        return not self._fits_into(self._log_at(size + 1), room)
+
+
 def _row(steps: PredictedSteps, tokens: int, gib: float) -> dict:
     room = int(gib * GIB) - CONTEXT_BYTES[steps.device]
-    batch_size = largest(
-        lambda size: steps.peak(size, tokens),
-        lambda size: steps.fits_into(size, tokens, room),
-        room,
-    )
-    length_steps = largest(
-        lambda size: steps.peak(1, LENGTH_STEP * size),
-        lambda size: steps.fits_into(1, LENGTH_STEP * size, room),
-        room,
-        steps.positions // LENGTH_STEP,
-    )
+    batches = steps.batches(tokens)
+    batch_size = batches.largest(room)
     return {
         "memory_gib": gib,
         "sequence_length_tokens": tokens,
         "largest_batch_size": batch_size,
-        "largest_length_tokens": LENGTH_STEP * length_steps,
-        "peak_bytes": steps.peak(batch_size, tokens) if batch_size else 0,
-        "next_peak_bytes": steps.peak(batch_size + 1, tokens),
+        "largest_length_tokens": LENGTH_STEP * steps.lengths(tokens).largest(room),
+        "peak_bytes": batches.peak(batch_size) if batch_size else 0,
+        "next_peak_bytes": batches.peak(batch_size + 1),
     }
 
 

@@ -10,22 +10,24 @@ allocator's own peaks, what it reserved, and what the GPU says is in use.
 `residual_bytes` is the measured peak less the predicted one (on CUDA with the allocator's
 rounding). If it is above LIMIT of the peak, the result says so.
 
-Not predicted: workspace inside kernels, cuBLAS's own (a few MiB per handle) and the CUDA context.
-On processors with bf16 instructions, oneDNN's bf16 products take some workspace. So where a CPU's
-peak is off by more than LIMIT, it is measured again without oneDNN. `workspace_bytes` is by how
-much that peak is lower, and it is no part of the residual.
+cuBLAS's workspace on CUDA is a constant (workspace.py). Not predicted: workspace inside other
+kernels, and the CUDA context. On processors with bf16 instructions, oneDNN's bf16 products take
+some workspace. So where a CPU's peak is off by more than LIMIT, it is measured again without
+oneDNN. `workspace_bytes` is by how much that peak is lower, and it is no part of the residual.
 """
 
 import contextlib
 import importlib
 
 import torch
+from torch._ops import OpOverload
 
 from rankwise.core.errors import Unsupported
 from rankwise.measure.memory import account, peaks, per_process, phases
 from rankwise.measure.memory.kernels import kernels_of
 from rankwise.measure.memory.leaf_outputs import leaf_outputs_bytes
 from rankwise.measure.memory.tracker import Tracker, state_tensors
+from rankwise.measure.meta_results import MetaResults
 from rankwise.measure.step import Step
 
 LIMIT = 0.02
@@ -42,7 +44,7 @@ def ledger(request: dict) -> dict:
         tracker, state = track(request, "meta")
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
-    columns = account.peak_columns(tracker) | account.allocator_columns(tracker, request["device"])
+    columns = account.peak_columns(tracker) | account.allocator_columns(tracker, request)
     columns = per_process.with_added(columns, per_process.added(request, columns))
     if request["device"] == "cuda":
         columns = _without_building(columns)
@@ -108,12 +110,13 @@ def _measure_cpu(request: dict) -> dict[str, int]:
     return {**measured, "tracked_peak_bytes": account.peak_columns(tracker)["peak_bytes"]}
 
 
-def track(request: dict, device: str) -> tuple[Tracker, list[dict]]:
+def track(request: dict, device: str, *, evaluates: bool = True) -> tuple[Tracker, list[dict]]:
     """Run all phases of a request under a tracker.
 
     Args:
         request: A profile's request.
         device: `meta` predicts what happens on the request's device; `cpu` and `cuda` run there.
+        evaluates: Whether an evaluation follows the updates.
 
     Returns:
         The log of every storage, and rows of the optimizer's state by tensor and dtype.
@@ -130,8 +133,13 @@ def track(request: dict, device: str) -> tuple[Tracker, list[dict]]:
     else:
         tracker, kernels_device = Tracker(), None
     torch.manual_seed(0)
-    with kernels_of(kernels_device), tracker:
-        training_step = phases.run(request, device, tracker)
+    kernels = kernels_of(
+        kernels_device,
+        precision=request.get("precision", "fp32"),
+        padded=request.get("padded", False),
+    )
+    with kernels, tracker:
+        training_step = phases.run(request, device, tracker, evaluates=evaluates)
     return tracker, _state_rows(training_step)
 
 
@@ -145,6 +153,11 @@ class PredictingTracker(Tracker):
     def __init__(self, device: str):
         super().__init__()
         self.device = device
+        self._results = MetaResults()
+
+    def run(self, func: OpOverload, args: tuple, kwargs: dict) -> object:
+        """Run an operator, or answer from memory where the same shapes have come before."""
+        return self._results.of(func, args, kwargs)
 
     def built(self, training_step: Step) -> None:
         """Label as a tracker does, and let torch's optimizers step as they do on the device.
@@ -156,7 +169,7 @@ class PredictingTracker(Tracker):
         if self.device != "cuda" or training_step.optimizer is None:
             return
         for group in training_step.optimizer.param_groups:
-            if "foreach" in group and group["foreach"] is None:
+            if "foreach" in group and group["foreach"] is None and not group.get("fused"):
                 group["foreach"] = True
 
 

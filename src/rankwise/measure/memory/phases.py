@@ -42,13 +42,14 @@ class Observer(Protocol):
         """Called after each update."""
 
 
-def run(request: dict, device: str, observer: Observer) -> Step:
+def run(request: dict, device: str, observer: Observer, *, evaluates: bool = True) -> Step:
     """Go through every phase and tell the observer.
 
     Args:
         request: A profile's request.
         device: Where the step runs: `meta`, `cpu` or `cuda`.
         observer: Is told when phases begin and end, and what there is to see after them.
+        evaluates: Whether an evaluation follows the updates.
 
     Returns:
         The step, after both updates and the evaluation.
@@ -69,8 +70,9 @@ def run(request: dict, device: str, observer: Observer) -> Step:
         with observer.phase(f"{prefix}update"):
             training_step.update()
         observer.see_state(training_step)
-    with observer.phase("evaluation"):
-        training_step.evaluate()
+    if evaluates:
+        with observer.phase("evaluation"):
+            training_step.evaluate()
     return training_step
 
 

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from rankwise.measure.meta_values import assumed_value, reads_meta_value
 from rankwise.measure.step import Step
@@ -62,9 +62,15 @@ class Tracker(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if reads_meta_value(func, args):
             return assumed_value(args[0])
-        output = func(*args, **(kwargs or {}))
-        tree_map_only(Tensor, self._see_output, output)
+        output = self.run(func, args, kwargs or {})
+        for value in output if isinstance(output, tuple | list) else (output,):
+            if isinstance(value, Tensor):
+                self._see_output(value)
         return output
+
+    def run(self, func: OpOverload, args: tuple, kwargs: dict) -> object:
+        """Run an operator."""
+        return func(*args, **kwargs)
 
     def _see_output(self, tensor: Tensor) -> None:
         # Gradients are recorded within backward only where a checkpointed layer runs forward again.

@@ -1,0 +1,313 @@
+"""The command `rankwise fits`: the largest micro-batch that memory of a given size holds.
+
+A model is an entry, a folder with config.json or a repository on the hub: shapes are all that is
+needed. Without a dataset the task is the model's usual one (`tasks.usual`), and the command says
+which task, head and vocabulary it assumed, because they decide the size of the logits.
+"""
+
+# ruff: noqa: PLC0415 - torch takes seconds to import, and `--help` should not
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from rankwise.cli.text import aligned
+from rankwise.core import dataset_defaults, paths, tasks
+from rankwise.core.config import ConfigError, check, library, pick
+
+COMMAND = "rankwise fits"  # how messages call the place of a wrong value
+METHODS = ["full", "lora", "qlora", "galore", "vlorp"]
+GIB_PER_UNIT = {"": 1, "gib": 1, "gb": 1e9 / 2**30, "mib": 1 / 2**10, "tib": 2**10}
+DENSE = ("fp32", "bf16")
+WEIGHTS = (*DENSE, "nf4", "nf4_double", "int8")
+PLAIN_OPTIMIZER = "adamw"  # --optimizer replaces it; a method with one of its own keeps that
+LENGTH_TOKENS = 512  # of a text, where neither a dataset nor --length says it
+ASSUMED = "assumed"  # the name of the dataset that stands for a task alone
+CLASSES = ["0", "1"]  # of that dataset
+ALL = ("all", "all-linear")  # targets that stand alone, as in an entry
+# Options that a grid of profiles has by the same name; left out where the user gives none.
+SAME_NAME = ("precision", "attention", "gpu", "target_length_tokens")
+
+
+def add_command(commands: argparse._SubParsersAction) -> None:
+    """Add `rankwise fits` to the command line."""
+    command = commands.add_parser(
+        "fits", help="the largest micro-batch that memory of a given size holds, by method"
+    )
+    command.add_argument(
+        "--model",
+        default="distilbert",
+        metavar="NAME|PATH|HUB_ID",
+        help="a name in config/models.yaml, a folder with config.json, or a repository on the hub "
+        "(owner/name) (default: distilbert)",
+    )
+    command.add_argument(
+        "--memory",
+        required=True,
+        nargs="+",
+        type=_gib,
+        metavar="SIZE",
+        help="memory sizes, such as 24GiB or 80GiB",
+    )
+    command.add_argument(
+        "--methods", nargs="+", default=METHODS, help="names in config/methods.yaml"
+    )
+    command.add_argument(
+        "--rank", type=int, default=8, help="the rank where an entry leaves it open (default: 8)"
+    )
+    command.add_argument(
+        "--task",
+        help="what the model is trained for (default: language modelling for a causal language "
+        "model, classification with two classes for an encoder)",
+    )
+    command.add_argument(
+        "--dataset", help="a name in config/datasets.yaml, for its task, classes and length"
+    )
+    command.add_argument(
+        "--length",
+        nargs="+",
+        type=int,
+        help=f"sequence lengths in tokens (default: the dataset's, or {LENGTH_TOKENS})",
+    )
+    command.add_argument(
+        "--target-length",
+        dest="target_length_tokens",
+        type=int,
+        help="tokens of the text that an encoder-decoder writes (default: as many as it reads)",
+    )
+    _add_step_options(command)
+    command.set_defaults(run=_run)
+
+
+def _add_step_options(command: argparse.ArgumentParser) -> None:
+    """The options that say how weights are stored and how an update is made."""
+    command.add_argument(
+        "--weights", choices=WEIGHTS, help="how the base is stored (default: as each entry says)"
+    )
+    command.add_argument(
+        "--targets",
+        nargs="+",
+        metavar="ROLE",
+        help="roles of the matrices that are adapted, such as query value; all; or all-linear "
+        "(default: as each entry says)",
+    )
+    command.add_argument(
+        "--optimizer",
+        help="a file in src/rankwise/optim, for methods that have no optimizer of their own "
+        "(default: as each entry says)",
+    )
+    command.add_argument(
+        "--precision",
+        choices=["fp32", "bf16", "fp16"],
+        help="in which matrices are multiplied, by autocast (default: fp32: no autocast)",
+    )
+    command.add_argument(
+        "--attention",
+        choices=["sdpa", "eager", "flash"],
+        help="the attention's implementation (default: sdpa)",
+    )
+    command.add_argument(
+        "--device",
+        choices=["cuda", "cpu"],
+        default="cuda",
+        help="whose kernels and allocator to predict (default: cuda)",
+    )
+    command.add_argument(
+        "--gpu",
+        choices=["ampere", "hopper"],
+        help="whose workspace cuBLAS takes: ampere stands for all but hopper (default: ampere)",
+    )
+    command.add_argument(
+        "--checkpointing", action="store_true", help="recompute activations in backward"
+    )
+    command.add_argument(
+        "--loss",
+        choices=["full", "chunked"],
+        default="full",
+        help="the cross-entropy of all logits at once, or chunk by chunk (default: full)",
+    )
+    command.add_argument(
+        "--accumulation", type=int, default=1, help="micro-batches in an update (default: 1)"
+    )
+
+
+def _gib(text: str) -> float:
+    """A size in GiB, from a text such as 24GiB, 24GB or 512MiB."""
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([a-z]*)", text.lower())
+    if not match or match[2] not in GIB_PER_UNIT:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, allowed: a size such as 24GiB, 24GB, 512MiB"
+        )
+    return float(match[1]) * GIB_PER_UNIT[match[2]]
+
+
+def _run(given: argparse.Namespace) -> tuple[str, int]:
+    from rankwise.study.plan import Plan
+
+    entries = library(Path.cwd())
+    for name in given.methods:
+        pick(entries["methods"], name, "config/methods.yaml", "methods")
+    added, model = _with_model(given.model, entries, Path.cwd())
+    dataset = _dataset(given, model, entries, added)
+    grid = _grid(given, model, dataset, entries)
+    study = {"name": "fits", "question": "?", "device": "cpu", "profile": [grid]}
+    plan = Plan(study, Path.cwd(), COMMAND, added)
+    requests = [plan.request("fits", cell) for cell in plan.cells("fits")]
+
+    from rankwise.measure.memory.fits import table
+
+    found = aligned(table(requests, _say_progress))
+    return f"{_assumed(model, requests[0], given, entries)}\n\n{found}", 0
+
+
+def _say_progress(name: str) -> None:
+    print(f"{name} ...", file=sys.stderr, flush=True)
+
+
+# The model and the task ---------------------------------------------------------------------------
+
+
+def _with_model(given: str, entries: dict, project: Path) -> tuple[dict[str, dict], str]:
+    """The entries that no file has, and the model's name.
+
+    Args:
+        given: The name of an entry, a folder, or a repository on the hub.
+        entries: The library; a derived model is put into it, too.
+        project: The folder that the user works in.
+
+    Raises:
+        ValueError: There is no such model, or no entry can be derived from it.
+    """
+    name = given if given in entries["models"] else given.replace("-", "_")
+    if name in entries["models"]:
+        return {}, name
+    if "/" not in given and not (project / paths.expand(given)).is_dir():
+        pick(entries["models"], name, "config/models.yaml", "model")
+    from rankwise.models.derive import Choices, default_name, derive
+
+    own = default_name(given)
+    while own in entries["models"]:
+        own = f"{own}_own"
+    derived = derive(given, Choices(name=own, shapes_only=True), project)
+    checked = check({own: derived.entry}, paths.SCHEMAS / "models.schema.yaml", given)
+    entries["models"] = {**entries["models"], **checked}
+    return {"models": checked}, own
+
+
+def _dataset(given: argparse.Namespace, model: str, entries: dict, added: dict) -> str:
+    """The dataset that is asked for, or one that stands for a task alone; it is put into `added`.
+
+    Raises:
+        ConfigError: There is no such dataset or task, both differ, or the model cannot do the task.
+    """
+    entry = entries["models"][model]
+    if given.dataset is not None:
+        dataset = pick(entries["datasets"], given.dataset, "config/datasets.yaml", "dataset")
+        if given.task not in (None, dataset["task"]):
+            allowed = f"{dataset['task']}, the task of the dataset {given.dataset}"
+            raise ConfigError(COMMAND, "--task", given.task, allowed)
+        return given.dataset
+    able = [task for task in tasks.names() if tasks.head(entry, task)]
+    task = given.task or tasks.usual(entry)
+    if task not in able:
+        raise ConfigError(COMMAND, "--task", task, able)
+    length = min(LENGTH_TOKENS, entry["max_positions_tokens"])
+    standing_for = {ASSUMED: _entry_of_task(task, length)}
+    schema = paths.SCHEMAS / "datasets.schema.yaml"
+    added["datasets"] = check(dataset_defaults.filled(standing_for), schema, COMMAND)
+    return ASSUMED
+
+
+def _entry_of_task(task: str, length: int) -> dict:
+    """The entry of a dataset with a task, whose files nobody reads."""
+    facts = tasks.facts(task)
+    entry = {
+        "task": task,
+        "files": {"folder": ".", "format": "jsonl"},
+        "splits": {"train": {"path": "train.jsonl"}, "test": {"path": "test.jsonl"}},
+        "report_split": "test",
+        "max_length_tokens": length,
+    }
+    if facts.labels == tasks.ANSWER:
+        return entry
+    entry["text"] = "text"
+    if facts.labels != tasks.NO_LABEL:
+        entry["label"] = "label"
+    if facts.has_classes:
+        entry["classes"] = CLASSES
+    return entry
+
+
+def _assumed(model: str, request: dict, given: argparse.Namespace, entries: dict) -> str:
+    """Which task, head and vocabulary the numbers are for, and what changes them."""
+    entry, shapes = request["model"], request["shapes"]
+    task, classes = shapes["task"], shapes["classes"]
+    head = ", ".join(tasks.head(entry, task))
+    of_classes = f" with {classes} classes" if classes else ""
+    vocabulary = entry["architecture"].get("vocab_size")
+    of_vocabulary = f", vocabulary {vocabulary:,}" if vocabulary else ""
+    others = [name for name in tasks.names() if tasks.head(entry, name) and name != task]
+    change = f"; others: --task {' | '.join(others)}" if others and not given.dataset else ""
+    lines = [f"{model}: {task}{of_classes}, head {head}{of_vocabulary}{change}"]
+    kept = _with_own_optimizer(given.methods, entries)
+    if given.optimizer and kept:
+        lines.append(f"with an optimizer of their own: {', '.join(kept)}")
+    return "\n".join(lines)
+
+
+# The grid -----------------------------------------------------------------------------------------
+
+
+def _grid(given: argparse.Namespace, model: str, dataset: str, entries: dict) -> dict:
+    """The command line as a grid of a study's profiles."""
+    grid = {
+        "models": [model],
+        "datasets": [dataset],
+        "methods": given.methods,
+        "ranks": [given.rank],
+        "measurements": ["fits"],
+        "memory_gib": given.memory,
+        "device": given.device,
+        "checkpointing": given.checkpointing,
+        "loss": given.loss,
+        "accumulation_steps": given.accumulation,
+    }
+    grid |= {name: getattr(given, name) for name in SAME_NAME if getattr(given, name) is not None}
+    if given.length:
+        grid["lengths_tokens"] = given.length
+    override = {name: _override(given, name, entries["methods"][name]) for name in given.methods}
+    grid["override"] = {name: changes for name, changes in override.items() if changes}
+    _check_targets_used(given, grid["override"])
+    return grid
+
+
+def _override(given: argparse.Namespace, name: str, entry: dict) -> dict:
+    """What the command line changes in the entry of one method.
+
+    A dense storage replaces a dense one only, so that `--weights bf16` leaves QLoRA its 4 bits.
+    """
+    from rankwise.study.resolve import module_options
+
+    changes: dict = {}
+    if given.weights and (given.weights not in DENSE or entry["weights"] in DENSE):
+        changes["weights"] = given.weights
+    known = module_options("methods", entry["module"], f"{name}.module")
+    if given.targets and "targets" in known:
+        stands_alone = len(given.targets) == 1 and given.targets[0] in ALL
+        changes["options"] = {"targets": given.targets[0] if stands_alone else given.targets}
+    if given.optimizer and entry["optimizer"] == {"module": PLAIN_OPTIMIZER}:
+        changes["optimizer"] = {"module": given.optimizer}
+    return changes
+
+
+def _check_targets_used(given: argparse.Namespace, override: dict[str, dict]) -> None:
+    if given.targets and not any("options" in changes for changes in override.values()):
+        allowed = f"nothing with {', '.join(given.methods)}: none of them has targets"
+        raise ConfigError(COMMAND, "--targets", " ".join(given.targets), allowed)
+
+
+def _with_own_optimizer(methods: list[str], entries: dict) -> list[str]:
+    """The methods that `--optimizer` leaves as they are."""
+    of_methods = entries["methods"]
+    return [name for name in methods if of_methods[name]["optimizer"]["module"] != PLAIN_OPTIMIZER]

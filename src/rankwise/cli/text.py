@@ -1,0 +1,23 @@
+"""Text for a terminal that several commands print."""
+
+
+def aligned(markdown: str) -> str:
+    """A Markdown table with its columns lined up for a terminal.
+
+    Args:
+        markdown: Its second line says which columns are aligned to the right.
+    """
+    rows = []
+    for line in markdown.splitlines():
+        rows.append([cell.strip() for cell in line.strip("| ").split(" | ")])
+    numeric = [cell.endswith(":") for cell in rows.pop(1)]
+    widths = [0] * len(numeric)
+    for row in rows:
+        for column, cell in enumerate(row[: len(widths)]):
+            widths[column] = max(widths[column], len(cell))
+    lines = []
+    for row in rows:
+        cells = zip(row, widths, numeric, strict=False)
+        padded = [cell.rjust(n) if right else cell.ljust(n) for cell, n, right in cells]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,134 @@
+"""`rankwise fits`: the model, the task and the options that the numbers are for."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from helpers.repository import ROOT
+from rankwise.cli.main import main, parser
+from rankwise.measure.memory import fits as measure
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 96, "hidden_size": 32,
+    "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "max_position_embeddings": 128, "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """The requests that the command makes, in place of their prediction."""
+    made: list[dict] = []
+
+    def table(given: list[dict], _: object) -> str:
+        made.extend(given)
+        return "| method |\n| --- |\n"
+
+    monkeypatch.setattr(measure, "table", table)
+    monkeypatch.chdir(ROOT)
+    return made
+
+
+def asked(*arguments: str) -> int:
+    return main(["fits", "--memory", "1GiB", "--methods", "lora", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "classes"),
+    [
+        ("llama_3_2_3b", "language_modelling", 0),
+        ("gpt2", "language_modelling", 0),
+        ("bert-base", "classification", 2),
+    ],
+)
+def test_the_task_is_the_usual_one_of_the_model(
+    model: str, task: str, classes: int, requests: list, capsys: pytest.CaptureFixture
+) -> None:
+    methods = ["--methods", "full"]
+    assert asked("--model", model, *methods) == 0
+    assert requests[0]["shapes"]["task"] == task
+    assert requests[0]["shapes"]["classes"] == classes
+    assert f": {task}" in capsys.readouterr().out
+
+
+def test_it_says_which_head_and_vocabulary_it_assumed(
+    requests: list, capsys: pytest.CaptureFixture
+) -> None:
+    assert asked("--model", "llama_3_2_3b") == 0
+    assert asked("--model", "llama_3_2_3b", "--task", "classification") == 0
+    first, second = (
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("llama_3_2_3b")
+    )
+    assert first.startswith(
+        "llama_3_2_3b: language_modelling, head lm_head, vocabulary 128,256; others: --task "
+    )
+    assert second.startswith(
+        "llama_3_2_3b: classification with 2 classes, head score, vocabulary 128,256; others: --task "
+    )
+    assert requests[1]["shapes"]["task"] == "classification"
+
+
+def test_a_folder_needs_its_configuration_alone(
+    tmp_path: Path, requests: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "My-Llama").mkdir()
+    (tmp_path / "My-Llama/config.json").write_text(json.dumps(LLAMA))
+    monkeypatch.chdir(tmp_path)
+    assert asked("--model", "./My-Llama") == 0
+    assert requests[0]["cell"]["model"] == "my_llama"
+    assert requests[0]["shapes"]["task"] == "language_modelling"
+    assert requests[0]["model"]["architecture"]["vocab_size"] == 96
+    assert requests[0]["model"]["modules"]["key"] == {"name": "k_proj", "shape": [16, 32]}
+
+
+def test_options_change_the_step_and_the_entries(requests: list) -> None:
+    step = ["--accumulation", "4", "--precision", "bf16", "--attention", "eager", "--checkpointing"]
+    entry = ["--targets", "query", "output", "--optimizer", "adafactor", "--weights", "bf16"]
+    loss = ["--model", "llama_3_2_3b", "--loss", "chunked"]
+    assert asked(*loss, *step, *entry, "--methods", "lora", "galore", "qlora") == 0
+    lora, galore, qlora = requests
+    for request in requests:
+        picked = [request[name] for name in ("accumulation_steps", "precision", "attention")]
+        assert picked == [4, "bf16", "eager"]
+        assert (request["checkpointing"], request["loss"]) == (True, "chunked")
+    assert lora["method"]["options"]["targets"] == ["query", "output"]
+    assert lora["method"]["optimizer"]["module"] == "adafactor"
+    assert lora["method"]["weights"] == galore["method"]["weights"] == "bf16"
+    assert galore["method"]["optimizer"]["module"] == "projected_adam"  # an optimizer of its own
+    assert qlora["method"]["weights"] == "nf4_double"  # bf16 is for dense bases
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "language_modelling"], "--task: got 'language_modelling', allowed: classification, "),
+        (["--dataset", "sst2", "--task", "regression"], "--task: got 'regression', allowed: classification, the task of the dataset sst2"),
+        (["--methods", "full", "--targets", "query"], "--targets: got 'query', allowed: nothing with full: none of them has targets"),
+        (["--model", "lama"], "config/models.yaml: model: got 'lama', allowed: "),
+        (["--length", "4096"], "lengths_tokens: got 4096, allowed: at most 512, the positions of distilbert"),
+        (["--methods", "loora"], "got 'loora', allowed: "),
+        (["--targets", "quarry"], "targets: got 'quarry', allowed: "),
+        (["--accumulation", "0"], "accumulation_steps: got 0, allowed: at least 1"),
+        (["--target-length", "8"], "target_length_tokens: got 8, allowed: nothing with the task classification, whose labels have no length of their own"),
+        (["--model", "no/such/folder"], "no/such/folder: got no such folder, allowed: a folder with config.json, or a repository on the hub"),
+        (["--optimizer", "adam"], "got 'adam', allowed: "),
+        (["--weights", "nf4", "--methods", "full"], "weights: got 'nf4', allowed: fp32 or bf16 under full"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_one_sentence(
+    arguments: list[str], message: str, requests: list, capsys: pytest.CaptureFixture
+) -> None:
+    assert asked(*arguments) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert requests == []
+
+
+@pytest.mark.parametrize(
+    ("text", "gib"), [("24GiB", 24.0), ("24", 24.0), ("512MiB", 0.5), ("1073741824GB", 1e9)]
+)
+def test_a_size_of_memory(text: str, gib: float) -> None:
+    given = parser().parse_args(["fits", "--memory", text])
+    assert given.memory == [pytest.approx(gib)]
