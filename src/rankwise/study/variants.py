@@ -1,9 +1,9 @@
 """Named variants of a grid's methods: the same method beside itself, with other settings.
 
-A variant changes what the grid has: options of methods (`override`) and how they are run, which is
-the `schedule` of a grid that trains and the `settings` of one that profiles. `parts` makes a grid of
-its own of each variant, so that everything else looks at grids without variants. Standard library
-only.
+A variant changes what the grid has: options of methods (`override`) and how they are run. That is
+the `schedule` of a grid that trains, and the `settings` of one that profiles. `parts` makes a grid
+of its own of each variant, so that everything else looks at grids without variants. Standard
+library only.
 """
 
 from collections.abc import Iterator
