@@ -43,9 +43,10 @@ def undecided(results: Path) -> pd.DataFrame:
 
 
 def with_before(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add `before_percent`: the error of the kept earlier prediction; nan where there was none."""
-    before = pd.read_csv(FOLDER / "before.csv").set_index("claim")["predicted_bytes"]
-    earlier = rows["claim"].map(before)
+    """Add `before_percent`: the error of the kept earlier prediction; nan where there is none."""
+    file = FOLDER / "before.csv"
+    before = pd.read_csv(file).set_index("claim")["predicted_bytes"] if file.is_file() else {}
+    earlier = rows["claim"].map(before).astype(float)
     share = (earlier - rows["published_bytes"]) / rows["published_bytes"]
     return rows.assign(before_percent=100 * share)
 

@@ -25,11 +25,11 @@ def cases(claims: pd.DataFrame) -> pd.DataFrame:
         `error_percent`: predicted less published, in percent of published.
     """
     # A claim may add columns to the peak, such as a second optimizer's state.
-    meter = claims["column"].astype(str).str.split(" + ", regex=False).str[0]
+    meter = claims["column"].fillna("").astype(str).str.split(" + ", regex=False).str[0]
     is_peak = meter.isin(PEAKS) & claims["unit"].isin(UNIT_BYTES)
     is_decided = claims["verdict"].isin(["reproduced", "not reproduced"])
     rows = claims.assign(meter=meter)[is_peak & is_decided].dropna(subset=["ours"])
-    unit_bytes = rows["unit"].map(UNIT_BYTES)
+    unit_bytes = rows["unit"].map(UNIT_BYTES).astype(float)
     published, predicted = rows["published"] * unit_bytes, rows["ours"] * unit_bytes
     return rows.assign(
         published_bytes=published,
