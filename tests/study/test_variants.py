@@ -131,6 +131,32 @@ def test_a_profile_has_variants_of_what_decides_it() -> None:
     assert request["method"]["options"]["targets"] == ["query", "up"]
 
 
+LEDGER = {**PROFILE, "measurements": ["ledger"], "measured": False, "batch_size": 8}
+LARGER = {"settings": {"batch_size": 16, "checkpointing": True}}
+
+
+def test_a_profile_has_variants_with_settings_of_their_own() -> None:
+    plan = planned(profile=[{**LEDGER, "variants": {"larger": LARGER}}])
+    cells = [cell.method_name for cell in plan.cells("ledger")]
+    assert cells == ["full", "lora", "full@larger", "lora@larger"]
+    plain = plan.request("ledger", LORA._replace(seed=None))
+    larger = plan.request("ledger", LORA._replace(seed=None, variant="larger"))
+    assert (plain["shapes"]["batch_size"], plain["checkpointing"]) == (8, False)
+    shapes = {**plain["shapes"], "batch_size": 16}
+    assert larger == {**plain, "shapes": shapes, "checkpointing": True}
+    assert plan.grids.variants["lora@larger"] == "batch size 16, checkpointing"
+
+
+def test_training_and_profile_may_share_a_name_for_the_same_method() -> None:
+    fast = override(options={"dropout": 0.5})
+    train = {"methods": ["lora"], "variants": {"fast": {**fast, "schedule": {"epochs": 1}}}}
+    profile = {**LEDGER, "methods": ["lora"], "variants": {"fast": {**fast, **LARGER}}}
+    plan = planned(train, [profile])
+    cell = LORA._replace(variant="fast")
+    assert plan.request("train", cell)["schedule"]["epochs"] == 1
+    assert plan.request("ledger", cell._replace(seed=None))["shapes"]["batch_size"] == 16
+
+
 def test_a_name_in_a_table_has_its_method() -> None:
     assert [grids.base_name(name) for name in ("lora@all.linear", "lora")] == ["lora", "lora"]
     assert grids.split_name("lora@fast") == ("lora", "fast")
@@ -307,6 +333,30 @@ def test_a_learning_rate_changes_no_profile() -> None:
 def test_a_profile_has_no_schedule() -> None:
     with pytest.raises(ConfigError, match=r"profile\.0\.variants\.x: got 'schedule', allowed"):
         planned(profile=[{**PROFILE, "variants": {"x": {"schedule": {"epochs": 1}}}}])
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"batch_sise": 8}, r"variants\.x\.settings: got 'batch_sise', allowed: .*batch_size"),
+        ({"batch_size": 0}, r"variants\.x\.settings\.batch_size: got 0, allowed: at least 1"),
+        ({"ranks": [2]}, r"variants\.x\.settings: got 'ranks', allowed: accumulation_steps"),
+        ({"batch_size": 8}, r"variants\.x: got 'the settings of full at .*/full@x/r0'"),
+    ],
+)
+def test_settings_of_a_profile_are_checked(settings: dict, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        planned(profile=[{**LEDGER, "variants": {"x": {"settings": settings}}}])
+
+
+def test_one_name_is_one_setting_of_all_profiles() -> None:
+    other = {"settings": {"batch_size": 32}}
+    grids_of_study = [
+        {**LEDGER, "methods": ["lora"], "variants": {"x": LARGER}},
+        {**LEDGER, "methods": ["lora"], "ranks": [2], "variants": {"x": other}},
+    ]
+    with pytest.raises(ConfigError, match=r"profile\.1\.variants\.x: got 'batch size 32', allowed"):
+        planned(profile=grids_of_study)
 
 
 def test_a_rate_that_a_search_replaces_changes_nothing() -> None:

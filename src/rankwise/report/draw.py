@@ -25,14 +25,19 @@ def draw(request: dict, output: Path) -> None:
         ValueError: A panel would mix devices, or the figure lacks runs. The message names them.
     """
     figure_name = request["figure"]
-    folder = output.parents[1] / "tables"
-    tables = {name: read(folder / f"{name}.csv") for name in request["tables"]}
+    tables = {name: read(_table_path(output, name)) for name in request["tables"]}
     _check_devices(figure_name, tables)
     module = importlib.import_module(f"rankwise.report.{figure_name}")
     named = {"reference": request["reference"]} if "reference" in request else {}
     figure = module.draw(tables, dict(request["labels"]), **named)
     partial_note.add(figure, request)
     style.save(figure, output, style.run_digests(tables.values()))
+
+
+def _table_path(output: Path, name: str) -> Path:
+    """The path of a table; the claims lie beside the folder of the others."""
+    study = output.parents[1]
+    return study / "claims.csv" if name == "claims" else study / "tables" / f"{name}.csv"
 
 
 def _check_devices(figure_name: str, tables: dict[str, pd.DataFrame]) -> None:

@@ -135,7 +135,10 @@ def _check_reading(name: str, claim: dict) -> None:
 
 
 def _check_cells(name: str, claim: dict, library: dict[str, dict]) -> None:
-    """Check that the cells of a claim name models, datasets and methods that exist."""
+    """Check that the cells of a claim name models, datasets and methods that exist.
+
+    The method of a cell may be a variant, such as `lora@short`.
+    """
     if "table" not in claim:
         return
     cells = {"cell": claim["cell"]}
@@ -145,4 +148,5 @@ def _check_cells(name: str, claim: dict, library: dict[str, dict]) -> None:
         cells["against"] = {**claim["cell"], **claim["against"].get("cell", {})}
     for key, cell in cells.items():
         for kind in ("model", "dataset", "method"):
-            pick(library[f"{kind}s"], cell.get(kind, "nothing"), FILE, f"{name}.{key}.{kind}")
+            named = cell.get(kind, "nothing").partition("@")[0]
+            pick(library[f"{kind}s"], named, FILE, f"{name}.{key}.{kind}")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from rankwise.core import provenance
 from rankwise.core.config import without
-from rankwise.study import captions, dataset_entries, own_metrics, variants
+from rankwise.study import captions, claims, dataset_entries, own_metrics, variants
 from rankwise.study.describe import about
 from rankwise.study.measurements import EVALUATE, MEASUREMENTS
 from rankwise.study.plan import Cell, Plan
@@ -28,6 +28,8 @@ TABLE_SOURCES = {
 # Values of projected_adam's option `rank_rule` with which it reports how many basis vectors are in
 # use.
 ADAPTIVE_RANK_RULES = ("energy", "svt")
+# Columns of the ledger that published peaks are compared with.
+PEAKS = ("peak_allocated_bytes", "peak_reserved_bytes")
 EXAMPLES = "tables/examples.parquet"  # a row for each run and example
 # Figure -> the tables that it is drawn from.
 FIGURE_TABLES = {
@@ -42,6 +44,7 @@ FIGURE_TABLES = {
     "memory": ("memory",),
     "ledger": ("ledger",),
     "predicted": ("ledger",),
+    "published_memory": ("claims", "ledger"),
     "timeline": ("timeline", "ledger"),
     "fits": ("fits",),
     "flops": ("flops",),
@@ -171,12 +174,12 @@ def evaluated(plan: Plan, cell: Cell) -> list[str]:
 
 def figures(plan: Plan) -> list[str]:
     """Names of the figures that the study has the data for."""
-    available = {*tables(plan), *derived(plan)}
+    available = {*tables(plan), *derived(plan), CLAIMS}
     names = [name for name, needed in FIGURE_TABLES.items() if available.issuperset(needed)]
     return [name for name in names if _has_data(plan, name)]
 
 
-def _has_data(plan: Plan, figure: str) -> bool:
+def _has_data(plan: Plan, figure: str) -> bool:  # noqa: PLR0911 - one return a figure
     """Whether the figure would show something, where having its tables is not enough."""
     runs = plan.cells("train")
     match figure:
@@ -187,6 +190,8 @@ def _has_data(plan: Plan, figure: str) -> bool:
         case "predicted":  # some ledger must be measured
             cells = plan.cells("ledger")
             return any(plan.request("ledger", cell)["measured"] for cell in cells)
+        case "published_memory":  # some claim must be about a peak of a cell
+            return _has_published_peak(plan)
         case "critical_difference":  # there must be two curves to compare
             return len({cell.curve for cell in runs}) >= 2
         case "gradient_norms":  # some method must train
@@ -194,6 +199,18 @@ def _has_data(plan: Plan, figure: str) -> bool:
         case "spectra":
             return any(_has_spectrum(plan, cell) for cell in runs)
     return True
+
+
+def _has_published_peak(plan: Plan) -> bool:
+    """Whether the study's ledger has a cell whose peak somebody published."""
+    cells = set(plan.cells("ledger"))
+    published = claims.expand(plan.library["claims"]).values() if cells else ()
+    return any(
+        claim.get("table") == "ledger"
+        and claim["column"][0] in PEAKS
+        and Cell.of_columns(claim["cell"]) in cells
+        for claim in published
+    )
 
 
 def _has_spectrum(plan: Plan, cell: Cell) -> bool:

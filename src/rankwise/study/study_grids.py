@@ -58,7 +58,8 @@ class StudyGrids:
         self.trials: dict[Cell, dict[str, dict]] = {}
         self.variants: dict[str, str] = {}
         self.variant_labels: dict[str, str] = {}
-        self._changes: dict[str, dict] = {}  # name of a variant -> what it changes
+        # Name of a variant -> `method`, `train` or `profile` -> what it changes there.
+        self._changes: dict[str, dict[str, dict]] = {}
         self._resolved: dict[tuple, dict] = {}
         self._parts: list[dict] = []  # keeps every grid alive, because their ids are keys
         self._keys: dict[int, str] = {}  # id of a grid -> its key in the study
@@ -166,9 +167,11 @@ class StudyGrids:
         for method in part["methods"]:
             changes = variants.changes(variant, method)
             name = f"{method}{grids.VARIANT_MARK}{part['variant']}"
-            known = self._changes.setdefault(name, changes)
-            # A profile has no schedule, so its variant cannot have what one of training changes.
-            if (known if kind == "train" else variants.of_method(known)) != changes:
+            # Training has a schedule and a profile has settings, so only the method is compared
+            # between the two kinds.
+            shared = self._changes.setdefault(name, {"method": variants.of_method(changes)})
+            known = shared.setdefault(kind, changes)
+            if known != changes or shared["method"] != variants.of_method(changes):
                 allowed = f"what {name} changes in another grid of the study, or another name"
                 where = f"{key}.variants.{part['variant']}"
                 raise ConfigError(self.file, where, variants.text(changes), allowed)
@@ -194,9 +197,15 @@ class StudyGrids:
         return {path: value for path, value in changes.items() if path in differing}
 
     def _curve_settings(self, curve: Cell, grid: dict, key: str) -> dict:
-        """The resolved method of a curve and, if it trains, its schedule."""
-        schedule = self.schedule(grid) if "schedule" in grid else {}
-        return {"method": self.resolved_method(curve, grid, key), "schedule": schedule}
+        """The resolved method of a curve, and how it is run.
+
+        That is the `schedule` where it trains, and the `settings` of the grid in a profile.
+        """
+        method = self.resolved_method(curve, grid, key)
+        if "schedule" in grid:
+            return {"method": method, "schedule": self.schedule(grid), "settings": {}}
+        settings = without(grid, ("variant", "methods", "override"))
+        return {"method": method, "schedule": {}, "settings": settings}
 
     def _check_variants_differ(self, kind: str, key: str, parts: list[dict]) -> None:
         """Check that no two curves of a grid, with variants and without, are the same runs."""
@@ -220,7 +229,7 @@ class StudyGrids:
         """What tells the runs, or the profiles, of a curve from those of another variant."""
         settings = self._curve_settings(curve, grid, key)
         if kind == "profile":  # it depends on no learning rate
-            return {"method": without(settings["method"], ("learning_rate",))}
+            return {**settings, "method": without(settings["method"], ("learning_rate",))}
         if curve not in self.trials:
             return settings
         # A search replaces settings, perhaps just those that a variant changes.

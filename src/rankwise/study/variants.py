@@ -1,8 +1,9 @@
 """Named variants of a grid's methods: the same method beside itself, with other settings.
 
-A variant changes what the grid has: options of methods (`override`) and, where the grid trains, the
-schedule. `parts` makes a grid of its own of each variant, so that everything else looks at grids
-without variants. Standard library only.
+A variant changes what the grid has: options of methods (`override`) and how they are run. That is
+the `schedule` of a grid that trains, and the `settings` of one that profiles. `parts` makes a grid
+of its own of each variant, so that everything else looks at grids without variants. Standard
+library only.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from rankwise.study.resolve import takes_rank
 NESTED = ("options", "optimizer")
 LONGEST = 32  # letters of what differs, in a label; a longer text gives way to the variant's name
 Where = tuple[str, str]  # file, key
-Path = tuple[str, ...]  # keys down to a value, from `method` or `schedule` on
+Path = tuple[str, ...]  # keys down to a value, from `method`, `schedule` or `settings` on
 Changes = dict[Path, object]
 
 
@@ -30,8 +31,8 @@ def parts(library: dict, study: dict, grid: dict, where: Where) -> list[dict]:
 
     Returns:
         Grids, those of variants in the order of their names. That of a variant has the key
-        `variant`, its name; its methods are those that the variant is for, and its override and
-        schedule are the grid's with the variant's changes.
+        `variant`, its name; its methods are those that the variant is for, and its override,
+        schedule and settings are the grid's with the variant's changes.
 
     Raises:
         ConfigError: a variant names a method that it is not for, or has no change at all.
@@ -52,8 +53,11 @@ def _methods(variant: dict, of_grid: list[str], where: Where) -> list[str]:
     """The methods that a variant is for, in the order of the grid."""
     file, key = where
     override = variant.get("override", {})
-    if not override and not variant.get("schedule"):
-        allowed = "settings that it changes: override, or the schedule of a grid that trains"
+    if not override and not variant.get("schedule") and not variant.get("settings"):
+        allowed = (
+            "what it changes: override, the schedule of a grid that trains, or the settings of one "
+            "that profiles"
+        )
         raise ConfigError(file, key, "no change", allowed)
     _check_known(variant.get("methods", ()), of_grid, (file, f"{key}.methods"))
     wanted = variant.get("methods") or list(override) or of_grid
@@ -86,7 +90,8 @@ def _part(study: dict, grid: dict, name: str, methods: list[str]) -> dict:
     before = {**study["override"], **grid["override"]}
     after = variant.get("override", {})
     override = {method: merge(before.get(method, {}), after.get(method, {})) for method in methods}
-    part = {**without(grid, ("variants",)), "variant": name, "methods": methods}
+    settings = variant.get("settings", {})
+    part = {**without(grid, ("variants",)), **settings, "variant": name, "methods": methods}
     part["override"] = override
     if "schedule" in grid:
         part["schedule"] = {**grid["schedule"], **variant.get("schedule", {})}
@@ -119,12 +124,13 @@ def _changes(variant: dict, method: str) -> Iterator[tuple[Path, object]]:
                 yield ("method", name, option), option_value
         else:
             yield ("method", name), value
-    for name, value in variant.get("schedule", {}).items():
-        yield ("schedule", name), value
+    for section in ("schedule", "settings"):
+        for name, value in variant.get(section, {}).items():
+            yield (section, name), value
 
 
 def of_method(changed: Changes) -> Changes:
-    """Changes without those of the schedule."""
+    """Changes of the method's entry, without those of the schedule or of a profile's settings."""
     return {path: value for path, value in changed.items() if path[0] == "method"}
 
 
@@ -132,7 +138,7 @@ def value_at(settings: dict, path: Path) -> object:
     """The value that keys lead to in nested settings; None where there is none.
 
     Args:
-        settings: With the keys `method`, a resolved entry, and `schedule`.
+        settings: With the keys `method`, a resolved entry, `schedule` and `settings`.
         path: The keys.
     """
     value: object = settings

@@ -1,0 +1,151 @@
+"""Predicted peaks of memory beside those that others published. Writes published_memory/*.md.
+
+    snakemake --cores all --configfile config/published_memory.yaml
+    snakemake --cores all --configfile config/shapes.yaml
+    python benchmarks/published_memory.py
+
+`--keep NAME` writes what was predicted to published_memory/NAME.csv instead. The tables show
+`before.csv`, kept from the tree before the ledger knew mixed precision, attention kernels and
+retained outputs, beside the predictions of today.
+"""
+
+import argparse
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from rankwise.report.published_memory import BAND, cases
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "benchmarks/published_memory"
+STUDIES = ("published_memory", "shapes")  # the studies whose ledgers have published peaks
+FIGURE = "figures/published_memory.png"
+METERS = {"peak_allocated_bytes": "allocated", "peak_reserved_bytes": "reserved"}
+
+
+def predicted(results: Path) -> pd.DataFrame:
+    """The published peaks that the studies decide, one row a claim.
+
+    Args:
+        results: The folder of all results.
+    """
+    tables = [pd.read_csv(results / study / "claims.csv") for study in STUDIES]
+    return pd.concat([cases(table) for table in tables]).drop_duplicates("claim")
+
+
+def undecided(results: Path) -> pd.DataFrame:
+    """The published peaks that the prediction does not cover, with the reason."""
+    table = pd.read_csv(results / STUDIES[0] / "claims.csv")
+    is_published = table["claim"].str.startswith("published_memory_")
+    return table[is_published & table["ours"].isna()]
+
+
+def with_before(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add `before_percent`: the error of the kept earlier prediction; nan where there is none."""
+    file = FOLDER / "before.csv"
+    before = pd.read_csv(file).set_index("claim")["predicted_bytes"] if file.is_file() else {}
+    earlier = rows["claim"].map(before).astype(float)
+    share = (earlier - rows["published_bytes"]) / rows["published_bytes"]
+    return rows.assign(before_percent=100 * share)
+
+
+# The pages ----------------------------------------------------------------------------------------
+
+
+def by_source(rows: pd.DataFrame) -> str:
+    """A Markdown table: one row a source, and one for all cases."""
+    head = [
+        "measured by",
+        "cases",
+        "median error (%)",
+        f"within {BAND} %",
+        "largest (%)",
+        "median before (%)",
+        f"within {BAND} % before",
+    ]
+    groups = [*rows.groupby("system", sort=False), ("all", rows)]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *(_source(*group) for group in groups)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _source(name: str, rows: pd.DataFrame) -> list[str]:
+    error, before = rows["error_percent"], rows["before_percent"].dropna()
+    largest = error.loc[error.abs().idxmax()]
+    return [
+        name,
+        str(len(rows)),
+        f"{error.abs().median():.1f}",
+        str((error.abs() <= BAND).sum()),
+        f"{largest:+.1f}",
+        f"{before.abs().median():.1f}" if len(before) else "",
+        f"{(before.abs() <= BAND).sum()} of {len(before)}" if len(before) else "",
+    ]
+
+
+def by_case(rows: pd.DataFrame) -> str:
+    """A Markdown table of all cases; those outside of the band have their claim's reason."""
+    lines = [
+        [
+            "case",
+            "model",
+            "meter",
+            "published (GB)",
+            "predicted (GB)",
+            "error (%)",
+            "before (%)",
+            "why",
+        ],
+        ["---", "---", "---", *["---:"] * 4, "---"],
+        *_cases(rows),
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cases(rows: pd.DataFrame) -> Iterator[list[str]]:
+    for row in rows.itertuples():
+        is_outside = abs(row.error_percent) > BAND
+        note = row.note.split("; tolerance:")[0] if isinstance(row.note, str) else ""
+        is_reason = is_outside and not note.startswith("tolerance:")
+        yield [
+            row.claim.removeprefix("published_memory_"),
+            row.model,
+            METERS[row.meter],
+            f"{row.published_bytes / 10**9:.2f}",
+            f"{row.predicted_bytes / 10**9:.2f}",
+            f"{row.error_percent:+.1f}",
+            "" if pd.isna(row.before_percent) else f"{row.before_percent:+.1f}",
+            note if is_reason else "",
+        ]
+
+
+def outside(rows: pd.DataFrame) -> str:
+    """A Markdown table of the published peaks that are not predicted, by reason."""
+    lines = [["measured by", "cases", "why they are not predicted"], ["---", "---:", "---"]]
+    for (system, reason), group in rows.groupby(["system", "reason"], sort=False):
+        lines.append([system, str(len(group)), reason])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main() -> None:
+    """Write the pages, or keep the predictions."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=ROOT / "results")
+    parser.add_argument("--keep", metavar="NAME", help="write NAME.csv and no page")
+    given = parser.parse_args()
+    rows = predicted(given.results)
+    if given.keep:
+        kept = rows[["claim", "published_bytes", "predicted_bytes"]]
+        kept.to_csv(FOLDER / f"{given.keep}.csv", index=False)
+        return
+    rows = with_before(rows)
+    (FOLDER / "table.md").write_text(by_source(rows), encoding="utf-8")
+    pages = [by_case(rows), "\nNot predicted:\n\n", outside(undecided(given.results))]
+    (FOLDER / "cases.md").write_text("".join(pages), encoding="utf-8")
+    shutil.copyfile(given.results / STUDIES[0] / FIGURE, FOLDER / "published_memory.png")
+    print(by_source(rows))
+
+
+if __name__ == "__main__":
+    main()
