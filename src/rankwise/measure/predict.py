@@ -12,7 +12,7 @@ Where several processes train a cell, the prediction is of one of them, with its
 
 from rankwise.core.errors import Unsupported
 from rankwise.measure.flops import count
-from rankwise.measure.memory import account, per_process
+from rankwise.measure.memory import account
 from rankwise.measure.memory.ledger import track
 
 
@@ -41,7 +41,6 @@ def _training(request: dict) -> tuple[int, int]:
     """Bytes at the peak of training, and how many of these are weights."""
     tracker, _ = track(request, "meta")
     columns = account.peak_columns(tracker) | account.allocator_columns(tracker, request["device"])
-    columns = per_process.with_added(columns, per_process.added(request, columns))
     # Only CUDA has an allocator that reserves more than is alive.
     peak = columns.get("peak_reserved_bytes", columns["peak_bytes"])
     return peak, columns["weights_bytes"]

@@ -129,8 +129,7 @@ class StudyGrids:
             check_processes(cell.method, method, schedule, (self.file, schedule_key), kept)
         else:  # profiles do not clip
             schedule, schedule_key = {**grid, "max_gradient_norm": None}, key
-            check_profiled(grid, (self.file, key))
-            check_processes(cell.method, method, grid, (self.file, key))
+            check_profiled(cell.method, method, grid, (self.file, key))
             makes_updates = not measurements.UPDATING.isdisjoint(grid["measurements"])
         task = self.library["datasets"][cell.dataset]["task"]
         where = (self.file, f"{schedule_key}.loss")

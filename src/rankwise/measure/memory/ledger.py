@@ -22,13 +22,15 @@ import importlib
 import torch
 
 from rankwise.core.errors import Unsupported
-from rankwise.measure.memory import account, peaks, per_process, phases
+from rankwise.measure.memory import account, peaks, phases
 from rankwise.measure.memory.kernels import kernels_of
 from rankwise.measure.memory.leaf_outputs import leaf_outputs_bytes
 from rankwise.measure.memory.tracker import Tracker, state_tensors
 from rankwise.measure.step import Step
 
 LIMIT = 0.02
+# Imported by name, so that profiles of one process do not depend on it.
+PER_PROCESS = "rankwise.measure.memory.per_process"
 
 
 def ledger(request: dict) -> dict:
@@ -43,7 +45,6 @@ def ledger(request: dict) -> dict:
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
     columns = account.peak_columns(tracker) | account.allocator_columns(tracker, request["device"])
-    columns = per_process.with_added(columns, per_process.added(request, columns))
     if request["device"] == "cuda":
         columns = _without_building(columns)
     # What published system A calls activations.
@@ -116,7 +117,8 @@ def track(request: dict, device: str) -> tuple[Tracker, list[dict]]:
         device: `meta` predicts what happens on the request's device; `cpu` and `cuda` run there.
 
     Returns:
-        The log of every storage, and rows of the optimizer's state by tensor and dtype.
+        The log of every storage, and rows of the optimizer's state by tensor and dtype; with
+        several `processes`, those of one of them.
 
     Raises:
         Unsupported: The method cannot train this model; the message is the reason.
@@ -130,6 +132,13 @@ def track(request: dict, device: str) -> tuple[Tracker, list[dict]]:
     else:
         tracker, kernels_device = Tracker(), None
     torch.manual_seed(0)
+    if request.get("processes", 1) > 1:
+        per_process = importlib.import_module(PER_PROCESS)
+        notes = per_process.observer(request, tracker)
+        with kernels_of(kernels_device), tracker:
+            training_step = phases.run(request, device, notes)
+        rows = per_process.state_rows(request, _state_rows(training_step), notes)
+        return per_process.log(request, notes), rows
     with kernels_of(kernels_device), tracker:
         training_step = phases.run(request, device, tracker)
     return tracker, _state_rows(training_step)
