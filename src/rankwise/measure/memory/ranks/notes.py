@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from rankwise.measure.memory.tracker import Tracker, state_tensors
 from rankwise.measure.step import Step
+from rankwise.optim.parts.released_gradient import is_released
 from rankwise.optim.parts.waiting import trains
 
 PHASE, PHASE_ENDS, BUILT, GRADIENT = "phase", "phase ends", "built", "gradient"
@@ -182,8 +183,9 @@ class Notes:
 
     def _see_gradient(self, number: int):
         def see(param: Tensor) -> None:
-            if param.grad is not None and param.grad.layout == torch.strided:
-                self._note(GRADIENT, number, self.tracker.serial(param.grad))
+            grad = param.grad
+            if grad is not None and not is_released(grad) and grad.layout == torch.strided:
+                self._note(GRADIENT, number, self.tracker.serial(grad))
 
         return see
 

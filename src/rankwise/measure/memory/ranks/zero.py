@@ -45,7 +45,9 @@ class Zero(Writer):
         super().__init__(*arguments)
         trained = [param for param in self.notes.parameters if param.trains]
         self.trained_elements = sum(param.elements for param in trained)
-        self.itemsize = max((param.itemsize for param in trained), default=FP32)
+        self.gradients_bytes = self.share(sum(param.size for param in trained))
+        # Of the model's dtype; a head that is new for the task stays in fp32.
+        self.itemsize = min((param.itemsize for param in trained), default=FP32)
         self._own: int | None = None  # the process's share of the gradients
         self._fp32: int | None = None  # the same in fp32, while the optimizer steps
 
@@ -75,7 +77,7 @@ class Zero(Writer):
             self.backward_phase_begins()
         if not self.updates or self._own is None:
             return
-        self._fp32 = self.log.add(self.itemsize * self.elements, "temporary")
+        self._fp32 = self.log.add(self.gradients_bytes, "temporary")
         if self.itemsize != FP32:
             flat, self._fp32 = self._fp32, self.log.add(FP32 * self.elements, "temporary")
             self.log.free(flat)
@@ -97,7 +99,7 @@ class Zero(Writer):
 
     def make_own(self) -> None:
         """Make room for the process's share of the gradients."""
-        self._own = self.log.add(self.itemsize * self.elements, "gradients")
+        self._own = self.log.add(self.gradients_bytes, "gradients")
 
     frees_own = True  # whether the share goes once it is copied for the step
 
