@@ -131,17 +131,17 @@ def track(request: dict, device: str) -> tuple[Tracker, list[dict]]:
         tracker, kernels_device = PredictingTracker(request["device"]), request["device"]
     else:
         tracker, kernels_device = Tracker(), None
-    torch.manual_seed(0)
+    observer = tracker
     if request.get("processes", 1) > 1:
         per_process = importlib.import_module(PER_PROCESS)
-        notes = per_process.observer(request, tracker)
-        with kernels_of(kernels_device), tracker:
-            training_step = phases.run(request, device, notes)
-        rows = per_process.state_rows(request, _state_rows(training_step), notes)
-        return per_process.log(request, notes), rows
+        observer = per_process.observer(request, tracker)
+    torch.manual_seed(0)
     with kernels_of(kernels_device), tracker:
-        training_step = phases.run(request, device, tracker)
-    return tracker, _state_rows(training_step)
+        training_step = phases.run(request, device, observer)
+    rows = _state_rows(training_step)
+    if observer is tracker:
+        return tracker, rows
+    return per_process.log(request, observer), per_process.state_rows(request, rows, observer)
 
 
 class PredictingTracker(Tracker):
