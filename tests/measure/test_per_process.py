@@ -1,65 +1,184 @@
-"""What one of several processes holds: predicted from shapes, against numbers counted by hand."""
+"""What one of several processes holds: against real processes, and numbers counted by hand."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from helpers.repository import ROOT
-from rankwise.measure.memory.ledger import ledger
+from rankwise.core.units import MIB
+from rankwise.measure.memory import account, per_process
+from rankwise.measure.memory.ledger import ledger, track
+from rankwise.measure.memory.phases import STEPS
+from rankwise.measure.memory.ranks import zero
+from rankwise.measure.memory.ranks.ddp import BUCKET, FIRST_BUCKET, bucket_sizes
+from rankwise.measure.memory.ranks.notes import Parameter
 from rankwise.measure.predict import predict
+from rankwise.measure.step import base_model
 from rankwise.study.plan import Plan
 
+NODES = 64  # processes of the ZeRO paper's figure 1
+LANGUAGE = ("tiny_decoder", "generated_text")  # a model without a new head, which stays in fp32
+EXAMPLE = 7.5  # its model, in 10^9 parameters
+# By name: the method and the settings of two processes with 8 sequences.
+MEASURED = {
+    "full ddp": ("full", {}),
+    "full fsdp2": ("full", {"sharding": "fsdp2"}),
+    "full fsdp2 in micro-batches": ("full", {"sharding": "fsdp2", "accumulation_steps": 2}),
+    "lora ddp": ("lora", {"accumulation_steps": 2}),
+    "lora fsdp2": ("lora", {"sharding": "fsdp2"}),
+}
 
-def plan(method: str, batch_size: int, **several: object) -> Plan:
+
+def plan(
+    method: str,
+    batch_size: int,
+    model: str = "tiny",
+    data: str = "generated_reviews",
+    **several: object,
+) -> Plan:
     grid = {"methods": [method], "measurements": ["ledger"], "measured": False, **several}
     study = {
         "name": "several",
         "question": "What does one process hold?",
         "device": "cpu",
-        "model": "tiny",
-        "data": "generated_reviews",
-        "train": [{"methods": [method], "seeds": [0], "schedule": {"updates": 2, **several}}],
-        "schedule": {"batch_size": batch_size, "max_gradient_norm": None},
+        "model": model,
+        "data": data,
         "profile": [{**grid, "batch_size": batch_size}],
     }
     return Plan(study, ROOT, "config/several.yaml")
 
 
-def request(measurement: str, *arguments: object, **several: object) -> dict:
+def request(*arguments: object, **several: object) -> dict:
     planned = plan(*arguments, **several)
-    (cell,) = planned.cells(measurement)
-    return planned.request(measurement, cell)
+    (cell,) = planned.cells("ledger")
+    return planned.request("ledger", cell)
+
+
+def prediction(method: str, batch_size: int, **schedule: object) -> dict:
+    """The request of a training run's prediction."""
+    train = {"methods": [method], "seeds": [0], "schedule": {"updates": 2, **schedule}}
+    study = plan(method, batch_size).study
+    content = {name: study[name] for name in ("name", "question", "device")}
+    content |= {"model": "tiny", "data": "generated_reviews", "train": [train]}
+    content["schedule"] = {"batch_size": batch_size, "max_gradient_norm": None}
+    planned = Plan(content, ROOT, "config/several.yaml")
+    (cell,) = planned.cells("predict")
+    return planned.request("predict", cell)
+
+
+@pytest.fixture(scope="module")
+def peaks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict, dict]]:
+    """For each of MEASURED what is predicted, and what the allocator of a real process reported."""
+    folder = tmp_path_factory.mktemp("peaks")
+    requests = {
+        name: request(method, 8, processes=2, **settings)
+        for name, (method, settings) in MEASURED.items()
+    }
+    (folder / "requests.json").write_text(json.dumps(requests))
+    script = ROOT / "tests" / "helpers" / "rank_peaks.py"
+    command = [sys.executable, str(script), folder / "requests.json", folder / "result.json"]
+    subprocess.run(command, check=True, capture_output=True)
+    measured = json.loads(Path(folder / "result.json").read_text())
+    return {name: (ledger(asked)["metrics"], measured[name]) for name, asked in requests.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_real_process_of_two_needs_what_is_predicted(name: str, peaks: dict) -> None:
+    """Of every phase of both steps and of the evaluation, by torch's DDP and fully_shard."""
+    predicted, measured = peaks[name]
+    for phase in (*STEPS, "evaluation"):
+        real = measured[f"measured_{phase}_peak_bytes"]
+        assert predicted[f"{phase}_peak_bytes"] == pytest.approx(real, rel=0.001), phase
 
 
 def test_ddp_adds_buckets_of_the_size_of_the_gradients() -> None:
-    alone = ledger(request("ledger", "full", 4))["metrics"]
-    one_of_two = ledger(request("ledger", "full", 8, processes=2))["metrics"]
+    alone = ledger(request("full", 4))["metrics"]
+    one_of_two = ledger(request("full", 8, processes=2))["metrics"]
     assert one_of_two["peak_bytes"] == alone["peak_bytes"] + alone["weights_bytes"]
     assert one_of_two["weights_bytes"] == alone["weights_bytes"]
 
 
-def test_fsdp2_holds_a_share_and_two_gathered_layers() -> None:
-    """The tiny model's embedding is its largest part: 2 copies of it, and 2 of its gradient."""
-    asked = request("ledger", "full", 16, processes=4, sharding="fsdp2")
-    architecture = asked["model"]["architecture"]
-    words = architecture["vocab_size"] * asked["model"]["hidden_size"] * 4
-    alone = ledger(request("ledger", "full", 4))["metrics"]
-    shared = ledger(asked)["metrics"]
-    for kind in ("weights", "gradients", "optimizer_state"):
-        assert shared[f"{kind}_bytes"] == pytest.approx(alone[f"{kind}_bytes"] / 4, abs=1)
-    gathered = shared["temporary_bytes"] - alone["temporary_bytes"]
-    assert 4 * words < gathered < 4 * alone["weights_bytes"]
-    kinds = ("weights", "gradients", "optimizer_state", "temporary")
-    change = sum(shared[f"{kind}_bytes"] - alone[f"{kind}_bytes"] for kind in kinds)
-    assert shared["peak_bytes"] == alone["peak_bytes"] + change
+def test_buckets_are_closed_by_the_gradient_that_fills_them() -> None:
+    """1 MiB and then 25 MiB, as torch's reducer makes them after the first update."""
+    params = [Parameter((size, MIB // 8), 4, True, 0) for size in (1, 1, 20, 32, 1)]
+    sizes = bucket_sizes(params, [FIRST_BUCKET, BUCKET])
+    assert sizes == [MIB, 26 * MIB, MIB // 2]
+
+
+def test_fsdp2_holds_a_share_of_all_that_stays() -> None:
+    """Of the two rows of the head, 64 numbers wide, and of its bias the first process has one."""
+    alone = ledger(request("full", 4))["metrics"]
+    shared = ledger(request("full", 16, processes=4, sharding="fsdp2"))["metrics"]
+    assert shared["optimizer_state_bytes"] == alone["optimizer_state_bytes"] / 4
+    head = 4 * (64 + 1)
+    assert shared["weights_bytes"] == (alone["weights_bytes"] - 2 * head) / 4 + head
+    kinds = (
+        "weights", "buffers", "inputs", "gradients", "optimizer_state", "activations", "temporary",
+    )  # fmt: skip
+    assert sum(shared[f"{kind}_bytes"] for kind in kinds) == shared["peak_bytes"]
+
+
+def parameters_of(asked: dict) -> int:
+    """How many parameters the base model of a request has."""
+    return sum(param.numel() for param in base_model(asked, "meta").parameters())
+
+
+def model_states(sharding: str, monkeypatch: pytest.MonkeyPatch) -> float:
+    """GB that one process holds of the paper's example: weights, gradients and state.
+
+    Every process trains an Adam with bf16 weights, of which DeepSpeed keeps a copy in fp32. The
+    most at once is counted, except for gradients that are freed one by one (stages 2 and 3).
+    """
+    monkeypatch.setattr(zero, "PARAM_PERSISTENCE_THRESHOLD", 0)  # the paper shares all weights
+    asked = request("full_bf16", NODES, *LANGUAGE, processes=NODES, sharding=sharding)
+    log, _ = track(asked, "meta")
+    moments = [moment.kept() for moment in account.replay(log) if moment.phase == "backward"]
+    if sharding != "zero1":
+        moments = moments[-1:]
+    kinds = ("weights", "gradients", "optimizer_state")
+    held = max(sum(moment.kinds[kind] for kind in kinds) for moment in moments)
+    return EXAMPLE * held / parameters_of(asked)
+
+
+@pytest.mark.parametrize(
+    ("sharding", "published"), [("zero1", 31.4), ("zero2", 16.6), ("zero3", 1.9)]
+)
+def test_zero_holds_what_its_paper_says(
+    sharding: str, published: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rajbhandari et al. 2020, figure 1: 7.5e9 parameters, 64 processes, K = 12, in GB."""
+    assert round(model_states(sharding, monkeypatch), 1) == published
+
+
+def test_zero_keeps_fp32_state_of_bf16_weights() -> None:
+    """Adam's two moments and the weights, each of 4 bytes a parameter over 4 processes."""
+    asked = request("full_bf16", 4, *LANGUAGE, processes=4, sharding="zero2")
+    parameters = parameters_of(asked)
+    result = ledger(asked)
+    metrics = result["metrics"]
+    assert metrics["optimizer_state_bytes"] == pytest.approx(3 * parameters, rel=0.001)
+    rows = {row["tensor"]: row for row in result["state"]}
+    assert rows["weights"]["state_bytes"] == pytest.approx(parameters, rel=0.001)
+    assert {row["dtype"] for row in rows.values()} == {"float32"}
+    # DeepSpeed's reduce_bucket_size of 5e8 elements, however small the model is.
+    assert metrics["temporary_bytes"] >= 2 * 500_000_000
+    assert metrics["peak_phase"] == "backward"
 
 
 def test_a_released_optimizer_has_no_buckets() -> None:
-    alone = predict(request("predict", "full_released", 4))["metrics"]
-    one_of_two = predict(request("predict", "full_released", 8, processes=2))["metrics"]
+    alone = predict(prediction("full_released", 4))["metrics"]
+    one_of_two = predict(prediction("full_released", 8, processes=2))["metrics"]
     assert one_of_two["peak_bytes"] == alone["peak_bytes"]
     assert one_of_two["update_flops"] == alone["update_flops"]
 
 
-def test_requests_of_one_process_do_not_name_processes() -> None:
-    for measurement in ("predict", "ledger"):
-        assert "processes" not in request(measurement, "full", 8)
-        assert request(measurement, "full", 8, processes=2)["shapes"]["batch_size"] == 4
+def test_requests_of_one_process_name_no_processes() -> None:
+    for make in (request, prediction):
+        alone, several = make("full", 8), make("full", 8, processes=2)
+        assert "processes" not in alone
+        assert several["shapes"]["batch_size"] == 4
+        assert per_process.__name__ in several["code"].keys() - alone["code"].keys()

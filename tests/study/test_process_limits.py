@@ -87,3 +87,23 @@ def test_a_profile_of_several_processes_is_a_prediction() -> None:
     content = {**study("full"), "train": [], "profile": [grid]}
     with pytest.raises(ConfigError, match=r"profile\.0\.processes: got 2, allowed: 1, or a grid "):
         Plan(content, ROOT, "config/several.yaml")
+
+
+def test_zero_is_predicted_and_not_trained() -> None:
+    assert refusal("full", processes=2, sharding="zero2") == (
+        "config/several.yaml: train.0.schedule.sharding: got 'zero2', allowed: ddp or fsdp2, with "
+        "which training runs; ZeRO is predicted: write it in a grid of `profile` with "
+        "measurements: [ledger] and measured: false"
+    )
+
+
+@pytest.mark.parametrize("sharding", ["fsdp2", "zero2"])
+def test_a_profile_predicts_shares_of_what_is_made_for_it(sharding: str) -> None:
+    """Weights in 4 bits are shared by other programs than ours, a projection of rows by none."""
+    several = {"processes": 2, "sharding": sharding, "measurements": ["ledger"], "measured": False}
+    grid = {"methods": ["lora"], "override": {"lora": {"weights": "nf4"}}, **several}
+    content = {**study("full"), "train": [], "profile": [grid]}
+    assert len(Plan(content, ROOT, "config/several.yaml").cells("ledger")) == 1
+    content["profile"] = [{**grid, "methods": ["rsvd"], "override": {}}]
+    with pytest.raises(ConfigError, match=r"profile\.0\.sharding: got .* does not declare SHARDED"):
+        Plan(content, ROOT, "config/several.yaml")

@@ -12,7 +12,7 @@ Where several processes train a cell, the prediction is of one of them, with its
 
 from rankwise.core.errors import Unsupported
 from rankwise.measure.flops import count
-from rankwise.measure.memory import account, per_process
+from rankwise.measure.memory import account
 from rankwise.measure.memory.ledger import track
 
 
@@ -42,5 +42,4 @@ def predict(request: dict) -> dict:
 def _columns(request: dict) -> dict[str, int | str]:
     """The columns of the ledger that a prediction needs."""
     tracker, _ = track(request, "meta")
-    columns = account.peak_columns(tracker) | account.allocator_columns(tracker, request)
-    return per_process.with_added(columns, per_process.added(request, columns))
+    return account.peak_columns(tracker) | account.allocator_columns(tracker, request)

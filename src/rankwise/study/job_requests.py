@@ -27,6 +27,7 @@ QUANTIZED = "rankwise.models.quantized"  # the storage of weights that are not d
 CHUNKED_LOSS = "rankwise.models.chunked_loss"  # every loss but the full one
 GROUPED = "rankwise.training.grouped"  # batches by length
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # profiles with `attention: flash`
+PER_PROCESS = "rankwise.measure.memory.per_process"  # what one of several processes holds
 
 
 def cell_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
@@ -131,6 +132,9 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     method = without(plan.method(measurement, cell), ("learning_rate",))
     target = {key: grid[key] for key in ("target_length_tokens",) if key in grid}
     settings = measurements.settings(measurement, grid, plan.study, dataset, tokens)
+    loaded = _schedule_modules(settings)
+    if "processes" in settings:
+        loaded.append(PER_PROCESS)
     return {
         "model": without(plan.library["models"][cell.model], NO_SHAPE),
         "method": method,
@@ -145,7 +149,7 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
         # Which model is built, and what its labels are. A profile scores nothing, so it depends on
         # no more of the task.
         "task_facts": without(tasks.facts(dataset["task"])._asdict(), ("name", "metrics")),
-        "code": _code(plan, measurement, method, *_schedule_modules(settings)),
+        "code": _code(plan, measurement, method, *loaded),
         **settings,
     }
 

@@ -8,6 +8,7 @@ from rankwise.core.config import ConfigError
 from rankwise.study.options import constant
 
 DDP, FSDP2 = "ddp", "fsdp2"
+TRAINED = (DDP, FSDP2)  # other shardings are predicted only
 DENSE = ("fp32", "bf16")
 
 
@@ -24,8 +25,61 @@ def check_processes(
         keep: The weights that a run keeps.
 
     Raises:
-        ConfigError: The processes do not divide the batch, or the method cannot be sharded.
+        ConfigError: The processes do not divide the batch, training has no such sharding, or the
+            method cannot be sharded.
     """
+    file, key = where
+    if schedule["sharding"] not in TRAINED:
+        allowed = (
+            "ddp or fsdp2, with which training runs; ZeRO is predicted: write it in a grid of "
+            "`profile` with measurements: [ledger] and measured: false"
+        )
+        raise ConfigError(file, f"{key}.sharding", schedule["sharding"], allowed)
+    _check_batch(schedule, where)
+    if schedule["sharding"] == DDP:
+        return
+    reason = _not_sharded(method)
+    if not reason and method["weights"] not in DENSE:
+        reason = f"weights {method['weights']} are stored in blocks that cannot be split"
+    if not reason and keep != "none":
+        reason = f"keep: {keep} needs whole weights; with keep: none, {FSDP2} is possible"
+    if reason:
+        allowed = f"{DDP} with {name}, because {reason}"
+        raise ConfigError(file, f"{key}.sharding", schedule["sharding"], allowed)
+
+
+def check_profiled(name: str, method: dict, grid: dict, where: tuple[str, str]) -> None:
+    """Check that a profile with several processes can be predicted, and is a prediction.
+
+    A prediction runs in one process. Weights in 4 and 8 bits can be predicted in shares, which
+    other programs train.
+
+    Args:
+        name: The entry's name.
+        method: The resolved entry.
+        grid: A grid of profiles.
+        where: Its file and key, for messages.
+
+    Raises:
+        ConfigError: It measures something, the processes do not divide the batch, or the method
+            cannot be sharded.
+    """
+    file, key = where
+    if grid["processes"] > 1 and (grid["measurements"] != ["ledger"] or grid["measured"]):
+        allowed = (
+            "1, or a grid with measurements: [ledger] and measured: false, which predicts what one "
+            "of several processes holds"
+        )
+        raise ConfigError(file, f"{key}.processes", grid["processes"], allowed)
+    _check_batch(grid, where)
+    reason = None if grid["sharding"] == DDP else _not_sharded(method)
+    if reason:
+        allowed = f"{DDP} with {name}, because {reason}"
+        raise ConfigError(file, f"{key}.sharding", grid["sharding"], allowed)
+
+
+def _check_batch(schedule: dict, where: tuple[str, str]) -> None:
+    """Check that the processes divide the batch, and that several share what is to be shared."""
     file, key = where
     processes, batch_size = schedule["processes"], schedule["batch_size"]
     if batch_size % processes:
@@ -36,37 +90,9 @@ def check_processes(
             f"{' or '.join(map(str, nearest))}, since it is that of all processes together"
         )
         raise ConfigError(file, f"{key}.processes", processes, allowed)
-    if schedule["sharding"] == DDP:
-        return
-    if processes == 1:
+    if schedule["sharding"] != DDP and processes == 1:
         allowed = f"{DDP} with processes: 1, where there is nothing to share"
         raise ConfigError(file, f"{key}.sharding", schedule["sharding"], allowed)
-    reason = _not_sharded(method)
-    if keep != "none":
-        reason = reason or f"keep: {keep} needs whole weights; with keep: none, {FSDP2} is possible"
-    if reason:
-        allowed = f"{DDP} with {name}, because {reason}"
-        raise ConfigError(file, f"{key}.sharding", schedule["sharding"], allowed)
-
-
-def check_profiled(grid: dict, where: tuple[str, str]) -> None:
-    """Check that a profile with several processes is a prediction, which runs in one.
-
-    Args:
-        grid: A grid of profiles.
-        where: Its file and key, for messages.
-
-    Raises:
-        ConfigError: It measures something.
-    """
-    if grid["processes"] == 1:
-        return
-    if grid["measurements"] != ["ledger"] or grid["measured"]:
-        allowed = (
-            "1, or a grid with measurements: [ledger] and measured: false, which predicts what one "
-            "of several processes holds"
-        )
-        raise ConfigError(where[0], f"{where[1]}.processes", grid["processes"], allowed)
 
 
 def _not_sharded(method: dict) -> str | None:
@@ -77,8 +103,6 @@ def _not_sharded(method: dict) -> str | None:
     optimizer = method["optimizer"]
     if optimizer.get("release"):
         return "with release, gradients are used before they are shared"
-    if method["weights"] not in DENSE:
-        return f"weights {method['weights']} are stored in blocks that cannot be split"
     if not constant(plugins.source_name("optim", optimizer["module"]), "SHARDED", False):
         return (
             f"the optimizer {optimizer['module']} does not declare SHARDED: it may need whole "

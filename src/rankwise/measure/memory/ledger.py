@@ -23,7 +23,7 @@ import torch
 from torch._ops import OpOverload
 
 from rankwise.core.errors import Unsupported
-from rankwise.measure.memory import account, peaks, per_process, phases
+from rankwise.measure.memory import account, peaks, phases
 from rankwise.measure.memory.kernels import kernels_of
 from rankwise.measure.memory.leaf_outputs import leaf_outputs_bytes
 from rankwise.measure.memory.tracker import Tracker, state_tensors
@@ -31,6 +31,8 @@ from rankwise.measure.meta_results import MetaResults
 from rankwise.measure.step import Step
 
 LIMIT = 0.02
+# Imported by name, so that profiles of one process do not depend on it.
+PER_PROCESS = "rankwise.measure.memory.per_process"
 
 
 def ledger(request: dict) -> dict:
@@ -45,7 +47,6 @@ def ledger(request: dict) -> dict:
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
     columns = account.peak_columns(tracker) | account.allocator_columns(tracker, request)
-    columns = per_process.with_added(columns, per_process.added(request, columns))
     if request["device"] == "cuda":
         columns = _without_building(columns)
     # What published system A calls activations.
@@ -119,7 +120,8 @@ def track(request: dict, device: str, *, evaluates: bool = True) -> tuple[Tracke
         evaluates: Whether an evaluation follows the updates.
 
     Returns:
-        The log of every storage, and rows of the optimizer's state by tensor and dtype.
+        The log of every storage, and rows of the optimizer's state by tensor and dtype; with
+        several `processes`, those of one of them.
 
     Raises:
         Unsupported: The method cannot train this model; the message is the reason.
@@ -132,6 +134,10 @@ def track(request: dict, device: str, *, evaluates: bool = True) -> tuple[Tracke
         tracker, kernels_device = PredictingTracker(request["device"]), request["device"]
     else:
         tracker, kernels_device = Tracker(), None
+    observer = tracker
+    if request.get("processes", 1) > 1:
+        per_process = importlib.import_module(PER_PROCESS)
+        observer = per_process.observer(request, tracker)
     torch.manual_seed(0)
     kernels = kernels_of(
         kernels_device,
@@ -139,8 +145,11 @@ def track(request: dict, device: str, *, evaluates: bool = True) -> tuple[Tracke
         padded=request.get("padded", False),
     )
     with kernels, tracker:
-        training_step = phases.run(request, device, tracker, evaluates=evaluates)
-    return tracker, _state_rows(training_step)
+        training_step = phases.run(request, device, observer, evaluates=evaluates)
+    rows = _state_rows(training_step)
+    if observer is tracker:
+        return tracker, rows
+    return per_process.log(request, observer), per_process.state_rows(request, rows, observer)
 
 
 class PredictingTracker(Tracker):

@@ -76,11 +76,15 @@ class CudaPeaks(PeakObserver):
             self.reserved = max(self.reserved, torch.cuda.max_memory_reserved())
 
 
-def cpu(request: dict) -> dict[str, int]:
+def cpu(request: dict, observer: CpuPeaks | None = None) -> dict[str, int]:
     """Measure the peaks of torch's CPU allocator, workspace inside kernels included.
 
     torch has no counter of live CPU bytes that could be read between phases. Its profiler records
     the allocator's total with every allocation and every free.
+
+    Args:
+        request: A profile's request.
+        observer: Marks the phases.
 
     Returns:
         `measured_{phase}_peak_bytes` of every phase.
@@ -88,7 +92,7 @@ def cpu(request: dict) -> dict[str, int]:
     gc.collect()
     torch.manual_seed(0)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        phases.run(request, "cpu", CpuPeaks())
+        phases.run(request, "cpu", observer or CpuPeaks())
     events = list(_walk(recorded.profiler.kineto_results.experimental_event_tree()))
     totals = _live_bytes(events)
     columns = {}

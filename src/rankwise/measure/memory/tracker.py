@@ -111,6 +111,12 @@ class Tracker(TorchDispatchMode):
         if self.kinds[serial] is None:
             self.kinds[serial] = kind
 
+    def serial(self, tensor: Tensor) -> int:
+        """The serial of a tensor's storage, which is logged if it is new."""
+        self.see(tensor)
+        serial, _ = self._live[id(tensor.untyped_storage())]
+        return serial
+
     def kind(self, serial: int) -> str:
         """The kind of a storage."""
         return self.kinds[serial] or "temporary"

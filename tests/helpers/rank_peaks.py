@@ -1,0 +1,69 @@
+"""Peaks of one of two real processes: the fixture of test_per_process.py runs this file.
+
+    python rank_peaks.py REQUESTS RESULT
+
+REQUESTS is a JSON file of requests by name. Each is run in two processes that meet through gloo:
+under DDP, or with the model cut into shares as training cuts it. RESULT gets, by name, the peaks of
+the first process's CPU allocator.
+"""
+
+import functools
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from rankwise.execution.processes import together
+from rankwise.measure.memory.peaks import CpuPeaks, cpu
+from rankwise.measure.step import Step
+from rankwise.training.distribution import Distributed
+from rankwise.training.group import Group
+
+
+class Trained(CpuPeaks):
+    """Marks phases, and lets two processes train the model together."""
+
+    def __init__(self, request: dict):
+        self.sharding = request["sharding"]
+        self.micro_batches = request.get("accumulation_steps", 1)
+        self.begun: Counter[str] = Counter()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Send gradients in the last micro-batch only, as training does."""
+        self.begun[name] += 1
+        if name.endswith("backward") and self.sharding == "fsdp2":
+            self.model.set_requires_gradient_sync(self.begun[name] == self.micro_batches)
+        with super().phase(name):
+            yield
+
+    def watch(self, model: nn.Module) -> None:
+        """Cut the model into shares before its optimizer is built."""
+        if self.sharding == "fsdp2":
+            self.model = Distributed(model, Accelerator(cpu=True), "fsdp2").model
+
+    def built(self, training_step: Step) -> None:
+        """Put DDP around the model."""
+        super().built(training_step)
+        if self.sharding == "ddp":
+            training_step.model = DistributedDataParallel(training_step.model)
+
+
+def measured(requests: dict[str, dict]) -> dict:
+    """The peaks of every request in this process."""
+    torch.set_num_threads(1)
+    Group().join("cpu")
+    return {name: cpu(request, Trained(request)) for name, request in requests.items()}
+
+
+if __name__ == "__main__":
+    asked = json.loads(Path(sys.argv[1]).read_text())
+    call = functools.partial(measured, asked)
+    Path(sys.argv[2]).write_text(json.dumps(together(call, 2, 1, on_gpu=False)))
