@@ -1,0 +1,79 @@
+"""Predicted against measured peaks of the grids in matrix.yaml, case by case."""
+
+import gc
+from pathlib import Path
+
+import torch
+import yaml
+
+from benchmarks.gpu_check import cases
+from benchmarks.gpu_check.runner import Check
+from rankwise.measure.memory.ledger import ledger
+
+MATRIX = Path(__file__).resolve().parents[1] / "matrix.yaml"
+NAMED = ("name", "rehearsed_methods")  # keys of a grid here that are none of a study
+
+
+def run(check: Check) -> None:
+    """Send a row for each case."""
+    for grid in yaml.safe_load(MATRIX.read_text(encoding="utf-8")):
+        profile = {key: value for key, value in grid.items() if key not in NAMED}
+        if check.rehearse:
+            methods = grid.get("rehearsed_methods", profile["methods"][:1])
+            profile = cases.rehearsed({**profile, "methods": methods})
+        try:
+            requests = cases.profiles("ledger", {**profile, "device": check.device})
+        except ValueError as error:  # a key that this version does not know
+            check.row(grid=grid["name"], reason=str(error))
+            continue
+        for request in requests:
+            cell = request["cell"]
+            labels = {"grid": grid["name"], "model": cell["model"], "method": cell["method"],
+                      "rank": cell["rank"]}  # fmt: skip
+            check.attempt(labels, lambda request=request: compared(request))
+
+
+def compared(request: dict) -> dict:
+    """Predict and measure one step.
+
+    Args:
+        request: A ledger's, with `measured`.
+
+    Returns:
+        Bytes and errors in percent of the measured value: of allocated memory and, on CUDA, of
+        reserved memory; or the reason why the step did not run.
+    """
+    gc.collect()
+    held = 0
+    if request["device"] == "cuda":
+        torch.cuda.empty_cache()
+        held = torch.cuda.memory_allocated()
+    result = ledger(request)
+    if result.get("status", "ok") != "ok":
+        return {"reason": f"{result['status']}: {result['reason']}"}
+    metrics = result["metrics"]
+    measured = metrics["measured_peak_bytes"]
+    predicted = metrics.get("peak_allocated_bytes", metrics["peak_bytes"])
+    row = {
+        "peak_phase": metrics["peak_phase"],
+        "predicted_bytes": predicted,
+        "measured_bytes": measured,
+        "error_percent": percent(predicted, measured),
+        "held_before_bytes": held,  # of the measured bytes: by what ran before, such as cuBLAS
+    }
+    if "measured_reserved_bytes" in metrics:
+        reserved, predicted_reserved = (
+            metrics["measured_reserved_bytes"], metrics["peak_reserved_bytes"],
+        )  # fmt: skip
+        row |= {
+            "predicted_reserved_bytes": predicted_reserved,
+            "measured_reserved_bytes": reserved,
+            "reserved_error_percent": percent(predicted_reserved, reserved),
+            "context_bytes": metrics["measured_context_bytes"],
+        }
+    return {**row, "all": metrics}
+
+
+def percent(predicted: float, measured: float) -> float:
+    """The error of a prediction, in percent of what was measured."""
+    return round(100 * (predicted - measured) / measured, 3)
