@@ -23,8 +23,9 @@ def rehearsed(grid: dict) -> dict:
     """
     model, dataset = TINY[grid["models"][0]]
     small = {"models": [model], "datasets": [dataset], "device": "cpu", "ranks": [4]}
+    override = {name: of for name, of in grid.get("override", {}).items() if name in grid["methods"]}
     kept = {name: value for name, value in grid.items() if name != "lengths_tokens"}
-    return {**kept, **small, **TINY_SIZES}
+    return {**kept, **small, **TINY_SIZES, "override": override}
 
 
 def profiles(measurement: str, grid: dict) -> list[dict]:

@@ -8,7 +8,6 @@ from benchmarks.gpu_check.cases import ROOT
 from benchmarks.gpu_check.runner import Check
 
 FOLDER = "tests/gpu"
-REHEARSAL = "test_rehearsal.py"  # would start a check of its own
 SHOWN = 300  # characters of a failure
 
 
@@ -45,8 +44,7 @@ def run(check: Check) -> None:
         RuntimeError: pytest found no tests, or could not run.
     """
     os.environ["RANKWISE_REHEARSE_GPU"] = "1" if check.rehearse else ""
-    arguments = ["-q", "-p", "no:cacheprovider", "--durations=0", FOLDER]
-    arguments.append(f"--ignore={FOLDER}/{REHEARSAL}")
+    arguments = ["-q", "-p", "no:cacheprovider", "--durations=0", "-m", "gpu", FOLDER]
     os.chdir(ROOT)
     status = pytest.main(arguments, plugins=[Rows(check)])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):

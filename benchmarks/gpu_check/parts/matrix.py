@@ -19,8 +19,9 @@ def run(check: Check) -> None:
     for grid in yaml.safe_load(MATRIX.read_text(encoding="utf-8")):
         profile = {key: value for key, value in grid.items() if key not in NAMED}
         if check.rehearse:
-            methods = grid.get("rehearsed_methods", profile["methods"][:1])
-            profile = cases.rehearsed({**profile, "methods": methods})
+            if "rehearsed_methods" not in grid:
+                continue
+            profile = cases.rehearsed({**profile, "methods": grid["rehearsed_methods"]})
         try:
             requests = cases.profiles("ledger", {**profile, "device": check.device})
         except ValueError as error:  # a key that this version does not know
