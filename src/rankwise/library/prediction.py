@@ -20,7 +20,7 @@ from rankwise.study.plan import Plan
 CALLER = "rankwise.predict"  # how messages call the place of a wrong value
 BYTES_PER_MIB = 2**20
 # On CUDA: what the caching allocator takes beside the live storages.
-OF_THE_ALLOCATOR = ("rounding", "slack")
+OF_THE_ALLOCATOR = ("cublas_workspace", "rounding", "slack")
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,9 @@ def predict(
     checkpointing: bool = False,
     loss: str = "full",
     accumulation_steps: int = 1,
+    precision: str = "fp32",
+    attention: str = "sdpa",
+    padded: bool = False,
     override: dict | None = None,
 ) -> Ledger:
     """Predict the memory of a training step from shapes: no GPU, no weights, no download.
@@ -96,6 +99,9 @@ def predict(
         checkpointing: Recompute activations in backward.
         loss: `full`, or `chunked`: the cross-entropy without the logits of all tokens.
         accumulation_steps: Micro-batches in an update, whose gradients are summed up.
+        precision: `fp32`, or `bf16` or `fp16` for products by autocast.
+        attention: `sdpa`, `eager` or `flash`.
+        padded: Whether batches have a padding mask.
         override: Changes of the method's entry, as in a study: `{"weights": "bf16"}`.
 
     Raises:
@@ -113,6 +119,9 @@ def predict(
         "checkpointing": checkpointing,
         "loss": loss,
         "accumulation_steps": accumulation_steps,
+        "precision": precision,
+        "attention": attention,
+        "padded": padded,
         **({"sequence_length_tokens": length} if length else {}),
         **({"override": {method: override}} if override else {}),
     })  # fmt: skip

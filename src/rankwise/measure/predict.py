@@ -5,7 +5,7 @@ hours before any hardware is there.
 
 `peak_bytes` bounds training and evaluation. On CUDA it is what the caching allocator reserves, on a
 CPU the live storages. Sequences are assumed to fill their length, so shorter texts need less. Not
-included: workspace inside kernels, the CUDA context, and the copies that autocast makes.
+included: workspace inside kernels other than cuBLAS's, and the CUDA context.
 
 Where several processes train a cell, the prediction is of one of them, with its part of the batch.
 """
@@ -24,10 +24,12 @@ def predict(request: dict) -> dict:
         of the train split is known, `updates`; or status `unsupported` with the reason.
     """
     try:
-        training_peak, weights = _training(request)
+        columns = _columns(request)
+        # Only CUDA has an allocator that reserves more than is alive.
+        training_peak = columns.get("peak_reserved_bytes", columns["peak_bytes"])
         metrics = {
-            "peak_bytes": max(training_peak, _evaluation_peak(request)),
-            "weights_bytes": weights,
+            "peak_bytes": max(training_peak, columns["evaluation_peak_bytes"]),
+            "weights_bytes": columns["weights_bytes"],
             "update_flops": count.update_flops(request),
         }
     except Unsupported as error:
@@ -37,18 +39,8 @@ def predict(request: dict) -> dict:
     return {"metrics": metrics}
 
 
-def _training(request: dict) -> tuple[int, int]:
-    """Bytes at the peak of training, and how many of these are weights."""
+def _columns(request: dict) -> dict[str, int | str]:
+    """The columns of the ledger that a prediction needs."""
     tracker, _ = track(request, "meta")
-    columns = account.peak_columns(tracker) | account.allocator_columns(tracker, request["device"])
-    columns = per_process.with_added(columns, per_process.added(request, columns))
-    # Only CUDA has an allocator that reserves more than is alive.
-    peak = columns.get("peak_reserved_bytes", columns["peak_bytes"])
-    return peak, columns["weights_bytes"]
-
-
-def _evaluation_peak(request: dict) -> int:
-    """Bytes at the peak of an evaluation, whose batches may be larger than those of training."""
-    shapes = {**request["shapes"], "batch_size": request["eval_batch_size"]}
-    tracker, _ = track({**request, "shapes": shapes}, "meta")
-    return account.peak_columns(tracker)["evaluation_peak_bytes"]
+    columns = account.peak_columns(tracker) | account.allocator_columns(tracker, request)
+    return per_process.with_added(columns, per_process.added(request, columns))

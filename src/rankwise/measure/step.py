@@ -1,16 +1,20 @@
 """One training step built from a profile's request, in parts that a profile can observe.
 
 The parts are the forward pass, the backward pass and the update. The model has random weights, or
-none at all on the meta device. Every sequence fills its length, so no attention mask is needed.
+none at all on the meta device. Every sequence fills its length, so there is no attention mask, unless
+the request says that batches are padded (`padded`).
 """
 
+import functools
 import importlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
+from accelerate.utils import convert_to_fp32
 from torch import Tensor, nn
+from transformers.utils import ModelOutput
 
 from rankwise.core import tasks
 from rankwise.methods.parts.base import Method, adapt, build_optimizer
@@ -18,8 +22,11 @@ from rankwise.methods.parts.optimizers import step_without_values
 from rankwise.models import build, storage
 from rankwise.optim.parts.waiting import trains
 
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precision -> dtype of products
+FLASH = "flash_attention_2"  # transformers' name of attention by the package flash-attn
 # Imported by name, so that steps with the plain loss do not depend on it.
 CHUNKED_LOSS = "rankwise.models.chunked_loss"
+FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # likewise, for `attention: flash`
 
 
 @dataclass
@@ -31,22 +38,48 @@ class Step:
         model: The adapted model, in train mode.
         optimizer: The optimizer; None where nothing trains.
         batch: Token ids (batch, length) and labels.
+        evaluation_batch: Makes what an evaluation reads; `batch` if None.
         accumulation_steps: Micro-batches in an update.
         loss: How the loss is computed: `full`, `chunked` or `liger`.
+        precision: `fp32`, or `bf16` or `fp16` for autocast.
+        keeps_outputs: Whether what the model returned stays alive until it returns again, as in a
+            training loop that holds it in a variable.
         taken: How many updates have been made.
+        output: What the model returned last, if outputs are kept.
     """
 
     method: Method
     model: nn.Module
     optimizer: torch.optim.Optimizer | None
     batch: dict[str, Tensor]
+    evaluation_batch: Callable[[], dict[str, Tensor]] | None = None
     accumulation_steps: int = 1
     loss: str = "full"
+    precision: str = "fp32"
+    keeps_outputs: bool = False
     taken: int = 0
+    output: ModelOutput | None = None
 
     def forward(self) -> Tensor:
         """Return the loss of the batch."""
-        return self.model(**self.batch).loss
+        output = self._called(self.batch)
+        if self.keeps_outputs:
+            self.output = output
+        return output.loss
+
+    def _called(self, batch: dict[str, Tensor]) -> ModelOutput:
+        """What the model returns for a batch; under autocast as accelerate calls it in training.
+
+        accelerate casts everything that a model returns to fp32, its logits too.
+        """
+        if self.precision == "fp32":
+            return self.model(**batch)
+        device = batch["input_ids"].device.type
+        # A flag of the CPU stands for the autocast of the device that is predicted (autocast.py).
+        flag = "cpu" if device == "meta" else device
+        with torch.autocast(flag, AUTOCAST[self.precision]):
+            output = self.model(**batch)
+        return convert_to_fp32(output)
 
     def evaluate(self) -> None:
         """Run a forward pass as an evaluation does: with the logits of all tokens."""
@@ -55,7 +88,7 @@ class Step:
         if self.loss != "full":
             all_logits = importlib.import_module(CHUNKED_LOSS).all_logits(self.model)
         with torch.no_grad(), all_logits:
-            self.forward()
+            self._called(self.evaluation_batch() if self.evaluation_batch else self.batch)
 
     def update(self) -> None:
         """Step the optimizer, drop the gradients and call the method's `after_step`.
@@ -118,7 +151,15 @@ def base_model(request: dict, device: str) -> nn.Module:
     task, classes = shapes["task"], shapes["classes"]
     if device != "meta":
         build.check_room(request["model"], task, classes, device)
-    return build.checked_from_shapes(request["model"], task, classes, device)
+    attention = request.get("attention")
+    by_shapes = attention == "flash" and device == "meta"  # transformers would look for flash-attn
+    name = None if by_shapes else {"flash": FLASH}.get(attention, attention)
+    model = build.checked_from_shapes(request["model"], task, classes, device, name)
+    if by_shapes:
+        importlib.import_module(FLASH_SHAPES).use(model)
+    # A KV cache serves generation alone, and training switches it off.
+    model.config.use_cache = request.get("use_cache", False)
+    return model
 
 
 def adapted(
@@ -144,7 +185,8 @@ def adapted(
     with torch.device(device):
         if model is None:
             model = base_model(request, device)
-        model = storage.store(model, entry["weights"], names, compute=entry.get("compute"))
+        precision = storage.DTYPES[request.get("precision", "fp32")]
+        model = storage.store(model, entry["weights"], names, precision, entry.get("compute"))
         method, model = adapt(entry, model, names)
     return method, model, names
 
@@ -158,8 +200,9 @@ def step(
     """Build the training step of a profile's request.
 
     Args:
-        request: With `shapes`, `method`, `model` and optionally `checkpointing`, `loss` and
-            `accumulation_steps`.
+        request: With `shapes`, `method`, `model` and optionally `checkpointing`, `loss`,
+            `accumulation_steps`, `precision`, `attention`, `padded`, `keeps_outputs`, `use_cache`
+            and `eval_batch_size`.
         device: Where the step runs.
         watch: Called with the adapted model before its optimizer is built. A hook registered here
             runs before the hooks of an optimizer that frees gradients inside backward.
@@ -181,8 +224,25 @@ def step(
     optimizer = None
     if any(param.requires_grad for param in model.parameters()):
         optimizer = profiled_optimizer(request["method"], method, model, names)
-    micro_batches = request.get("accumulation_steps", 1)
-    return Step(method, model, optimizer, batch(request, device), micro_batches, loss)
+    return Step(
+        method,
+        model,
+        optimizer,
+        batch(request, device),
+        _evaluation_batch(request, device),
+        accumulation_steps=request.get("accumulation_steps", 1),
+        loss=loss,
+        precision=request.get("precision", "fp32"),
+        keeps_outputs=request.get("keeps_outputs", False),
+    )
+
+
+def _evaluation_batch(request: dict, device: str) -> Callable[[], dict[str, Tensor]] | None:
+    """What makes the batch of an evaluation, if that has a size of its own."""
+    if "eval_batch_size" not in request:
+        return None
+    shapes = {**request["shapes"], "batch_size": request["eval_batch_size"]}
+    return functools.partial(batch, {**request, "shapes": shapes}, device)
 
 
 def profiled_optimizer(
@@ -215,12 +275,18 @@ def batch(request: dict, device: str) -> dict[str, Tensor]:
     Returns:
         `input_ids`, (batch, length), and `labels`: one class or number a sequence, (batch,); 0 or 1
         for each class, (batch, classes); a class or the token itself at every place. A target has
-        the tokens of its text.
+        the tokens of its text. If the request says that batches are padded, also `attention_mask`,
+        (batch, length), of which the last token of the first text is padding.
     """
     shapes = request["shapes"]
     size = (shapes["batch_size"], shapes["sequence_length_tokens"])
     ids = torch.randint(request["model"]["architecture"]["vocab_size"], size, device=device)
-    return {"input_ids": ids, "labels": labels_like(ids, shapes)}
+    inputs = {"input_ids": ids, "labels": labels_like(ids, shapes)}
+    if request.get("padded"):
+        mask = torch.ones_like(ids)
+        mask[0, -1] = 0
+        inputs["attention_mask"] = mask
+    return inputs
 
 
 def labels_like(ids: Tensor, shapes: dict) -> Tensor:

@@ -133,9 +133,9 @@ def chunked_cross_entropy(
         labels: Token ids, (tokens); IGNORED where nothing is predicted.
         rows: How many tokens' logits exist at once.
     """
-    device = hidden.device.type
-    # torch does not autocast on the meta device, and would refuse to be asked.
-    if device != "meta" and torch.is_autocast_enabled(device):
+    # torch does not autocast on the meta device, where the CPU's flag stands for a predicted device.
+    device = "cpu" if hidden.is_meta else hidden.device.type
+    if torch.is_autocast_enabled(device):
         # As autocast computes a linear layer.
         dtype = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(dtype), weight.to(dtype)

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from rankwise.core.errors import Unsupported
 
 KINDS = ("fp32", "bf16", "nf4", "nf4_double", "int8")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Imported where it is needed only: it imports bitsandbytes, which takes seconds.
 QUANTIZED = "rankwise.models.quantized"
 

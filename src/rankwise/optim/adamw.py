@@ -26,6 +26,9 @@ class AdamW(Releasing, torch.optim.AdamW):
         betas: decays of the two moments, in [0, 1).
         eps: added to the root of the second moment.
         weight_decay: decoupled, per unit of learning rate.
+        foreach: step all tensors at once, with temporary memory of all their sizes; by default torch
+            does so on a GPU.
+        fused: step by one kernel, without temporary memory.
         release: step inside backward and free each gradient.
 
     References:
@@ -51,9 +54,12 @@ class AdamW(Releasing, torch.optim.AdamW):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        foreach: bool | None = None,
+        fused: bool | None = None,
         release: bool = False,
     ):
         self.check_options({**settings(locals()), "release": release})
-        super().__init__(params, lr, tuple(betas), eps, weight_decay)
+        kernels = {"foreach": foreach, "fused": fused}
+        super().__init__(params, lr, tuple(betas), eps, weight_decay, **kernels)
         if release:
             self.release()

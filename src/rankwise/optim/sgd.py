@@ -21,6 +21,9 @@ class Sgd(Releasing, torch.optim.SGD):
         lr: learning rate.
         momentum: decay of M, in [0, 1); 0 keeps no state.
         weight_decay: coupled, added to the gradient.
+        foreach: step all tensors at once, with temporary memory of all their sizes; by default torch
+            does so on a GPU.
+        fused: step by one kernel, without temporary memory.
         release: step inside backward and free each gradient.
 
     References:
@@ -47,9 +50,12 @@ class Sgd(Releasing, torch.optim.SGD):
         *,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
+        foreach: bool | None = None,
+        fused: bool | None = None,
         release: bool = False,
     ):
         self.check_options({**settings(locals()), "release": release})
-        super().__init__(params, lr, momentum=momentum, weight_decay=weight_decay)
+        kernels = {"foreach": foreach, "fused": fused}
+        super().__init__(params, lr, momentum=momentum, weight_decay=weight_decay, **kernels)
         if release:
             self.release()

@@ -17,6 +17,7 @@ NAMES = {
     "projection_bytes": "projection bases",
     "activations_bytes": "activations",
     "temporary_bytes": "temporary",
+    "cublas_workspace_bytes": "cuBLAS's workspace",
     "rounding_bytes": "allocator's rounding",
 }
 PARTS: bars.Parts = {column: (name, palettes.MEMORY[column]) for column, name in NAMES.items()}

@@ -33,6 +33,7 @@ MEMORY = {
     "projection_bytes": "#CC6677",
     "activations_bytes": "#117733",
     "temporary_bytes": "#44AA99",
+    "cublas_workspace_bytes": "#661100",
     "rounding_bytes": "#88CCEE",
 }
 # Phases of an update.

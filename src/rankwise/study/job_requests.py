@@ -26,6 +26,7 @@ NO_SHAPE = (*COSMETIC["models"], "weights")  # keys of a model that a profile do
 QUANTIZED = "rankwise.models.quantized"  # the storage of weights that are not dense
 CHUNKED_LOSS = "rankwise.models.chunked_loss"  # every loss but the full one
 GROUPED = "rankwise.training.grouped"  # batches by length
+FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # profiles with `attention: flash`
 
 
 def cell_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
@@ -220,6 +221,8 @@ def _schedule_modules(settings: dict) -> list[str]:
         modules.append(CHUNKED_LOSS)
     if settings.get("group_by_length"):
         modules.append(GROUPED)
+    if settings.get("attention") == "flash":
+        modules.append(FLASH_SHAPES)
     return modules
 
 

@@ -18,6 +18,15 @@ EVALUATE = "evaluate"
 TIMED = compare.TIMED
 UPDATING = frozenset({"ledger", "fits", "throughput"})  # profiles of whole updates
 STEP = ("accumulation_steps", "checkpointing", "loss")  # how an update is made
+# More of the same, which a request leaves out at these defaults.
+STEP_DEFAULTS = {
+    "precision": "fp32",
+    "attention": "sdpa",
+    "padded": False,
+    "keeps_outputs": False,
+    "use_cache": False,
+    "gpu": "ampere",
+}
 
 
 def settings(  # noqa: PLR0911 - one return a measurement
@@ -55,15 +64,19 @@ def settings(  # noqa: PLR0911 - one return a measurement
                 "batch_sizes": grid.get("batch_sizes", [grid["batch_size"]]),
             }
         case "ledger":
-            return {**_picked(grid, "device", "measured", *STEP), **several_processes(grid)}
+            evaluated = _picked(grid, "eval_batch_size") if "eval_batch_size" in grid else {}
+            picked = _picked(grid, "device", "measured")
+            return {**picked, **_step(grid), **evaluated, **several_processes(grid)}
         case "fits":
             return {
-                **_picked(grid, "device", "memory_gib", *STEP),
+                **_picked(grid, "device", "memory_gib"),
+                **_step(grid),
                 "lengths_tokens": grid.get("lengths_tokens", [tokens]),
             }
         case "throughput":
             return {
-                **_picked(grid, "device", *STEP),
+                **_picked(grid, "device"),
+                **_step(grid),
                 "cpu_threads": study["cpu_threads"],
             }
     raise ValueError(f"measurement: got {measurement!r}, allowed: {', '.join(MEASUREMENTS)}")
@@ -71,6 +84,16 @@ def settings(  # noqa: PLR0911 - one return a measurement
 
 def _picked(grid: dict, *names: str) -> dict:
     return {name: grid[name] for name in names}
+
+
+def _step(grid: dict) -> dict:
+    """How an update is made: the keys of `STEP`, and those that are not at their default."""
+    changed = {
+        name: grid[name]
+        for name, default in STEP_DEFAULTS.items()
+        if grid.get(name, default) != default
+    }
+    return {**_picked(grid, *STEP), **changed}
 
 
 def several_processes(grid: dict) -> dict:
@@ -81,7 +104,8 @@ def several_processes(grid: dict) -> dict:
 def _prediction(schedule: dict, device: str, dataset: dict) -> dict:
     """The settings of the prediction of a training run."""
     return {
-        **_picked(schedule, *STEP, "eval_batch_size"),
+        **_step(schedule),
+        **_picked(schedule, "eval_batch_size"),
         **several_processes(schedule),
         # Liger's kernels run on a GPU alone. Of its loss, ours in chunks is what shapes can tell.
         "loss": "full" if schedule["loss"] == "full" else "chunked",

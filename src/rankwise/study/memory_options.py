@@ -60,6 +60,40 @@ def check_loss(kind: str, task: str, model: str, entry: dict, device: str, where
             raise ConfigError(*where, kind, allowed)
 
 
+def check_step(grid: dict, entry: dict, where: Where) -> None:
+    """Check that the keys of a profile's grid which say how a step is made go together.
+
+    Args:
+        grid: Of a profile.
+        entry: The resolved entry of a method.
+        where: File and key of the grid.
+
+    Raises:
+        ConfigError: flash-attn cannot run, or a KV cache is asked for beside checkpointing.
+    """
+    file, key = where
+    if grid["use_cache"] and grid["checkpointing"]:
+        allowed = "false with checkpointing: transformers makes no cache for layers that run again"
+        raise ConfigError(file, f"{key}.use_cache", True, allowed)
+    if grid["attention"] != "flash":
+        return
+    at = (file, f"{key}.attention")
+    if grid["device"] != "cuda":
+        allowed = f"sdpa or eager with device {grid['device']}: flash-attn runs on a GPU"
+        raise ConfigError(*at, "flash", allowed)
+    widths = {grid["precision"], entry["weights"], entry.get("compute")}
+    if widths.isdisjoint(("bf16", "fp16")):
+        allowed = (
+            "sdpa or eager in fp32; flash-attn takes bf16 and fp16: precision bf16 or fp16, "
+            "weights bf16, or a quantized base and compute bf16"
+        )
+        raise ConfigError(*at, "flash", allowed)
+    runs = grid["measured"] or "throughput" in grid["measurements"]
+    if runs and importlib.util.find_spec("flash_attn") is None:
+        allowed = "sdpa, eager, or flash after `pip install flash-attn`; predicted with measured: false"
+        raise ConfigError(*at, "flash", allowed)
+
+
 def check_dtypes(entry: dict, dense: tuple[str, ...], origin: Origin) -> None:
     """Check that `compute` and `adapter_dtype` of a method's entry have something to act on.
 

@@ -10,7 +10,7 @@ from rankwise.core.config import ConfigError, merge, without
 from rankwise.study import grids, keep, measurements, search, variants
 from rankwise.study.grids import Cell
 from rankwise.study.measurements import FOLDERS, MEASUREMENTS, PREDICT
-from rankwise.study.memory_options import check_loss
+from rankwise.study.memory_options import check_loss, check_step
 from rankwise.study.origin import FILE, Layer, Origin
 from rankwise.study.overrides import check_used
 from rankwise.study.packing import check_packing
@@ -130,6 +130,7 @@ class StudyGrids:
         else:  # profiles do not clip
             schedule, schedule_key = {**grid, "max_gradient_norm": None}, key
             check_profiled(grid, (self.file, key))
+            check_step(grid, method, (self.file, key))
             check_processes(cell.method, method, grid, (self.file, key))
             makes_updates = not measurements.UPDATING.isdisjoint(grid["measurements"])
         task = self.library["datasets"][cell.dataset]["task"]

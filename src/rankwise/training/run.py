@@ -95,6 +95,9 @@ def _fine_tune(request: dict, folder: Path | None, checkpoint: Checkpoint) -> di
     set_seed(seed)  # before the model is built, so that a new head is the same under every method
     names = build.names(request["model"], task)
     base = build.from_snapshot(base_folder, task, classes, names["new_head"])
+    # A KV cache serves generation, which asks for it by itself.
+    config, use_cache = base.config, getattr(base.config, "use_cache", False)
+    config.use_cache = False
     where = f"config/models.yaml: {request['cell']['model']}"
     check.same_model(base, expected, where)
     check.covers(base, tokenizer, where)
@@ -125,6 +128,7 @@ def _fine_tune(request: dict, folder: Path | None, checkpoint: Checkpoint) -> di
     if folder is not None:
         # The last thing to do, because merging uses the model up. The loop has left the state in it
         # that the metrics belong to.
+        config.use_cache = use_cache
         result |= keep(request, folder, method, model, base_folder)
     return result
 

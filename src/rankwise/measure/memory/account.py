@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from rankwise.measure.memory.allocator import Allocator, Block
+from rankwise.measure.memory.workspace import CUBLAS_BYTES
 from rankwise.measure.memory.phases import STEPS
 from rankwise.measure.memory.tracker import KINDS, Tracker
 
@@ -103,40 +104,52 @@ def _timeline_row(moment: Moment) -> dict[str, int | str]:
     return {"event": moment.event, "phase": moment.phase, **sizes}
 
 
-def allocator_columns(tracker: Tracker, device: str) -> dict[str, int]:
+def allocator_columns(tracker: Tracker, request: dict) -> dict[str, int]:
     """Columns of a ledger from CUDA's caching allocator; none on a CPU, which has none.
 
     Args:
         tracker: The log of all phases.
-        device: The device that the prediction is for, `cpu` or `cuda`.
+        request: Of the ledger or the prediction: its `device` and `gpu`.
 
     Returns:
+        `cublas_workspace_bytes`: what cuBLAS holds from the first step on (workspace.py).
         `rounding_bytes`: what rounding and splitting add to the peak of live storages.
         `slack_bytes`: what is reserved beyond the peak of allocated blocks.
         `peak_allocated_bytes` and `peak_reserved_bytes`, as torch.cuda reports them.
     """
-    if device == "cpu":
+    if request["device"] == "cpu":
         return {}
-    allocator = simulate(tracker)
+    workspace = CUBLAS_BYTES[request.get("gpu", "ampere")]
+    allocator = simulate(tracker, workspace_bytes=workspace)
     peak = peak_columns(tracker)["peak_bytes"]
+    held = workspace * len(_first_products(tracker))
     return {
-        "rounding_bytes": allocator.peak_allocated - peak,
+        "cublas_workspace_bytes": held,
+        "rounding_bytes": allocator.peak_allocated - peak - held,
         "slack_bytes": allocator.peak_reserved - allocator.peak_allocated,
         "peak_allocated_bytes": allocator.peak_allocated,
         "peak_reserved_bytes": allocator.peak_reserved,
     }
 
 
-def simulate(tracker: Tracker, capacity: float = float("inf")) -> Allocator:
+def simulate(
+    tracker: Tracker,
+    capacity: float = float("inf"),
+    *,
+    workspace_bytes: int = CUBLAS_BYTES["ampere"],
+) -> Allocator:
     """Run the log of both training steps through CUDA's allocator.
 
     Training builds the model on the CPU and moves it to the GPU. So everything that is alive before
     the first step is allocated first, in the order in which it was made, and nothing of what came
     and went while the model was built.
 
+    cuBLAS asks the same allocator for its workspace, at the first product of each thread.
+
     Args:
         tracker: The log.
         capacity: Bytes that the allocator may reserve.
+        workspace_bytes: Of cuBLAS in one thread.
 
     Returns:
         The allocator after the last event; its peaks are in bytes.
@@ -146,19 +159,31 @@ def simulate(tracker: Tracker, capacity: float = float("inf")) -> Allocator:
     """
     start_of = dict(reversed(tracker.phases))  # the first start of a phase that comes again
     before = tracker.events[: start_of["first_forward"]]
-    steps = tracker.events[start_of["first_forward"] : start_of["evaluation"]]
+    first_products = _first_products(tracker)
 
     allocator = Allocator(capacity)
     blocks: dict[int, Block | None] = {}  # by serial
     for serial in sorted(_alive(before)):
         blocks[serial] = allocator.allocate(tracker.sizes[serial])
-    for signed_serial in steps:
-        serial, appears = _decode(signed_serial)
+    for event in range(start_of["first_forward"], start_of["evaluation"]):
+        if event in first_products:
+            allocator.allocate(workspace_bytes)
+        serial, appears = _decode(tracker.events[event])
         if appears:
             blocks[serial] = allocator.allocate(tracker.sizes[serial])
         else:
             allocator.free(blocks.pop(serial))
     return allocator
+
+
+def _first_products(tracker: Tracker) -> set[int]:
+    """Events before which a thread gets its workspace: the first one of each kind of pass.
+
+    torch runs backward passes on the GPU in a thread of their own.
+    """
+    start_of = dict(reversed(tracker.phases))
+    passes = ("first_forward", "first_backward")
+    return {start_of[name] for name in passes if name in start_of}
 
 
 def _alive(events: list[int]) -> set[int]:

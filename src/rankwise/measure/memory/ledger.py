@@ -10,7 +10,8 @@ allocator's own peaks, what it reserved, and what the GPU says is in use.
 `residual_bytes` is the measured peak less the predicted one (on CUDA with the allocator's
 rounding). If it is above LIMIT of the peak, the result says so.
 
-Not predicted: workspace inside kernels, cuBLAS's own (a few MiB per handle) and the CUDA context.
+cuBLAS's workspace on CUDA is a constant (workspace.py). Not predicted: workspace inside other kernels,
+and the CUDA context.
 On processors with bf16 instructions, oneDNN's bf16 products take some workspace. So where a CPU's
 peak is off by more than LIMIT, it is measured again without oneDNN. `workspace_bytes` is by how
 much that peak is lower, and it is no part of the residual.
@@ -42,7 +43,7 @@ def ledger(request: dict) -> dict:
         tracker, state = track(request, "meta")
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
-    columns = account.peak_columns(tracker) | account.allocator_columns(tracker, request["device"])
+    columns = account.peak_columns(tracker) | account.allocator_columns(tracker, request)
     columns = per_process.with_added(columns, per_process.added(request, columns))
     if request["device"] == "cuda":
         columns = _without_building(columns)
@@ -130,7 +131,12 @@ def track(request: dict, device: str) -> tuple[Tracker, list[dict]]:
     else:
         tracker, kernels_device = Tracker(), None
     torch.manual_seed(0)
-    with kernels_of(kernels_device), tracker:
+    kernels = kernels_of(
+        kernels_device,
+        precision=request.get("precision", "fp32"),
+        padded=request.get("padded", False),
+    )
+    with kernels, tracker:
         training_step = phases.run(request, device, tracker)
     return tracker, _state_rows(training_step)
 
@@ -156,7 +162,7 @@ class PredictingTracker(Tracker):
         if self.device != "cuda" or training_step.optimizer is None:
             return
         for group in training_step.optimizer.param_groups:
-            if "foreach" in group and group["foreach"] is None:
+            if "foreach" in group and group["foreach"] is None and not group.get("fused"):
                 group["foreach"] = True
 
 
