@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import torch
+
 from rankwise.study.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = 4  # of torch, where a part trains or measures times
+HOPPER = 9  # major number of the compute capability
 # In a rehearsal: a model of the same task with the same roles, and small batches.
 TINY = {
     "distilbert": ("tiny", "generated_reviews"),
@@ -23,7 +26,9 @@ def rehearsed(grid: dict) -> dict:
     """
     model, dataset = TINY[grid["models"][0]]
     small = {"models": [model], "datasets": [dataset], "device": "cpu", "ranks": [4]}
-    override = {name: of for name, of in grid.get("override", {}).items() if name in grid["methods"]}
+    override = {
+        name: of for name, of in grid.get("override", {}).items() if name in grid["methods"]
+    }
     kept = {name: value for name, value in grid.items() if name != "lengths_tokens"}
     return {**kept, **small, **TINY_SIZES, "override": override}
 
@@ -44,6 +49,19 @@ def profiles(measurement: str, grid: dict) -> list[dict]:
     }
     plan = Plan(study, ROOT, "gpu_check")
     return [plan.request(measurement, cell) for cell in plan.cells(measurement)]
+
+
+def on_device(grid: dict, device: str) -> dict:
+    """A profile's grid for this machine: the device, and on CUDA the GPU's architecture.
+
+    Args:
+        grid: As in the section `profile` of a study.
+        device: cpu or cuda.
+    """
+    if device == "cpu":
+        return {**grid, "device": device}
+    is_hopper = torch.cuda.get_device_capability()[0] == HOPPER
+    return {**grid, "device": device, "gpu": "hopper" if is_hopper else "ampere"}
 
 
 def training(grid: dict, device: str, schedule: dict) -> dict:

@@ -34,6 +34,30 @@ def test_attention_keeps_its_inputs_its_output_and_a_number_a_row(dtype: torch.d
         assert attention(dtype, "meta") == pytest.approx(expected, abs=SCALARS)
 
 
+def test_attention_with_a_mask_keeps_it_as_numbers() -> None:
+    """Beside what attention without a mask keeps: fp32 numbers in place of the booleans."""
+    numbers, masked = BATCH * HEADS * LENGTH * WIDTH, BATCH * LENGTH * LENGTH
+    expected = 4 * (4 * numbers + BATCH * HEADS * LENGTH + masked)
+    assert masked_attention(DEVICE) == pytest.approx(expected, abs=SCALARS)
+    with kernels_of(DEVICE):
+        assert masked_attention("meta") == pytest.approx(expected, abs=SCALARS)
+
+
+def masked_attention(device: str) -> int:
+    query, key, value = (heads(torch.float32, device) for _ in range(3))
+    mask = torch.ones(BATCH, 1, LENGTH, LENGTH, dtype=torch.bool, device=device).tril()
+    return kept_bytes(
+        lambda: functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_grouped_keys_are_kept_as_predicted(dtype: torch.dtype) -> None:
+    with kernels_of(DEVICE):
+        predicted = attention(dtype, "meta", keys=1)
+    assert attention(dtype, DEVICE, keys=1) == pytest.approx(predicted, rel=0.01)
+
+
 def test_dropout_keeps_a_mask() -> None:
     """On CUDA a byte a number; on a CPU the noise itself, in fp32."""
     expected = 1000 * 64 * {"cuda": 1, "cpu": 4}[DEVICE]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.profiling import ledger_request
-from helpers.real_gpu import DEVICE, HAS_GPU, on_gpu_or_rehearsed
+from helpers.real_gpu import ARCHITECTURE, DEVICE, HAS_GPU, on_gpu_or_rehearsed
 from rankwise.measure.memory.ledger import LIMIT, ledger
 
 pytestmark = on_gpu_or_rehearsed
@@ -16,7 +16,7 @@ RANK = 16 if HAS_GPU else 4
 
 
 def metrics(method: str, **settings: object) -> dict:
-    grid = {"rank": RANK, "device": DEVICE, **SIZES, **settings}
+    grid = {"rank": RANK, "device": DEVICE, "gpu": ARCHITECTURE, **SIZES, **settings}
     if MODEL == "tiny":
         grid["dataset"] = "generated_reviews"
     result = ledger(ledger_request(MODEL, method, **grid))
@@ -24,9 +24,29 @@ def metrics(method: str, **settings: object) -> dict:
     return result["metrics"]
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "rsvd", "galore", "vlorp", "full_released"])
+METHODS = ["full", "lora", "rsvd", "galore", "vlorp", "full_released"]
+
+
+@pytest.mark.parametrize("method", METHODS if HAS_GPU else METHODS[:2])
 def test_the_prediction_holds(method: str) -> None:
     found = metrics(method)
+    predicted = found.get("peak_allocated_bytes", found["peak_bytes"])
+    assert found["measured_peak_bytes"] == pytest.approx(predicted, rel=LIMIT)
+
+
+SETTINGS = {
+    "bf16": ("lora", {"precision": "bf16"}),
+    "bf16, all weights": ("full", {"precision": "bf16"}),
+    "eager": ("lora", {"attention": "eager"}),
+    "padded": ("lora", {"padded": True}),
+    "accumulation": ("galore", {"accumulation_steps": 4}),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS if HAS_GPU else ["eager", "padded"])
+def test_the_prediction_holds_under_other_settings(name: str) -> None:
+    method, settings = SETTINGS[name]
+    found = metrics(method, **settings)
     predicted = found.get("peak_allocated_bytes", found["peak_bytes"])
     assert found["measured_peak_bytes"] == pytest.approx(predicted, rel=LIMIT)
 

@@ -14,6 +14,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if HAS_GPU else "cpu"
+# As the key `gpu` of a profile.
+ARCHITECTURE = "hopper" if HAS_GPU and torch.cuda.get_device_capability()[0] == 9 else "ampere"
 IS_REHEARSED = not HAS_GPU and bool(os.environ.get("RANKWISE_REHEARSE_GPU"))
 
 on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="no GPU")]

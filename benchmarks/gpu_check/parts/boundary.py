@@ -29,7 +29,7 @@ MOST_TRIES = 12  # steps that a search for the true boundary may run
 def run(check: Check) -> None:
     """Send a row for each method."""
     for grid in GRIDS:
-        profile = {**grid, "device": check.device}
+        profile = cases.on_device(grid, check.device)
         if check.rehearse:
             small = {**grid, "methods": grid["methods"][:1], "memory_gib": [REHEARSED_GIB]}
             profile = cases.rehearsed(small)

@@ -23,7 +23,7 @@ def run(check: Check) -> None:
                 continue
             profile = cases.rehearsed({**profile, "methods": grid["rehearsed_methods"]})
         try:
-            requests = cases.profiles("ledger", {**profile, "device": check.device})
+            requests = cases.profiles("ledger", cases.on_device(profile, check.device))
         except ValueError as error:  # a key that this version does not know
             check.row(grid=grid["name"], reason=str(error))
             continue
