@@ -26,11 +26,19 @@ def rehearsed(grid: dict) -> dict:
     """
     model, dataset = TINY[grid["models"][0]]
     small = {"models": [model], "datasets": [dataset], "device": "cpu", "ranks": [4]}
-    override = {
-        name: of for name, of in grid.get("override", {}).items() if name in grid["methods"]
-    }
     kept = {name: value for name, value in grid.items() if name != "lengths_tokens"}
-    return {**kept, **small, **TINY_SIZES, "override": override}
+    return {**kept, **small, **TINY_SIZES}
+
+
+def narrowed(grid: dict, methods: list[str]) -> dict:
+    """A profile's grid with some of its methods.
+
+    Args:
+        grid: As in the section `profile` of a study.
+        methods: Those that stay.
+    """
+    override = {name: of for name, of in grid.get("override", {}).items() if name in methods}
+    return {**grid, "methods": methods, "override": override}
 
 
 def profiles(measurement: str, grid: dict) -> list[dict]:
