@@ -9,6 +9,7 @@ Writes {device}.json and {device}.md into benchmarks/gpu, or a rehearsal's into 
 import argparse
 import importlib
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -73,7 +74,7 @@ def _run_all(names: list[str], settings: Settings, report: Report, ends_at: floa
 
 
 def _run_one(part: Part, settings: Settings, report: Report, seconds: float) -> None:
-    started = time.monotonic()
+    started, processor_s = time.monotonic(), _processor_s()
     report.begin(part, seconds)
     print(f"== {part.name}: {part.title}, at most {seconds:.0f} s", flush=True)
 
@@ -82,9 +83,15 @@ def _run_one(part: Part, settings: Settings, report: Report, seconds: float) -> 
         print("  ", report.line(row), flush=True)
 
     ending = run_part(part.module, settings, seconds, add)
-    report.finish(part, ending, time.monotonic() - started)
+    report.finish(part, ending, time.monotonic() - started, _processor_s() - processor_s)
     if ending.reason:
         print(f"   {ending.status}: {ending.reason}", flush=True)
+
+
+def _processor_s() -> float:
+    """Processor seconds of all processes that this one has waited for, and of their own."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _machine(settings: Settings) -> tuple[Settings, dict]:

@@ -56,9 +56,11 @@ class Report:
         self._of(part)["rows"].append(row)
         self._write()
 
-    def finish(self, part: Part, ending: Ending, seconds: float) -> None:
-        """Note how a part has ended."""
-        self._of(part).update(status=ending.status, took_s=round(seconds, 1))
+    def finish(self, part: Part, ending: Ending, seconds: float, processor_s: float) -> None:
+        """Note how a part has ended, after how long and with how much processor time."""
+        self._of(part).update(
+            status=ending.status, took_s=round(seconds, 1), processor_s=round(processor_s, 1)
+        )
         if ending.reason:
             self._of(part)["reason"] = ending.reason
         self._write()

@@ -111,7 +111,7 @@ def test_a_report_is_whole_after_every_row(tmp_path: Path) -> None:
     assert "nested" not in page
     assert "done without: jsonschema" in page
 
-    written.finish(PART, Ending("stopped", "its 100 s were over"), 100)
+    written.finish(PART, Ending("stopped", "its 100 s were over"), 100, 12)
     written.end(123)
     page = written.markdown.read_text()
     assert "Stopped in 100 s: its 100 s were over." in page

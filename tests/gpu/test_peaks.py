@@ -27,7 +27,7 @@ def metrics(method: str, **settings: object) -> dict:
 METHODS = ["full", "lora", "rsvd", "galore", "vlorp", "full_released"]
 
 
-@pytest.mark.parametrize("method", METHODS if HAS_GPU else METHODS[:2])
+@pytest.mark.parametrize("method", METHODS if HAS_GPU else ["lora"])
 def test_the_prediction_holds(method: str) -> None:
     found = metrics(method)
     predicted = found.get("peak_allocated_bytes", found["peak_bytes"])
@@ -43,7 +43,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS if HAS_GPU else ["eager", "padded"])
+@pytest.mark.parametrize("name", SETTINGS if HAS_GPU else ["eager"])
 def test_the_prediction_holds_under_other_settings(name: str) -> None:
     method, settings = SETTINGS[name]
     found = metrics(method, **settings)
