@@ -89,9 +89,13 @@ def step(device: str, shapes: list[tuple[int, int]] = SHAPES) -> list[Row]:
 
     never = 10_000  # steps to the next refresh
     theirs = {"rank": RANK, "update_proj_gap": never, "scale": 0.25, "proj_type": "std"}
-    galore = GaLoreAdamW([{"params": parameters(device, shapes), **theirs}], lr=1e-5, weight_decay=0.0)
+    galore = GaLoreAdamW(
+        [{"params": parameters(device, shapes), **theirs}], lr=1e-5, weight_decay=0.0
+    )
     same = {"eps": 1e-6, "convention": "transformers"}
-    ours = ProjectedAdam(parameters(device, shapes), lr=1e-5, rank=RANK, interval_steps=never, **same)
+    ours = ProjectedAdam(
+        parameters(device, shapes), lr=1e-5, rank=RANK, interval_steps=never, **same
+    )
     adamw = AdamW(parameters(device, shapes), lr=1e-5)
     times = medians(device, 15, ours=ours.step, galore=galore.step, adamw=adamw.step)
     against_galore = f"step of ProjectedAdam / of galore-torch's GaLoreAdamW, rank {RANK}"

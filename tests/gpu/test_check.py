@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
 import pytest
 
-from helpers.repository import ROOT
+from helpers.repository import CLEAN, ROOT
 
 sys.path.append(str(ROOT))  # `benchmarks` is no part of the package
 
@@ -148,30 +149,40 @@ def test_a_boundary_too_far_away_is_not_guessed() -> None:
 
 # Packages that are missing ------------------------------------------------------------------------
 
-PLAN_WITHOUT = """
-import sys
-class Missing:
-    def find_spec(self, name, *_):
-        if name.partition(".")[0] in ("jsonschema", "datasets"):
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Missing())
-import importlib.util
-found = importlib.util.find_spec
-importlib.util.find_spec = lambda name: None if name in ("jsonschema", "datasets") else found(name)
+PLAN = """
 from benchmarks.gpu_check import standins
 print(standins.install())
-from benchmarks.gpu_check import cases
+from benchmarks.gpu_check import cases, training
 grid = {"models": ["tiny"], "datasets": ["generated_reviews"], "methods": ["lora"], "ranks": [4]}
 (request,) = cases.profiles("ledger", grid)
-print(request["batch_size"] if "batch_size" in request else request["shapes"]["batch_size"])
+print(request["shapes"]["batch_size"])
 """
 
 
-def test_planning_works_without_jsonschema() -> None:
+def site_without(folder: Path, *packages: str) -> Path:
+    """A folder with links to all installed packages but some."""
+    folder.mkdir()
+    for installed in Path(sysconfig.get_path("purelib")).iterdir():
+        if installed.name.partition("-")[0] not in packages and installed.suffix != ".pth":
+            (folder / installed.name).symlink_to(installed)
+    return folder
+
+
+def test_planning_and_training_need_neither_jsonschema_nor_datasets(tmp_path: Path) -> None:
     """The default of a profile's batch size is filled in all the same."""
-    done = subprocess.run(
-        [sys.executable, "-c", PLAN_WITHOUT], cwd=ROOT, capture_output=True, text=True,
-        env={"PYTHONPATH": f"{ROOT}/src:{ROOT}", "PATH": ""},
-    )  # fmt: skip
+    site = site_without(tmp_path / "site", "jsonschema", "datasets")
+    environment = {**CLEAN, "PYTHONPATH": f"{ROOT}/src:{ROOT}:{site}"}
+    command = [sys.executable, "-S", "-c", PLAN]  # -S: no other packages
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["['jsonschema']", "32"]
+
+
+def test_a_python_without_torch_gets_one_sentence() -> None:
+    environment = {**CLEAN, "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
+    command = [sys.executable, "-S", "-m", "benchmarks.gpu_check"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    missing = "got no torch, transformers, peft, accelerate, psutil, yaml; allowed: a Python with"
+    assert missing in done.stderr
+    assert len(done.stderr.splitlines()) == 1
