@@ -1,8 +1,8 @@
 """One training step built from a profile's request, in parts that a profile can observe.
 
 The parts are the forward pass, the backward pass and the update. The model has random weights, or
-none at all on the meta device. Every sequence fills its length, so there is no attention mask, unless
-the request says that batches are padded (`padded`).
+none at all on the meta device. Every sequence fills its length, so there is no attention mask,
+unless the request says that batches are padded (`padded`).
 """
 
 import functools

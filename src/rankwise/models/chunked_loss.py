@@ -133,7 +133,7 @@ def chunked_cross_entropy(
         labels: Token ids, (tokens); IGNORED where nothing is predicted.
         rows: How many tokens' logits exist at once.
     """
-    # torch does not autocast on the meta device, where the CPU's flag stands for a predicted device.
+    # On the meta device, the CPU's flag stands for that of a predicted device.
     device = "cpu" if hidden.is_meta else hidden.device.type
     if torch.is_autocast_enabled(device):
         # As autocast computes a linear layer.

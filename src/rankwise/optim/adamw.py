@@ -26,8 +26,8 @@ class AdamW(Releasing, torch.optim.AdamW):
         betas: decays of the two moments, in [0, 1).
         eps: added to the root of the second moment.
         weight_decay: decoupled, per unit of learning rate.
-        foreach: step all tensors at once, with temporary memory of all their sizes; by default torch
-            does so on a GPU.
+        foreach: step all tensors at once, with temporary memory of all their sizes; torch's default
+            on a GPU.
         fused: step by one kernel, without temporary memory.
         release: step inside backward and free each gradient.
 

@@ -21,8 +21,8 @@ class Sgd(Releasing, torch.optim.SGD):
         lr: learning rate.
         momentum: decay of M, in [0, 1); 0 keeps no state.
         weight_decay: coupled, added to the gradient.
-        foreach: step all tensors at once, with temporary memory of all their sizes; by default torch
-            does so on a GPU.
+        foreach: step all tensors at once, with temporary memory of all their sizes; torch's default
+            on a GPU.
         fused: step by one kernel, without temporary memory.
         release: step inside backward and free each gradient.
 

@@ -90,7 +90,7 @@ def check_step(grid: dict, entry: dict, where: Where) -> None:
         raise ConfigError(*at, "flash", allowed)
     runs = grid["measured"] or "throughput" in grid["measurements"]
     if runs and importlib.util.find_spec("flash_attn") is None:
-        allowed = "sdpa, eager, or flash after `pip install flash-attn`; predicted with measured: false"
+        allowed = "sdpa, eager, or flash after `pip install flash-attn` or with measured: false"
         raise ConfigError(*at, "flash", allowed)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from rankwise.measure.memory.allocator import Allocator, Block
-from rankwise.measure.memory.workspace import CUBLAS_BYTES
 from rankwise.measure.memory.phases import STEPS
 from rankwise.measure.memory.tracker import KINDS, Tracker
+from rankwise.measure.memory.workspace import CUBLAS_BYTES
 
 POINTS = 240  # stretches of events in a timeline, each of which keeps its highest moment
 

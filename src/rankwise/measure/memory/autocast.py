@@ -1,15 +1,16 @@
 """torch's automatic mixed precision for models on the meta device.
 
-torch.autocast casts the inputs of some operators: products to bf16 or fp16, losses and norms to fp32.
-It asks each tensor for its device, and does nothing to a meta tensor. While `casts_of` is active, a
-meta tensor is cast as one of the device that is predicted would be (aten/src/ATen/autocast_mode.cpp):
+torch.autocast casts the inputs of some operators: products to bf16 or fp16, losses and norms to
+fp32. It asks each tensor for its device, and does nothing to a meta tensor. While `casts_of` is
+active, a meta tensor is cast as one of the predicted device would be
+(aten/src/ATen/autocast_mode.cpp):
 
-- Which operators have a rule is read from torch's dispatcher; which of four rules it is stands here.
-- The cast of a trainable fp32 parameter is cached until the outermost autocast ends. Everything else,
-  such as a frozen weight, is cast at each use.
+- Which operators have a rule is read from torch's dispatcher. Which of four rules, stands here.
+- The cast of a trainable fp32 parameter is cached until the outermost autocast ends. Everything
+  else, such as a frozen weight, is cast at each use.
 
-Whether autocast is on, and in which dtype, is what torch.autocast("cpu", ...) says: torch enters and
-leaves it in every place where it would for a GPU, also where a checkpointed layer runs again.
+Whether autocast is on, and in which dtype, is what torch.autocast("cpu", ...) says: torch enters
+and leaves it in every place where it would for a GPU, also where a checkpointed layer runs again.
 
 The rules are kernels of a dispatch key that no device of ours uses (AutocastPrivateUse1), above
 autograd like torch's own. They run only within `casts_of`.

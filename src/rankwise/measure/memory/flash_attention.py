@@ -1,9 +1,9 @@
 """Attention by the package flash-attn, as shapes: what it copies and what it keeps for backward.
 
 transformers' `flash_attention_2` needs the package and a GPU. On the meta device this stands in for
-it: the same kernel as torch's flash attention (Dao 2023, arXiv 2307.08691), which reads grouped keys
-as they are. Where texts are padded, transformers gathers queries, keys and values without padding,
-and spreads the output again; no padding is taken off here, since batches are assumed to be full.
+it: the same kernel as torch's flash attention (Dao 2023, arXiv 2307.08691), which reads grouped
+keys as they are. Where texts are padded, transformers gathers queries, keys and values without
+padding, and spreads the output again. No padding is taken off here: batches are assumed to be full.
 
 This module is imported by name, where a request asks for it.
 """
@@ -25,7 +25,9 @@ def use(model: nn.Module) -> None:
     model.config._attn_implementation = NAME
 
 
-def _mask(*_sizes: object, attention_mask: Tensor | None = None, **_others: object) -> Tensor | None:
+def _mask(
+    *_sizes: object, attention_mask: Tensor | None = None, **_others: object
+) -> Tensor | None:
     """Padding by token, (batch, length), or None."""
     return attention_mask
 

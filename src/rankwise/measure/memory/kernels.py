@@ -6,10 +6,10 @@ depends on the kernel. So we choose as torch would on the device asked for
 
 - CUDA, dropout: the fused kernel keeps a mask of one byte per number (native_dropout).
 - CUDA, attention: flash in bf16 and fp16 without a mask, for heads of up to 256 numbers; otherwise
-  memory-efficient. Both keep their output and one number per row (Dao et al. 2022, arXiv 2205.14135;
-  Rabe & Staats 2021, arXiv 2112.05682). The memory-efficient kernel wants as many keys as queries, so
-  grouped keys in fp32 take plain products; so do widths of heads that it is not aligned to (multiples
-  of 8 numbers, in fp32 of 4).
+  memory-efficient. Both keep their output and one number per row (Dao et al. 2022, arXiv
+  2205.14135; Rabe & Staats 2021, arXiv 2112.05682). The memory-efficient kernel wants as many keys
+  as queries, so grouped keys in fp32 take plain products. So do heads whose width is no multiple of
+  8 numbers, in fp32 of 4.
 - CUDA, masks: a boolean mask becomes one of numbers at each call, which the kernel keeps.
 - CPU, dropout: keeps its noise in the input's dtype, which is what the meta device does by itself.
 - CPU, attention: flash without dropout, plain products with it, or with a bias that trains.
@@ -168,9 +168,7 @@ def _flash(
     width = query.shape[-1]
     missing = -width % FLASH_ALIGNMENT
     if missing:
-        query, key, value = (
-            functional.pad(tensor, (0, missing)) for tensor in (query, key, value)
-        )
+        query, key, value = (functional.pad(tensor, (0, missing)) for tensor in (query, key, value))
         scale = 1 / math.sqrt(width) if scale is None else scale
     output = ATEN._scaled_dot_product_flash_attention(
         query, key, value, dropout_p, is_causal, scale=scale

@@ -10,11 +10,10 @@ allocator's own peaks, what it reserved, and what the GPU says is in use.
 `residual_bytes` is the measured peak less the predicted one (on CUDA with the allocator's
 rounding). If it is above LIMIT of the peak, the result says so.
 
-cuBLAS's workspace on CUDA is a constant (workspace.py). Not predicted: workspace inside other kernels,
-and the CUDA context.
-On processors with bf16 instructions, oneDNN's bf16 products take some workspace. So where a CPU's
-peak is off by more than LIMIT, it is measured again without oneDNN. `workspace_bytes` is by how
-much that peak is lower, and it is no part of the residual.
+cuBLAS's workspace on CUDA is a constant (workspace.py). Not predicted: workspace inside other
+kernels, and the CUDA context. On processors with bf16 instructions, oneDNN's bf16 products take
+some workspace. So where a CPU's peak is off by more than LIMIT, it is measured again without
+oneDNN. `workspace_bytes` is by how much that peak is lower, and it is no part of the residual.
 """
 
 import contextlib

@@ -4,10 +4,10 @@ torch gives each handle of cuBLAS a workspace from its own allocator, at the han
 and never takes it back. There is one handle a thread: the forward passes have one, and the backward
 passes, which run in a thread of their own, another.
 
-Source: parseChosenWorkspaceSize in torch's aten/src/ATen/cuda/CublasHandlePool.cpp: CUBLAS_WORKSPACE_CONFIG
-is `:4096:2:16:8` by default (buffers of KiB, and how many of them), and 32 MiB on Hopper, as
-recommended for cublasSetWorkspace in cuBLAS's documentation. Released builds of torch differ in which
-size Blackwell gets; it is counted as `ampere` here.
+Source: parseChosenWorkspaceSize in torch's aten/src/ATen/cuda/CublasHandlePool.cpp. The default of
+CUBLAS_WORKSPACE_CONFIG is `:4096:2:16:8` (buffers of KiB, and how many of them). On Hopper it is 32
+MiB, as cuBLAS's documentation recommends for cublasSetWorkspace. Releases of torch differ in what
+Blackwell gets, which is counted as `ampere` here.
 """
 
 from rankwise.core.units import MIB
