@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCKS := envs/cpu.lock envs/eval.lock envs/report.lock envs/dev.lock
 
-.PHONY: FORCE demo language-demo docs image image-check image-test test test-all lint locks mend
+.PHONY: FORCE demo language-demo docs gpu-check image image-check image-test test test-all lint locks mend
 .DELETE_ON_ERROR:
 
 demo: .venv/ready ## run the demo study: offline, on a CPU, in minutes
@@ -20,6 +20,10 @@ test: .venv/ready ## run the fast tests
 test-all: .venv/ready ## run the fast and the slow tests
 	$(BIN)/pytest -q -n auto --dist loadfile -m "not slow"
 	$(BIN)/pytest -q -n auto --dist loadfile -m slow
+
+# This target alone uses the machine's own packages: a machine with a GPU may have no package index.
+gpu-check: ## check predictions on this machine's GPU in nine minutes, with its own python3; REHEARSE=1: on a CPU
+	PYTHONPATH="$(CURDIR)/src:$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m benchmarks.gpu_check $(if $(REHEARSE),--rehearse) $(OPTIONS)
 
 lint: .venv/ready ## check style, import contracts and workflow
 	$(BIN)/ruff check .

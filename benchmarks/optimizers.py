@@ -49,10 +49,10 @@ def matrices(device: str, shapes: list[tuple[int, int]] = SHAPES) -> list[Tensor
     return [torch.randn(shape, generator=generator).to(device) for shape in shapes]
 
 
-def parameters(device: str) -> list[nn.Parameter]:
-    """Return parameters of DistilBERT's shapes, with gradients."""
-    params = [nn.Parameter(weight) for weight in matrices(device)]
-    for param, grad in zip(params, matrices(device), strict=True):
+def parameters(device: str, shapes: list[tuple[int, int]]) -> list[nn.Parameter]:
+    """Return parameters of these shapes, with gradients."""
+    params = [nn.Parameter(weight) for weight in matrices(device, shapes)]
+    for param, grad in zip(params, matrices(device, shapes), strict=True):
         param.grad = grad
     return params
 
@@ -83,16 +83,20 @@ def refresh_row(device: str, what: str, shapes: list[tuple[int, int]], repeats: 
     return f"refresh at rank {RANK} by rsvd / by full SVDs, {what}", times["rsvd"], times["svd"]
 
 
-def step(device: str) -> list[Row]:
+def step(device: str, shapes: list[tuple[int, int]] = SHAPES) -> list[Row]:
     """Time a step between refreshes: ours, galore-torch's, and torch's AdamW."""
     from galore_torch import GaLoreAdamW  # noqa: PLC0415 - a test dependency
 
     never = 10_000  # steps to the next refresh
     theirs = {"rank": RANK, "update_proj_gap": never, "scale": 0.25, "proj_type": "std"}
-    galore = GaLoreAdamW([{"params": parameters(device), **theirs}], lr=1e-5, weight_decay=0.0)
+    galore = GaLoreAdamW(
+        [{"params": parameters(device, shapes), **theirs}], lr=1e-5, weight_decay=0.0
+    )
     same = {"eps": 1e-6, "convention": "transformers"}
-    ours = ProjectedAdam(parameters(device), lr=1e-5, rank=RANK, interval_steps=never, **same)
-    adamw = AdamW(parameters(device), lr=1e-5)
+    ours = ProjectedAdam(
+        parameters(device, shapes), lr=1e-5, rank=RANK, interval_steps=never, **same
+    )
+    adamw = AdamW(parameters(device, shapes), lr=1e-5)
     times = medians(device, 15, ours=ours.step, galore=galore.step, adamw=adamw.step)
     against_galore = f"step of ProjectedAdam / of galore-torch's GaLoreAdamW, rank {RANK}"
     against_adamw = f"step of ProjectedAdam, rank {RANK} / of torch's AdamW"

@@ -147,7 +147,11 @@ def checkpoint(model: nn.Module) -> None:
     References:
         Chen et al. 2016, arXiv 1604.06174.
     """
-    model.activation_checkpointing_enable({"use_reentrant": False})
+    # transformers up to 5.17 at least has the second name alone; later the first one replaces it.
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    if enable is None:
+        enable = model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
     model.config.use_cache = False
 
 
