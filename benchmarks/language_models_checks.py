@@ -235,10 +235,10 @@ def of_tasks(results: dict[str, dict]) -> Table:
     """What the frozen model reaches on real files."""
     rows = []
     for name, result in results.items():
-        main = result["rows"][0]
+        first = result["rows"][0]  # the task's first metric
         cut = result["metrics"]["truncated_rows"]
-        score = f"{100 * main['score_fraction']:.1f}"
-        rows.append([name, main["samples"], main["metric"], score, cut])
+        score = f"{100 * first['score_fraction']:.1f}"
+        rows.append([name, first["samples"], first["metric"], score, cut])
     heads = ["task", "questions", "metric", "score (%)", "prompts cut"]
     return f"Real files from end to end, frozen {MODEL}, each with its limit:", heads, rows
 
