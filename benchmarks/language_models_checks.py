@@ -231,11 +231,11 @@ def of_harness(runs: Runs, results: dict[str, dict]) -> Table:
     return "The harness's likelihoods, beside sums of log-softmax by torch alone:", heads, rows
 
 
-def of_tasks(results: dict[str, dict]) -> Table:
-    """What the frozen model reaches on real files."""
-    rows = []
+def of_tasks(runs: Runs, results: dict[str, dict]) -> Table:
+    """What the frozen model reaches on real files, in each task's main metric."""
+    metrics, rows = runs.plan.evaluations.main_metrics(), []
     for name, result in results.items():
-        main = result["rows"][0]
+        (main,) = [row for row in result["rows"] if row["metric"] == metrics[name]]
         cut = result["metrics"]["truncated_rows"]
         score = f"{100 * main['score_fraction']:.1f}"
         rows.append([name, main["samples"], main["metric"], score, cut])
@@ -319,7 +319,7 @@ def main() -> None:
         tables = [
             of_perplexity(runs),
             of_harness(runs, results),
-            of_tasks(results),
+            of_tasks(runs, results),
             of_adapters(runs),
             processes,
         ]

@@ -60,7 +60,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pending(root: Path) -> set[str]:
     """The jobs of a dry run: the rule, and of an evaluation also its cell without its digest."""
-    done = run_snakemake(root, TABLE, "-n", "--configfile", FILE)
+    done = run_snakemake(root, TABLE, "-n", "-p", "--configfile", FILE)
     assert done.returncode == 0, done.stderr[-3000:]
     found = re.findall(
         r"^(?:local)?rule (\w+):\n(?:.*\n)*?    output: (\S+)", done.stdout, re.MULTILINE
