@@ -90,11 +90,11 @@ def request(family: str, method: str = "lora", **grid: object) -> dict:
         ("mixtral", "lora", {}),
         ("mixtral", "full", {}),
         ("qwen3_moe", "full", {"checkpointing": True}),
-        ("qwen3_moe", "lora", {"accumulation_steps": 2}),
+        pytest.param("qwen3_moe", "lora", {"accumulation_steps": 2}, marks=pytest.mark.slow),
         ("gemma2", "lora", {}),
         ("t5", "lora", {"target_length_tokens": 8}),
-        ("t5", "full", {"target_length_tokens": 96}),
-        ("bart", "lora", {"target_length_tokens": 8}),
+        pytest.param("t5", "full", {"target_length_tokens": 96}, marks=pytest.mark.slow),
+        pytest.param("bart", "lora", {"target_length_tokens": 8}, marks=pytest.mark.slow),
     ],
 )
 def test_the_prediction_is_what_the_allocator_says(
