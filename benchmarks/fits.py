@@ -61,7 +61,7 @@ def entries() -> dict[str, dict]:
     return {"llama_2_70b": {name: larger[name] for name in larger if name != "weights"}}
 
 
-def request(measurement: str, model: str, method: str) -> dict:
+def request(measurement: str, model: str, method: str, length: int = LENGTH_TOKENS) -> dict:
     """The request of a ledger, or of `fits`, that is only predicted."""
     from rankwise.study.plan import Plan  # noqa: PLC0415
 
@@ -74,7 +74,7 @@ def request(measurement: str, model: str, method: str) -> dict:
         "device": "cuda",
         "measured": False,
         "batch_size": 1,
-        "sequence_length_tokens": LENGTH_TOKENS,
+        "sequence_length_tokens": length,
         "memory_gib": [MEMORY_GIB],
         "override": {method: {"weights": "bf16"}} if method in DENSE else {},
     }
@@ -97,7 +97,7 @@ def measured(what: str) -> None:
     requests = [request(*case) for case in asked]
     for case in requests:
         method_class(case["method"]["module"])  # imports peft
-    ledger.ledger(request("ledger", "tiny_decoder", "qlora"))  # imports bitsandbytes
+    ledger.ledger(request("ledger", "tiny_decoder", "qlora", 32))  # imports bitsandbytes
     wall, processor = time.perf_counter(), time.process_time()
     for case in requests:
         {"ledger": ledger.ledger, "fits": fits.fits}[case["measurement"]](case)

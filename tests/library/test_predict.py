@@ -55,3 +55,13 @@ def test_a_wrong_value_is_one_sentence(arguments: dict, expected: str) -> None:
 def test_what_a_method_cannot_do_is_its_sentence() -> None:
     with pytest.raises(Unsupported, match="Conv1D"):
         rankwise.predict("gpt2", "oft", override={"options": {"targets": ["attention"]}})
+
+
+def test_a_causal_language_model_is_predicted_at_its_own_task() -> None:
+    """Its logits are those of its vocabulary; the ledger says which task it is of."""
+    usual = rankwise.predict("tiny_decoder", "lora", batch_size=2, length=16, device="cpu")
+    classifier = rankwise.predict(
+        "tiny_decoder", "lora", batch_size=2, length=16, device="cpu", dataset="generated_reviews"
+    )
+    assert (usual.task, classifier.task) == ("language_modelling", "classification")
+    assert "language_modelling" in str(usual)

@@ -17,6 +17,7 @@ from torch.nn import functional
 from helpers.repository import ROOT
 from rankwise.cli.main import main
 from rankwise.core.config import library
+from rankwise.measure.flops.count import flops
 from rankwise.measure.memory.ledger import LIMIT, ledger
 from rankwise.models.derive import Choices, derive
 from rankwise.models.experts import grouped_product
@@ -70,7 +71,7 @@ def dataset(task: str) -> dict:
 
 
 def request(family: str, method: str = "lora", **grid: object) -> dict:
-    """The request of a measured ledger on the CPU, with 4 texts of 32 tokens."""
+    """The request of a measured ledger, or of another profile, with 4 texts of 32 tokens."""
     task = "sequence_to_sequence" if family in WRITES_TEXT else "language_modelling"
     asked = {
         "models": [family], "datasets": ["texts"], "methods": [method], "ranks": [4], "measurements": ["ledger"],
@@ -79,7 +80,8 @@ def request(family: str, method: str = "lora", **grid: object) -> dict:
     study = {"name": "t", "question": "?", "device": "cpu", "cpu_threads": 1, "profile": [asked]}
     added = {"models": {family: entry(family)}, "datasets": {"texts": dataset(task)}}
     plan = Plan(study, ROOT, added=added)
-    return plan.request("ledger", plan.cells("ledger")[0])
+    (measurement,) = asked["measurements"]
+    return plan.request(measurement, plan.cells(measurement)[0])
 
 
 @pytest.mark.parametrize(
@@ -88,11 +90,11 @@ def request(family: str, method: str = "lora", **grid: object) -> dict:
         ("mixtral", "lora", {}),
         ("mixtral", "full", {}),
         ("qwen3_moe", "full", {"checkpointing": True}),
-        ("qwen3_moe", "lora", {"accumulation_steps": 2}),
+        pytest.param("qwen3_moe", "lora", {"accumulation_steps": 2}, marks=pytest.mark.slow),
         ("gemma2", "lora", {}),
         ("t5", "lora", {"target_length_tokens": 8}),
-        ("t5", "full", {"target_length_tokens": 96}),
-        ("bart", "lora", {"target_length_tokens": 8}),
+        pytest.param("t5", "full", {"target_length_tokens": 96}, marks=pytest.mark.slow),
+        pytest.param("bart", "lora", {"target_length_tokens": 8}, marks=pytest.mark.slow),
     ],
 )
 def test_the_prediction_is_what_the_allocator_says(
@@ -125,6 +127,12 @@ def test_experts_are_not_stored_in_4_bits() -> None:
     assert result["reason"].startswith(
         "weights nf4_double: model.layers.0.mlp.experts.gate_up_proj holds the matrices of several experts, "
     )
+
+
+def test_operations_of_experts_are_not_counted() -> None:
+    result = flops(request("mixtral", measurements=["flops"]))
+    assert result["status"] == "unsupported"
+    assert result["reason"].startswith("FLOPs of a mixture of experts are not counted")
 
 
 def test_a_shorter_target_needs_less() -> None:

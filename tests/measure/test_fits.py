@@ -33,6 +33,7 @@ def test_the_largest_size_of_a_known_law(wanted: int, floor: int, lost: float) -
     assert len(tried) < 40
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(
     growth=strategies.lists(strategies.integers(0, 50), min_size=1, max_size=60),
     share=strategies.floats(0, 1.2),

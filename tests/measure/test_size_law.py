@@ -1,5 +1,7 @@
 """Logs of all sizes from those of a few: by hand, and against logs that were predicted."""
 
+import functools
+
 import pytest
 
 from helpers.profiling import ledger_request
@@ -42,14 +44,27 @@ def test_there_is_no_law_where_the_order_depends_on_the_size() -> None:
     ("method", "device"),
     [("lora", "cuda"), ("full", "cpu"), pytest.param("galore", "cuda", marks=pytest.mark.slow)],
 )
-def test_a_law_tells_what_is_predicted(method: str, device: str) -> None:
-    request = ledger_request(
-        "tiny", method, "fits", memory_gib=[1], lengths_tokens=[32], device=device
-    )
-    steps = PredictedSteps(request)
-    by_batch = SizeLaw.of(lambda size: steps.log(size, 32), degree=1, first=2)
-    by_length = SizeLaw.of(lambda size: steps.log(4, 8 * size), degree=2, first=2)
-    for law, size, (batch, tokens) in ((by_batch, 19, (19, 32)), (by_length, 7, (4, 56))):
-        told, predicted = law.at(size), steps.log(batch, tokens)
-        assert told.sizes == predicted.sizes
-        assert told.events[: told.end] == predicted.events[: predicted.end]
+def test_a_law_tells_what_is_predicted_of_a_batch(method: str, device: str) -> None:
+    law = SizeLaw.of(lambda size: steps(method, device).log(size, 32), degree=1, first=2)
+    check_same(law.at(19), steps(method, device).log(19, 32))
+
+
+def test_a_law_tells_what_is_predicted_of_a_length() -> None:
+    """On a CPU. CUDA pads some rows to 32 tokens, so fits.py takes multiples of 64."""
+    law = SizeLaw.of(lambda size: steps("full", "cpu").log(4, 8 * size), degree=2, first=2)
+    check_same(law.at(7), steps("full", "cpu").log(4, 56))
+
+
+@functools.cache
+def steps(method: str, device: str) -> PredictedSteps:
+    settings = {"memory_gib": [1], "lengths_tokens": [32], "device": device}
+    return PredictedSteps(ledger_request("tiny", method, "fits", **settings))
+
+
+def check_same(told: Tracker, predicted: Tracker) -> None:
+    different = [
+        pair for pair in zip(told.sizes, predicted.sizes, strict=True) if len(set(pair)) > 1
+    ]
+    assert different == []
+    assert told.end == predicted.end
+    assert told.events[: told.end] == predicted.events[: predicted.end]

@@ -305,7 +305,7 @@ def without(entry: dict, keys: Collection[str]) -> dict:
 
 
 def first_dataset(entries: dict[str, dict], model: str) -> str:
-    """The first dataset that fits a model's heads and positions; of its usual task if there is one.
+    """The first dataset that fits a model's heads and positions.
 
     Args:
         entries: The library.
@@ -314,16 +314,37 @@ def first_dataset(entries: dict[str, dict], model: str) -> str:
     Raises:
         ConfigError: There is no such model, or no such dataset.
     """
+    return next(iter(_first_datasets(entries, model).values()))
+
+
+def usual_dataset(entries: dict[str, dict], model: str) -> str:
+    """The first dataset of what a model is mostly trained for (`tasks.usual`), or of any task.
+
+    Args:
+        entries: The library.
+        model: Name of a model.
+
+    Raises:
+        ConfigError: There is no such model, or no dataset that fits it.
+    """
     from rankwise.core import tasks  # noqa: PLC0415 - its messages are those of this module
 
+    fitting = _first_datasets(entries, model)
+    task = tasks.usual(entries["models"][model])
+    return fitting.get(task) or next(iter(fitting.values()))
+
+
+def _first_datasets(entries: dict[str, dict], model: str) -> dict[str, str]:
+    """The first dataset of each task that fits a model's heads and positions."""
+    from rankwise.core import tasks  # noqa: PLC0415
+
     entry = pick(entries["models"], model, "config/models.yaml", "model")
-    fitting = {}  # task -> its first dataset
+    fitting: dict[str, str] = {}
     for name, dataset in entries["datasets"].items():
         has_head = bool(tasks.head(entry, dataset["task"]))
         if has_head and dataset["max_length_tokens"] <= entry["max_positions_tokens"]:
             fitting.setdefault(dataset["task"], name)
-    if fitting:
-        return fitting.get(tasks.usual(entry), next(iter(fitting.values())))
-    raise ConfigError(
-        "config/models.yaml", f"{model}.head", list(entry["head"]), "a task that some dataset has"
-    )
+    if not fitting:
+        allowed = "a task that some dataset has"
+        raise ConfigError("config/models.yaml", f"{model}.head", list(entry["head"]), allowed)
+    return fitting

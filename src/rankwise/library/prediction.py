@@ -10,7 +10,7 @@ It is the ledger that a study's profile has (measure/memory/ledger.py): same req
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rankwise.core.config import first_dataset, library, pick
+from rankwise.core.config import library, pick, usual_dataset
 from rankwise.core.errors import Unsupported
 from rankwise.measure.memory.ledger import ledger
 from rankwise.measure.memory.phases import STEPS
@@ -140,7 +140,7 @@ def _request(model: str, method: str, rank: int, dataset: str | None, settings: 
     pick(entries["models"], model, CALLER, "model")
     pick(entries["methods"], method, CALLER, "method")
     if dataset is None:
-        dataset = first_dataset(entries, model)
+        dataset = usual_dataset(entries, model)
     pick(entries["datasets"], dataset, CALLER, "dataset")
     grid = {
         "models": [model],

@@ -16,8 +16,13 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+
+
+def stacked(model: nn.Module) -> list[str]:
+    """The names of the parameters that hold the matrices of several experts."""
+    return [name for name, param in model.named_parameters() if param.ndim == 3]
 
 
 def on_meta() -> AbstractContextManager:

@@ -15,6 +15,7 @@ from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from rankwise.core.errors import Unsupported
+from rankwise.models import experts
 
 NF4_BLOCK = 64  # weights that share a scale
 SCALE_BLOCK = 256  # scales that share a scale of their own, with double quantization
@@ -199,8 +200,7 @@ def quantize(model: nn.Module, kind: str, head: list[str], compute_dtype: torch.
     Raises:
         Unsupported: the model has no linear layers, or experts whose matrices are stacked.
     """
-    stacked = [name for name, param in model.named_parameters() if param.ndim == 3]
-    if stacked:
+    if stacked := experts.stacked(model):
         raise Unsupported(
             f"weights {kind}: {stacked[0]} holds the matrices of several experts, and "
             "bitsandbytes quantizes linear layers alone; weights bf16 stores the experts, too"

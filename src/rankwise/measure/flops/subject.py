@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from rankwise.core.errors import Unsupported
 from rankwise.measure.batch import meta_loss
 from rankwise.measure.step import CHUNKED_LOSS, profiled_optimizer
 from rankwise.methods.parts.base import Method, adapt, unreleased
-from rankwise.models import build
+from rankwise.models import build, experts
 
 
 @dataclass
@@ -39,12 +40,16 @@ class Subject:
                 families without it.
 
         Raises:
-            Unsupported: The method cannot train this model; the message is the reason.
+            Unsupported: The method cannot train this model, or its products cannot be counted; the
+                message is the reason.
         """
         shapes = request["shapes"]
         model = build.checked_from_shapes(
             request["model"], shapes["task"], shapes["classes"], "meta", attention
         )
+        if experts.stacked(model):
+            reason = "FLOPs of a mixture of experts are not counted: its experts' products are one"
+            raise Unsupported(f"{reason} call, which torch's counter does not know in fp32")
         names = build.names(request["model"], shapes["task"])
         with torch.device("meta"):
             method, model = adapt(request["method"], model, names)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rankwise.measure import step
 from rankwise.measure.memory.tracker import Tracker
+from rankwise.models import experts
 
 
 def leaf_outputs_bytes(request: dict) -> int:
@@ -19,7 +20,7 @@ def leaf_outputs_bytes(request: dict) -> int:
         Unsupported: The method cannot train this model; the message is the reason.
     """
     # The tracker is here only because it answers models that read a value of a meta tensor.
-    with Tracker():
+    with experts.on_meta(), Tracker():
         _, model, _ = step.adapted(request, "meta")
         return leaf_outputs(model.train(), step.batch(request, "meta"))
 
