@@ -128,13 +128,13 @@ def row(case: Case) -> tuple[str, ...]:
 
 
 def main() -> None:
-    """Predict all cases and write the table."""
+    """Predict all cases; the table is written after each."""
     lines = [HEADINGS, ["---", "---", *["---:"] * 3, "---", *["---:"] * 3, "---"]]
     for case in CASES:
         lines.append(row(case))
         print(*lines[-1], flush=True)
-    body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    (ROOT / "benchmarks/ranks.md").write_text(body + NOTE, encoding="utf-8")
+        body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        (ROOT / "benchmarks/ranks.md").write_text(body + NOTE, encoding="utf-8")
 
 
 if __name__ == "__main__":

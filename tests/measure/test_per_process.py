@@ -20,7 +20,7 @@ from rankwise.measure.step import base_model
 from rankwise.study.plan import Plan
 
 NODES = 64  # processes of the ZeRO paper's figure 1
-LANGUAGE = ("tiny_decoder", "generated_text")  # a model without a new head, which stays in fp32
+LANGUAGE = ("tiny_decoder", "generated_prompts")  # a model without a new head, which stays in fp32
 EXAMPLE = 7.5  # its model, in 10^9 parameters
 # By name: the method and the settings of two processes with 8 sequences.
 MEASURED = {
