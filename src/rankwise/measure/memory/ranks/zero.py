@@ -137,6 +137,10 @@ class Zero1(Zero):
 class Zero2(Zero1):
     """Stage 2: a gradient is copied into the buffer when it arrives, and freed."""
 
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self._earlier: int | None = None  # the share of earlier micro-batches' gradients
+
     def backward_phase_begins(self) -> None:
         """Make the buffer, and room for the share of this micro-batch's gradients."""
         super().backward_phase_begins()
