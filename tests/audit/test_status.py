@@ -242,6 +242,7 @@ def test_the_text_for_a_terminal(
     ]
     assert lines[9].startswith("tables, figures and page: 0 of ")
     assert lines[10:] == [
+        "weights not kept: tiny, 2 runs (full), about 280 KiB a run; `keep: merged` in a training grid keeps them",
         "time left: about 1 min 50 s",  # and 100 s of the one that waits
         "GPU-aa-1 (NVIDIA H100): 63% busy, 4.0 of 79.6 GiB in use",
         "MIG-cc-3 (NVIDIA A100 MIG 3g.20gb): its use is not known",

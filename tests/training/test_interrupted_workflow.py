@@ -165,32 +165,33 @@ def interrupt(root: Path, study: dict, stop: Callable[[subprocess.Popen], None],
     assert planned_training(root, study) == [["not there yet", "resumes from its checkpoint"]]
 
 
-def resume(root: Path, study: dict, **environment: str) -> dict:
+def resume(root: Path, study: dict, warm: str) -> dict:
     """Run an interrupted study to its end; the result of its training."""
-    result = run_whole(root, study, **environment)
+    result = run_whole(root, study, RANKWISE_WARM=warm)
     assert ": resumed after update " in log_of(root, study).read_text()
     assert not list((root / CHECKPOINTS).iterdir())
     return result
 
 
-@pytest.mark.parametrize(
-    ("stop", "warm"), [(ctrl_c, "1"), (preempt, "1"), (preempt, "0"), (kill, "1")]
-)
+@pytest.mark.parametrize("stop", [ctrl_c, preempt, kill])
 def test_an_interrupted_workflow_resumes(
-    stop: Callable[[subprocess.Popen], None], warm: str, clone: Path, uninterrupted: dict
+    stop: Callable[[subprocess.Popen], None], clone: Path, uninterrupted: dict
 ) -> None:
     """The job writes a checkpoint, no process is left, and the next workflow run resumes the job."""
-    interrupt(clone, STUDY, stop, warm)
-    result = resume(clone, STUDY, RANKWISE_WARM=warm)
+    interrupt(clone, STUDY, stop, warm="1")
+    result = resume(clone, STUDY, warm="1")
     assert compare.result_difference(result, uninterrupted) is None
 
 
 def test_two_processes_resume_and_keep_one_adapter(clone: Path, tmp_path: Path) -> None:
-    """SIGTERM through Snakemake. The resumed run keeps the same bytes, and plain peft opens them."""
-    expected = run_whole(clone, TWO)
+    """SIGTERM through Snakemake, in jobs that no worker process forks.
+
+    The resumed run keeps the same bytes as one that nothing interrupted, and plain peft opens them.
+    """
+    expected = run_whole(clone, TWO, RANKWISE_WARM="0")
     assert expected["weights"]["kind"] == "adapter"
-    interrupt(clone, TWO, preempt, "0")
-    result = resume(clone, TWO, RANKWISE_WARM="0")
+    interrupt(clone, TWO, preempt, warm="0")
+    result = resume(clone, TWO, warm="0")
     assert result["weights"] == expected["weights"]  # the SHA-256 of each file among them
     assert compare.result_difference(result, expected) is None
     folder = made(clone, result_of(TWO)).parent

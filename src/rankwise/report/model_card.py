@@ -150,7 +150,7 @@ def _loading(run: dict, method: dict, facts: Facts) -> Iterator[str]:
     yield from ("## How to load it", "", "```python", text, "```", "")
     yield "FOLDER is the folder of this file."
     if BASE_FOLDER in text:
-        yield f"{BASE_FOLDER} has the model {base(run)}, with its tokenizer."
+        yield f"{BASE_FOLDER} is a folder with the base model {base(run)} and its tokenizer."
     if facts.format == "peft" and stored not in ("fp32", "bf16"):
         yield f"The run stored its base as {stored}, so its scores differ a little from these."
     yield ""
@@ -162,13 +162,15 @@ def _loading(run: dict, method: dict, facts: Facts) -> Iterator[str]:
 
 def _results(run: dict, intervals: list[RunInterval]) -> Iterator[str]:
     request = run["request"]
-    selected = {"best": "with the lowest loss on the selection slice", "last": "after the last"}
+    selected = {
+        "best": "those with the lowest loss on the selection slice",
+        "last": "those after the last update",
+    }
     yield from ("## Results", "")
     yield (
-        f"On the split `{run['split']}` of {request['cell']['dataset']}, with the weights of the "
-        f"evaluation {selected[request['schedule']['select']]}; random seed "
-        f"{request['cell']['seed']}. The intervals (95 %) are of this run's examples, not of other "
-        "seeds."
+        f"On the split `{run['split']}` of {request['cell']['dataset']}; random seed "
+        f"{request['cell']['seed']}. The weights are {selected[request['schedule']['select']]}. "
+        "The intervals (95 %) are over this run's examples, not over seeds."
     )
     yield ""
     rows = []

@@ -4,6 +4,7 @@ The head of a classifier trains in full beside the adaptation; a language model'
 """
 
 from peft import PeftConfig, get_peft_model
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -119,5 +120,14 @@ class PeftMethod(Method):
         return True
 
     def merge(self, model: nn.Module) -> nn.Module | None:
-        """Dequantize the base, then merge by peft."""
-        return dequantize(model).merge_and_unload()
+        """Dequantize the base, put the trained head in its place, then merge by peft.
+
+        peft would look for a weight of the head itself, and a head such as RoBERTa's has layers.
+        """
+        model = dequantize(model)
+        for name, module in list(model.named_modules()):
+            if isinstance(module, ModulesToSaveWrapper):
+                parent, _, last = name.rpartition(".")
+                head = module.unload_and_optionally_merge_module(True, False, None)
+                setattr(model.get_submodule(parent), last, head)
+        return model.merge_and_unload()
