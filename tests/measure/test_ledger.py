@@ -167,7 +167,7 @@ def test_outputs_that_stay_are_logits_and_a_cache() -> None:
 def test_an_evaluation_has_a_batch_of_its_own() -> None:
     small, large = (on_cuda("lora", eval_batch_size=samples) for samples in (8, 64))
     assert large["peak_bytes"] == small["peak_bytes"]
-    assert large["evaluation_peak_bytes"] > 4 * small["evaluation_peak_bytes"] / 2
+    assert large["evaluation_peak_bytes"] > 2 * small["evaluation_peak_bytes"]
 
 
 @pytest.mark.slow
