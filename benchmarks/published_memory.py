@@ -31,7 +31,8 @@ def predicted(results: Path) -> pd.DataFrame:
     Args:
         results: The folder of all results.
     """
-    tables = [pd.read_csv(results / study / "claims.csv") for study in STUDIES]
+    files = [results / study / "claims.csv" for study in STUDIES]
+    tables = [pd.read_csv(file) for file in files if file.is_file()]
     return pd.concat([cases(table) for table in tables]).drop_duplicates("claim")
 
 
@@ -139,6 +140,7 @@ def main() -> None:
         kept = rows[["claim", "published_bytes", "predicted_bytes"]]
         kept.to_csv(FOLDER / f"{given.keep}.csv", index=False)
         return
+    shutil.copyfile(given.results / STUDIES[0] / "claims.csv", FOLDER / "claims.csv")
     rows = with_before(rows)
     (FOLDER / "table.md").write_text(by_source(rows), encoding="utf-8")
     pages = [by_case(rows), "\nNot predicted:\n\n", outside(undecided(given.results))]
