@@ -40,7 +40,8 @@ def undecided(results: Path) -> pd.DataFrame:
     """The published peaks that the prediction does not cover, with the reason."""
     table = pd.read_csv(results / STUDIES[0] / "claims.csv")
     is_published = table["claim"].str.startswith("published_memory_")
-    return table[is_published & table["ours"].isna()]
+    is_open = table["verdict"].isin(["not yet run", "not comparable"])
+    return table[is_published & is_open].dropna(subset=["reason"])
 
 
 def with_before(rows: pd.DataFrame) -> pd.DataFrame:
