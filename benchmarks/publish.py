@@ -35,6 +35,8 @@ TABLES = (
 )
 
 CLAIMS = ("claims.csv", "claims.md", "claims.png")
+# Claims that another study decides; published_memory.py writes the table.
+DECIDED_ELSEWHERE = ROOT / "benchmarks/published_memory/claims.csv"
 VERDICTS = ("reproduced", "not reproduced", "not comparable", "not yet run")
 WORST = 5  # rows that the README shows
 PEAKS = ("peak_bytes", "tracked_peak_bytes", "measured_peak_bytes", "workspace_bytes")
@@ -83,8 +85,17 @@ def _rows(table: Path) -> list[dict[str, str]]:
 
 
 def verdicts(claims: Path) -> str:
-    """A Markdown table of how many published numbers of each system got which verdict."""
-    counts = Counter((row["system"], row["verdict"]) for row in _rows(claims))
+    """A Markdown table of how many published numbers of each system got which verdict.
+
+    A claim that the study leaves open has the verdict of the study of published memory.
+    """
+    elsewhere = _rows(DECIDED_ELSEWHERE) if DECIDED_ELSEWHERE.is_file() else []
+    verdict_elsewhere = {row["claim"]: row["verdict"] for row in elsewhere}
+    counts = Counter()
+    for row in _rows(claims):
+        is_open = row["verdict"] == "not yet run"
+        verdict = verdict_elsewhere.get(row["claim"]) if is_open else None
+        counts[row["system"], verdict or row["verdict"]] += 1
     systems = sorted({system for system, _ in counts}, key=lambda name: (len(name) > 1, name))
     rows = [[name, *(counts[name, verdict] for verdict in VERDICTS)] for name in systems]
     total = ["all", *(sum(row[1:][place] for row in rows) for place in range(len(VERDICTS)))]

@@ -31,7 +31,8 @@ def predicted(results: Path) -> pd.DataFrame:
     Args:
         results: The folder of all results.
     """
-    tables = [pd.read_csv(results / study / "claims.csv") for study in STUDIES]
+    files = [results / study / "claims.csv" for study in STUDIES]
+    tables = [pd.read_csv(file) for file in files if file.is_file()]
     return pd.concat([cases(table) for table in tables]).drop_duplicates("claim")
 
 
@@ -39,7 +40,8 @@ def undecided(results: Path) -> pd.DataFrame:
     """The published peaks that the prediction does not cover, with the reason."""
     table = pd.read_csv(results / STUDIES[0] / "claims.csv")
     is_published = table["claim"].str.startswith("published_memory_")
-    return table[is_published & table["ours"].isna()]
+    is_open = table["verdict"].isin(["not yet run", "not comparable"])
+    return table[is_published & is_open].dropna(subset=["reason"])
 
 
 def with_before(rows: pd.DataFrame) -> pd.DataFrame:
@@ -139,6 +141,7 @@ def main() -> None:
         kept = rows[["claim", "published_bytes", "predicted_bytes"]]
         kept.to_csv(FOLDER / f"{given.keep}.csv", index=False)
         return
+    shutil.copyfile(given.results / STUDIES[0] / "claims.csv", FOLDER / "claims.csv")
     rows = with_before(rows)
     (FOLDER / "table.md").write_text(by_source(rows), encoding="utf-8")
     pages = [by_case(rows), "\nNot predicted:\n\n", outside(undecided(given.results))]
