@@ -21,6 +21,7 @@ def plan_of(**schedule: object) -> Plan:
         **GRID,
         "batch_size": schedule["batch_size"],
         "accumulation_steps": 2,
+        "padded": True,
         "measurements": ["ledger", "flops"],
     }
     study = {

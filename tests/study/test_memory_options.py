@@ -10,6 +10,7 @@ from rankwise.core.config import ConfigError
 from rankwise.study.memory_options import check_loss
 from rankwise.study.plan import Plan
 
+SHAPES = "rankwise.measure.memory.flash_attention"
 CHUNKED, GROUPED = "rankwise.models.chunked_loss", "rankwise.training.grouped"
 
 
@@ -65,6 +66,62 @@ def test_a_ledger_has_the_accumulation_of_its_grid() -> None:
     for measurement in ("ledger", "fits"):
         request = profile_request(measurement, "full", accumulation_steps=4, **sizes)
         assert request["accumulation_steps"] == 4
+
+
+NEW_KEYS = {"precision", "attention", "padded", "keeps_outputs", "use_cache", "gpu"}
+
+
+def test_keys_of_a_step_are_in_requests_where_they_change_it() -> None:
+    sizes = {"model": "stories260k", "dataset": "wikitext2", "sequence_length_tokens": 32}
+    changed = {"precision": "bf16", "attention": "eager", "padded": True, "gpu": "hopper"}
+    for measurement in ("ledger", "fits", "throughput"):
+        plain = profile_request(measurement, "lora", **sizes)
+        assert NEW_KEYS.isdisjoint(plain)
+        request = profile_request(measurement, "lora", **changed, **sizes)
+        assert {key: request[key] for key in changed} == changed
+    assert "eval_batch_size" not in profile_request("ledger", "lora", **sizes)
+    assert profile_request("ledger", "lora", eval_batch_size=7, **sizes)["eval_batch_size"] == 7
+
+
+def test_a_prediction_has_the_precision_and_the_padding_of_its_training() -> None:
+    _, blocks = requests(plan_of(precision="bf16"))
+    assert blocks["precision"] == "bf16"
+    assert "padded" not in blocks  # blocks of running text have one length
+    _, reviews = requests(plan_of("tiny", "generated_reviews"))
+    assert reviews["padded"] is True
+    assert "precision" not in reviews
+
+
+FLASH = {"attention": "flash", "device": "cuda", "measured": False, "precision": "bf16"}
+CANNOT_STEP = {
+    "flash in fp32": ({"precision": "fp32"}, "attention: got 'flash', allowed: sdpa or eager in fp32"),
+    "flash on a CPU": ({"device": "cpu"}, "attention: got 'flash', allowed: sdpa or eager with device cpu"),
+    "flash without its package": ({"measured": True}, "or flash after `pip install flash-attn`"),
+    "a cache beside checkpointing": (
+        {"attention": "sdpa", "use_cache": True, "checkpointing": True},
+        "use_cache: got True, allowed: false with checkpointing",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), CANNOT_STEP.values(), ids=CANNOT_STEP)
+def test_what_a_step_cannot_be_is_said_while_planning(changes: dict, message: str) -> None:
+    sizes = {"model": "stories260k", "dataset": "wikitext2", "sequence_length_tokens": 32}
+    with pytest.raises(ConfigError) as raised:
+        profile_request("ledger", "lora", **{**FLASH, **changes}, **sizes)
+    assert message in str(raised.value)
+
+
+def test_one_way_to_step() -> None:
+    override = {"lora": {"optimizer": {"foreach": True, "fused": True}}}
+    with pytest.raises(ConfigError, match=r"optimizer\.fused: got True, allowed: one of foreach"):
+        profile_request("ledger", "lora", model="tiny", dataset="sst2", override=override)
+
+
+def test_flash_attention_has_its_source_in_the_request() -> None:
+    sizes = {"model": "stories260k", "dataset": "wikitext2", "sequence_length_tokens": 32}
+    assert SHAPES in profile_request("ledger", "lora", **FLASH, **sizes)["code"]
+    assert SHAPES not in profile_request("ledger", "lora", **sizes)["code"]
 
 
 def test_liger_is_predicted_as_our_own_loss(monkeypatch: pytest.MonkeyPatch) -> None:

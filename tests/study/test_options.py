@@ -284,7 +284,8 @@ def test_an_optimizer_may_pass_options_on(own) -> None:
     )
     found = options("rankwise.optim.mine")
     assert {name: option.default for name, option in found.items()} == {
-        "momentum": 0.5, "weight_decay": 0.0, "release": False, "mine": 1
+        "momentum": 0.5, "weight_decay": 0.0, "foreach": None, "fused": None, "release": False,
+        "mine": 1
     }  # fmt: skip
 
 

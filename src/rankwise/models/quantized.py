@@ -3,6 +3,7 @@
 storage.py imports this module by name, only where it is needed.
 """
 
+import copy
 import logging
 import math
 import warnings
@@ -85,6 +86,8 @@ class Nf4Linear(bnb.nn.Linear4bit):
         )
         if double:
             _quantize_scales(state)
+        # Backward makes the dense matrix in this dtype; bitsandbytes would take that of `dense`.
+        state.dtype = compute_dtype
         self.weight = bnb.nn.Params4bit(
             codes,
             requires_grad=False,
@@ -97,7 +100,13 @@ class Nf4Linear(bnb.nn.Linear4bit):
         self.bias = dense.bias
 
     def forward(self, x: Tensor) -> Tensor:  # (..., n) -> (..., m)
-        out = bnb.matmul_4bit(x.to(self.compute_dtype), self.weight, self.weight.quant_state)
+        inputs = x.to(self.compute_dtype)
+        # A kernel that multiplies many rows makes the dense matrix inside, where only an allocator
+        # sees it. On the meta device this stands for it.
+        shape = (self.out_features, self.in_features)
+        dense = inputs.new_empty(shape) if x.is_meta else None
+        out = bnb.matmul_4bit(inputs, self.weight, self.weight.quant_state)
+        del dense
         return _add_bias(out, self.bias).to(x.dtype)
 
     def constants(self) -> list[Tensor]:
@@ -110,7 +119,9 @@ class Nf4Linear(bnb.nn.Linear4bit):
 
     def dense_weight(self) -> Tensor:  # (m, n)
         """The fp32 matrix that the codes stand for."""
-        return bnb.functional.dequantize_4bit(self.weight.data, self.weight.quant_state)
+        state = copy.copy(self.weight.quant_state)
+        state.dtype = torch.float32
+        return bnb.functional.dequantize_4bit(self.weight.data, state)
 
 
 def _quantize_scales(state: bnb.functional.QuantState) -> None:

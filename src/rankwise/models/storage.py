@@ -12,17 +12,20 @@ Source: NF4 and double quantization, QLoRA (Dettmers et al. 2023, arXiv 2305.143
 int8: LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339), whose inputs are quantized by row, except
 for columns with a value above 6. By bitsandbytes.
 
-The base's linear layers are stored so, except for the task's head and the output embedding;
-embeddings, norms and biases stay fp32, unless the quantized layers are told to compute in bf16
-(`compute: bf16`): then these are bf16 too, and with them what passes between the layers, as in
-others' QLoRA. Under bf16 every parameter is bf16. A head that is new for the task stays fp32.
+The base's linear layers are stored so, except for the task's head and the output embedding. With
+`compute: bf16`, which the shipped entries have, the quantized layers multiply in bf16, and
+embeddings, norms and biases are bf16, and with them what passes between the layers. Otherwise these
+stay fp32, as peft's prepare_model_for_kbit_training has them: peft trains what `compute: autocast`
+is with the precision bf16. Under bf16 every parameter is bf16. A head that is new for the task
+stays fp32.
 
-Where this differs from others' QLoRA: activation checkpointing is not switched on
-(prepare_model_for_kbit_training does), the base is the one that the other methods get, and the
-constants are counted. Where it differs from bitsandbytes' layers: on processors with AVX512-BF16
-those evaluate in bf16 from repacked weights, and they change the bias's dtype; here evaluation
-computes as training does. int8 on a CPU is the exception: bitsandbytes trains there on dequantized
-weights and quantizes the inputs in evaluation only.
+Where this differs from others' QLoRA: in bf16, norms are bf16 too (QLoRA's authors keep them in
+fp32; litgpt's bf16-true does as we do), activation checkpointing is not switched on (peft does),
+the base is the one that the other methods get, and the constants are counted. Where it differs from
+bitsandbytes' layers: on processors with AVX512-BF16 those evaluate in bf16 from repacked weights,
+and they change the bias's dtype; here evaluation computes as training does. int8 on a CPU is the
+exception: bitsandbytes trains there on dequantized weights and quantizes the inputs in evaluation
+only.
 """
 
 import importlib
@@ -53,7 +56,8 @@ def store(
         kind: one of KINDS.
         names: from `build.names`.
         precision: in which quantized layers multiply, if `compute` does not say.
-        compute: `fp32` or `bf16`: in which a quantized base computes.
+        compute: `fp32` or `bf16`: in which a quantized base computes. `autocast`, or None: its
+            layers multiply in `precision`, and all else is fp32.
 
     Returns:
         The same model.
@@ -68,7 +72,7 @@ def store(
     if kind == "bf16":
         _cast_to_bf16(model, names["new_head"])
     elif kind != "fp32":
-        dtype = DTYPES[compute] if compute else precision
+        dtype = DTYPES.get(compute, precision)
         _quantized(kind).quantize(model, kind, names["head"], dtype)
         if compute == "bf16":
             _cast_to_bf16(model, names["new_head"])

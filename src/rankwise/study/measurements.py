@@ -2,7 +2,7 @@
 
 import math
 
-from rankwise.core import compare, store
+from rankwise.core import compare, store, tasks
 from rankwise.core.config import ConfigError
 from rankwise.core.dataset_defaults import selection_rows
 
@@ -103,8 +103,10 @@ def several_processes(grid: dict) -> dict:
 
 def _prediction(schedule: dict, device: str, dataset: dict) -> dict:
     """The settings of the prediction of a training run."""
+    # Only blocks of running text have one length; of all others, shorter ones are padded.
+    has_padding = tasks.facts(dataset["task"]).labels != tasks.NO_LABEL
     return {
-        **_step(schedule),
+        **_step({**schedule, "padded": has_padding}),
         **_picked(schedule, "eval_batch_size"),
         **several_processes(schedule),
         # Liger's kernels run on a GPU alone. Of its loss, ours in chunks is what shapes can tell.

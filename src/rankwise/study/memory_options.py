@@ -94,6 +94,21 @@ def check_step(grid: dict, entry: dict, where: Where) -> None:
         raise ConfigError(*at, "flash", allowed)
 
 
+def check_kernel(optimizer: dict, origin: Origin) -> None:
+    """Check that an optimizer of torch's kind has one way to step.
+
+    Args:
+        optimizer: Its options, filled.
+        origin: Where the values of the entry come from.
+
+    Raises:
+        ConfigError: All tensors at once, and by one kernel, are both asked for.
+    """
+    if optimizer.get("foreach") and optimizer.get("fused"):
+        allowed = "one of foreach and fused; leave the other out"
+        raise ConfigError(*origin.place("optimizer", "fused"), True, allowed)
+
+
 def check_dtypes(entry: dict, dense: tuple[str, ...], origin: Origin) -> None:
     """Check that `compute` and `adapter_dtype` of a method's entry have something to act on.
 

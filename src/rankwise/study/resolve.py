@@ -15,7 +15,7 @@ from rankwise.study.class_kinds import check_kind, check_reference
 from rankwise.study.class_source import main_class
 from rankwise.study.dataset_formats import check_format
 from rankwise.study.limits import check_active_layers, check_granularity, check_rank
-from rankwise.study.memory_options import check_dtypes, check_loss
+from rankwise.study.memory_options import check_dtypes, check_kernel, check_loss
 from rankwise.study.options import REQUIRED, Option, constant, defines, options, takes_argument
 from rankwise.study.origin import FILE, Origin, entry_origin
 
@@ -147,6 +147,7 @@ def resolve_method(
     _check_targets(method, model, origin)
     _check_storage(entry, optimizer, origin)
     check_dtypes(entry, DENSE, origin)
+    check_kernel(optimizer, origin)
     _check_pairs(entry, origin)
     check_granularity(origin, optimizer, model)
     check_active_layers(origin, optimizer, model)

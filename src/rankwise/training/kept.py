@@ -26,8 +26,6 @@ from rankwise.training.keeping import (
     write_merged,
 )
 
-COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
 
 def load(result_file: Path, base_folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """The trained model of a run, from its result.
@@ -148,8 +146,8 @@ def _base(folder: Path, record: dict) -> nn.Module:
 
 def _stored(base: nn.Module, record: dict) -> nn.Module:
     """The base in the storage of the run."""
-    dtype = COMPUTE_DTYPES[record["precision"]]
-    return storage.store(base, record["method"]["weights"], record["names"], dtype)
+    dtype, method = storage.DTYPES[record["precision"]], record["method"]
+    return storage.store(base, method["weights"], record["names"], dtype, method.get("compute"))
 
 
 def _adapted(folder: Path, record: dict, base: nn.Module) -> nn.Module:

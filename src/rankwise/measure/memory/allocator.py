@@ -11,7 +11,7 @@ no limit on splitting. The constants below carry its names. Its rules:
 - A block that is freed is joined with free neighbours of its segment.
 - Before it gives up, the allocator returns to the driver the segments that are wholly free.
 
-Not simulated: memory that kernels of cuBLAS and cuSOLVER ask for, because no log contains it.
+Not simulated: memory that kernels of cuSOLVER and cuDNN ask for, because no log contains it.
 """
 
 from bisect import bisect_left, insort

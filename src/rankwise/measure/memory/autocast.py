@@ -12,8 +12,8 @@ active, a meta tensor is cast as one of the predicted device would be
 Whether autocast is on, and in which dtype, is what torch.autocast("cpu", ...) says: torch enters
 and leaves it in every place where it would for a GPU, also where a checkpointed layer runs again.
 
-The rules are kernels of a dispatch key that no device of ours uses (AutocastPrivateUse1), above
-autograd like torch's own. They run only within `casts_of`.
+The rules of each device are kernels of a dispatch key that no device of ours uses, above autograd
+like torch's own. They run only within `casts_of`.
 """
 
 import functools
@@ -29,8 +29,8 @@ from torch.utils._pytree import tree_iter, tree_map_only
 
 FLAG = "cpu"  # the device type whose autocast stands for that of the predicted device
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # names of a `precision` with casts
-KEY = DispatchKey.AutocastPrivateUse1
-DISPATCH_KEYS = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}  # where torch keeps its own rules
+KEYS = {"cpu": DispatchKey.AutocastHPU, "cuda": DispatchKey.AutocastPrivateUse1}
+OF_TORCH = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}  # keys of torch's own rules
 
 # Operators by rule; the rest of a device's list is cast to fp32. From the lists of autocast_mode.h
 # for CUDA, and of autocast_mode.cpp for a CPU.
@@ -70,8 +70,8 @@ PROMOTED = {
 }  # fmt: skip
 
 _cache: dict[int, tuple[Tensor, Tensor]] = {}  # id of a parameter -> it, and its cast
-_libraries: list[torch.library.Library] = []  # alive as long as their kernels are wanted
-_device: list[str] = []  # the device that is predicted, while `casts_of` is active
+_libraries: list[torch.library.Library] = []  # their kernels go with them
+_devices: list[str] = []  # what is predicted, while `casts_of` is active
 
 
 @contextmanager
@@ -81,31 +81,33 @@ def casts_of(device: str) -> Iterator[None]:
     Args:
         device: `cpu` or `cuda`.
     """
-    _register()
-    was_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded(KEY)
-    torch._C._dispatch_tls_set_dispatch_key_excluded(KEY, False)
-    _device.append(device)
+    _register(device)
+    key = KEYS[device]
+    was_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded(key)
+    torch._C._dispatch_tls_set_dispatch_key_excluded(key, False)
+    _devices.append(device)
     try:
         with (
-            torch._C._IncludeDispatchKeyGuard(KEY),
+            torch._C._IncludeDispatchKeyGuard(key),
             # torch calls it where the outermost autocast ends.
             mock.patch.object(torch, "clear_autocast_cache", _clear(torch.clear_autocast_cache)),
         ):
             yield
     finally:
-        _device.pop()
+        _devices.pop()
         _cache.clear()
-        torch._C._dispatch_tls_set_dispatch_key_excluded(KEY, was_excluded)
+        torch._C._dispatch_tls_set_dispatch_key_excluded(key, was_excluded)
 
 
 def is_active() -> bool:
     """Whether meta tensors are cast now."""
-    return bool(_device) and torch.is_autocast_enabled(FLAG)
+    return bool(_devices) and torch.is_autocast_enabled(FLAG)
 
 
 def without_casts() -> torch._C._ExcludeDispatchKeyGuard:
     """A context within which operators take what they are given, as inside torch's own rules."""
-    return torch._C._ExcludeDispatchKeyGuard(DispatchKeySet(KEY))
+    keys = DispatchKeySet(KEYS["cpu"]) | DispatchKeySet(KEYS["cuda"])
+    return torch._C._ExcludeDispatchKeyGuard(keys)
 
 
 def narrowed(value: Tensor | None) -> Tensor | None:
@@ -115,7 +117,7 @@ def narrowed(value: Tensor | None) -> Tensor | None:
 
 def operators(device: str) -> set[str]:
     """Names of the ATen operators, with overload, that torch's autocast has a rule for."""
-    key = DISPATCH_KEYS[device]
+    key = OF_TORCH[device]
     names = torch._C._dispatch_get_all_op_names()
     return {
         name.removeprefix("aten::")
@@ -133,15 +135,13 @@ def _clear(of_torch: Callable[[], None]) -> Callable[[], None]:
 
 
 @functools.cache
-def _register() -> None:
-    """Give every operator of either list its kernel, once a process."""
+def _register(device: str) -> None:
+    """Give every operator of a device's list its kernel, once a process."""
     others = torch.library.Library("_", "IMPL")
-    others.fallback(torch.library.fallthrough_kernel, KEY.name)
+    others.fallback(torch.library.fallthrough_kernel, KEYS[device].name)
     own = torch.library.Library("aten", "IMPL")
-    with_rule = {device: operators(device) for device in DISPATCH_KEYS}
-    for name in sorted(set.union(*with_rule.values())):
-        rules = {device: _rule(name, device) for device in with_rule if name in with_rule[device]}
-        own.impl(name, _kernel(name, rules), KEY.name)
+    for name in sorted(operators(device)):
+        own.impl(name, _kernel(name, _rule(name, device)), KEYS[device].name)
     _libraries.extend((others, own))
 
 
@@ -149,13 +149,12 @@ Arguments = tuple[tuple, dict]
 Rule = Callable[[tuple, dict], Arguments]
 
 
-def _kernel(name: str, rules: dict[str, Rule]) -> Callable:
+def _kernel(name: str, rule: Rule) -> Callable:
     base, _, overload = name.partition(".")
     operator: OpOverload = getattr(getattr(torch.ops.aten, base), overload or "default")
 
     def kernel(*args: object, **kwargs: object) -> object:
-        rule = rules.get(_device[-1]) if is_active() else None
-        if rule is not None:
+        if is_active():
             args, kwargs = rule(args, kwargs)
         with without_casts():
             return operator(*args, **kwargs)

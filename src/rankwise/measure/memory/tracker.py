@@ -21,7 +21,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_iter
 
 from rankwise.measure.meta_values import assumed_value, reads_meta_value
 from rankwise.measure.step import Step
@@ -57,18 +57,23 @@ class Tracker(TorchDispatchMode):
         # Live storages by the id of torch's storage object. The weak reference is kept because its
         # callback, which logs the end of the storage, dies with it.
         self._live: dict[int, tuple[int, weakref.ref]] = {}
-        self._current_phase = ""
+        self._is_backward = False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if reads_meta_value(func, args):
             return assumed_value(args[0])
         output = func(*args, **(kwargs or {}))
-        tree_map_only(Tensor, self._see_output, output)
+        if isinstance(output, Tensor):  # of most operators; a step has tens of thousands
+            self._see_output(output)
+        else:
+            for value in tree_iter(output):
+                if isinstance(value, Tensor):
+                    self._see_output(value)
         return output
 
     def _see_output(self, tensor: Tensor) -> None:
         # Gradients are recorded within backward only where a checkpointed layer runs forward again.
-        is_recomputed = self._current_phase.endswith("backward") and torch.is_grad_enabled()
+        is_recomputed = self._is_backward and torch.is_grad_enabled()
         self.see(tensor, "activations" if is_recomputed else None)
 
     def see(self, tensor: Tensor, kind: str | None = None) -> None:
@@ -122,11 +127,11 @@ class Tracker(TorchDispatchMode):
         """Everything within belongs to the phase."""
         self.phases.append((name, len(self.events)))
         first_serial = len(self.sizes)
-        self._current_phase = name
+        self._is_backward = name.endswith("backward")
         yield
         if name.endswith("forward"):
             self._claim("activations", first_serial)
-        self._current_phase = ""
+        self._is_backward = False
         self.end = len(self.events)
 
     def watch(self, model: nn.Module) -> None:
