@@ -163,9 +163,10 @@ def _work(rows: Connection, module: str, settings: Settings, seconds: float) -> 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     settings.logs.mkdir(parents=True, exist_ok=True)
     log = settings.logs / f"{module.rpartition('.')[2]}.log"
-    with log.open("w", encoding="utf-8") as stream:
-        for number in (1, 2):
-            os.dup2(stream.fileno(), number)
+    stream = log.open("w", encoding="utf-8", buffering=1)
+    for number in (1, 2):
+        os.dup2(stream.fileno(), number)
+    sys.stdout = sys.stderr = stream  # whatever a caller has put in their place
     if settings.start_method == "spawn":
         importlib.import_module("benchmarks.gpu_check.standins").install()
     check = Check(settings, seconds, lambda row: rows.send(("row", row)))
@@ -176,5 +177,4 @@ def _work(rows: Connection, module: str, settings: Settings, seconds: float) -> 
         rows.send((FAILED, described(error)))
     finally:
         rows.close()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        stream.flush()

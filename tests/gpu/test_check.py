@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from helpers.repository import CLEAN, ROOT
 
 sys.path.append(str(ROOT))  # `benchmarks` is no part of the package
 
-from benchmarks.gpu_check import report, runner
+from benchmarks.gpu_check import cases, report, runner
+from benchmarks.gpu_check.parts import matrix
 from benchmarks.gpu_check.parts.boundary import nearest_boundary
 from benchmarks.gpu_check.plan import PARTS, Part
 from benchmarks.gpu_check.runner import Ending, Settings
@@ -81,7 +83,7 @@ def run(check):
     ("line", "reason"),
     [
         ("raise MemoryError('no room')", "MemoryError: no room (some_part.py:2)"),
-        ("import os; os.abort()", "its process ended with status -6"),
+        ("import os; os.kill(os.getpid(), 9)", "its process ended with status -9"),
     ],
 )
 def test_a_part_that_fails_says_why(
@@ -123,6 +125,18 @@ def test_the_parts_have_modules_and_fit_nine_minutes() -> None:
     for part in PARTS:
         assert (ROOT / f"{part.module.replace('.', '/')}.py").is_file()
     assert sum(part.share for part in PARTS) <= 9 * 60
+
+
+@pytest.mark.slow
+def test_every_case_of_the_matrix_can_be_planned_for_a_gpu() -> None:
+    for grid in yaml.safe_load(matrix.MATRIX.read_text()):
+        profile = {key: value for key, value in grid.items() if key not in matrix.NAMED}
+        requests = cases.profiles("ledger", {**profile, "device": "cuda", "gpu": "hopper"})
+        # A method without a rank stands once, whatever ranks the grid has.
+        assert len(grid["methods"]) <= len(requests) <= len(grid["methods"]) * len(grid["ranks"])
+        for request in requests:
+            assert (request["device"], request["measured"]) == ("cuda", True)
+            assert request.get("precision", "fp32") == grid.get("precision", "fp32")
 
 
 # The search for the true boundary -----------------------------------------------------------------
@@ -168,6 +182,7 @@ def site_without(folder: Path, *packages: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_planning_and_training_need_neither_jsonschema_nor_datasets(tmp_path: Path) -> None:
     """The default of a profile's batch size is filled in all the same."""
     site = site_without(tmp_path / "site", "jsonschema", "datasets")

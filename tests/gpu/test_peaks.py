@@ -51,6 +51,7 @@ def test_the_prediction_holds_under_other_settings(name: str) -> None:
     assert found["measured_peak_bytes"] == pytest.approx(predicted, rel=LIMIT)
 
 
+@pytest.mark.skipif(not HAS_GPU, reason="on a CPU, tests/measure/test_ledger.py has it")
 def test_the_prediction_of_a_quantized_base_holds() -> None:
     pytest.importorskip("bitsandbytes")
     found = metrics("qlora")
@@ -58,6 +59,7 @@ def test_the_prediction_of_a_quantized_base_holds() -> None:
     assert found["measured_peak_bytes"] == pytest.approx(predicted, rel=LIMIT)
 
 
+@pytest.mark.skipif(not HAS_GPU, reason="on a CPU, tests/measure/test_ledger.py has it")
 def test_gradients_live_through_micro_batches() -> None:
     """By hand: with several micro-batches, a gradient of each weight is alive in the forward pass."""
     once, several = (metrics("full", accumulation_steps=count) for count in (1, 4))

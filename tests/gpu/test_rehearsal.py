@@ -74,7 +74,7 @@ def test_speed_is_compared(parts: dict) -> None:
 def test_tests_that_mean_something_on_a_cpu_run_there(parts: dict) -> None:
     outcomes = [row["outcome"] for row in parts["cuda_tests"]["rows"]]
     assert "failed" not in outcomes
-    assert outcomes.count("passed") >= 12
+    assert outcomes.count("passed") >= 11
 
 
 def test_what_a_cpu_cannot_tell_has_a_reason(parts: dict) -> None:

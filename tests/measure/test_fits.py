@@ -4,10 +4,11 @@ import itertools
 
 import hypothesis
 import pytest
+import torch
 from hypothesis import strategies
 
 from helpers.profiling import ledger_request
-from rankwise.core.units import GIB
+from rankwise.core.units import CUDA_CONTEXT_BYTES, GIB
 from rankwise.measure.memory import account
 from rankwise.measure.memory.fits import Sizes, fits, largest
 from rankwise.measure.memory.ledger import ledger, track
@@ -137,3 +138,24 @@ def test_less_memory_than_the_weights_holds_nothing() -> None:
     row = fits(request)["rows"][0]
     assert row["largest_batch_size"] == 0
     assert row["peak_bytes"] == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_the_boundary_on_a_gpu_is_the_predicted_one() -> None:
+    """With the allocator limited to what `fits` leaves it, 5 % below the boundary a step fits."""
+    request = ledger_request(
+        "distilbert", "full", "fits", memory_gib=[6], lengths_tokens=[128], device="cuda"
+    )
+    batch_size = fits(request)["rows"][0]["largest_batch_size"]
+    room = 6 * GIB - CUDA_CONTEXT_BYTES
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.mem_get_info()[1])
+    try:
+        for share, should_fit in ((0.95, True), (1.05, False)):
+            sizes = {"batch_size": round(share * batch_size), "sequence_length_tokens": 128}
+            shapes = {**request["shapes"], **sizes}
+            result = ledger(
+                {**request, "shapes": shapes, "measured": True, "measurement": "ledger"}
+            )
+            assert (result.get("status", "ok") == "ok") == should_fit
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)

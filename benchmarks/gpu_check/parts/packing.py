@@ -7,7 +7,7 @@ import json
 import os
 import time
 
-from benchmarks.gpu_check import cases, workers
+from benchmarks.gpu_check import cases, training, workers
 from benchmarks.gpu_check.runner import Check
 from rankwise.execution import gpu_lease, gpus
 from rankwise.execution.job import limit_gpu_memory
@@ -73,9 +73,6 @@ def _job(request: dict, tokens: int, whole: int) -> tuple[float, str]:
     """Take a lease and train; returns the seconds with the lease, and the digest of the run."""
     lease = gpu_lease.take(whole, 0 if whole else SHARE_GIB)
     os.environ |= lease.environment
-    # It may bring a stand-in, which is for this process alone.
-    from benchmarks.gpu_check import training  # noqa: PLC0415
-
     start = time.monotonic()
     folder = os.environ["RANKWISE_LEASES"] + f".{os.getpid()}"
     os.mkdir(folder)  # noqa: PTH102 - of this process alone: its checkpoints

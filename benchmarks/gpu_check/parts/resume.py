@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.gpu_check import cases, workers
+from benchmarks.gpu_check import cases, training, workers
 from benchmarks.gpu_check.runner import Check
 from rankwise.core import paths, provenance
 
@@ -103,9 +103,6 @@ def _marker(case: Case, name: str) -> Path:
 
 def _train(case: Case, name: str, is_marked: bool, saves: bool) -> str:
     """Train in this process and in a folder of its own; returns the digest of what came out."""
-    # It may bring a stand-in, which is for this process alone.
-    from benchmarks.gpu_check import training  # noqa: PLC0415
-
     torch.use_deterministic_algorithms(True, warn_only=True)
     marker = _marker(case, name)
     marker.parent.mkdir(parents=True, exist_ok=True)
