@@ -72,10 +72,13 @@ def _inside(schema: dict, value: dict, path: str) -> Iterator[Key]:
 
 
 def resolve(schema: dict, node: dict) -> dict:
-    """A node with its `$ref` replaced by what it refers to."""
+    """A node with its `$ref` replaced by what it refers to, in the same schema."""
     if "$ref" not in node:
         return node
-    return schema["$defs"][node["$ref"].removeprefix("#/$defs/")]
+    found = schema
+    for step in node["$ref"].removeprefix("#/").split("/"):
+        found = found[step]
+    return resolve(schema, found)
 
 
 def allowed(schema: dict, node: dict) -> str:

@@ -51,6 +51,8 @@ WRONG = {
     "seed": [1.5, "1"],
     "release": [1, "yes", None],
     "error_feedback": [1, "yes"],
+    "foreach": [1, "yes"],
+    "fused": [1, "yes"],
     "lazy": [0, None],
     "scale_parameter": [1, "yes"],
 }

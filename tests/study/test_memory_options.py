@@ -115,7 +115,7 @@ def test_what_a_step_cannot_be_is_said_while_planning(changes: dict, message: st
 def test_one_way_to_step() -> None:
     override = {"lora": {"optimizer": {"foreach": True, "fused": True}}}
     with pytest.raises(ConfigError, match=r"optimizer\.fused: got True, allowed: one of foreach"):
-        profile_request("ledger", "lora", model="tiny", dataset="sst2", override=override)
+        profile_request("ledger", "lora", model="distilbert", dataset="sst2", override=override)
 
 
 def test_flash_attention_has_its_source_in_the_request() -> None:
