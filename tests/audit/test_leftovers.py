@@ -9,6 +9,7 @@ import pytest
 from helpers.merging import CELL, keep, planned_jobs, plant_older, rankwise, small_project
 from rankwise.audit.leftovers import clean, leftovers, uncollected
 from rankwise.audit.store_collect import collect
+from rankwise.core import source_facts
 from rankwise.study.jobs import document_jobs
 from rankwise.study.plan import Plan, read_plan
 from rankwise.study.settle import settle
@@ -46,7 +47,7 @@ def write(file: Path) -> Path:
 
 
 def files(root: Path) -> set[str]:
-    """Everything in results/ and logs/ but the store."""
+    """Everything in results/ and logs/ but the store, and what is remembered of the sources."""
     found = set()
     for top in ("results", "logs"):
         found |= {
@@ -54,6 +55,7 @@ def files(root: Path) -> set[str]:
             for path in (root / top).rglob("*")
             if path.is_symlink() or path.is_file()
         }
+    found.discard(str(source_facts.KEPT))
     return {path for path in found if not path.startswith("results/store/")}
 
 

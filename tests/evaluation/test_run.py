@@ -1,9 +1,7 @@
 """An evaluation from its request: the run's weights, the scores, the same result a second time."""
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -25,10 +23,7 @@ def opened(monkeypatch) -> list[tuple]:
         calls.append((result_file, base_folder))
         return byte_decoders.model(), byte_decoders.tokenizer()
 
-    kept = ModuleType("rankwise.training.kept")
-    kept.load = load
-    monkeypatch.setitem(sys.modules, "rankwise.training.kept", kept)
-    monkeypatch.setattr("rankwise.training.kept", kept, raising=False)
+    monkeypatch.setattr(evaluation.kept, "load", load)
     monkeypatch.setattr(evaluation, "model_folder", lambda request: Path("base"))
     return calls
 
