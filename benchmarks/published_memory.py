@@ -4,9 +4,9 @@
     snakemake --cores all --configfile config/shapes.yaml
     python benchmarks/published_memory.py
 
-`--keep NAME` writes what was predicted to published_memory/NAME.csv instead. The tables show
-`before.csv`, kept from the tree before the ledger knew mixed precision, attention kernels and
-retained outputs, beside the predictions of today.
+`--keep NAME` writes the errors to published_memory/NAME.csv instead. The tables show `before.csv`
+beside the errors of today: errors, rounded, of the tree before the ledger knew mixed precision,
+attention kernels and retained outputs, of the cases that were compared then.
 """
 
 import argparse
@@ -22,6 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks/published_memory"
 STUDIES = ("published_memory", "shapes")  # the studies whose ledgers have published peaks
 FIGURE = "figures/published_memory.png"
+FITTED = """
+The length of the longest batch of peft's runs is not published. That of all its cases was chosen so
+that LoRA of rank 32 comes close, so that case is no evidence and is not counted.
+"""
 METERS = {"peak_allocated_bytes": "allocated", "peak_reserved_bytes": "reserved"}
 
 
@@ -47,10 +51,8 @@ def undecided(results: Path) -> pd.DataFrame:
 def with_before(rows: pd.DataFrame) -> pd.DataFrame:
     """Add `before_percent`: the error of the kept earlier prediction; nan where there is none."""
     file = FOLDER / "before.csv"
-    before = pd.read_csv(file).set_index("claim")["predicted_bytes"] if file.is_file() else {}
-    earlier = rows["claim"].map(before).astype(float)
-    share = (earlier - rows["published_bytes"]) / rows["published_bytes"]
-    return rows.assign(before_percent=100 * share)
+    before = pd.read_csv(file).set_index("claim")["error_percent"] if file.is_file() else {}
+    return rows.assign(before_percent=rows["claim"].map(before).astype(float))
 
 
 # The pages ----------------------------------------------------------------------------------------
@@ -66,6 +68,8 @@ def by_source(rows: pd.DataFrame) -> str:
         "largest (%)",
         "median before (%)",
         f"within {BAND} % before",
+        "median of those now (%)",
+        f"of those within {BAND} % now",
     ]
     groups = [*rows.groupby("system", sort=False), ("all", rows)]
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *(_source(*group) for group in groups)]
@@ -74,6 +78,7 @@ def by_source(rows: pd.DataFrame) -> str:
 
 def _source(name: str, rows: pd.DataFrame) -> list[str]:
     error, before = rows["error_percent"], rows["before_percent"].dropna()
+    same_now = error[before.index].abs()
     largest = error.loc[error.abs().idxmax()]
     return [
         name,
@@ -83,6 +88,8 @@ def _source(name: str, rows: pd.DataFrame) -> list[str]:
         f"{largest:+.1f}",
         f"{before.abs().median():.1f}" if len(before) else "",
         f"{(before.abs() <= BAND).sum()} of {len(before)}" if len(before) else "",
+        f"{same_now.median():.1f}" if len(before) else "",
+        str((same_now <= BAND).sum()) if len(before) else "",
     ]
 
 
@@ -138,12 +145,12 @@ def main() -> None:
     given = parser.parse_args()
     rows = predicted(given.results)
     if given.keep:
-        kept = rows[["claim", "published_bytes", "predicted_bytes"]]
+        kept = rows[["claim", "error_percent"]].round(1)
         kept.to_csv(FOLDER / f"{given.keep}.csv", index=False)
         return
     shutil.copyfile(given.results / STUDIES[0] / "claims.csv", FOLDER / "claims.csv")
     rows = with_before(rows)
-    (FOLDER / "table.md").write_text(by_source(rows), encoding="utf-8")
+    (FOLDER / "table.md").write_text(by_source(rows) + FITTED, encoding="utf-8")
     pages = [by_case(rows), "\nNot predicted:\n\n", outside(undecided(given.results))]
     (FOLDER / "cases.md").write_text("".join(pages), encoding="utf-8")
     shutil.copyfile(given.results / STUDIES[0] / FIGURE, FOLDER / "published_memory.png")
