@@ -12,7 +12,12 @@ loads neither torch nor pandas.
 import difflib
 import importlib
 import importlib.util
+import logging
 from importlib import metadata
+
+# Where a processor has AVX-512 BF16, bitsandbytes warns at import that it lacks a faster kernel of
+# the hub. Nothing here needs that kernel, and peft imports bitsandbytes in every job.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 # Name -> the module that it is in.
 _MODULES = {

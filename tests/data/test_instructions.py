@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rankwise.core.config import ConfigError
-from rankwise.data import datasets
+from rankwise.data import datasets, sources
 from rankwise.study.plan import Plan
 
 TASK = "instruction_tuning"
@@ -114,6 +114,25 @@ def test_mistakes_of_a_row_are_one_sentence(tmp_path, row, entry, sentence):
     assert found
     assert sentence in found[0]
     assert "mine.jsonl: row 1: " in found[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentences"),
+    [
+        ([], ["has no rows, allowed: a file with a row at least"]),
+        (
+            [{"messages": CHAT, "answer": "4"}],
+            [
+                "has no column 'prompt', allowed: messages, answer; for rows with messages, write "
+                "`messages: messages` into the entry"
+            ],
+        ),
+    ],
+)
+def test_mistakes_of_a_file_are_said_once_before_the_first_job(tmp_path, rows, sentences):
+    lacking = sources.missing("files", "dataset", "mine", plan(tmp_path, rows))
+    where = f"config/datasets.yaml: mine.splits.train: {tmp_path}/mine.jsonl "
+    assert lacking == [where + sentence for sentence in sentences]
 
 
 @pytest.mark.parametrize(

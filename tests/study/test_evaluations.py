@@ -212,6 +212,7 @@ def test_one_setting_of_an_evaluation_in_a_study(plan_of):
         ({"kind": "harness", "metric": "accuracy_fraction"}, "mine.task: got 'nothing'"),
         ({"kind": "generation", "dataset": "sst2", "max_new_tokens": 3}, "mine.dataset: got 'sst2', allowed: a dataset of the task instruction_tuning"),
         ({"kind": "generation", "dataset": "sst2", "max_new_tokens": 3, "pattern": "a"}, "mine.pattern: got 'a', allowed: keys of the kind generation"),
+        ({"kind": "generation", "dataset": "generated_prompts", "max_new_tokens": 512}, "mine.max_new_tokens: got 512, allowed: below 512, the positions of stories260k"),
         ({"kind": "mean", "evaluations": ["boolq_files", "gsm8k_files"]}, "gsm8k_files with exact_match_flexible_extract_fraction', allowed: evaluations with one metric"),
         ({"kind": "mean", "evaluations": ["boolq_files", "commonsense"]}, "got 'commonsense', allowed: evaluations that are no mean"),
         (
@@ -274,6 +275,22 @@ def test_a_missing_file_a_missing_folder_and_another_file(plan_of, tmp_path, mon
     monkeypatch.delenv("RANKWISE_DATA", raising=False)
     (line,) = lacking(plan_of({"tasks": ["boolq_files"]}), "files")
     assert line.endswith("allowed: a folder; set the environment variable in it first")
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ("boolqq", ["config/evaluations.yaml: mine.task: got 'boolqq', allowed: a task of the installed lm-evaluation-harness (nearest: 'boolq')"]),
+        ("sciq", []),  # has a folder of its own
+        ("arc_easy", []),  # is in the folder of arc
+    ],
+)  # fmt: skip
+def test_a_task_that_the_harness_does_not_have(plan_of, task, expected):
+    pytest.importorskip("lm_eval")
+    hub = {"repo": "aps/super_glue", "revision": "3de24cf8022e94f4ee4b9d55a6f539891524d646"}
+    entry = {"kind": "harness", "task": task, "metric": "accuracy_fraction", "hub": hub}
+    plan = plan_of({"tasks": ["mine"]}, evaluation={"mine": {"batch_size": 8, **entry}})
+    assert lacking(plan, "files") == expected
 
 
 def test_the_harness_is_not_installed(plan_of, monkeypatch):

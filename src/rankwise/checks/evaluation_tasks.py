@@ -3,7 +3,11 @@
 Each problem is one sentence that names the file, the key, what was got and what is allowed.
 """
 
+import difflib
+import functools
+import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +17,8 @@ from rankwise.study import evaluations
 from rankwise.study.jobs import PlannedJob
 from rankwise.study.measurements import EVALUATE
 from rankwise.study.plan import Plan
+
+TASK_LINE = re.compile(r"""^ *(?:- )?(?:task|group): *["']?(\w[\w.-]*)""", re.MULTILINE)
 
 
 def entries(jobs: list[PlannedJob], plan: Plan) -> dict[str, dict]:
@@ -68,7 +74,32 @@ def files(jobs: list[PlannedJob], plan: Plan) -> list[str]:
     for name, entry in entries(jobs, plan).items():
         if "files" in entry:
             found += _file_problems(name, entry)
+        elif "hub" in entry:
+            found += _task_problems(name, entry["task"])
     return found
+
+
+def _task_problems(name: str, task: str) -> Iterator[str]:
+    """A line if the installed harness has no task of this name; its files are read as text."""
+    spec = importlib.util.find_spec(evaluations.HARNESS_PACKAGE)
+    if spec is None:
+        return  # `harness` says so
+    folder = Path(spec.origin).parent / "tasks"
+    if (folder / task).is_dir():  # a task's own folder; jobs look closer
+        return
+    named = _task_names(folder)
+    if task not in named:
+        nearest = difflib.get_close_matches(task, named, n=1)
+        hint = f" (nearest: {nearest[0]!r})" if nearest else ""
+        allowed = f"a task of the installed lm-evaluation-harness{hint}"
+        yield f"{evaluations.FILE}: {name}.task: got {task!r}, allowed: {allowed}"
+
+
+@functools.cache
+def _task_names(folder: Path) -> frozenset[str]:
+    """The tasks and groups that the harness's files name."""
+    texts = (file.read_text(encoding="utf-8", errors="replace") for file in folder.rglob("*.yaml"))
+    return frozenset(name for text in texts for name in TASK_LINE.findall(text))
 
 
 def _file_problems(name: str, entry: dict) -> Iterator[str]:

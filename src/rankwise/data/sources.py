@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from rankwise.core import content, probe, settings
+from rankwise.core.dataset_defaults import MESSAGES, PROMPT
 from rankwise.core.safetensors_files import tensors, weight_files, weights_sha256
 from rankwise.data import reading
 from rankwise.data.record import label_columns, text_columns
@@ -79,8 +80,12 @@ def missing(what: str, kind: str, name: str, plan: Plan) -> list[str]:
     problems = _folder_problems(f"{where}.files.folder", entry["files"]["folder"])
     if problems:
         return problems
-    for split in entry["splits"]:
-        problems += _split_problems(where, entry, split)
+    looked_at = []  # a share of train has train's file
+    for split, source in entry["splits"].items():
+        file = (source["path"], source.get("sha256"))
+        if file not in looked_at:
+            problems += _split_problems(where, entry, split)
+        looked_at.append(file)
     return problems
 
 
@@ -241,7 +246,11 @@ def _column_problems(where: str, file: Path, entry: dict) -> list[str]:
         return [f"{where}: {error}"]
     if present is None:
         return []
+    if not present:
+        return [f"{where}: {file} has no rows, allowed: a file with a row at least"]
     allowed = ", ".join(present)
+    if MESSAGES in present and PROMPT in entry:
+        allowed += f"; for rows with messages, write `{MESSAGES}: {MESSAGES}` into the entry"
     return [
         f"{where}: {file} has no column {name!r}, allowed: {allowed}"
         for name in [*text_columns(entry), *label_columns(entry)]

@@ -89,7 +89,15 @@ class Evaluations:
                 allowed = f"one setting of an evaluation in a study, or another entry of {FILE}"
                 raise ConfigError(self._plan.file, f"{key}.tasks", got, allowed)
             for run in runs:
+                self._check_room(run, name, entry)
                 self.cells[run._replace(evaluation=name)] = entry
+
+    def _check_room(self, run: Cell, name: str, entry: dict) -> None:
+        """Check that the model has a position for a prompt beside the tokens to generate."""
+        positions = self._plan.library["models"][run.model]["max_positions_tokens"]
+        if entry.get("max_new_tokens", 0) >= positions:
+            allowed = f"below {positions}, the positions of {run.model}"
+            raise ConfigError(FILE, f"{name}.max_new_tokens", entry["max_new_tokens"], allowed)
 
     # Runs -----------------------------------------------------------------------------------------
 

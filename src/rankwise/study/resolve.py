@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rankwise.core import plugins, tasks
 from rankwise.core.config import ConfigError
+from rankwise.core.dataset_defaults import LENGTH_TOKENS
 from rankwise.core.paths import PACKAGE, module_file, own_folder
 from rankwise.core.targets import ALL, ALL_LINEAR
 from rankwise.study import claims, dataset_entries, peft_settings
@@ -410,8 +411,11 @@ def check_pair(
         raise ConfigError(*where, data["task"], allowed)
     positions = entry["max_positions_tokens"]
     if tokens > positions:
+        allowed = f"at most {positions}, the positions of {model}"
         if tokens == data["max_length_tokens"]:
             file, key = DATASETS, f"{dataset}.max_length_tokens"
+            if tokens == LENGTH_TOKENS and tasks.facts(data["task"]).labels == tasks.ANSWER:
+                allowed += f"; {tokens} also stands for an entry that leaves it out"
         else:
             file, key = where[0], f"{where[1]}.sequence_length_tokens"
-        raise ConfigError(file, key, tokens, f"at most {positions}, the positions of {model}")
+        raise ConfigError(file, key, tokens, allowed)

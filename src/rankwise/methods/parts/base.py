@@ -5,6 +5,7 @@ module that the package does not have is loaded from the user's own folder (core
 `package.module:Class` is a class of an installed package (core/plugins.py).
 """
 
+import warnings
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ from rankwise.methods.parts.optimizers import optimizer_over
 from rankwise.optim.parts.waiting import trains
 
 DENSE = ("fp32", "bf16")
+
+# peft reads transformers' older name of activation checkpointing at each model that it wraps.
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
 class Start(NamedTuple):
