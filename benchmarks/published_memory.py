@@ -1,7 +1,6 @@
 """Predicted peaks of memory beside those that others published. Writes published_memory/*.md.
 
     snakemake --cores all --configfile config/published_memory.yaml
-    snakemake --cores all --configfile config/shapes.yaml
     python benchmarks/published_memory.py
 
 `--keep NAME` writes the errors to published_memory/NAME.csv instead. The tables show `before.csv`
@@ -20,7 +19,7 @@ from rankwise.report.published_memory import BAND, cases
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks/published_memory"
-STUDIES = ("published_memory", "shapes")  # the studies whose ledgers have published peaks
+STUDY = "published_memory"
 FIGURE = "figures/published_memory.png"
 FITTED = """
 The length of the longest batch of peft's runs is not published. That of all its cases was chosen so
@@ -30,19 +29,17 @@ METERS = {"peak_allocated_bytes": "allocated", "peak_reserved_bytes": "reserved"
 
 
 def predicted(results: Path) -> pd.DataFrame:
-    """The published peaks that the studies decide, one row a claim.
+    """The published peaks that the study decides, one row a claim.
 
     Args:
         results: The folder of all results.
     """
-    files = [results / study / "claims.csv" for study in STUDIES]
-    tables = [pd.read_csv(file) for file in files if file.is_file()]
-    return pd.concat([cases(table) for table in tables]).drop_duplicates("claim")
+    return cases(pd.read_csv(results / STUDY / "claims.csv"))
 
 
 def undecided(results: Path) -> pd.DataFrame:
     """The published peaks that the prediction does not cover, with the reason."""
-    table = pd.read_csv(results / STUDIES[0] / "claims.csv")
+    table = pd.read_csv(results / STUDY / "claims.csv")
     is_published = table["claim"].str.startswith("published_memory_")
     is_open = table["verdict"].isin(["not yet run", "not comparable"])
     return table[is_published & is_open].dropna(subset=["reason"])
@@ -148,12 +145,12 @@ def main() -> None:
         kept = rows[["claim", "error_percent"]].round(1)
         kept.to_csv(FOLDER / f"{given.keep}.csv", index=False)
         return
-    shutil.copyfile(given.results / STUDIES[0] / "claims.csv", FOLDER / "claims.csv")
+    shutil.copyfile(given.results / STUDY / "claims.csv", FOLDER / "claims.csv")
     rows = with_before(rows)
     (FOLDER / "table.md").write_text(by_source(rows) + FITTED, encoding="utf-8")
     pages = [by_case(rows), "\nNot predicted:\n\n", outside(undecided(given.results))]
     (FOLDER / "cases.md").write_text("".join(pages), encoding="utf-8")
-    shutil.copyfile(given.results / STUDIES[0] / FIGURE, FOLDER / "published_memory.png")
+    shutil.copyfile(given.results / STUDY / FIGURE, FOLDER / "published_memory.png")
     print(by_source(rows))
 
 
