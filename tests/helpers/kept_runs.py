@@ -65,6 +65,8 @@ def plan_of(
     for grid in grids:
         grid["override"] = {name: override[name] for name in grid["methods"] if name in override}
     entries = library(ROOT)
+    # A merged model computes in fp32, so its scores are those of a run that computed in fp32.
+    entries["methods"]["qlora"]["compute"] = "fp32"
     entries["datasets"] |= datasets(root / "data")
     for model in MODELS:
         entries["models"][model] = write_model(root / model, entries["models"][model])

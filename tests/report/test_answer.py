@@ -264,5 +264,5 @@ def test_a_study_that_decides_no_claim_says_so_and_shows_none() -> None:
     table = published("not yet run", "not comparable")
     assert claims.sheet(table, LABELS, "claims") is None
     assert answer.answer({"claims": table}, LABELS)[-1][1] == [
-        "This study decides none of 2; only claims.csv shows the other 2: 1 not yet run, 1 not comparable."
+        "This study decides none of 2; only claims.csv shows all of them: 1 not yet run, 1 not comparable."
     ]

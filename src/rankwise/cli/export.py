@@ -41,13 +41,14 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 
 def _export(given: argparse.Namespace) -> tuple[str, int]:
+    from rankwise.cli import store_text
     from rankwise.library.export import export, push
 
     written = export(given.cell, given.to, Path.cwd(), given.study, given.merge)
     pushed = push(given.to, given.push) if given.push else None
     if given.json:
         return json.dumps({**written._asdict(), "pushed": pushed}, indent=1), 0
-    size = f"{written.bytes / 2**20:.1f} MiB"
+    size = store_text.size(written.bytes)
     lines = [f"{written.folder}: {written.format}, {size}, of run {written.run}"]
     if pushed:
         lines.append(f"pushed: {pushed}")

@@ -150,7 +150,11 @@ def _loading(run: dict, method: dict, facts: Facts) -> Iterator[str]:
     yield from ("## How to load it", "", "```python", text, "```", "")
     yield "FOLDER is the folder of this file."
     if BASE_FOLDER in text:
-        yield f"{BASE_FOLDER} is a folder with the base model {base(run)} and its tokenizer."
+        prepared = run["request"]["inputs"]["model"]
+        yield (
+            f"{BASE_FOLDER} is a folder with the base model {base(run)} and its tokenizer. Where "
+            f"the run was made, this is the folder `{prepared}` of its prepared models."
+        )
     if facts.format == "peft" and stored not in ("fp32", "bf16"):
         yield f"The run stored its base as {stored}, so its scores differ a little from these."
     yield ""
@@ -212,7 +216,13 @@ def _settings(run: dict, method: dict) -> Iterator[str]:
     rows.append(("optimizer", method["optimizer"]["module"]))
     rows += [(f"optimizer: {key}", _setting(value)) for key, value in optimizer.items()]
     schedule = run["request"]["schedule"]
-    rows += [(f"schedule: {key}", _setting(value)) for key, value in schedule.items()]
+    # A number of updates takes the place of the epochs.
+    unused = ("epochs",) if schedule.get("updates") else ()
+    rows += [
+        (f"schedule: {key}", _setting(value))
+        for key, value in schedule.items()
+        if key not in unused
+    ]
     yield from table(("setting", "value"), rows)
 
 

@@ -31,10 +31,12 @@ def check_merges(request: dict) -> None:
     names = build.names(request["model"], task)
     base = build.from_shapes(request["model"], task, classes, "meta")
     precision = storage.DTYPES[request["schedule"]["precision"]]
-    with torch.random.fork_rng([]):  # the run's own numbers stay as they are
-        stored = storage.store(base, entry["weights"], names, precision)
-        method, model = adapt(entry, stored, names)
+    # Methods create their parameters without naming a device, so the default device is set. The
+    # run's own random numbers stay as they are.
+    with torch.random.fork_rng([]), torch.device("meta"):
+        stored = storage.store(base, entry["weights"], names, precision, entry.get("compute"))
         try:
+            method, model = adapt(entry, stored, names)
             merged = method.merge(model)
         except (NotImplementedError, RuntimeError):  # what tensors without numbers raise
             return

@@ -52,7 +52,8 @@ def others_text(claims: pd.DataFrame) -> str:
     others = claims[claims["verdict"].isin(UNDECIDED)]
     if not len(others):
         return ""
-    return f"only claims.csv shows the other {len(others)}: {counts_text(others)}"
+    which = "all of them" if len(others) == len(claims) else f"the other {len(others)}"
+    return f"only claims.csv shows {which}: {counts_text(others)}"
 
 
 def counts_text(claims: pd.DataFrame) -> str:
