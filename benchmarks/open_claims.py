@@ -25,7 +25,7 @@ RIGHT = ("claims",)  # columns of numbers
 
 
 def verdicts() -> pd.DataFrame:
-    """The verdicts on these systems' claims, from the tables of `shapes/`; not on their GPUs' peaks."""
+    """The verdicts on these systems' claims, less their GPU peaks, from the tables of `shapes/`."""
     frames = {name: tables.read(ROOT / f"benchmarks/shapes/{name}.csv") for name in TABLES}
     judged = judge(expand(library(ROOT)["claims"]), frames)
     is_elsewhere = judged["command"].fillna("").str.endswith(ELSEWHERE)
