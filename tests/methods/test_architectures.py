@@ -102,7 +102,10 @@ def test_a_step_and_a_reload(
         found, _ = kept.load_trained(tmp_path / kind, base)
         if kind == keep.MERGED and trained.entry["weights"] == "int8":
             continue  # bitsandbytes' int8 rounds the inputs, too, where it evaluates on a CPU
-        assert torch.allclose(logits(found), answers, rtol=1e-5, atol=1e-5)
+        # The sum of a weight and what was learnt is rounded to bf16 (2**-8), and so is each layer's output.
+        is_rounded = kind == keep.MERGED and trained.entry["weights"] == "bf16"
+        largest = 2**-6 * answers.abs().max() if is_rounded else 1e-5
+        assert torch.allclose(logits(found), answers, rtol=1e-5, atol=float(largest))
 
 
 @pytest.mark.parametrize(
