@@ -5,6 +5,7 @@ import pytest
 
 from helpers.claims import REGISTRY, cells_of, plan_of
 from rankwise.analysis.claim_verdicts import judge
+from rankwise.study import outputs
 from rankwise.study.plan import Cell
 
 STUDY = "config/published_memory.yaml"
@@ -43,6 +44,12 @@ def test_every_family_names_its_source_and_its_meter() -> None:
     for system in packages - {"transformers"}:
         sources = {claim["source"] for claim in families if claim["system"] == system}
         assert all(" at " in source for source in sources), sources  # owner/name at a commit
+
+
+@pytest.mark.parametrize(("study", "has"), [(STUDY, True), ("config/demo.yaml", False)])
+def test_a_median_of_a_few_peaks_is_not_drawn(study: str, has: bool) -> None:
+    """The demo's ledger has a few cells with a published peak."""
+    assert ("published_memory" in outputs.page_figures(plan_of(study))) is has
 
 
 def test_no_cell_of_the_study_is_without_a_published_peak() -> None:
