@@ -26,6 +26,8 @@ from rankwise.measure.step import Step
 from rankwise.training.distribution import Distributed
 from rankwise.training.group import Group
 
+RUNS = 3
+
 
 class Trained(CpuPeaks):
     """Marks phases, and lets two processes train the model together."""
@@ -57,10 +59,17 @@ class Trained(CpuPeaks):
 
 
 def measured(requests: dict[str, dict]) -> dict:
-    """The peaks of every request in this process."""
+    """The peaks of every request in this process: the lowest of several runs.
+
+    On a busy machine gloo lets go of a gathered layer late, which only adds to a peak.
+    """
     torch.set_num_threads(1)
     Group().join("cpu")
-    return {name: cpu(request, Trained(request)) for name, request in requests.items()}
+    lowest = {}
+    for name, request in requests.items():
+        runs = [cpu(request, Trained(request)) for _ in range(RUNS)]
+        lowest[name] = {key: min(run[key] for run in runs) for key in runs[0]}
+    return lowest
 
 
 if __name__ == "__main__":
