@@ -9,7 +9,20 @@ import importlib.machinery
 import importlib.util
 import sys
 from types import ModuleType, SimpleNamespace
-from unittest.mock import MagicMock
+
+
+class _Description:
+    """Takes what a column is described with, and does nothing."""
+
+    def __init__(self, *_: object, **__: object):
+        pass
+
+
+class _Missing:
+    """Refuses to read or write."""
+
+    def __init__(self, *_: object, **__: object):
+        raise ImportError(f"{type(self).__name__} needs the package datasets, which is missing")
 
 
 def install() -> list[str]:
@@ -33,9 +46,10 @@ def install_datasets() -> None:
     if importlib.util.find_spec("datasets") is not None:
         return
     package, writer = _module("datasets"), _module("datasets.arrow_writer")
-    for name in ("Dataset", "Features", "List", "Value"):
-        setattr(package, name, MagicMock(name=name))
-    writer.ArrowWriter = MagicMock(name="ArrowWriter")
+    for name in ("Features", "List", "Value"):  # modules describe their columns with these
+        setattr(package, name, type(name, (_Description,), {}))
+    package.Dataset = type("Dataset", (_Missing,), {})
+    writer.ArrowWriter = type("ArrowWriter", (_Missing,), {})
     package.arrow_writer = writer
     sys.modules |= {"datasets": package, "datasets.arrow_writer": writer}
 

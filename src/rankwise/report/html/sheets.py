@@ -45,6 +45,19 @@ TITLES = {
     "forward": "Forward pass",
 }
 METRIC_COLUMNS = "metrics"  # in SHOWN: stands for the columns of all metrics
+# Of a table of comparisons.
+COMPARISON = (
+    "method_a",
+    "rank_a",
+    "method_b",
+    "rank_b",
+    "verdict",
+    "difference",
+    "low",
+    "high",
+    "p_adjusted",
+    "metric",
+)
 # Table -> the columns that are shown at first, after those of the cell. A table that is not named
 # here shows all of its columns.
 SHOWN = {
@@ -73,31 +86,8 @@ SHOWN = {
         "flags",
         "left_out",
     ),
-    "comparisons": (
-        "method_a",
-        "rank_a",
-        "method_b",
-        "rank_b",
-        "verdict",
-        "difference",
-        "low",
-        "high",
-        "p_adjusted",
-        "metric",
-    ),
-    "evaluations_comparisons": (
-        "evaluation",
-        "method_a",
-        "rank_a",
-        "method_b",
-        "rank_b",
-        "verdict",
-        "difference",
-        "low",
-        "high",
-        "p_adjusted",
-        "metric",
-    ),
+    "comparisons": COMPARISON,
+    "evaluations_comparisons": ("evaluation", *COMPARISON),
     "memory": (
         "trainable_parameters",
         "adapter_bytes",
