@@ -19,7 +19,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from rankwise.core import paths, provenance
+from rankwise.core import paths, provenance, state_seal
 from rankwise.models import storage
 from rankwise.optim.parts.waiting import trains
 from rankwise.training import state_files
@@ -128,7 +128,7 @@ class Checkpoint:
         contents, problem = state_files.load(self.file)
         if self.group.any(problem is not None):
             if self.group.is_first:
-                aside = state_files.move_aside(self.file)
+                aside = state_seal.move_aside(self.file)
                 self._say(f"{problem}; moved aside to {aside}, and the training starts anew")
             self.group.wait()
             return None
