@@ -58,7 +58,7 @@ def _add_collect(commands: argparse._SubParsersAction) -> None:
         nargs="+",
         metavar="DIR",
         help="another clone, its results/ folder, or a store; `.` adds results of this project "
-        "that are not in its store, such as those of an older release",
+        "that are not in its store, such as a copy that followed its links",
     )
     command.add_argument(
         "--dry-run", action="store_true", help="copy nothing, and say what would be copied"
