@@ -14,13 +14,12 @@ Standard library only: the Snakefile imports this module.
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from rankwise.core import sealed
+from rankwise.core import result, sealed
 from rankwise.core.content import TICK_NS
 from rankwise.core.paths import CACHE
 from rankwise.core.store import Store
@@ -74,12 +73,7 @@ class Known:
         if not self._is_changed:
             return
         with suppress(OSError):  # a full or read-only disk costs time only
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=self._file.parent, suffix=".part", delete=False
-            ) as part:
-                json.dump(self._sound, part)
-            os.replace(part.name, self._file)  # noqa: PTH105 - one call for text paths
+            result.write_text(self._file, json.dumps(self._sound))
 
     def _load(self) -> dict[str, list]:
         try:
