@@ -84,7 +84,8 @@ def flipped_data(here: Path) -> tuple[str, str]:
     job = planned_jobs(here)[MODEL]
     file = (own_store(here) / job.place).with_name("model.safetensors")
     flip(file)
-    return f"{file}: SHA-256: got ", SNAKEMAKE.format(job.path)
+    heal = ".venv/bin/rankwise verify --heal --study config/mine.yaml; "
+    return f"{file}: SHA-256: got ", heal + SNAKEMAKE.format(job.path)
 
 
 def another_result(here: Path) -> tuple[str, str]:
@@ -128,6 +129,12 @@ def test_what_is_not_as_it_was_written_is_named(
     assert problem["command"] == command
     assert main(["verify", "--study", STUDY]) == 1
     assert f": 1 problem\n  {problem['text']}\n    {command}\n" in capsys.readouterr().out
+
+
+def test_planning_sets_a_damaged_input_aside(here: Path) -> None:
+    flipped_data(here)
+    (missing,) = settle(read_plan(here, STUDY)).missing
+    assert missing.digest == planned_jobs(here)[MODEL].digest
 
 
 def test_heal_sets_damaged_results_aside(here: Path) -> None:

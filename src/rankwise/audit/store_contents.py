@@ -131,10 +131,12 @@ class Problem(NamedTuple):
     Attributes:
         text: A sentence that names the file.
         damaged: The result that must be made anew; None if another thing is wrong.
+        is_of_data: Whether a file beside the result is damaged, and not the result itself.
     """
 
     text: str
     damaged: Path | None = None
+    is_of_data: bool = False
 
 
 def problems_in(folder: Path, found: Files) -> Iterator[Problem]:
@@ -160,7 +162,7 @@ def problems_in(folder: Path, found: Files) -> Iterator[Problem]:
             problem = data_problem(file.parent / name, expected)
             if problem:
                 text = f"{problem}, as {file.name} beside it says; delete {file.parent}"
-                yield Problem(text, file)
+                yield Problem(text, file, is_of_data=True)
     yield from map(Problem, _strange_files(folder, found, results))
 
 

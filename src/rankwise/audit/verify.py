@@ -19,6 +19,7 @@ from rankwise.study.jobs import PlannedJob, document_jobs, result_jobs
 from rankwise.study.plan import Plan, read_plan
 
 TOKENISED = paths.CACHE / "tokenised"  # as `data/tokenised.py` lays it out
+HEAL = ".venv/bin/rankwise verify --heal --study {study}"
 NO_STUDY = "rankwise store remove {place}"
 
 
@@ -71,10 +72,12 @@ def _of_stores(plan: Plan, checked: dict[str, int]) -> Iterator[Problem]:
     for folder in Store(plan.root).folders:
         found = stored.files(folder)
         checked["results"] += len(found.results)
-        for text, damaged in problems_in(folder, found):
+        for text, damaged, is_of_data in problems_in(folder, found):
             command = ""
             if damaged:
                 command = _command(plan, jobs, damaged.relative_to(folder).as_posix())
+            if is_of_data:  # planning reads results, and no weights that runs have kept
+                command = f"{HEAL.format(study=plan.file)}; {command}"
             yield Problem(text, command, damaged)
 
 
