@@ -35,7 +35,6 @@ LIBRARIES = (
     "peft",
     "accelerate",
     "datasets",
-    "scipy.stats",  # of the metrics
 )
 
 
