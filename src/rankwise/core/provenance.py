@@ -36,6 +36,7 @@ EXEMPT = frozenset(
         f"{PACKAGE}.core.model_shapes",
         f"{PACKAGE}.core.paths",
         f"{PACKAGE}.core.plugins",
+        f"{PACKAGE}.core.process_names",
         f"{PACKAGE}.core.progress",
         f"{PACKAGE}.core.requests",
         f"{PACKAGE}.core.settings",
