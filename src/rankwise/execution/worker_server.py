@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankwise.execution.worker_client import BITS, run
+from rankwise.execution.worker_folder import peer_is_this_user
 
 IDLE_S = 10  # without work, before the server ends
 CLIENT_TIMEOUT_S = 60  # for a client to say what its job is
@@ -103,6 +104,9 @@ def send(job: Job, number: signal.Signals) -> None:
 def start(listener: socket.socket, jobs: dict[int, Job], bits: bool) -> None:
     """Fork the job of the next client."""
     client, _ = listener.accept()
+    if not peer_is_this_user(client):
+        client.close()
+        return
     try:
         client.settimeout(CLIENT_TIMEOUT_S)
         _, files, _, _ = socket.recv_fds(client, 1, MAX_FILES)
