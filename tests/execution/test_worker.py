@@ -134,6 +134,9 @@ def test_without_a_server_the_script_runs_here(
     light: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """As where its folder cannot be made, because another file has the name."""
-    (tmp_path / f"rankwise-{os.getuid()}").write_text("no folder")
+    folder = tmp_path / f"rankwise-{os.getuid()}"
+    folder.write_text("no folder")
     done = run(job(light, "print('ran')"), environment)
     assert (done.returncode, done.stdout) == (0, "ran\n")
+    reason = f"{folder} is no folder; remove it or set TMPDIR"
+    assert done.stderr.startswith(f"rankwise: this job runs without a worker process: {reason}\n")

@@ -60,6 +60,10 @@ VARIABLES = {
         "/tmp/rankwise-cards",
         "The folder of GPU leases. All users of a machine, and its containers, share one folder.",
     ),
+    "RANKWISE_LEASE_HOURS": Variable(
+        "72",
+        "The longest time that a job waits for a GPU, in hours. Then it fails and says who has it.",
+    ),
     "RANKWISE_CARD": Variable(
         "{}", "Set by the workflow for a job that leases a GPU: its lease as JSON."
     ),

@@ -37,13 +37,13 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankwise.core import paths, plugins, requests, settings
 from rankwise.execution import lifeline
+from rankwise.execution.worker_folder import UnsafeFolder, peer_is_this_user, worker_folder
 
 if TYPE_CHECKING:
     from rankwise.execution.gpu_lease import Lease
@@ -226,7 +226,8 @@ def run_in_server(
         started, _, pid = answers.readline().partition(" ")
         if started != "started":
             return None
-    except OSError:
+    except OSError as error:
+        tell(f"this job runs without a worker process: {error}")
         return None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: hang_up(connection))
@@ -261,20 +262,32 @@ def connect(libraries: str) -> socket.socket:
     """Connect to the server, which is started if there is none."""
     address = server_address(libraries)
     # The lock lets two clients that come at once start one server.
-    with Path(f"{address}.lock").open("w", encoding="utf-8") as lock:
+    lock_flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(f"{address}.lock", lock_flags, 0o600), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        connection = socket.socket(socket.AF_UNIX)
         with contextlib.suppress(OSError):
-            connection.connect(address)
-            return connection
+            return connect_to_own(address)
         Path(address).unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(address)
         listener.listen(1024)
         tell("importing libraries in a process that later jobs share")
         start_server(listener, libraries, address)
-        connection.connect(address)
-        return connection
+        return connect_to_own(address)
+
+
+def connect_to_own(address: str) -> socket.socket:
+    """Connect to a server of this user.
+
+    Raises:
+        OSError: Nobody answers, or another user does.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(address)
+    if not peer_is_this_user(connection):
+        connection.close()
+        raise UnsafeFolder(f"another user answers at {address}; remove it or set TMPDIR")
+    return connection
 
 
 def start_server(listener: socket.socket, libraries: str, address: str) -> None:
@@ -301,12 +314,9 @@ def server_address(libraries: str) -> str:
     belongs to this user alone.
 
     Raises:
-        PermissionError: The folder belongs to another user.
+        OSError: The folder cannot be made, or another user could reach it.
     """
-    folder = Path(tempfile.gettempdir()) / f"rankwise-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to another user")
+    folder = worker_folder()
     packages = Path(sysconfig.get_path("purelib"))
     variables = {name: value for name, value in os.environ.items() if name not in PASSING}
     key = [sys.executable, packages.stat().st_mtime_ns, libraries, sorted(variables.items())]

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankwise.execution.worker_client import BITS, DOCUMENTS, TORCH, TORCH_AND_BITS, run
+from rankwise.execution.worker_folder import peer_is_this_user
 
 IDLE_S = 8  # without work, before the server ends
 STOPPED_IDLE_S = 1  # the same, after a client has hung up
@@ -144,6 +145,9 @@ def send(job: Job, number: signal.Signals) -> None:
 def start(listener: socket.socket, jobs: dict[int, Job], libraries: str) -> None:
     """Fork the job of the next client."""
     client, _ = listener.accept()
+    if not peer_is_this_user(client):
+        client.close()
+        return
     try:
         client.settimeout(CLIENT_TIMEOUT_S)
         _, files, _, _ = socket.recv_fds(client, 1, MAX_FILES)
