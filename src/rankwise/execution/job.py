@@ -20,6 +20,7 @@ from rankwise.core import (
     requests,
     result,
     settings,
+    sound,
     store,
 )
 from rankwise.core import environment as installed
@@ -117,7 +118,7 @@ def _store(request: dict, output: Path, compute: Callable[[dict, Path], None]) -
     digest, place = provenance.digest(request), store.place(request)
     kept = store.Store()
     with kept.locked(digest):
-        found = kept.find(place)
+        found = sound.find(kept, place)
         if found:
             print(f"{found}: in the store already; nothing is computed", flush=True)
         else:
