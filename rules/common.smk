@@ -69,10 +69,10 @@ pathvars:
 
 
 wildcard_constraints:
-    model="|".join(PLAN.library["models"]),
-    dataset="|".join(PLAN.library["datasets"]),
+    model="|".join(map(re.escape, PLAN.library["models"])),
+    dataset="|".join(map(re.escape, PLAN.library["datasets"])),
     method="|".join(re.escape(name) for name, _ in outputs.labels(PLAN)),
-    pretrained="|".join(PRETRAINED) or "none",
+    pretrained="|".join(map(re.escape, PRETRAINED)) or "none",
     rank=r"\d+",
     digest=f"[0-9a-f]{{{provenance.DIGEST_LENGTH}}}",
     seed=r"\d+",
