@@ -218,6 +218,11 @@ def input_of(kind):
     return lambda wildcards: PLAN.input_path(kind, wildcards[kind])
 
 
+def data_of(measurement):
+    """A function from wildcards to what a profile reads of a dataset and a model, if it does."""
+    return lambda wildcards: PLAN.profile_inputs(measurement, cell_of(wildcards))
+
+
 def document(name, wildcards):
     """The job of a document, whose first file is `name` with its wildcards filled in."""
     return jobs.document(PLAN, name.format(**wildcards))

@@ -11,7 +11,7 @@ from rankwise.study.memory_options import check_loss
 from rankwise.study.plan import Plan
 
 SHAPES = "rankwise.measure.memory.flash_attention"
-CHUNKED, GROUPED = "rankwise.models.chunked_loss", "rankwise.training.grouped"
+CHUNKED, GROUPED = "rankwise.models.chunked_loss", "rankwise.data.grouped"
 
 
 def plan_of(

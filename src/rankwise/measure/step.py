@@ -238,11 +238,16 @@ def step(
 
 
 def _evaluation_batch(request: dict, device: str) -> Callable[[], dict[str, Tensor]] | None:
-    """What makes the batch of an evaluation, if that has a size of its own."""
+    """What makes the batch of an evaluation, if that has a size of its own.
+
+    `evaluation_shapes` are those of a dataset's own texts (memory/dataset_lengths.py).
+    """
     if "eval_batch_size" not in request:
         return None
-    shapes = {**request["shapes"], "batch_size": request["eval_batch_size"]}
-    return functools.partial(batch, {**request, "shapes": shapes}, device)
+    of_batch = request.get("evaluation_shapes", {"batch_size": request["eval_batch_size"]})
+    return functools.partial(
+        batch, {**request, "shapes": {**request["shapes"], **of_batch}}, device
+    )
 
 
 def profiled_optimizer(

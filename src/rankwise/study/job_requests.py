@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 NO_SHAPE = (*COSMETIC["models"], "weights")  # keys of a model that a profile does not depend on
 QUANTIZED = "rankwise.models.quantized"  # the storage of weights that are not dense
 CHUNKED_LOSS = "rankwise.models.chunked_loss"  # every loss but the full one
-GROUPED = "rankwise.training.grouped"  # batches by length
+GROUPED = "rankwise.data.grouped"  # batches by length
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # profiles with `attention: flash`
 PER_PROCESS = "rankwise.measure.memory.per_process"  # what one of several processes holds
+DATASET_LENGTHS = "rankwise.measure.memory.dataset_lengths"  # profiles at a dataset's own lengths
 
 
 def cell_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
@@ -76,10 +77,7 @@ def _training_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
         "method": method,
         "dataset": plan.dataset_entry(cell.dataset),
         "schedule": schedule,
-        "inputs": {
-            "dataset": plan.input_digest("dataset", cell.dataset),
-            "model": plan.input_digest("model", cell.model),
-        },
+        "inputs": _inputs(plan, cell),
         "device": plan.study["device"],
         "cpu_threads": plan.study["cpu_threads"],
         "code": _code(plan, measurement, method, *loaded),
@@ -92,6 +90,14 @@ def _training_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     if follows_search:
         return search.open_request(request, trials, plan.choice(cell.curve))
     return request
+
+
+def _inputs(plan: "Plan", cell: Cell) -> dict[str, str]:
+    """The digests of the prepared dataset and model of a cell."""
+    return {
+        "dataset": plan.input_digest("dataset", cell.dataset),
+        "model": plan.input_digest("model", cell.model),
+    }
 
 
 def _evaluation_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
@@ -123,7 +129,10 @@ def _evaluation_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
 
 
 def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
-    """A profile depends on shapes, so new weights, data or learning rates do not rerun it."""
+    """A profile depends on shapes, so new weights, data or learning rates do not rerun it.
+
+    One that takes its lengths from a dataset depends on the data and the model's tokenizer, too.
+    """
     grid = plan.grids.by_measurement[measurement][cell]
     if measurement == PREDICT:  # of a training run, whose batch size is in its schedule
         grid = {**grid, **plan.grids.schedule(grid)}
@@ -135,7 +144,13 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     loaded = _schedule_modules(settings)
     if "processes" in settings:
         loaded.append(PER_PROCESS)
+    data = {}
+    if "lengths" in settings:
+        loaded += [DATASET_LENGTHS, *_task_modules(dataset["task"])]
+        loaded += _schedule_modules(settings["lengths"])
+        data = {"dataset": plan.dataset_entry(cell.dataset), "inputs": _inputs(plan, cell)}
     return {
+        **data,
         "model": without(plan.library["models"][cell.model], NO_SHAPE),
         "method": method,
         "shapes": {

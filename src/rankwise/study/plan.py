@@ -120,12 +120,28 @@ class Plan:
         """
         return f"{self.results}/{store.input_place(kind, name, self.input_digest(kind, name))}"
 
+    def reads_data(self, measurement: str, cell: Cell) -> bool:
+        """Whether the profile of a cell takes its lengths from the dataset."""
+        grid = self.grids.by_measurement[measurement][cell]
+        return measurements.reads_data(measurement, grid)
+
+    def profile_inputs(self, measurement: str, cell: Cell) -> list[str]:
+        """The prepared dataset and model that a profile reads, relative to the project."""
+        if not self.reads_data(measurement, cell):
+            return []
+        return [self.input_path("dataset", cell.dataset), self.input_path("model", cell.model)]
+
     def inputs(self) -> list[tuple[str, str]]:
-        """(kind, name) of every input of training, and of the corpora of pre-trained models.
+        """(kind, name) of every input of training and profiles, and of the corpora of pre-trained
+        models.
 
         Datasets come first.
         """
         cells = self.cells("train")
+        for measurement in measurements.WITH_OWN_LENGTHS:
+            cells += [
+                cell for cell in self.cells(measurement) if self.reads_data(measurement, cell)
+            ]
         models = dict.fromkeys(cell.model for cell in cells)
         datasets = dict.fromkeys(cell.dataset for cell in cells)
         datasets |= dict.fromkeys(self.evaluations.datasets())

@@ -132,6 +132,7 @@ class StudyGrids:
         else:  # profiles do not clip
             schedule, schedule_key = {**grid, "max_gradient_norm": None}, key
             check_profiled(cell.method, method, grid, (self.file, key))
+            measurements.check_own_lengths(grid, cell.model, model, (self.file, key))
             measurements.check_target(grid, task, (self.file, key))
             check_step(grid, method, (self.file, key))
             makes_updates = not measurements.UPDATING.isdisjoint(grid["measurements"])

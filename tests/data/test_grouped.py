@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from rankwise.training.batches import ResumableBatches
-from rankwise.training.grouped import (
+from rankwise.data.grouped import (
     POOL,
     GroupedBatches,
     grouped,
