@@ -27,6 +27,9 @@ FLASH = "flash_attention_2"  # transformers' name of attention by the package fl
 # Imported by name, so that steps with the plain loss do not depend on it.
 CHUNKED_LOSS = "rankwise.models.chunked_loss"
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # likewise, for `attention: flash`
+LOSS_INPUT = "rankwise.measure.loss_input"  # likewise, for a `loss_input` that is not `fp32`
+QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # likewise, `keeps_quantized_inputs`
+UNTIL_UPDATE = "until_update"
 
 
 @dataclass
@@ -42,8 +45,10 @@ class Step:
         accumulation_steps: Micro-batches in an update.
         loss: How the loss is computed: `full`, `chunked` or `liger`.
         precision: `fp32`, or `bf16` or `fp16` for autocast.
-        keeps_outputs: Whether what the model returned stays alive until it returns again, as in a
-            training loop that holds it in a variable.
+        keeps_outputs: Whether what the model returned stays alive until it returns again (true), as
+            in a training loop that holds it in a variable, or until the update is made
+            (`until_update`), as in one that then lets go of it.
+        zeroes_gradients: Whether gradients are filled with zeros after an update, and so stay.
         taken: How many updates have been made.
         output: What the model returned last, if outputs are kept.
     """
@@ -56,7 +61,8 @@ class Step:
     accumulation_steps: int = 1
     loss: str = "full"
     precision: str = "fp32"
-    keeps_outputs: bool = False
+    keeps_outputs: bool | str = False
+    zeroes_gradients: bool = False
     taken: int = 0
     output: ModelOutput | None = None
 
@@ -101,7 +107,9 @@ class Step:
                 step_without_values(self.optimizer)
             else:
                 self.optimizer.step()
-            self.optimizer.zero_grad()
+            self.optimizer.zero_grad(set_to_none=not self.zeroes_gradients)
+        if self.keeps_outputs == UNTIL_UPDATE:
+            self.output = None
         self.method.after_step(self.model, self.optimizer, self.taken)
 
     @property
@@ -201,8 +209,8 @@ def step(
 
     Args:
         request: With `shapes`, `method`, `model` and optionally `checkpointing`, `loss`,
-            `accumulation_steps`, `precision`, `attention`, `padded`, `keeps_outputs`, `use_cache`
-            and `eval_batch_size`.
+            `accumulation_steps`, `precision`, `attention`, `padded`, `keeps_outputs`, `use_cache`,
+            `zeroes_gradients`, `loss_input`, `keeps_quantized_inputs` and `eval_batch_size`.
         device: Where the step runs.
         watch: Called with the adapted model before its optimizer is built. A hook registered here
             runs before the hooks of an optimizer that frees gradients inside backward.
@@ -219,6 +227,10 @@ def step(
     loss = request.get("loss", "full")
     if loss != "full":
         importlib.import_module(CHUNKED_LOSS).use(model, loss)
+    if request.get("loss_input", "fp32") != "fp32":
+        importlib.import_module(LOSS_INPUT).use(model, request["loss_input"])
+    if request.get("keeps_quantized_inputs"):
+        importlib.import_module(QUANTIZED_INPUTS).keep(model)
     if watch:
         watch(model)
     optimizer = None
@@ -234,6 +246,7 @@ def step(
         loss=loss,
         precision=request.get("precision", "fp32"),
         keeps_outputs=request.get("keeps_outputs", False),
+        zeroes_gradients=request.get("zeroes_gradients", False),
     )
 
 

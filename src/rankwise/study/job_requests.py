@@ -27,6 +27,8 @@ QUANTIZED = "rankwise.models.quantized"  # the storage of weights that are not d
 CHUNKED_LOSS = "rankwise.models.chunked_loss"  # every loss but the full one
 GROUPED = "rankwise.data.grouped"  # batches by length
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # profiles with `attention: flash`
+LOSS_INPUT = "rankwise.measure.loss_input"  # profiles whose loss reads something else than fp32
+QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # profiles with `keeps_quantized_inputs`
 PER_PROCESS = "rankwise.measure.memory.per_process"  # what one of several processes holds
 DATASET_LENGTHS = "rankwise.measure.memory.dataset_lengths"  # profiles at a dataset's own lengths
 
@@ -244,6 +246,10 @@ def _schedule_modules(settings: dict) -> list[str]:
         modules.append(GROUPED)
     if settings.get("attention") == "flash":
         modules.append(FLASH_SHAPES)
+    if settings.get("loss_input", "fp32") != "fp32":
+        modules.append(LOSS_INPUT)
+    if settings.get("keeps_quantized_inputs"):
+        modules.append(QUANTIZED_INPUTS)
     return modules
 
 

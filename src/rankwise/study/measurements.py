@@ -27,6 +27,9 @@ STEP_DEFAULTS = {
     "padded": False,
     "keeps_outputs": False,
     "use_cache": False,
+    "zeroes_gradients": False,
+    "loss_input": "fp32",
+    "keeps_quantized_inputs": False,
     "gpu": "ampere",
 }
 
