@@ -7,6 +7,7 @@ the nearest name for a typo.
 import copy
 import functools
 import math
+import pickle
 import re
 from collections import Counter
 from collections.abc import Collection
@@ -17,7 +18,7 @@ import jsonschema
 from rankwise.core import paths
 from rankwise.core.config_values import IN_QUOTES, check_values, whole
 from rankwise.core.errors import ConfigError
-from rankwise.core.yaml_files import load, read_yaml
+from rankwise.core.yaml_files import load, parse, read_text, read_yaml
 
 LIBRARY = ("methods", "models", "datasets", "claims", "evaluations")
 SHORT = {"models": "model", "datasets": "data"}  # key of a grid -> the study's key for all grids
@@ -239,14 +240,20 @@ def _library_file(kind: str) -> str:
 
 
 def _entries(root: Path, kind: str) -> dict:
-    """The checked entries of one file."""
+    """The checked entries of one file, the caller's own."""
+    file = _library_file(kind)
+    return pickle.loads(_checked_entries(read_text(root / file, file), kind, file))
+
+
+@functools.lru_cache(maxsize=64)
+def _checked_entries(text: str, kind: str, file: str) -> bytes:
+    """The entries of a file's text, pickled: a process that plans several studies checks once."""
     from rankwise.core import dataset_defaults  # noqa: PLC0415 - its messages are those of this module
 
-    file = _library_file(kind)
-    entries = read_yaml(root / file, file)
+    entries = parse(text, file)
     if kind == "datasets":
         entries = dataset_defaults.filled(entries)
-    return check(entries, paths.SCHEMAS / f"{kind}.schema.yaml", file)
+    return pickle.dumps(check(entries, paths.SCHEMAS / f"{kind}.schema.yaml", file))
 
 
 def _check_new_names(own: dict, shipped: dict, kind: str) -> None:

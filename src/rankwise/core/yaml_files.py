@@ -115,7 +115,19 @@ def read_yaml(path: Path, name: str) -> dict:
     Raises:
         ConfigError: The file cannot be read, is not YAML, is no mapping, or has a key twice.
     """
-    text = _text(path, name)
+    return parse(read_text(path, name), name)
+
+
+def parse(text: str, name: str) -> dict:
+    """The mapping that a YAML text holds.
+
+    Args:
+        text: Of a file.
+        name: How messages call the file.
+
+    Raises:
+        ConfigError: It is not YAML, is no mapping, or has a key twice.
+    """
     try:
         value = load(text) or {}
     except yaml.YAMLError as error:
@@ -146,7 +158,7 @@ def check_config_file(path: Path, name: str) -> None:
     Raises:
         ConfigError: It is neither, has a key twice, or is a template.
     """
-    text = _text(path, name)
+    text = read_text(path, name)
     try:
         value = json.loads(text, object_pairs_hook=_unique_keys)
     except RecursionError:
@@ -173,7 +185,16 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict:
     return seen
 
 
-def _text(path: Path, name: str) -> str:
+def read_text(path: Path, name: str) -> str:
+    """The text of a YAML file.
+
+    Args:
+        path: The file.
+        name: How messages call it.
+
+    Raises:
+        ConfigError: It is no file, too large, cannot be read, or is not UTF-8.
+    """
     try:
         if not path.is_file() and path.exists():  # a pipe or a device may never end
             got = "a folder" if path.is_dir() else "what is no file"
