@@ -224,7 +224,9 @@ def _fill(
             value = references.get(value, value)
         if not option.accepts(value):
             raise ConfigError(*origin.place(part, name), value, option.allowed)
-        filled[name] = value
+        if allowed := option.violated(value):
+            raise ConfigError(*origin.place(part, name), value, allowed)
+        filled[name] = option.converted(value)
     return filled
 
 
