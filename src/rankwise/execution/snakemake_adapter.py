@@ -174,13 +174,13 @@ def on_lock(workflow: Any, run: locks.Run) -> None:
 
         @contextmanager
         def take_or_name_the_holder() -> Iterator[None]:
-            from snakemake.exceptions import LockException, WorkflowError  # noqa: PLC0415
+            from snakemake.exceptions import LockException  # noqa: PLC0415
 
             try:
                 lock = take()
                 lock.__enter__()
             except LockException:
-                raise WorkflowError(run.refusal()) from None
+                sys.exit(run.refusal())  # an exception would be shown with lines of source
             with run.noted():
                 try:
                     yield
