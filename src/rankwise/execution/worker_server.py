@@ -22,6 +22,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rankwise.execution import lifeline
 from rankwise.execution.worker_client import BITS, run
 
 IDLE_S = 8  # without work, before the server ends
@@ -60,8 +61,9 @@ def serve(listener: socket.socket, bits: bool, address: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if not bits:
         sys.modules[BITS] = None
-    for name in (*LIBRARIES, *([BITS] if bits else [])):
-        importlib.import_module(name)
+    with lifeline.ending_with_planner():
+        for name in (*LIBRARIES, *([BITS] if bits else [])):
+            importlib.import_module(name)
     jobs: dict[int, Job] = {}  # by pidfd, which becomes readable when the job has ended
     idle_s = IDLE_S
     while True:
