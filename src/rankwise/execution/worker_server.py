@@ -23,6 +23,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rankwise.execution import lifeline
 from rankwise.execution.worker_client import BITS, DOCUMENTS, TORCH, TORCH_AND_BITS, run
 from rankwise.execution.worker_folder import peer_is_this_user
 
@@ -77,7 +78,8 @@ def serve(listener: socket.socket, libraries: str, address: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if libraries != TORCH_AND_BITS:
         sys.modules[BITS] = None
-    load(libraries)
+    with lifeline.ending_with_planner():
+        load(libraries)
     jobs: dict[int, Job] = {}  # by pidfd, which becomes readable when the job has ended
     idle_s = IDLE_S
     while True:

@@ -8,7 +8,6 @@ reads it: a second computation could differ in its last bits, and a trained fact
 beside another residual.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from copy import deepcopy
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankwise.core import progress, settings
+from rankwise.core.files import durable_write
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method, Start, load_method, set_parameters
 from rankwise.training.batches import tokens_of
@@ -129,11 +129,6 @@ def _device(wanted: str) -> str:
 
 
 def _keep(saved: dict, file: Path) -> None:
-    """Write the file atomically."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        torch.save(saved, partial)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write the file whole or not at all."""
+    with durable_write(file) as part, part.open("wb") as stream:
+        torch.save(saved, stream)
