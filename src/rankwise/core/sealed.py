@@ -80,6 +80,15 @@ def content(data: bytes, file: Path) -> dict:
     return {name: value for name, value in found.items() if name not in (CONTENT, REQUEST)}
 
 
+def is_of_older_release(data: bytes) -> bool:
+    """Whether bytes are a result without a seal, as older releases wrote it."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and "request" in found and CONTENT not in found
+
+
 def read(file: Path) -> dict:
     """Read a result as it was written, without the seal.
 
