@@ -1,0 +1,283 @@
+"""Damage files of a finished study, read them as its jobs do, and let Snakemake heal them.
+
+Damage is a file that ends too early, or one byte that has changed. The file's modification time
+stays as it was, as with a bad disk or a copy that sets times back.
+"""
+
+import contextlib
+import functools
+import io
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from faults import clone
+from faults.strikes import Undisturbed, compare
+from helpers.prepared import reset_accelerate
+from helpers.stopping import stop_at_check
+from rankwise.analysis import gather, tables
+from rankwise.core import provenance, result
+from rankwise.core.paths import CHECKPOINTS
+from rankwise.data import prepared
+from rankwise.report import draw, style
+from rankwise.study import jobs
+from rankwise.study.plan import read_plan
+from rankwise.training import checkpoint, run
+
+TRUNCATION, FLIP = "truncation", "flip"
+TARGETS = ("checkpoint", "result", "split", "weights", "tokenizer", "table")
+ROUNDS = 3  # of Snakemake, within which a study is healed
+INTERRUPTED_AT = 8  # the check before which a training is stopped
+
+
+@dataclass
+class Damage:
+    """One damaged file.
+
+    Attributes:
+        kind: TRUNCATION or FLIP.
+        target: One of TARGETS.
+        file: Relative to the clone.
+        offset: Of the first byte that is gone, or of the changed one.
+        answer: What the job that reads it did: `refused` with a sentence that names the file,
+            `began anew` after such a sentence, `equal` where it gave the undisturbed answer, or
+            `other`: another answer, in silence.
+        said: The sentence.
+    """
+
+    kind: str
+    target: str
+    file: str
+    offset: int = 0
+    answer: str = ""
+    said: str = ""
+
+
+# Files --------------------------------------------------------------------------------------------
+
+
+def files_of(root: Path) -> dict[str, list[Path]]:
+    """The files that may be damaged, by target; the checkpoint is written by `interrupt`."""
+    store = root / clone.STORE
+    (data,), (model,) = store.glob("inputs/datasets/mine/*"), store.glob("inputs/models/mine/*")
+    return {
+        "checkpoint": sorted((root / CHECKPOINTS).glob("*.pt")),
+        "result": sorted(store.glob("runs/**/train.json")),
+        "split": sorted(data.iterdir()),
+        "weights": [model / "model.safetensors", model / "model.json"],
+        "tokenizer": sorted(model.glob("tokenizer*")),
+        "table": [root / table for table in clone.TABLES],
+    }
+
+
+@contextlib.contextmanager
+def damaged(file: Path, damage: Damage, generator: random.Random) -> Iterator[None]:
+    """Damage a file, and put it back at the end, whatever has become of it.
+
+    Args:
+        file: The file.
+        damage: Its kind; gets the offset.
+        generator: Draws the place.
+    """
+    with restored(file):
+        hurt(file, damage, generator)
+        yield
+
+
+def hurt(file: Path, damage: Damage, generator: random.Random) -> None:
+    """Damage a file at a random place; its modification time stays."""
+    content, times = bytearray(file.read_bytes()), file.stat()
+    damage.offset = generator.randrange(len(content))
+    if damage.kind == TRUNCATION:
+        del content[damage.offset :]
+    else:
+        content[damage.offset] ^= generator.randrange(1, 256)
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def planned(truncations: int, flips: int) -> list[Damage]:
+    """Damage of each kind to each target."""
+    kinds = [TRUNCATION] * truncations + [FLIP] * flips
+    return [Damage(kind, target, "") for target in TARGETS for kind in kinds]
+
+
+# How jobs read them -------------------------------------------------------------------------------
+
+
+def training_request(root: Path, method: str = "lora") -> dict:
+    """The request of one training of the study."""
+    (file,) = (root / clone.STORE).glob(f"runs/mine/mine/{method}/**/train.json")
+    return result.read(file)["request"]
+
+
+def interrupt(root: Path) -> None:
+    """Let a training of the study be stopped half-way, so that it leaves a checkpoint."""
+    with patches() as patch:
+        patch.setattr(checkpoint, "SAVE_EVERY_S", 1e9)
+        stop_at_check(INTERRUPTED_AT, patch)
+        reset_accelerate()
+        with contextlib.suppress(checkpoint.Stopped):
+            run.train(training_request(root))
+    assert files_of(root)["checkpoint"], "the training was not stopped"
+
+
+@contextlib.contextmanager
+def patches() -> Iterator:
+    """pytest's patches, also where no test runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+def train(root: Path) -> object:
+    """Train from the checkpoint, if it can be read; what two correct runs share of the result."""
+    reset_accelerate()
+    return clone.without_times(run.train(training_request(root)))
+
+
+def load(root: Path) -> object:
+    """Load model and data as every training does."""
+    request = training_request(root)
+    folder = prepared.model_folder(request)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    data = prepared.load_data(request, tokenizer, seed=0)
+    counts = prepared.data_facts(request)
+    weights = provenance.file_sha256(folder / "model.safetensors")
+    rows = [list(split) for split in (data.train, data.selection, data.report)]
+    return weights, rows, counts
+
+
+def collect(root: Path) -> object:
+    """Gather all training runs in a table; its content without times."""
+    request = documents(root)[str(clone.TABLES[0])]
+    scratch = root / "scratch/runs.csv"
+    scratch.parent.mkdir(exist_ok=True)
+    gather.gather(request, scratch)
+    table = tables.read(scratch)
+    return table[[name for name in table if not name.endswith(clone.TIMES)]].to_csv()
+
+
+@functools.cache
+def documents(root: Path) -> dict[str, dict]:
+    """The requests of the study's tables and figures, by their first file."""
+    plan = read_plan(root, clone.STUDY_FILE)
+    return {job.outputs[0]: job.request for job in jobs.document_jobs(plan)}
+
+
+def draw_figure(root: Path) -> object:
+    """Draw the figure from its tables, small and to memory."""
+    figure = documents(root)[str(clone.FIGURE)]
+    drawn = io.BytesIO()
+
+    def save(picture: object, *_: object) -> None:
+        picture.savefig(drawn, format="raw", dpi=40)
+
+    with patches() as patch:
+        patch.setattr(style, "save", save)
+        draw.draw(figure, root / clone.FIGURE)
+    return drawn.getvalue()
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "checkpoint": train,
+    "result": collect,
+    "split": load,
+    "weights": load,
+    "tokenizer": load,
+    "table": draw_figure,
+}
+
+
+# Damage after damage ------------------------------------------------------------------------------
+
+
+def damage_all(root: Path, damages: list[Damage], generator: random.Random) -> list[Damage]:
+    """Damage one file after the other, and let the job that reads it answer.
+
+    Args:
+        root: A clone with all results of the study.
+        damages: Kind and target of each; get the rest.
+        generator: Draws files and places.
+    """
+    with contextlib.chdir(root):
+        interrupt(root)
+        files = files_of(root)
+        for target in TARGETS:
+            with restored(files[target][0]):
+                right = READERS[target](root)
+            for damage in (one for one in damages if one.target == target):
+                file = generator.choice(files[target])
+                damage.file = str(file.relative_to(root))
+                with damaged(file, damage, generator):
+                    damage.answer, damage.said = answer(root, file, target, right)
+    return damages
+
+
+def answer(root: Path, file: Path, target: str, right: object) -> tuple[str, str]:
+    """What a job says and gives that reads a damaged file; see `Damage`."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
+            given = READERS[target](root)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        return ("refused" if file.name in said else "crashed"), said
+    lines = [line for line in printed.getvalue().splitlines() if file.name in line]
+    warning = next((line for line in lines if "damaged" in line), "")
+    if given != right:
+        return "other", warning
+    return ("began anew" if warning else "equal"), warning
+
+
+@contextlib.contextmanager
+def restored(file: Path) -> Iterator[None]:
+    """Put a file back at the end, and remove what has appeared beside it."""
+    whole, times = file.read_bytes(), file.stat()
+    beside = set(file.parent.iterdir())
+    try:
+        yield
+    finally:
+        for other in set(file.parent.iterdir()) - beside:
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
+        file.write_bytes(whole)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@dataclass
+class Healed:
+    """A study of which one file of each target was damaged, and that was run again.
+
+    Attributes:
+        kind: TRUNCATION or FLIP.
+        runs: How many runs of Snakemake it took; 0 if ROUNDS were not enough.
+        unequal: Files that differ from the undisturbed ones.
+    """
+
+    kind: str
+    runs: int
+    unequal: list[str]
+    said: list[str]
+
+
+def heal(root: Path, undisturbed: Undisturbed, kind: str, generator: random.Random) -> Healed:
+    """Damage one file of each target at once, and run the study again until it ends well."""
+    with contextlib.chdir(root):
+        interrupt(root)
+        (file,) = (root / clone.STORE).glob("runs/mine/mine/lora/**/train.json")
+        shutil.rmtree(file.parent)  # its training resumes from the checkpoint
+        for target, files in files_of(root).items():
+            hurt(generator.choice(files), Damage(kind, target, ""), generator)
+    said = []
+    for number in range(1, ROUNDS + 1):
+        done = clone.run(root)
+        said.append(done.stderr[-5000:])
+        unequal = compare(root, undisturbed, 0).unequal
+        if done.returncode == 0:
+            return Healed(kind, number, unequal, said)
+    return Healed(kind, 0, unequal, said)
