@@ -7,6 +7,7 @@ stays as it was, as with a bad disk or a copy that sets times back.
 import contextlib
 import functools
 import io
+import json
 import os
 import random
 import shutil
@@ -18,18 +19,17 @@ import pytest
 from transformers import AutoTokenizer
 
 from faults import clone
-from faults.strikes import Undisturbed, compare
+from faults.strikes import Undisturbed, all_files, compare
 from helpers.prepared import reset_accelerate
 from helpers.stopping import stop_at_check
 from rankwise.analysis import gather, tables
 from rankwise.core import provenance, result
-from rankwise.core.paths import CHECKPOINTS
+from rankwise.core.paths import CHECKPOINTS, REQUESTS
 from rankwise.data import prepared
 from rankwise.report import draw, style
-from rankwise.study import jobs
-from rankwise.study.plan import read_plan
 from rankwise.training import checkpoint, run
 
+TRUNCATIONS, FLIPS, SEED = 20, 30, 19  # of each target
 TRUNCATION, FLIP = "truncation", "flip"
 TARGETS = ("checkpoint", "result", "split", "weights", "tokenizer", "table")
 ROUNDS = 3  # of Snakemake, within which a study is healed
@@ -57,6 +57,14 @@ class Damage:
     offset: int = 0
     answer: str = ""
     said: str = ""
+
+
+def finished_clone(folder: Path) -> tuple[Path, Undisturbed]:
+    """A clone with all results of the study."""
+    root = clone.make_clone(folder)
+    done = clone.run(root)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return root, Undisturbed(clone.fingerprints(root), all_files(root), 0.0)
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -119,6 +127,8 @@ def training_request(root: Path, method: str = "lora") -> dict:
 
 def interrupt(root: Path) -> None:
     """Let a training of the study be stopped half-way, so that it leaves a checkpoint."""
+    for file in (root / CHECKPOINTS).glob("*"):
+        file.unlink()
     with patches() as patch:
         patch.setattr(checkpoint, "SAVE_EVERY_S", 1e9)
         stop_at_check(INTERRUPTED_AT, patch)
@@ -165,9 +175,9 @@ def collect(root: Path) -> object:
 
 @functools.cache
 def documents(root: Path) -> dict[str, dict]:
-    """The requests of the study's tables and figures, by their first file."""
-    plan = read_plan(root, clone.STUDY_FILE)
-    return {job.outputs[0]: job.request for job in jobs.document_jobs(plan)}
+    """The requests of the study's tables and figures, by their first file, as planning wrote them."""
+    written = (json.loads(file.read_text()) for file in (root / REQUESTS).glob("*.json"))
+    return {"/".join(one["document"]): one for one in written if "document" in one}
 
 
 def draw_figure(root: Path) -> object:

@@ -13,15 +13,16 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from faults import clone, processes
 from faults.processes import Process
 
+KILLS, STOPS, SEED = 50, 20, 19  # as the test suite and the benchmark strike
 KILLED = (*processes.ROLES, "all")  # in turn
-STOPS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}  # in turn
+SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}  # in turn
 ORPHANS_AFTER_S = 10
 RUN_LIMIT_S = 600
 REMEMBERED = re.compile(r"results/\.cache/sha256/[0-9a-f]+\.json")
@@ -98,14 +99,14 @@ def all_files(root: Path) -> frozenset[str]:
     return frozenset(name for name in names if not REMEMBERED.fullmatch(name))
 
 
-def run_undisturbed(root: Path) -> Undisturbed:
-    """Run the study to its end, from nothing, and remove all that it has made."""
+def run_undisturbed(root: Path, reset: Callable[[Path], None] = clone.reset) -> Undisturbed:
+    """Run the study to its end, from nothing, and remove all that it has made by `reset`."""
     start = time.monotonic()
     done = clone.run(root)
     assert done.returncode == 0, done.stderr[-5000:]
     duration_s = time.monotonic() - start
     made = Undisturbed(clone.fingerprints(root), all_files(root), duration_s)
-    clone.reset(root)
+    reset(root)
     return made
 
 
@@ -130,7 +131,7 @@ def planned(kills: int, stops: int, generator: random.Random) -> list[Strike]:
     for number in range(kills):
         drawn.append(Strike("SIGKILL", KILLED[number % len(KILLED)], generator.random()))
     for number in range(stops):
-        drawn.append(Strike(list(STOPS)[number % len(STOPS)], "snakemake", generator.random()))
+        drawn.append(Strike(list(SIGNALS)[number % len(SIGNALS)], "snakemake", generator.random()))
     generator.shuffle(drawn)
     return drawn
 
@@ -235,7 +236,7 @@ def send(strike: Strike, run: subprocess.Popen, victims: list[Process]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(run.pid, signal.SIGINT)
     else:
-        run.send_signal(STOPS[strike.kind])
+        run.send_signal(SIGNALS[strike.kind])
 
 
 def orphans_of(root: Path, victims: list[Process]) -> list[str]:
