@@ -25,6 +25,8 @@ STORE = Path("results/store")
 FIGURE = RESULTS / "figures/accuracy_memory.png"
 TABLES = (RESULTS / "tables/runs.csv", RESULTS / "tables/memory.csv")  # the figure reads them
 INPUTS = "inputs"  # in the clone: the user's files
+SAID = "said.txt"  # beside the clone: what Snakemake prints
+RETRIES = 20  # of a job that fails
 SAVE_EVERY_S = 0.1  # between two checkpoints
 # Every process of a clone inherits this variable, whose value is the clone's folder.
 MARK = "FAULT_SUITE_CLONE"
@@ -88,16 +90,25 @@ def command(*options: str, target: Path = FIGURE) -> list[str]:
 
 
 def start(root: Path) -> subprocess.Popen:
-    """Start the study as a user does: the process leads a group of its own, as in a terminal."""
-    return subprocess.Popen(
-        command(),
-        cwd=root,
-        env=environment(root),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    """Start the study as a user does: the process leads a group of its own, as in a terminal.
+
+    A job that fails is started again, so that a strike on a job leaves Snakemake at work.
+    """
+    with (root.parent / SAID).open("w") as stream:
+        return subprocess.Popen(
+            command("--retries", str(RETRIES)),
+            cwd=root,
+            env=environment(root),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+
+
+def said(root: Path) -> str:
+    """The end of what the study's last Snakemake has printed."""
+    return (root.parent / SAID).read_text()[-5000:]
 
 
 def run(root: Path, *options: str, **variables: str) -> subprocess.CompletedProcess:

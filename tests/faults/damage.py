@@ -33,6 +33,7 @@ TRUNCATIONS, FLIPS, SEED = 20, 30, 19  # of each target
 TRUNCATION, FLIP = "truncation", "flip"
 TARGETS = ("checkpoint", "result", "split", "weights", "tokenizer", "table")
 ROUNDS = 3  # of Snakemake, within which a study is healed
+SHORT = {"updates": 12, "evaluate_every_updates": 6}
 INTERRUPTED_AT = 8  # the check before which a training is stopped
 
 
@@ -125,8 +126,14 @@ def training_request(root: Path, method: str = "lora") -> dict:
     return result.read(file)["request"]
 
 
-def interrupt(root: Path) -> None:
-    """Let a training of the study be stopped half-way, so that it leaves a checkpoint."""
+def short_request(root: Path) -> dict:
+    """The request of a shorter training, of which many can be run."""
+    request = training_request(root)
+    return {**request, "schedule": {**request["schedule"], **SHORT}}
+
+
+def interrupt(root: Path, request: dict) -> None:
+    """Let a training be stopped half-way, so that it leaves a checkpoint."""
     for file in (root / CHECKPOINTS).glob("*"):
         file.unlink()
     with patches() as patch:
@@ -134,7 +141,7 @@ def interrupt(root: Path) -> None:
         stop_at_check(INTERRUPTED_AT, patch)
         reset_accelerate()
         with contextlib.suppress(checkpoint.Stopped):
-            run.train(training_request(root))
+            run.train(request)
     assert files_of(root)["checkpoint"], "the training was not stopped"
 
 
@@ -148,7 +155,7 @@ def patches() -> Iterator:
 def train(root: Path) -> object:
     """Train from the checkpoint, if it can be read; what two correct runs share of the result."""
     reset_accelerate()
-    return clone.without_times(run.train(training_request(root)))
+    return clone.without_times(run.train(short_request(root)))
 
 
 def load(root: Path) -> object:
@@ -216,7 +223,7 @@ def damage_all(root: Path, damages: list[Damage], generator: random.Random) -> l
         generator: Draws files and places.
     """
     with contextlib.chdir(root):
-        interrupt(root)
+        interrupt(root, short_request(root))
         files = files_of(root)
         for target in TARGETS:
             with restored(files[target][0]):
@@ -278,7 +285,7 @@ class Healed:
 def heal(root: Path, undisturbed: Undisturbed, kind: str, generator: random.Random) -> Healed:
     """Damage one file of each target at once, and run the study again until it ends well."""
     with contextlib.chdir(root):
-        interrupt(root)
+        interrupt(root, training_request(root))
         (file,) = (root / clone.STORE).glob("runs/mine/mine/lora/**/train.json")
         shutil.rmtree(file.parent)  # its training resumes from the checkpoint
         for target, files in files_of(root).items():

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from faults.clone import MARK
 
 ROLES = ("trainer", "caller", "server", "snakemake")
-PAUSE_S = 0.02
+PAUSE_S = 0.05
 
 
 class Process(NamedTuple):

@@ -25,6 +25,7 @@ KILLED = (*processes.ROLES, "all")  # in turn
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}  # in turn
 ORPHANS_AFTER_S = 10
 RUN_LIMIT_S = 600
+MAX_FAILURES = 5  # of Snakemake, before the suite gives up
 REMEMBERED = re.compile(r"results/\.cache/sha256/[0-9a-f]+\.json")
 
 
@@ -77,10 +78,17 @@ class Ended:
 
 @dataclass
 class Report:
-    """All strikes, and all studies that ended after them."""
+    """All strikes, and all studies that ended after them.
+
+    Attributes:
+        strikes: In order.
+        ended: In order.
+        failures: What Snakemake said where it ended badly, although nothing had struck it.
+    """
 
     strikes: list[Strike] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     def rows(self) -> dict:
         """As JSON."""
@@ -124,8 +132,7 @@ def compare(root: Path, undisturbed: Undisturbed, strikes: int) -> Ended:
 def planned(kills: int, stops: int, generator: random.Random) -> list[Strike]:
     """Strikes on all targets, equally often, in a random order.
 
-    Their moments are fractions of half a run's duration, since later strikes hit a study that is
-    half ready.
+    Their moments are fractions of a third of a run's duration, since a study has several strikes.
     """
     drawn = []
     for number in range(kills):
@@ -142,60 +149,75 @@ def strike_all(root: Path, undisturbed: Undisturbed, strikes: Iterable[Strike]) 
     Args:
         root: The clone, without results.
         undisturbed: What the study must give.
-        strikes: `moment_s` is a fraction of half a run, and becomes the seconds.
+        strikes: `moment_s` is a fraction of a third of a run, and becomes the seconds.
     """
     report = Report()
     study = Study(root, undisturbed, report)
     for strike in strikes:
-        strike.moment_s = round(strike.moment_s * undisturbed.duration_s / 2, 3)
+        strike.moment_s = round(strike.moment_s * undisturbed.duration_s / 3, 3)
         while not study.struck(strike):
             pass
-    while study.strikes:
+    while study.strikes or study.run:
         study.go_on()
     return report
 
 
 class Study:
-    """One study after the other, each struck until it ends well."""
+    """One study after the other, each struck until it ends well.
+
+    A killed job is started again by the Snakemake that runs. Where Snakemake itself was struck, the
+    next strike starts it anew.
+    """
 
     def __init__(self, root: Path, undisturbed: Undisturbed, report: Report):
         self.root = root
         self.undisturbed = undisturbed
         self.report = report
+        self.run: subprocess.Popen | None = None
         self.strikes: list[Strike] = []  # those that this study has had
         self.finished: list[tuple[Strike, dict, dict]] = []
 
     def struck(self, strike: Strike) -> bool:
         """Run the study and strike it; False if it ended before there was anything to strike."""
-        run = clone.start(self.root)
-        victims = wait_for_victims(self.root, run, strike)
-        if victims:
-            finished = clone.results(self.root)
-            strike.finished = len(finished)
-            send(strike, run, victims)
-            strike.orphans += orphans_of(self.root, victims)
-            self.strikes.append(strike)
-            self.report.strikes.append(strike)
-        self._end(run)
-        if victims:
-            left = processes.orphans(self.root, lambda _: True, ORPHANS_AFTER_S)
-            strike.orphans += [f"{one.role} {one.log}" for one in left]
-            processes.kill(left)
-            self.finished.append((strike, finished, log_times(self.root, finished)))
-        if run.returncode == 0:
-            self._ended()
-        unlock(self.root)
-        return bool(victims)
+        if self.run is None:
+            self.run = clone.start(self.root)
+        victims = wait_for_victims(self.root, self.run, strike)
+        if not victims:
+            self._end()
+            return False
+        finished = clone.results(self.root)
+        strike.finished = len(finished)
+        logs = log_times(self.root, finished)
+        orphans = send(strike, self.root, self.run, victims)
+        self.finished.append((strike, finished, logs))
+        self.strikes.append(strike)
+        self.report.strikes.append(strike)
+        strike.orphans += names_of(processes.orphans(self.root, orphans, ORPHANS_AFTER_S))
+        if strike.target in ("snakemake", "all"):
+            self._end()
+        return True
 
     def go_on(self) -> None:
-        """Run the study without a strike."""
-        done = clone.run(self.root)
-        assert done.returncode == 0, done.stderr[-5000:]
-        self._ended()
+        """Let the study end, or run it without a strike."""
+        if self.run is None:
+            self.run = clone.start(self.root)
+        self._end()
 
-    def _end(self, run: subprocess.Popen) -> None:
-        """Wait for Snakemake's end. A run that was not stopped goes on with other jobs."""
-        self.said = run.communicate(timeout=RUN_LIMIT_S)[1]
+    def _end(self) -> None:
+        """Wait for Snakemake's end, and for that of all its processes."""
+        status = self.run.wait(RUN_LIMIT_S)
+        was_stopped = bool(self.strikes) and self.strikes[-1].target in ("snakemake", "all")
+        self.run = None
+        left = processes.orphans(self.root, lambda _: True, ORPHANS_AFTER_S)
+        if left:
+            self.strikes[-1].orphans += names_of(left)
+            processes.kill(left)
+        if status == 0:
+            self._ended()
+        elif not was_stopped:
+            self.report.failures.append(clone.said(self.root))
+            assert len(self.report.failures) < MAX_FAILURES, self.report.failures
+        unlock(self.root)
 
     def _ended(self) -> None:
         """The study is complete: compare it, and begin anew."""
@@ -207,6 +229,10 @@ class Study:
         self.report.ended.append(compare(self.root, self.undisturbed, len(self.strikes)))
         self.strikes, self.finished = [], []
         clone.reset(self.root)
+
+
+def names_of(found: list[Process]) -> list[str]:
+    return [f"{one.role}, which writes to {one.log}" for one in found]
 
 
 def wait_for_victims(root: Path, run: subprocess.Popen, strike: Strike) -> list[Process]:
@@ -228,8 +254,16 @@ def wait_for_victims(root: Path, run: subprocess.Popen, strike: Strike) -> list[
     return []
 
 
-def send(strike: Strike, run: subprocess.Popen, victims: list[Process]) -> None:
-    """Send a strike's signal. Ctrl-C reaches every process of the terminal's group."""
+def send(
+    strike: Strike, root: Path, run: subprocess.Popen, victims: list[Process]
+) -> Callable[[Process], bool]:
+    """Send a strike's signal. Ctrl-C reaches every process of the terminal's group.
+
+    Returns:
+        Which processes must not outlive the victims, although Snakemake goes on: the jobs of a
+        caller or of a server.
+    """
+    living = processes.of_clone(root)
     if strike.kind == "SIGKILL":
         processes.kill(victims)
     elif strike.kind == "SIGINT":
@@ -237,22 +271,14 @@ def send(strike: Strike, run: subprocess.Popen, victims: list[Process]) -> None:
             os.killpg(run.pid, signal.SIGINT)
     else:
         run.send_signal(SIGNALS[strike.kind])
-
-
-def orphans_of(root: Path, victims: list[Process]) -> list[str]:
-    """Jobs that outlive their caller or server, while Snakemake goes on."""
-    roles = {victim.role for victim in victims}
-    if roles == {"caller"}:
+    trainers = [one for one in living if one.role == "trainer"]
+    if strike.target == "caller":
         logs = {victim.log for victim in victims}
-    elif roles == {"server"}:
-        logs = {one.log for one in processes.of_clone(root) if one.role == "trainer"}
-    else:
-        return []
-    born = {
-        one.pid for one in processes.of_clone(root) if one.role == "trainer" and one.log in logs
-    }
-    left = processes.orphans(root, lambda one: one.pid in born, ORPHANS_AFTER_S)
-    return [f"{one.role} {one.log}" for one in left]
+        trainers = [one for one in trainers if one.log in logs]
+    elif strike.target != "server":
+        trainers = []
+    numbers = {one.pid for one in trainers}
+    return lambda one: one.pid in numbers
 
 
 def unlock(root: Path) -> None:

@@ -35,6 +35,7 @@ def test_every_kind_of_process_is_struck(report: Report) -> None:
 
 
 def test_every_study_ends_with_the_undisturbed_files(report: Report) -> None:
+    assert report.failures == []
     assert [one for one in report.ended if one.unequal] == []
 
 
