@@ -6,6 +6,7 @@ figure that reads them. Trainings write a checkpoint many times a second, so tha
 one being written, read or deleted.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -150,7 +151,8 @@ def _fingerprint(file: Path) -> str:
     """The digest of one file; of a table's Markdown and LaTeX, which hold times, the lines count."""
     content = file.read_bytes()
     if file.suffix == ".json" and file.parent.name not in KEPT:
-        content = json.dumps(without_times(json.loads(content)), sort_keys=True).encode()
+        with contextlib.suppress(ValueError):  # a damaged file is compared as it is
+            content = json.dumps(without_times(json.loads(content)), sort_keys=True).encode()
     elif file.suffix in (".csv", ".parquet"):
         frame = pd.read_csv(file, dtype=str) if file.suffix == ".csv" else pd.read_parquet(file)
         shared = [name for name in frame.columns if not name.endswith(TIMES)]

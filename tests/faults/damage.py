@@ -32,6 +32,7 @@ from rankwise.training import checkpoint, run
 TRUNCATIONS, FLIPS, SEED = 20, 30, 19  # of each target
 TRUNCATION, FLIP = "truncation", "flip"
 TARGETS = ("checkpoint", "result", "split", "weights", "tokenizer", "table")
+SET_ASIDE = ".damaged"  # in the names of files that were found to be damaged, and renamed
 ROUNDS = 3  # of Snakemake, within which a study is healed
 SHORT = {"updates": 12, "evaluate_every_updates": 6}
 INTERRUPTED_AT = 8  # the check before which a training is stopped
@@ -274,6 +275,7 @@ class Healed:
         kind: TRUNCATION or FLIP.
         runs: How many runs of Snakemake it took; 0 if ROUNDS were not enough.
         unequal: Files that differ from the undisturbed ones.
+        said: What each run printed.
     """
 
     kind: str
@@ -294,7 +296,7 @@ def heal(root: Path, undisturbed: Undisturbed, kind: str, generator: random.Rand
     for number in range(1, ROUNDS + 1):
         done = clone.run(root)
         said.append(done.stderr[-5000:])
-        unequal = compare(root, undisturbed, 0).unequal
+        unequal = [name for name in compare(root, undisturbed, 0).unequal if SET_ASIDE not in name]
         if done.returncode == 0:
             return Healed(kind, number, unequal, said)
     return Healed(kind, 0, unequal, said)
