@@ -17,6 +17,7 @@ from rankwise.core.store_parts import is_at_work
 
 UNREADABLE = "unreadable"  # the status of a file that is no result
 SECOND = "second results"
+ASIDE = "damaged results"
 UNFINISHED = "unfinished"
 
 
@@ -85,6 +86,8 @@ def sizes(root: Path) -> dict:
             _count(kinds, place.split("/")[0], file.parent, place in plans.studies)
         for file in found.seconds:
             _count(kinds, SECOND, file.parent, is_planned=False)
+        for file in found.damaged:
+            _count(kinds, ASIDE, file.parent, is_planned=False)
         for part in found.parts:
             _count(kinds, UNFINISHED, part, is_planned=False)
         rows = [{"kind": kind, **counts} for kind, counts in kinds.items()]

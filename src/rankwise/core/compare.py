@@ -12,6 +12,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
+from rankwise.core import sealed
+
 # Keys of a result that two correct jobs need not share. The request is equal anyway;
 # `measured_context_bytes` depends on what else runs on the GPU; a reason may name processes, and
 # `diverged` is a part of a reason.
@@ -91,21 +93,18 @@ def read(file: Path) -> dict | None:
         The result, or None if there is no file.
 
     Raises:
-        ValueError: The file cannot be read, is not JSON, or has no request.
+        ValueError: The file cannot be read, or is not as it was written.
     """
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(result, dict) and isinstance(result.get("request"), dict):
-            return result
-        problem = "it has no request"
+        return sealed.read(file)
     except FileNotFoundError:
         if not os.path.lexists(file):
             return None
         problem = "it is a link to what is not there"
     except OSError as error:
         problem = error.strerror
-    except ValueError as error:  # not UTF-8, or not JSON
-        problem = f"it is torn: {error}"
+    except sealed.Damaged as error:
+        problem = str(error).removeprefix(f"{file}: ")
     raise ValueError(
         f"{file}: cannot be read: {problem}; allowed: a whole result; remove it, or copy it again"
     )

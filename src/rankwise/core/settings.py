@@ -43,6 +43,11 @@ VARIABLES = {
         "The study's name, for the experiment tracker: its project, and its folder in "
         "`logs/tracking`. The workflow sets it.",
     ),
+    "RANKWISE_PLANNER": Variable(
+        "",
+        "The process that planned a job, which ends with it: host, process number, boot and start "
+        "time. The workflow sets it.",
+    ),
     "RANKWISE_IMAGE": Variable(
         "", "The container image of `--sdm apptainer`, in place of the one in `docker/image`."
     ),

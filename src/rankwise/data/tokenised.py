@@ -183,7 +183,7 @@ def examples(split: Split, encoder: Encoder) -> Examples:
             if not _is_whole(folder, made_of):  # nobody has made it meanwhile
                 _build(folder, made_of, split, encoder)
                 return Examples(open_table(folder / EXAMPLES))
-    rows = result.read(folder / DESCRIPTION)["rows"]
+    rows = result.read_json(folder / DESCRIPTION)["rows"]
     _log(f"tokenised {split.name}: {rows:,} rows, from the cache")
     return Examples(open_table(folder / EXAMPLES))
 
@@ -235,7 +235,7 @@ def _is_whole(folder: Path, made_of: dict) -> bool:
     if not description.is_file():
         return False
     try:
-        stored = result.read(description)
+        stored = result.read_json(description)
         difference = content.difference(file, stored["sha256"])
     except (ValueError, KeyError):
         difference = f"{description} cannot be read"

@@ -20,11 +20,12 @@ from rankwise.core import (
     requests,
     result,
     settings,
+    sound,
     store,
 )
 from rankwise.core import environment as installed
 from rankwise.core.units import CUDA_CONTEXT_BYTES
-from rankwise.execution import processes
+from rankwise.execution import lifeline, processes
 
 # A job that exits with this status ran out of its share of a GPU; worker_client runs it again.
 RUN_ALONE = 75
@@ -98,10 +99,12 @@ def run(measure: Callable[..., dict], in_folder: bool = False) -> None:
             )
             sys.exit(RUN_ALONE)
         verify(request)
+        lifeline.check_planner()
         environment = installed.environment(paths.WORKFLOW / request["environment"]["lock"])
         job_time_s = time.perf_counter() - start
         result.write(output, request, content, {**environment, "job_time_s": job_time_s})
         verify(request)
+        lifeline.check_planner()
 
     produce(make)
 
@@ -115,7 +118,7 @@ def _store(request: dict, output: Path, compute: Callable[[dict, Path], None]) -
     digest, place = provenance.digest(request), store.place(request)
     kept = store.Store()
     with kept.locked(digest):
-        found = kept.find(place)
+        found = sound.find(kept, place)
         if found:
             print(f"{found}: in the store already; nothing is computed", flush=True)
         else:
@@ -161,6 +164,7 @@ def document(make: Callable[[dict, Path], None]) -> None:
 
     def write(request: dict, output: Path) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
+        lifeline.check_planner()
         documents.forget(request)
         make(request, output)
         documents.note(request)

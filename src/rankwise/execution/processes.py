@@ -26,7 +26,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from rankwise.core import progress, settings
-from rankwise.execution.worker_client import end_with_parent
+from rankwise.execution import lifeline
 
 STOPPED = 128 + signal.SIGTERM  # of a process that was told to stop, and has kept what it can
 GRACE_S = 10  # from the first failure of a process to SIGKILL of those that still run
@@ -58,7 +58,7 @@ def together(call: Callable[[], dict], count: int, cpu_threads: int, on_gpu: boo
         processes: list[BaseProcess] = []
         with _stops_sent_to(processes) as stops:
             for index in range(count):
-                arguments = (call, index, count, cpu_threads, folder)
+                arguments = (call, index, count, cpu_threads, folder, os.getpid())
                 process = context.Process(target=_work, args=arguments)
                 process.start()
                 processes.append(process)
@@ -91,11 +91,12 @@ def _fail(sentence: str) -> None:
 # One of the processes -----------------------------------------------------------------------------
 
 
-def _work(call: Callable[[], dict], index: int, count: int, cpu_threads: int, folder: Path) -> None:
+def _work(
+    call: Callable[[], dict], index: int, count: int, cpu_threads: int, folder: Path, job: int
+) -> None:
     """Run the call as one of the processes, and write what it returns."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    lifeline.begin(parent=job)
     progress.take_over(reports=index == 0)
     if index:  # the log has one writer; errors of all processes are in it
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

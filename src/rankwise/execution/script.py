@@ -13,10 +13,12 @@ import runpy
 import sys
 
 from rankwise.core import paths
+from rankwise.execution import lifeline
 
 
 def main(arguments: list[str]) -> None:
-    """Run the script as `python SCRIPT ARGUMENTS` would."""
+    """Run the script as `python SCRIPT ARGUMENTS` would, for as long as its planner runs."""
+    lifeline.begin()
     file = paths.script(arguments[0])
     sys.argv = [str(file), *arguments[1:]]
     sys.path[0] = str(file.parent)

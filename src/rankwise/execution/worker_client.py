@@ -10,7 +10,8 @@ process, the client.
 
 If the client exits or receives SIGTERM, the server sends SIGTERM to the job, and training writes a
 checkpoint. The client in turn is stopped with Snakemake, whose child it is, because the rules use
-`exec`. If anything fails before the job has started, the script runs in the client itself.
+`exec`. If the server is killed, its jobs get SIGTERM, and the client waits until its job has ended.
+If anything fails before the job has started, the script runs in the client itself.
 RANKWISE_WARM=0 switches the server off, and so does a system without pidfd (Linux has it).
 
 With `--gpu N` the job holds a lease on N whole GPUs before it starts; with `--gpu-memory-gib X` on
@@ -22,13 +23,13 @@ Standard library only.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import hashlib
 import json
 import os
 import re
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -40,6 +41,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankwise.core import paths, plugins, requests, settings
+from rankwise.execution import lifeline
 
 if TYPE_CHECKING:
     from rankwise.execution.gpu_lease import Lease
@@ -52,9 +54,9 @@ GPU_OPTIONS = ("--gpu", "--gpu-memory-gib")
 RUN_ALONE = 75
 BITS = "bitsandbytes"
 IMPORTS_BITS = re.compile(rb"^\s*(import|from) bitsandbytes\b", re.MULTILINE)
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Environment variables that do not change how libraries load: a server serves any values of them.
-PASSING = ("_", "PWD", "OLDPWD", "SHLVL", "PYTEST_CURRENT_TEST")
+PASSING = ("_", "PWD", "OLDPWD", "SHLVL", "PYTEST_CURRENT_TEST", lifeline.VARIABLE)
+ENDING_S = 120  # for a job whose server was killed to end after SIGTERM
 
 
 def main(arguments: list[str]) -> int:
@@ -63,7 +65,7 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit status of the script.
     """
-    end_with_parent()
+    lifeline.begin()
     gpus: dict[str, float] = {}
     while arguments[0] in GPU_OPTIONS:
         name, value, *arguments = arguments
@@ -91,12 +93,6 @@ def say_signal(status: int) -> None:
     name = signal.Signals(status - 128).name
     cause = "; the system sends it when host memory runs out" if name == "SIGKILL" else ""
     print(f"ended by {name}{cause}", file=sys.stderr, flush=True)
-
-
-def end_with_parent() -> None:
-    """Ask for SIGTERM when the parent process is gone, however it ended; only Linux has that."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def wait_for_lease(gpus: dict[str, float]) -> "Lease | None":
@@ -165,12 +161,13 @@ def uses_bitsandbytes(arguments: list[str]) -> bool:
     return False
 
 
-def run(arguments: list[str], bits: bool) -> int:
+def run(arguments: list[str], bits: bool, server: int | None = None) -> int:
     """Run a script in this process, as Python would.
 
     Args:
         arguments: The name of the script and its arguments.
         bits: Whether the job may import bitsandbytes.
+        server: The process number of the server, if this process is a fork of it.
 
     Returns:
         The exit status.
@@ -184,6 +181,8 @@ def run(arguments: list[str], bits: bool) -> int:
     script = paths.script(arguments[0])
     sys.argv, sys.path[0] = [str(script), *arguments[1:]], str(script.parent)
     try:
+        if server is not None:
+            lifeline.begin(parent=server)
         runpy.run_path(str(script), run_name="__main__")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -216,14 +215,32 @@ def run_in_server(
         socket.send_fds(connection, [b"."], [0, 1, 2, *locks])
         connection.sendall(json.dumps(task).encode() + b"\n")
         answers = connection.makefile("r", encoding="utf-8")
-        if answers.readline() != "started\n":
+        started, _, pid = answers.readline().partition(" ")
+        if started != "started":
             return None
     except OSError:
         return None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: hang_up(connection))
-    # No answer means that the server was killed, and the job with it.
-    return int(answers.readline() or 128 + signal.SIGKILL)
+    with contextlib.suppress(ConnectionError):
+        answer = answers.readline()
+        if answer:
+            return int(answer)
+    wait_for_end(int(pid))
+    return 128 + signal.SIGKILL
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait until a job has ended whose server was killed; the system has sent it SIGTERM.
+
+    The job may still write a checkpoint. Snakemake may start it again as soon as this client ends.
+    """
+    tell("the process that this job is a fork of was killed; waiting for the job to end")
+    with contextlib.suppress(ProcessLookupError):
+        ending = os.pidfd_open(pid)
+        if not select.select([ending], [], [], ENDING_S)[0]:
+            os.kill(pid, signal.SIGKILL)
+            select.select([ending], [], [])
 
 
 def hang_up(connection: socket.socket) -> None:
@@ -288,4 +305,4 @@ def server_address(bits: bool) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    lifeline.leave(main(sys.argv[1:]))

@@ -1,8 +1,10 @@
 """The server of `worker_client`: a process that has imported torch, and whose forks are the jobs.
 
 If a client hangs up or is gone, the server sends SIGTERM to its job, and SIGKILL if the job has
-not ended after GRACE_S seconds. The server ends after IDLE_S seconds without work. It ignores
-SIGTERM, because SLURM signals the server together with its jobs, which may be writing checkpoints.
+not ended after GRACE_S seconds. The server ends after IDLE_S seconds without work, and sooner after
+a client has hung up, because then Snakemake was stopped. It ignores SIGTERM, because SLURM signals
+the server together with its jobs, which may be writing checkpoints. If the server is killed, its
+jobs get SIGTERM (`lifeline`).
 
 Standard library only.
 """
@@ -22,7 +24,8 @@ from pathlib import Path
 
 from rankwise.execution.worker_client import BITS, run
 
-IDLE_S = 10  # without work, before the server ends
+IDLE_S = 8  # without work, before the server ends
+STOPPED_IDLE_S = 1  # the same, after a client has hung up
 CLIENT_TIMEOUT_S = 60  # for a client to say what its job is
 GRACE_S = 120  # between SIGTERM and SIGKILL
 MAX_FILES = 64  # that a client may pass on
@@ -60,20 +63,23 @@ def serve(listener: socket.socket, bits: bool, address: str) -> None:
     for name in (*LIBRARIES, *([BITS] if bits else [])):
         importlib.import_module(name)
     jobs: dict[int, Job] = {}  # by pidfd, which becomes readable when the job has ended
+    idle_s = IDLE_S
     while True:
         # A client sends nothing after its task. Its socket becomes readable when it hangs up.
         clients = {job.client.fileno(): job for job in jobs.values() if job.kill_at is None}
-        ready, _, _ = select.select([listener, *jobs, *clients], [], [], pause_s(jobs))
+        ready, _, _ = select.select([listener, *jobs, *clients], [], [], pause_s(jobs, idle_s))
         if not ready and not jobs:
             Path(address).unlink(missing_ok=True)
             return
         for source in ready:
             if source is listener:
+                idle_s = IDLE_S
                 start(listener, jobs, bits)
             elif source in jobs:
                 finish(jobs.pop(source), source)
             elif clients[source] in jobs.values():
                 clients[source].kill_at = time.monotonic() + GRACE_S
+                idle_s = STOPPED_IDLE_S
                 send(clients[source], signal.SIGTERM)
         kill_overdue(jobs)
 
@@ -86,10 +92,10 @@ def kill_overdue(jobs: dict[int, Job]) -> None:
             send(job, signal.SIGKILL)
 
 
-def pause_s(jobs: dict[int, Job]) -> float | None:
+def pause_s(jobs: dict[int, Job], idle_s: float) -> float | None:
     """Seconds until there is something to do even if nobody comes; None: never."""
     if not jobs:
-        return IDLE_S
+        return idle_s
     due = [job.kill_at for job in jobs.values() if job.kill_at not in (None, float("inf"))]
     return max(0.0, min(due) - time.monotonic()) if due else None
 
@@ -110,17 +116,18 @@ def start(listener: socket.socket, jobs: dict[int, Job], bits: bool) -> None:
     except (OSError, ValueError):
         client.close()
         return
+    server = os.getpid()
     pid = os.fork()
     if pid == 0:
-        work(task, files, bits)
+        work(task, files, bits, server)
     for file in files:
         os.close(file)
     with contextlib.suppress(OSError):
-        client.sendall(b"started\n")
+        client.sendall(f"started {pid}\n".encode())
     jobs[os.pidfd_open(pid)] = Job(pid, client)
 
 
-def work(task: dict, files: list[int], bits: bool) -> None:
+def work(task: dict, files: list[int], bits: bool, server: int) -> None:
     """In the fork: become the client's process, run the script, and exit.
 
     Args:
@@ -128,6 +135,7 @@ def work(task: dict, files: list[int], bits: bool) -> None:
         files: Descriptors of the client's standard streams, and of locks, which stay open for as
             long as the job lives.
         bits: Whether the job uses bitsandbytes.
+        server: The process number of the server.
     """
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -139,7 +147,7 @@ def work(task: dict, files: list[int], bits: bool) -> None:
     os.chdir(task["folder"])
     os.environ.clear()
     os.environ.update(task["environment"])
-    status = run(task["arguments"], bits)
+    status = run(task["arguments"], bits, server)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()

@@ -72,7 +72,7 @@ def export(
     shutil.rmtree(part, ignore_errors=True)
     try:
         _write_weights(plan, job, run, method, file, part, merge)
-        written = result.read(part / "rankwise.json")["format"]
+        written = result.read_json(part / "rankwise.json")["format"]
         facts = _facts(plan, job, written)
         (part / CARD).write_text(model_card.card(run, method, facts), encoding="utf-8")
         if folder.is_dir():

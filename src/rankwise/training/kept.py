@@ -72,7 +72,7 @@ def merge(result_file: Path, base_folder: Path, target: Path) -> None:
         ValueError: The run has no weights, or its method does not merge.
     """
     model, _ = load(result_file, base_folder)
-    record = result.read(result_file.parent / ADAPTER / RECORD)
+    record = result.read_json(result_file.parent / ADAPTER / RECORD)
     target.mkdir(parents=True)
     write_merged(load_method(record["method"]), model, target)
     copy_tokenizer(base_folder, target)
@@ -119,7 +119,7 @@ def load_trained(
             f"{folder}: got a folder without {RECORD}, allowed: the folder adapter/ or merged/ of "
             "a run, or an export of it"
         )
-    record = result.read(folder / RECORD)
+    record = result.read_json(folder / RECORD)
     if record["format"] == MERGED:
         model = _merged(folder, record)
     elif base is None:
