@@ -40,10 +40,10 @@ STUDY = {
     "environment": "cpu",
     "cpu_threads": 1,
     "schedule": {
-        "updates": 120,
+        "updates": 60,
         "batch_size": 8,
         "eval_batch_size": 16,
-        "evaluate_every_updates": 30,
+        "evaluate_every_updates": 20,
     },
     "train": [
         {**CELLS, "methods": ["full"], "seeds": [0]},
@@ -51,9 +51,9 @@ STUDY = {
     ],
     "profile": [{**CELLS, "methods": ["full", "lora"], "measurements": ["memory"]}],
 }
-# Keys whose values two correct runs need not share: times, and what was measured of the machine.
+# Keys whose values two correct runs need not share: times, the machine, and the digest of all.
 TIMES = ("_s", "_per_second", "_joules", "_watts")
-UNLIKE = ("environment", "cost", "reason")
+UNLIKE = ("environment", "cost", "reason", "content_sha256")
 KEPT = ("adapter", "model", "tokenizer")  # folders whose JSON files are other libraries'
 RESULT_FILES = ("train.json", "memory.json", "model.json", "dataset.json")
 

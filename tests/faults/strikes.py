@@ -26,7 +26,7 @@ SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}  # in turn
 ORPHANS_AFTER_S = 10
 RUN_LIMIT_S = 600
 MAX_FAILURES = 5  # of Snakemake, before the suite gives up
-REMEMBERED = re.compile(r"results/\.cache/sha256/[0-9a-f]+\.json")
+REMEMBERED = re.compile(r"results/\.cache/(sha256/[0-9a-f]+|sound)\.json")
 
 
 @dataclass
@@ -99,9 +99,9 @@ class Report:
 
 
 def all_files(root: Path) -> frozenset[str]:
-    """Every file and folder under results/, except remembered digests of files.
+    """Every file and folder under results/, except what is remembered of files.
 
-    A digest is remembered only of files that are old enough, so their number varies.
+    Only files that are old enough are remembered, so their number varies.
     """
     names = (str(path.relative_to(root)) for path in (root / "results").rglob("*"))
     return frozenset(name for name in names if not REMEMBERED.fullmatch(name))
