@@ -8,6 +8,7 @@ where the job runs in the foreground.
 The file is named after the digest of the run's request. A run that would give another result (other
 settings, data or source code) has another digest, so it never reads this file. Of the model, the
 file holds only what training changes; the frozen base is built again from the prepared input.
+Its content is checked against the digest at its end before it is used (`state_files.py`).
 """
 
 import os
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from rankwise.core import paths, provenance
 from rankwise.models import storage
 from rankwise.optim.parts.waiting import trains
+from rankwise.training import state_files
 from rankwise.training.group import Group
 
 SAVE_EVERY_S = 600
@@ -107,7 +109,7 @@ class Checkpoint:
         partial = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         try:
             with partial.open("wb") as stream:
-                torch.save(contents, stream)
+                state_files.save(contents, stream, self.file)
                 stream.flush()
                 os.fsync(stream.fileno())  # or a crash could leave the new name with no content
             partial.replace(self.file)
@@ -116,19 +118,29 @@ class Checkpoint:
         self._report("checkpoint written", contents)
 
     def load(self) -> dict | None:
-        """The saved contents with all tensors on the CPU, or None if there is no checkpoint."""
-        if not self.file.is_file():
+        """The saved contents with all tensors on the CPU, or None if there is no checkpoint.
+
+        A file that is not as it was written is moved aside, so the run starts anew. All processes
+        of a run decide this together.
+        """
+        if not self.group.any(self.file.is_file()):
             return None
-        contents = torch.load(self.file, map_location="cpu", weights_only=True)
+        contents, problem = state_files.load(self.file)
+        if self.group.any(problem is not None):
+            if self.group.is_first:
+                aside = state_files.move_aside(self.file)
+                self._say(f"{problem}; moved aside to {aside}, and the training starts anew")
+            self.group.wait()
+            return None
         self._report("resumed", contents)
         return contents
 
     def _report(self, event: str, contents: dict) -> None:
-        if not self.group.is_first:
-            return
-        print(
-            f"{self.file}: {event} after update {contents['update']}", file=sys.stderr, flush=True
-        )
+        if self.group.is_first:
+            self._say(f"{event} after update {contents['update']}")
+
+    def _say(self, text: str) -> None:
+        print(f"{self.file}: {text}", file=sys.stderr, flush=True)
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ beside another residual.
 """
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from copy import deepcopy
@@ -22,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rankwise.core import progress, settings
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method, Start, load_method, set_parameters
+from rankwise.training import state_files
 from rankwise.training.batches import tokens_of
 from rankwise.training.group import Group
 
@@ -80,16 +82,16 @@ def start(
     method = load_method(request["method"])
     if type(method).start is Method.start:
         return {}, {}
-    saved = None
-    is_kept = group.any(file.is_file())
-    if not is_kept and group.is_first:
+    saved = _kept(file, group)
+    if saved is None and group.is_first:
         progress.doing("computing the start")
         started, cost = _compute(method, request, base, names, data)
         saved = {"base": started.base, "adapted": started.adapted, "cost": cost}
         _keep(saved, file)
     group.wait()
     if saved is None:
-        saved = torch.load(file, weights_only=True)
+        saved, problem = state_files.load(file)
+        assert problem is None, problem  # the first process has just written it
     set_parameters(base, saved["base"])
     return saved["adapted"], saved["cost"]
 
@@ -128,12 +130,35 @@ def _device(wanted: str) -> str:
     return f"cuda:{settings.read('LOCAL_RANK')}"
 
 
+def _kept(file: Path, group: Group) -> dict | None:
+    """The start that an earlier process of this run has kept; None if it must be computed.
+
+    A file that is not as it was written is moved aside. The checkpoint goes with it, because its
+    factors were trained beside the residual of that start.
+    """
+    if not group.any(file.is_file()):
+        return None
+    saved, problem = state_files.load(file)
+    if not group.any(problem is not None):
+        return saved
+    if group.is_first:
+        names = [state_files.move_aside(file)]
+        checkpoint = file.with_suffix("").with_suffix(".pt")  # DIGEST.pt of DIGEST.start.pt
+        if checkpoint.is_file():
+            names.append(state_files.move_aside(checkpoint))
+        line = f"{file}: {problem}; moved aside to {' and '.join(names)}"
+        print(f"{line}, and the training starts anew", file=sys.stderr, flush=True)
+    group.wait()
+    return None
+
+
 def _keep(saved: dict, file: Path) -> None:
     """Write the file atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        torch.save(saved, partial)
+        with partial.open("wb") as stream:
+            state_files.save(saved, stream, file)
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
