@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,7 +153,9 @@ def test_a_damaged_start_is_moved_aside_with_the_checkpoint(
     run, prepared, monkeypatch, capsys
 ) -> None:
     """The checkpoint's factors were trained beside the residual of the start that is lost."""
+    root, plan = prepared
     expected = run("lora_ga")
+    monkeypatch.chdir(root)
     with pytest.MonkeyPatch.context() as patch:
         stop_at_check(4, patch)
         with pytest.raises(Stopped):
@@ -161,10 +164,14 @@ def test_a_damaged_start_is_moved_aside_with_the_checkpoint(
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    resumed = run("lora_ga", again=True)
+    reset_accelerate()
+    cells = plan.cells("train")
+    cell = next(cell for cell in cells if (cell.method, cell.seed) == ("lora_ga", 0))
+    resumed = training.train(plan.request("train", cell))
     for part in ("metrics", "history", "examples"):
         assert json.dumps(resumed[part]) == json.dumps(expected[part])
     asides = sorted(path.name for path in CHECKPOINTS.iterdir())
+    shutil.rmtree(CHECKPOINTS)
     checkpoint = f"{file.name.partition('.')[0]}.pt"
     assert asides == [f"{checkpoint}.damaged", f"{file.name}.damaged"]
     said = (

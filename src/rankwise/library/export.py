@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rankwise.audit import trace
-from rankwise.core import provenance, result, tasks
+from rankwise.core import provenance, result, sound, tasks
 from rankwise.core.config import ConfigError
 from rankwise.core.store import Store, check_answers, input_place
 from rankwise.report import model_card
@@ -118,9 +118,9 @@ def _write_weights(
         kept = file.parent / name
         found = provenance.file_sha256(kept) if kept.is_file() else "no such file"
         if found != expected:
+            remedy = sound.set_aside(file, Store(plan.root))
             raise ValueError(
-                f"{kept}: SHA-256: got {found}, allowed: {expected}, as train.json says; remove "
-                "the run from the store, and run snakemake again"
+                f"{kept}: SHA-256: got {found}, allowed: {expected}, as train.json says; {remedy}"
             )
     shutil.copytree(file.parent / kind, target)
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from rankwise.core import content, result, tasks
+from rankwise.core import content, result, sound, tasks
+from rankwise.core.store import Store
 from rankwise.methods.parts.base import adapt, load_method
 from rankwise.models import build, storage
 from rankwise.training.keeping import (
@@ -50,7 +51,7 @@ def load(result_file: Path, base_folder: Path) -> tuple[nn.Module, PreTrainedTok
         )
     if "weights" in run:
         for name, expected in run["weights"]["files"].items():
-            check_file(result_file.parent / name, expected)
+            _check_file(result_file, name, expected)
         return load_trained(result_file.parent / run["weights"]["kind"], base_folder)
     if run["metrics"]["trainable_parameters"]:
         raise ValueError(
@@ -79,22 +80,22 @@ def merge(result_file: Path, base_folder: Path, target: Path) -> None:
     result.write_json(target / RECORD, {**record, "format": MERGED})
 
 
-def check_file(file: Path, expected: str) -> None:
-    """Check that a kept file is the one that the run wrote.
+def _check_file(result_file: Path, name: str, expected: str) -> None:
+    """Check that a kept file is the one that the run wrote, or set the run aside.
 
     Args:
-        file: The file.
-        expected: The SHA-256 in the run's result.
+        result_file: The run's train.json.
+        name: The file, relative to the result's folder.
+        expected: Its SHA-256 in the run's result.
 
     Raises:
         ValueError: It is not there, or its content is another.
     """
+    file = result_file.parent / name
     problem = content.difference(file, expected) if file.is_file() else "not there"
     if problem:
-        raise ValueError(
-            f"{file}: {problem}; allowed: the file that the run wrote; remove the run from the "
-            "store, and run snakemake again"
-        )
+        remedy = sound.set_aside(result_file, Store())
+        raise ValueError(f"{file}: {problem}; allowed: the file that the run wrote; {remedy}")
 
 
 def load_trained(
