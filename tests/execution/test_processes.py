@@ -51,7 +51,6 @@ def test_a_process_that_dies_ends_the_job(
     else:
         assert sentence.startswith("process 1 of 2 ended with exit status 1; the others cannot ")
     printed = capfd.readouterr().err
-    assert sentence in printed
     assert ("a reason of its own" in printed) == (how == "raised")
     for number in (0, 1):
         pid = int((tmp_path / str(number)).read_text())

@@ -22,14 +22,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rankwise.core import paths, provenance
+from rankwise.core import paths, process_names, provenance
+from rankwise.core.files import durable_write
 
 FOLDER = paths.RESULTS / ".progress"
 WRITE_EVERY_S = 5.0  # between two writes of the file by a loop
 LINE_EVERY_S = 20.0  # between two lines of a loop
 SILENCE_S = 30.0  # after which the thread writes a line
-BOOT = Path("/proc/sys/kernel/random/boot_id")
-START_FIELD = 19  # of /proc/PID/stat behind the program's name: when the process started
 UNITS = (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
 
 # The values of `state` in a record.
@@ -49,7 +48,7 @@ class _Job:
             "request": digest,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "process": _process(os.getpid()),
+            "process": process_names.name(),
             "log": _log_file(),
             "state": RUNNING,
             "started": now,
@@ -84,10 +83,8 @@ class _Job:
             return
         with self._lock, contextlib.suppress(OSError):
             self.record["heard"] = time.time()
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            part = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-            part.write_text(json.dumps(self.record), encoding="utf-8")
-            part.replace(self.file)
+            with durable_write(self.file, sync=False) as part:
+                part.write_text(json.dumps(self.record), encoding="utf-8")
 
     def watch_silence(self) -> None:
         """Write a line whenever the log has been silent for SILENCE_S, until the job ends."""
@@ -155,6 +152,11 @@ def take_over(reports: bool) -> None:
         _current.start_watching()
     elif _current:
         _current.is_silent = True
+
+
+def is_job() -> bool:
+    """Whether this process runs a job, or is one of a job's processes."""
+    return _current is not None
 
 
 def _outcome(error: BaseException) -> tuple[str | None, str]:
@@ -299,31 +301,11 @@ def records(root: Path) -> dict[str, dict]:
             record = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # it has ended meanwhile, or a disk was full
             continue
-        if record["state"] == RUNNING and record["host"] == socket.gethostname():
-            record["state"] = RUNNING if _is_alive(record) else KILLED
+        if record["state"] == RUNNING:
+            is_alive = process_names.is_alive(record["process"])
+            record["state"] = KILLED if is_alive is False else RUNNING
         found[record["request"]] = record
     return found
-
-
-def _process(pid: int) -> str | None:
-    """What tells a process from a later one with its number; None if it is gone or not known."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return f"{BOOT.read_text(encoding='utf-8').strip()} {fields[START_FIELD]}"
-    except OSError:
-        return None
-
-
-def _is_alive(record: dict) -> bool:
-    if record["process"] is not None:
-        return _process(record["pid"]) == record["process"]
-    try:  # a system without /proc
-        os.kill(record["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def duration(seconds: float) -> str:

@@ -32,6 +32,7 @@ EXEMPT = frozenset(
         f"{PACKAGE}.core.documents",
         f"{PACKAGE}.core.provenance",
         f"{PACKAGE}.core.environment",
+        f"{PACKAGE}.core.files",
         f"{PACKAGE}.core.lock",
         f"{PACKAGE}.core.model_shapes",
         f"{PACKAGE}.core.paths",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rankwise.core import (
     documents,
+    files,
     paths,
     progress,
     provenance,
@@ -69,6 +70,8 @@ def run(measure: Callable[..., dict], in_folder: bool = False) -> None:
         else:  # a result that is made again from its own file, to be compared with it
             output.parent.mkdir(parents=True, exist_ok=True)
             compute(request, output)
+        # Only now, when the result is on the disk: nothing that fails before loses the training.
+        paths.remove_checkpoint(provenance.digest(request))
 
     def measured(request: dict, output: Path) -> dict:
         schedule = request.get("schedule", {})
@@ -150,8 +153,23 @@ def produce(make: Callable[[dict, Path], None]) -> None:
     with progress.reported(request):
         installed.verify_environment(request["environment"], paths.WORKFLOW)
         verify(request)
-        make(request, output)
+        try:
+            make(request, output)
+        except OSError as error:
+            if error.errno not in files.NO_ROOM:
+                raise
+            if not isinstance(error, files.CannotWrite):
+                error = files.CannotWrite(error.errno, error.filename or output)
+            sys.exit(f"{_kept_training(request)}{error}")
+        except store.StoreError as error:
+            sys.exit(f"{_kept_training(request)}{error}")
         verify(request)
+
+
+def _kept_training(request: dict) -> str:
+    """The beginning of a sentence about a result that could not be written."""
+    checkpoint = paths.checkpoint(provenance.digest(request))
+    return f"the training is kept in {checkpoint}; " if checkpoint.is_file() else ""
 
 
 def document(make: Callable[[dict, Path], None]) -> None:

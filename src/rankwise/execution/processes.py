@@ -76,16 +76,10 @@ def _check_gpus(count: int) -> None:
     visible = settings.given("CUDA_VISIBLE_DEVICES")
     names = [name for name in (visible or "").split(",") if name.strip()]
     if visible is not None and len(names) < count:
-        _fail(
+        sys.exit(
             f"CUDA_VISIBLE_DEVICES: got {len(names)} GPUs, allowed: at least {count}, one for each "
             "of the schedule's processes"
         )
-
-
-def _fail(sentence: str) -> None:
-    """End the job with a sentence in its log and its record."""
-    print(sentence, file=sys.stderr, flush=True)
-    raise SystemExit(sentence)
 
 
 # One of the processes -----------------------------------------------------------------------------
@@ -186,8 +180,7 @@ def _answer(
         raise SystemExit(code if code > 0 else 128 - code)
     how = f"exit status {code}" if code > 0 else signal.Signals(-code).name
     hint = "; the system sends it when host memory runs out" if -code == signal.SIGKILL else ""
-    _fail(
+    sys.exit(
         f"process {first_failed} of {len(processes)} ended with {how}{hint}; "
         "the others cannot go on without it and were ended"
     )
-    raise AssertionError

@@ -185,6 +185,8 @@ def run(arguments: list[str], bits: bool, server: int | None = None) -> int:
             lifeline.begin(parent=server)
         runpy.run_path(str(script), run_name="__main__")
     except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()

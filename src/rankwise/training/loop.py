@@ -181,6 +181,8 @@ class Loop:
         except Stopped:
             self._save(optimizer.optimizer, scheduler, batches)
             raise
+        if self.checkpoint.is_due_at_end():
+            self._save(optimizer.optimizer, scheduler, batches)
 
     def _order(self, shuffling: torch.Generator, seed: int) -> dict:
         """The arguments of a loader that decide its batches."""

@@ -39,14 +39,14 @@ def train(request: dict, folder: Path | None = None) -> dict:
         not finite, and `parameter`.
     """
     if "search" not in request["inputs"]:
-        return _run(request, folder)
+        return _run(request, folder, request)
     # Imported by name: a static import would put the search code into the source digest of every
     # run, and an edit of it would rerun studies that do not search.
     search_choice = importlib.import_module("rankwise.study.search_choice")
     settled_request, choice = search_choice.settle(request)
     if "status" in choice:  # the search itself failed
         return choice
-    return {**_run(settled_request, folder), **choice}
+    return {**_run(settled_request, folder, request), **choice}
 
 
 def trial(request: dict) -> dict:
@@ -61,15 +61,21 @@ def trial(request: dict) -> dict:
     Returns:
         The same as `train`, without `examples`: nothing compares the examples of a trial.
     """
-    result = _run(request, None)
+    result = _run(request, None, request)
     result.pop("examples", None)
     return result
 
 
-def _run(request: dict, folder: Path | None) -> dict:
-    """Train, and turn the three ways in which a run may fail into results with a reason."""
+def _run(request: dict, folder: Path | None, planned: dict) -> dict:
+    """Train, and turn the three ways in which a run may fail into results with a reason.
+
+    Args:
+        request: The request, with the settings that a search chose.
+        folder: Where weights are kept, if any are.
+        planned: The request as it was planned, which names the checkpoint.
+    """
     torch.set_num_threads(request["cpu_threads"])
-    with Checkpoint(request) as checkpoint:
+    with Checkpoint(planned) as checkpoint:
         try:
             checkpoint.group.check_count(request["schedule"]["processes"])
             checkpoint.group.join(request["device"])
