@@ -255,16 +255,18 @@ def answer(root: Path, file: Path, target: str, right: object) -> tuple[str, str
 
 @contextlib.contextmanager
 def restored(file: Path) -> Iterator[None]:
-    """Put a file back at the end, and remove what has appeared beside it."""
-    whole, times = file.read_bytes(), file.stat()
-    beside = set(file.parent.iterdir())
+    """Put a file and all files beside it back at the end, also where their folder was set aside."""
+    folder = file.parent
+    before = {one: (one.read_bytes(), one.stat()) for one in folder.rglob("*") if one.is_file()}
     try:
         yield
     finally:
-        for other in set(file.parent.iterdir()) - beside:
-            shutil.rmtree(other) if other.is_dir() else other.unlink()
-        file.write_bytes(whole)
-        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        for other in folder.parent.glob(f"{folder.name}*"):
+            shutil.rmtree(other)
+        for one, (whole, times) in before.items():
+            one.parent.mkdir(parents=True, exist_ok=True)
+            one.write_bytes(whole)
+            os.utime(one, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 @dataclass
