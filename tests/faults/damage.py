@@ -23,7 +23,7 @@ from faults.strikes import Undisturbed, all_files, compare
 from helpers.prepared import reset_accelerate
 from helpers.stopping import stop_at_check
 from rankwise.analysis import gather, tables
-from rankwise.core import provenance, result
+from rankwise.core import documents, provenance, result
 from rankwise.core.paths import CHECKPOINTS, REQUESTS
 from rankwise.data import prepared
 from rankwise.report import draw, style
@@ -173,7 +173,7 @@ def load(root: Path) -> object:
 
 def collect(root: Path) -> object:
     """Gather all training runs in a table; its content without times."""
-    request = documents(root)[str(clone.TABLES[0])]
+    request = document_requests(root)[str(clone.TABLES[0])]
     scratch = root / "scratch/runs.csv"
     scratch.parent.mkdir(exist_ok=True)
     gather.gather(request, scratch)
@@ -182,20 +182,21 @@ def collect(root: Path) -> object:
 
 
 @functools.cache
-def documents(root: Path) -> dict[str, dict]:
+def document_requests(root: Path) -> dict[str, dict]:
     """The requests of the study's tables and figures, by their first file, as planning wrote them."""
     written = (json.loads(file.read_text()) for file in (root / REQUESTS).glob("*.json"))
     return {"/".join(one["document"]): one for one in written if "document" in one}
 
 
 def draw_figure(root: Path) -> object:
-    """Draw the figure from its tables, small and to memory."""
-    figure = documents(root)[str(clone.FIGURE)]
+    """Draw the figure from its tables, small and to memory, after the check that its job makes."""
+    figure = document_requests(root)[str(clone.FIGURE)]
     drawn = io.BytesIO()
 
     def save(picture: object, *_: object) -> None:
         picture.savefig(drawn, format="raw", dpi=40)
 
+    documents.check_reads(figure)
     with patches() as patch:
         patch.setattr(style, "save", save)
         draw.draw(figure, root / clone.FIGURE)

@@ -240,12 +240,30 @@ def test_a_document_of_planned_files_is_as_planned(made: Plan) -> None:
     assert outdated(made) == []
 
 
-def test_other_contents_mark_a_document_whatever_the_times(made: Plan) -> None:
-    file = made.root / made.output("tables/estimates.csv")
-    facts = file.stat()
-    file.write_text("changed by hand")
-    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    assert outdated(made) == ["figures/metric_by_rank.png"]
+def test_an_edited_document_is_made_anew_whatever_the_times(made: Plan) -> None:
+    figure, estimates = "figures/metric_by_rank.png", "tables/estimates.csv"
+    edited = {"figures/metric_by_rank.svg": [figure], "tables/estimates.md": [estimates, figure]}
+    for name, expected in edited.items():
+        file = made.root / made.output(name)
+        facts, content = file.stat(), file.read_text()
+        file.write_text("changed by hand")
+        os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        assert outdated(made) == expected
+        file.write_text(content)
+        assert outdated(made) == []
+
+
+def test_a_job_refuses_an_edited_table(made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made.root)
+    table = made.output("tables/estimates.csv")
+    request = jobs.document(made, "figures/metric_by_rank.png").request
+    assert table in request["reads"]
+    documents.check_reads(request)
+    Path(table).write_text("changed by hand")
+    with pytest.raises(
+        ValueError, match=rf"{table}: it was edited: sha256 is \w+, allowed: \w+, as"
+    ):
+        documents.check_reads(request)
 
 
 def test_another_request_marks_a_document_and_all_that_is_made_of_it(made: Plan) -> None:

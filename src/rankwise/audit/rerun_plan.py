@@ -165,6 +165,8 @@ def _reason_of_document(job: PlannedJob, status: str, plan: Plan) -> str:
         return "its settings, its code or the list of what it shows changed"
     if made["inputs"] != wanted["inputs"]:
         return "the files that it is made from changed"
+    if made.get("files") != wanted["files"]:
+        return "it was edited"
     return status
 
 

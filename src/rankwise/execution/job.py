@@ -178,11 +178,13 @@ def document(make: Callable[[dict, Path], None]) -> None:
     Raises:
         EnvironmentDiffers: A package is not the locked one.
         SourceChanged: A source file is not the planned one, at the start or at the end.
+        Damaged: A table that it is made from was edited.
     """
 
     def write(request: dict, output: Path) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         lifeline.check_planner()
+        documents.check_reads(request)
         documents.forget(request)
         make(request, output)
         documents.note(request)

@@ -269,7 +269,8 @@ def _document(
     log = f"{rule}/{name}" if name else rule
 
     def make_request() -> dict:
-        return {**request(), "document": [plan.results, files[0]], "reads": list(inputs)}
+        document = [plan.results, files[0]]
+        return {**request(), "document": document, "reads": list(inputs), "writes": list(paths)}
 
     return PlannedJob(
         rule=rule,
