@@ -20,15 +20,17 @@ from rankwise.checks import configfiles, disk, preflight
 from rankwise.cli import failures_text
 from rankwise.core import documents, provenance, requests
 from rankwise.core.config import ConfigError
+from rankwise.core.files import CannotWrite
 from rankwise.core.store import StoreError
 from rankwise.execution import container as container_image
-from rankwise.execution import job_memory, slurm_nodes, slurm_request, snakemake_adapter
+from rankwise.execution import job_memory, locks, slurm_nodes, slurm_request, snakemake_adapter
 from rankwise.execution.gpu_needs import gpu_need
 from rankwise.execution.gpus import GpuError
 from rankwise.study import jobs, outputs
 from rankwise.study.grids import split_name
 from rankwise.study.plan import MEASUREMENTS, Cell, Plan, study_file
 from rankwise.study.settle import settle
+from rankwise.study.tidy import tidy
 
 PROJECT = Path.cwd()  # studies, results and logs lie here
 DEPLOYED = snakemake_adapter.deployment_methods(workflow)
@@ -50,8 +52,15 @@ try:
     if workflow.is_main_process:
         if "APPTAINER" in DEPLOYED:
             container_image.check(IMAGE, PROJECT)
-        settle(PLAN)
-except (ConfigError, GpuError, StoreError, snakemake_adapter.UntestedSnakemake) as error:
+        tidy(PLAN, settle(PLAN).missing)
+        snakemake_adapter.on_lock(workflow, locks.Run(PROJECT, STUDY_FILE))
+except (
+    CannotWrite,
+    ConfigError,
+    GpuError,
+    StoreError,
+    snakemake_adapter.UntestedSnakemake,
+) as error:
     sys.exit(str(error))
 
 if workflow.is_main_process:

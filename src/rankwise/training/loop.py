@@ -92,6 +92,7 @@ class Loop:
         self.model = self.distributed.model
         self.state = TrainingState()
         self.effective_rank: Callable[[], float | None] | None = None
+        self.saved_update: int | None = None  # the update after which the checkpoint was written
         self.watch: Watch | None = None  # None while nothing trains
         self.padding: dict[str, int] = {}  # of an epoch, where batches are grouped by length
         self.started = time.perf_counter()
@@ -181,7 +182,7 @@ class Loop:
         except Stopped:
             self._save(optimizer.optimizer, scheduler, batches)
             raise
-        if self.checkpoint.is_due_at_end():
+        if self.saved_update != plan.total and self.checkpoint.is_due_at_end():
             self._save(optimizer.optimizer, scheduler, batches)
 
     def _order(self, shuffling: torch.Generator, seed: int) -> dict:
@@ -378,6 +379,7 @@ class Loop:
             **({} if self.distributed.is_sharded else weights),
         }
         self.checkpoint.save(contents)
+        self.saved_update = self.state.updates
 
     def _resume(self, optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> dict | None:
         """Restore everything that the checkpoint holds.
