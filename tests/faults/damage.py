@@ -1,41 +1,27 @@
-"""Damage files of a finished study, read them as its jobs do, and let Snakemake heal them.
+"""Damage files of a finished study, let its jobs read them, and let Snakemake heal them.
 
 Damage is a file that ends too early, or one byte that has changed. The file's modification time
 stays as it was, as with a bad disk or a copy that sets times back.
 """
 
 import contextlib
-import functools
 import io
-import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-from transformers import AutoTokenizer
-
-from faults import clone
+from faults import clone, readers
 from faults.strikes import Undisturbed, all_files, compare
-from helpers.prepared import reset_accelerate
-from helpers.stopping import stop_at_check
-from rankwise.analysis import gather, tables
-from rankwise.core import documents, provenance, result
-from rankwise.core.paths import CHECKPOINTS, REQUESTS
-from rankwise.data import prepared
-from rankwise.report import draw, style
-from rankwise.training import checkpoint, run
+from rankwise.core.paths import CHECKPOINTS
 
 TRUNCATIONS, FLIPS, SEED = 20, 30, 19  # of each target
 TRUNCATION, FLIP = "truncation", "flip"
 TARGETS = ("checkpoint", "result", "split", "weights", "tokenizer", "table")
 SET_ASIDE = ".damaged"  # in the names of files that were found to be damaged, and renamed
 ROUNDS = 3  # of Snakemake, within which a study is healed
-SHORT = {"updates": 12, "evaluate_every_updates": 6}
-INTERRUPTED_AT = 8  # the check before which a training is stopped
 
 
 @dataclass
@@ -73,17 +59,22 @@ def finished_clone(folder: Path) -> tuple[Path, Undisturbed]:
 
 
 def files_of(root: Path) -> dict[str, list[Path]]:
-    """The files that may be damaged, by target; the checkpoint is written by `interrupt`."""
+    """The files that may be damaged, by target. A checkpoint is there after `readers.interrupt`."""
     store = root / clone.STORE
-    (data,), (model,) = store.glob("inputs/datasets/mine/*"), store.glob("inputs/models/mine/*")
+    data, model = (_sound(store, f"inputs/{kind}/mine/*") for kind in ("datasets", "models"))
     return {
         "checkpoint": sorted((root / CHECKPOINTS).glob("*.pt")),
-        "result": sorted(store.glob("runs/**/train.json")),
-        "split": sorted(data.iterdir()),
-        "weights": [model / "model.safetensors", model / "model.json"],
-        "tokenizer": sorted(model.glob("tokenizer*")),
+        "result": [folder / "train.json" for folder in _sound(store, "runs/mine/mine/*/*/*/*")],
+        "split": sorted(data[0].iterdir()),
+        "weights": [model[0] / "model.safetensors", model[0] / "model.json"],
+        "tokenizer": sorted(model[0].glob("tokenizer*")),
         "table": [root / table for table in clone.TABLES],
     }
+
+
+def _sound(store: Path, pattern: str) -> list[Path]:
+    """Folders of results, except those that were set aside."""
+    return [folder for folder in sorted(store.glob(pattern)) if SET_ASIDE not in folder.name]
 
 
 @contextlib.contextmanager
@@ -118,101 +109,6 @@ def planned(truncations: int, flips: int) -> list[Damage]:
     return [Damage(kind, target, "") for target in TARGETS for kind in kinds]
 
 
-# How jobs read them -------------------------------------------------------------------------------
-
-
-def training_request(root: Path, method: str = "lora") -> dict:
-    """The request of one training of the study."""
-    (file,) = (root / clone.STORE).glob(f"runs/mine/mine/{method}/**/train.json")
-    return result.read(file)["request"]
-
-
-def short_request(root: Path) -> dict:
-    """The request of a shorter training, of which many can be run."""
-    request = training_request(root)
-    return {**request, "schedule": {**request["schedule"], **SHORT}}
-
-
-def interrupt(root: Path, request: dict) -> None:
-    """Let a training be stopped half-way, so that it leaves a checkpoint."""
-    for file in (root / CHECKPOINTS).glob("*"):
-        file.unlink()
-    with patches() as patch:
-        patch.setattr(checkpoint, "SAVE_EVERY_S", 1e9)
-        stop_at_check(INTERRUPTED_AT, patch)
-        reset_accelerate()
-        with contextlib.suppress(checkpoint.Stopped):
-            run.train(request)
-    assert files_of(root)["checkpoint"], "the training was not stopped"
-
-
-@contextlib.contextmanager
-def patches() -> Iterator:
-    """pytest's patches, also where no test runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-def train(root: Path) -> object:
-    """Train from the checkpoint, if it can be read; what two correct runs share of the result."""
-    reset_accelerate()
-    return clone.without_times(run.train(short_request(root)))
-
-
-def load(root: Path) -> object:
-    """Load model and data as every training does."""
-    request = training_request(root)
-    folder = prepared.model_folder(request)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    data = prepared.load_data(request, tokenizer, seed=0)
-    counts = prepared.data_facts(request)
-    weights = provenance.file_sha256(folder / "model.safetensors")
-    rows = [list(split) for split in (data.train, data.selection, data.report)]
-    return weights, rows, counts
-
-
-def collect(root: Path) -> object:
-    """Gather all training runs in a table; its content without times."""
-    request = document_requests(root)[str(clone.TABLES[0])]
-    scratch = root / "scratch/runs.csv"
-    scratch.parent.mkdir(exist_ok=True)
-    gather.gather(request, scratch)
-    table = tables.read(scratch)
-    return table[[name for name in table if not name.endswith(clone.TIMES)]].to_csv()
-
-
-@functools.cache
-def document_requests(root: Path) -> dict[str, dict]:
-    """The requests of the study's tables and figures, by their first file, as planning wrote them."""
-    written = (json.loads(file.read_text()) for file in (root / REQUESTS).glob("*.json"))
-    return {"/".join(one["document"]): one for one in written if "document" in one}
-
-
-def draw_figure(root: Path) -> object:
-    """Draw the figure from its tables, small and to memory, after the check that its job makes."""
-    figure = document_requests(root)[str(clone.FIGURE)]
-    drawn = io.BytesIO()
-
-    def save(picture: object, *_: object) -> None:
-        picture.savefig(drawn, format="raw", dpi=40)
-
-    documents.check_reads(figure)
-    with patches() as patch:
-        patch.setattr(style, "save", save)
-        draw.draw(figure, root / clone.FIGURE)
-    return drawn.getvalue()
-
-
-READERS: dict[str, Callable[[Path], object]] = {
-    "checkpoint": train,
-    "result": collect,
-    "split": load,
-    "weights": load,
-    "tokenizer": load,
-    "table": draw_figure,
-}
-
-
 # Damage after damage ------------------------------------------------------------------------------
 
 
@@ -225,11 +121,11 @@ def damage_all(root: Path, damages: list[Damage], generator: random.Random) -> l
         generator: Draws files and places.
     """
     with contextlib.chdir(root):
-        interrupt(root, short_request(root))
+        readers.interrupt(root, readers.short_request(root))
         files = files_of(root)
         for target in TARGETS:
             with restored(files[target][0]):
-                right = READERS[target](root)
+                right = readers.READERS[target](root)
             for damage in (one for one in damages if one.target == target):
                 file = generator.choice(files[target])
                 damage.file = str(file.relative_to(root))
@@ -243,7 +139,7 @@ def answer(root: Path, file: Path, target: str, right: object) -> tuple[str, str
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
-            given = READERS[target](root)
+            given = readers.READERS[target](root)
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         return ("refused" if file.name in said else "crashed"), said
@@ -290,7 +186,7 @@ class Healed:
 def heal(root: Path, undisturbed: Undisturbed, kind: str, generator: random.Random) -> Healed:
     """Damage one file of each target at once, and run the study again until it ends well."""
     with contextlib.chdir(root):
-        interrupt(root, training_request(root))
+        readers.interrupt(root, readers.training_request(root))
         (file,) = (root / clone.STORE).glob("runs/mine/mine/lora/**/train.json")
         shutil.rmtree(file.parent)  # its training resumes from the checkpoint
         for target, files in files_of(root).items():
