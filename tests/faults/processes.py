@@ -81,9 +81,14 @@ def orphans(root: Path, among: Callable[[Process], bool], seconds: float) -> lis
     Returns:
         Those that still live then.
     """
+    return left(root, lambda one: one.role != "server" and among(one), seconds)
+
+
+def left(root: Path, among: Callable[[Process], bool], seconds: float) -> list[Process]:
+    """As `orphans`, with servers."""
     end = time.monotonic() + seconds
     while True:
-        left = [one for one in of_clone(root) if one.role != "server" and among(one)]
-        if not left or time.monotonic() > end:
-            return left
+        living = [one for one in of_clone(root) if among(one)]
+        if not living or time.monotonic() > end:
+            return living
         time.sleep(PAUSE_S)

@@ -84,11 +84,13 @@ class Report:
         strikes: In order.
         ended: In order.
         failures: What Snakemake said where it ended badly, although nothing had struck it.
+        left: Processes that lived 10 s after the last run, servers too.
     """
 
     strikes: list[Strike] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
 
     def rows(self) -> dict:
         """As JSON."""
@@ -159,6 +161,7 @@ def strike_all(root: Path, undisturbed: Undisturbed, strikes: Iterable[Strike]) 
             pass
     while study.strikes or study.run:
         study.go_on()
+    report.left = names_of(processes.left(root, lambda _: True, ORPHANS_AFTER_S))
     return report
 
 

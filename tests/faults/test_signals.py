@@ -41,6 +41,7 @@ def test_every_study_ends_with_the_undisturbed_files(report: Report) -> None:
 
 def test_no_process_is_left(report: Report) -> None:
     assert [one for one in report.strikes if one.orphans] == []
+    assert report.left == []
 
 
 def test_no_finished_result_is_computed_again(report: Report) -> None:
