@@ -94,6 +94,11 @@ VARIABLES = {
     "TRACKIO_DIR": Variable(
         "", "Where the tracker trackio keeps its runs. A training sets it if it is not set."
     ),
+    "ATEN_CPU_CAPABILITY": Variable(
+        "",
+        "Read by torch: the instruction set of its CPU kernels (`default`, `avx2`, `avx512`), in "
+        "place of the best that the processor has. Each result records it.",
+    ),
     "TMPDIR": Variable("", "The folder for temporary files, where the system has another default."),
 }
 

@@ -29,6 +29,7 @@ GROUPED = "rankwise.data.grouped"  # batches by length
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # profiles with `attention: flash`
 LOSS_INPUT = "rankwise.measure.loss_input"  # profiles whose loss reads something else than fp32
 QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # profiles with `keeps_quantized_inputs`
+DETERMINISM = "rankwise.training.determinism"  # studies with `deterministic: true`
 PER_PROCESS = "rankwise.measure.memory.per_process"  # what one of several processes holds
 DATASET_LENGTHS = "rankwise.measure.memory.dataset_lengths"  # profiles at a dataset's own lengths
 
@@ -74,6 +75,9 @@ def _training_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     loaded = [*_task_modules(task), *_schedule_modules({**schedule, **changes})]
     if follows_search:
         loaded.append(search.SETTLED)
+    deterministic = _determinism(plan)
+    if deterministic:
+        loaded.append(DETERMINISM)
     request = {
         "model": plan.model_entry(cell.model),
         "method": method,
@@ -82,6 +86,7 @@ def _training_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
         "inputs": _inputs(plan, cell),
         "device": plan.study["device"],
         "cpu_threads": plan.study["cpu_threads"],
+        **deterministic,
         "code": _code(plan, measurement, method, *loaded),
     }
     if measurement == "train":
@@ -119,6 +124,9 @@ def _evaluation_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
         loaded += _task_modules(task)
     if plan.is_searched(cell.curve):
         loaded.append(search.SETTLED)
+    deterministic = _determinism(plan)
+    if deterministic:
+        loaded.append(DETERMINISM)
     return {
         **request,
         "evaluation": entry,
@@ -126,6 +134,7 @@ def _evaluation_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
         "inputs": inputs,
         "device": plan.study["device"],
         "cpu_threads": plan.study["cpu_threads"],
+        **deterministic,
         "code": _code(plan, measurement, plan.method(measurement, cell), *loaded),
     }
 
@@ -229,6 +238,11 @@ def _pretraining_request(plan: "Plan", model: str) -> dict:
         "inputs": {"dataset": plan.input_digest("dataset", corpus)},
         "code": plan.digests("pretrain_model", *_task_modules(task), *_schedule_modules(schedule)),
     }
+
+
+def _determinism(plan: "Plan") -> dict[str, bool]:
+    """The key of a request by which it computes with deterministic kernels; absent by default."""
+    return {"deterministic": True} if plan.study["deterministic"] else {}
 
 
 def _task_modules(task: str) -> list[str]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from rankwise.core import progress, tracker
 from rankwise.core.errors import Unsupported
+from rankwise.core.kernels import kernels
 from rankwise.data.prepared import data_facts, load_data, model_folder
 from rankwise.methods.parts.base import adapt, build_optimizer, set_parameters
 from rankwise.models import build, check, storage
@@ -79,7 +80,8 @@ def _run(request: dict, folder: Path | None, planned: dict) -> dict:
         try:
             checkpoint.group.check_count(request["schedule"]["processes"])
             checkpoint.group.join(request["device"])
-            return _fine_tune(request, folder, checkpoint)
+            with kernels(request):
+                return _fine_tune(request, folder, checkpoint)
         except torch.cuda.OutOfMemoryError as error:
             return {"status": "out_of_memory", "reason": str(error).splitlines()[0]}
         except Diverged as error:
