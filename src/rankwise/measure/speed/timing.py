@@ -83,11 +83,6 @@ def spread(quantity: str, seconds: list[float]) -> dict[str, float]:
     return {f"{quantity}_q1_s": low, f"{quantity}_s": median, f"{quantity}_q3_s": high}
 
 
-def out_of_memory(error: torch.OutOfMemoryError) -> dict[str, str]:
-    """A result's status, and the first line of torch's message as the reason."""
-    return {"status": "out_of_memory", "reason": str(error).partition("\n")[0]}
-
-
 def in_processes(rehearse: Rehearse, measure: Measure, request: dict, processes: int) -> list[dict]:
     """Run `measure(request)` in several fresh processes, one after the other.
 
