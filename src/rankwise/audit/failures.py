@@ -52,9 +52,11 @@ def say_kills(root: Path) -> None:
         if record["state"] != progress.KILLED or not record["log"]:
             continue
         log = root / record["log"]
-        if log.is_file() and not last_sentence(log).startswith(ENDED):
-            with suppress(OSError), log.open("a", encoding="utf-8") as stream:
-                stream.write(f"{record['reason']}\n")
+        with suppress(OSError):
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if lines and not lines[-1].startswith(ENDED):
+                with log.open("a", encoding="utf-8") as stream:
+                    stream.write(f"\n{record['reason']}\n")
 
 
 def titles(plan: Plan) -> dict[str, str]:
