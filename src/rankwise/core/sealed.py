@@ -43,7 +43,8 @@ def text(content: dict) -> str:
     """
     written = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
     digest = provenance.digest(content["request"])
-    body = f"{_REQUEST.decode()}{digest}{_END.decode()}{written.removeprefix('{').lstrip()}\n"
+    rest = written.removeprefix("{\n")
+    body = f"{_REQUEST.decode()}{digest}{_END.decode()}{rest}\n"
     sha256 = hashlib.sha256(body.encode()).hexdigest()
     return f"{_BEGIN.decode()}{sha256}{_END.decode()}{body}"
 

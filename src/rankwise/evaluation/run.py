@@ -11,6 +11,7 @@ from rankwise.core.errors import Unsupported
 from rankwise.core.kernels import kernels
 from rankwise.data.prepared import model_folder
 from rankwise.evaluation.scored import Scored
+from rankwise.models import memory_errors
 from rankwise.training import kept
 
 
@@ -42,8 +43,8 @@ def evaluate(request: dict) -> dict:
     try:
         with kernels(request):
             return _evaluate(request, *_loaded(request, file))
-    except torch.cuda.OutOfMemoryError as error:
-        return {"status": "out_of_memory", "reason": str(error).splitlines()[0]}
+    except memory_errors.ERRORS as error:
+        return memory_errors.result(error)
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
 

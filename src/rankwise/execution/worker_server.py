@@ -31,6 +31,7 @@ IDLE_S = 8  # without work, before the server ends
 STOPPED_IDLE_S = 1  # the same, after a client has hung up
 CLIENT_TIMEOUT_S = 60  # for a client to say what its job is
 GRACE_S = 120  # between SIGTERM and SIGKILL
+KIB = 1024
 MAX_FILES = 64  # that a client may pass on
 HIGHEST_FILE = 1024
 FOR_TORCH = (
@@ -196,10 +197,15 @@ def work(task: dict, files: list[int], libraries: str, server: int) -> None:
 
 
 def finish(job: Job, pidfd: int) -> None:
-    """Tell the client how its job ended: 128 and the signal's number if a signal killed it."""
-    code = os.waitstatus_to_exitcode(os.waitpid(job.pid, 0)[1])
+    """Tell the client how its job ended, and its peak of resident memory in bytes.
+
+    The status is 128 and the signal's number if a signal killed it.
+    """
+    _, status, used = os.wait4(job.pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    answer = f"{code if code >= 0 else 128 - code} {used.ru_maxrss * KIB}\n"
     with contextlib.suppress(OSError):
-        job.client.sendall(f"{code if code >= 0 else 128 - code}\n".encode())
+        job.client.sendall(answer.encode())
     job.client.close()
     os.close(pidfd)
 

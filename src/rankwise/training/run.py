@@ -12,7 +12,7 @@ from rankwise.core.errors import Unsupported
 from rankwise.core.kernels import kernels
 from rankwise.data.prepared import data_facts, load_data, model_folder
 from rankwise.methods.parts.base import adapt, build_optimizer, set_parameters
-from rankwise.models import build, check, storage
+from rankwise.models import build, check, memory_errors, storage
 from rankwise.optim.parts.waiting import trains
 from rankwise.training.checkpoint import Checkpoint
 from rankwise.training.divergence import Diverged
@@ -82,12 +82,12 @@ def _run(request: dict, folder: Path | None, planned: dict) -> dict:
             checkpoint.group.join(request["device"])
             with kernels(request):
                 return _fine_tune(request, folder, checkpoint)
-        except torch.cuda.OutOfMemoryError as error:
-            return {"status": "out_of_memory", "reason": str(error).splitlines()[0]}
         except Diverged as error:
             return {"status": "diverged", "reason": str(error), "diverged": error.details}
         except Unsupported as error:
             return {"status": "unsupported", "reason": str(error)}
+        except memory_errors.ERRORS as error:
+            return memory_errors.result(error)
 
 
 def _fine_tune(request: dict, folder: Path | None, checkpoint: Checkpoint) -> dict:
