@@ -49,7 +49,10 @@ def test_damage_is_said_or_harmless(target: str, damages: list[Damage]) -> None:
 
 @pytest.mark.parametrize("kind", [FLIP, TRUNCATION])
 def test_a_rerun_heals(kind: str, study: tuple[Path, Undisturbed], damages: list[Damage]) -> None:
-    """One file of each target is damaged at once; the next run makes the undisturbed files."""
+    """One file of each target is damaged at once.
+
+    The first run sets aside what a job finds to be damaged, and the second one makes it anew.
+    """
     healed = damage.heal(*study, kind, random.Random(damage.SEED))
     assert healed.unequal == []
-    assert healed.runs == 1, healed.said
+    assert healed.runs in (1, 2), healed.said
