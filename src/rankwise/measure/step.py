@@ -8,7 +8,7 @@ unless the request says that batches are padded (`padded`).
 import functools
 import importlib
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,7 @@ FLASH = "flash_attention_2"  # transformers' name of attention by the package fl
 CHUNKED_LOSS = "rankwise.models.chunked_loss"
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # likewise, for `attention: flash`
 LOSS_INPUT = "rankwise.measure.loss_input"  # likewise, for a `loss_input` that is not `fp32`
+SOFTMAX_INPUTS = "rankwise.measure.softmax_inputs"  # likewise, `keeps_softmax_inputs`
 QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # likewise, `keeps_quantized_inputs`
 UNTIL_UPDATE = "until_update"
 
@@ -210,7 +211,8 @@ def step(
     Args:
         request: With `shapes`, `method`, `model` and optionally `checkpointing`, `loss`,
             `accumulation_steps`, `precision`, `attention`, `padded`, `keeps_outputs`, `use_cache`,
-            `zeroes_gradients`, `loss_input`, `keeps_quantized_inputs` and `eval_batch_size`.
+            `zeroes_gradients`, `loss_input`, `keeps_softmax_inputs`, `keeps_quantized_inputs` and
+            `eval_batch_size`.
         device: Where the step runs.
         watch: Called with the adapted model before its optimizer is built. A hook registered here
             runs before the hooks of an optimizer that frees gradients inside backward.
@@ -248,6 +250,17 @@ def step(
         keeps_outputs=request.get("keeps_outputs", False),
         zeroes_gradients=request.get("zeroes_gradients", False),
     )
+
+
+def softmax_of(request: dict) -> AbstractContextManager[None]:
+    """While active, softmax keeps what it keeps on the request's torch.
+
+    Args:
+        request: With `keeps_softmax_inputs` if it keeps its input.
+    """
+    if not request.get("keeps_softmax_inputs"):
+        return nullcontext()
+    return importlib.import_module(SOFTMAX_INPUTS).kept()
 
 
 def _evaluation_batch(request: dict, device: str) -> Callable[[], dict[str, Tensor]] | None:

@@ -28,6 +28,7 @@ CHUNKED_LOSS = "rankwise.models.chunked_loss"  # every loss but the full one
 GROUPED = "rankwise.data.grouped"  # batches by length
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # profiles with `attention: flash`
 LOSS_INPUT = "rankwise.measure.loss_input"  # profiles whose loss reads something else than fp32
+SOFTMAX_INPUTS = "rankwise.measure.softmax_inputs"  # profiles with `keeps_softmax_inputs`
 QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # profiles with `keeps_quantized_inputs`
 DETERMINISM = "rankwise.training.determinism"  # studies with `deterministic: true`
 PER_PROCESS = "rankwise.measure.memory.per_process"  # what one of several processes holds
@@ -262,6 +263,8 @@ def _schedule_modules(settings: dict) -> list[str]:
         modules.append(FLASH_SHAPES)
     if settings.get("loss_input", "fp32") != "fp32":
         modules.append(LOSS_INPUT)
+    if settings.get("keeps_softmax_inputs"):
+        modules.append(SOFTMAX_INPUTS)
     if settings.get("keeps_quantized_inputs"):
         modules.append(QUANTIZED_INPUTS)
     return modules

@@ -29,6 +29,8 @@ STEP_DEFAULTS = {
     "use_cache": False,
     "zeroes_gradients": False,
     "loss_input": "fp32",
+    "empties_cache": False,
+    "keeps_softmax_inputs": False,
     "keeps_quantized_inputs": False,
     "gpu": "ampere",
 }
