@@ -5,7 +5,6 @@ import itertools
 import torch
 from torch.utils.data import DataLoader
 
-from rankwise.training.batches import ResumableBatches
 from rankwise.data.grouped import (
     POOL,
     GroupedBatches,
@@ -14,6 +13,7 @@ from rankwise.data.grouped import (
     padding_of_an_epoch,
     padding_tokens,
 )
+from rankwise.training.batches import ResumableBatches
 
 
 def drawn_lengths(count: int) -> list[int]:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-
 # Kinds of operators: they return new tensors and write nothing; they write into their first
 # argument, and return it or nothing; all others.
 FUNCTIONAL, IN_PLACE, OTHER = "functional", "in place", "other"

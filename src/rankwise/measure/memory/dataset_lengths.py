@@ -166,7 +166,9 @@ def _with_batch(request: dict, batch: BatchShape, data: Data) -> dict:
 def _evaluated(request: dict, data: Data) -> dict[str, int]:
     """The shape that no batch of an evaluation exceeds."""
     task, batch_size = request["shapes"]["task"], request["eval_batch_size"]
-    splits = [Lengths.of(split, task).largest(batch_size) for split in (data.selection, data.report)]
+    splits = [
+        Lengths.of(split, task).largest(batch_size) for split in (data.selection, data.report)
+    ]
     return _shape(BatchShape(*map(max, *splits)))
 
 
