@@ -144,6 +144,8 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     loaded = _schedule_modules(settings)
     if "processes" in settings:
         loaded.append(PER_PROCESS)
+    if settings.get("attention") == "flash":
+        loaded.append(FLASH_SHAPES)
     data = {}
     if "lengths" in settings:
         loaded += [DATASET_LENGTHS, *_task_modules(dataset["task"])]
@@ -242,8 +244,6 @@ def _schedule_modules(settings: dict) -> list[str]:
         modules.append(CHUNKED_LOSS)
     if settings.get("group_by_length"):
         modules.append(GROUPED)
-    if settings.get("attention") == "flash":
-        modules.append(FLASH_SHAPES)
     return modules
 
 
