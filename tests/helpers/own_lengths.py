@@ -21,7 +21,7 @@ SCHEDULE = {"epochs": 2, "batch_size": BATCH_SIZE, "eval_batch_size": 4, "select
 
 def texts(count: int, seed: int, longest: int) -> list[dict]:
     """Rows of 3 to `longest` words; the tokenizer adds 2 tokens to each."""
-    draw = random.Random(seed)  # noqa: S311 - lengths of texts, not a secret
+    draw = random.Random(seed)
     lengths = [longest, *(draw.randint(3, longest) for _ in range(count - 1))]
     draw.shuffle(lengths)
     return [
@@ -52,7 +52,9 @@ class Project:
             request = plan.input_request(kind, "mine")
             store_result(root, request, functools.partial(prepare, request))
 
-    def plan(self, methods: list[str], profiles: list[dict] | None = None, **schedule: object) -> Plan:
+    def plan(
+        self, methods: list[str], profiles: list[dict] | None = None, **schedule: object
+    ) -> Plan:
         """A study that trains some methods with two seeds.
 
         Args:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from torch.profiler import ProfilerActivity, profile
 
-from helpers import own_lengths
 from helpers.own_lengths import BATCH_SIZE, Project
 from helpers.prepared import reset_accelerate
 from rankwise.data import epoch_lengths
 from rankwise.data.epoch_lengths import BatchShape, Lengths
+from rankwise.measure.flops.count import flops
 from rankwise.measure.memory import dataset_lengths, peaks
 from rankwise.measure.memory.fits import fits
 from rankwise.measure.memory.ledger import LIMIT, ledger
@@ -24,7 +24,7 @@ from rankwise.training import updates
 LONGEST = 62  # tokens: 60 words and the two that the tokenizer adds
 # How many seconds a case takes decides which ones are slow: they build and run a real model.
 FAST_KINDS = {"lora"}
-KINDS = ["full", "lora", "rsvd", "galore", "bitfit", "adapter_pfeiffer", "qlora", "full_released"]
+KINDS = ["full", "lora", "rsvd", "galore", "bitfit", "adapter_pfeiffer", "qlora"]
 
 
 @pytest.fixture(scope="module")
@@ -155,17 +155,44 @@ def test_a_training_is_predicted_with_its_longest_text(project: Project) -> None
     plan = project.plan(["lora"], eval_batch_size=200)
     metrics = predict(plan.request("predict", plan.cells("predict")[0]))["metrics"]
     grid = {"padded": True, "eval_batch_size": 19, "measured": False}
-    named = ledger(project.ledger_request("lora", sequence_length_tokens=LONGEST, **grid))["metrics"]
+    named = ledger(project.ledger_request("lora", sequence_length_tokens=LONGEST, **grid))[
+        "metrics"
+    ]
     # 19 rows of up to 42 tokens are evaluated, less than 8 of 62 in training need.
     assert metrics["peak_bytes"] == named["peak_bytes"]
     assert metrics["worst_batch_length_tokens"] == LONGEST
     assert metrics["updates"] == 2 * 7
 
 
+def test_an_update_is_counted_at_the_mean_length(project: Project) -> None:
+    """With the FLOPs of a profile of that length."""
+    plan = project.plan(["lora"], accumulation_steps=2)
+    predicted = predict(plan.request("predict", plan.cells("predict")[0]))["metrics"]
+    grid = {"measurements": ["flops"], "accumulation_steps": 2}
+    mean = predicted["mean_batch_length_tokens"]
+    assert mean < LONGEST
+    request = project.ledger_request("lora", sequence_length_tokens=mean, **grid)
+    assert predicted["update_flops"] == flops(request)["metrics"]["update_flops"]
+
+
+def test_an_evaluation_counts_with_the_rows_that_there_are(project: Project) -> None:
+    """19 rows are reported on; nothing but the head trains, on one text at a time."""
+    peaks_bytes = {}
+    for rows in (1, 19, 2000):
+        plan = project.plan(["head_only"], batch_size=1, eval_batch_size=rows)
+        request = plan.request("predict", plan.cells("predict")[0])
+        peaks_bytes[rows] = predict(request)["metrics"]["peak_bytes"]
+    assert peaks_bytes[1] < peaks_bytes[19] == peaks_bytes[2000]
+
+
 def test_fits_takes_the_longest_text(project: Project) -> None:
     request = project.ledger_request("lora", measurements=["fits"], memory_gib=[0.01])
     named = project.ledger_request(
-        "lora", measurements=["fits"], memory_gib=[0.01], sequence_length_tokens=LONGEST, padded=True
+        "lora",
+        measurements=["fits"],
+        memory_gib=[0.01],
+        sequence_length_tokens=LONGEST,
+        padded=True,
     )
     assert fits(request) == fits(named)
 

@@ -28,8 +28,8 @@ def predict(request: dict) -> dict:
         reason.
 
     Raises:
-        FileNotFoundError: The dataset or the model is not prepared.
-        ValueError: It was prepared for another request, or a file was changed since.
+        ValueError: The dataset or the model is not prepared, or was prepared for another request,
+            or a file was changed since.
     """
     training = dataset_lengths.training(request)
     try:

@@ -23,7 +23,6 @@ from rankwise.models import build, storage
 from rankwise.optim.parts.waiting import trains
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precision -> dtype of products
-FLASH = "flash_attention_2"  # transformers' name of attention by the package flash-attn
 # Imported by name, so that steps with the plain loss do not depend on it.
 CHUNKED_LOSS = "rankwise.models.chunked_loss"
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # likewise, for `attention: flash`
@@ -162,7 +161,7 @@ def base_model(request: dict, device: str) -> nn.Module:
         build.check_room(request["model"], task, classes, device)
     attention = request.get("attention")
     by_shapes = attention == "flash" and device == "meta"  # transformers would look for flash-attn
-    name = None if by_shapes else {"flash": FLASH}.get(attention, attention)
+    name = None if by_shapes else build.ATTENTION.get(attention, attention)
     model = build.checked_from_shapes(request["model"], task, classes, device, name)
     if by_shapes:
         importlib.import_module(FLASH_SHAPES).use(model)

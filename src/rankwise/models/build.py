@@ -16,6 +16,10 @@ GIB = 2**30
 ANY_TOKEN = 0  # shapes do not depend on it
 
 
+# Names of attention -> those of transformers, where they differ.
+ATTENTION = {"flash": "flash_attention_2"}
+
+
 def configuration(entry: dict, task: str, classes: int) -> PretrainedConfig:
     """The transformers configuration of a model.
 
@@ -82,7 +86,11 @@ def checked_from_shapes(
 
 
 def from_snapshot(
-    folder: Path, task: str, classes: int, new_head: Collection[str] = ()
+    folder: Path,
+    task: str,
+    classes: int,
+    new_head: Collection[str] = (),
+    attention: str | None = None,
 ) -> nn.Module:
     """The pretrained float32 model in `folder`; a new head is drawn from torch's global generator.
 
@@ -91,6 +99,7 @@ def from_snapshot(
         task: the name of a task.
         classes: number of labels; 0 for a task without labels.
         new_head: last names of the modules that may be new; everything else must be in `folder`.
+        attention: `sdpa`, `eager` or `flash`; transformers chooses if it is not given.
 
     Raises:
         ValueError: weights are missing, left over or of another shape, or the new head is not new.
@@ -105,6 +114,7 @@ def from_snapshot(
         local_files_only=True,
         use_safetensors=True,
         output_loading_info=True,
+        attn_implementation=ATTENTION.get(attention, attention),
         ignore_mismatched_sizes=True,  # so that our sentence names them
         **labels,
     )

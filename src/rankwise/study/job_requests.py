@@ -27,11 +27,14 @@ QUANTIZED = "rankwise.models.quantized"  # the storage of weights that are not d
 CHUNKED_LOSS = "rankwise.models.chunked_loss"  # every loss but the full one
 GROUPED = "rankwise.data.grouped"  # batches by length
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # profiles with `attention: flash`
-LOSS_INPUT = "rankwise.measure.loss_input"  # profiles whose loss reads something else than fp32
-SOFTMAX_INPUTS = "rankwise.measure.softmax_inputs"  # profiles with `keeps_softmax_inputs`
-QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # profiles with `keeps_quantized_inputs`
 DETERMINISM = "rankwise.training.determinism"  # studies with `deterministic: true`
-PER_PROCESS = "rankwise.measure.memory.per_process"  # what one of several processes holds
+# A setting of a profile -> the module that it loads by name.
+PROFILE_MODULES = {
+    "processes": "rankwise.measure.memory.per_process",  # what one of several holds
+    "loss_input": "rankwise.measure.loss_input",  # what the loss reads, if not fp32
+    "keeps_softmax_inputs": "rankwise.measure.softmax_inputs",
+    "keeps_quantized_inputs": "rankwise.measure.quantized_inputs",
+}
 DATASET_LENGTHS = "rankwise.measure.memory.dataset_lengths"  # profiles at a dataset's own lengths
 
 
@@ -154,8 +157,9 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     target = {key: grid[key] for key in ("target_length_tokens",) if key in grid}
     settings = measurements.settings(measurement, grid, plan.study, dataset, tokens)
     loaded = _schedule_modules(settings)
-    if "processes" in settings:
-        loaded.append(PER_PROCESS)
+    loaded += [module for key, module in PROFILE_MODULES.items() if settings.get(key)]
+    if settings.get("attention") == "flash":
+        loaded.append(FLASH_SHAPES)
     data = {}
     if "lengths" in settings:
         loaded += [DATASET_LENGTHS, *_task_modules(dataset["task"])]
@@ -259,14 +263,6 @@ def _schedule_modules(settings: dict) -> list[str]:
         modules.append(CHUNKED_LOSS)
     if settings.get("group_by_length"):
         modules.append(GROUPED)
-    if settings.get("attention") == "flash":
-        modules.append(FLASH_SHAPES)
-    if settings.get("loss_input", "fp32") != "fp32":
-        modules.append(LOSS_INPUT)
-    if settings.get("keeps_softmax_inputs"):
-        modules.append(SOFTMAX_INPUTS)
-    if settings.get("keeps_quantized_inputs"):
-        modules.append(QUANTIZED_INPUTS)
     return modules
 
 

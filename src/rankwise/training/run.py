@@ -105,7 +105,8 @@ def _fine_tune(request: dict, folder: Path | None, checkpoint: Checkpoint) -> di
     data = load_data(request, tokenizer, seed)
     set_seed(seed)  # before the model is built, so that a new head is the same under every method
     names = build.names(request["model"], task)
-    base = build.from_snapshot(base_folder, task, classes, names["new_head"])
+    attention = schedule.get("attention")
+    base = build.from_snapshot(base_folder, task, classes, names["new_head"], attention)
     # A KV cache serves generation, which asks for it by itself.
     config, use_cache = base.config, getattr(base.config, "use_cache", False)
     config.use_cache = False

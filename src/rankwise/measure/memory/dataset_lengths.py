@@ -1,4 +1,4 @@
-"""Predictions at the lengths of a dataset: the batches of an epoch, each padded to its longest text.
+"""Predictions at a dataset's lengths: the batches of an epoch, each padded to its longest text.
 
 A request with `lengths` names a prepared dataset and a prepared model, whose tokenizer decides the
 lengths. Here it becomes requests with one length each.
@@ -131,11 +131,19 @@ def _data(request: dict) -> Data:
     """The encoded dataset of a request.
 
     Raises:
-        FileNotFoundError: The dataset or the model is not prepared.
-        ValueError: It was prepared for another request, or a file was changed since.
+        ValueError: The dataset or the model is not prepared, or was prepared for another request,
+            or a file was changed since.
     """
-    tokenizer = build.tokenizer(model_folder(request))
-    return load_data(request, tokenizer, request["lengths"]["seed"])
+    try:
+        tokenizer = build.tokenizer(model_folder(request))
+        return load_data(request, tokenizer, request["lengths"]["seed"])
+    except FileNotFoundError as error:
+        cell = request["cell"]
+        raise ValueError(
+            f"{error}; lengths are read from prepared data: those of a study that trains on "
+            f"{cell['dataset']}, or profiles it with sequence_length_tokens: dataset, with the model "
+            f"{cell['model']}"
+        ) from error
 
 
 def _epoch(request: dict, data: Data) -> list[BatchShape]:
