@@ -143,7 +143,15 @@ def write_clone(folder: Path) -> Path:
         import small_models
     finally:
         sys.path.pop(0)
-    for name in ("workflow_scripts", "envs", "src", "rules", "profiles", "Snakefile", "pyproject.toml"):
+    for name in (
+        "workflow_scripts",
+        "envs",
+        "src",
+        "rules",
+        "profiles",
+        "Snakefile",
+        "pyproject.toml",
+    ):
         (folder / name).symlink_to(ROOT / name)
     small_models.write(folder / "models")
     (folder / "config").mkdir()
@@ -221,7 +229,9 @@ def _near(draw: st.DrawFn, value: object) -> object:
 
 def _misspelt(draw: st.DrawFn, word: str) -> str:
     place = draw(st.integers(0, max(len(word) - 1, 0)))
-    return draw(st.sampled_from([word[:place] + word[place + 1 :], word[:place] + "x" + word[place:]]))
+    return draw(
+        st.sampled_from([word[:place] + word[place + 1 :], word[:place] + "x" + word[place:]])
+    )
 
 
 @st.composite
@@ -238,7 +248,9 @@ def _changed_text(draw: st.DrawFn, text: str) -> bytes:
         return data[: draw(st.integers(0, len(data)))]
     if deed == "line":
         return b"".join([*lines[:line], draw(st.sampled_from(TEXTS)), *lines[line:]])
-    return b"".join([*lines[:line], *(lines[line : line + 1] * 2 * (deed == "twice")), *lines[line + 1 :]])
+    return b"".join(
+        [*lines[:line], *(lines[line : line + 1] * 2 * (deed == "twice")), *lines[line + 1 :]]
+    )
 
 
 def _places(node: object) -> Iterator[tuple[dict | list, object]]:

@@ -71,4 +71,3 @@ def _named(arguments: list[str]) -> list[str]:
         elif takes:
             files.append(word)
     return files
-

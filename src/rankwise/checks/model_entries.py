@@ -18,7 +18,7 @@ from rankwise.checks.model_snapshot import Snapshot
 from rankwise.core import family_configs, model_shapes
 from rankwise.core.config import ConfigError
 from rankwise.core.model_shapes import FILE, matters, no_decoder_start, place
-from rankwise.core.snapshot_files import CONFIG
+from rankwise.core.snapshot_files import CONFIG, foreign_code
 from rankwise.core.tasks import head_key
 
 WIDTHS = ("hidden_size", "n_embd", "dim", "d_model")
@@ -44,8 +44,9 @@ def problems(name: str, entry: dict, tasks: Collection[str]) -> list[str]:
     if folder is None:
         return found
     snapshot, unreadable = model_snapshot.read(folder)
-    if found or unreadable:
-        return [*found, *unreadable]
+    foreign = foreign_code(folder)
+    if found or unreadable or foreign:
+        return [*found, *unreadable, *filter(None, [foreign])]
     # The hub's cache may have some of the files only; the others come when the model is prepared.
     is_whole = "files" in entry["weights"]
     if is_whole and not (folder / CONFIG).is_file():
@@ -58,6 +59,7 @@ def problems(name: str, entry: dict, tasks: Collection[str]) -> list[str]:
         found += _head_problems(name, entry["head"], tasks, snapshot)
     if is_whole:
         found += model_tokenizer.absent(f"{FILE}: {name}", folder)
+        found += model_tokenizer.empty(f"{FILE}: {name}", folder)
     return found + model_tokenizer.too_large(f"{FILE}: {name}", snapshot)
 
 

@@ -31,16 +31,24 @@ class Keys:
         annotations: Key -> its annotation, as the source has it.
         aliases: Common name (`hidden_size`) -> the family's name (`dim`).
         older: Keys that are taken over from older configurations.
+        folder: The folder of the family's sources.
     """
 
     annotations: dict[str, str] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     older: set[str] = field(default_factory=set)
+    folder: Path = Path()
 
     def knows(self, key: str) -> bool:
         """Whether the family reads a key."""
         names = (self.annotations, self.aliases, self.aliases.values(), self.older)
-        return any(key in known for known in names)
+        return any(key in known for known in names) or self._is_read(key)
+
+    def _is_read(self, key: str) -> bool:
+        """Whether a model reads a key that its configuration does not declare, as Qwen3-MoE does."""
+        reads = re.compile(rf'config\.{re.escape(key)}\b|getattr\([\w.]*config, "{re.escape(key)}"')
+        files = self.folder.glob("modeling_*.py")
+        return any(reads.search(file.read_text(encoding="utf-8")) for file in files)
 
     def own(self, key: str) -> str:
         """The family's name of a key."""
@@ -76,7 +84,7 @@ def keys(family: str) -> Keys | None:
     file = _file_of(folder, family, name) if folder and name else None
     if file is None:
         return None
-    found = Keys()
+    found = Keys(folder=file.parent)
     for base in BASES:
         if (folder / base).is_file():
             for node in _classes(folder / base).values():
@@ -122,7 +130,10 @@ def _add(found: Keys, node: ast.ClassDef) -> None:
             text = ast.unparse(statement.annotation)
             if not text.startswith("ClassVar"):
                 found.annotations[ast.unparse(statement.target)] = text
-        elif isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "attribute_map":
+        elif (
+            isinstance(statement, ast.Assign)
+            and ast.unparse(statement.targets[0]) == "attribute_map"
+        ):
             found.aliases |= ast.literal_eval(statement.value)
         elif isinstance(statement, ast.FunctionDef) and statement.name in READS_KWARGS:
             found.older |= set(_taken_from_kwargs(statement))
