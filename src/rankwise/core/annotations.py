@@ -205,7 +205,9 @@ def _choice(node: ast.Subscript, value: object) -> ast.expr | None:
 def _converted(node: ast.expr, value: object) -> object:
     if members := _union(node):
         accepting = [member for member in members if _accepts(member, value)]
-        is_whole = isinstance(value, float) and any(ast.unparse(one) == "float" for one in accepting)
+        is_whole = isinstance(value, float) and any(
+            ast.unparse(one) == "float" for one in accepting
+        )
         return value if is_whole else _converted(accepting[0], value)
     if isinstance(node, ast.Subscript):
         if _container(node) == "Literal":

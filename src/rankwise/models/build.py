@@ -49,7 +49,9 @@ def from_shapes(
     auto_class = getattr(transformers, tasks.facts(task).auto_class)
     config = configuration(entry, task, classes)
     with torch.device(device):
-        model = auto_class.from_config(config, attn_implementation=attention)
+        model = auto_class.from_config(
+            config, attn_implementation=attention, trust_remote_code=False
+        )
     if entry["architecture"].get("tie_word_embeddings") is False:
         _untie_head(model)
     if model.config.pad_token_id is None:
@@ -112,6 +114,7 @@ def from_snapshot(
         folder,
         dtype=torch.float32,
         local_files_only=True,
+        trust_remote_code=False,
         use_safetensors=True,
         output_loading_info=True,
         attn_implementation=ATTENTION.get(attention, attention),
@@ -172,7 +175,9 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         ValueError: there is no tokenizer, or transformers cannot make a fast one of it.
     """
     try:
-        loaded = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        loaded = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # each kind of file fails in its own way
         raise ValueError(check.no_fast_tokenizer(folder, str(error))) from error
     if not loaded.is_fast:

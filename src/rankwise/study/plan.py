@@ -12,7 +12,7 @@ from pathlib import Path
 from rankwise.core import paths, provenance, store
 from rankwise.core.config import ConfigError, checked_study, library, read_yaml, without
 from rankwise.core.lock import lock_digest
-from rankwise.study import evaluations, inline, job_requests, measurements, search
+from rankwise.study import architectures, evaluations, inline, job_requests, measurements, search
 from rankwise.study.grids import Cell
 from rankwise.study.resolve import check_sources
 from rankwise.study.source_digests import SourceDigests
@@ -68,6 +68,10 @@ class Plan:
             entries[kind] = {**entries[kind], **of_kind}
         named, self.library = inline.resolve(self.study, entries, root, file)
         check_sources(self.library)
+        for model in _models(named):
+            if model in self.library["models"]:  # an unknown name is told with its grid
+                entry = architectures.checked(model, self.library["models"][model])
+                self.library["models"] = {**self.library["models"], model: entry}
         self.grids = StudyGrids(named, self.library, file)
         self._source_digests = SourceDigests(root, self.results)
         self.evaluations = evaluations.Evaluations(self, named["evaluate"])
@@ -289,6 +293,12 @@ class Plan:
         """A lock file and the digest of its pins."""
         lock = f"envs/{name}.lock"
         return {"lock": lock, "digest": lock_digest(self.workflow / lock)}
+
+
+def _models(study: dict) -> list[str]:
+    """The models that the grids of a study name."""
+    grids = (*study["train"], *study["profile"])
+    return list(dict.fromkeys(model for grid in grids for model in grid["models"]))
 
 
 def read_plan(project: Path, study: str | None = None) -> Plan:
