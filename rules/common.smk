@@ -20,15 +20,17 @@ from rankwise.checks import configfiles, disk, preflight
 from rankwise.cli import failures_text
 from rankwise.core import documents, provenance, requests
 from rankwise.core.config import ConfigError
+from rankwise.core.files import CannotWrite
 from rankwise.core.store import StoreError
 from rankwise.execution import container as container_image
-from rankwise.execution import job_memory, slurm_nodes, slurm_request, snakemake_adapter
+from rankwise.execution import job_memory, locks, slurm_nodes, slurm_request, snakemake_adapter
 from rankwise.execution.gpu_needs import gpu_need
 from rankwise.execution.gpus import GpuError
 from rankwise.study import jobs, outputs
 from rankwise.study.grids import split_name
 from rankwise.study.plan import MEASUREMENTS, Cell, Plan, study_file
 from rankwise.study.settle import settle
+from rankwise.study.tidy import tidy
 
 PROJECT = Path.cwd()  # studies, results and logs lie here
 DEPLOYED = snakemake_adapter.deployment_methods(workflow)
@@ -50,8 +52,16 @@ try:
     if workflow.is_main_process:
         if "APPTAINER" in DEPLOYED:
             container_image.check(IMAGE, PROJECT)
-        settle(PLAN)
-except (ConfigError, GpuError, StoreError, snakemake_adapter.UntestedSnakemake) as error:
+        failures.say_kills(PROJECT)
+        tidy(PLAN, settle(PLAN).missing)
+        snakemake_adapter.on_lock(workflow, locks.Run(PROJECT, STUDY_FILE))
+except (
+    CannotWrite,
+    ConfigError,
+    GpuError,
+    StoreError,
+    snakemake_adapter.UntestedSnakemake,
+) as error:
     sys.exit(str(error))
 
 if workflow.is_main_process:
@@ -69,10 +79,10 @@ pathvars:
 
 
 wildcard_constraints:
-    model="|".join(PLAN.library["models"]),
-    dataset="|".join(PLAN.library["datasets"]),
+    model="|".join(map(re.escape, PLAN.library["models"])),
+    dataset="|".join(map(re.escape, PLAN.library["datasets"])),
     method="|".join(re.escape(name) for name, _ in outputs.labels(PLAN)),
-    pretrained="|".join(PRETRAINED) or "none",
+    pretrained="|".join(map(re.escape, PRETRAINED)) or "none",
     rank=r"\d+",
     digest=f"[0-9a-f]{{{provenance.DIGEST_LENGTH}}}",
     seed=r"\d+",
@@ -216,6 +226,11 @@ def group_of(measurement):
 def input_of(kind):
     """A function from wildcards to the prepared dataset or model of a training run."""
     return lambda wildcards: PLAN.input_path(kind, wildcards[kind])
+
+
+def data_of(measurement):
+    """A function from wildcards to what a profile reads of a dataset and a model, if it does."""
+    return lambda wildcards: PLAN.profile_inputs(measurement, cell_of(wildcards))
 
 
 def document(name, wildcards):

@@ -1,45 +1,31 @@
 """Jobs of the worker server end as they would in a process of their own."""
 
-import json
 import os
-import shutil
+import re
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from helpers.repository import CLEAN, ROOT
-
-REQUEST = json.dumps({"code": {}})
+from helpers.repository import CLEAN
+from helpers.worker_clones import REQUEST, job, make_clone, make_light, wait
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone with the modules that the client and the server need, and without scripts."""
-    root = tmp_path / "clone"
-    package = root / "src/rankwise"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    for name in ("core", "execution"):
-        shutil.copytree(ROOT / "src/rankwise" / name, package / name)
-    (root / "workflow_scripts").mkdir()
-    return root
+    return make_clone(tmp_path / "clone")
+
+
+@pytest.fixture
+def light(clone: Path) -> Path:
+    return make_light(clone)
 
 
 @pytest.fixture
 def environment(clone: Path, tmp_path: Path) -> dict[str, str]:
     """The sources of the clone, and a folder for the server's socket: each test has its own."""
     return {**CLEAN, "PYTHONPATH": str(clone / "src"), "TMPDIR": str(tmp_path)}
-
-
-def job(clone: Path, text: str) -> list[str]:
-    """The command that runs a script of this text."""
-    (clone / "workflow_scripts/script.py").write_text(text)
-    module = [sys.executable, "-m", "rankwise.execution.worker_client"]
-    return [*module, "script", "--request", REQUEST]
 
 
 def run(
@@ -78,19 +64,27 @@ def test_a_job_has_the_clients_surroundings(
     assert done.stderr == f"rankwise: importing libraries{where}\nto stderr\n"
 
 
-def test_an_exception_is_a_failure_with_its_trace(clone: Path, environment: dict[str, str]) -> None:
-    done = run(job(clone, "raise ValueError('what went wrong')"), environment)
+def test_a_document_has_a_server_of_its_own(clone: Path, environment: dict[str, str]) -> None:
+    """It holds what draws, and not torch, which takes longer to import."""
+    text = "import sys; print('matplotlib.figure' in sys.modules, 'torch' in sys.modules)"
+    done = run(job(clone, text, "worker_client", "--documents"), environment)
+    assert done.stdout == "True False\n", done.stderr
+
+
+def test_an_exception_is_a_failure_with_its_trace(light: Path, environment: dict[str, str]) -> None:
+    done = run(job(light, "raise ValueError('what went wrong')"), environment)
     assert done.returncode == 1
     assert "ValueError: what went wrong" in done.stderr
-    assert run(job(clone, "import sys; sys.exit('a sentence')"), environment).returncode == 1
+    done = run(job(light, "import sys; sys.exit('a sentence')"), environment)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "a sentence")
 
 
-def test_each_job_reads_the_sources_anew(clone: Path, environment: dict[str, str]) -> None:
+def test_each_job_reads_the_sources_anew(light: Path, environment: dict[str, str]) -> None:
     """The server holds nothing of this project, so a source that has changed is the one that runs."""
-    command = job(clone, "from rankwise.edited import value; import os; print(value, os.getppid())")
+    command = job(light, "from rankwise.edited import value; import os; print(value, os.getppid())")
     values, servers = [], []
     for value in (1, 22):
-        (clone / "src/rankwise/edited.py").write_text(f"value = {value}\n")
+        (light / "src/rankwise/edited.py").write_text(f"value = {value}\n")
         printed, server = run(command, environment).stdout.split()
         values.append(printed)
         servers.append(server)
@@ -99,10 +93,10 @@ def test_each_job_reads_the_sources_anew(clone: Path, environment: dict[str, str
 
 
 def test_a_client_that_is_killed_takes_its_job_along(
-    clone: Path, environment: dict[str, str], tmp_path: Path
+    light: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     write_pid = f"import os, time; open('{tmp_path}/pid', 'w').write(f'{{os.getpid()}} ')"
-    client = subprocess.Popen(job(clone, f"{write_pid}; time.sleep(600)"), env=environment)
+    client = subprocess.Popen(job(light, f"{write_pid}; time.sleep(600)"), env=environment)
     wait(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text().endswith(" "))
     pid = int((tmp_path / "pid").read_text())
     assert Path(f"/proc/{pid}").exists()
@@ -111,44 +105,45 @@ def test_a_client_that_is_killed_takes_its_job_along(
     wait(lambda: not Path(f"/proc/{pid}").exists())
 
 
-def test_a_job_that_is_killed_ends_as_in_a_shell(clone: Path, environment: dict[str, str]) -> None:
+def test_a_job_that_is_killed_ends_as_in_a_shell(light: Path, environment: dict[str, str]) -> None:
     kill_itself = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
-    assert run(job(clone, kill_itself), environment).returncode == 128 + signal.SIGTERM
+    assert run(job(light, kill_itself), environment).returncode == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize(
     ("number", "sentence"),
     [
-        ("SIGKILL", "ended by SIGKILL; the system sends it when host memory runs out"),
+        (
+            "SIGKILL",
+            r"ended by SIGKILL; peak of its resident memory: 0\.\d\d GiB; .* OOM killer .*",
+        ),
         ("SIGTERM", "ended by SIGTERM"),
     ],
 )
 def test_the_log_of_a_job_that_a_signal_killed_says_so(
-    number: str, sentence: str, clone: Path, environment: dict[str, str]
+    number: str, sentence: str, light: Path, environment: dict[str, str]
 ) -> None:
-    done = run(job(clone, f"import os, signal; os.kill(os.getpid(), signal.{number})"), environment)
-    assert done.stderr.splitlines()[-1] == sentence
+    done = run(job(light, f"import os, signal; os.kill(os.getpid(), signal.{number})"), environment)
+    assert re.fullmatch(sentence, done.stderr.splitlines()[-1])
 
 
 def test_the_log_of_a_job_whose_server_was_killed_says_so(
-    clone: Path, environment: dict[str, str]
+    light: Path, environment: dict[str, str]
 ) -> None:
-    done = run(job(clone, "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"), environment)
+    done = run(job(light, "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"), environment)
     assert done.returncode == 128 + signal.SIGKILL
-    assert done.stderr.splitlines()[-1].startswith("ended by SIGKILL; ")
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("ended by SIGKILL; ")
+    assert line.endswith("; it ended the process that this job was a fork of")
 
 
 def test_without_a_server_the_script_runs_here(
-    clone: Path, environment: dict[str, str], tmp_path: Path
+    light: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """As where its folder cannot be made, because another file has the name."""
-    (tmp_path / f"rankwise-{os.getuid()}").write_text("no folder")
-    done = run(job(clone, "print('ran')"), environment)
+    folder = tmp_path / f"rankwise-{os.getuid()}"
+    folder.write_text("no folder")
+    done = run(job(light, "print('ran')"), environment)
     assert (done.returncode, done.stdout) == (0, "ran\n")
-
-
-def wait(condition, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.05)
+    reason = f"{folder} is no folder; remove it or set TMPDIR"
+    assert done.stderr.startswith(f"rankwise: this job runs without a worker process: {reason}\n")

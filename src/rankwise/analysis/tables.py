@@ -1,6 +1,5 @@
 """Write a table as CSV and Parquet for programs, and as Markdown and LaTeX for papers."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pandas as pd
 from rankwise.analysis import latex, shown
 from rankwise.analysis.shown import MARKS, headings, intervals
 from rankwise.core import result
+from rankwise.core.files import durable_write
 from rankwise.core.keys import GROUP
 
 # Columns that are text even where all values look like numbers, or all are empty: CSV does not
@@ -40,9 +40,8 @@ def write(frame: pd.DataFrame, stem: Path, notes: Sequence[str] = ()) -> None:
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
     """Write a table with its column types, whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    frame.to_parquet(part, index=False, compression="zstd")
-    part.replace(path)
+    with durable_write(path) as part:
+        frame.to_parquet(part, index=False, compression="zstd")
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -12,9 +12,8 @@ from rankwise.audit import stored
 from rankwise.audit.store_collect import data_problem
 from rankwise.audit.store_plans import planned
 from rankwise.audit.stored import Files
-from rankwise.core import store
+from rankwise.core import process_names, store
 from rankwise.core.store import Store, StoreError
-from rankwise.core.store_parts import is_at_work
 
 UNREADABLE = "unreadable"  # the status of a file that is no result
 SECOND = "second results"
@@ -179,7 +178,7 @@ def _strange_files(folder: Path, found: Files, results: list[stored.Stored]) -> 
             "right, and delete the other one's folder"
         )
     for part in found.parts:
-        if not is_at_work(part):
+        if not process_names.is_alive(part.name):
             yield f"{part}: left by a job that was killed, or is at work on another machine"
 
 

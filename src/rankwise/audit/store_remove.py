@@ -12,13 +12,12 @@ from typing import NamedTuple
 from rankwise.audit import stored
 from rankwise.audit.store_contents import matches
 from rankwise.audit.store_plans import planned
-from rankwise.core import store
+from rankwise.core import process_names, store
+from rankwise.core.files import part_of
 from rankwise.core.paths import RESULTS
 from rankwise.core.store import Store, StoreError
 from rankwise.core.store_parts import (
     StoreBusyError,
-    is_at_work,
-    part_folder,
     said_in_one_sentence,
 )
 
@@ -96,7 +95,7 @@ def _contents(folder: Path) -> Iterator[Removable]:
             yield Removable(file.parent, place, digest, stored.size_bytes(file.parent))
     for part in found.parts:
         digest = stored.part_digest(part)
-        if digest and not is_at_work(part):
+        if digest and not process_names.is_alive(part.name):
             place = part.relative_to(folder).as_posix()
             yield Removable(part, place, digest, stored.size_bytes(part))
 
@@ -137,7 +136,7 @@ def remove(items: Iterable[Removable], root: Path) -> dict:
 def _remove(item: Removable, folder: Path) -> None:
     """Remove one folder: it is renamed first, so that half a result never lies at its place."""
     if item.folder.is_dir():
-        gone = part_folder(item.folder.with_name(item.digest), "-removed")
+        gone = part_of(item.folder.with_name(item.digest), "-removed")
         item.folder.rename(gone)
         shutil.rmtree(gone)
     remove_empty(item.folder.parent, folder)

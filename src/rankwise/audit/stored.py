@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from rankwise.core import provenance, sealed, store
 from rankwise.core.compare import TIMED
+from rankwise.core.files import PART
 from rankwise.core.input_files import recorded_files
-from rankwise.core.store_parts import DAMAGED, DIFFERS, PART
+from rankwise.core.store_parts import DAMAGED, DIFFERS
 from rankwise.study.measurements import FOLDERS, MEASUREMENTS, PREDICT
 
 # Names of the files that are results, without `.json`.

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rankwise.checks import disk, evaluation_tasks, model_entries, own_classes
-from rankwise.core import environment, paths, tracker
+from rankwise.core import environment, paths, process_names, tracker
 from rankwise.core.config import ConfigError
 from rankwise.core.store import Store, StoreError
 from rankwise.data import datasets, sources
@@ -38,7 +38,7 @@ FETCHING_RULES = ("prepare_dataset", "prepare_model")
 
 
 def set_environment(plan: Plan, warm: bool) -> None:
-    """Set what jobs inherit: this clone's sources, this interpreter, the tracker and its project.
+    """Set what jobs inherit: this clone's sources, interpreter and process, and the tracker.
 
     The tracker is not part of a request because it changes no result. On a node of a cluster the
     Snakefile is read again, so the variables are set there, too.
@@ -53,6 +53,7 @@ def set_environment(plan: Plan, warm: bool) -> None:
     os.environ["PATH"] = os.pathsep.join([interpreter_folder, os.environ["PATH"]])
     os.environ["RANKWISE_TRACKER"] = plan.study["tracker"]
     os.environ["RANKWISE_STUDY"] = plan.study["name"]
+    os.environ["RANKWISE_PLANNER"] = process_names.name()
     os.environ.setdefault("RANKWISE_WARM", "1" if warm else "0")
 
 

@@ -14,12 +14,12 @@ Standard library only: the Snakefile imports this module.
 import hashlib
 import json
 import os
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from rankwise.core import paths, provenance
+from rankwise.core.files import durable_write
 
 CACHE = paths.CACHE / "sha256"
 # A file system's clock may tick as rarely as once in 2 s (FAT) or 1 s (some network file systems).
@@ -92,10 +92,6 @@ def _is_sha256(value: object) -> bool:
 
 def _remember(note: Path, value: dict) -> None:
     """Write a note whole or not at all. Other processes may write the same one."""
-    with suppress(OSError):  # a full or read-only disk costs time only
-        note.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=note.parent, suffix=".part", delete=False
-        ) as part:
-            json.dump(value, part)
-        os.replace(part.name, note)  # noqa: PTH105 - one call for text paths
+    # A full or read-only disk costs time only.
+    with suppress(OSError), durable_write(note, sync=False) as part:
+        part.write_text(json.dumps(value), encoding="utf-8")

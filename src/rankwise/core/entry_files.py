@@ -5,14 +5,13 @@ place. So comments and layout stay, and a file is never half written.
 """
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import yaml
 
 from rankwise.core import paths
 from rankwise.core.config import ConfigError, check
+from rankwise.core.files import durable_write
 from rankwise.core.yaml_files import load, read_yaml
 
 LINE_CHARACTERS = 110  # of a mapping that stands in one line
@@ -124,19 +123,8 @@ def append(project: Path, kind: str, name: str, entry: dict) -> str:
 
 def write_whole(path: Path, content: str) -> None:
     """Write a file whole or not at all; its permissions stay."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     target = path.resolve()
-    mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=target.parent, suffix=".part", delete=False
-    ) as part:
-        part.write(content)
-    Path(part.name).chmod(mode)
-    os.replace(part.name, target)  # noqa: PTH105 - one call for text paths
-
-
-def _umask() -> int:
-    """The mask of new files' permissions; it can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with durable_write(target) as part:
+        part.write_text(content, encoding="utf-8")
+        if target.exists():
+            part.chmod(target.stat().st_mode & 0o777)

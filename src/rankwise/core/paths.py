@@ -100,6 +100,17 @@ def checkpoint(request_digest: str) -> Path:
     return CHECKPOINTS / f"{request_digest}.pt"
 
 
+def measured_start(request_digest: str) -> Path:
+    """The start that a method has measured for a training run that has no result yet."""
+    return CHECKPOINTS / f"{request_digest}.start.pt"
+
+
+def remove_checkpoint(request_digest: str, root: Path = Path()) -> None:
+    """Remove what a training run has kept for a resume, once its result is on the disk."""
+    for file in (checkpoint(request_digest), measured_start(request_digest)):
+        (root / file).unlink(missing_ok=True)
+
+
 def expand(path: str) -> Path:
     """A path with its ${VARIABLES} replaced.
 

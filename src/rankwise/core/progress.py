@@ -22,14 +22,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rankwise.core import paths, provenance
+from rankwise.core import kills, paths, process_names, provenance
+from rankwise.core.files import durable_write
 
 FOLDER = paths.RESULTS / ".progress"
 WRITE_EVERY_S = 5.0  # between two writes of the file by a loop
 LINE_EVERY_S = 20.0  # between two lines of a loop
 SILENCE_S = 30.0  # after which the thread writes a line
-BOOT = Path("/proc/sys/kernel/random/boot_id")
-START_FIELD = 19  # of /proc/PID/stat behind the program's name: when the process started
 UNITS = (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
 
 # The values of `state` in a record.
@@ -49,13 +48,15 @@ class _Job:
             "request": digest,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "process": _process(os.getpid()),
+            "process": process_names.name(),
             "log": _log_file(),
             "state": RUNNING,
             "started": now,
             "heard": now,
             "doing": "at work",
             "numbers": {},
+            "peak_resident_bytes": None,
+            "oom_kills": kills.counts(),
         }
         self.doing_since = self.line_at = time.monotonic()
         self.is_silent = False
@@ -84,10 +85,9 @@ class _Job:
             return
         with self._lock, contextlib.suppress(OSError):
             self.record["heard"] = time.time()
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            part = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-            part.write_text(json.dumps(self.record), encoding="utf-8")
-            part.replace(self.file)
+            self.record["peak_resident_bytes"] = kills.peak_bytes()
+            with durable_write(self.file, sync=False) as part:
+                part.write_text(json.dumps(self.record), encoding="utf-8")
 
     def watch_silence(self) -> None:
         """Write a line whenever the log has been silent for SILENCE_S, until the job ends."""
@@ -155,6 +155,11 @@ def take_over(reports: bool) -> None:
         _current.start_watching()
     elif _current:
         _current.is_silent = True
+
+
+def is_job() -> bool:
+    """Whether this process runs a job, or is one of a job's processes."""
+    return _current is not None
 
 
 def _outcome(error: BaseException) -> tuple[str | None, str]:
@@ -290,7 +295,8 @@ def records(root: Path) -> dict[str, dict]:
 
     Returns:
         Digest of the request -> record. `started` and `heard` are seconds since 1970. `state` is
-        `running`, `failed`, `stopped`, or `killed`: the job's process is gone, and said nothing.
+        `running`, `failed`, `stopped`, or `killed`: the job's process is gone, and said nothing;
+        `reason` then says what is known of its end.
         A process on another host counts as running.
     """
     found = {}
@@ -299,31 +305,15 @@ def records(root: Path) -> dict[str, dict]:
             record = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # it has ended meanwhile, or a disk was full
             continue
-        if record["state"] == RUNNING and record["host"] == socket.gethostname():
-            record["state"] = RUNNING if _is_alive(record) else KILLED
+        if record["state"] == RUNNING:
+            is_alive = process_names.is_alive(record["process"])
+            if is_alive is False:
+                record["state"] = KILLED
+                peak = record.get("peak_resident_bytes")
+                oom_kills = record.get("oom_kills", {})
+                record["reason"] = kills.sentence(kills.GONE, record["pid"], peak, oom_kills)
         found[record["request"]] = record
     return found
-
-
-def _process(pid: int) -> str | None:
-    """What tells a process from a later one with its number; None if it is gone or not known."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return f"{BOOT.read_text(encoding='utf-8').strip()} {fields[START_FIELD]}"
-    except OSError:
-        return None
-
-
-def _is_alive(record: dict) -> bool:
-    if record["process"] is not None:
-        return _process(record["pid"]) == record["process"]
-    try:  # a system without /proc
-        os.kill(record["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def duration(seconds: float) -> str:

@@ -10,11 +10,10 @@ Standard library only: the Snakefile imports this module.
 """
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from rankwise.core import provenance, sealed
+from rankwise.core.files import durable_write
 from rankwise.core.paths import REQUESTS, SCRIPTS
 
 
@@ -35,12 +34,8 @@ def write(request: dict, root: Path = Path()) -> str:
     digest = provenance.digest(request)
     path = root / file(digest)
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False
-        ) as part:
-            json.dump(request, part, sort_keys=True)
-        os.replace(part.name, path)  # noqa: PTH105 - one call for text paths
+        with durable_write(path, sync=False) as part:
+            part.write_text(json.dumps(request, sort_keys=True), encoding="utf-8")
     return digest
 
 

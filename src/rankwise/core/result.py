@@ -1,10 +1,10 @@
 """One result, one JSON file: written whole or not at all, with the request that it answers."""
 
 import json
-import os
 from pathlib import Path
 
 from rankwise.core import sealed
+from rankwise.core.files import durable_write
 
 STATUSES = ("ok", "out_of_memory", "diverged", "unsupported")
 # How the name of a number must end, unless it is one of COUNTS.
@@ -59,12 +59,13 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, and its folder where that is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two jobs that write the same file from sharing a half-written one.
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    """Write a text file whole or not at all, and its folder where that is missing.
+
+    Raises:
+        CannotWrite: The disk is full, or cannot be written.
+    """
+    with durable_write(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def write(path: Path, request: dict, result: dict, environment: dict) -> None:

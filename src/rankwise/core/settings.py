@@ -43,6 +43,11 @@ VARIABLES = {
         "The study's name, for the experiment tracker: its project, and its folder in "
         "`logs/tracking`. The workflow sets it.",
     ),
+    "RANKWISE_PLANNER": Variable(
+        "",
+        "The process that planned a job, which ends with it: host, process number, boot and start "
+        "time. The workflow sets it.",
+    ),
     "RANKWISE_IMAGE": Variable(
         "", "The container image of `--sdm apptainer`, in place of the one in `docker/image`."
     ),
@@ -54,6 +59,10 @@ VARIABLES = {
     "RANKWISE_LEASES": Variable(
         "/tmp/rankwise-cards",
         "The folder of GPU leases. All users of a machine, and its containers, share one folder.",
+    ),
+    "RANKWISE_LEASE_HOURS": Variable(
+        "72",
+        "The longest time that a job waits for a GPU, in hours. Then it fails and says who has it.",
     ),
     "RANKWISE_CARD": Variable(
         "{}", "Set by the workflow for a job that leases a GPU: its lease as JSON."
@@ -84,6 +93,11 @@ VARIABLES = {
     ),
     "TRACKIO_DIR": Variable(
         "", "Where the tracker trackio keeps its runs. A training sets it if it is not set."
+    ),
+    "ATEN_CPU_CAPABILITY": Variable(
+        "",
+        "Read by torch: the instruction set of its CPU kernels (`default`, `avx2`, `avx512`), in "
+        "place of the best that the processor has. Each result records it.",
     ),
     "TMPDIR": Variable("", "The folder for temporary files, where the system has another default."),
 }

@@ -14,15 +14,14 @@ import atexit
 import functools
 import hashlib
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from rankwise.core import paths
+from rankwise.core.files import durable_write
 
 KEPT = paths.CACHE / "sources.json"
 MOST = 4000  # files; beyond it, those of this process alone are kept
@@ -165,13 +164,9 @@ def _keep() -> None:
     if len(files) > MOST:
         files = _found
     kept = {"by": _reader(), "sha256": _sha256(files), "files": files}
-    with suppress(OSError):  # a full or read-only disk: the next process reads the sources again
-        KEPT.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=KEPT.parent, prefix=".sources-", encoding="utf-8", delete=False
-        ) as part:
-            json.dump(kept, part)
-        os.replace(part.name, KEPT)  # noqa: PTH105 - one call for text paths
+    # With a full or read-only disk, the next process reads the sources again.
+    with suppress(OSError), durable_write(KEPT, sync=False) as part:
+        part.write_text(json.dumps(kept), encoding="utf-8")
 
 
 def _reader() -> str:

@@ -9,7 +9,7 @@ The digest stands in the path, so a result is there or it is not: no record and 
 say anything else. A study has links to the results that it plans (`study/links.py`). Snakemake sees
 and deletes only those links; what is in the store stays until `rankwise store remove` takes it out.
 
-A job computes in a folder of its own, `.part-DIGEST-HOST-PID`, and renames it when all files are in
+A job computes in a folder of its own, `.part-DIGEST-PROCESS`, and renames it when all files are in
 it, so the store never holds half a result. Meanwhile it holds a lock on the digest: of two jobs for
 one request, in one clone or in two that share a store, the second waits and finds the result.
 
@@ -27,21 +27,19 @@ Standard library only: the Snakefile imports this module.
 """
 
 import contextlib
-import errno
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rankwise.core import provenance, sealed, settings
+from rankwise.core.files import NO_ROOM, durable_write, part_of, sync_folder
 from rankwise.core.paths import RESULTS
 from rankwise.core.store_parts import (
     VARIABLE,
     StoreError,
     lock,
-    part_folder,
     put,
     remove_abandoned,
     said_in_one_sentence,
@@ -58,8 +56,6 @@ FOLDERS = {"train": "runs", "trial": "search", "choose": "search", "evaluate": "
 PROFILES, INPUTS = "profiles", "inputs"
 # Folders of a store that hold results.
 PARTS = (INPUTS, "search", "runs", PROFILES, "evaluations")
-# What a full or read-only disk answers.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 KEPT = ("adapter", "merged")  # folders of kept weights beside a training run
 # Measurement -> stem of its result, where that differs.
 FILE_NAMES = {"choose": "selected", "evaluate": "evaluation"}
@@ -223,13 +219,14 @@ class Store:
             _create(self.folder)
             final.parent.mkdir(parents=True, exist_ok=True)
             remove_abandoned(final)
-            part = part_folder(final)
+            part = part_of(final)
             part.mkdir()
         try:
             with said_in_one_sentence(self.folder, NO_ROOM):
                 yield part
             with said_in_one_sentence(self.folder):
                 set_times(part)
+                sync_folder(part)
                 put(part, final, Path(place).name)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -280,7 +277,7 @@ def link(file: Path, output: Path, root: Path = Path()) -> None:
     target = _absolute(file)
     if Path(target).is_relative_to(_absolute(root)):
         target = os.path.relpath(target, _absolute(output.parent))
-    part = output.with_name(f".{output.name}.{os.getpid()}")
+    part = part_of(output)
     part.unlink(missing_ok=True)
     part.symlink_to(target)
     os.utime(part, ns=(TIME_NS, TIME_NS), follow_symlinks=False)
@@ -344,7 +341,5 @@ def _create(folder: Path) -> None:
     (folder / LOCKS).mkdir(parents=True, exist_ok=True)
     file = folder / VERSION_FILE
     if not file.is_file():
-        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", delete=False) as part:
-            json.dump({"version": VERSION}, part)
-        os.chmod(part.name, 0o644)  # noqa: PTH101 - a temporary file is private to its user
-        os.replace(part.name, file)  # noqa: PTH105 - one call for text paths
+        with durable_write(file) as part:
+            part.write_text(json.dumps({"version": VERSION}), encoding="utf-8")

@@ -14,10 +14,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from rankwise.core import compare
+from rankwise.core import compare, process_names
+from rankwise.core.files import PART, part_of, sync_path
 
 VARIABLE = "RANKWISE_STORE"
-PART = ".part-"
 DIFFERS = ".differs-"  # in the name of a folder with a second result
 DAMAGED = ".damaged-"  # in the name of a folder with a result that was not as it was written
 
@@ -37,34 +37,14 @@ class StoreBusyError(StoreError):
 # Folders ------------------------------------------------------------------------------------------
 
 
-def part_folder(final: Path, purpose: str = "") -> Path:
-    """A hidden folder beside a result's folder, for this process while it holds the lock."""
-    process = f"{socket.gethostname()}-{os.getpid()}"
-    return final.with_name(f"{PART}{final.name}{purpose}-{process}")
-
-
 def remove_abandoned(final: Path) -> None:
     """Remove the hidden folders of processes that were killed on this machine.
 
     Those of other machines stay, because a lock need not reach as far as a shared disk does.
     """
     for name in os.listdir(final.parent):  # noqa: PTH208 - far quicker than paths
-        if name.startswith(f"{PART}{final.name}") and is_at_work(final.with_name(name)) is False:
+        if name.startswith(f"{PART}{final.name}") and process_names.is_alive(name) is False:
             shutil.rmtree(final.with_name(name), ignore_errors=True)
-
-
-def is_at_work(folder: Path) -> bool | None:
-    """Whether the process of a hidden folder is there; None if it is of another machine."""
-    rest, _, process = folder.name.rpartition("-")
-    if not process.isdigit() or not rest.endswith(f"-{socket.gethostname()}"):
-        return None
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
 
 
 def put(part: Path, final: Path, name: str) -> None:
@@ -83,6 +63,7 @@ def put(part: Path, final: Path, name: str) -> None:
             _remove_rest(final, name)
         try:
             part.rename(final)
+            sync_path(final.parent)
             return
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -113,7 +94,7 @@ def _remove_rest(folder: Path, name: str) -> None:
 
     The folder is renamed first: what another process has moved there meanwhile is moved back.
     """
-    rest = part_folder(folder, "-rest")
+    rest = part_of(folder, "-rest")
     folder.rename(rest)
     if (rest / name).exists():
         rest.rename(folder)
@@ -141,7 +122,8 @@ def disagreement(first: Path, second: Path) -> str | None:
     values = []
     for value, (file, result) in zip(difference[1:], results.items(), strict=True):
         values.append(f"{compare.shown(value)} in {file} ({compare.machine(result)})")
-    return f"{difference.key}: got {' but '.join(values)}"
+    by_how_much = compare.amount(*results.values(), difference)
+    return f"{difference.key}: got {' but '.join(values)}{by_how_much}"
 
 
 # Locks and errors ---------------------------------------------------------------------------------

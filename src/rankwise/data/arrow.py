@@ -4,7 +4,6 @@ The bytes follow from the rows alone. The file's metadata has the columns' types
 or random fingerprint, so a dataset that is prepared again has the same SHA-256.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from datasets import Dataset, Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 
 from rankwise.core import provenance
+from rankwise.core.files import durable_write
 from rankwise.core.input_files import SPLIT_ENDING
 
 BATCH_ROWS = 10_000  # rows of one record batch; a part of the file's layout
@@ -41,7 +41,7 @@ def write_split(folder: Path, split: str, rows: list[dict]) -> dict:
 
 
 def write_columns(path: Path, features: Features, batches: Iterable[dict[str, list]]) -> int:
-    """Write an Arrow file atomically.
+    """Write an Arrow file whole or not at all.
 
     Args:
         path: The file; its folder is made if it does not exist.
@@ -51,16 +51,13 @@ def write_columns(path: Path, features: Features, batches: Iterable[dict[str, li
     Returns:
         The number of rows.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with ArrowWriter(path=str(part), features=features, writer_batch_size=BATCH_ROWS) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-            writer.finalize()
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with (
+        durable_write(path) as part,
+        ArrowWriter(path=str(part), features=features, writer_batch_size=BATCH_ROWS) as writer,
+    ):
+        for batch in batches:
+            writer.write_batch(batch)
+        writer.finalize()
     return len(writer)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rankwise.core import (
     documents,
+    files,
     paths,
     progress,
     provenance,
@@ -25,7 +26,7 @@ from rankwise.core import (
 )
 from rankwise.core import environment as installed
 from rankwise.core.units import CUDA_CONTEXT_BYTES
-from rankwise.execution import processes
+from rankwise.execution import lifeline, processes
 
 # A job that exits with this status ran out of its share of a GPU; worker_client runs it again.
 RUN_ALONE = 75
@@ -69,6 +70,8 @@ def run(measure: Callable[..., dict], in_folder: bool = False) -> None:
         else:  # a result that is made again from its own file, to be compared with it
             output.parent.mkdir(parents=True, exist_ok=True)
             compute(request, output)
+        # Only now, when the result is on the disk: nothing that fails before loses the training.
+        paths.remove_checkpoint(provenance.digest(request))
 
     def measured(request: dict, output: Path) -> dict:
         schedule = request.get("schedule", {})
@@ -99,10 +102,12 @@ def run(measure: Callable[..., dict], in_folder: bool = False) -> None:
             )
             sys.exit(RUN_ALONE)
         verify(request)
+        lifeline.check_planner()
         environment = installed.environment(paths.WORKFLOW / request["environment"]["lock"])
         job_time_s = time.perf_counter() - start
         result.write(output, request, content, {**environment, "job_time_s": job_time_s})
         verify(request)
+        lifeline.check_planner()
 
     produce(make)
 
@@ -148,8 +153,27 @@ def produce(make: Callable[[dict, Path], None]) -> None:
     with progress.reported(request):
         installed.verify_environment(request["environment"], paths.WORKFLOW)
         verify(request)
-        make(request, output)
+        try:
+            make(request, output)
+        except OSError as error:
+            if error.errno not in files.NO_ROOM:
+                raise
+            if not isinstance(error, files.CannotWrite):
+                error = files.CannotWrite(error.errno, error.filename or output)
+            sys.exit(f"{_kept_training(request)}{error}")
+        except store.StoreError as error:
+            sys.exit(f"{_kept_training(request)}{error}")
+        except MemoryError as error:
+            sys.exit(
+                f"host memory ran out: {error or 'an object of Python could not be allocated'}"
+            )
         verify(request)
+
+
+def _kept_training(request: dict) -> str:
+    """The beginning of a sentence about a result that could not be written."""
+    checkpoint = paths.checkpoint(provenance.digest(request))
+    return f"the training is kept in {checkpoint}; " if checkpoint.is_file() else ""
 
 
 def document(make: Callable[[dict, Path], None]) -> None:
@@ -163,6 +187,7 @@ def document(make: Callable[[dict, Path], None]) -> None:
 
     def write(request: dict, output: Path) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
+        lifeline.check_planner()
         documents.check_reads(request)
         documents.forget(request)
         make(request, output)

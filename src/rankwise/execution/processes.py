@@ -26,7 +26,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from rankwise.core import progress, settings
-from rankwise.execution.worker_client import end_with_parent
+from rankwise.execution import lifeline
 
 STOPPED = 128 + signal.SIGTERM  # of a process that was told to stop, and has kept what it can
 GRACE_S = 10  # from the first failure of a process to SIGKILL of those that still run
@@ -58,7 +58,7 @@ def together(call: Callable[[], dict], count: int, cpu_threads: int, on_gpu: boo
         processes: list[BaseProcess] = []
         with _stops_sent_to(processes) as stops:
             for index in range(count):
-                arguments = (call, index, count, cpu_threads, folder)
+                arguments = (call, index, count, cpu_threads, folder, os.getpid())
                 process = context.Process(target=_work, args=arguments)
                 process.start()
                 processes.append(process)
@@ -76,26 +76,21 @@ def _check_gpus(count: int) -> None:
     visible = settings.given("CUDA_VISIBLE_DEVICES")
     names = [name for name in (visible or "").split(",") if name.strip()]
     if visible is not None and len(names) < count:
-        _fail(
+        sys.exit(
             f"CUDA_VISIBLE_DEVICES: got {len(names)} GPUs, allowed: at least {count}, one for each "
             "of the schedule's processes"
         )
 
 
-def _fail(sentence: str) -> None:
-    """End the job with a sentence in its log and its record."""
-    print(sentence, file=sys.stderr, flush=True)
-    raise SystemExit(sentence)
-
-
 # One of the processes -----------------------------------------------------------------------------
 
 
-def _work(call: Callable[[], dict], index: int, count: int, cpu_threads: int, folder: Path) -> None:
+def _work(
+    call: Callable[[], dict], index: int, count: int, cpu_threads: int, folder: Path, job: int
+) -> None:
     """Run the call as one of the processes, and write what it returns."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    lifeline.begin(parent=job)
     progress.take_over(reports=index == 0)
     if index:  # the log has one writer; errors of all processes are in it
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -185,8 +180,7 @@ def _answer(
         raise SystemExit(code if code > 0 else 128 - code)
     how = f"exit status {code}" if code > 0 else signal.Signals(-code).name
     hint = "; the system sends it when host memory runs out" if -code == signal.SIGKILL else ""
-    _fail(
+    sys.exit(
         f"process {first_failed} of {len(processes)} ended with {how}{hint}; "
         "the others cannot go on without it and were ended"
     )
-    raise AssertionError

@@ -4,7 +4,8 @@
 
 The scripts lie in the workflow root, which need not be the folder that the workflow runs in. The
 command line names the script only, so that it is the same wherever the clone lies: Snakemake
-would rerun a job whose command has changed. Jobs that import torch run in `worker_client` instead.
+would rerun a job whose command has changed. Most jobs run in `worker_client` instead, which spares
+them the time to import libraries.
 
 Standard library only.
 """
@@ -13,10 +14,12 @@ import runpy
 import sys
 
 from rankwise.core import paths
+from rankwise.execution import lifeline
 
 
 def main(arguments: list[str]) -> None:
-    """Run the script as `python SCRIPT ARGUMENTS` would."""
+    """Run the script as `python SCRIPT ARGUMENTS` would, for as long as its planner runs."""
+    lifeline.begin()
     file = paths.script(arguments[0])
     sys.argv = [str(file), *arguments[1:]]
     sys.path[0] = str(file.parent)

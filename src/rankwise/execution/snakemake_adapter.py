@@ -12,11 +12,13 @@ Snakemake itself is imported where it is used, because that takes a second.
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from rankwise.execution import locks
 from rankwise.execution.announcements import Brief
 
 TESTED_FROM, TESTED_BELOW = (9, 27), (9, 28)
@@ -146,6 +148,48 @@ def on_error(workflow: Any, report: Callable[[], None]) -> None:
         previous(log)
 
     workflow._onerror = handler
+
+
+# The lock on the working directory ----------------------------------------------------------------
+
+
+def on_lock(workflow: Any, run: locks.Run) -> None:
+    """Say which run of Snakemake holds the lock on the working directory, if another one does.
+
+    Snakemake makes its lock with its graph of jobs, and says only that there is one. A run that
+    takes no lock (`--dry-run`, `--nolock`) is left alone.
+
+    Args:
+        workflow: Snakemake's workflow.
+        run: This run.
+    """
+    prepare = workflow._prepare_dag
+
+    def prepare_with_a_named_lock(*arguments: Any, **options: Any) -> None:
+        prepare(*arguments, **options)
+        if options.get("nolock") or options.get("lock_warn_only"):
+            return
+        persistence = workflow.persistence
+        take = persistence.lock
+
+        @contextmanager
+        def take_or_name_the_holder() -> Iterator[None]:
+            from snakemake.exceptions import LockException  # noqa: PLC0415
+
+            try:
+                lock = take()
+                lock.__enter__()
+            except LockException:
+                sys.exit(run.refusal())  # an exception would be shown with lines of source
+            with run.noted():
+                try:
+                    yield
+                finally:
+                    lock.__exit__(None, None, None)
+
+        persistence.lock = take_or_name_the_holder
+
+    workflow._prepare_dag = prepare_with_a_named_lock
 
 
 # The terminal -------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ The folder is written beside its place and renamed when it is whole.
 """
 
 import importlib
-import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from rankwise.audit import trace
 from rankwise.core import provenance, result, sound, tasks
 from rankwise.core.config import ConfigError
+from rankwise.core.files import part_of
 from rankwise.core.store import Store, check_answers, input_place
 from rankwise.report import model_card
 from rankwise.study import keep, search_choice, text_outputs
@@ -67,7 +67,7 @@ def export(
     run = check_answers(file, job.digest)
     _check_kept(job, run)
     method = search_choice.method(run)
-    part = folder.with_name(f".{folder.name}.{os.getpid()}")
+    part = part_of(folder)
     part.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(part, ignore_errors=True)
     try:

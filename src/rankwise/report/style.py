@@ -3,7 +3,6 @@
 The files of a figure have the same bytes each time that it is drawn from the same tables.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 
+from rankwise.core.files import durable_write
 from rankwise.report.palettes import DASHES, MARKERS, METHODS, SIZES, VARIANT_MARKERS
 
 RC = {
@@ -403,6 +403,5 @@ def save(figure: Figure, path: Path, request_digests: list[str]) -> None:
 
 @styled
 def _write(figure: Figure, path: Path, metadata: dict) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(partial, format=path.suffix[1:], dpi=200, metadata=metadata)
-    partial.replace(path)
+    with durable_write(path) as part:
+        figure.savefig(part, format=path.suffix[1:], dpi=200, metadata=metadata)

@@ -5,13 +5,17 @@ machine may be lost without warning. These signals tell a run to stop: SIGTERM, 
 before it preempts a job or ends its time, and which our job server sends after Ctrl-C; and SIGINT,
 where the job runs in the foreground.
 
+In a job, the file stays until the run's result is on the disk, and the job removes it
+(`execution/job.py`). So a run that is killed while its result is written, or that finds a full disk
+there, resumes. If a checkpoint cannot be written because the disk is full, the log says so, the
+training goes on, and the earlier checkpoint stays.
+
 The file is named after the digest of the run's request. A run that would give another result (other
 settings, data or source code) has another digest, so it never reads this file. Of the model, the
 file holds only what training changes; the frozen base is built again from the prepared input.
 Its content is checked against the digest at its end before it is used (`state_files.py`).
 """
 
-import os
 import signal
 import sys
 import time
@@ -19,7 +23,8 @@ import time
 import torch
 from torch import Tensor, nn
 
-from rankwise.core import paths, provenance, state_seal
+from rankwise.core import paths, progress, provenance, state_seal
+from rankwise.core.files import CannotWrite, durable_write
 from rankwise.models import storage
 from rankwise.optim.parts.waiting import trains
 from rankwise.training import state_files
@@ -38,8 +43,9 @@ class Checkpoint:
     """The checkpoint file of one training run, and the run's reaction to stop signals.
 
     Use it as a context manager around the run. Inside, a stop signal only sets a flag, which the
-    training loop reads between two batches (`check`). When the run ends with a result, the file is
-    deleted; when it ends with an exception, the file stays.
+    training loop reads between two batches (`check`). When the run ends with an exception, the file
+    stays. When it ends with a result, the file is deleted, but in a job only after that result is
+    written.
 
     Args:
         request: The run's request; its digest names the file.
@@ -50,8 +56,9 @@ class Checkpoint:
 
     def __init__(self, request: dict):
         self.group = Group()
-        self.file = paths.checkpoint(provenance.digest(request))
-        self.start_file = self.file.with_suffix(".start.pt")  # written and read by start.py
+        self.digest = provenance.digest(request)
+        self.file = paths.checkpoint(self.digest)
+        self.start_file = paths.measured_start(self.digest)  # written and read by start.py
         self.stop_requested = False
         self.saved_at = time.monotonic()  # or when the run began, if nothing is saved yet
         self._previous_handlers: dict[int, object] = {}
@@ -66,9 +73,8 @@ class Checkpoint:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
-        if error is None and self.group.is_first:
-            self.file.unlink(missing_ok=True)
-            self.start_file.unlink(missing_ok=True)
+        if error is None and self.group.is_first and not progress.is_job():
+            paths.remove_checkpoint(self.digest)
 
     def _request_stop(self, number: int, _frame: object) -> None:
         if self.stop_requested and number == signal.SIGINT:
@@ -88,10 +94,20 @@ class Checkpoint:
 
     def is_due(self) -> bool:
         """Whether the last checkpoint is older than `SAVE_EVERY_S`, by the clock of any process."""
-        return self.group.any(time.monotonic() - self.saved_at >= SAVE_EVERY_S)
+        return self._is_older_than(SAVE_EVERY_S)
+
+    def is_due_at_end(self) -> bool:
+        """Whether a run that has made its last update would lose much without a checkpoint.
+
+        It still evaluates, keeps weights and writes its result, and each of these may fail.
+        """
+        return self._is_older_than(SAVE_EVERY_S / 10)
+
+    def _is_older_than(self, seconds: float) -> bool:
+        return self.group.any(time.monotonic() - self.saved_at >= seconds)
 
     def save(self, contents: dict) -> None:
-        """Replace the file atomically.
+        """Replace the file, unless the disk is full.
 
         The first process writes, and the others wait until the file is there.
 
@@ -105,16 +121,13 @@ class Checkpoint:
         self.saved_at = time.monotonic()
 
     def _write(self, contents: dict) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         try:
-            with partial.open("wb") as stream:
+            with durable_write(self.file) as part, part.open("wb") as stream:
                 state_files.save(contents, stream, self.file)
-                stream.flush()
-                os.fsync(stream.fileno())  # or a crash could leave the new name with no content
-            partial.replace(self.file)
-        finally:
-            partial.unlink(missing_ok=True)
+        except CannotWrite as error:
+            stays = "the earlier one stays" if self.file.is_file() else "there is no earlier one"
+            self._report(f"warning: {error.strerror}; {stays}; no checkpoint written", contents)
+            return
         self._report("checkpoint written", contents)
 
     def load(self) -> dict | None:

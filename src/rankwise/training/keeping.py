@@ -16,7 +16,6 @@ adapter. An adapter to W itself then has twice the rank: W' = (W - s B0 A0) + s 
 [A; A0]. The two factors of the moved part come from an SVD of what was taken off W.
 """
 
-import errno
 import os
 import re
 import shutil
@@ -35,6 +34,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from rankwise.core import progress, provenance, result
+from rankwise.core.files import sync_path
 from rankwise.core.snapshot_files import CONFIG, COPIED
 from rankwise.methods.parts.base import Method
 from rankwise.models import build, storage
@@ -92,8 +92,8 @@ def keep(
     files = sorted(file for file in target.rglob("*") if file.is_file())
     for file in files:
         file.chmod(0o644)  # safetensors lets nobody else read its files
-        _sync(file)
-    _sync(target)
+        sync_path(file)
+    sync_path(target)
     names = {file.relative_to(folder).as_posix(): provenance.file_sha256(file) for file in files}
     size = sum(file.stat().st_size for file in files)
     return {"weights": {"kind": kind, "files": names, "bytes": size}}
@@ -283,15 +283,3 @@ def _as_os_errors() -> Iterator[None]:
             raise
         code = int(number[1])
         raise OSError(code, os.strerror(code)) from error
-
-
-def _sync(path: Path) -> None:
-    """Let a file's content, or a folder's names, reach the disk; some file systems cannot."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)

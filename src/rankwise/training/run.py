@@ -9,9 +9,10 @@ from torch import nn
 
 from rankwise.core import progress, tracker
 from rankwise.core.errors import Unsupported
+from rankwise.core.kernels import kernels
 from rankwise.data.prepared import data_facts, load_data, model_folder
 from rankwise.methods.parts.base import adapt, build_optimizer, set_parameters
-from rankwise.models import build, check, storage
+from rankwise.models import build, check, memory_errors, storage
 from rankwise.optim.parts.waiting import trains
 from rankwise.training.checkpoint import Checkpoint
 from rankwise.training.divergence import Diverged
@@ -39,14 +40,14 @@ def train(request: dict, folder: Path | None = None) -> dict:
         not finite, and `parameter`.
     """
     if "search" not in request["inputs"]:
-        return _run(request, folder)
+        return _run(request, folder, request)
     # Imported by name: a static import would put the search code into the source digest of every
     # run, and an edit of it would rerun studies that do not search.
     search_choice = importlib.import_module("rankwise.study.search_choice")
     settled_request, choice = search_choice.settle(request)
     if "status" in choice:  # the search itself failed
         return choice
-    return {**_run(settled_request, folder), **choice}
+    return {**_run(settled_request, folder, request), **choice}
 
 
 def trial(request: dict) -> dict:
@@ -61,25 +62,32 @@ def trial(request: dict) -> dict:
     Returns:
         The same as `train`, without `examples`: nothing compares the examples of a trial.
     """
-    result = _run(request, None)
+    result = _run(request, None, request)
     result.pop("examples", None)
     return result
 
 
-def _run(request: dict, folder: Path | None) -> dict:
-    """Train, and turn the three ways in which a run may fail into results with a reason."""
+def _run(request: dict, folder: Path | None, planned: dict) -> dict:
+    """Train, and turn the three ways in which a run may fail into results with a reason.
+
+    Args:
+        request: The request, with the settings that a search chose.
+        folder: Where weights are kept, if any are.
+        planned: The request as it was planned, which names the checkpoint.
+    """
     torch.set_num_threads(request["cpu_threads"])
-    with Checkpoint(request) as checkpoint:
+    with Checkpoint(planned) as checkpoint:
         try:
             checkpoint.group.check_count(request["schedule"]["processes"])
             checkpoint.group.join(request["device"])
-            return _fine_tune(request, folder, checkpoint)
-        except torch.cuda.OutOfMemoryError as error:
-            return {"status": "out_of_memory", "reason": str(error).splitlines()[0]}
+            with kernels(request):
+                return _fine_tune(request, folder, checkpoint)
         except Diverged as error:
             return {"status": "diverged", "reason": str(error), "diverged": error.details}
         except Unsupported as error:
             return {"status": "unsupported", "reason": str(error)}
+        except memory_errors.ERRORS as error:
+            return memory_errors.result(error)
 
 
 def _fine_tune(request: dict, folder: Path | None, checkpoint: Checkpoint) -> dict:
@@ -97,7 +105,8 @@ def _fine_tune(request: dict, folder: Path | None, checkpoint: Checkpoint) -> di
     data = load_data(request, tokenizer, seed)
     set_seed(seed)  # before the model is built, so that a new head is the same under every method
     names = build.names(request["model"], task)
-    base = build.from_snapshot(base_folder, task, classes, names["new_head"])
+    attention = schedule.get("attention")
+    base = build.from_snapshot(base_folder, task, classes, names["new_head"], attention)
     # A KV cache serves generation, which asks for it by itself.
     config, use_cache = base.config, getattr(base.config, "use_cache", False)
     config.use_cache = False

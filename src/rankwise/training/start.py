@@ -8,7 +8,6 @@ reads it: a second computation could differ in its last bits, and a trained fact
 beside another residual.
 """
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankwise.core import progress, settings, state_seal
+from rankwise.core.files import durable_write
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method, Start, load_method, set_parameters
 from rankwise.training import state_files
@@ -153,12 +153,6 @@ def _kept(file: Path, group: Group) -> dict | None:
 
 
 def _keep(saved: dict, file: Path) -> None:
-    """Write the file atomically."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as stream:
-            state_files.save(saved, stream, file)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write the file whole or not at all."""
+    with durable_write(file) as part, part.open("wb") as stream:
+        state_files.save(saved, stream, file)
