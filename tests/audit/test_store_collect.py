@@ -200,6 +200,19 @@ def test_results_that_disagree_are_refused_by_name_and_nothing_is_copied(
     assert contents(here) == before
 
 
+def test_results_of_an_older_release_stay_and_are_counted(
+    here: Path, other: Path, jobs: dict
+) -> None:
+    """They have no digest of their content, so nothing can check them."""
+    _, old = keep(other, jobs[TRAIN], jobs[MODEL])
+    old.write_text(json.dumps(result.read(old)))
+    (folder,) = bring(here, other)
+    assert folder["added"] == [jobs[TRAIN].place]
+    (note,) = folder["notes"]
+    assert note.startswith("results of an older release, which cannot be checked, left")
+    assert note.endswith(f": 1; the first: {old}")
+
+
 # What is refused ------------------------------------------------------------------------------------------------------
 
 

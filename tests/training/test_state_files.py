@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rankwise.core import state_seal
 from rankwise.training import state_files
 
 CONTENTS = {
@@ -35,14 +36,14 @@ def test_the_contents_come_back(file: Path) -> None:
 
 def test_every_flipped_bit_is_noticed(file: Path) -> None:
     data = file.read_bytes()
-    for place in [*range(0, len(data), 97), *range(len(data) - state_files.SEAL_BYTES, len(data))]:
+    for place in [*range(0, len(data), 97), *range(len(data) - state_seal.SEAL_BYTES, len(data))]:
         file.write_bytes(data[:place] + bytes([data[place] ^ (1 << place % 8)]) + data[place + 1 :])
         assert state_files.load(file)[0] is None, place
 
 
 def test_every_cut_is_noticed(file: Path) -> None:
     data = file.read_bytes()
-    for size in [*range(0, len(data), 499), len(data) - 1, len(data) - state_files.SEAL_BYTES]:
+    for size in [*range(0, len(data), 499), len(data) - 1, len(data) - state_seal.SEAL_BYTES]:
         file.write_bytes(data[:size])
         assert state_files.load(file)[0] is None, size
     file.write_bytes(data + b" ")

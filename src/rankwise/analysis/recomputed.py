@@ -40,7 +40,7 @@ def check(file: Path, stored: dict) -> None:
         if not math.isclose(number.stored, number.computed, rel_tol=RELATIVE, abs_tol=ABSOLUTE):
             raise StoreError(
                 f"{file}: {number.key}: got {number.stored!r}, allowed: {number.computed!r}, which "
-                f"the result's own scores by example give; {sound.set_aside(file, Store())}"
+                f"the result's own scores by example give; {sound.remedy(file, Store())}"
             )
 
 

@@ -151,6 +151,7 @@ def _results(source: Source) -> list[Stored]:
     """
     results: dict[Path, Stored] = {}
     seconds: set[Path] = set()
+    older: list[Path] = []
     dangling = 0
     for root in source.roots:
         found = stored.files(root)
@@ -160,9 +161,16 @@ def _results(source: Source) -> list[Stored]:
                 continue
             try:
                 results[real] = stored.read(real)
+            except stored.OlderResult:
+                older.append(file)
             except StoreError as error:
                 raise StoreError(f"{error}. Nothing was copied") from None
-        beside = stored.foreign(found, results.values())
+        left = {file.parent for file in older}
+        beside = [
+            file
+            for file in stored.foreign(found, results.values())
+            if left.isdisjoint(file.parents)
+        ]
         if beside:
             raise StoreError(
                 f"{beside[0]}: got a file that belongs to no result, allowed: results, and the "
@@ -174,6 +182,11 @@ def _results(source: Source) -> list[Stored]:
         source.notes.append(
             f"second results of a request, left where they are: {len(seconds)}; "
             f"the first: {min(seconds)}"
+        )
+    if older:
+        source.notes.append(
+            f"results of an older release, which cannot be checked, left where they are: "
+            f"{len(older)}; the first: {older[0]}"
         )
     if dangling:
         source.notes.append(f"links that lead to no result: {dangling}")

@@ -50,10 +50,15 @@ class Stored(NamedTuple):
     sha256: str
 
 
+class OlderResult(store.StoreError):
+    """A result that nothing can check. No study of this release plans it."""
+
+
 def read(file: Path) -> Stored:
     """Read and check a file that is named like a result.
 
     Raises:
+        OlderResult: The file is a result of an older release, which has no digest of its content.
         StoreError: The file cannot be read, is no result of Rankwise, or answers another request
             than the digest says that its folder is named by.
     """
@@ -63,6 +68,11 @@ def read(file: Path) -> Stored:
     except OSError as error:
         raise _no_result(file, error.strerror or str(error)) from None
     except sealed.Damaged as error:
+        if sealed.is_of_older_release(data):
+            raise OlderResult(
+                f"{file}: got a result of an older release, whose content has no digest, allowed: "
+                "results of this release; `rankwise store remove --unplanned` removes it"
+            ) from None
         raise _no_result(file, str(error).removeprefix(f"{file}: ")) from None
     try:
         request = found["request"]

@@ -43,7 +43,8 @@ def text(content: dict) -> str:
     """
     written = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
     digest = provenance.digest(content["request"])
-    body = f"{_REQUEST.decode()}{digest}{_END.decode()}{written.removeprefix('{').lstrip()}\n"
+    rest = written.removeprefix("{\n")
+    body = f"{_REQUEST.decode()}{digest}{_END.decode()}{rest}\n"
     sha256 = hashlib.sha256(body.encode()).hexdigest()
     return f"{_BEGIN.decode()}{sha256}{_END.decode()}{body}"
 
@@ -78,6 +79,15 @@ def content(data: bytes, file: Path) -> dict:
         raise Damaged(f"{file}: {wrong}")
     found = json.loads(data)
     return {name: value for name, value in found.items() if name not in (CONTENT, REQUEST)}
+
+
+def is_of_older_release(data: bytes) -> bool:
+    """Whether bytes are a result without a seal, as older releases wrote it."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and "request" in found and CONTENT not in found
 
 
 def read(file: Path) -> dict:

@@ -14,14 +14,14 @@ Standard library only: the Snakefile imports this module.
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from rankwise.core import sealed
+from rankwise.core import content, result, sealed
 from rankwise.core.content import TICK_NS
+from rankwise.core.input_files import recorded_files
 from rankwise.core.paths import CACHE
 from rankwise.core.store import Store
 from rankwise.core.store_parts import DAMAGED, beside
@@ -51,6 +51,7 @@ class Known:
     """
 
     def __init__(self, root: Path):
+        self._root = root
         self._file = root / KNOWN
         self._sound = self._load()
         self._is_changed = False
@@ -69,17 +70,24 @@ class Known:
             self._is_changed = True
         return wrong
 
+    def problem_with_data(self, file: Path, digest: str) -> str | None:
+        """As `problem`; the files beside the result are compared with their recorded SHA-256."""
+        wrong = self.problem(file, digest)
+        if wrong:
+            return wrong
+        folder = Path(os.path.realpath(file)).parent
+        for name, recorded in recorded_files(sealed.read(file)).items():
+            difference = content.difference(folder / name, recorded, self._root)
+            if difference:
+                return f"{name} beside it: {difference}"
+        return None
+
     def save(self) -> None:
         """Remember what was found, for the next planning."""
         if not self._is_changed:
             return
         with suppress(OSError):  # a full or read-only disk costs time only
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=self._file.parent, suffix=".part", delete=False
-            ) as part:
-                json.dump(self._sound, part)
-            os.replace(part.name, self._file)  # noqa: PTH105 - one call for text paths
+            result.write_text(self._file, json.dumps(self._sound))
 
     def _load(self) -> dict[str, list]:
         try:
@@ -107,19 +115,20 @@ def find(store: Store, place: str, wrong: Problem = problem) -> Path | None:
         what = wrong(file, digest)
         if what is None:
             return file
-        print(f"{file}: {what}; {set_aside(file, store)}", file=sys.stderr, flush=True)
+        line = f"{file}: {what}; {set_aside(file, store)}, and made anew"
+        print(line, file=sys.stderr, flush=True)
     return None
 
 
 def set_aside(file: Path, store: Store) -> str:
-    """Take a damaged result out of the store, with all files beside it.
+    """Take a damaged result out of the store, with all files beside it, so that it is made anew.
 
     Args:
         file: The file of the result; links are followed.
         store: The project's store.
 
     Returns:
-        The end of a sentence that names the file: what was done, and what to do.
+        The end of a sentence that names the file: what was done, or what to do.
     """
     folder = Path(os.path.realpath(file)).parent
     if not folder.is_relative_to(os.path.realpath(store.folder)):
@@ -128,7 +137,12 @@ def set_aside(file: Path, store: Store) -> str:
     try:
         folder.rename(aside)
     except FileNotFoundError:  # another process was faster
-        return "it is set aside; run snakemake again, which makes it anew"
+        return "it is set aside"
     except OSError as error:
-        return f"{folder} cannot be renamed ({error.strerror}): delete it and run snakemake again"
-    return f"set aside as {aside.name}; run snakemake again, which makes it anew"
+        return f"{folder} cannot be renamed ({error.strerror}): delete it"
+    return f"set aside as {aside.name}"
+
+
+def remedy(file: Path, store: Store) -> str:
+    """As `set_aside`, for a job that cannot go on: the end of its sentence."""
+    return f"{set_aside(file, store)}; run snakemake again, which makes it anew"

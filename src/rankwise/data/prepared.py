@@ -194,10 +194,10 @@ def _check_file(folder: Path, kind: str, name: str, recorded: dict[str, str]) ->
     """A file of a prepared input, if it is the one that was recorded when it was made."""
     file, record = folder / name, folder / f"{kind}.json"
     if name not in recorded or not file.is_file():
-        remedy = sound.set_aside(record, store.Store())
+        remedy = sound.remedy(record, store.Store())
         raise FileNotFoundError(f"{file}: not there, or not named by {record.name}; {remedy}")
     difference = content.difference(file, recorded[name])
     if difference:
-        remedy = sound.set_aside(record, store.Store())
+        remedy = sound.remedy(record, store.Store())
         raise ValueError(f"{file}: {difference}, which {record.name} recorded; {remedy}")
     return file

@@ -118,7 +118,7 @@ def _write_weights(
         kept = file.parent / name
         found = provenance.file_sha256(kept) if kept.is_file() else "no such file"
         if found != expected:
-            remedy = sound.set_aside(file, Store(plan.root))
+            remedy = sound.remedy(file, Store(plan.root))
             raise ValueError(
                 f"{kept}: SHA-256: got {found}, allowed: {expected}, as train.json says; {remedy}"
             )

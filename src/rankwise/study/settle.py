@@ -117,13 +117,15 @@ def fetch(plan: Plan) -> tuple[list[PlannedJob], list[PlannedJob]]:
     fetched, missing = [], []
     for job in result_jobs(plan):
         output = plan.root / job.path
+        # Inputs are few. What a run has kept is checked by the evaluation that reads it.
+        problem = known.problem_with_data if job.prepares_input else known.problem
         if output.is_symlink() and output.exists():
             _settle_time(output)
-            if known.problem(output, job.digest) is None:
+            if problem(output, job.digest) is None:
                 continue
         elif output.is_file():  # of a copy that followed the links
             _adopt(output, job, store)
-        found = sound.find(store, job.place, known.problem)
+        found = sound.find(store, job.place, problem)
         if found is None:
             output.unlink(missing_ok=True)  # a link to what is not there any more
             missing.append(job)

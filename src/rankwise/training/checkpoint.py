@@ -23,7 +23,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from rankwise.core import paths, progress, provenance
+from rankwise.core import paths, progress, provenance, state_seal
 from rankwise.core.files import CannotWrite, durable_write
 from rankwise.models import storage
 from rankwise.optim.parts.waiting import trains
@@ -141,7 +141,7 @@ class Checkpoint:
         contents, problem = state_files.load(self.file)
         if self.group.any(problem is not None):
             if self.group.is_first:
-                aside = state_files.move_aside(self.file)
+                aside = state_seal.move_aside(self.file)
                 self._say(f"{problem}; moved aside to {aside}, and the training starts anew")
             self.group.wait()
             return None

@@ -94,7 +94,7 @@ def _check_file(result_file: Path, name: str, expected: str) -> None:
     file = result_file.parent / name
     problem = content.difference(file, expected) if file.is_file() else "not there"
     if problem:
-        remedy = sound.set_aside(result_file, Store())
+        remedy = sound.remedy(result_file, Store())
         raise ValueError(f"{file}: {problem}; allowed: the file that the run wrote; {remedy}")
 
 

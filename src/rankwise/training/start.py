@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from rankwise.core import progress, settings
+from rankwise.core import progress, settings, state_seal
 from rankwise.core.files import durable_write
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method, Start, load_method, set_parameters
@@ -142,10 +142,10 @@ def _kept(file: Path, group: Group) -> dict | None:
     if not group.any(problem is not None):
         return saved
     if group.is_first:
-        names = [state_files.move_aside(file)]
+        names = [state_seal.move_aside(file)]
         checkpoint = file.with_suffix("").with_suffix(".pt")  # DIGEST.pt of DIGEST.start.pt
         if checkpoint.is_file():
-            names.append(state_files.move_aside(checkpoint))
+            names.append(state_seal.move_aside(checkpoint))
         line = f"{file}: {problem}; moved aside to {' and '.join(names)}"
         print(f"{line}, and the training starts anew", file=sys.stderr, flush=True)
     group.wait()

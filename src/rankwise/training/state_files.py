@@ -1,26 +1,18 @@
 """Files of tensors that a training reads again: its checkpoint and its measured start.
 
 `torch.load` notices some damage by itself, but not a flipped bit in a tensor's values: zip's
-checksums of them are not compared. So the file ends with a seal of SEAL_BYTES bytes, a line of JSON
-filled up with blanks:
-
-    {"bytes": SIZE, "name": "DIGEST.pt", "sha256": "SHA-256 of the SIZE bytes before this line"}
-
-It is checked before `torch.load` sees a byte. The name holds the digest of the run's request, so a
-file that was copied from another run is refused, too.
+checksums of them are not compared. So the file ends with a seal (`core/state_seal.py`), which is
+checked before `torch.load` sees a byte.
 """
 
 import hashlib
 import io
-import json
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 
-SEAL_BYTES = 256
-BLOCK_BYTES = 1 << 20  # read at once
-DAMAGED = ".damaged"  # behind the name of a file that was moved aside
+from rankwise.core import state_seal
 
 
 class _Hashed:
@@ -88,7 +80,7 @@ def save(contents: object, stream: BinaryIO, file: Path) -> None:
     """
     written = _Hashed(stream)
     torch.save(contents, written)
-    stream.write(_seal(written.sha256.hexdigest(), written.bytes, file.name))
+    stream.write(state_seal.seal(written.sha256.hexdigest(), written.bytes, file.name))
 
 
 def load(file: Path) -> tuple[object, None] | tuple[None, str]:
@@ -99,41 +91,9 @@ def load(file: Path) -> tuple[object, None] | tuple[None, str]:
         names it.
     """
     with file.open("rb") as stream:
-        size = max(0, file.stat().st_size - SEAL_BYTES)
-        sha256, left = hashlib.sha256(), size
-        while left and (block := stream.read(min(left, BLOCK_BYTES))):
-            sha256.update(block)
-            left -= len(block)
-        stream.seek(size)
-        seal = stream.read()
-        if seal != _seal(sha256.hexdigest(), size, file.name):
-            return None, _difference(seal, size, file.name)
-        payload = io.BufferedReader(_Payload(stream, size), BLOCK_BYTES)
-        return torch.load(payload, map_location="cpu", weights_only=True), None
-
-
-def move_aside(file: Path) -> str:
-    """Rename a damaged file, and return its new name; another process may have been faster."""
-    aside = file.with_name(f"{file.name}{DAMAGED}")
-    if file.is_file():
-        file.replace(aside)
-    return aside.name
-
-
-def _seal(sha256: str, size: int, name: str) -> bytes:
-    line = json.dumps({"bytes": size, "name": name, "sha256": sha256}, sort_keys=True)
-    return f"{line.ljust(SEAL_BYTES - 1)}\n".encode()
-
-
-def _difference(seal: bytes, size: int, name: str) -> str:
-    """Why a seal is not the one of a file with this size and name."""
-    try:
-        recorded = json.loads(seal)
-        written, written_as = recorded["bytes"], recorded["name"]
-    except (ValueError, KeyError, TypeError):
-        return "it was cut short or changed, because it does not end with the seal of its content"
-    if written_as != name:
-        return f"it was written as {written_as}, the state of another run"
-    if written != size:
-        return f"it has {size} bytes of content, allowed: {written}, as it was written"
-    return "its content was changed since it was written"
+        problem = state_seal.problem_of(stream, file)
+        if problem:
+            return None, problem
+        payload = _Payload(stream, state_seal.content_bytes(file))
+        buffered = io.BufferedReader(payload, state_seal.BLOCK_BYTES)
+        return torch.load(buffered, map_location="cpu", weights_only=True), None
