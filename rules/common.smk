@@ -52,6 +52,7 @@ try:
     if workflow.is_main_process:
         if "APPTAINER" in DEPLOYED:
             container_image.check(IMAGE, PROJECT)
+        failures.say_kills(PROJECT)
         tidy(PLAN, settle(PLAN).missing)
         snakemake_adapter.on_lock(workflow, locks.Run(PROJECT, STUDY_FILE))
 except (

@@ -1,11 +1,14 @@
 """Which cells have no result, why, and what is planned from the others."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from helpers.stored import finish
-from rankwise.audit.failures import absent
+from rankwise.audit.failures import absent, say_kills
+from rankwise.core import requests
 from rankwise.core.store import Store
 from rankwise.study import jobs, partial
 from rankwise.study.jobs import PlannedJob
@@ -78,6 +81,35 @@ def test_a_cell_is_there_running_stopped_failed_or_not_run(tmp_path: Path) -> No
             ("flops", "full", None): ("not run", "", ""),
         }
     assert found(plan)["planned"] == {"train": 4, "flops": 1}
+
+
+KILLED = """
+import os, signal, sys, time
+from rankwise.core import progress, requests
+from pathlib import Path
+
+with progress.reported(requests.read(Path(sys.argv[1]))):
+    print("update 3 of 900", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_job_that_was_killed_with_all_others_is_said_to_be(tmp_path: Path) -> None:
+    """Nobody was left to write to its log, so planning does, once."""
+    plan = planned(tmp_path)
+    job = job_of(plan, "train", "full", 0)
+    log(plan, job, "at work")
+    digest = requests.write(job.request, tmp_path)
+    command = [sys.executable, "-c", KILLED, str(requests.file(digest))]
+    with (tmp_path / job.log).open("a") as stream:
+        subprocess.run(command, cwd=tmp_path, stderr=stream, check=False)
+    for _ in range(2):
+        say_kills(tmp_path)
+    lines = (tmp_path / job.log).read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("ended by ")]
+    assert lines[-1] == line
+    assert "such as SIGKILL; peak of its resident memory: 0.0" in line
+    assert statuses(plan)["train", "full", 0] == ("failed", line, job.log)
 
 
 def test_runs_wait_for_an_input_that_failed(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.file_inputs import WORDS
-from rankwise.core import result
+from rankwise.core import files, result
 from rankwise.core.provenance import file_sha256
 from rankwise.data import arrow, tokenised
 from rankwise.data.encoders import Encoder
@@ -226,11 +226,10 @@ def test_a_killed_job_blocks_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path:
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    leftover = list(tokenised.TOKENISED.glob(".*.*/"))
-    assert leftover
-    os.utime(leftover[0], (1e9, 1e9))  # as if it were old
+    leftovers = list(tokenised.TOKENISED.glob(".part-*"))
+    assert len(leftovers) == 1
     assert list(tokenised.examples(rows, encoder())) == EXPECTED["classification"]
-    assert list(tokenised.TOKENISED.glob(".*.*/")) == []
+    assert files.sweep(tokenised.TOKENISED) == leftovers
 
 
 def test_jobs_at_once_build_one_folder(

@@ -9,10 +9,10 @@ import pytest
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A disk of 64 KiB at `folder`. The test is skipped where nothing may be mounted."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+def small_disk(folder: Path, size: str = "64k") -> Iterator[Path]:
+    """A small disk at `folder`. The test is skipped where nothing may be mounted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"mount: {done.stderr.strip()}")

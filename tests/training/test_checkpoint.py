@@ -3,14 +3,17 @@
 import copy
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from helpers.conformance import UNSUPPORTED, one_of_each_kind
+from helpers.disks import small_disk
 from helpers.prepared import folder, prepare, record_model, reset_accelerate
 from helpers.repository import ROOT, edit
 from helpers.stopping import interrupted, stop_at_check
@@ -19,6 +22,7 @@ from rankwise.study.plan import Plan
 from rankwise.training import checkpoint, evaluation, pretrain, state_files
 from rankwise.training import run as training
 from rankwise.training.checkpoint import Checkpoint, Stopped
+from rankwise.training.updates import Made, Updater
 
 # Every method, with settings that make rare events (a new projection, a truncation) happen within 20
 # updates.
@@ -276,3 +280,48 @@ def test_a_diverged_run_is_a_result_and_leaves_no_checkpoint(
     update, parameter = result["diverged"]["update"], result["diverged"]["parameter"]
     assert result["reason"].startswith(f"update {update}: the gradient of {parameter} is not ")
     assert not list(CHECKPOINTS.iterdir())
+
+
+def test_a_run_out_of_host_memory_is_a_result(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The allocator refuses a real request, in the third update."""
+    make = Updater.make
+
+    def make_or_ask_for_too_much(self: Updater, window: list[dict], number: int) -> Made:
+        if number == 3:
+            torch.empty(10**14)
+        return make(self, window, number)
+
+    monkeypatch.setattr(Updater, "make", make_or_ask_for_too_much)
+    result = run("lora")
+    assert result["status"] == "out_of_memory"
+    assert "you tried to allocate 400000000000000 bytes" in result["reason"]
+
+
+def test_a_full_disk_is_a_warning_and_the_training_goes_on(
+    run, uninterrupted_lora: dict, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The earlier checkpoint stays, and no part. The disk is filled before the second one."""
+    monkeypatch.setattr(checkpoint, "SAVE_EVERY_S", 0)
+    with small_disk(Path.cwd() / CHECKPOINTS, "400k") as folder:
+        save, saves = Checkpoint.save, []
+        kept = []
+
+        def save_on_a_full_disk(self: Checkpoint, contents: dict) -> None:
+            if saves:
+                kept.append(self.file.read_bytes())
+            if len(saves) == 1:
+                (folder / "other").write_bytes(b"0" * shutil.disk_usage(folder).free)
+            saves.append(contents["update"])
+            save(self, contents)
+
+        monkeypatch.setattr(Checkpoint, "save", save_on_a_full_disk)
+        assert reproducible(run("lora")) == reproducible(uninterrupted_lora)
+        assert saves == list(range(1, 21))
+        assert len(set(kept)) == 1
+        assert [path.name for path in folder.iterdir()] == ["other"]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if ": warning: " in line]
+    assert len(warnings) == 19
+    assert warnings[0].endswith(
+        ": warning: No space left on device; the earlier one stays; no checkpoint written after "
+        "update 2"
+    )

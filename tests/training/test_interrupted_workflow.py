@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from helpers import kept_runs
+from helpers.disks import small_disk
 from helpers.long_study import LONG_STUDY
 from helpers.repository import CLEAN, copy_repository, edit, run_snakemake
 from helpers.stored import made
@@ -55,6 +56,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / config_of(study)).write_text(yaml.safe_dump(study))
     edit(root / "config/models.yaml", "schedule: {updates: 900", "schedule: {updates: 20")
     edit(root / "config/datasets.yaml", "rows: {train: 12000", "rows: {train: 1200")
+    # A run that has trained for 2 s writes a checkpoint after its last update.
+    edit(root / "src/rankwise/training/checkpoint.py", "SAVE_EVERY_S = 600", "SAVE_EVERY_S = 20")
     return root
 
 
@@ -122,8 +125,15 @@ def training_processes(root: Path) -> list[int]:
 def kill(snakemake: subprocess.Popen) -> None:
     """Kill Snakemake alone, with a signal that cannot be caught. The user unlocks the folder."""
     root = Path(f"/proc/{snakemake.pid}/cwd").resolve()
+    second = run_snakemake(root, *arguments(STUDY))
+    assert f"locked by another run of Snakemake: process {snakemake.pid}, since " in second.stderr
     snakemake.kill()
     snakemake.wait()
+    third = run_snakemake(root, *arguments(STUDY))
+    assert f"killed: process {snakemake.pid}, since " in third.stderr
+    assert f"`snakemake --unlock --configfile {config_of(STUDY)}`" in third.stderr
+    assert "Traceback" not in second.stderr + third.stderr
+    assert second.returncode == third.returncode == 1
     assert run_snakemake(root, "--configfile", config_of(STUDY), "--unlock").returncode == 0
 
 
@@ -180,6 +190,36 @@ def test_an_interrupted_workflow_resumes(
     """The job writes a checkpoint, no process is left, and the next workflow run resumes the job."""
     interrupt(clone, STUDY, stop, warm="1")
     result = resume(clone, STUDY, warm="1")
+    assert compare.result_difference(result, uninterrupted) is None
+
+
+def test_a_full_disk_at_the_result_loses_no_training(
+    clone: Path, uninterrupted: dict, tmp_path: Path
+) -> None:
+    """The checkpoint stays, one sentence says so, and with room the run goes on from its end."""
+    shutil.rmtree(clone / "results/store/runs")
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        (disk / "version.json").write_text('{"version": 1}')
+        (disk / ".locks").mkdir()
+        (disk / "other").write_bytes(b"0" * (shutil.disk_usage(disk).free - 16_384))
+        failed = run_snakemake(clone, *arguments(STUDY), RANKWISE_STORE=f"{disk}:results/store")
+        assert failed.returncode == 1
+        assert not list(disk.rglob("*.json")) or list(disk.rglob("*.json")) == [
+            disk / "version.json"
+        ]
+        assert not list(disk.rglob(".part-*"))
+    log = log_of(clone, STUDY).read_text()
+    (kept,) = (clone / CHECKPOINTS).iterdir()
+    assert log.splitlines()[-1] == (
+        f"the training is kept in {CHECKPOINTS / kept.name}; {disk}: No space left on device; "
+        "nothing was stored. Allowed: a folder that can be written, with room; RANKWISE_STORE "
+        "names another one"
+    )
+    assert "Traceback" not in log
+    result = resume(clone, STUDY, warm="1")
+    assert (
+        f": resumed after update {STUDY['schedule']['updates']}" in log_of(clone, STUDY).read_text()
+    )
     assert compare.result_difference(result, uninterrupted) is None
 
 

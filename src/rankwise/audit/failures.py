@@ -1,10 +1,15 @@
-"""Which results of a study are absent, and why: from the store and the logs of the jobs."""
+"""Which results of a study are absent, and why: from the store, the logs and the jobs' records.
+
+A job that SIGKILL ended has said nothing. The process that waited for it adds a line to its log
+(`execution/worker_client.py`). If that was killed, too, the next planning adds it.
+"""
 
 import fcntl
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from rankwise.core import requests
+from rankwise.core import progress, requests
 from rankwise.core.job_logs import last_sentence
 from rankwise.core.store import LOCKS, Store
 from rankwise.study.jobs import PlannedJob, requested_jobs, result_jobs
@@ -12,6 +17,7 @@ from rankwise.study.plan import Plan
 
 # The end of a log of a training run that was told to stop, and wrote a checkpoint.
 STOPPED = ("ended by SIGTERM", "ended by SIGINT")
+ENDED = "ended by "  # how a line about a signal begins
 
 
 def absent(plan: Plan, missing: Iterable[PlannedJob]) -> dict:
@@ -34,6 +40,23 @@ def absent(plan: Plan, missing: Iterable[PlannedJob]) -> dict:
         "planned": {name: count for name, count in planned.items() if name in concerned},
         "cells": cells,
     }
+
+
+def say_kills(root: Path) -> None:
+    """Add to the log of each job that was killed what is known of its end, once.
+
+    Args:
+        root: The project's folder.
+    """
+    for record in progress.records(root).values():
+        if record["state"] != progress.KILLED or not record["log"]:
+            continue
+        log = root / record["log"]
+        with suppress(OSError):
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if lines and not lines[-1].startswith(ENDED):
+                with log.open("a", encoding="utf-8") as stream:
+                    stream.write(f"\n{record['reason']}\n")
 
 
 def titles(plan: Plan) -> dict[str, str]:

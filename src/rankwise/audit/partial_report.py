@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from rankwise.audit.failures import absent
+from rankwise.audit.failures import absent, say_kills
 from rankwise.core import documents, paths, requests, result
 from rankwise.core.job_logs import last_sentence
 from rankwise.study import jobs, outputs, partial
@@ -55,6 +55,7 @@ def find(plan: Plan) -> tuple[partial.PartialPlan, int]:
         StoreError: A store, or a file in it, is not as it must be.
     """
     _, missing = fetch(plan)
+    say_kills(plan.root)
     return partial.PartialPlan(plan, absent(plan, missing)), len(jobs.requested_jobs(plan))
 
 

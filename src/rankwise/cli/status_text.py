@@ -8,16 +8,12 @@ from collections.abc import Callable
 
 from rankwise.audit.status import BLOCKED, DONE, WAITING, StudyStatus
 from rankwise.cli.plan_text import unkept
-from rankwise.core.progress import FAILED, KILLED, RUNNING, duration
+from rankwise.core.progress import FAILED, RUNNING, duration
 from rankwise.core.units import GIB
 
 STATES = (DONE, RUNNING, WAITING, BLOCKED, FAILED)
 SILENT_S = 120  # a running job writes its file every 30 s at least
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"
-REASON_OF_KILLED = (
-    "its process is gone without a word: stopped together with Snakemake, or killed, for instance "
-    "by the system when memory is full"
-)
 
 
 def text(found: dict) -> str:
@@ -79,9 +75,10 @@ def _running(job: dict) -> str:
 
 
 def _failed(job: dict) -> str:
-    reason = REASON_OF_KILLED if job["state"] == KILLED else job["reason"]
     ago = duration(job["silent_s"])
-    return f"{job['kind']} {job['name']}: {reason} (while {job['doing']}, {ago} ago){_log(job)}"
+    return (
+        f"{job['kind']} {job['name']}: {job['reason']} (while {job['doing']}, {ago} ago){_log(job)}"
+    )
 
 
 def _log(job: dict) -> str:

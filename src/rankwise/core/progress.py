@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rankwise.core import paths, process_names, provenance
+from rankwise.core import kills, paths, process_names, provenance
 from rankwise.core.files import durable_write
 
 FOLDER = paths.RESULTS / ".progress"
@@ -55,6 +55,8 @@ class _Job:
             "heard": now,
             "doing": "at work",
             "numbers": {},
+            "peak_resident_bytes": None,
+            "oom_kills": kills.counts(),
         }
         self.doing_since = self.line_at = time.monotonic()
         self.is_silent = False
@@ -83,6 +85,7 @@ class _Job:
             return
         with self._lock, contextlib.suppress(OSError):
             self.record["heard"] = time.time()
+            self.record["peak_resident_bytes"] = kills.peak_bytes()
             with durable_write(self.file, sync=False) as part:
                 part.write_text(json.dumps(self.record), encoding="utf-8")
 
@@ -292,7 +295,8 @@ def records(root: Path) -> dict[str, dict]:
 
     Returns:
         Digest of the request -> record. `started` and `heard` are seconds since 1970. `state` is
-        `running`, `failed`, `stopped`, or `killed`: the job's process is gone, and said nothing.
+        `running`, `failed`, `stopped`, or `killed`: the job's process is gone, and said nothing;
+        `reason` then says what is known of its end.
         A process on another host counts as running.
     """
     found = {}
@@ -303,7 +307,11 @@ def records(root: Path) -> dict[str, dict]:
             continue
         if record["state"] == RUNNING:
             is_alive = process_names.is_alive(record["process"])
-            record["state"] = KILLED if is_alive is False else RUNNING
+            if is_alive is False:
+                record["state"] = KILLED
+                peak = record.get("peak_resident_bytes")
+                oom_kills = record.get("oom_kills", {})
+                record["reason"] = kills.sentence(kills.GONE, record["pid"], peak, oom_kills)
         found[record["request"]] = record
     return found
 

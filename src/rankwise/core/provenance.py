@@ -33,6 +33,7 @@ EXEMPT = frozenset(
         f"{PACKAGE}.core.provenance",
         f"{PACKAGE}.core.environment",
         f"{PACKAGE}.core.files",
+        f"{PACKAGE}.core.kills",
         f"{PACKAGE}.core.lock",
         f"{PACKAGE}.core.model_shapes",
         f"{PACKAGE}.core.paths",

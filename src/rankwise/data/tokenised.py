@@ -30,6 +30,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from rankwise.core import content, paths, provenance, result
+from rankwise.core.files import part_of
 from rankwise.data.arrow import BATCH_ROWS, as_columns, column_type, open_table, write_columns
 from rankwise.data.encoders import Encoder
 
@@ -38,7 +39,6 @@ EXAMPLES, DESCRIPTION = "examples.arrow", "tokenised.json"
 IDS = "input_ids"
 TOKEN_IDS = List(Value("int32"))  # no vocabulary has 2^31 tokens
 LIBRARIES = ("tokenizers", "transformers")
-ABANDONED_S = 86_400  # a folder that was begun before this time is left over from a killed job
 
 
 class Split(NamedTuple):
@@ -262,10 +262,10 @@ def _lock(folder: Path) -> Iterator[None]:
 def _build(folder: Path, made_of: dict, split: Split, encoder: Encoder) -> None:
     """Encode the rows of a split, and put the folder in place."""
     start = time.perf_counter()
-    _remove_leftovers(folder)
     rows = open_table(split.file)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=TOKENISED) as temporary:
-        part = Path(temporary, "part")
+    part = part_of(folder)  # what killed jobs have left is swept when a study is planned
+    try:
+        part.mkdir()
         count = _write_examples(part / EXAMPLES, rows, split.name, encoder)
         description = {
             "what": f"split {split.name} of {split.file.parent.name}, for {made_of['task']}",
@@ -281,16 +281,10 @@ def _build(folder: Path, made_of: dict, split: Split, encoder: Encoder) -> None:
         except OSError:  # without locks, another job may have been faster
             if not _is_whole(folder, made_of):
                 raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     seconds = time.perf_counter() - start
     _log(f"tokenised {split.name}: {len(rows):,} rows in {seconds:.1f} s")
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed jobs have left of this folder."""
-    for leftover in TOKENISED.glob(f".{folder.name}.*/"):
-        with contextlib.suppress(OSError):  # another job may have removed it
-            if time.time() - leftover.stat().st_mtime > ABANDONED_S:
-                shutil.rmtree(leftover)
 
 
 # Encoding -----------------------------------------------------------------------------------------
@@ -311,7 +305,6 @@ def _write_examples(file: Path, rows: Dataset, split: str, encoder: Encoder) -> 
     features = _features(encoder.encode_rows(_rows(rows[:1])))
     if not is_shown:
         datasets.disable_progress_bars()
-    file.parent.mkdir(parents=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as temporary:
         # In one process: a fast tokenizer uses all cores itself, and with `num_proc` datasets forks
         # a process that has threads, and replaces `os.environ`.

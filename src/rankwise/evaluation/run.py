@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rankwise.core import progress, store
 from rankwise.data.prepared import model_folder
 from rankwise.evaluation.scored import Scored
+from rankwise.models import memory_errors
 from rankwise.training import kept
 
 
@@ -38,8 +39,8 @@ def evaluate(request: dict) -> dict:
         return {"status": run["status"], "reason": f"its training run: {run['reason']}"}
     try:
         return _evaluate(request, *_loaded(request, file))
-    except torch.cuda.OutOfMemoryError as error:
-        return {"status": "out_of_memory", "reason": str(error).splitlines()[0]}
+    except memory_errors.ERRORS as error:
+        return memory_errors.result(error)
 
 
 def _loaded(request: dict, file: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -163,6 +163,10 @@ def produce(make: Callable[[dict, Path], None]) -> None:
             sys.exit(f"{_kept_training(request)}{error}")
         except store.StoreError as error:
             sys.exit(f"{_kept_training(request)}{error}")
+        except MemoryError as error:
+            sys.exit(
+                f"host memory ran out: {error or 'an object of Python could not be allocated'}"
+            )
         verify(request)
 
 

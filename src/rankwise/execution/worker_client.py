@@ -38,9 +38,9 @@ import sysconfig
 import tempfile
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from rankwise.core import paths, plugins, requests, settings
+from rankwise.core import kills, paths, plugins, requests, settings
 from rankwise.execution import lifeline
 
 if TYPE_CHECKING:
@@ -66,13 +66,15 @@ def main(arguments: list[str]) -> int:
         The exit status of the script.
     """
     lifeline.begin()
+    oom_kills = kills.counts()
     gpus: dict[str, float] = {}
     while arguments[0] in GPU_OPTIONS:
         name, value, *arguments = arguments
         gpus[name] = float(value)
     lease = wait_for_lease(gpus) if any(gpus.values()) else None
-    status = run_warm_or_here(arguments, lease)
-    say_signal(status)
+    ended = run_warm_or_here(arguments, lease)
+    status = ended.status
+    say_signal(ended, oom_kills)
     if lease:
         lease.release()
     if lease and lease.shared and status == RUN_ALONE:
@@ -82,17 +84,38 @@ def main(arguments: list[str]) -> int:
     return status
 
 
-def say_signal(status: int) -> None:
+class Ended(NamedTuple):
+    """How a job ended.
+
+    Attributes:
+        status: Its exit status: 128 and the number of a signal, as in a shell.
+        pid: Its process number.
+        peak_bytes: The peak of its resident memory, if it is known.
+        server_is_gone: Its server was killed, and the job with it.
+    """
+
+    status: int
+    pid: int
+    peak_bytes: int | None = None
+    server_is_gone: bool = False
+
+
+def say_signal(ended: Ended, oom_kills: dict[str, int]) -> None:
     """Write to the log that a signal ended the job, which could not say so itself.
 
     Args:
-        status: The job's exit status: 128 and the number of the signal, as in a shell.
+        ended: How the job ended.
+        oom_kills: `kills.counts()` when it began.
     """
-    if status - 128 not in set(signal.Signals):
+    if ended.status - 128 not in set(signal.Signals):
         return
-    name = signal.Signals(status - 128).name
-    cause = "; the system sends it when host memory runs out" if name == "SIGKILL" else ""
-    print(f"ended by {name}{cause}", file=sys.stderr, flush=True)
+    number = signal.Signals(ended.status - 128)
+    line = f"ended by {number.name}"
+    if number == signal.SIGKILL:
+        line = kills.sentence(kills.SIGKILL_SEEN, ended.pid, ended.peak_bytes, oom_kills)
+    if ended.server_is_gone:
+        line += "; it ended the process that this job was a fork of"
+    print(line, file=sys.stderr, flush=True)
 
 
 def wait_for_lease(gpus: dict[str, float]) -> "Lease | None":
@@ -113,19 +136,19 @@ def wait_for_lease(gpus: dict[str, float]) -> "Lease | None":
         sys.exit(str(error))
 
 
-def run_warm_or_here(arguments: list[str], lease: "Lease | None") -> int:
-    """Run a script in a fork of the server, or else in this process; return its exit status."""
+def run_warm_or_here(arguments: list[str], lease: "Lease | None") -> Ended:
+    """Run a script in a fork of the server, or else in this process."""
     bits = uses_bitsandbytes(arguments)
     gpu_variables = lease.environment if lease else {}
     locks = lease.fds if lease else []
     is_warm = settings.read("RANKWISE_WARM") != "0" and has_pidfd()
     if is_warm and not (lease and bits):
-        status = run_in_server(arguments, bits, {**os.environ, **gpu_variables}, locks)
-        if status is not None:
-            return status
+        ended = run_in_server(arguments, bits, {**os.environ, **gpu_variables}, locks)
+        if ended is not None:
+            return ended
     os.environ.update(gpu_variables)
     tell("importing libraries")
-    return run(arguments, bits)
+    return Ended(run(arguments, bits), os.getpid())
 
 
 def tell(text: str) -> None:
@@ -199,7 +222,7 @@ def run(arguments: list[str], bits: bool, server: int | None = None) -> int:
 
 def run_in_server(
     arguments: list[str], bits: bool, environment: dict[str, str], locks: list[int]
-) -> int | None:
+) -> Ended | None:
     """Run a script in a fork of the server.
 
     Args:
@@ -209,7 +232,7 @@ def run_in_server(
         locks: File descriptors of the lease's locks, which the job inherits.
 
     Returns:
-        The exit status of the script, or None if it has not started there.
+        How it ended, or None if it has not started there.
     """
     try:
         connection = connect(bits)
@@ -225,11 +248,12 @@ def run_in_server(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: hang_up(connection))
     with contextlib.suppress(ConnectionError):
-        answer = answers.readline()
+        answer = answers.readline().split()
         if answer:
-            return int(answer)
+            status, peak_bytes = map(int, answer)
+            return Ended(status, int(pid), peak_bytes)
     wait_for_end(int(pid))
-    return 128 + signal.SIGKILL
+    return Ended(128 + signal.SIGKILL, int(pid), server_is_gone=True)
 
 
 def wait_for_end(pid: int) -> None:

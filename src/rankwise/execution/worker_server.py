@@ -22,12 +22,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rankwise.execution import lifeline
 from rankwise.execution.worker_client import BITS, run
 
 IDLE_S = 8  # without work, before the server ends
 STOPPED_IDLE_S = 1  # the same, after a client has hung up
 CLIENT_TIMEOUT_S = 60  # for a client to say what its job is
 GRACE_S = 120  # between SIGTERM and SIGKILL
+KIB = 1024
 MAX_FILES = 64  # that a client may pass on
 HIGHEST_FILE = 1024
 LIBRARIES = (
@@ -60,8 +62,9 @@ def serve(listener: socket.socket, bits: bool, address: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if not bits:
         sys.modules[BITS] = None
-    for name in (*LIBRARIES, *([BITS] if bits else [])):
-        importlib.import_module(name)
+    with lifeline.ending_with_planner():
+        for name in (*LIBRARIES, *([BITS] if bits else [])):
+            importlib.import_module(name)
     jobs: dict[int, Job] = {}  # by pidfd, which becomes readable when the job has ended
     idle_s = IDLE_S
     while True:
@@ -155,10 +158,15 @@ def work(task: dict, files: list[int], bits: bool, server: int) -> None:
 
 
 def finish(job: Job, pidfd: int) -> None:
-    """Tell the client how its job ended: 128 and the signal's number if a signal killed it."""
-    code = os.waitstatus_to_exitcode(os.waitpid(job.pid, 0)[1])
+    """Tell the client how its job ended, and its peak of resident memory in bytes.
+
+    The status is 128 and the signal's number if a signal killed it.
+    """
+    _, status, used = os.wait4(job.pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    answer = f"{code if code >= 0 else 128 - code} {used.ru_maxrss * KIB}\n"
     with contextlib.suppress(OSError):
-        job.client.sendall(f"{code if code >= 0 else 128 - code}\n".encode())
+        job.client.sendall(answer.encode())
     job.client.close()
     os.close(pidfd)
 

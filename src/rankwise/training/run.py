@@ -11,7 +11,7 @@ from rankwise.core import progress, tracker
 from rankwise.core.errors import Unsupported
 from rankwise.data.prepared import data_facts, load_data, model_folder
 from rankwise.methods.parts.base import adapt, build_optimizer, set_parameters
-from rankwise.models import build, check, storage
+from rankwise.models import build, check, memory_errors, storage
 from rankwise.optim.parts.waiting import trains
 from rankwise.training.checkpoint import Checkpoint
 from rankwise.training.divergence import Diverged
@@ -80,12 +80,12 @@ def _run(request: dict, folder: Path | None, planned: dict) -> dict:
             checkpoint.group.check_count(request["schedule"]["processes"])
             checkpoint.group.join(request["device"])
             return _fine_tune(request, folder, checkpoint)
-        except torch.cuda.OutOfMemoryError as error:
-            return {"status": "out_of_memory", "reason": str(error).splitlines()[0]}
         except Diverged as error:
             return {"status": "diverged", "reason": str(error), "diverged": error.details}
         except Unsupported as error:
             return {"status": "unsupported", "reason": str(error)}
+        except memory_errors.ERRORS as error:
+            return memory_errors.result(error)
 
 
 def _fine_tune(request: dict, folder: Path | None, checkpoint: Checkpoint) -> dict:

@@ -29,6 +29,7 @@ from rankwise.measure.memory.leaf_outputs import leaf_outputs_bytes
 from rankwise.measure.memory.tracker import Tracker, state_tensors
 from rankwise.measure.meta_results import MetaResults
 from rankwise.measure.step import Step
+from rankwise.models import memory_errors
 
 LIMIT = 0.02
 # Imported by name, so that profiles of one process do not depend on it.
@@ -72,9 +73,8 @@ def _with_measurement(request: dict, result: dict) -> dict:
     device = request["device"]
     try:
         measured = {"cpu": _measure_cpu, "cuda": peaks.cuda}[device](request)
-    except torch.cuda.OutOfMemoryError as error:
-        reason = str(error).splitlines()[0]
-        return {**result, "status": "out_of_memory", "reason": reason, "device": device}
+    except memory_errors.ERRORS as error:
+        return {**result, **memory_errors.result(error), "device": device}
     closing = _closing(request, result["metrics"], measured)
     result = {**result, "metrics": {**result["metrics"], **measured, **closing}, "device": device}
     share = closing["residual_fraction"]

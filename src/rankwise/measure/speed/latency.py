@@ -25,14 +25,13 @@ from rankwise.measure.speed.timing import (
     PROCESSES,
     Clock,
     in_processes,
-    out_of_memory,
     ready,
     repeats,
     spread,
 )
 from rankwise.measure.step import adapted
 from rankwise.methods.parts.base import Method, adapt
-from rankwise.models import build
+from rankwise.models import build, memory_errors
 
 WARMUP = 3  # passes before a round, at most
 ROUNDS = 3
@@ -171,8 +170,8 @@ def _measured(request: dict) -> dict:
                     times_by_key[merged, batch] = times
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
-    except torch.OutOfMemoryError as error:
-        return out_of_memory(error)
+    except memory_errors.ERRORS as error:
+        return memory_errors.result(error)
     return {
         "times_by_key": times_by_key,
         "flops_by_key": _flops_by_key(request, list(times_by_key)),
@@ -206,8 +205,8 @@ def _rounds(model: nn.Module, request: dict, device: str, watch: Watch) -> dict[
                 continue
             try:
                 times[batch] += _round(model, batch, request["shapes"]["task"], device)
-            except torch.OutOfMemoryError as error:
-                times[batch] = out_of_memory(error)
+            except memory_errors.ERRORS as error:
+                times[batch] = memory_errors.result(error)
             watch.look()
     return times
 

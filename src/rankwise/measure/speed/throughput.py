@@ -27,14 +27,13 @@ from rankwise.measure.speed.timing import (
     PROCESSES,
     Clock,
     in_processes,
-    out_of_memory,
     ready,
     repeats,
     spread,
 )
 from rankwise.measure.step import Step, profiled_optimizer, step
 from rankwise.methods.parts.base import load_method, unreleased
-from rankwise.models import build
+from rankwise.models import build, memory_errors
 
 LEAST, MOST, AIM_S = 3, 50, 2.0  # timed updates of a process, and the seconds they should take
 PEAK_PRODUCTS = 4  # matrix products, at most
@@ -157,8 +156,8 @@ def _measured(request: dict) -> dict:
                 watch.look()
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
-    except torch.OutOfMemoryError as error:
-        return out_of_memory(error)
+    except memory_errors.ERRORS as error:
+        return memory_errors.result(error)
     return {
         "updates": updates,
         "first_s": first_s,

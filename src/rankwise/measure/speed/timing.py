@@ -6,6 +6,7 @@ the other, and are pooled.
 """
 
 import multiprocessing
+import os
 import statistics
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 import torch
 
 from rankwise.core import provenance
+from rankwise.execution import lifeline
 
 PROCESSES = 2
 Rehearse = Callable[[dict], None]
@@ -83,11 +85,6 @@ def spread(quantity: str, seconds: list[float]) -> dict[str, float]:
     return {f"{quantity}_q1_s": low, f"{quantity}_s": median, f"{quantity}_q3_s": high}
 
 
-def out_of_memory(error: torch.OutOfMemoryError) -> dict[str, str]:
-    """A result's status, and the first line of torch's message as the reason."""
-    return {"status": "out_of_memory", "reason": str(error).partition("\n")[0]}
-
-
 def in_processes(rehearse: Rehearse, measure: Measure, request: dict, processes: int) -> list[dict]:
     """Run `measure(request)` in several fresh processes, one after the other.
 
@@ -115,7 +112,7 @@ def in_processes(rehearse: Rehearse, measure: Measure, request: dict, processes:
 def _start(rehearse: Rehearse, measure: Measure, request: dict) -> tuple[BaseProcess, Connection]:
     spawn = multiprocessing.get_context("spawn")  # CUDA cannot be used in a forked process
     ours, theirs = spawn.Pipe()
-    arguments = (theirs, rehearse, measure, request)
+    arguments = (theirs, rehearse, measure, request, os.getpid())
     process = spawn.Process(target=_work, args=arguments, daemon=True)
     process.start()
     theirs.close()  # so that `recv` raises EOFError when the process ends
@@ -139,8 +136,9 @@ def _answer(process: BaseProcess, pipe: Connection) -> dict:
         ) from None
 
 
-def _work(pipe: Connection, rehearse: Rehearse, measure: Measure, request: dict) -> None:
-    """What a measuring process does."""
+def _work(pipe: Connection, rehearse: Rehearse, measure: Measure, request: dict, job: int) -> None:
+    """What a measuring process does. It ends with its job, whose process number is `job`."""
+    lifeline.begin(parent=job)
     rehearse(request)
     pipe.send("ready")
     pipe.recv()
