@@ -26,7 +26,7 @@ rule evidence:
         request=document_request("tables/estimates.csv"),
     shell:
         r"""
-        exec python -m rankwise.execution.script evidence \
+        exec python -m rankwise.execution.worker_client --documents evidence \
             --request @results/.requests/{params.request}.json --output {output.estimates[0]:q} >{log:q} 2>&1
         """
 
@@ -53,7 +53,7 @@ rule summary:
         request=document_request("tables/summary.csv"),
     shell:
         r"""
-        exec python -m rankwise.execution.script summary \
+        exec python -m rankwise.execution.worker_client --documents summary \
             --request @results/.requests/{params.request}.json --output {output.csv:q} >{log:q} 2>&1
         """
 
@@ -78,7 +78,7 @@ rule views:
         request=document_request("tables/fronts.csv"),
     shell:
         r"""
-        exec python -m rankwise.execution.script views \
+        exec python -m rankwise.execution.worker_client --documents views \
             --request @results/.requests/{params.request}.json --output {output.views[0]:q} >{log:q} 2>&1
         """
 
@@ -105,6 +105,6 @@ rule evaluated:
         request=document_request("tables/evaluations_summary.csv"),
     shell:
         r"""
-        exec python -m rankwise.execution.script evaluated \
+        exec python -m rankwise.execution.worker_client --documents evaluated \
             --request @results/.requests/{params.request}.json --output {output.summary[0]:q} >{log:q} 2>&1
         """

@@ -193,7 +193,7 @@ def test_results_that_disagree_are_refused_by_name_and_nothing_is_copied(
     words = str(refused.value)
     for part in (
         f"{jobs[TRAIN].place}: metrics.accuracy_fraction: got 0.25 in {own_store(first) / jobs[TRAIN].place} (cpu, Processor 2)",
-        f"but 0.5 in {own_store(other) / jobs[TRAIN].place} (cpu, Processor 1), allowed: one result of one request",
+        f"but 0.5 in {own_store(other) / jobs[TRAIN].place} (cpu, Processor 1) (a relative difference of 0.5, allowed between two CPUs: 0.001), allowed: one result of one request",
         "Nothing was copied",
     ):
         assert part in words

@@ -11,7 +11,7 @@ from rankwise.study.memory_options import check_loss
 from rankwise.study.plan import Plan
 
 SHAPES = "rankwise.measure.memory.flash_attention"
-CHUNKED, GROUPED = "rankwise.models.chunked_loss", "rankwise.training.grouped"
+CHUNKED, GROUPED = "rankwise.models.chunked_loss", "rankwise.data.grouped"
 
 
 def plan_of(
@@ -43,11 +43,14 @@ def test_a_loss_in_chunks_is_in_the_requests_with_its_source() -> None:
         assert CHUNKED not in request["code"]
 
 
-def test_batches_by_length_rerun_training_and_not_its_prediction() -> None:
+def test_batches_by_length_rerun_training_and_its_prediction() -> None:
+    """The prediction draws the same batches, for their mean length."""
     plain, grouped = requests(plan_of()), requests(plan_of(group_by_length=True))
-    assert GROUPED in grouped[0]["code"]
-    assert GROUPED not in plain[0]["code"]
-    assert plain[1] == grouped[1]
+    for request in grouped:
+        assert GROUPED in request["code"]
+    for request in plain:
+        assert GROUPED not in request["code"]
+    assert grouped[1]["lengths"] == {"seed": 0, "group_by_length": True}
 
 
 def test_a_trial_has_the_sources_of_its_own_schedule() -> None:
@@ -83,13 +86,12 @@ def test_keys_of_a_step_are_in_requests_where_they_change_it() -> None:
     assert profile_request("ledger", "lora", eval_batch_size=7, **sizes)["eval_batch_size"] == 7
 
 
-def test_a_prediction_has_the_precision_and_the_padding_of_its_training() -> None:
-    _, blocks = requests(plan_of(precision="bf16"))
-    assert blocks["precision"] == "bf16"
-    assert "padded" not in blocks  # blocks of running text have one length
-    _, reviews = requests(plan_of("tiny", "generated_reviews"))
-    assert reviews["padded"] is True
-    assert "precision" not in reviews
+def test_a_prediction_has_the_precision_and_the_data_of_its_training() -> None:
+    training, prediction = requests(plan_of(precision="bf16"))
+    assert prediction["precision"] == "bf16"
+    for key in ("dataset", "inputs"):
+        assert prediction[key] == training[key]
+    assert "precision" not in requests(plan_of())[1]
 
 
 FLASH = {"attention": "flash", "device": "cuda", "measured": False, "precision": "bf16"}

@@ -5,6 +5,7 @@ figures; and the checkpoints and tokenised rows of all studies. Nothing is chang
 results are to be set aside. Standard library only.
 """
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from rankwise.audit.store_plans import planned
 from rankwise.core import content, documents, paths, result, sound, state_seal
 from rankwise.core.store import Store
 from rankwise.study import text_outputs
-from rankwise.study.jobs import PlannedJob, document_jobs, result_jobs
+from rankwise.study.jobs import document_jobs, result_jobs
 from rankwise.study.plan import Plan, read_plan
 
 TOKENISED = paths.CACHE / "tokenised"  # as `data/tokenised.py` lays it out
@@ -68,27 +69,43 @@ def verify(root: Path, study: str | None = None, heal: bool = False) -> dict:
 
 
 def _of_stores(plan: Plan, checked: dict[str, int]) -> Iterator[Problem]:
-    jobs = {job.place: job for job in result_jobs(plan)}
+    commands = _Commands(plan)
     for folder in Store(plan.root).folders:
         found = stored.files(folder)
         checked["results"] += len(found.results)
         for text, damaged, is_of_data in problems_in(folder, found):
             command = ""
             if damaged:
-                command = _command(plan, jobs, damaged.relative_to(folder).as_posix())
+                command = commands.of(damaged.relative_to(folder).as_posix())
             if is_of_data:  # planning reads results, and no weights that runs have kept
                 command = f"{HEAL.format(study=plan.file)}; {command}"
             yield Problem(text, command, damaged)
 
 
-def _command(plan: Plan, jobs: dict[str, PlannedJob], place: str) -> str:
-    """The command that makes a result anew, or takes one away that no study plans."""
-    if place in jobs:
-        return text_outputs.command(plan, jobs[place].path)
-    for study in planned(plan.root).studies.get(place, []):
-        other = read_plan(plan.root, study)
-        return text_outputs.command(other, f"{other.results}/{place}")
-    return NO_STUDY.format(place=place)
+class _Commands:
+    """The commands that make results of the store anew.
+
+    All studies of the project are planned once, and only if the study of the command line does not
+    plan one of the results.
+    """
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.jobs = {job.place: job for job in result_jobs(plan)}
+        self.read_plan = functools.cache(functools.partial(read_plan, plan.root))
+
+    @functools.cached_property
+    def studies(self) -> dict[str, list[str]]:
+        return planned(self.plan.root).studies
+
+    def of(self, place: str) -> str:
+        """The command that makes a result anew, or takes one away that no study plans."""
+        if place in self.jobs:
+            return text_outputs.command(self.plan, self.jobs[place].path)
+        for study in self.studies.get(place, []):
+            other = self.read_plan(study)
+            return text_outputs.command(other, f"{other.results}/{place}")
+        return NO_STUDY.format(place=place)
 
 
 def _of_links(plan: Plan) -> Iterator[Problem]:

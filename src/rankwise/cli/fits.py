@@ -23,6 +23,7 @@ DENSE = ("fp32", "bf16")
 WEIGHTS = (*DENSE, "nf4", "nf4_double", "int8")
 PLAIN_OPTIMIZER = "adamw"  # --optimizer replaces it; a method with one of its own keeps that
 LENGTH_TOKENS = 512  # of a text, where neither a dataset nor --length says it
+OWN_LENGTHS = "dataset"  # in place of a length, as in a grid of profiles
 ASSUMED = "assumed"  # the name of the dataset that stands for a task alone
 CLASSES = ["0", "1"]  # of that dataset
 ALL = ("all", "all-linear")  # targets that stand alone, as in an entry
@@ -67,8 +68,9 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--length",
         nargs="+",
-        type=int,
-        help=f"sequence lengths in tokens (default: the dataset's, or {LENGTH_TOKENS})",
+        type=_length,
+        help=f"sequence lengths in tokens (default: the dataset's, or {LENGTH_TOKENS}); {OWN_LENGTHS} "
+        "for the longest text of a dataset that a study here has prepared",
     )
     command.add_argument(
         "--target-length",
@@ -142,9 +144,19 @@ def _gib(text: str) -> float:
     return float(match[1]) * GIB_PER_UNIT[match[2]]
 
 
+def _length(text: str) -> int | str:
+    """A length in tokens, or the word that stands for those of the dataset."""
+    if text == OWN_LENGTHS:
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"got {text!r}, allowed: a number, or {OWN_LENGTHS}")
+    return int(text)
+
+
 def _run(given: argparse.Namespace) -> tuple[str, int]:
     from rankwise.study.plan import Plan
 
+    _check_lengths(given)
     entries = library(Path.cwd())
     for name in given.methods:
         pick(entries["methods"], name, "config/methods.yaml", "methods")
@@ -159,6 +171,17 @@ def _run(given: argparse.Namespace) -> tuple[str, int]:
 
     found = aligned(table(requests, _say_progress))
     return f"{_assumed(model, requests[0], given, entries)}\n\n{found}", 0
+
+
+def _check_lengths(given: argparse.Namespace) -> None:
+    """Check that the lengths of a dataset stand alone, with a dataset."""
+    if OWN_LENGTHS not in (given.length or []):
+        return
+    if len(given.length) > 1:
+        raise ConfigError(COMMAND, "--length", " ".join(map(str, given.length)), OWN_LENGTHS)
+    if given.dataset is None:
+        allowed = f"numbers without --dataset; or {OWN_LENGTHS} with --dataset NAME"
+        raise ConfigError(COMMAND, "--length", OWN_LENGTHS, allowed)
 
 
 def _say_progress(name: str) -> None:
@@ -274,7 +297,9 @@ def _grid(given: argparse.Namespace, model: str, dataset: str, entries: dict) ->
         "accumulation_steps": given.accumulation,
     }
     grid |= {name: getattr(given, name) for name in SAME_NAME if getattr(given, name) is not None}
-    if given.length:
+    if given.length == [OWN_LENGTHS]:
+        grid["sequence_length_tokens"] = OWN_LENGTHS
+    elif given.length:
         grid["lengths_tokens"] = given.length
     override = {name: _override(given, name, entries["methods"][name]) for name in given.methods}
     grid["override"] = {name: changes for name, changes in override.items() if changes}

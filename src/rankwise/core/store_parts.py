@@ -122,7 +122,8 @@ def disagreement(first: Path, second: Path) -> str | None:
     values = []
     for value, (file, result) in zip(difference[1:], results.items(), strict=True):
         values.append(f"{compare.shown(value)} in {file} ({compare.machine(result)})")
-    return f"{difference.key}: got {' but '.join(values)}"
+    by_how_much = compare.amount(*results.values(), difference)
+    return f"{difference.key}: got {' but '.join(values)}{by_how_much}"
 
 
 # Locks and errors ---------------------------------------------------------------------------------

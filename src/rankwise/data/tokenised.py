@@ -98,6 +98,15 @@ class Examples(Sequence[dict]):
             total += len(ids)
         return occurrences, total
 
+    def lengths(self, column: str = IDS) -> np.ndarray:  # (examples,)
+        """The number of tokens of each example.
+
+        Args:
+            column: The lists of tokens: those of the texts, or of the targets.
+        """
+        lists = [chunk.ids if column == IDS else chunk.lists[column] for chunk in self._chunks]
+        return np.concatenate([np.diff(one.starts) for one in lists] or [np.zeros(0, dtype=int)])
+
     def total(self, column: str) -> int | None:
         """The sum of a column of numbers over all examples; None without such a column."""
         if column not in self._numbers:

@@ -23,6 +23,7 @@ CHANGED_LOGITS = {
 }
 # Those that have it by default.
 ALWAYS_CHANGED = ("cohere", "cohere2", "gemma2", "granite")
+ATTENTION = "sdpa"  # what a schedule or a grid that names no attention has
 Where = tuple[str, str]  # file, key
 
 
@@ -75,22 +76,39 @@ def check_step(grid: dict, entry: dict, where: Where) -> None:
     if grid["use_cache"] and grid["checkpointing"]:
         allowed = "false with checkpointing: transformers makes no cache for layers that run again"
         raise ConfigError(file, f"{key}.use_cache", True, allowed)
-    if grid["attention"] != "flash":
+    runs = grid["measured"] or "throughput" in grid["measurements"]
+    check_attention(grid, entry, where, runs=runs)
+
+
+def check_attention(step: dict, entry: dict, where: Where, *, runs: bool) -> None:
+    """Check that a step can have its attention.
+
+    Args:
+        step: Its `device`, `precision` and `attention`: a profile's grid, or a schedule.
+        entry: The resolved entry of a method.
+        where: File and key of the grid or the schedule.
+        runs: Whether the step is run, not only predicted.
+
+    Raises:
+        ConfigError: flash-attn cannot run.
+    """
+    file, key = where
+    if step.get("attention", ATTENTION) != "flash":
         return
     at = (file, f"{key}.attention")
-    if grid["device"] != "cuda":
-        allowed = f"sdpa or eager with device {grid['device']}: flash-attn runs on a GPU"
+    if step["device"] != "cuda":
+        allowed = f"sdpa or eager with device {step['device']}: flash-attn runs on a GPU"
         raise ConfigError(*at, "flash", allowed)
-    widths = {grid["precision"], entry["weights"], entry.get("compute")}
+    widths = {step["precision"], entry["weights"], entry.get("compute")}
     if widths.isdisjoint(("bf16", "fp16")):
         allowed = (
             "sdpa or eager in fp32; flash-attn takes bf16 and fp16: precision bf16 or fp16, "
             "weights bf16, or a quantized base and compute bf16"
         )
         raise ConfigError(*at, "flash", allowed)
-    runs = grid["measured"] or "throughput" in grid["measurements"]
     if runs and importlib.util.find_spec("flash_attn") is None:
-        allowed = "sdpa, eager, or flash after `pip install flash-attn` or with measured: false"
+        unmeasured = " or with measured: false" if "measured" in step else ""
+        allowed = f"sdpa, eager, or flash after `pip install flash-attn`{unmeasured}"
         raise ConfigError(*at, "flash", allowed)
 
 

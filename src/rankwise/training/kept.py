@@ -133,7 +133,9 @@ def load_trained(
 
 def _merged(folder: Path, record: dict) -> nn.Module:
     auto_class = getattr(transformers, tasks.facts(record["task"]).auto_class)
-    model = auto_class.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    model = auto_class.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+    )
     if record["method"]["weights"] == "bf16":  # one in 4 or 8 bits was merged in fp32
         storage.store(model, "bf16", record["names"])
     return model
