@@ -21,7 +21,7 @@ TRUNCATIONS, FLIPS, SEED = 20, 30, 19  # of each target
 TRUNCATION, FLIP = "truncation", "flip"
 TARGETS = ("checkpoint", "result", "split", "weights", "tokenizer", "table")
 SET_ASIDE = ".damaged"  # in the names of files that were found to be damaged, and renamed
-ROUNDS = 2  # of Snakemake, within which a study is healed
+ROUNDS = 3  # of Snakemake, within which a study is healed
 
 
 @dataclass

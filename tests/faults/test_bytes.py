@@ -51,8 +51,9 @@ def test_damage_is_said_or_harmless(target: str, damages: list[Damage]) -> None:
 def test_a_rerun_heals(kind: str, study: tuple[Path, Undisturbed], damages: list[Damage]) -> None:
     """One file of each target is damaged at once.
 
-    The first run sets aside what a job finds to be damaged, and the second one makes it anew.
+    A job sets aside the first damaged input that it finds, so that the next run makes it anew. Two
+    inputs are damaged: the model and the dataset.
     """
     healed = damage.heal(*study, kind, random.Random(damage.SEED))
     assert healed.unequal == []
-    assert healed.runs in (1, 2), healed.said
+    assert healed.runs in (1, 2, 3), healed.said
