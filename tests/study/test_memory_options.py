@@ -1,6 +1,7 @@
 """Options that save memory: what goes together is told while planning, and requests say it."""
 
 import importlib.util
+import re
 
 import pytest
 
@@ -112,6 +113,52 @@ def test_what_a_step_cannot_be_is_said_while_planning(changes: dict, message: st
     with pytest.raises(ConfigError) as raised:
         profile_request("ledger", "lora", **{**FLASH, **changes}, **sizes)
     assert message in str(raised.value)
+
+
+NOT_PREDICTED = {
+    "compile": (True, "torch.compile is not predicted"),
+    "activation_offload": (True, "offload of activations to the host is not predicted"),
+    "offload_optimizer": ("cpu", "optimizers that live on the CPU (offload) are not predicted"),
+    "mixed_precision_policy": ("bf16", "FSDP's MixedPrecisionPolicy is not predicted"),
+}
+
+
+@pytest.mark.parametrize("key", NOT_PREDICTED)
+def test_what_a_prediction_leaves_out_is_said_by_name(key: str) -> None:
+    value, missing = NOT_PREDICTED[key]
+    message = f"profile.0.{key}: got {value!r}, allowed: nothing: {missing}"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        profile_request("ledger", "lora", **{key: value})
+
+
+ATTENTION = {
+    "flash on a CPU": (
+        {"attention": "flash"},
+        "schedule.attention: got 'flash', allowed: sdpa or eager with device cpu: flash-attn runs",
+    ),
+    "flash in fp32": (
+        {"attention": "flash", "device": "cuda"},
+        "schedule.attention: got 'flash', allowed: sdpa or eager in fp32",
+    ),
+    "flash without its package": (
+        {"attention": "flash", "device": "cuda", "precision": "bf16"},
+        "schedule.attention: got 'flash', allowed: sdpa, eager, or flash after `pip install flash-a",
+    ),
+}
+
+
+@pytest.mark.parametrize(("schedule", "message"), ATTENTION.values(), ids=ATTENTION)
+def test_attention_that_training_cannot_have(schedule: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        plan_of(**schedule)
+
+
+def test_attention_of_a_schedule_is_in_the_requests_where_it_changes_training() -> None:
+    plain, named = requests(plan_of()), requests(plan_of(attention="sdpa"))
+    assert plain == named
+    assert "attention" not in plain[0]["schedule"]
+    training, prediction = requests(plan_of(attention="eager"))
+    assert training["schedule"]["attention"] == prediction["attention"] == "eager"
 
 
 def test_one_way_to_step() -> None:
