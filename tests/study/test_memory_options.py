@@ -72,7 +72,11 @@ def test_a_ledger_has_the_accumulation_of_its_grid() -> None:
         assert request["accumulation_steps"] == 4
 
 
-NEW_KEYS = {"precision", "attention", "padded", "keeps_outputs", "use_cache", "gpu"}
+NEW_KEYS = {
+    *("precision", "attention", "padded", "keeps_outputs", "use_cache", "gpu"),
+    *("zeroes_gradients", "loss_input", "keeps_quantized_inputs", "keeps_softmax_inputs"),
+    "empties_cache",
+}
 
 
 def test_keys_of_a_step_are_in_requests_where_they_change_it() -> None:
@@ -83,6 +87,9 @@ def test_keys_of_a_step_are_in_requests_where_they_change_it() -> None:
         assert NEW_KEYS.isdisjoint(plain)
         request = profile_request(measurement, "lora", **changed, **sizes)
         assert {key: request[key] for key in changed} == changed
+    held = {"keeps_outputs": "until_update", "zeroes_gradients": True, "empties_cache": True}
+    request = profile_request("ledger", "lora", **held, **sizes)
+    assert {key: request[key] for key in held} == held
     assert "eval_batch_size" not in profile_request("ledger", "lora", **sizes)
     assert profile_request("ledger", "lora", eval_batch_size=7, **sizes)["eval_batch_size"] == 7
 
@@ -104,6 +111,14 @@ CANNOT_STEP = {
         {"attention": "sdpa", "use_cache": True, "checkpointing": True},
         "use_cache: got True, allowed: false with checkpointing",
     ),
+    "logits that are never there": (
+        {"loss": "chunked", "loss_input": "shifted"},
+        "loss_input: got 'shifted', allowed: fp32 with loss chunked",
+    ),
+    "logits of no tokens": (
+        {"dataset": "sst2", "loss_input": "logits"},
+        "loss_input: got 'logits', allowed: fp32 with the task",
+    ),
 }  # fmt: skip
 
 
@@ -111,7 +126,7 @@ CANNOT_STEP = {
 def test_what_a_step_cannot_be_is_said_while_planning(changes: dict, message: str) -> None:
     sizes = {"model": "stories260k", "dataset": "wikitext2", "sequence_length_tokens": 32}
     with pytest.raises(ConfigError) as raised:
-        profile_request("ledger", "lora", **{**FLASH, **changes}, **sizes)
+        profile_request("ledger", "lora", **{**sizes, **FLASH, **changes})
     assert message in str(raised.value)
 
 
@@ -171,6 +186,20 @@ def test_flash_attention_has_its_source_in_the_request() -> None:
     sizes = {"model": "stories260k", "dataset": "wikitext2", "sequence_length_tokens": 32}
     assert SHAPES in profile_request("ledger", "lora", **FLASH, **sizes)["code"]
     assert SHAPES not in profile_request("ledger", "lora", **sizes)["code"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "module"),
+    [
+        ({"loss_input": "logits"}, "rankwise.measure.loss_input"),
+        ({"keeps_quantized_inputs": True}, "rankwise.measure.quantized_inputs"),
+        ({"keeps_softmax_inputs": True}, "rankwise.measure.softmax_inputs"),
+    ],
+)
+def test_what_other_loops_hold_has_its_source_in_the_request(settings: dict, module: str) -> None:
+    sizes = {"model": "stories260k", "dataset": "wikitext2", "sequence_length_tokens": 32}
+    assert module in profile_request("ledger", "qlora", **settings, **sizes)["code"]
+    assert module not in profile_request("ledger", "qlora", **sizes)["code"]
 
 
 def test_liger_is_predicted_as_our_own_loss(monkeypatch: pytest.MonkeyPatch) -> None:
