@@ -53,17 +53,6 @@ SEEDS = {
 }
 # What peft raises where it cannot adapt a model.
 REFUSALS = (ValueError, TypeError, LookupError, NotImplementedError, AttributeError, ImportError)
-# Why a type cannot be trained here.
-NEEDS = {
-    "ADAMSS": "clusters subspaces by scikit-learn, which Rankwise does not install",
-    "CARTRIDGE": "starts from the keys and values of a document, and learns from answers about it",
-    "CPT": "needs the tokens of labelled examples as its prompt, and a loss of its own",
-    "FROD": "multiplies sparse matrices, whose memory and FLOPs do not follow from shapes",
-    "MULTITASK_PROMPT_TUNING": "needs the id of a task with every example",
-    "POLY": "needs the id of a task with every example",
-    "SHADOW": "needs the loss of its second model in every step",
-    "XLORA": "mixes LoRA adapters that were trained before",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,6 +61,7 @@ class Peft(PeftMethod):
 
     Attributes:
         ON_CODES: types that work on a base in 4 or 8 bits.
+        NEEDS: by type that cannot be trained here, the reason.
         OWN_PLACES: types that find their places in the model themselves.
         CAPACITY: by type, the field of peft's configuration that the rank fills.
         FORMULAS: by type, TRAINABLE; settings are named as in peft. A type without one shares
@@ -103,6 +93,17 @@ class Peft(PeftMethod):
         "UNILORA": "r",
         "VBLORA": "r",
         "WAVEFT": "n_frequency",
+    }
+    # Why a type cannot be trained here.
+    NEEDS: ClassVar = {
+        "ADAMSS": "clusters subspaces by scikit-learn, which Rankwise does not install",
+        "CARTRIDGE": "starts from a document's keys and values, and learns from answers about it",
+        "CPT": "needs the tokens of labelled examples as its prompt, and a loss of its own",
+        "FROD": "multiplies sparse matrices, whose memory and FLOPs do not follow from shapes",
+        "MULTITASK_PROMPT_TUNING": "needs the id of a task with every example",
+        "POLY": "needs the id of a task with every example",
+        "SHADOW": "needs the loss of its second model in every step",
+        "XLORA": "mixes LoRA adapters that were trained before",
     }
     # These types adapt no matrix of `targets`, and peft would not train a head beside them.
     OWN_PLACES: ClassVar = ("ADAPTION_PROMPT", "LN_TUNING", "TRAINABLE_TOKENS")
@@ -237,8 +238,8 @@ class Peft(PeftMethod):
         """Refuse types that need what is not here, and bases that a type cannot read."""
         if self.type not in PeftType.__members__:
             return f"the installed peft {peft.__version__} is too old for {self.type}"
-        if self.type in NEEDS:
-            return f"{self.type} {NEEDS[self.type]}"
+        if self.type in self.NEEDS:
+            return f"{self.type} {self.NEEDS[self.type]}"
         return self._cannot_read(model, names)
 
     def _cannot_read(self, model: nn.Module, names: dict) -> str | None:

@@ -51,7 +51,8 @@ def check(options: dict, is_quantized: bool, origin: Origin) -> None:
         got = ", ".join(options["targets"])
         allowed = f"no key: {kind} finds its places in a model itself"
         raise ConfigError(*origin.place("options", "targets"), got, allowed)
-    if not finds_its_places and not options["targets"]:
+    cannot_train = kind in constant(f"rankwise.methods.{MODULE}", "NEEDS", None)
+    if not (finds_its_places or cannot_train or options["targets"]):
         allowed = f"a list of at least one role: {kind} adapts the matrices of `targets`"
         raise ConfigError(*origin.place("options", "targets"), options["targets"], allowed)
     for name in settings:

@@ -1,6 +1,6 @@
 """What signals, damaged files and full disks do to a small study. Writes faults.json and faults.md.
 
-    python benchmarks/faults.py && python benchmarks/publish.py
+    python benchmarks/fault_suite.py && python benchmarks/publish.py
 
 Runs what `tests/faults/` runs, with the same seeds. Moments depend on the machine's speed.
 """
