@@ -81,14 +81,22 @@ def test_a_file_that_has_just_changed_is_not_remembered(tmp_path: Path, hashed: 
 
 
 @pytest.mark.parametrize("broken", [
-    b"", b"{", b"[]", b"\xff", b'{"sha256": 1}', b'{"sha256": "00"}',
+    b"", b"{", b"[]", b"\xff", b'{"known": {}}', b'{"known": {"sha256": "00"}, "digest": 1}',
 ])  # fmt: skip
 def test_a_broken_note_is_ignored(broken: bytes, file: Path, tmp_path: Path) -> None:
     content.sha256(file, tmp_path)
     (note,) = notes(tmp_path)
     note.write_bytes(broken)
     assert content.sha256(file, tmp_path) == expected(file)
-    assert json.loads(note.read_text())["sha256"] == expected(file)
+    assert json.loads(note.read_text())["known"]["sha256"] == expected(file)
+
+
+def test_a_digest_that_was_changed_in_a_note_refuses_no_file(file: Path, tmp_path: Path) -> None:
+    content.sha256(file, tmp_path)
+    (note,) = notes(tmp_path)
+    right = expected(file)
+    note.write_text(note.read_text().replace(right, right[::-1]))
+    assert content.difference(file, right, tmp_path) is None
 
 
 def test_without_a_place_for_notes_the_digest_is_right(file: Path, tmp_path: Path) -> None:

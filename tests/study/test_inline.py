@@ -86,6 +86,18 @@ def test_a_place_is_derived_once_and_again_when_its_file_changes(project: Path, 
     assert first["splits"]["train"]["sha256"] != second["splits"]["train"]["sha256"]
 
 
+def test_a_remembered_entry_that_was_changed_is_derived_again(project: Path, asked) -> None:
+    given = study(model="tiny", data="data/reviews/train.csv")
+    first = Plan(given, project).library["datasets"]["train"]
+    (note,) = (project / "results/.cache/entries").glob("*.json")
+    text = note.read_text()
+    length = f'"max_length_tokens": {first["max_length_tokens"]}'
+    assert length in text
+    note.write_text(text.replace(length, '"max_length_tokens": 7'))
+    assert Plan(given, project).library["datasets"]["train"] == first
+    assert len(asked) == 2
+
+
 def test_a_member_of_models_may_be_a_place(project: Path, asked) -> None:
     (project / "my_bert").mkdir()
     (project / "my_bert/config.json").write_text("{}")

@@ -78,20 +78,19 @@ def _state(file: Path) -> dict[str, int]:
 
 
 def _known(note: Path) -> dict:
-    """What is remembered of a file; nothing if the note is missing or broken."""
+    """What is remembered of a file; nothing if the note is missing, or not as it was written."""
     try:
-        known = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        written = json.loads(note.read_text(encoding="utf-8"))
+        known = written["known"]
+        return known if written["digest"] == provenance.digest_of_read(known) else {}
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return known if isinstance(known, dict) and _is_sha256(known.get("sha256")) else {}
-
-
-def _is_sha256(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
 def _remember(note: Path, value: dict) -> None:
     """Write a note whole or not at all. Other processes may write the same one."""
     # A full or read-only disk costs time only.
     with suppress(OSError), durable_write(note, sync=False) as part:
-        part.write_text(json.dumps(value), encoding="utf-8")
+        # A wrong digest in a note would refuse a file that is as it was written.
+        written = {"known": value, "digest": provenance.digest(value)}
+        part.write_text(json.dumps(written), encoding="utf-8")

@@ -122,15 +122,25 @@ def _derived(plural: str, place: str, root: Path, where: tuple[str, str]) -> tup
     arguments, contents = _arguments(plural, place, root, where)
     identity = {"place": place, "contents": contents, "code": _code(plural)}
     note = root / CACHE / f"{provenance.digest(identity)}.json"
-    try:
-        answer = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    answer = _remembered(note)
+    if answer is None:
         answer = _ask(plural, place, arguments, root, where)
+        written = {"answer": answer, "digest": provenance.digest(answer)}
         with suppress(OSError):  # a full or read-only disk costs time only
-            entry_files.write_whole(note, json.dumps(answer, indent=1))
+            entry_files.write_whole(note, json.dumps(written, indent=1))
     name, entry = answer["name"], answer["entry"]
     file = entry_files.file_of(plural)
     return name, check({name: entry}, paths.SCHEMAS / f"{plural}.schema.yaml", file)[name]
+
+
+def _remembered(note: Path) -> dict | None:
+    """An earlier answer; None without one, or if it is not as it was written."""
+    try:
+        written = json.loads(note.read_text(encoding="utf-8"))
+        answer = written["answer"]
+        return answer if written["digest"] == provenance.digest_of_read(answer) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _arguments(
