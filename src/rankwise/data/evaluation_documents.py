@@ -19,6 +19,8 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from rankwise.data.reading.bombs import check_unpacked
+
 LETTERS = "ABCD"
 # The head of an instruction of LLM-Adapters, then its question and the rest.
 HEADS = (
@@ -159,6 +161,7 @@ def _gsm8k(file: Path, use: str) -> Iterable[dict]:  # noqa: ARG001 - a file has
 def _mmlu(file: Path, use: str) -> Iterable[dict]:
     split = "test" if use == "test" else "dev"
     with zipfile.ZipFile(file) as archive:
+        check_unpacked(file, sum(info.file_size for info in archive.infolist()))
         for name in sorted(archive.namelist()):
             found = MMLU_NAME.fullmatch(name)
             if not found or found["split"] != split:

@@ -9,6 +9,7 @@ import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from rankwise.data.reading.bombs import check_unpacked
 from rankwise.data.reading.lines import damaged
 
 ENDING = ".txt"
@@ -66,7 +67,13 @@ def _text_files(path: Path) -> list[str]:
     """The names of the text files of an archive."""
     try:
         with tarfile.open(path) as archive:
-            files = [member.name for member in archive if member.isreg()]
+            files = []
+            unpacked = 0
+            for member in archive:
+                unpacked += member.size
+                check_unpacked(path, unpacked)
+                if member.isreg():
+                    files.append(member.name)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise ValueError(damaged(path, "tar archive", error)) from None
     names = [name for name in files if name.endswith(ENDING)]

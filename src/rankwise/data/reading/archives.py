@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from rankwise.data.reading.bombs import check_unpacked
 from rankwise.data.reading.lines import damaged, decode
 from rankwise.data.record import Record, check_columns, problem
 
@@ -69,8 +70,11 @@ def _members(path: Path, pattern: re.Pattern) -> dict[str, bytes | str]:
     """The content of each file that matches, or what is wrong with it, by name."""
     members: dict[str, bytes | str] = {}
     places: set[str] = set()  # where the files would lie: ./a and a are one
+    unpacked = 0
     with tarfile.open(path) as archive:
         for member in archive:
+            unpacked += member.size  # as its header says, before any of it is read
+            check_unpacked(path, unpacked)
             if member.isdir() or not pattern.fullmatch(member.name):
                 continue
             name = PurePosixPath(member.name)
@@ -83,11 +87,11 @@ def _members(path: Path, pattern: re.Pattern) -> dict[str, bytes | str]:
             else:
                 members[member.name] = archive.extractfile(member).read()
             places.add(posixpath.normpath(member.name))
-        _check_end(archive)
+        _check_end(path, archive)
     return members
 
 
-def _check_end(archive: tarfile.TarFile) -> None:
+def _check_end(path: Path, archive: tarfile.TarFile) -> None:
     """Check that the archive ends after its last member.
 
     tarfile takes a file that is cut, or broken, in the header of a member for a whole archive. Of
@@ -96,10 +100,12 @@ def _check_end(archive: tarfile.TarFile) -> None:
     Raises:
         tarfile.ReadError: There is no end mark, a block of zeros, or something follows it.
         EOFError: The compressed file is cut short.
+        ValueError: Too many zeros follow.
     """
     archive.fileobj.seek(archive.offset)
     if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("no end mark after the last member")
     while block := archive.fileobj.read(READ_BYTES):  # a checksum is checked at a file's end
+        check_unpacked(path, archive.fileobj.tell())
         if block.strip(b"\0"):
             raise tarfile.ReadError("data after the end mark, as of two archives in one file")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from rankwise.data.reading.bombs import FREE_BYTES, check_unpacked
 from rankwise.data.record import problem
 
 GZIP_MARK = b"\x1f\x8b"
@@ -123,9 +124,26 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield file
             return
         try:
-            yield gzip.GzipFile(fileobj=file)
+            yield _BoundedGzip(path, file)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(damaged(path, "gzip file", error)) from None
+
+
+class _BoundedGzip(gzip.GzipFile):
+    """A gzip file whose lines are read as long as it does not unpack to far more than its size."""
+
+    def __init__(self, path: Path, file: BinaryIO):
+        super().__init__(fileobj=file)
+        self._path = path
+
+    def readline(self, size: int = -1) -> bytes:
+        parts = []
+        while part := super().readline(FREE_BYTES):
+            check_unpacked(self._path, self.tell())
+            parts.append(part)
+            if part.endswith(b"\n"):
+                break
+        return b"".join(parts)
 
 
 def damaged(path: Path, kind: str, error: Exception) -> str:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from rankwise.data.reading.bombs import check_unpacked
 from rankwise.data.reading.lines import damaged
 from rankwise.data.reading.tables import table_rows
 from rankwise.data.record import Record, label_columns, text_columns
@@ -35,6 +36,7 @@ def zipped_rows(path: Path, dataset: dict, split: str) -> Iterator[Record | Valu
     try:
         with zipfile.ZipFile(path) as archive:
             names = sorted(name for name in archive.namelist() if pattern.fullmatch(name))
+            check_unpacked(path, sum(archive.getinfo(name).file_size for name in names))
             contents = [archive.read(name) for name in names]
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(damaged(path, "zip archive", error)) from None
