@@ -19,9 +19,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from rankwise.core import content, result, sealed
+from rankwise.core import result, sealed
 from rankwise.core.content import TICK_NS
-from rankwise.core.input_files import recorded_files
 from rankwise.core.paths import CACHE
 from rankwise.core.store import Store
 from rankwise.core.store_parts import DAMAGED, beside
@@ -51,7 +50,6 @@ class Known:
     """
 
     def __init__(self, root: Path):
-        self._root = root
         self._file = root / KNOWN
         self._sound = self._load()
         self._is_changed = False
@@ -69,18 +67,6 @@ class Known:
             self._sound[key] = state
             self._is_changed = True
         return wrong
-
-    def problem_with_data(self, file: Path, digest: str) -> str | None:
-        """As `problem`; the files beside the result are compared with their recorded SHA-256."""
-        wrong = self.problem(file, digest)
-        if wrong:
-            return wrong
-        folder = Path(os.path.realpath(file)).parent
-        for name, recorded in recorded_files(sealed.read(file)).items():
-            difference = content.difference(folder / name, recorded, self._root)
-            if difference:
-                return f"{name} beside it: {difference}"
-        return None
 
     def save(self) -> None:
         """Remember what was found, for the next planning."""

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from rankwise.core import documents, provenance, result, sound
 from rankwise.core.config import ConfigError, read_yaml
+from rankwise.core.content import difference
 from rankwise.core.input_files import recorded_files
 from rankwise.core.store import TIME_NS, Store, StoreError, check_answers, link_result
 from rankwise.core.store_parts import DAMAGED, beside, disagreement
@@ -117,8 +118,7 @@ def fetch(plan: Plan) -> tuple[list[PlannedJob], list[PlannedJob]]:
     fetched, missing = [], []
     for job in result_jobs(plan):
         output = plan.root / job.path
-        # Inputs are few. What a run has kept is checked by the evaluation that reads it.
-        problem = known.problem_with_data if job.prepares_input else known.problem
+        problem = _problem_of_input(known, plan.root) if job.prepares_input else known.problem
         if output.is_symlink() and output.exists():
             _settle_time(output)
             if problem(output, job.digest) is None:
@@ -135,6 +135,26 @@ def fetch(plan: Plan) -> tuple[list[PlannedJob], list[PlannedJob]]:
         fetched.append(job)
     known.save()
     return fetched, missing
+
+
+def _problem_of_input(known: sound.Known, root: Path) -> sound.Problem:
+    """As `known.problem`; the files of a prepared input are compared with their recorded SHA-256.
+
+    Inputs are few. What a run has kept is checked by the evaluation that reads it.
+    """
+
+    def problem(file: Path, digest: str) -> str | None:
+        wrong = known.problem(file, digest)
+        if wrong:
+            return wrong
+        folder = Path(os.path.realpath(file)).parent
+        for name, recorded in recorded_files(result.read(file)).items():
+            changed = difference(folder / name, recorded, root)
+            if changed:
+                return f"{name} beside it: {changed}"
+        return None
+
+    return problem
 
 
 def _settle_time(output: Path) -> None:
