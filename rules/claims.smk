@@ -28,7 +28,7 @@ rule claims:
     shell:
         r"""
         exec python -m rankwise.execution.worker_client --documents claims \
-            --request @results/.requests/{params.request}.json --output {output.csv:q} >{log:q} 2>&1
+            --request @results/.requests/{params.request}.json --output {output.csv:q} >{log:q} 2>&1 </dev/null
         """
 
 
@@ -54,5 +54,5 @@ rule claims_figure:
     shell:
         r"""
         exec python -m rankwise.execution.worker_client --documents claims_figure \
-            --request @results/.requests/{params.request}.json --output {output.png:q} >{log:q} 2>&1
+            --request @results/.requests/{params.request}.json --output {output.png:q} >{log:q} 2>&1 </dev/null
         """

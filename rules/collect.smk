@@ -30,7 +30,7 @@ rule collect:
     shell:
         r"""
         exec python -m rankwise.execution.worker_client --documents collect \
-            --request @results/.requests/{params.request}.json --output {output.csv:q} >{log:q} 2>&1
+            --request @results/.requests/{params.request}.json --output {output.csv:q} >{log:q} 2>&1 </dev/null
         """
 
 
@@ -54,5 +54,5 @@ rule collect_examples:
     shell:
         r"""
         exec python -m rankwise.execution.worker_client --documents collect \
-            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1
+            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1 </dev/null
         """

@@ -25,5 +25,5 @@ rule exports:
     shell:
         r"""
         exec python -m rankwise.execution.worker_client --documents exports \
-            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1
+            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1 </dev/null
         """

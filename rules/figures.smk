@@ -41,5 +41,5 @@ rule figure:
     shell:
         r"""
         exec python -m rankwise.execution.worker_client --documents figure \
-            --request @results/.requests/{params.request}.json --output {output.png:q} >{log:q} 2>&1
+            --request @results/.requests/{params.request}.json --output {output.png:q} >{log:q} 2>&1 </dev/null
         """

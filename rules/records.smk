@@ -26,7 +26,7 @@ rule numbers:
     shell:
         r"""
         exec python -m rankwise.execution.worker_client --documents paper_numbers \
-            --request @results/.requests/{params.request}.json --output {output.json:q} >{log:q} 2>&1
+            --request @results/.requests/{params.request}.json --output {output.json:q} >{log:q} 2>&1 </dev/null
         """
 
 
@@ -50,5 +50,5 @@ rule artifact:
     shell:
         r"""
         exec python -m rankwise.execution.worker_client --documents artifact \
-            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1
+            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1 </dev/null
         """

@@ -25,5 +25,5 @@ rule report:
     shell:
         r"""
         exec python -m rankwise.execution.worker_client --documents report \
-            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1
+            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1 </dev/null
         """

@@ -27,7 +27,7 @@ rule evidence:
     shell:
         r"""
         exec python -m rankwise.execution.worker_client --documents evidence \
-            --request @results/.requests/{params.request}.json --output {output.estimates[0]:q} >{log:q} 2>&1
+            --request @results/.requests/{params.request}.json --output {output.estimates[0]:q} >{log:q} 2>&1 </dev/null
         """
 
 
@@ -54,7 +54,7 @@ rule summary:
     shell:
         r"""
         exec python -m rankwise.execution.worker_client --documents summary \
-            --request @results/.requests/{params.request}.json --output {output.csv:q} >{log:q} 2>&1
+            --request @results/.requests/{params.request}.json --output {output.csv:q} >{log:q} 2>&1 </dev/null
         """
 
 
@@ -79,7 +79,7 @@ rule views:
     shell:
         r"""
         exec python -m rankwise.execution.worker_client --documents views \
-            --request @results/.requests/{params.request}.json --output {output.views[0]:q} >{log:q} 2>&1
+            --request @results/.requests/{params.request}.json --output {output.views[0]:q} >{log:q} 2>&1 </dev/null
         """
 
 
@@ -106,5 +106,5 @@ rule evaluated:
     shell:
         r"""
         exec python -m rankwise.execution.worker_client --documents evaluated \
-            --request @results/.requests/{params.request}.json --output {output.summary[0]:q} >{log:q} 2>&1
+            --request @results/.requests/{params.request}.json --output {output.summary[0]:q} >{log:q} 2>&1 </dev/null
         """

@@ -8,6 +8,7 @@ public interface, and returns the sentences that it is refused with.
 import contextlib
 import copy
 import datetime
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,13 +20,15 @@ from hypothesis import strategies as st
 
 from helpers.repository import ROOT
 from rankwise.checks import preflight
+from rankwise.core import source_facts
 from rankwise.core.config import ConfigError
 from rankwise.core.safetensors_files import weights_sha256
 from rankwise.study.jobs import planned_jobs, result_jobs
 from rankwise.study.plan import read_plan
 
-LONGEST_S = 10  # of one planning, in seconds of the processor: the machine may be busy
-LONGEST_WAIT_S = 60  # the same by the clock, for what waits
+# Of one planning, in seconds: of the processor, for the machine may be busy, and by the clock, for
+# what waits.
+LIMITS = {"processor": 10, "clock": 60}
 ENTRIES = {
     "methods": ["full", "head_only", "frozen", "lora", "rsvd", "lisa", "vlorp", "prompt_tuning", "lora_int8", "lomo", "mezo", "lora_fa"],
     "models": ["tiny", "tiny_decoder", "distilbert", "llama_3_2_1b"],
@@ -154,6 +157,9 @@ def write_clone(folder: Path) -> Path:
     ):
         (folder / name).symlink_to(ROOT / name)
     small_models.write(folder / "models")
+    if (ROOT / source_facts.KEPT).is_file():
+        (folder / source_facts.KEPT).parent.mkdir(parents=True)
+        shutil.copy(ROOT / source_facts.KEPT, folder / source_facts.KEPT)
     (folder / "config").mkdir()
     for name, content in contents(folder).items():
         (folder / name).write_text(content, encoding="utf-8")
@@ -313,7 +319,7 @@ def said(clone: Path, study: str) -> list[str]:
     Raises:
         Hangs: It takes too long.
     """
-    with contextlib.chdir(clone), _limit():
+    with contextlib.chdir(clone), _limit(LIMITS):
         try:
             plan = read_plan(clone, study)
             for job in planned_jobs(plan):
@@ -327,14 +333,25 @@ def said(clone: Path, study: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _limit() -> Iterator[None]:
+def without_limit() -> Iterator[None]:
+    """For the first planning, which reads every source."""
+    before = dict(LIMITS)
+    LIMITS.update(processor=600, clock=600)
+    try:
+        yield
+    finally:
+        LIMITS.update(before)
+
+
+@contextlib.contextmanager
+def _limit(limits: dict[str, int]) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Hangs
 
     timers = {signal.SIGPROF: signal.ITIMER_PROF, signal.SIGALRM: signal.ITIMER_REAL}
     before = {number: signal.signal(number, stop) for number in timers}
-    signal.setitimer(signal.ITIMER_PROF, LONGEST_S)
-    signal.setitimer(signal.ITIMER_REAL, LONGEST_WAIT_S)
+    signal.setitimer(signal.ITIMER_PROF, limits["processor"])
+    signal.setitimer(signal.ITIMER_REAL, limits["clock"])
     try:
         yield
     finally:

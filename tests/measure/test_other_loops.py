@@ -1,5 +1,6 @@
 """Steps of loops and releases that hold more than ours: hand counts, references that live, torch's own allocator."""
 
+import functools
 import weakref
 
 import pytest
@@ -20,10 +21,13 @@ LLAMA = {"model": "stories260k", "dataset": "wikitext2", "batch_size": 2}
 TOKENS = 32  # of each text
 
 
+@functools.cache
 def predicted(method: str = "lora", **settings: object) -> dict:
-    """Metrics of a predicted step on a GPU."""
+    """Metrics of a predicted step on a GPU, without adapters' dropout."""
     sizes = {**LLAMA, "sequence_length_tokens": TOKENS, "device": "cuda", "measured": False}
-    return ledger(ledger_request(**{**sizes, "method": method, **settings}))["metrics"]
+    override = {} if method == "full" else {method: {"options": {"dropout": 0.0}}}
+    request = ledger_request(**{**sizes, "method": method, "override": override, **settings})
+    return ledger(request)["metrics"]
 
 
 # What the loss reads ------------------------------------------------------------------------------
@@ -50,7 +54,7 @@ def test_what_a_loss_reads_changes_no_value(kind: str) -> None:
 
 def test_a_shifted_copy_is_counted() -> None:
     """Logits of all tokens but the last of each text, in fp32; the labels beside them differ, too."""
-    plain, shifted = (predicted(loss_input=kind) for kind in ("fp32", "shifted"))
+    plain, shifted = predicted(), predicted(loss_input="shifted")
     vocabulary = ledger_request(**LLAMA, method="lora")["model"]["architecture"]["vocab_size"]
     gained = shifted["first_forward_peak_bytes"] - plain["first_forward_peak_bytes"]
     assert gained == pytest.approx(2 * (TOKENS - 1) * vocabulary * 4, rel=0.05)
@@ -102,6 +106,7 @@ def test_a_4_bit_layer_holds_its_input_until_its_graph_is_gone(holds: bool) -> N
     assert reference() is None
 
 
+@pytest.mark.slow
 def test_a_checkpointed_4_bit_layer_holds_its_input_only_where_it_runs_again() -> None:
     kept, without = (
         predicted("qlora", keeps_quantized_inputs=keeps, checkpointing=True)
@@ -113,10 +118,7 @@ def test_a_checkpointed_4_bit_layer_holds_its_input_only_where_it_runs_again() -
 
 def test_inputs_of_4_bit_layers_are_counted() -> None:
     """Of each layer: what both norms give out, and what the last matrix reads; the rest is kept anyway."""
-    sizes = {"override": {"qlora": {"options": {"dropout": 0.0}}}}
-    kept, without = (
-        predicted("qlora", keeps_quantized_inputs=keeps, **sizes) for keeps in (True, False)
-    )
+    kept, without = (predicted("qlora", **held) for held in ({"keeps_quantized_inputs": True}, {}))
     shape = ledger_request(**LLAMA, method="qlora")["model"]["architecture"]
     numbers = 2 * TOKENS * (shape["hidden_size"] + shape["intermediate_size"])
     least = shape["num_hidden_layers"] * numbers * 2  # bf16
@@ -148,6 +150,7 @@ def test_softmax_keeps_its_input_until_backward(dtype: torch.dtype | None) -> No
     assert reference() is None  # today's keeps its output alone
 
 
+@pytest.mark.slow
 def test_scores_that_softmax_keeps_are_counted() -> None:
     """Of each layer (texts, heads, tokens, tokens) in fp32."""
     kept, without = (
@@ -161,14 +164,14 @@ def test_scores_that_softmax_keeps_are_counted() -> None:
 
 
 def test_outputs_that_go_after_the_update_are_not_in_the_next_forward_pass() -> None:
-    plain, kept, dropped = (
-        predicted(keeps_outputs=keeps) for keeps in (False, True, "until_update")
-    )
+    plain = predicted()
+    kept, dropped = (predicted(keeps_outputs=keeps) for keeps in (True, "until_update"))
     assert dropped["first_update_peak_bytes"] == kept["first_update_peak_bytes"]
     assert dropped["first_update_peak_bytes"] > plain["first_update_peak_bytes"]
     assert dropped["forward_peak_bytes"] == plain["forward_peak_bytes"] < kept["forward_peak_bytes"]
 
 
+@pytest.mark.slow
 def test_gradients_that_become_zeros_stay_through_the_next_forward_pass() -> None:
     freed, zeroed = (predicted("full", zeroes_gradients=zeroes) for zeroes in (False, True))
     gained = zeroed["forward_peak_bytes"] - freed["forward_peak_bytes"]

@@ -21,8 +21,8 @@ CANNOT_READ = {
         "with ledger and fits alone",
     ),
     "a model without weights": (
-        ("ledger", {"model": "llama_2_7b", "dataset": "wikitext2"}),
-        "profile.0.sequence_length_tokens: got 'dataset', allowed: a number with llama_2_7b, which "
+        ("ledger", {"model": "llama_3_2_1b", "dataset": "wikitext2"}),
+        "profile.0.sequence_length_tokens: got 'dataset', allowed: a number with llama_3_2_1b, which "
         "has no weights and so no tokenizer",
     ),
     "lengths of its own": (

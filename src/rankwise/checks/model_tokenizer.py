@@ -39,8 +39,8 @@ def empty(where: str, folder: Path) -> list[str]:
     if vocabulary is None or len(vocabulary):
         return []
     return [
-        f"{where}: {folder / FAST}: got a vocabulary without tokens, allowed: the tokenizer of these "
-        "weights; save it there with tokenizer.save_pretrained(FOLDER)"
+        f"{where}: {folder / FAST}: got a vocabulary without tokens, allowed: the tokenizer of "
+        "these weights; save it there with tokenizer.save_pretrained(FOLDER)"
     ]
 
 

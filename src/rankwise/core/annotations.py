@@ -179,11 +179,9 @@ def _accepts(node: ast.expr, value: object) -> bool:
     if not isinstance(node, ast.Subscript):
         name = ast.unparse(node)
         # Python counts True as an integer, YAML does not.
-        if isinstance(value, bool) or name == "bool":
-            return isinstance(value, bool) and name == "bool"
-        if name == "int" and isinstance(value, float):
-            return value.is_integer()
-        return isinstance(value, TYPES[name])
+        is_whole = name == "int" and isinstance(value, float) and value.is_integer()
+        is_bool = isinstance(value, bool)
+        return is_whole or (isinstance(value, TYPES[name]) and is_bool == (name == "bool"))
     if _container(node) == "Literal":
         return _choice(node, value) is not None
     items, repeated = _element_types(node)

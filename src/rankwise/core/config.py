@@ -113,6 +113,10 @@ def _explained(error: jsonschema.ValidationError, file: str) -> ConfigError:
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
         unknown = next(name for name in error.instance if name not in known)
+        not_there = error.schema.get("x-not-there", {})
+        if unknown in not_there:
+            key = f"{path}.{unknown}" if path else unknown
+            return ConfigError(file, key, error.instance[unknown], not_there[unknown])
         return ConfigError(file, path or "top level", unknown, known)
     if error.validator == "required":
         missing = next(name for name in error.validator_value if name not in error.instance)

@@ -45,7 +45,7 @@ class Keys:
         return any(key in known for known in names) or self._is_read(key)
 
     def _is_read(self, key: str) -> bool:
-        """Whether a model reads a key that its configuration does not declare, as Qwen3-MoE does."""
+        """Whether a model reads a key that its configuration lacks, as Qwen3-MoE does."""
         reads = re.compile(rf'config\.{re.escape(key)}\b|getattr\([\w.]*config, "{re.escape(key)}"')
         files = self.folder.glob("modeling_*.py")
         return any(reads.search(file.read_text(encoding="utf-8")) for file in files)
@@ -140,7 +140,7 @@ def _add(found: Keys, node: ast.ClassDef) -> None:
 
 
 def _taken_from_kwargs(node: ast.FunctionDef) -> Iterator[str]:
-    """The named arguments, and the texts in `kwargs.pop("rope_theta")`, `kwargs.get(...)` and `"x" in kwargs`."""
+    """The arguments by name, and x of `kwargs.pop("x")`, `kwargs.get("x")` and `"x" in kwargs`."""
     for argument in (*node.args.args[1:], *node.args.kwonlyargs):
         yield argument.arg
     for part in ast.walk(node):

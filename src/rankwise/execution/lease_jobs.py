@@ -18,7 +18,7 @@ from rankwise.execution.lease_locks import Locks
 
 TICKET_LIMIT = 10**15  # no machine gives so many leases
 MAX_ENTRY_BYTES = 1 << 20
-MAX_WHO = 100  # characters of `who` in messages
+MAX_WHO = 100  # last characters of `who` that messages show
 PROCESS = re.compile(r"\(pid (\d{1,10})\)$")
 JOB_NAME = re.compile(r"(\d{12,15})\.job")
 
@@ -98,4 +98,4 @@ def parse(content: bytes, name: str) -> Job | None:
     if job.need.whole > len(job.sizes):  # it would wait for ever, and others for it
         return None
     printable = "".join(character for character in job.who if character.isprintable())
-    return job._replace(who=printable[:MAX_WHO])
+    return job._replace(who=printable[-MAX_WHO:])

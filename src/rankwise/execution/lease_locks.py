@@ -48,11 +48,13 @@ class Locks:
             fd: The job's file, which is locked.
             pid: The process that took the job's lock, by its own account.
         """
-        pids = self.pids(fd)
-        if not pids or pid in pids:
-            return False
         owner = os.fstat(fd).st_uid
-        return all(_user_of(holder) != owner for holder in pids)
+        users = {holder: _user_of(holder) for holder in self.pids(fd)}
+        is_known = bool(users)
+        is_its_own = any(
+            user == owner or (user is None and holder == pid) for holder, user in users.items()
+        )
+        return is_known and not is_its_own
 
     def describe(self, fd: int) -> str:
         """Who has the lock of an open file, in words."""

@@ -97,9 +97,9 @@ def predict(
             first one that fits the model: of language modelling for a causal language model, of
             classification for an encoder.
         batch_size: Samples of the micro-batch.
-        length: Tokens of each sample; the dataset's `max_length_tokens` if None. `dataset` takes the
-            batch of an epoch that needs most, from the data that a study in the current folder has
-            prepared.
+        length: Tokens of each sample; the dataset's `max_length_tokens` if None. `dataset` takes
+            the batch of an epoch that needs most, from the data that a study in the current folder
+            has prepared.
         device: `cuda` or `cpu`.
         checkpointing: Recompute activations in backward.
         loss: `full`, or `chunked`: the cross-entropy without the logits of all tokens.

@@ -61,18 +61,21 @@ def check_loss(kind: str, task: str, model: str, entry: dict, device: str, where
             raise ConfigError(*where, kind, allowed)
 
 
-def check_step(grid: dict, entry: dict, where: Where) -> None:
+def check_step(grid: dict, entry: dict, task: str, where: Where) -> None:
     """Check that the keys of a profile's grid which say how a step is made go together.
 
     Args:
         grid: Of a profile.
         entry: The resolved entry of a method.
+        task: The task's name.
         where: File and key of the grid.
 
     Raises:
-        ConfigError: flash-attn cannot run, or a KV cache is asked for beside checkpointing.
+        ConfigError: flash-attn cannot run, a KV cache is asked for beside checkpointing, or there
+            is no loss that reads logits of tokens as asked.
     """
     file, key = where
+    _check_loss_input(grid, task, (file, f"{key}.loss_input"))
     if grid["use_cache"] and grid["checkpointing"]:
         allowed = "false with checkpointing: transformers makes no cache for layers that run again"
         raise ConfigError(file, f"{key}.use_cache", True, allowed)
@@ -110,6 +113,18 @@ def check_attention(step: dict, entry: dict, where: Where, *, runs: bool) -> Non
         unmeasured = " or with measured: false" if "measured" in step else ""
         allowed = f"sdpa, eager, or flash after `pip install flash-attn`{unmeasured}"
         raise ConfigError(*at, "flash", allowed)
+
+
+def _check_loss_input(grid: dict, task: str, where: Where) -> None:
+    """Check that there is a full cross-entropy of tokens whose input can be another one."""
+    if grid["loss_input"] == "fp32":
+        return
+    if grid["loss"] != "full":
+        allowed = f"fp32 with loss {grid['loss']}, which never has all logits"
+        raise ConfigError(*where, grid["loss_input"], allowed)
+    if tasks.facts(task).auto_class != CAUSAL:
+        allowed = f"fp32 with the task {task}, whose model is no causal language model"
+        raise ConfigError(*where, grid["loss_input"], allowed)
 
 
 def check_kernel(optimizer: dict, origin: Origin) -> None:

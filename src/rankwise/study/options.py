@@ -12,7 +12,8 @@ keeps that default.
 
 import ast
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 
 from rankwise.core import annotations, option_ranges, plugins
 from rankwise.core.config import ConfigError
@@ -47,7 +48,9 @@ class Option:
     name: str
     annotation: str
     default: object
-    ranges: dict[str, option_ranges.Range] = field(default_factory=dict, compare=False, repr=False)
+    ranges: dict[str, option_ranges.Range] = dataclass_field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def accepts(self, value: object) -> bool:
         """Whether a value from YAML fits the annotation."""

@@ -135,7 +135,7 @@ class StudyGrids:
             check_profiled(cell.method, method, grid, (self.file, key))
             measurements.check_own_lengths(grid, cell.model, model, (self.file, key))
             measurements.check_target(grid, task, (self.file, key))
-            check_step(grid, method, (self.file, key))
+            check_step(grid, method, task, (self.file, key))
             makes_updates = not measurements.UPDATING.isdisjoint(grid["measurements"])
         where = (self.file, f"{schedule_key}.loss")
         check_loss(schedule["loss"], task, cell.model, model, self.study["device"], where)

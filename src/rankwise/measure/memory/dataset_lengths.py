@@ -140,9 +140,9 @@ def _data(request: dict) -> Data:
     except FileNotFoundError as error:
         cell = request["cell"]
         raise ValueError(
-            f"{error}; lengths are read from prepared data: those of a study that trains on "
-            f"{cell['dataset']}, or profiles it with sequence_length_tokens: dataset, with the model "
-            f"{cell['model']}"
+            f"{error}; lengths are read from prepared data: those of a study that trains "
+            f"{cell['model']} on {cell['dataset']}, or has a profile of both with "
+            "sequence_length_tokens: dataset"
         ) from error
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from rankwise.core.errors import Unsupported
 from rankwise.methods.parts.adapter_dtypes import cast_added, keep_dtypes
 from rankwise.methods.parts.classes import as_declared, class_in
-from rankwise.methods.parts.option_checks import check_options
 from rankwise.methods.parts.optimizers import optimizer_over
+from rankwise.methods.parts.option_checks import check_options
 from rankwise.optim.parts.waiting import trains
 
 DENSE = ("fp32", "bf16")

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from rankwise.core.option_ranges import FINITE, INTEGER, OPTIMIZERS, Range
 
-
 # Options of a parameter group that no constructor needs to name.
 ALWAYS = {"lr": float, "weight_decay": float, "dense": bool}
 # Keys of a parameter group that are no options: torch's, a scheduler's, a label.
