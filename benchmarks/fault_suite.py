@@ -54,6 +54,7 @@ def signals(folder: Path, kills: int, stops: int) -> dict:
         "studies": {
             "ended": len(report.ended),
             "failed": len(report.failures),
+            "processes_left": len(report.left),
             "unequal_files": sum(len(one.unequal) for one in report.ended),
             "files_left": sum(len(one.left) for one in report.ended),
         },
@@ -125,7 +126,8 @@ def _signals_table(measured: dict) -> str:
     note = (
         f"Studies that ended after these strikes: {studies['ended']}. Files that differ from the "
         f"undisturbed run's: {studies['unequal_files']}. Parts left: {studies['files_left']}. "
-        f"Runs of Snakemake that failed by themselves: {studies['failed']}.\n"
+        f"Runs of Snakemake that failed by themselves: {studies['failed']}. Processes left at the "
+        f"end: {studies['processes_left']}.\n"
     )
     return f"{_table(heads, sorted(rows), texts=2)}\n{note}"
 

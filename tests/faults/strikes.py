@@ -158,7 +158,7 @@ def strike_all(root: Path, undisturbed: Undisturbed, strikes: Iterable[Strike]) 
     for strike in strikes:
         strike.moment_s = round(strike.moment_s * undisturbed.duration_s / 3, 3)
         while not study.struck(strike):
-            pass
+            strike.moment_s /= 2  # the run was quicker than the undisturbed one
     while study.strikes or study.run:
         study.go_on()
     report.left = names_of(processes.left(root, lambda _: True, ORPHANS_AFTER_S))
@@ -177,13 +177,13 @@ class Study:
         self.undisturbed = undisturbed
         self.report = report
         self.run: subprocess.Popen | None = None
+        self.is_stopped = False  # whether a strike has hit the Snakemake that runs
         self.strikes: list[Strike] = []  # those that this study has had
         self.finished: list[tuple[Strike, dict, dict]] = []
 
     def struck(self, strike: Strike) -> bool:
         """Run the study and strike it; False if it ended before there was anything to strike."""
-        if self.run is None:
-            self.run = clone.start(self.root)
+        self._start()
         victims = wait_for_victims(self.root, self.run, strike)
         if not victims:
             self._end()
@@ -196,28 +196,32 @@ class Study:
         self.strikes.append(strike)
         self.report.strikes.append(strike)
         strike.orphans += names_of(processes.orphans(self.root, orphans, ORPHANS_AFTER_S))
-        if strike.target in ("snakemake", "all"):
+        self.is_stopped = strike.target in ("snakemake", "all")
+        if self.is_stopped:
             self._end()
         return True
 
     def go_on(self) -> None:
         """Let the study end, or run it without a strike."""
-        if self.run is None:
-            self.run = clone.start(self.root)
+        self._start()
         self._end()
+
+    def _start(self) -> None:
+        if self.run is None:
+            self.run, self.is_stopped = clone.start(self.root), False
 
     def _end(self) -> None:
         """Wait for Snakemake's end, and for that of all its processes."""
         status = self.run.wait(RUN_LIMIT_S)
-        was_stopped = bool(self.strikes) and self.strikes[-1].target in ("snakemake", "all")
         self.run = None
         left = processes.orphans(self.root, lambda _: True, ORPHANS_AFTER_S)
         if left:
-            self.strikes[-1].orphans += names_of(left)
+            struck = self.strikes[-1].orphans if self.strikes else self.report.failures
+            struck += names_of(left)
             processes.kill(left)
         if status == 0:
             self._ended()
-        elif not was_stopped:
+        elif not self.is_stopped:
             self.report.failures.append(clone.said(self.root))
             assert len(self.report.failures) < MAX_FAILURES, self.report.failures
         unlock(self.root)

@@ -319,12 +319,17 @@ def check_version(folder: Path) -> None:
     """Check that a folder is a store of this version, or empty, or not there yet."""
     file = folder / VERSION_FILE
     if not file.is_file():
-        if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        has_files = folder.is_dir() and any(
+            not path.name.startswith(".") for path in folder.iterdir()
+        )
+        if not has_files:
+            return
+        # Another job may have made the store after the first look: the version comes first in it.
+        if not file.is_file():
             raise StoreError(
                 f"{folder}: got a folder without {VERSION_FILE}, allowed: a store, or an empty "
                 "folder"
             )
-        return
     try:
         version = json.loads(file.read_text(encoding="utf-8"))["version"]
     except (OSError, ValueError, KeyError, TypeError):
