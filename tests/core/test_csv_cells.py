@@ -37,7 +37,7 @@ def test_every_text_is_read_as_it_was(text: str) -> None:
     written = csv_cells.safe(text)
     assert csv_cells.plain(written) == text
     first = written[:1]
-    assert first not in csv_cells.FORMULA or first in "+-" and float(written) == float(text)
+    assert first not in csv_cells.FORMULA or (first in "+-" and float(written) == float(text))
 
 
 @pytest.mark.parametrize("number", [-1.5, -3, float("-inf"), True, None])
@@ -51,7 +51,11 @@ def test_a_table_is_safe_in_its_file_and_right_in_ours(tmp_path: Path) -> None:
     tables.write(frame, tmp_path / "runs")
     with (tmp_path / "runs.csv").open(newline="") as file:
         written = list(csv.reader(file))
-    assert written == [["method", "note", "difference"], ["'=cmd()", "'-a", "-0.5"], ["lora", "", "-1.0"]]
+    assert written == [
+        ["method", "note", "difference"],
+        ["'=cmd()", "'-a", "-0.5"],
+        ["lora", "", "-1.0"],
+    ]
     pd.testing.assert_frame_equal(tables.read(tmp_path / "runs.csv"), frame, check_dtype=False)
     _, read = csv_cells.read(tmp_path / "runs.csv")
     assert [row["method"] for row in read] == ["=cmd()", "lora"]

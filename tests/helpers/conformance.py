@@ -49,7 +49,7 @@ UNSUPPORTED = {
 NEEDS = {
     "adamss": "ADAMSS clusters subspaces by scikit-learn, which Rankwise does not install",
     "cartridge": (
-        "CARTRIDGE starts from the keys and values of a document, and learns from answers about it"
+        "CARTRIDGE starts from a document's keys and values, and learns from answers about it"
     ),
     "cpt": "CPT needs the tokens of labelled examples as its prompt, and a loss of its own",
     "frod": "FROD multiplies sparse matrices, whose memory and FLOPs do not follow from shapes",
