@@ -51,7 +51,11 @@ def test_a_table_is_safe_in_its_file_and_right_in_ours(tmp_path: Path) -> None:
     tables.write(frame, tmp_path / "runs")
     with (tmp_path / "runs.csv").open(newline="") as file:
         written = list(csv.reader(file))
-    assert written == [["method", "note", "difference"], ["'=cmd()", "'-a", "-0.5"], ["lora", "", "-1.0"]]
+    assert written == [
+        ["method", "note", "difference"],
+        ["'=cmd()", "'-a", "-0.5"],
+        ["lora", "", "-1.0"],
+    ]
     pd.testing.assert_frame_equal(tables.read(tmp_path / "runs.csv"), frame, check_dtype=False)
     _, read = csv_cells.read(tmp_path / "runs.csv")
     assert [row["method"] for row in read] == ["=cmd()", "lora"]
