@@ -134,7 +134,7 @@ def test_code_of_a_models_author_is_refused_by_name(name: str, clone: Path) -> N
         weights = {"files": str(folder), "sha256": weights_sha256(folder)}
         found = model_entries.problems("mine", {**OF_FILES, "weights": weights}, ["classification"])
         with pytest.raises(
-            ValueError, match="auto_map: got {'AutoModel': 'code.Model'}, allowed: no"
+            ValueError, match=r"auto_map: got {'AutoModel': 'code.Model'}, allowed: no"
         ):
             copied_files(folder)
     finally:
@@ -199,7 +199,7 @@ def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bomb", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("0/a.csv", bytes(70 * MIB))
     with pytest.raises(
-        ValueError, match="bytes that unpack to 73,400,320 or more, allowed: at most"
+        ValueError, match=r"bytes that unpack to 73,400,320 or more, allowed: at most"
     ):
         read(tmp_path / "bomb", "zip", **OF_MEMBERS)
 
@@ -207,7 +207,7 @@ def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
 def test_a_gzip_bomb_is_refused_without_a_line_end(tmp_path: Path) -> None:
     (tmp_path / "bomb").write_bytes(gzip.compress(b"text,label\n" + bytes(70 * MIB)))
     with pytest.raises(
-        ValueError, match="bytes that unpack to [0-9,]+ or more, allowed: at most 200"
+        ValueError, match=r"bytes that unpack to [0-9,]+ or more, allowed: at most 200"
     ):
         read(tmp_path / "bomb", "csv")
 
