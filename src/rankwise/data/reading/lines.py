@@ -136,7 +136,7 @@ class _BoundedGzip(gzip.GzipFile):
         super().__init__(fileobj=file)
         self._path = path
 
-    def readline(self, size: int = -1) -> bytes:
+    def readline(self, size: int = -1) -> bytes:  # noqa: ARG002 - the base class has it
         parts = []
         while part := super().readline(FREE_BYTES):
             check_unpacked(self._path, self.tell())
