@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOCKS := envs/cpu.lock envs/eval.lock envs/report.lock envs/dev.lock
 
-.PHONY: FORCE demo language-demo docs gpu-check image image-check image-test test test-all lint locks mend
+.PHONY: FORCE audit demo language-demo docs gpu-check image image-check image-test test test-all lint locks mend
 .DELETE_ON_ERROR:
 
 demo: .venv/ready ## run the demo study: offline, on a CPU, in minutes
@@ -48,6 +48,10 @@ image-test: ## run the demo and the fast tests in an image of Debian with the CP
 image-check: .venv/ready ## lint the image and the workflows of .github; compare the GPU lock with the package index
 	docker/check.sh
 
+# Its tools are in an environment of their own, because they need other versions of some packages.
+audit: .venv/audit/ready ## known vulnerabilities, licences and bill of materials of the locked packages
+	$(BIN)/python3 envs/audit_locks.py .venv/audit/bin
+
 locks: .venv/ready ## regenerate the lock files
 	PATH="$(abspath $(BIN)):$$PATH" envs/lock.sh
 
@@ -67,6 +71,11 @@ mend:
 	$(BIN)/pip install --quiet --disable-pip-version-check $(LOCKS:%=-r %)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	$(BIN)/python3 envs/relocatable.py .venv
+	touch $@
+
+.venv/audit/ready: envs/audit.lock | .venv/ready
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/pip install --quiet --disable-pip-version-check --no-deps -r envs/audit.lock
 	touch $@
 
 # docs.lock is resolved under the pins of the other locks, so it adds packages and changes none.

@@ -7,7 +7,6 @@ in it is typed by hand.
 """
 
 import argparse
-import csv
 import json
 import re
 import shutil
@@ -15,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 from rankwise.analysis.tidy import PER_JOB
+from rankwise.core import csv_cells
 from rankwise.core.config import without
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,8 +80,7 @@ def decided(claims: Path) -> bool:
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
-    with table.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return csv_cells.read(table)[1]
 
 
 def verdicts(claims: Path) -> str:

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 compile="uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --no-emit-find-links"
 
-rm -f cpu.lock eval.lock report.lock dev.lock docs.lock gpu.lock # uv prefers the pins of an existing lock, which would keep the CUDA build of torch
+rm -f cpu.lock eval.lock report.lock dev.lock docs.lock gpu.lock audit.lock # uv prefers the pins of an existing lock, which would keep the CUDA build of torch
 portable() { sed -i.bak 's/^\(torch==[0-9.]*\)+cpu$/\1/' "$1" && rm "$1.bak"; } # remove the local version +cpu, which the package index does not have
 $compile --python-version 3.11 cpu.in -o cpu.lock
 portable cpu.lock
@@ -15,6 +15,7 @@ portable eval.lock
 $compile --python-version 3.11 dev.in -c eval.lock -c report.lock -o dev.lock
 portable dev.lock
 $compile --python-version 3.11 docs.in -c eval.lock -c report.lock -c dev.lock -o docs.lock
+$compile --python-version 3.11 audit.in -o audit.lock # alone: the tools of make audit have an environment of their own
 # gpu.lock is for the image: Python 3.12 of Ubuntu 24.04, CUDA 13 wheels of torch, a hash for every file.
 unset UV_FIND_LINKS UV_TORCH_BACKEND
 $compile --python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes \

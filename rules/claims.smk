@@ -27,8 +27,8 @@ rule claims:
         request=document_request("claims.csv"),
     shell:
         r"""
-        exec python -m rankwise.execution.script claims \
-            --request @results/.requests/{params.request}.json --output {output.csv:q} >{log:q} 2>&1
+        exec python -m rankwise.execution.worker_client --documents claims \
+            --request @results/.requests/{params.request}.json --output {output.csv:q} >{log:q} 2>&1 </dev/null
         """
 
 
@@ -53,6 +53,6 @@ rule claims_figure:
         request=document_request("claims.png"),
     shell:
         r"""
-        exec python -m rankwise.execution.script claims_figure \
-            --request @results/.requests/{params.request}.json --output {output.png:q} >{log:q} 2>&1
+        exec python -m rankwise.execution.worker_client --documents claims_figure \
+            --request @results/.requests/{params.request}.json --output {output.png:q} >{log:q} 2>&1 </dev/null
         """

@@ -29,8 +29,8 @@ rule collect:
         request=document_request("tables/{table}.csv"),
     shell:
         r"""
-        exec python -m rankwise.execution.script collect \
-            --request @results/.requests/{params.request}.json --output {output.csv:q} >{log:q} 2>&1
+        exec python -m rankwise.execution.worker_client --documents collect \
+            --request @results/.requests/{params.request}.json --output {output.csv:q} >{log:q} 2>&1 </dev/null
         """
 
 
@@ -53,6 +53,6 @@ rule collect_examples:
         request=document_request(outputs.EXAMPLES),
     shell:
         r"""
-        exec python -m rankwise.execution.script collect \
-            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1
+        exec python -m rankwise.execution.worker_client --documents collect \
+            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1 </dev/null
         """

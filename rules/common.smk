@@ -79,10 +79,10 @@ pathvars:
 
 
 wildcard_constraints:
-    model="|".join(PLAN.library["models"]),
-    dataset="|".join(PLAN.library["datasets"]),
+    model="|".join(map(re.escape, PLAN.library["models"])),
+    dataset="|".join(map(re.escape, PLAN.library["datasets"])),
     method="|".join(re.escape(name) for name, _ in outputs.labels(PLAN)),
-    pretrained="|".join(PRETRAINED) or "none",
+    pretrained="|".join(map(re.escape, PRETRAINED)) or "none",
     rank=r"\d+",
     digest=f"[0-9a-f]{{{provenance.DIGEST_LENGTH}}}",
     seed=r"\d+",
@@ -226,6 +226,11 @@ def group_of(measurement):
 def input_of(kind):
     """A function from wildcards to the prepared dataset or model of a training run."""
     return lambda wildcards: PLAN.input_path(kind, wildcards[kind])
+
+
+def data_of(measurement):
+    """A function from wildcards to what a profile reads of a dataset and a model, if it does."""
+    return lambda wildcards: PLAN.profile_inputs(measurement, cell_of(wildcards))
 
 
 def document(name, wildcards):

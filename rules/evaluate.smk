@@ -30,5 +30,5 @@ rule evaluate:
         exec python -m rankwise.execution.worker_client \
             --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} \
             evaluate --request @results/.requests/{params.request}.json --title {params.title:q} \
-            --output {output:q} >{log:q} 2>&1
+            --output {output:q} >{log:q} 2>&1 </dev/null
         """

@@ -24,6 +24,6 @@ rule exports:
         request=document_request(outputs.EXPORTS),
     shell:
         r"""
-        exec python -m rankwise.execution.script exports \
-            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1
+        exec python -m rankwise.execution.worker_client --documents exports \
+            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1 </dev/null
         """

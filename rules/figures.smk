@@ -40,6 +40,6 @@ rule figure:
         request=document_request("figures/{figure}.png"),
     shell:
         r"""
-        exec python -m rankwise.execution.script figure \
-            --request @results/.requests/{params.request}.json --output {output.png:q} >{log:q} 2>&1
+        exec python -m rankwise.execution.worker_client --documents figure \
+            --request @results/.requests/{params.request}.json --output {output.png:q} >{log:q} 2>&1 </dev/null
         """

@@ -21,7 +21,7 @@ rule prepare_dataset:
         r"""
         exec python -m rankwise.execution.script prepare_dataset \
             --request @results/.requests/{params.request}.json --title {params.title:q} \
-            --output {output:q} >{log:q} 2>&1
+            --output {output:q} >{log:q} 2>&1 </dev/null
         """
 
 
@@ -40,7 +40,7 @@ rule prepare_model:
         r"""
         exec python -m rankwise.execution.script prepare_model \
             --request @results/.requests/{params.request}.json --title {params.title:q} \
-            --output {output:q} >{log:q} 2>&1
+            --output {output:q} >{log:q} 2>&1 </dev/null
         """
 
 
@@ -62,7 +62,7 @@ rule pretrain_model:
         r"""
         exec python -m rankwise.execution.worker_client \
             pretrain_model --request @results/.requests/{params.request}.json --title {params.title:q} \
-            --output {output:q} >{log:q} 2>&1
+            --output {output:q} >{log:q} 2>&1 </dev/null
         """
 
 

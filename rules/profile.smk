@@ -1,6 +1,8 @@
 """Profiles: one measured quantity, one rule, one process.
 
 Reads: nothing but the request. All profiles except times need only shapes; nothing is downloaded.
+Predictions, and profiles with `sequence_length_tokens: dataset`, also read the prepared dataset and
+model, for the lengths of the texts.
 Writes: {results}/profiles/{model}/{dataset}/{method}/r{rank}/{digest}/{quantity}.json
 """
 
@@ -29,7 +31,7 @@ rule memory:
         exec python -m rankwise.execution.worker_client \
             --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} \
             {params.script} --request @results/.requests/{params.request}.json --title {params.title:q} \
-            --output {output:q} >{log:q} 2>&1
+            --output {output:q} >{log:q} 2>&1 </dev/null
         """
 
 
@@ -54,6 +56,8 @@ use rule memory as flops with:
 
 use rule memory as ledger with:
     """Bytes of a training step by phase and kind: predicted, and measured where asked for."""
+    input:
+        data_of("ledger"),
     output:
         "<results>/profiles/{model}/{dataset}/{method}/r{rank}/{digest}/ledger.json",
     log:
@@ -73,6 +77,8 @@ use rule memory as ledger with:
 
 use rule memory as fits with:
     """The largest batch that fits in memory of a given size, by sequence length."""
+    input:
+        data_of("fits"),
     output:
         "<results>/profiles/{model}/{dataset}/{method}/r{rank}/{digest}/fits.json",
     log:
@@ -95,6 +101,8 @@ use rule memory as predict with:
 
     No input of training: for Snakemake 9.27 an `ancient` input hides other reasons to run.
     """
+    input:
+        data_of("predict"),
     output:
         "<results>/profiles/{model}/{dataset}/{method}/r{rank}/{digest}/predict.json",
     log:

@@ -25,8 +25,8 @@ rule numbers:
         request=document_request(outputs.NUMBERS[0]),
     shell:
         r"""
-        exec python -m rankwise.execution.script paper_numbers \
-            --request @results/.requests/{params.request}.json --output {output.json:q} >{log:q} 2>&1
+        exec python -m rankwise.execution.worker_client --documents paper_numbers \
+            --request @results/.requests/{params.request}.json --output {output.json:q} >{log:q} 2>&1 </dev/null
         """
 
 
@@ -49,6 +49,6 @@ rule artifact:
         request=document_request(outputs.ARTIFACT),
     shell:
         r"""
-        exec python -m rankwise.execution.script artifact \
-            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1
+        exec python -m rankwise.execution.worker_client --documents artifact \
+            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1 </dev/null
         """

@@ -24,6 +24,6 @@ rule report:
         request=document_request(outputs.REPORT),
     shell:
         r"""
-        exec python -m rankwise.execution.script report \
-            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1
+        exec python -m rankwise.execution.worker_client --documents report \
+            --request @results/.requests/{params.request}.json --output {output:q} >{log:q} 2>&1 </dev/null
         """

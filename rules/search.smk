@@ -31,7 +31,7 @@ rule trial:
         exec python -m rankwise.execution.worker_client \
             --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} \
             trial --request @results/.requests/{params.request}.json --title {params.title:q} \
-            --output {output:q} >{log:q} 2>&1
+            --output {output:q} >{log:q} 2>&1 </dev/null
         """
 
 
@@ -53,5 +53,5 @@ rule choose:
         r"""
         exec python -m rankwise.execution.script choose \
             --request @results/.requests/{params.request}.json --title {params.title:q} \
-            --output {output:q} >{log:q} 2>&1
+            --output {output:q} >{log:q} 2>&1 </dev/null
         """

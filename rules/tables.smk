@@ -26,8 +26,8 @@ rule evidence:
         request=document_request("tables/estimates.csv"),
     shell:
         r"""
-        exec python -m rankwise.execution.script evidence \
-            --request @results/.requests/{params.request}.json --output {output.estimates[0]:q} >{log:q} 2>&1
+        exec python -m rankwise.execution.worker_client --documents evidence \
+            --request @results/.requests/{params.request}.json --output {output.estimates[0]:q} >{log:q} 2>&1 </dev/null
         """
 
 
@@ -53,8 +53,8 @@ rule summary:
         request=document_request("tables/summary.csv"),
     shell:
         r"""
-        exec python -m rankwise.execution.script summary \
-            --request @results/.requests/{params.request}.json --output {output.csv:q} >{log:q} 2>&1
+        exec python -m rankwise.execution.worker_client --documents summary \
+            --request @results/.requests/{params.request}.json --output {output.csv:q} >{log:q} 2>&1 </dev/null
         """
 
 
@@ -78,8 +78,8 @@ rule views:
         request=document_request("tables/fronts.csv"),
     shell:
         r"""
-        exec python -m rankwise.execution.script views \
-            --request @results/.requests/{params.request}.json --output {output.views[0]:q} >{log:q} 2>&1
+        exec python -m rankwise.execution.worker_client --documents views \
+            --request @results/.requests/{params.request}.json --output {output.views[0]:q} >{log:q} 2>&1 </dev/null
         """
 
 
@@ -105,6 +105,6 @@ rule evaluated:
         request=document_request("tables/evaluations_summary.csv"),
     shell:
         r"""
-        exec python -m rankwise.execution.script evaluated \
-            --request @results/.requests/{params.request}.json --output {output.summary[0]:q} >{log:q} 2>&1
+        exec python -m rankwise.execution.worker_client --documents evaluated \
+            --request @results/.requests/{params.request}.json --output {output.summary[0]:q} >{log:q} 2>&1 </dev/null
         """

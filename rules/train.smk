@@ -31,5 +31,5 @@ rule train:
         exec python -m rankwise.execution.worker_client \
             --gpu {resources.gpu} --gpu-memory-gib {resources.gpu_memory_gib} \
             train --request @results/.requests/{params.request}.json --title {params.title:q} \
-            --output {output:q} >{log:q} 2>&1
+            --output {output:q} >{log:q} 2>&1 </dev/null
         """

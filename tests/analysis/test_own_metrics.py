@@ -94,7 +94,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
             }
             every = {"loss_nats": [1.0] * EXAMPLES, "predictions": [1] * EXAMPLES}
             found = {name: list(map(float, values)) for name, values in scores.items()}
-            measured = {"accuracy_fraction": 0.5, "updates": 4, "trainable_parameters": 10}
+            accuracy = float(np.mean(label == predicted))
+            measured = {"accuracy_fraction": accuracy, "updates": 4, "trainable_parameters": 10}
             finish(root, job, metrics=measured, examples={**found, **every}, split="test")
         for name, write in (
             ("tables/runs.csv", run_job),

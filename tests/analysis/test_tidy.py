@@ -1,13 +1,14 @@
 """Results become tidy tables: a row for each run, for each example; what was not planned is refused."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from helpers.planted import Planned, request, write
+from helpers.stored import change
 from rankwise.analysis import tables, tidy
+from rankwise.core import result
 from rankwise.core.store import StoreError
 
 
@@ -29,10 +30,12 @@ def runs(tmp_path: Path) -> list[Planned]:
 
 def test_a_result_of_another_request_is_refused_by_name(runs) -> None:
     path = runs[1].path
-    stored = json.loads(path.read_text())
-    stored["request"]["schedule"]["epochs"] = 4
-    path.write_text(json.dumps(stored))
-    message = rf"lora40/{path.parent.name}/train\.json: got \w+, allowed: a result that answers"
+    changed = result.read(path)["request"]
+    changed["schedule"]["epochs"] = 4
+    change(path, request=changed)
+    message = (
+        rf"lora40/{path.parent.name}/train\.json: it answers request \w+; allowed: a result of"
+    )
     with pytest.raises(StoreError, match=message):
         tidy.collect(runs)
 

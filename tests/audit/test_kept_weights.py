@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from helpers.merging import TEXT, own_store, planned_jobs, small_project
-from helpers.stored import store_result
+from helpers.stored import change, store_result
 from rankwise.audit import leftovers, store_collect, store_contents, store_remove, stored
-from rankwise.core import store
+from rankwise.core import result, store
 from rankwise.core.store_parts import StoreError
 from rankwise.study.jobs import PlannedJob
 from rankwise.study.plan import read_plan
@@ -120,8 +120,8 @@ def test_a_copy_that_followed_the_links_is_adopted_with_its_weights(project: Pat
 
 def test_a_name_that_leads_out_of_the_folder_is_no_result(project: Path) -> None:
     _, file = keep_run(project)
-    text = file.read_text().replace("adapter/adapter_config.json", "adapter/../../x.json")
-    file.write_text(text)
+    weights = result.read(file)["weights"]
+    change(file, weights={**weights, "files": {"adapter/../../x.json": "0" * 64}})
     with pytest.raises(StoreError, match="holds a name that is no name of a folder"):
         stored.read(file)
 

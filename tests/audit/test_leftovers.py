@@ -1,12 +1,12 @@
 """`rankwise clean`: what a study no longer plans goes, and nothing else."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from helpers.merging import CELL, keep, planned_jobs, plant_older, rankwise, small_project
+from helpers.stored import change
 from rankwise.audit.leftovers import clean, leftovers, uncollected
 from rankwise.audit.store_collect import collect
 from rankwise.core import source_facts
@@ -139,7 +139,7 @@ def test_a_result_of_the_older_layout_goes_when_the_store_has_it(here: Path, stu
     clean(plan, leftovers(plan))
     request = {**jobs[TRAIN].request, "cpu_threads": 99}
     (file,) = plant_older(here, jobs[TRAIN])
-    file.write_text(json.dumps({**json.loads(file.read_text()), "request": request}))
+    change(file, request=request)
     if study == STUDY:  # the older layout had no folders of studies
         moved = here / plan.results / file.relative_to(here / "results")
         moved.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ from helpers.disks import small_disk
 from helpers.merging import (
     CELL,
     answer_of,
-    change,
     contents,
     keep,
     own_store,
@@ -20,9 +19,9 @@ from helpers.merging import (
     rankwise,
     small_project,
 )
-from helpers.stored import store_result
+from helpers.stored import change, store_result
 from rankwise.audit.store_collect import collect
-from rankwise.core import result
+from rankwise.core import result, sealed
 from rankwise.core.config import ConfigError
 from rankwise.core.store import StoreError
 from rankwise.study.jobs import PlannedJob
@@ -194,21 +193,34 @@ def test_results_that_disagree_are_refused_by_name_and_nothing_is_copied(
     words = str(refused.value)
     for part in (
         f"{jobs[TRAIN].place}: metrics.accuracy_fraction: got 0.25 in {own_store(first) / jobs[TRAIN].place} (cpu, Processor 2)",
-        f"but 0.5 in {own_store(other) / jobs[TRAIN].place} (cpu, Processor 1), allowed: one result of one request",
+        f"but 0.5 in {own_store(other) / jobs[TRAIN].place} (cpu, Processor 1) (a relative difference of 0.5, allowed between two CPUs: 0.001), allowed: one result of one request",
         "Nothing was copied",
     ):
         assert part in words
     assert contents(here) == before
 
 
+def test_results_of_an_older_release_stay_and_are_counted(
+    here: Path, other: Path, jobs: dict
+) -> None:
+    """They have no digest of their content, so nothing can check them."""
+    _, old = keep(other, jobs[TRAIN], jobs[MODEL])
+    old.write_text(json.dumps(result.read(old)))
+    (folder,) = bring(here, other)
+    assert folder["added"] == [jobs[TRAIN].place]
+    (note,) = folder["notes"]
+    assert note.startswith("results of an older release, which cannot be checked, left")
+    assert note.endswith(f": 1; the first: {old}")
+
+
 # What is refused ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("spoil", "message"), [
-    (lambda file: file.write_text(file.read_text()[:-40]), "it is torn"),
-    (lambda file: file.write_bytes(b"\xff\xfe"), "it is torn"),
-    (lambda file: file.write_text("[]"), "it holds no request of Rankwise"),
-    (lambda file: file.write_text('{"request": {"cell": {}}}'), "it holds no request of Rankwise"),
+    (lambda file: file.write_text(file.read_text()[:-40]), "its content was changed"),
+    (lambda file: file.write_bytes(b"\xff\xfe"), "it does not begin with"),
+    (lambda file: file.write_text("[]"), "it does not begin with"),
+    (lambda file: file.write_text(sealed.text({"request": {"cell": {}}})), "it holds no request of Rankwise"),
     (lambda file: change(file, request={**result.read(file)["request"], "cpu_threads": 99}), "it answers request .*, but its folder is named"),
     (lambda file: change(file, request={**result.read(file)["request"], "measurement": "flops"}), r"its request is of a flops\.json"),
 ])  # fmt: skip

@@ -10,7 +10,6 @@ import pytest
 from helpers.merging import (
     CELL,
     answer_of,
-    change,
     contents,
     keep,
     own_store,
@@ -19,6 +18,7 @@ from helpers.merging import (
     small_project,
 )
 from helpers.repository import ROOT
+from helpers.stored import change
 from rankwise.audit import store_remove
 from rankwise.audit.store_contents import listing, sizes, verify
 from rankwise.core.store import Store, StoreError

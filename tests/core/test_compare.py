@@ -2,7 +2,16 @@
 
 import pytest
 
-from rankwise.core.compare import ABSENT, differences, machine, result_difference, shown
+from rankwise.core.compare import (
+    ABSENT,
+    Difference,
+    amount,
+    differences,
+    machine,
+    result_difference,
+    shown,
+    tolerated_difference,
+)
 
 RESULT_PAIRS = {
     "the status tells most, so it comes first": (
@@ -50,3 +59,83 @@ def test_the_machine_of_a_result_is_what_it_recorded() -> None:
     assert machine({"request": {}, "environment": environment}) == "cpu, Processor 1, 580, Linux"
     on_gpu = {"request": {"device": "cuda"}, "environment": {**environment, "device_name": "H100"}}
     assert machine(on_gpu) == "cuda, H100, 580, Linux"
+
+
+def on(processor: str, capability: str | None = None, device: str = "cpu", **found: object) -> dict:
+    """A result that was computed on a processor."""
+    environment = {"processor": processor}
+    if capability:
+        environment["cpu_capability"] = capability
+    return {"request": {"device": device}, "environment": environment, "status": "ok", **found}
+
+
+NEAR = {"metrics": {"a_fraction": 0.5}, "examples": {"loss_nats": [1.0]}}
+# What may differ from NEAR between two CPUs: 0.1 % of a mean, 1 % of an example, 1e-5 of anything.
+TOLERATED = [
+    {"metrics": {"a_fraction": 0.5004}},
+    {"examples": {"loss_nats": [1.009]}},
+    {"metrics": {"a_fraction": 0.500009}},
+]
+REFUSED = [
+    ({"metrics": {"a_fraction": 0.5006}}, "metrics.a_fraction"),
+    ({"examples": {"loss_nats": [1.02]}}, "examples.loss_nats.0"),
+    ({"examples": {"loss_nats": [1.0, 1.0]}}, "examples.loss_nats.1"),
+    ({"status": "diverged"}, "status"),
+    ({"metrics": {"a_fraction": float("nan")}}, "metrics.a_fraction"),
+]
+TWO_CPUS = [
+    (on("one", **NEAR), on("two", **NEAR)),
+    (on("one", "AVX2", **NEAR), on("one", "AVX512", **NEAR)),
+]
+ONE_CPU = [
+    (on("one", **NEAR), on("one", **NEAR)),
+    (on("one", "AVX2", **NEAR), on("one", "AVX2", **NEAR)),
+    (on("one", **NEAR), on("one", "AVX2", **NEAR)),  # an older result does not record the kernels
+    (on("one", device="cuda", **NEAR), on("two", device="cuda", **NEAR)),
+]
+
+
+@pytest.mark.parametrize("change", TOLERATED)
+@pytest.mark.parametrize("pair", TWO_CPUS)
+def test_results_of_two_cpus_may_differ_a_little(pair: tuple, change: dict) -> None:
+    first, second = pair[0], {**pair[1], **change}
+    assert result_difference(first, second) is None
+    (expected,) = differences(*({key: one[key] for key in NEAR} for one in (first, second)))
+    assert tolerated_difference(first, second) == expected
+
+
+@pytest.mark.parametrize("change", TOLERATED)
+@pytest.mark.parametrize("pair", ONE_CPU)
+def test_results_of_one_cpu_or_of_gpus_must_be_the_same(pair: tuple, change: dict) -> None:
+    first, second = pair[0], {**pair[1], **change}
+    assert result_difference(first, second) is not None
+    assert tolerated_difference(first, second) is None
+
+
+@pytest.mark.parametrize(("change", "key"), REFUSED)
+@pytest.mark.parametrize("pair", TWO_CPUS)
+def test_results_of_two_cpus_may_not_differ_more(pair: tuple, change: dict, key: str) -> None:
+    assert result_difference(pair[0], {**pair[1], **change}).key == key
+
+
+def test_counts_and_files_that_no_training_makes_are_the_same_on_every_cpu() -> None:
+    """Weights follow from the numbers; a tokenizer, a split and a count of bytes do not."""
+    files = {"weights": {"files": {"adapter/a.safetensors": "00", "tokenizer.json": "11"}}}
+    trained = {"weights": {"files": {"adapter/a.safetensors": "99", "tokenizer.json": "11"}}}
+    other = {"weights": {"files": {"adapter/a.safetensors": "00", "tokenizer.json": "22"}}}
+    first = on("one", **files)
+    assert result_difference(first, on("two", **trained)) is None
+    assert result_difference(first, on("two", **other)).key == "weights.files.tokenizer.json"
+    assert result_difference(on("one", peak_bytes=1000000), on("two", peak_bytes=1000001))
+
+
+def test_a_refusal_says_by_how_much_two_cpus_differ() -> None:
+    first, second = TWO_CPUS[0]
+    said = " (a relative difference of 0.2, allowed between two CPUs: 0.001)"
+    assert amount(first, second, Difference("metrics.a_fraction", 0.5, 0.4)) == said
+    assert amount(first, second, Difference("status", "ok", "diverged")) == ""
+    assert amount(*ONE_CPU[0], Difference("metrics.a_fraction", 0.5, 0.4)) == ""
+
+
+def test_the_machine_of_a_result_has_its_kernels() -> None:
+    assert machine(on("EPYC", "AVX512")) == "cpu, EPYC AVX512"

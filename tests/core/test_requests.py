@@ -1,13 +1,12 @@
 """Requests as files, and the environment variables that are read."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 
 from helpers.repository import ROOT
-from rankwise.core import provenance, requests, settings
+from rankwise.core import provenance, requests, result, settings
 
 REQUEST = {
     "measurement": "train",
@@ -44,7 +43,7 @@ def test_a_request_that_was_changed_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_result_gives_the_request_that_it_answers(tmp_path: Path) -> None:
-    (tmp_path / "train.json").write_text(json.dumps({"request": REQUEST, "status": "ok"}))
+    result.write(tmp_path / "train.json", REQUEST, {}, {})
     assert requests.read(tmp_path / "train.json") == REQUEST
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers.disks import small_disk
-from rankwise.core import provenance, result
+from rankwise.core import provenance, result, sealed
 from rankwise.core.store import Store, StoreError, check_answers, link, place
 
 CELL = {"model": "m", "dataset": "d", "method": "lora", "rank": 2, "seed": 0}
@@ -112,7 +112,7 @@ def test_of_two_measured_times_the_first_stays() -> None:
 def test_a_torn_result_is_kept_and_named() -> None:
     file = keep(Store())
     file.write_text('{"half')
-    with pytest.raises(StoreError, match=f"{file}: cannot be read: it is torn"):
+    with pytest.raises(StoreError, match=f"{file}: cannot be read: it does not begin with"):
         keep(Store())
     assert file.read_text() == '{"half'
 
@@ -224,10 +224,11 @@ def test_a_further_store_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_foreign_file_in_place_of_a_result_is_named() -> None:
     file, digest = keep(Store()), provenance.digest(REQUEST)
-    for text in ('{"request": {"a": 1}}', "[]", "{", ""):
+    another = sealed.text({"request": {"a": 1}})
+    for text in (another, '{"request": {"a": 1}}', "[]", "{", ""):
         file.write_text(text)
         with pytest.raises(
-            StoreError, match=f"{file}: got .*, allowed: a result that answers request {digest}"
+            StoreError, match=f"{file}: it .*; allowed: a result of request {digest}"
         ):
             check_answers(file, digest)
 

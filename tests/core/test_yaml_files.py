@@ -50,7 +50,7 @@ def test_a_missing_file_is_told_with_the_nearest(tmp_path: Path) -> None:
         read_yaml(tmp_path / "demoo.yaml", "config/demoo.yaml")
     with pytest.raises(ConfigError, match=r"config/ has demo\.yaml, laptop\.yaml$"):
         read_yaml(tmp_path / "qqqqqq.yaml", "config/qqqqqq.yaml")
-    with pytest.raises(ConfigError, match="got 'Is a directory', allowed: a YAML file"):
+    with pytest.raises(ConfigError, match="got 'a folder', allowed: a YAML file"):
         read_yaml(tmp_path, "here")
 
 

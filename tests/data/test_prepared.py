@@ -83,10 +83,14 @@ def test_a_split_that_was_cut_is_refused(split: str, request_: dict, data: Path)
     file.write_bytes(file.read_bytes()[:-100])
     message = (
         rf"{file}: sha256 is \w+, allowed: {recorded}, which dataset\.json recorded; "
-        rf"delete {data} and run snakemake again"
+        rf"set aside as {data.name}\.damaged-1; run snakemake again, which makes it anew"
     )
     with pytest.raises(ValueError, match=message):
         load(request_)
+    with pytest.raises(FileNotFoundError, match=r"dataset\.json: not in the store; run snakemake"):
+        load(request_)
+    aside = data.with_name(f"{data.name}.damaged-1")
+    assert {f"{split}.arrow", "dataset.json"} <= {path.name for path in aside.iterdir()}
 
 
 def test_a_split_that_is_gone_is_refused(request_: dict, data: Path) -> None:
@@ -99,8 +103,9 @@ def test_a_split_that_is_gone_is_refused(request_: dict, data: Path) -> None:
 def test_a_model_with_another_file_is_refused(name: str, request_: dict, model: Path) -> None:
     file = model / name
     file.write_bytes(file.read_bytes() + b" ")
-    with pytest.raises(ValueError, match=rf"{file}: sha256 is .* delete {model} "):
+    with pytest.raises(ValueError, match=rf"{file}: sha256 is .* set aside as "):
         load(request_)
+    model.with_name(f"{model.name}.damaged-1").rename(model)
     file.unlink()
     with pytest.raises(FileNotFoundError, match=f"{file}: not there"):
         load(request_)

@@ -250,7 +250,7 @@ def test_jobs_at_once_build_one_folder(
     for child in children:
         os.waitpid(child, 0)
     for child in children:
-        assert result.read(tmp_path / f"{child}.json") == EXPECTED["classification"]
+        assert result.read_json(tmp_path / f"{child}.json") == EXPECTED["classification"]
     said = capfd.readouterr().err
     assert said.count("from the cache") == 3
     assert said.count("rows in") == 1

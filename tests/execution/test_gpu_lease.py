@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from helpers.nvidia_smi import install_nvidia_smi
+from helpers.other_user import let_others_enter
 from helpers.repository import ROOT
 from helpers.simulated_gpus import simulate
 from rankwise.execution import gpu_lease, gpus
@@ -89,13 +90,6 @@ def test_a_dead_job_of_another_user_keeps_no_gpu(simulated) -> None:
     whole.release()
 
 
-def let_others_enter(folder: Path) -> None:
-    folder.chmod(0o755)
-    for parent in folder.parents:
-        if parent.stat().st_uid == 0 and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o011)
-
-
 def fork_as_nobody_with_a_share(gib: int) -> int:
     """The process number of a fork of another user, which has a share and keeps it."""
     read_end, write_end = os.pipe()
@@ -161,7 +155,9 @@ def test_a_folder_that_cannot_be_written_is_named(
     folder = simulated(8)
     (folder / "file").write_text("")
     monkeypatch.setenv("RANKWISE_LEASES", str(folder / "file"))
-    message = r"RANKWISE_LEASES: got .*/file, allowed: a folder that every user"
+    message = (
+        r"RANKWISE_LEASES: got .*/file, which belongs to user .*, allowed: a folder that every user"
+    )
     with pytest.raises(GpuError, match=message):
         gpu_lease.take(1, 0)
 

@@ -64,6 +64,13 @@ def test_a_job_has_the_clients_surroundings(
     assert done.stderr == f"rankwise: importing libraries{where}\nto stderr\n"
 
 
+def test_a_document_has_a_server_of_its_own(clone: Path, environment: dict[str, str]) -> None:
+    """It holds what draws, and not torch, which takes longer to import."""
+    text = "import sys; print('matplotlib.figure' in sys.modules, 'torch' in sys.modules)"
+    done = run(job(clone, text, "worker_client", "--documents"), environment)
+    assert done.stdout == "True False\n", done.stderr
+
+
 def test_an_exception_is_a_failure_with_its_trace(light: Path, environment: dict[str, str]) -> None:
     done = run(job(light, "raise ValueError('what went wrong')"), environment)
     assert done.returncode == 1
@@ -134,6 +141,9 @@ def test_without_a_server_the_script_runs_here(
     light: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """As where its folder cannot be made, because another file has the name."""
-    (tmp_path / f"rankwise-{os.getuid()}").write_text("no folder")
+    folder = tmp_path / f"rankwise-{os.getuid()}"
+    folder.write_text("no folder")
     done = run(job(light, "print('ran')"), environment)
     assert (done.returncode, done.stdout) == (0, "ran\n")
+    reason = f"{folder} is no folder; remove it or set TMPDIR"
+    assert done.stderr.startswith(f"rankwise: this job runs without a worker process: {reason}\n")

@@ -95,10 +95,6 @@ def plant_older(root: Path, *jobs: PlannedJob, **found: object) -> list[Path]:
     return files
 
 
-def change(file: Path, **parts: object) -> None:
-    result.write_json(file, {**result.read(file), **parts})
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file and hidden file below a folder."""
     return {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
-from helpers.stored import store_result
+from helpers.stored import change, store_result
 from rankwise.core import provenance, result, store
 from rankwise.data import datasets
 from rankwise.study.plan import Plan
@@ -59,7 +59,7 @@ def record_model(folder: Path) -> None:
     record = folder / "model.json"
     stored = result.read(record)
     files = {name: provenance.file_sha256(folder / name) for name in stored["files"]}
-    result.write_json(record, {**stored, "files": files})
+    change(record, files=files)
 
 
 def folder(root: Path, plan: Plan, kind: str, name: str) -> Path:

@@ -19,6 +19,7 @@ LEFT_OUT = shutil.ignore_patterns(
     "*.pyc.*",  # being written by another test
     "*.egg-info",
     ".*_cache",
+    ".hypothesis",
     "*.sif",
 )
 # What a user's shell may hold must not decide a test.

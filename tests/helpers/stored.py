@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from rankwise.core import provenance, result, store
+from rankwise.core import provenance, result, sealed, store
 from rankwise.study.jobs import PlannedJob
 
 
@@ -23,6 +23,11 @@ def store_result(
         content = make(folder)
         result.write(folder / Path(place).name, request, content, environment or {})
     return kept.folder / place
+
+
+def change(file: Path, **parts: object) -> None:
+    """Change parts of a result, and seal it anew, as one who knows how would."""
+    result.write_text(file, sealed.text({**result.read(file), **parts}))
 
 
 def made(root: Path, short_path: str) -> Path:

@@ -27,18 +27,21 @@ def make_clone(root: Path) -> Path:
 def make_light(clone: Path) -> Path:
     """Let the server of a clone import nothing, which takes seconds otherwise."""
     server = clone / "src/rankwise/execution/worker_server.py"
+    nothing = "LIBRARIES = dict.fromkeys((TORCH, TORCH_AND_BITS, DOCUMENTS), ())"
     text, count = re.subn(
-        r"LIBRARIES = \(.*?\n\)", "LIBRARIES = ()", server.read_text(), flags=re.DOTALL
+        r"^LIBRARIES = \{.*?^\}", nothing, server.read_text(), flags=re.DOTALL | re.MULTILINE
     )
     assert count == 1
     server.write_text(text)
     return clone
 
 
-def job(clone: Path, text: str, runner: str = "worker_client") -> list[str]:
-    """The command that runs a script of this text."""
+def job(clone: Path, text: str, *runner: str) -> list[str]:
+    """The command that runs a script of this text, by `worker_client` unless a runner is given."""
     (clone / "workflow_scripts/script.py").write_text(text)
-    return [sys.executable, "-m", f"rankwise.execution.{runner}", "script", "--request", REQUEST]
+    module, *options = runner or ["worker_client"]
+    command = [sys.executable, "-m", f"rankwise.execution.{module}", *options]
+    return [*command, "script", "--request", REQUEST]
 
 
 def wait(condition: Callable[[], bool], seconds: float = 60) -> None:

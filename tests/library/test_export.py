@@ -150,7 +150,7 @@ def test_the_cards_own_code_opens_the_export(merge: bool, project: Project, tmp_
     code = code.replace("FOLDER_OF_THE_BASE", str(base)).replace("FOLDER", str(folder))
     cell = next(cell for cell in project.plan.cells("train") if cell.model == "tiny")
     kept_runs.write_inputs(project.plan, project.root, cell, tmp_path / "rows.json")
-    rows = result.read(tmp_path / "rows.json")
+    rows = result.read_json(tmp_path / "rows.json")
     (losses,) = kept_runs.reloaded([{"code": code, "classes": 2, "rows": rows}])
     expected = result.read(project.files["lora"])["examples"]["loss_nats"]
     assert losses == pytest.approx(expected, **kept_runs.TOLERANCE)

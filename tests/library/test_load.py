@@ -1,12 +1,12 @@
 """`rankwise.load`: a study's results as data frames, one result a cell."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 import rankwise
-from helpers.stored import finish
+from helpers.stored import change, finish
+from rankwise.core import result
 from rankwise.core.yaml_files import read_yaml
 from rankwise.study import jobs
 from rankwise.study.plan import Plan
@@ -179,9 +179,9 @@ def test_an_outdated_file_is_refused(project: Path) -> None:
     job = next(iter(jobs.cell_jobs(plan, "train")))
     file = (project / job.path).resolve()
     file.chmod(0o644)
-    stored = json.loads(file.read_text())
-    stored["request"]["schedule"]["updates"] = 5
-    file.write_text(json.dumps(stored))
+    changed = result.read(file)["request"]
+    changed["schedule"]["updates"] = 5
+    change(file, request=changed)
     with pytest.raises(ValueError, match=r"train\.json"):
         _ = rankwise.load("results/mine").runs
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from rankwise.measure.memory import account, autocast
+from rankwise.measure.memory import account, autocast, flash_attention
 from rankwise.measure.memory.kernels import kernels_of
 from rankwise.measure.memory.tracker import Tracker
 
@@ -100,6 +100,34 @@ def test_what_no_fused_kernel_takes_keeps_the_scores(
 def test_a_wide_head_is_memory_efficient() -> None:
     """Flash ends at 256 numbers a head."""
     assert close(kept(attend(), BF16, width=264), ROWS * 264 * 2 + ROWS * 4)
+
+
+def flash_attn(mask: Tensor | None = None) -> Call:
+    """Attention by the package flash-attn, as models of transformers call it."""
+    return lambda q, k, v: flash_attention._attention(nn.Module(), q, k, v, mask, is_causal=True)[0]
+
+
+def test_flash_attn_keeps_its_output_and_a_logsumexp_a_row() -> None:
+    """Beside q, k and v: the output, and a number in fp32 for each row of each head.
+
+    The tensors that FlashAttnFunc saves for backward (flash_attn_interface.py: q, k, v, out_padded,
+    softmax_lse), and the shape of the last, (batch, heads, length) in fp32 (flash_api.cpp, mha_fwd).
+    """
+    logsumexp = BATCH * HEADS * LENGTH * 4
+    output = BATCH * LENGTH * HEADS * 16 * 2
+    assert close(kept(flash_attn(), BF16), output + logsumexp)
+    assert close(kept(flash_attn(), BF16, key_heads=2), output + logsumexp)
+
+
+def test_flash_attn_copies_what_padding_is_taken_from() -> None:
+    """transformers gathers q, k and v without padding, and spreads the output again."""
+    query = output = BATCH * HEADS * LENGTH * 16 * 2
+    key = value = BATCH * 2 * LENGTH * 16 * 2
+    logsumexp = BATCH * HEADS * LENGTH * 4
+    padding = torch.ones(BATCH, LENGTH, device="meta")
+    got = kept(flash_attn(padding), BF16, key_heads=2)
+    # The output that the kernel keeps, and the one that goes on.
+    assert close(got, query + key + value + 2 * output + logsumexp)
 
 
 def test_autocast_narrows_queries_keys_and_values() -> None:

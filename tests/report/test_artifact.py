@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from helpers.repository import ROOT, edit, run_snakemake
-from helpers.stored import finish
+from helpers.stored import change, finish
 from rankwise.core import provenance, result
 from rankwise.core.lock import lock_digest
 from rankwise.core.store import StoreError
@@ -176,10 +176,8 @@ def test_findings_are_counted(plan: Plan, root: Path) -> None:
 
 def test_a_stale_result_is_refused(plan: Plan, root_copy: Path) -> None:
     path = root_copy / plan.path("train", plan.cells("train")[0])
-    stored = json.loads(path.read_text())
-    stored["request"]["cpu_threads"] = 99
-    path.write_text(json.dumps(stored))
-    with pytest.raises(StoreError, match=r"train\.json: got \w+, allowed: a result that answers"):
+    change(path, request={**result.read(path)["request"], "cpu_threads": 99})
+    with pytest.raises(StoreError, match=r"train\.json: it answers request \w+; allowed: a result"):
         page_of(plan, root_copy)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from helpers.repository import CLEAN, ROOT, run_snakemake
+from helpers.stored import change
 from rankwise.analysis import tables, tidy
 from rankwise.checks import preflight
 from rankwise.core import provenance, result
@@ -469,10 +470,10 @@ def test_a_run_that_is_not_in_the_table_is_refused_by_name(
 ) -> None:
     copy = shutil.copytree(results, tmp_path / "copy", symlinks=False)
     path = copy / Path(study.path("train", study.cells("train")[0])).relative_to(study.results)
-    changed = result.read(path)
-    changed["request"]["schedule"]["epochs"] += 1
-    result.write_json(path, changed)
-    with pytest.raises(ValueError, match=r"train\.json: got \w+, allowed: a result that answers"):
+    changed = result.read(path)["request"]
+    changed["schedule"]["epochs"] += 1
+    change(path, request=changed)
+    with pytest.raises(ValueError, match=r"train\.json: it answers request \w+; allowed: a result"):
         exports.exports(outputs.exports_request(study), copy / "exports/README.md")
 
 

@@ -1,6 +1,7 @@
 """Options that save memory: what goes together is told while planning, and requests say it."""
 
 import importlib.util
+import re
 
 import pytest
 
@@ -11,7 +12,7 @@ from rankwise.study.memory_options import check_loss
 from rankwise.study.plan import Plan
 
 SHAPES = "rankwise.measure.memory.flash_attention"
-CHUNKED, GROUPED = "rankwise.models.chunked_loss", "rankwise.training.grouped"
+CHUNKED, GROUPED = "rankwise.models.chunked_loss", "rankwise.data.grouped"
 
 
 def plan_of(
@@ -43,11 +44,14 @@ def test_a_loss_in_chunks_is_in_the_requests_with_its_source() -> None:
         assert CHUNKED not in request["code"]
 
 
-def test_batches_by_length_rerun_training_and_not_its_prediction() -> None:
+def test_batches_by_length_rerun_training_and_its_prediction() -> None:
+    """The prediction draws the same batches, for their mean length."""
     plain, grouped = requests(plan_of()), requests(plan_of(group_by_length=True))
-    assert GROUPED in grouped[0]["code"]
-    assert GROUPED not in plain[0]["code"]
-    assert plain[1] == grouped[1]
+    for request in grouped:
+        assert GROUPED in request["code"]
+    for request in plain:
+        assert GROUPED not in request["code"]
+    assert grouped[1]["lengths"] == {"seed": 0, "group_by_length": True}
 
 
 def test_a_trial_has_the_sources_of_its_own_schedule() -> None:
@@ -68,7 +72,11 @@ def test_a_ledger_has_the_accumulation_of_its_grid() -> None:
         assert request["accumulation_steps"] == 4
 
 
-NEW_KEYS = {"precision", "attention", "padded", "keeps_outputs", "use_cache", "gpu"}
+NEW_KEYS = {
+    *("precision", "attention", "padded", "keeps_outputs", "use_cache", "gpu"),
+    *("zeroes_gradients", "loss_input", "keeps_quantized_inputs", "keeps_softmax_inputs"),
+    "empties_cache",
+}
 
 
 def test_keys_of_a_step_are_in_requests_where_they_change_it() -> None:
@@ -79,17 +87,19 @@ def test_keys_of_a_step_are_in_requests_where_they_change_it() -> None:
         assert NEW_KEYS.isdisjoint(plain)
         request = profile_request(measurement, "lora", **changed, **sizes)
         assert {key: request[key] for key in changed} == changed
+    held = {"keeps_outputs": "until_update", "zeroes_gradients": True, "empties_cache": True}
+    request = profile_request("ledger", "lora", **held, **sizes)
+    assert {key: request[key] for key in held} == held
     assert "eval_batch_size" not in profile_request("ledger", "lora", **sizes)
     assert profile_request("ledger", "lora", eval_batch_size=7, **sizes)["eval_batch_size"] == 7
 
 
-def test_a_prediction_has_the_precision_and_the_padding_of_its_training() -> None:
-    _, blocks = requests(plan_of(precision="bf16"))
-    assert blocks["precision"] == "bf16"
-    assert "padded" not in blocks  # blocks of running text have one length
-    _, reviews = requests(plan_of("tiny", "generated_reviews"))
-    assert reviews["padded"] is True
-    assert "precision" not in reviews
+def test_a_prediction_has_the_precision_and_the_data_of_its_training() -> None:
+    training, prediction = requests(plan_of(precision="bf16"))
+    assert prediction["precision"] == "bf16"
+    for key in ("dataset", "inputs"):
+        assert prediction[key] == training[key]
+    assert "precision" not in requests(plan_of())[1]
 
 
 FLASH = {"attention": "flash", "device": "cuda", "measured": False, "precision": "bf16"}
@@ -101,6 +111,14 @@ CANNOT_STEP = {
         {"attention": "sdpa", "use_cache": True, "checkpointing": True},
         "use_cache: got True, allowed: false with checkpointing",
     ),
+    "logits that are never there": (
+        {"loss": "chunked", "loss_input": "shifted"},
+        "loss_input: got 'shifted', allowed: fp32 with loss chunked",
+    ),
+    "logits of no tokens": (
+        {"dataset": "sst2", "loss_input": "logits"},
+        "loss_input: got 'logits', allowed: fp32 with the task",
+    ),
 }  # fmt: skip
 
 
@@ -108,8 +126,54 @@ CANNOT_STEP = {
 def test_what_a_step_cannot_be_is_said_while_planning(changes: dict, message: str) -> None:
     sizes = {"model": "stories260k", "dataset": "wikitext2", "sequence_length_tokens": 32}
     with pytest.raises(ConfigError) as raised:
-        profile_request("ledger", "lora", **{**FLASH, **changes}, **sizes)
+        profile_request("ledger", "lora", **{**sizes, **FLASH, **changes})
     assert message in str(raised.value)
+
+
+NOT_PREDICTED = {
+    "compile": (True, "torch.compile is not predicted"),
+    "activation_offload": (True, "offload of activations to the host is not predicted"),
+    "offload_optimizer": ("cpu", "optimizers that live on the CPU (offload) are not predicted"),
+    "mixed_precision_policy": ("bf16", "FSDP's MixedPrecisionPolicy is not predicted"),
+}
+
+
+@pytest.mark.parametrize("key", NOT_PREDICTED)
+def test_what_a_prediction_leaves_out_is_said_by_name(key: str) -> None:
+    value, missing = NOT_PREDICTED[key]
+    message = f"profile.0.{key}: got {value!r}, allowed: nothing: {missing}"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        profile_request("ledger", "lora", **{key: value})
+
+
+ATTENTION = {
+    "flash on a CPU": (
+        {"attention": "flash"},
+        "schedule.attention: got 'flash', allowed: sdpa or eager with device cpu: flash-attn runs",
+    ),
+    "flash in fp32": (
+        {"attention": "flash", "device": "cuda"},
+        "schedule.attention: got 'flash', allowed: sdpa or eager in fp32",
+    ),
+    "flash without its package": (
+        {"attention": "flash", "device": "cuda", "precision": "bf16"},
+        "schedule.attention: got 'flash', allowed: sdpa, eager, or flash after `pip install flash-a",
+    ),
+}
+
+
+@pytest.mark.parametrize(("schedule", "message"), ATTENTION.values(), ids=ATTENTION)
+def test_attention_that_training_cannot_have(schedule: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        plan_of(**schedule)
+
+
+def test_attention_of_a_schedule_is_in_the_requests_where_it_changes_training() -> None:
+    plain, named = requests(plan_of()), requests(plan_of(attention="sdpa"))
+    assert plain == named
+    assert "attention" not in plain[0]["schedule"]
+    training, prediction = requests(plan_of(attention="eager"))
+    assert training["schedule"]["attention"] == prediction["attention"] == "eager"
 
 
 def test_one_way_to_step() -> None:
@@ -122,6 +186,20 @@ def test_flash_attention_has_its_source_in_the_request() -> None:
     sizes = {"model": "stories260k", "dataset": "wikitext2", "sequence_length_tokens": 32}
     assert SHAPES in profile_request("ledger", "lora", **FLASH, **sizes)["code"]
     assert SHAPES not in profile_request("ledger", "lora", **sizes)["code"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "module"),
+    [
+        ({"loss_input": "logits"}, "rankwise.measure.loss_input"),
+        ({"keeps_quantized_inputs": True}, "rankwise.measure.quantized_inputs"),
+        ({"keeps_softmax_inputs": True}, "rankwise.measure.softmax_inputs"),
+    ],
+)
+def test_what_other_loops_hold_has_its_source_in_the_request(settings: dict, module: str) -> None:
+    sizes = {"model": "stories260k", "dataset": "wikitext2", "sequence_length_tokens": 32}
+    assert module in profile_request("ledger", "qlora", **settings, **sizes)["code"]
+    assert module not in profile_request("ledger", "qlora", **sizes)["code"]
 
 
 def test_liger_is_predicted_as_our_own_loss(monkeypatch: pytest.MonkeyPatch) -> None:

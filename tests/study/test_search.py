@@ -255,7 +255,7 @@ def test_a_choice_of_another_plan_is_refused_and_so_is_a_trial(tried) -> None:
     choice = copy.deepcopy(plan.choice(plan.cells("train")[0].curve))
     choice["trials"][0]["digest"] = "0" * 16
     with pytest.raises(
-        ValueError, match=r"trial\.json: got \w+, allowed: a result that answers request 0000"
+        ValueError, match=r"trial\.json: it answers request \w+; allowed: a result of request 0000"
     ):
         search_choice.choose(choice)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,18 +100,81 @@ def test_a_result_that_is_a_file_of_its_own_is_taken_into_the_store(plan: Plan) 
     assert file.read_bytes() == content
 
 
-def test_a_foreign_file_in_the_store_is_refused_and_stays(plan: Plan) -> None:
+def flipped(data: bytes) -> bytes:
+    """With one bit of the byte in the middle changed."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [flipped, lambda data: data[:-9], lambda _: b""])
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_a_damaged_result_is_set_aside_and_planned_again(
+    damage: Callable[[bytes], bytes],
+    is_linked: bool,
+    plan: Plan,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     job = training(plan)
-    file = plan.root / store.DEFAULT / job.place
-    file.parent.mkdir(parents=True)
-    (plan.root / store.DEFAULT / "version.json").write_text('{"version": 1}')
-    for text in ("{", json.dumps({"request": {"cell": "another"}})):
-        file.write_text(text)
-        message = rf"train\.json: got .*, allowed: a result that answers request {job.digest}"
-        with pytest.raises(store.StoreError, match=message):
-            settle(plan)
-        assert file.read_text() == text
-        assert not os.path.lexists(plan.root / job.path)
+    file = stored(plan, job)
+    if is_linked:
+        settle(plan)
+    facts = file.stat()
+    damaged = damage(file.read_bytes())
+    file.write_bytes(damaged)
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert job in settle(plan).missing
+    aside = file.parent.with_name(f"{job.digest}.damaged-1")
+    assert (aside / "train.json").read_bytes() == damaged
+    assert not os.path.lexists(plan.root / job.path)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{file}: it") and f"set aside as {aside.name}" in line
+    again = stored(plan, job)
+    assert settle(plan).fetched == [job]
+    assert (plan.root / job.path).samefile(again)
+
+
+def test_a_result_of_another_run_is_planned_again(plan: Plan) -> None:
+    """Copied over the link, it is written into the store; put in its place, it is a file."""
+    first, second = jobs.cell_jobs(plan, "train")[:2]
+    files = [stored(plan, job) for job in (first, second)]
+    settle(plan)
+    link = plan.root / first.path
+    shutil.copyfile(files[1], link)
+    found = settle(plan)
+    assert first in found.missing and second not in found.missing
+    stored(plan, first)
+    settle(plan)
+    link.unlink()
+    shutil.copyfile(files[1], link)
+    assert settle(plan).fetched == [first], "its own result is in the store"
+    assert link.samefile(files[0])
+    assert link.with_name("train.json.damaged-1").read_bytes() == files[1].read_bytes()
+    link.unlink()
+    link.symlink_to(files[1])
+    assert settle(plan).fetched == [first]
+    assert link.samefile(files[0])
+
+
+def test_a_damaged_result_of_a_store_that_is_only_read_is_passed_over(
+    plan: Plan, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, elsewhere = training(plan), tmp_path_factory.mktemp("other")
+    file = stored(plan_in(elsewhere), job)
+    file.write_bytes(flipped(file.read_bytes()))
+    monkeypatch.setenv("RANKWISE_STORE", f"{plan.root}/own:{elsewhere}/results/store")
+    assert job in settle(plan).missing
+    assert file.is_file()
+
+
+def test_a_result_that_was_found_sound_is_not_read_again(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = training(plan)
+    stored(plan, job)
+    monkeypatch.setattr("rankwise.core.sound.TICK_NS", 0)
+    settle(plan)
+    monkeypatch.setattr("rankwise.core.sealed.problem", lambda *_: pytest.fail("read again"))
+    assert job not in settle(plan).missing
 
 
 def test_a_shared_store_is_linked_by_its_own_path(
@@ -176,12 +240,30 @@ def test_a_document_of_planned_files_is_as_planned(made: Plan) -> None:
     assert outdated(made) == []
 
 
-def test_other_contents_mark_a_document_whatever_the_times(made: Plan) -> None:
-    file = made.root / made.output("tables/estimates.csv")
-    facts = file.stat()
-    file.write_text("changed by hand")
-    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    assert outdated(made) == ["figures/metric_by_rank.png"]
+def test_an_edited_document_is_made_anew_whatever_the_times(made: Plan) -> None:
+    figure, estimates = "figures/metric_by_rank.png", "tables/estimates.csv"
+    edited = {"figures/metric_by_rank.svg": [figure], "tables/estimates.md": [estimates, figure]}
+    for name, expected in edited.items():
+        file = made.root / made.output(name)
+        facts, content = file.stat(), file.read_text()
+        file.write_text("changed by hand")
+        os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        assert outdated(made) == expected
+        file.write_text(content)
+        assert outdated(made) == []
+
+
+def test_a_job_refuses_an_edited_table(made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made.root)
+    table = made.output("tables/estimates.csv")
+    request = jobs.document(made, "figures/metric_by_rank.png").request
+    assert table in request["reads"]
+    documents.check_reads(request)
+    Path(table).write_text("changed by hand")
+    with pytest.raises(
+        ValueError, match=rf"{table}: it was edited: sha256 is \w+, allowed: \w+, as"
+    ):
+        documents.check_reads(request)
 
 
 def test_another_request_marks_a_document_and_all_that_is_made_of_it(made: Plan) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers.merging import keep, planned_jobs, small_project
+from helpers.stored import change
 from rankwise.core import result
 from rankwise.core.config import ConfigError
 from rankwise.core.store import Store, StoreError
@@ -70,15 +71,16 @@ def test_a_copy_that_disagrees_with_the_store_is_named_and_stays(here: Path) -> 
     (kept,) = keep(here, job)
     copy = here / job.path
     copy.parent.mkdir(parents=True)
-    stored = result.read(kept)
-    result.write_json(copy, {**stored, "metrics": {"accuracy_fraction": 0.125}})
+    shutil.copyfile(kept, copy)
+    change(copy, metrics={"accuracy_fraction": 0.125})
     with pytest.raises(
         StoreError,
         match=rf"{copy}: metrics\.accuracy_fraction: got 0\.5 in {kept} .* but 0\.125 in {copy}",
     ):
         settle(read_plan(here, STUDY))
     assert result.read(copy)["metrics"] == {"accuracy_fraction": 0.125}
-    result.write_json(copy, {**stored, "cost": {"train_time_s": 9.0}})
+    shutil.copyfile(kept, copy)
+    change(copy, cost={"train_time_s": 9.0})
     settle(read_plan(here, STUDY))
     assert copy.is_symlink()
     assert copy.resolve() == Store(here).find(job.place).resolve()

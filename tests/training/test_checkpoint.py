@@ -16,12 +16,12 @@ from helpers.conformance import UNSUPPORTED, one_of_each_kind
 from helpers.disks import small_disk
 from helpers.prepared import folder, prepare, record_model, reset_accelerate
 from helpers.repository import ROOT, edit
-from helpers.stopping import interrupted
+from helpers.stopping import interrupted, stop_at_check
 from rankwise.core.paths import CHECKPOINTS
 from rankwise.study.plan import Plan
-from rankwise.training import checkpoint, evaluation, pretrain
+from rankwise.training import checkpoint, evaluation, pretrain, state_files
 from rankwise.training import run as training
-from rankwise.training.checkpoint import Checkpoint
+from rankwise.training.checkpoint import Checkpoint, Stopped
 from rankwise.training.updates import Made, Updater
 
 # Every method, with settings that make rare events (a new projection, a truncation) happen within 20
@@ -181,6 +181,53 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(
     assert reproducible(run("lora")) == reproducible(uninterrupted_lora)
     assert saved == list(range(1, 8))
     assert saved_later == list(range(8, 21))
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def of_another_run(file: Path) -> None:
+    another = file.with_name("0123456789abcdef.pt")
+    with another.open("wb") as stream:
+        state_files.save({"update": 3}, stream, another)
+    another.replace(file)
+
+
+@pytest.mark.parametrize(("damage", "said"), [
+    (flip, "its content was changed since it was written"),
+    (cut, "it was cut short or changed"),
+    (of_another_run, "it was written as 0123456789abcdef.pt, the state of another run"),
+])  # fmt: skip
+def test_a_damaged_checkpoint_is_moved_aside_and_the_run_starts_anew(
+    damage: Callable[[Path], None],
+    said: str,
+    run,
+    uninterrupted_lora: dict,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at_check(9, patch)
+        with pytest.raises(Stopped):
+            run("lora")
+    (file,) = CHECKPOINTS.iterdir()
+    damage(file)
+    damaged = file.read_bytes()
+    capsys.readouterr()
+    assert reproducible(run("lora")) == reproducible(uninterrupted_lora)
+    (aside,) = CHECKPOINTS.iterdir()
+    assert aside.name == f"{file.name}.damaged"
+    assert aside.read_bytes() == damaged
+    aside.unlink()
+    lines = [line for line in capsys.readouterr().err.splitlines() if str(file) in line]
+    assert lines[0].startswith(f"{file}: {said}")
+    assert lines[0].endswith(f"moved aside to {aside.name}, and the training starts anew")
 
 
 def test_a_stop_during_the_last_evaluation_is_ignored(

@@ -62,7 +62,7 @@ class Runs:
             kept_runs.write_inputs(self.plan, self.root, cell, file)
         folder = self.file(model, method).parent / kind
         classes = 2 if model == "tiny" else 0
-        rows = result.read(file)
+        rows = result.read_json(file)
         return {"folder": str(folder), "base": str(self.base(model)), "classes": classes, "rows": rows, **batches}  # fmt: skip
 
 
@@ -163,7 +163,7 @@ def test_what_peft_cannot_hold_opens_by_load_trained(tmp_path: Path) -> None:
             has_new_head = model == "tiny"  # which peft does not save beside norms and tokens
             by_peft = method in ("ln_tuning", "trainable_tokens") and not has_new_head
             expected_format = "peft" if by_peft else "parameters"
-            assert result.read(folder / "rankwise.json")["format"] == expected_format
+            assert result.read_json(folder / "rankwise.json")["format"] == expected_format
             found, _ = rankwise.load_trained(folder, case["base"])
             expected = losses_of(runs.file(model, method))
             losses = scored(found, case)

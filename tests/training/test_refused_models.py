@@ -16,7 +16,8 @@ from torch import nn
 from helpers.file_inputs import DATASET, STUDY, WORDS, prepare, write_dataset, write_model
 from helpers.prepared import record_model, reset_accelerate
 from helpers.repository import ROOT
-from helpers.stored import store_result
+from helpers.stored import change, store_result
+from rankwise.core import result
 from rankwise.data import model_files
 from rankwise.data.prepared import load_data, read_split
 from rankwise.models import build, check
@@ -222,9 +223,9 @@ def test_a_new_head_that_does_not_train_is_refused(case: Case) -> None:
 def test_a_model_without_a_tokenizer_is_refused(case: Case) -> None:
     (case.folder / "tokenizer.json").unlink()
     record = case.folder / "model.json"
-    content = json.loads(record.read_text())
-    del content["files"]["tokenizer.json"]
-    record.write_text(json.dumps(content))
+    files = result.read(record)["files"]
+    del files["tokenizer.json"]
+    change(record, files=files)
     said = case.refused()
     assert said.startswith(f"{case.folder.relative_to(Path.cwd())}: ")
     assert "allowed: a folder with t" in said

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from helpers.prepared import prepare, reset_accelerate
 from helpers.repository import ROOT
+from helpers.stopping import stop_at_check
 from rankwise.core.paths import CHECKPOINTS
 from rankwise.core.result import check_units
 from rankwise.methods.started_lora import StartedLora
@@ -145,6 +147,39 @@ def test_a_resumed_run_reads_its_start(method: str, run, prepared, monkeypatch) 
         assert json.dumps(resumed[part]) == json.dumps(expected[part])
     assert resumed["cost"]["start_flops"] == expected["cost"]["start_flops"]
     assert computed == [method]
+
+
+def test_a_damaged_start_is_moved_aside_with_the_checkpoint(
+    run, prepared, monkeypatch, capsys
+) -> None:
+    """The checkpoint's factors were trained beside the residual of the start that is lost."""
+    root, plan = prepared
+    expected = run("lora_ga")
+    monkeypatch.chdir(root)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at_check(4, patch)
+        with pytest.raises(Stopped):
+            run("lora_ga", again=True)
+    (file,) = CHECKPOINTS.glob("*.start.pt")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    reset_accelerate()
+    cells = plan.cells("train")
+    cell = next(cell for cell in cells if (cell.method, cell.seed) == ("lora_ga", 0))
+    resumed = training.train(plan.request("train", cell))
+    for part in ("metrics", "history", "examples"):
+        assert json.dumps(resumed[part]) == json.dumps(expected[part])
+    asides = sorted(path.name for path in CHECKPOINTS.iterdir())
+    shutil.rmtree(CHECKPOINTS)
+    checkpoint = f"{file.name.partition('.')[0]}.pt"
+    assert asides == [f"{checkpoint}.damaged", f"{file.name}.damaged"]
+    said = (
+        f"{file}: its content was changed since it was written; moved aside to {file.name}.damaged"
+    )
+    assert (
+        f"{said} and {checkpoint}.damaged, and the training starts anew" in capsys.readouterr().err
+    )
 
 
 def test_a_rank_that_a_start_cannot_have_is_unsupported(prepared, monkeypatch) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers.merging import change, contents, own_store, rankwise
+from helpers.merging import contents, own_store, rankwise
 from helpers.repository import copy_repository, edit, run_snakemake
-from helpers.stored import made
+from helpers.stored import change, made
 from rankwise.analysis import tables
 from rankwise.core import result
 

@@ -401,6 +401,25 @@ def test_lost_records_hide_no_edit(clone: Path) -> None:
     assert pending(clone) == with_downstream({"train lora"} | LORA)
 
 
+def test_what_is_not_as_it_was_written_is_made_again_without_records(clone: Path) -> None:
+    """A result of another run, copied over one; and a table in which a number was typed."""
+    shutil.rmtree(clone / ".snakemake")
+    runs = f"{RESULTS}/runs/tiny/generated_reviews"
+    lora, rsvd = (made(clone, f"{runs}/{name}/r2/seed0/train.json") for name in ("lora", "rsvd"))
+    before = lora.read_bytes()
+    shutil.copyfile(rsvd, lora)
+    jobs = planned(clone)
+    assert job_names(jobs) == with_downstream({"train lora"})
+    reasons = [job["why"] for job in jobs if job["job"] == "train"]
+    assert reasons == [["its result was not as it was written, and is set aside"]]
+    (aside,) = (clone / "results/store/runs").rglob("*.damaged-1")
+    (aside / "train.json").write_bytes(before)
+    aside.rename(aside.with_name(aside.name.removesuffix(".damaged-1")))
+    assert pending(clone) == set()
+    edit(clone / RUNS_TABLE, "lora", "lorb")
+    assert pending(clone) == with_downstream({"table runs"})
+
+
 def test_an_old_setting_again_trains_nothing(clone: Path) -> None:
     """Back and forth between two settings; the second result is beside the first."""
     before = trained(clone)

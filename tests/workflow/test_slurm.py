@@ -25,6 +25,7 @@ import yaml
 
 from helpers.repository import CLEAN, ROOT, copy_repository, edit, run_snakemake
 from helpers.stored import made
+from rankwise.core import result
 from rankwise.execution import job_memory, slurm_nodes, slurm_request
 from rankwise.study.plan import MEASUREMENTS, Plan
 
@@ -334,7 +335,7 @@ def reproducible(value: object) -> object:
 
 
 def reproducible_text(file: Path) -> str:
-    return json.dumps(reproducible(json.loads(file.read_text())), sort_keys=True)
+    return json.dumps(reproducible(result.read(file)), sort_keys=True)
 
 
 def test_every_result_equals_the_local_one(submitted: Submitted, local: Path) -> None:
@@ -437,14 +438,14 @@ def test_an_array_requests_gpus_by_gres(cluster: Path, submitted: Submitted) -> 
     before = {}
     for path in runs:
         file = made(again.root, path)
-        before[path] = json.loads(file.read_text())
+        before[path] = result.read(file)
         shutil.rmtree(file.resolve().parent)
     options = ["--profile", "profiles/slurm-gres", "--slurm-array-jobs", "train"]
     options += ["--set-resources", "train:gpu=1"]
     process = again.start(cluster, *options, "--", *runs)
     assert process.wait(timeout=180) == 0, again.log.read_text()[-5000:]
     for path, old in before.items():
-        new = json.loads(made(again.root, path).read_text())
+        new = result.read(made(again.root, path))
         assert new["cost"] != old["cost"]
         assert reproducible(new) == reproducible(old)
     tasks = [job for job in accounts() if re.fullmatch(r"\d+_[12]", job["JobID"])]

@@ -8,7 +8,7 @@ from math import log
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from rankwise.core.keys import CURVE
 
@@ -75,7 +75,7 @@ def _is_at_chance(result: dict) -> bool:
     if sum(rows) and "accuracy_fraction" in metrics:
         examples = sum(rows)
         right = round(metrics["accuracy_fraction"] * examples)
-        return bool(right <= stats.binom.ppf(CHANCE_LEVEL, examples, max(rows) / examples))
+        return bool(right <= scipy.stats.binom.ppf(CHANCE_LEVEL, examples, max(rows) / examples))
     request = result["request"]
     tokens = request.get("model", {}).get("architecture", {}).get("vocab_size")
     has_labels = "label" in request.get("dataset", {})  # numbers, tags: no token is predicted

@@ -24,8 +24,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from rankwise.analysis import own_metrics
 from rankwise.core.metrics import METRICS, WEIGHT, Metric
@@ -106,7 +106,7 @@ def spearman(label: NDArray, predicted: NDArray) -> NDArray:
     References:
         Spearman 1904.
     """
-    return pearson(stats.rankdata(label, axis=-1), stats.rankdata(predicted, axis=-1))
+    return pearson(scipy.stats.rankdata(label, axis=-1), scipy.stats.rankdata(predicted, axis=-1))
 
 
 def log_mean_squared_error(label: NDArray, predicted: NDArray) -> NDArray:

@@ -18,8 +18,8 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
 
 from rankwise.analysis.statistics import Estimate
 from rankwise.analysis.variance import quantile, reach
@@ -104,7 +104,7 @@ def _found_variances(seeds: int) -> tuple[NDArray, NDArray]:
     """
     points, weights = np.polynomial.legendre.leggauss(NODES)
     chances = (points + 1) / 2  # from (-1, 1) to (0, 1)
-    return stats.chi2.ppf(chances, seeds - 1) / (seeds - 1), weights / 2
+    return scipy.stats.chi2.ppf(chances, seeds - 1) / (seeds - 1), weights / 2
 
 
 def _decided(difference: float, variance: float, half_width: ArrayLike, margin: float) -> NDArray:
@@ -117,8 +117,8 @@ def _decided(difference: float, variance: float, half_width: ArrayLike, margin: 
 
     def beyond(bound: NDArray) -> NDArray:
         """P(|D| > bound)."""
-        above = special.ndtr((difference - bound) / spread)
-        return above + special.ndtr((-difference - bound) / spread)
+        above = scipy.special.ndtr((difference - bound) / spread)
+        return above + scipy.special.ndtr((-difference - bound) / spread)
 
     room = margin - half_width  # |D| up to here is tied
     tied = np.where(room > 0, 1 - beyond(np.maximum(room, 0)), 0)

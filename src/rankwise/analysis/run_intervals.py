@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from rankwise.analysis import metrics
 from rankwise.analysis.statistics import is_binary
@@ -66,10 +66,10 @@ def _interval(
     if count < 2:
         return RunInterval(metric, value, math.nan, math.nan, count)
     if is_binary(scores[None]):  # Wilson 1927: the interval stays within 0 and 1
-        ends = stats.binomtest(int(scores.sum()), count).proportion_ci(level, method="wilson")
+        ends = scipy.stats.binomtest(int(scores.sum()), count).proportion_ci(level, method="wilson")
         return RunInterval(metric, value, float(ends.low), float(ends.high), count)
     error = scores.std(ddof=1) / math.sqrt(count)
-    reach = stats.t.isf((1 - level) / 2, count - 1) * error
+    reach = scipy.stats.t.isf((1 - level) / 2, count - 1) * error
     low, high = (metrics.shown(metric, scores.mean() + sign * reach) for sign in (-1, 1))
     if not metric.is_log:
         low, high = max(low, metric.lowest), min(high, metric.highest)

@@ -12,8 +12,8 @@ from math import inf, nan
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
 
 from rankwise.analysis.variance import (
     checked_scores,
@@ -103,7 +103,7 @@ def difference(
         value=0.0,
         low=-unseen,
         high=unseen,
-        standard_error=unseen / stats.norm.isf(error_per_side),
+        standard_error=unseen / scipy.stats.norm.isf(error_per_side),
         degrees_of_freedom=estimate.degrees_of_freedom,
         seed_share=0.0,
     )
@@ -199,7 +199,7 @@ def _end(excess: Callable[[float], float], value: float, direction: int) -> floa
         inner, outer = outer, outer + direction * 2 * abs(outer - value)
     if excess(inner) >= 0:  # without any spread the ratio is exact
         return inner
-    return max(0.0, float(optimize.brentq(excess, inner, outer, xtol=RATIO_TOLERANCE)))
+    return max(0.0, float(scipy.optimize.brentq(excess, inner, outer, xtol=RATIO_TOLERANCE)))
 
 
 def is_binary(scores: NDArray) -> bool:
@@ -242,8 +242,8 @@ def _on_log_odds(
     all_right, all_wrong = scores.all((-2, -1)), ~scores.any((-2, -1))
     with np.errstate(divide="ignore", invalid="ignore"):  # shares of 0 and 1, replaced below
         half = (estimate.high - share) / (share * (1 - share))
-        low = special.expit(special.logit(share) - half)
-        high = special.expit(special.logit(share) + half)
+        low = scipy.special.expit(scipy.special.logit(share) - half)
+        high = scipy.special.expit(scipy.special.logit(share) + half)
     low = np.where(all_right, exact, np.where(all_wrong, 0, low))
     high = np.where(all_wrong, 1 - exact, np.where(all_right, 1, high))
     return estimate._replace(low=low[()], high=high[()])

@@ -7,7 +7,7 @@ import pandas as pd
 
 from rankwise.analysis import latex, shown
 from rankwise.analysis.shown import MARKS, headings, intervals
-from rankwise.core import result
+from rankwise.core import csv_cells, result
 from rankwise.core.files import durable_write
 from rankwise.core.keys import GROUP
 
@@ -31,11 +31,17 @@ def write(frame: pd.DataFrame, stem: Path, notes: Sequence[str] = ()) -> None:
         stem: Path of the files without an ending.
         notes: Paragraphs under the table, in the Markdown and the LaTeX.
     """
-    csv = frame.to_csv(index=False)
-    result.write_text(stem.with_name(f"{stem.name}.csv"), csv)
+    result.write_text(stem.with_name(f"{stem.name}.csv"), csv_text(frame))
     result.write_text(stem.with_name(f"{stem.name}.md"), markdown(frame, notes))
     result.write_text(stem.with_name(f"{stem.name}.tex"), latex.table(frame, notes))
     write_parquet(frame, stem.with_name(f"{stem.name}.parquet"))
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as CSV whose text cells no spreadsheet runs as formulas (core/csv_cells.py)."""
+    safe = frame.rename(columns=csv_cells.safe)
+    texts = [column for column in safe if safe[column].dtype.kind not in "biufM"]
+    return safe.assign(**{c: safe[c].map(csv_cells.safe) for c in texts}).to_csv(index=False)
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
@@ -51,7 +57,10 @@ def read(path: Path) -> pd.DataFrame:
     values, too, and an entry may be called that.
     """
     texts = dict.fromkeys(TEXTS, str)
-    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
+    frame = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
+    columns = [column for column in frame if frame[column].dtype.kind not in "biufM"]
+    plain = {c: frame[c].map(csv_cells.plain, na_action="ignore") for c in columns}
+    return frame.assign(**plain).rename(columns=csv_cells.plain)
 
 
 def notes_of(path: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """Turn results into tidy tables: one row for each result, or for each item of a list in it.
 
-A result that does not answer the request that its folder names is refused, so no table mixes what
-was planned with something else.
+A result that does not answer the request that its folder names is refused, and so is one whose
+numbers do not follow from its own scores. So no table mixes what was planned with something else.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from rankwise.analysis import flags
+from rankwise.analysis import flags, recomputed
 from rankwise.analysis.run_settings import run_settings
 from rankwise.core import provenance, store
 from rankwise.core.config import without
@@ -287,6 +287,7 @@ def read_results(planned: Iterable[Planned]) -> list[tuple[dict, dict]]:
     results = []
     for one in planned:
         stored = store.check_answers(one.path, one.path.parent.name)
+        recomputed.check(one.path, stored)
         results.append((_cell(one, stored), stored))
     return results
 

@@ -123,7 +123,7 @@ def _unplanned(plan: Plan) -> Iterator[Path]:
     """Files that are named like results, and that the study does not plan."""
     planned = {plan.root / job.path for job in result_jobs(plan)}
     found = stored.files(plan.root / plan.results)
-    for file in (*found.results, *found.seconds, *found.dangling):
+    for file in (*found.results, *found.seconds, *found.damaged, *found.dangling):
         if file not in planned:
             yield file
 

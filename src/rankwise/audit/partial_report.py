@@ -158,7 +158,7 @@ def _make(
         return False
     digest = requests.write(job.request, root)
     script = Path(next(name for name in job.request["code"] if name.startswith(paths.SCRIPTS)))
-    command = [sys.executable, "-m", "rankwise.execution.script", script.stem]
+    command = [sys.executable, "-m", "rankwise.execution.worker_client", "--documents", script.stem]
     command += ["--request", f"@{requests.file(digest)}", "--output", job.path]
     log = root / job.log
     log.parent.mkdir(parents=True, exist_ok=True)

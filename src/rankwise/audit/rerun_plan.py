@@ -19,6 +19,7 @@ from rankwise.audit.request_differences import differences
 from rankwise.audit.unkept import unkept
 from rankwise.core import documents, paths, result
 from rankwise.core.store import Store
+from rankwise.core.store_parts import DAMAGED
 from rankwise.execution import job_memory
 from rankwise.study.jobs import (
     FIGURE,
@@ -36,6 +37,7 @@ MADE_FROM_PENDING = "made from what runs"
 NOT_THERE = "not there yet"
 IN_STORE = "what it reads is made anew; its result is in the store, and nothing is computed"
 DOCUMENTS = (TABLE, FIGURE, PAGE, TEXT)  # kinds of jobs that write no result
+SET_ASIDE = "its result was not as it was written, and is set aside"
 RESUMES = "resumes from its checkpoint"
 
 
@@ -144,6 +146,9 @@ def _reasons(job: PlannedJob, status: str, plan: Plan, store: Store) -> list[str
         return [IN_STORE]
     others = [differences(found["request"], job.request) for found in of_same_cell(job, store)]
     reasons = min(others, key=len, default=[NOT_THERE])
+    folder = PurePosixPath(job.place).parent
+    if store.find_all(f"{folder.with_name(f'{folder.name}{DAMAGED}*')}"):
+        reasons = [SET_ASIDE]
     if (plan.root / paths.checkpoint(job.digest)).is_file():
         reasons = [*reasons, RESUMES]
     return reasons
@@ -160,6 +165,8 @@ def _reason_of_document(job: PlannedJob, status: str, plan: Plan) -> str:
         return "its settings, its code or the list of what it shows changed"
     if made["inputs"] != wanted["inputs"]:
         return "the files that it is made from changed"
+    if made.get("files") != wanted["files"]:
+        return "it was edited"
     return status
 
 

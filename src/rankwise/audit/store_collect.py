@@ -2,8 +2,9 @@
 
 A result says itself where it belongs, because it holds its request. So everything is added,
 whatever a study plans, and results of the older layout too, which had one file a cell and no digest
-in its path. A result that is in several places must be the same everywhere in all but times; of two
-that measure times the first stays. All folders are read and checked before the first file is
+in its path. A result that is in several places must be the same everywhere in all but times, or as
+near as two kinds of CPU give it (core/compare.py); of two that differ so, and of two that measure
+times, the first stays. All folders are read and checked before the first file is
 copied. Standard library only.
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from rankwise.audit import stored
 from rankwise.audit.stored import Stored
-from rankwise.core import provenance, store
+from rankwise.core import compare, provenance, store
 from rankwise.core.config import ConfigError
 from rankwise.core.paths import RESULTS
 from rankwise.core.store import Store, StoreError
@@ -151,6 +152,7 @@ def _results(source: Source) -> list[Stored]:
     """
     results: dict[Path, Stored] = {}
     seconds: set[Path] = set()
+    older: list[Path] = []
     dangling = 0
     for root in source.roots:
         found = stored.files(root)
@@ -160,9 +162,16 @@ def _results(source: Source) -> list[Stored]:
                 continue
             try:
                 results[real] = stored.read(real)
+            except stored.OlderResult:
+                older.append(file)
             except StoreError as error:
                 raise StoreError(f"{error}. Nothing was copied") from None
-        beside = stored.foreign(found, results.values())
+        left = {file.parent for file in older}
+        beside = [
+            file
+            for file in stored.foreign(found, results.values())
+            if left.isdisjoint(file.parents)
+        ]
         if beside:
             raise StoreError(
                 f"{beside[0]}: got a file that belongs to no result, allowed: results, and the "
@@ -174,6 +183,11 @@ def _results(source: Source) -> list[Stored]:
         source.notes.append(
             f"second results of a request, left where they are: {len(seconds)}; "
             f"the first: {min(seconds)}"
+        )
+    if older:
+        source.notes.append(
+            f"results of an older release, which cannot be checked, left where they are: "
+            f"{len(older)}; the first: {older[0]}"
         )
     if dangling:
         source.notes.append(f"links that lead to no result: {dangling}")
@@ -207,19 +221,26 @@ class _Choice:
             taken.append(result)
         first = there or taken[0].file
         if first.resolve() == result.file or result.place in source.added:
-            self._compare(first, result)
+            self._compare(first, result, source)
         elif result.is_timed and not _is_same_file(first, result):
             source.timed.append(result.place)
         else:
-            self._compare(first, result)
+            self._compare(first, result, source)
             source.same.append(result.place)
 
-    def _compare(self, first: Path, result: Stored) -> None:
+    def _compare(self, first: Path, result: Stored, source: Source) -> None:
         if _is_same_file(first, result):
             return
         problem = disagreement(first, result.file)
         if problem:
             self._disagreements.append(f"{result.place}: {problem}")
+            return
+        near = compare.tolerated_difference(compare.read(first), compare.read(result.file))
+        if near:
+            source.notes.append(
+                f"{result.place}: differs as two kinds of CPU may, and the first one stays: "
+                f"{near.key}: {compare.shown(near.second)}, first {compare.shown(near.first)}"
+            )
 
     def checked(self) -> list[Stored]:
         """The results to copy.

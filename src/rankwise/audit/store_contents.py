@@ -6,6 +6,7 @@ Nothing is changed. Standard library only.
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
 from rankwise.audit import stored
 from rankwise.audit.store_collect import data_problem
@@ -16,6 +17,7 @@ from rankwise.core.store import Store, StoreError
 
 UNREADABLE = "unreadable"  # the status of a file that is no result
 SECOND = "second results"
+ASIDE = "damaged results"
 UNFINISHED = "unfinished"
 
 
@@ -84,6 +86,8 @@ def sizes(root: Path) -> dict:
             _count(kinds, place.split("/")[0], file.parent, place in plans.studies)
         for file in found.seconds:
             _count(kinds, SECOND, file.parent, is_planned=False)
+        for file in found.damaged:
+            _count(kinds, ASIDE, file.parent, is_planned=False)
         for part in found.parts:
             _count(kinds, UNFINISHED, part, is_planned=False)
         rows = [{"kind": kind, **counts} for kind, counts in kinds.items()]
@@ -115,27 +119,54 @@ def verify(root: Path) -> dict:
     stores = []
     for folder in Store(root).folders:
         found = stored.files(folder)
-        problems = list(_problems(folder, found))
+        problems = [problem.text for problem in problems_in(folder, found)]
         stores.append({"folder": str(folder), "results": len(found.results), "problems": problems})
     return {"stores": stores}
 
 
-def _problems(folder: Path, found: Files) -> Iterator[str]:
+class Problem(NamedTuple):
+    """Something in a store that is not as it must be.
+
+    Attributes:
+        text: A sentence that names the file.
+        damaged: The result that must be made anew; None if another thing is wrong.
+        is_of_data: Whether a file beside the result is damaged, and not the result itself.
+    """
+
+    text: str
+    damaged: Path | None = None
+    is_of_data: bool = False
+
+
+def problems_in(folder: Path, found: Files) -> Iterator[Problem]:
+    """What is wrong with the files of a store.
+
+    Args:
+        folder: The store.
+        found: What lies in it.
+    """
     results = []
     for file in found.results:
         try:
             result = stored.read(file)
         except StoreError as error:
-            yield str(error)
+            yield Problem(str(error), file)
             continue
         results.append(result._replace(file=found.real[file]))
         place = file.relative_to(folder).as_posix()
         if place != result.place:
-            yield f"{file}: got this place, allowed: {folder / result.place}; move it there"
+            text = f"{file}: got this place, allowed: {folder / result.place}; move it there"
+            yield Problem(text)
         for name, expected in result.data_files.items():
             problem = data_problem(file.parent / name, expected)
             if problem:
-                yield f"{problem}, as {file.name} beside it says; delete {file.parent}"
+                text = f"{problem}, as {file.name} beside it says; delete {file.parent}"
+                yield Problem(text, file, is_of_data=True)
+    yield from map(Problem, _strange_files(folder, found, results))
+
+
+def _strange_files(folder: Path, found: Files, results: list[stored.Stored]) -> Iterator[str]:
+    """Sentences on files that are no sound results."""
     for file in [*stored.foreign(found, results), *_strangers(folder)]:
         yield f"{file}: belongs to no result, allowed: files that Rankwise wrote; move it elsewhere"
     for file in found.dangling:

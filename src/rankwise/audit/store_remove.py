@@ -88,7 +88,7 @@ def unplanned(root: Path) -> list[Removable]:
 def _contents(folder: Path) -> Iterator[Removable]:
     """All that may be removed from a store, each folder once."""
     found = stored.files(folder)
-    for file in [*found.results, *found.seconds]:
+    for file in [*found.results, *found.seconds, *found.damaged]:
         digest = stored.result_digest(file.parent)
         if digest:
             place = file.relative_to(folder).as_posix()

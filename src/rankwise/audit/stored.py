@@ -5,7 +5,6 @@ hold thousands of results. Standard library only.
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -13,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from rankwise.core import provenance, store
+from rankwise.core import provenance, sealed, store
 from rankwise.core.compare import TIMED
 from rankwise.core.files import PART
 from rankwise.core.input_files import recorded_files
-from rankwise.core.store_parts import DIFFERS
+from rankwise.core.store_parts import DAMAGED, DIFFERS
 from rankwise.study.measurements import FOLDERS, MEASUREMENTS, PREDICT
 
 # Names of the files that are results, without `.json`.
@@ -51,20 +50,30 @@ class Stored(NamedTuple):
     sha256: str
 
 
+class OlderResult(store.StoreError):
+    """A result that nothing can check. No study of this release plans it."""
+
+
 def read(file: Path) -> Stored:
     """Read and check a file that is named like a result.
 
     Raises:
+        OlderResult: The file is a result of an older release, which has no digest of its content.
         StoreError: The file cannot be read, is no result of Rankwise, or answers another request
             than the digest says that its folder is named by.
     """
     try:
         data = file.read_bytes()
-        found = json.loads(data)
+        found = sealed.content(data, file)
     except OSError as error:
         raise _no_result(file, error.strerror or str(error)) from None
-    except ValueError as error:
-        raise _no_result(file, f"it is torn: {error}") from None
+    except sealed.Damaged as error:
+        if sealed.is_of_older_release(data):
+            raise OlderResult(
+                f"{file}: got a result of an older release, whose content has no digest, allowed: "
+                "results of this release; `rankwise store remove --unplanned` removes it"
+            ) from None
+        raise _no_result(file, str(error).removeprefix(f"{file}: ")) from None
     try:
         request = found["request"]
         digest = provenance.digest_of_read(request)
@@ -88,7 +97,7 @@ def read(file: Path) -> Stored:
 
 def result_digest(folder: Path) -> str | None:
     """The digest that a result's folder is named by; None in the older layout, which had none."""
-    name = folder.name.partition(DIFFERS)[0]
+    name = folder.name.partition(DIFFERS)[0].partition(DAMAGED)[0]
     return name if DIGEST.fullmatch(name) else None
 
 
@@ -110,6 +119,11 @@ def is_second(file: Path) -> bool:
     return DIFFERS in file.parent.name
 
 
+def is_damaged(file: Path) -> bool:
+    """Whether a file was set aside, because it was not as it was written."""
+    return DAMAGED in file.parent.name
+
+
 # Folders ------------------------------------------------------------------------------------------
 
 
@@ -120,6 +134,7 @@ class Files:
     Attributes:
         results: Files that are named like results.
         seconds: Those among folders that hold a second result.
+        damaged: Those that were set aside.
         others: Files that are not named like results. Data files of results are among them.
         parts: Folders that a job has not finished.
         dangling: Links that lead to no file.
@@ -128,6 +143,7 @@ class Files:
 
     results: list[Path] = field(default_factory=list)
     seconds: list[Path] = field(default_factory=list)
+    damaged: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     parts: list[Path] = field(default_factory=list)
     dangling: list[Path] = field(default_factory=list)
@@ -183,6 +199,8 @@ def _sort_in(file: Path, is_there: bool, found: Files) -> None:
         found.others.append(file)
     elif is_second(file):
         found.seconds.append(file)
+    elif is_damaged(file):
+        found.damaged.append(file)
     else:
         found.results.append(file)
 
@@ -195,11 +213,11 @@ def foreign(found: Files, results: Iterable[Stored]) -> list[Path]:
         results: The results in it.
     """
     known = {result.file.parent / name for result in results for name in result.data_files}
-    second_folders = {file.parent for file in found.seconds}
+    folders_aside = {file.parent for file in (*found.seconds, *found.damaged)}
     return [
         file
         for file in found.others
-        if found.real[file] not in known and second_folders.isdisjoint(file.parents)
+        if found.real[file] not in known and folders_aside.isdisjoint(file.parents)
     ]
 
 

@@ -3,11 +3,11 @@
 Standard library only.
 """
 
-import csv
 import difflib
 import re
 from pathlib import Path
 
+from rankwise.core import csv_cells
 from rankwise.core.config import ConfigError
 
 MOST_SHOWN = 12  # rows that a message lists
@@ -18,9 +18,7 @@ def read(path: Path) -> tuple[list[str], list[Row]]:
     """Columns and rows of a CSV file; empty lists if there is no such file."""
     if not path.is_file():
         return [], []
-    with path.open(encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
-        return list(reader.fieldnames or []), list(reader)
+    return csv_cells.read(path)
 
 
 def rows(path: Path, name: str, row: str, column: str | None, labels: dict[str, str]) -> list[Row]:

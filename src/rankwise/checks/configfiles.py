@@ -6,12 +6,11 @@ Snakemake reads first (profiles/default) calls this module, and so does the Snak
 that have no such profile.
 """
 
-import json
 import sys
 from pathlib import Path
 
 from rankwise.core.errors import ConfigError
-from rankwise.core.yaml_files import read_yaml
+from rankwise.core.yaml_files import check_config_file
 
 OPTION = (
     "--configf"  # argparse takes every beginning of --configfile and --configfiles; not --config
@@ -39,7 +38,7 @@ def check(arguments: list[str]) -> None:
         if number and not Path(name).exists():
             allowed = "a YAML file; write targets in front of --configfile"
             raise ConfigError("snakemake", "--configfile", name, allowed)
-        _check_content(name)
+        check_config_file(Path(name), name)
 
 
 def check_content(arguments: list[str]) -> None:
@@ -55,12 +54,7 @@ def check_content(arguments: list[str]) -> None:
     """
     for name in _named(arguments):
         if Path(name).exists():
-            _check_content(name)
-
-
-def _check_content(name: str) -> None:
-    if not _is_json(Path(name)):
-        read_yaml(Path(name), name)
+            check_config_file(Path(name), name)
 
 
 def _named(arguments: list[str]) -> list[str]:
@@ -77,12 +71,3 @@ def _named(arguments: list[str]) -> list[str]:
         elif takes:
             files.append(word)
     return files
-
-
-def _is_json(path: Path) -> bool:
-    """Whether Snakemake reads a file as JSON, which it tries first."""
-    try:
-        json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return True

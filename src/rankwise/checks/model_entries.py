@@ -11,18 +11,14 @@ Standard library only: it runs on a login node.
 """
 
 import difflib
-import functools
-import importlib.util
-import re
 from collections.abc import Collection
-from pathlib import Path
 
 from rankwise.checks import model_snapshot, model_tokenizer
 from rankwise.checks.model_snapshot import Snapshot
-from rankwise.core import model_shapes
+from rankwise.core import family_configs, model_shapes
 from rankwise.core.config import ConfigError
 from rankwise.core.model_shapes import FILE, matters, no_decoder_start, place
-from rankwise.core.snapshot_files import CONFIG
+from rankwise.core.snapshot_files import CONFIG, foreign_code
 from rankwise.core.tasks import head_key
 
 WIDTHS = ("hidden_size", "n_embd", "dim", "d_model")
@@ -48,8 +44,9 @@ def problems(name: str, entry: dict, tasks: Collection[str]) -> list[str]:
     if folder is None:
         return found
     snapshot, unreadable = model_snapshot.read(folder)
-    if found or unreadable:
-        return [*found, *unreadable]
+    foreign = foreign_code(folder)
+    if found or unreadable or foreign:
+        return [*found, *unreadable, *filter(None, [foreign])]
     # The hub's cache may have some of the files only; the others come when the model is prepared.
     is_whole = "files" in entry["weights"]
     if is_whole and not (folder / CONFIG).is_file():
@@ -62,6 +59,7 @@ def problems(name: str, entry: dict, tasks: Collection[str]) -> list[str]:
         found += _head_problems(name, entry["head"], tasks, snapshot)
     if is_whole:
         found += model_tokenizer.absent(f"{FILE}: {name}", folder)
+        found += model_tokenizer.empty(f"{FILE}: {name}", folder)
     return found + model_tokenizer.too_large(f"{FILE}: {name}", snapshot)
 
 
@@ -100,19 +98,9 @@ def _family_problems(key: str, family: str) -> list[str]:
     return [str(ConfigError(FILE, key, family, allowed))]
 
 
-@functools.cache
 def families() -> frozenset[str]:
-    """Every model_type of the installed transformers, read from its source; none without one."""
-    spec = importlib.util.find_spec("transformers")
-    if spec is None or spec.origin is None:
-        return frozenset()
-    folder = Path(spec.origin).parent / "models/auto"
-    found: set[str] = set()
-    for file in ("auto_mappings.py", "configuration_auto.py"):
-        if (folder / file).is_file():
-            text = (folder / file).read_text(encoding="utf-8")
-            found.update(re.findall(r'"([\w.-]+)"[,:]\s*"\w+Config"', text))
-    return frozenset(found)
+    """Every model_type of the installed transformers; none without transformers."""
+    return frozenset(family_configs.class_names())
 
 
 def _config_problems(name: str, entry: dict, snapshot: Snapshot) -> list[str]:

@@ -28,6 +28,31 @@ def absent(where: str, folder: Path) -> list[str]:
     return [f"{where}.weights.files: {no_tokenizer(folder)}"]
 
 
+def empty(where: str, folder: Path) -> list[str]:
+    """A sentence if a tokenizer has no token: every text would be nothing.
+
+    Args:
+        where: File and name of the model's entry.
+        folder: The model's folder.
+    """
+    vocabulary = _vocabulary(folder / FAST)
+    if vocabulary is None or len(vocabulary):
+        return []
+    return [
+        f"{where}: {folder / FAST}: got a vocabulary without tokens, allowed: the tokenizer of "
+        "these weights; save it there with tokenizer.save_pretrained(FOLDER)"
+    ]
+
+
+def _vocabulary(file: Path) -> dict | list | None:
+    """The vocabulary of a tokenizer.json; None if there is none, or its form is not known."""
+    try:
+        vocabulary = json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return vocabulary if isinstance(vocabulary, dict | list) else None
+
+
 def too_large(where: str, snapshot: Snapshot) -> list[str]:
     """A sentence if a tokenizer has more tokens than the model has embeddings.
 

@@ -8,21 +8,16 @@ which task, head and vocabulary it assumed, because they decide the size of the 
 # ruff: noqa: PLC0415 - torch takes seconds to import, and `--help` should not
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
+from rankwise.cli.fits_options import DENSE, LENGTH_TOKENS, OPTIONS, OWN_LENGTHS
 from rankwise.cli.text import aligned
 from rankwise.core import dataset_defaults, paths, tasks
 from rankwise.core.config import ConfigError, check, library, pick
 
 COMMAND = "rankwise fits"  # how messages call the place of a wrong value
-METHODS = ["full", "lora", "qlora", "galore", "vlorp"]
-GIB_PER_UNIT = {"": 1, "gib": 1, "gb": 1e9 / 2**30, "mib": 1 / 2**10, "tib": 2**10}
-DENSE = ("fp32", "bf16")
-WEIGHTS = (*DENSE, "nf4", "nf4_double", "int8")
 PLAIN_OPTIMIZER = "adamw"  # --optimizer replaces it; a method with one of its own keeps that
-LENGTH_TOKENS = 512  # of a text, where neither a dataset nor --length says it
 ASSUMED = "assumed"  # the name of the dataset that stands for a task alone
 CLASSES = ["0", "1"]  # of that dataset
 ALL = ("all", "all-linear")  # targets that stand alone, as in an entry
@@ -35,116 +30,15 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "fits", help="the largest micro-batch that memory of a given size holds, by method"
     )
-    command.add_argument(
-        "--model",
-        default="distilbert",
-        metavar="NAME|PATH|HUB_ID",
-        help="a name in config/models.yaml, a folder with config.json, or a repository on the hub "
-        "(owner/name) (default: distilbert)",
-    )
-    command.add_argument(
-        "--memory",
-        required=True,
-        nargs="+",
-        type=_gib,
-        metavar="SIZE",
-        help="memory sizes, such as 24GiB or 80GiB",
-    )
-    command.add_argument(
-        "--methods", nargs="+", default=METHODS, help="names in config/methods.yaml"
-    )
-    command.add_argument(
-        "--rank", type=int, default=8, help="the rank where an entry leaves it open (default: 8)"
-    )
-    command.add_argument(
-        "--task",
-        help="what the model is trained for (default: language modelling for a causal language "
-        "model, classification with two classes for an encoder)",
-    )
-    command.add_argument(
-        "--dataset", help="a name in config/datasets.yaml, for its task, classes and length"
-    )
-    command.add_argument(
-        "--length",
-        nargs="+",
-        type=int,
-        help=f"sequence lengths in tokens (default: the dataset's, or {LENGTH_TOKENS})",
-    )
-    command.add_argument(
-        "--target-length",
-        dest="target_length_tokens",
-        type=int,
-        help="tokens of the text that an encoder-decoder writes (default: as many as it reads)",
-    )
-    _add_step_options(command)
+    for name, settings in OPTIONS.items():
+        command.add_argument(name, **settings)
     command.set_defaults(run=_run)
-
-
-def _add_step_options(command: argparse.ArgumentParser) -> None:
-    """The options that say how weights are stored and how an update is made."""
-    command.add_argument(
-        "--weights", choices=WEIGHTS, help="how the base is stored (default: as each entry says)"
-    )
-    command.add_argument(
-        "--targets",
-        nargs="+",
-        metavar="ROLE",
-        help="roles of the matrices that are adapted, such as query value; all; or all-linear "
-        "(default: as each entry says)",
-    )
-    command.add_argument(
-        "--optimizer",
-        help="a file in src/rankwise/optim, for methods that have no optimizer of their own "
-        "(default: as each entry says)",
-    )
-    command.add_argument(
-        "--precision",
-        choices=["fp32", "bf16", "fp16"],
-        help="in which matrices are multiplied, by autocast (default: fp32: no autocast)",
-    )
-    command.add_argument(
-        "--attention",
-        choices=["sdpa", "eager", "flash"],
-        help="the attention's implementation (default: sdpa)",
-    )
-    command.add_argument(
-        "--device",
-        choices=["cuda", "cpu"],
-        default="cuda",
-        help="whose kernels and allocator to predict (default: cuda)",
-    )
-    command.add_argument(
-        "--gpu",
-        choices=["ampere", "hopper"],
-        help="whose workspace cuBLAS takes: ampere stands for all but hopper (default: ampere)",
-    )
-    command.add_argument(
-        "--checkpointing", action="store_true", help="recompute activations in backward"
-    )
-    command.add_argument(
-        "--loss",
-        choices=["full", "chunked"],
-        default="full",
-        help="the cross-entropy of all logits at once, or chunk by chunk (default: full)",
-    )
-    command.add_argument(
-        "--accumulation", type=int, default=1, help="micro-batches in an update (default: 1)"
-    )
-
-
-def _gib(text: str) -> float:
-    """A size in GiB, from a text such as 24GiB, 24GB or 512MiB."""
-    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([a-z]*)", text.lower())
-    if not match or match[2] not in GIB_PER_UNIT:
-        raise argparse.ArgumentTypeError(
-            f"got {text!r}, allowed: a size such as 24GiB, 24GB, 512MiB"
-        )
-    return float(match[1]) * GIB_PER_UNIT[match[2]]
 
 
 def _run(given: argparse.Namespace) -> tuple[str, int]:
     from rankwise.study.plan import Plan
 
+    _check_lengths(given)
     entries = library(Path.cwd())
     for name in given.methods:
         pick(entries["methods"], name, "config/methods.yaml", "methods")
@@ -159,6 +53,17 @@ def _run(given: argparse.Namespace) -> tuple[str, int]:
 
     found = aligned(table(requests, _say_progress))
     return f"{_assumed(model, requests[0], given, entries)}\n\n{found}", 0
+
+
+def _check_lengths(given: argparse.Namespace) -> None:
+    """Check that the lengths of a dataset stand alone, with a dataset."""
+    if OWN_LENGTHS not in (given.length or []):
+        return
+    if len(given.length) > 1:
+        raise ConfigError(COMMAND, "--length", " ".join(map(str, given.length)), OWN_LENGTHS)
+    if given.dataset is None:
+        allowed = f"numbers without --dataset; or {OWN_LENGTHS} with --dataset NAME"
+        raise ConfigError(COMMAND, "--length", OWN_LENGTHS, allowed)
 
 
 def _say_progress(name: str) -> None:
@@ -274,7 +179,9 @@ def _grid(given: argparse.Namespace, model: str, dataset: str, entries: dict) ->
         "accumulation_steps": given.accumulation,
     }
     grid |= {name: getattr(given, name) for name in SAME_NAME if getattr(given, name) is not None}
-    if given.length:
+    if given.length == [OWN_LENGTHS]:
+        grid["sequence_length_tokens"] = OWN_LENGTHS
+    elif given.length:
         grid["lengths_tokens"] = given.length
     override = {name: _override(given, name, entries["methods"][name]) for name in given.methods}
     grid["override"] = {name: changes for name, changes in override.items() if changes}

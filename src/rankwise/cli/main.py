@@ -9,6 +9,7 @@
     init      a repository of one's own that uses the workflow
     report    tables, figures and the page from the results that are there
     collect   results of other clones, added to this project's store
+    verify    whether results, tables, figures and checkpoints are as they were written
     store     what the store has: list, verify, size, remove
     clean     files of a study that it no longer plans, removed
     export    the weights that a run has kept, in a folder, with a model card

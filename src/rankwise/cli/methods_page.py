@@ -5,13 +5,12 @@ by hand.
 """
 
 import ast
-import csv
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch.optim import Optimizer
 
-from rankwise.core import plugins
+from rankwise.core import csv_cells, plugins
 from rankwise.core.config import ConfigError
 from rankwise.core.errors import BrokenModule, Unsupported
 from rankwise.core.paths import PACKAGE
@@ -177,7 +176,7 @@ def _default_rates(root: Path) -> list[str]:
     file = root / DEFAULT_RATES
     if not file.is_file():
         return []
-    rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+    _, rows = csv_cells.read(file)
     at_chance = []
     for row in rows:
         if AT_CHANCE in row["flags"]:

@@ -1,4 +1,4 @@
-"""The commands on what was made already: `collect`, `store` and `clean`."""
+"""The commands on what was made already: `collect`, `verify`, `store` and `clean`."""
 
 # ruff: noqa: PLC0415 - each command imports what it needs when it runs
 
@@ -12,12 +12,21 @@ NOT_REMOVED = "nothing was removed"
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Add these commands to the command line."""
     _add_collect(commands)
+    _add_verify(commands)
     _add_store(commands)
     _add_clean(commands)
 
 
 def _add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def _add_study(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--study",
+        metavar="FILE",
+        help="a study's file, such as config/demo.yaml (default: config/config.yaml)",
+    )
 
 
 def _add_yes(command: argparse.ArgumentParser) -> None:
@@ -49,7 +58,7 @@ def _add_collect(commands: argparse._SubParsersAction) -> None:
         nargs="+",
         metavar="DIR",
         help="another clone, its results/ folder, or a store; `.` adds results of this project "
-        "that are not in its store, such as those of an older release",
+        "that are not in its store, such as a copy that followed its links",
     )
     command.add_argument(
         "--dry-run", action="store_true", help="copy nothing, and say what would be copied"
@@ -64,6 +73,33 @@ def _collect(given: argparse.Namespace) -> tuple[str, int]:
 
     answer = collect(given.folders, Path(), given.dry_run)
     return (_json(answer) if given.json else text(answer)), 0
+
+
+# verify -----------------------------------------------------------------------------------------
+
+
+def _add_verify(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "verify",
+        help="compare results, tables, figures and checkpoints with their recorded digests; exits "
+        "with 1 if one is not as it was written",
+    )
+    command.add_argument(
+        "--heal",
+        action="store_true",
+        help="set damaged results aside, so that snakemake makes them anew",
+    )
+    _add_study(command)
+    _add_json(command)
+    command.set_defaults(run=_verify_all)
+
+
+def _verify_all(given: argparse.Namespace) -> tuple[str, int]:
+    from rankwise.audit.verify import verify
+    from rankwise.cli.verify_text import text
+
+    answer = verify(Path.cwd(), given.study, given.heal)
+    return (_json(answer) if given.json else text(answer)), int(bool(answer["problems"]))
 
 
 # store --------------------------------------------------------------------------------------------
@@ -166,11 +202,7 @@ def _add_clean(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "clean", help="remove files of a study that it no longer plans, after a question"
     )
-    command.add_argument(
-        "--study",
-        metavar="FILE",
-        help="a study's file, such as config/demo.yaml (default: config/config.yaml)",
-    )
+    _add_study(command)
     _add_yes(command)
     command.set_defaults(run=_clean)
 

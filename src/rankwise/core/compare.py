@@ -2,15 +2,22 @@
 
 `differences` is the one place where two JSON values are compared. `result_difference` applies it to
 two results, leaving out what two correct jobs may measure differently: times, energy, the machine.
-Standard library only.
+
+Two results of one kind of CPU must agree to the byte. Kernels of another instruction set add in
+another order, so results of two kinds may differ by `TOLERANCE`. Measured on the demo's cells with
+torch's kernels for each instruction set (benchmarks/determinism.md): the largest differences were a
+quarter of these. Standard library only.
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
+
+from rankwise.core import sealed
 
 # Keys of a result that two correct jobs need not share. The request is equal anyway;
 # `measured_context_bytes` depends on what else runs on the GPU; a reason may name processes, and
@@ -21,6 +28,10 @@ NOT_REPRODUCIBLE = frozenset(
 NOT_REPRODUCIBLE_ENDINGS = ("_s", "_per_second", "_joules", "_watts")  # times and energy
 # Profiles that measure the machine: two correct jobs share nothing that could be compared.
 TIMED = ("forward", "throughput")
+# Relative tolerances between two kinds of CPU; one example's score varies more than a mean.
+EXAMPLES, EXAMPLE_TOLERANCE, TOLERANCE = "examples", 0.01, 0.001
+SMALLEST = 1e-5  # a difference below it does not matter, whatever the value
+TRAINED_FILES = ".safetensors"  # files whose bytes follow from the numbers of a training
 MOST_TELLING = ("status", "metrics", "files", "splits")  # compared before the other keys
 LONGEST_SHOWN = 60  # characters of a value in a message
 ABSENT = object()  # stands for a value that only the other side has
@@ -65,9 +76,58 @@ def result_difference(first: dict, second: dict) -> Difference | None:
     Returns:
         None where they agree, and for profiles that measure times.
     """
-    if first.get("request", {}).get("measurement") in TIMED:
+    found = _reproducible_differences(first, second)
+    if are_of_two_cpus(first, second):
+        found = (difference for difference in found if not is_tolerated(difference))
+    return next(found, None)
+
+
+def tolerated_difference(first: dict, second: dict) -> Difference | None:
+    """The first place where two results of two kinds of CPU differ, if they agree nevertheless."""
+    if result_difference(first, second) is not None:
         return None
-    return next(differences(first, second, keys=_reproducible), None)
+    return next(_reproducible_differences(first, second), None)
+
+
+def _reproducible_differences(first: dict, second: dict) -> Iterator[Difference]:
+    if first.get("request", {}).get("measurement") not in TIMED:
+        yield from differences(first, second, keys=_reproducible)
+
+
+def are_of_two_cpus(first: dict, second: dict) -> bool:
+    """Whether two results were computed on CPUs of two kinds.
+
+    The kind is the processor's name, and the instruction set of torch's kernels where it is
+    recorded. A result of a GPU is of no CPU.
+    """
+    results = (first, second)
+    if any("cuda" in (result.get("device"), _asked_device(result)) for result in results):
+        return False
+    places = [result.get("environment", {}) for result in results]
+    return any(
+        name in places[0] and name in places[1] and places[0][name] != places[1][name]
+        for name in ("processor", "cpu_capability")
+    )
+
+
+def is_tolerated(difference: Difference) -> bool:
+    """Whether two kinds of CPU may differ so much; see `TOLERANCE`."""
+    first, second = difference.first, difference.second
+    if isinstance(first, str) and isinstance(second, str):
+        is_digest = ".files." in f".{difference.key}"
+        return is_digest and difference.key.endswith(TRAINED_FILES)
+    are_floats = all(isinstance(value, float) for value in (first, second))
+    tolerance = tolerance_of(difference.key)
+    return are_floats and math.isclose(first, second, rel_tol=tolerance, abs_tol=SMALLEST)
+
+
+def tolerance_of(key: str) -> float:
+    """The relative tolerance of a value between two kinds of CPU."""
+    return EXAMPLE_TOLERANCE if key.partition(".")[0] == EXAMPLES else TOLERANCE
+
+
+def _asked_device(result: dict) -> str | None:
+    return result.get("request", {}).get("device")
 
 
 def _reproducible(names: Iterable[str]) -> list[str]:
@@ -84,6 +144,21 @@ def shown(value: object, longest: int = LONGEST_SHOWN) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
+def amount(first: dict, second: dict, difference: Difference) -> str:
+    """How much two results of two kinds of CPU differ, and how much they may; empty otherwise."""
+    values = (difference.first, difference.second)
+    if not are_of_two_cpus(first, second) or not all(map(_is_number, values)):
+        return ""
+    largest = max(abs(value) for value in values)
+    relative = abs(values[0] - values[1]) / largest
+    allowed = tolerance_of(difference.key) if all(isinstance(v, float) for v in values) else 0
+    return f" (a relative difference of {relative:.2g}, allowed between two CPUs: {allowed:g})"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def read(file: Path) -> dict | None:
     """Read a result that may be missing or broken.
 
@@ -91,21 +166,18 @@ def read(file: Path) -> dict | None:
         The result, or None if there is no file.
 
     Raises:
-        ValueError: The file cannot be read, is not JSON, or has no request.
+        ValueError: The file cannot be read, or is not as it was written.
     """
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(result, dict) and isinstance(result.get("request"), dict):
-            return result
-        problem = "it has no request"
+        return sealed.read(file)
     except FileNotFoundError:
         if not os.path.lexists(file):
             return None
         problem = "it is a link to what is not there"
     except OSError as error:
         problem = error.strerror
-    except ValueError as error:  # not UTF-8, or not JSON
-        problem = f"it is torn: {error}"
+    except sealed.Damaged as error:
+        problem = str(error).removeprefix(f"{file}: ")
     raise ValueError(
         f"{file}: cannot be read: {problem}; allowed: a whole result; remove it, or copy it again"
     )
@@ -120,5 +192,7 @@ def machine(result: dict) -> str:
         or environment.get("device_name")
         or environment.get("processor")
     )
+    if device != "cuda":
+        device_name = " ".join(filter(None, (device_name, environment.get("cpu_capability"))))
     parts = (device, device_name, environment.get("driver"), environment.get("platform"))
     return ", ".join(part for part in parts if part)

@@ -7,6 +7,8 @@ the nearest name for a typo.
 import copy
 import functools
 import math
+import pickle
+import re
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -14,16 +16,18 @@ from pathlib import Path
 import jsonschema
 
 from rankwise.core import paths
+from rankwise.core.config_values import IN_QUOTES, check_values, whole
 from rankwise.core.errors import ConfigError
-from rankwise.core.yaml_files import load, read_yaml
+from rankwise.core.yaml_files import load, parse, read_text, read_yaml
 
 LIBRARY = ("methods", "models", "datasets", "claims", "evaluations")
 SHORT = {"models": "model", "datasets": "data"}  # key of a grid -> the study's key for all grids
 
 
 def _is_integer(_: object, value: object) -> bool:
-    """The standard takes 80.0 for an integer; what counts rows must be one in Python, too."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """80.0 is an integer, as in the standard; `check` makes it one in Python, too."""
+    is_whole = isinstance(value, float) and value.is_integer()
+    return is_whole or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def _is_number(_: object, value: object) -> bool:
@@ -40,6 +44,16 @@ VALIDATOR = jsonschema.validators.extend(
         }
     ),
 )
+FORMATS = jsonschema.FormatChecker(formats=())
+
+
+@FORMATS.checks("regex", raises=re.error)
+def _is_regex(value: object) -> bool:
+    if isinstance(value, str):
+        re.compile(value)
+    return True
+
+
 # JSON's types in words.
 _TYPES = {
     "object": "a mapping",
@@ -62,12 +76,12 @@ _LIMITS = {
 
 @functools.cache
 def _schema(path: Path) -> dict:
-    """A schema, with the schedule's schema, which several share, among its definitions."""
-    schema, schedule = (
+    """A schema, with those that several share among its definitions."""
+    schema, schedule, shared = (
         load(file.read_text(encoding="utf-8"))
-        for file in (path, path.with_name("schedule.schema.yaml"))
+        for file in (path, *map(path.with_name, ("schedule.schema.yaml", "shared.schema.yaml")))
     )
-    return {**schema, "$defs": {**schema["$defs"], "schedule": schedule}}
+    return {**schema, "$defs": {**schema["$defs"], **shared, "schedule": schedule}}
 
 
 def check(value: dict, schema: Path, file: str) -> dict:
@@ -79,16 +93,17 @@ def check(value: dict, schema: Path, file: str) -> dict:
         file: How messages call the configuration's file.
 
     Returns:
-        The value with the schema's defaults filled in.
+        The value with the schema's defaults filled in, and with integers where 3.0 stands for 3.
 
     Raises:
         ConfigError: Names the first place where the value breaks the schema.
     """
     rules = _schema(schema)
-    errors = VALIDATOR(rules).iter_errors(value)
+    errors = VALIDATOR(rules, format_checker=FORMATS).iter_errors(value)
     error = jsonschema.exceptions.best_match(errors)
     if error is not None:
         raise _explained(error, file)
+    check_values(value, file)  # after the schema, whose sentences say more of a key
     return _with_defaults(rules, value, rules)
 
 
@@ -98,6 +113,10 @@ def _explained(error: jsonschema.ValidationError, file: str) -> ConfigError:
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
         unknown = next(name for name in error.instance if name not in known)
+        not_there = error.schema.get("x-not-there", {})
+        if unknown in not_there:
+            key = f"{path}.{unknown}" if path else unknown
+            return ConfigError(file, key, error.instance[unknown], not_there[unknown])
         return ConfigError(file, path or "top level", unknown, known)
     if error.validator == "required":
         missing = next(name for name in error.validator_value if name not in error.instance)
@@ -108,6 +127,8 @@ def _explained(error: jsonschema.ValidationError, file: str) -> ConfigError:
         allowed = described if "each once" in described else "each value once"
         return ConfigError(file, path, _repeated(error.instance), allowed)
     allowed = _allowed(error)
+    if error.validator == "format":
+        allowed = f"{allowed} ({error.cause})"
     if error.validator == "enum":
         allowed = map(str, error.validator_value)
     return ConfigError(file, path or "top level", error.instance, allowed)
@@ -146,35 +167,39 @@ def _allowed_types(error: jsonschema.ValidationError) -> str:
     if "number" in text and isinstance(error.instance, str):
         return f"{text} (YAML reads 2e-4 as text: write 2.0e-4)"
     if text == "a text" and not isinstance(error.instance, dict | list):
-        return f"{text} (in quotes, since YAML reads null, true, 8 and 2026-01-31 as other things)"
+        return IN_QUOTES
     return text
 
 
-def _with_defaults(rules: dict, value: object, root: dict) -> object:
+def _with_defaults(rules: dict, value: object, root: dict, is_partial: bool = False) -> object:
     """A copy of a value in which every missing property with a `default` has it.
+
+    An integer that is written 3.0 is one in the copy.
 
     Args:
         rules: The part of the schema that the value follows. `x-partial` marks one whose values
-            only override others and stay as they are.
+            only override others, so that none is filled in.
         value: Of the configuration.
         root: The whole schema, for references.
+        is_partial: Whether a part above this one is marked so.
     """
-    if rules.get("x-partial"):
-        return copy.deepcopy(value)
+    is_partial = is_partial or rules.get("x-partial", False)
     if "$ref" in rules:
         rules = _referenced(rules["$ref"], root)
     if isinstance(value, list):
-        return [_with_defaults(rules.get("items", {}), item, root) for item in value]
+        items = rules.get("items", {})
+        return [_with_defaults(items, item, root, is_partial) for item in value]
     if not isinstance(value, dict):
-        return copy.deepcopy(value)
+        return whole(value, rules.get("type", ()))
     known = rules.get("properties", {})
     filled = dict(value)
     for name, rule in known.items():
-        if "default" in rule and name not in value:
+        if "default" in rule and name not in value and not is_partial:
             filled[name] = copy.deepcopy(rule["default"])
     others = rules.get("additionalProperties") or {}
     return {
-        name: _with_defaults(known.get(name, others), item, root) for name, item in filled.items()
+        name: _with_defaults(known.get(name, others), item, root, is_partial)
+        for name, item in filled.items()
     }
 
 
@@ -219,14 +244,20 @@ def _library_file(kind: str) -> str:
 
 
 def _entries(root: Path, kind: str) -> dict:
-    """The checked entries of one file."""
+    """The checked entries of one file, the caller's own."""
+    file = _library_file(kind)
+    return pickle.loads(_checked_entries(read_text(root / file, file), kind, file))
+
+
+@functools.lru_cache(maxsize=64)
+def _checked_entries(text: str, kind: str, file: str) -> bytes:
+    """The entries of a file's text, pickled: a process that plans several studies checks once."""
     from rankwise.core import dataset_defaults  # noqa: PLC0415 - its messages are those of this module
 
-    file = _library_file(kind)
-    entries = read_yaml(root / file, file)
+    entries = parse(text, file)
     if kind == "datasets":
         entries = dataset_defaults.filled(entries)
-    return check(entries, paths.SCHEMAS / f"{kind}.schema.yaml", file)
+    return pickle.dumps(check(entries, paths.SCHEMAS / f"{kind}.schema.yaml", file))
 
 
 def _check_new_names(own: dict, shipped: dict, kind: str) -> None:

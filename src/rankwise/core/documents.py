@@ -3,11 +3,11 @@
 Two small files stand for each document, in `.documents/` of its study's folder:
 
 - `{name}.made.json`, written by the job that made it: the digest of the request that it answered,
-  and a digest of the contents of all files that it read.
+  a digest of the contents of all files that it read, and the SHA-256 of each file that it wrote.
 - `{name}.planned.json`, written by planning (`study/settle.py`) and an input of the job. It is
   newer than the document exactly if the document is not as planned, so Snakemake makes it anew.
-  This holds also where Snakemake's own records are lost, and where a copy has changed the times of
-  files.
+  This holds also where Snakemake's own records are lost, where a copy has changed the times of
+  files, and where somebody has edited a table.
 
 Standard library only: the Snakefile imports this module.
 """
@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rankwise.core import provenance, result
+from rankwise.core.sealed import Damaged
 
 FOLDER = ".documents"
-Made = dict[str, str | None]
+Made = dict[str, object]
 Sha256 = Callable[[Path], str]
 
 
@@ -59,26 +60,60 @@ def contents(
 
 def made(request: dict, root: Path = Path()) -> Made:
     """What a document was made from; empty if that is not known."""
+    return _read_note(root / made_file(*request["document"]))
+
+
+def _read_note(file: Path) -> Made:
     try:
-        text = (root / made_file(*request["document"])).read_text(encoding="utf-8")
-        return json.loads(text)
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
 
 def wanted(request: dict, root: Path = Path(), sha256: Sha256 = provenance.file_sha256) -> Made:
-    """What a document would be made from now.
+    """What a document would be made from now, and what its files hold.
 
     Args:
         request: The document's request: `document` is its study's folder and its name, `reads` are
-            the files that it is made from.
+            the files that it is made from, `writes` are its own.
         root: The project's folder.
         sha256: As in `contents`.
+
+    Returns:
+        `request` and `inputs`, two digests; `files`, file -> SHA-256, or None if it is not there.
     """
+    files = {
+        path: sha256(root / path) if (root / path).is_file() else None for path in request["writes"]
+    }
     return {
         "request": provenance.digest(request),
         "inputs": contents(request["reads"], root, sha256),
+        "files": files,
     }
+
+
+def check_reads(request: dict, root: Path = Path()) -> None:
+    """Check that tables and figures which a document is made from are as their jobs wrote them.
+
+    Args:
+        request: The document's request.
+        root: The project's folder.
+
+    Raises:
+        Damaged: One was changed since.
+    """
+    folder = root / request["document"][0] / FOLDER
+    written: dict[str, str] = {}
+    for note_file in folder.rglob("*.made.json"):
+        written |= _read_note(note_file).get("files", {})
+    for path in request["reads"]:
+        recorded = written.get(path)
+        found = provenance.file_sha256(root / path) if recorded else None
+        if found != recorded:
+            raise Damaged(
+                f"{path}: it was edited: sha256 is {found}, allowed: {recorded}, as its job wrote "
+                "it; run snakemake again, which makes it anew"
+            )
 
 
 def forget(request: dict) -> None:

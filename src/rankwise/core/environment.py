@@ -17,6 +17,7 @@ from rankwise.core.provenance import SourceChanged
 CPUINFO = Path("/proc/cpuinfo")
 DRIVER = Path("/proc/driver/nvidia/version")
 OWN = "RANKWISE_ENVIRONMENT"  # set to RECORDED to let any environment work
+CAPABILITY = "ATEN_CPU_CAPABILITY"
 RECORDED = "recorded"
 LIBRARIES = ("torch", "transformers", "peft")  # whose versions every result records
 MOST_NAMED = 3  # packages that a message names
@@ -107,6 +108,7 @@ def environment(lock: Path) -> dict[str, object]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": processor(),
+        **_cpu(),
         "packages": {name: version for name, version in versions.items() if version},
         "differs_from_lock": differences(lock),
         **_gpu(),
@@ -122,6 +124,22 @@ def processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def _cpu() -> dict[str, object]:
+    """Which of torch's CPU kernels this process used; empty if it has not imported torch.
+
+    Kernels of another instruction set add in another order, so they give other last digits.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    facts = {
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+    asked = settings.read(CAPABILITY)
+    return {**facts, CAPABILITY: asked} if asked else facts
 
 
 def _gpu() -> dict[str, str]:

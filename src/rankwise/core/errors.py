@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 SHOWN_WHOLE = 30  # names; longer lists are cut to those most like what was got
 MOST_LIKE = 8
+SHOWN_CHARACTERS = 200  # of a value, or of a key's path; longer ones are cut
+ALLOWED_CHARACTERS = 2000  # the same of what is allowed, which may quote names of the file
 
 
 class Unsupported(ValueError):
@@ -24,16 +26,41 @@ class ConfigError(ValueError):
         got: The wrong value.
         allowed: The allowed values, or a description of them. Of more than 30 values, the
             message shows the 8 that are most like `got`.
+
+    The message is one line: a long value is cut, and control characters are escaped, which could
+    move a terminal's cursor.
     """
 
     def __init__(self, file: str, key: str, got: object, allowed: str | Iterable[str]):
         hint = ""
         if not isinstance(allowed, str):
             names = sorted(map(str, allowed))
-            nearest = _nearest(str(got), names)
+            text = got[:SHOWN_CHARACTERS] if isinstance(got, str) else shown(got)
+            nearest = _nearest(text, names)
             hint = f" (nearest: {nearest!r})" if nearest else ""
-            allowed = _listed(names, str(got))
-        super().__init__(f"{file}: {key}: got {got!r}, allowed: {allowed}{hint}")
+            allowed = _listed(names, text)
+        place = f"{file}: {_cut(_printable(key), SHOWN_CHARACTERS)}"
+        allowed = _cut(_printable(allowed), ALLOWED_CHARACTERS)
+        super().__init__(f"{place}: got {shown(got)}, allowed: {allowed}{hint}")
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: as Python writes it, in one line, cut if it is long."""
+    try:
+        return _cut(_printable(repr(value)), SHOWN_CHARACTERS)
+    except (ValueError, RecursionError):  # an integer of over 4,300 digits; a list in itself
+        return f"{type(value).__name__} of too many parts to show"
+
+
+def _printable(text: str) -> str:
+    """A text with its control characters, and others that no terminal shows, escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
 def _nearest(got: str, names: list[str]) -> str | None:

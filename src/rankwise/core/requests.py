@@ -12,7 +12,7 @@ Standard library only: the Snakefile imports this module.
 import json
 from pathlib import Path
 
-from rankwise.core import provenance
+from rankwise.core import provenance, sealed
 from rankwise.core.files import durable_write
 from rankwise.core.paths import REQUESTS, SCRIPTS
 
@@ -45,8 +45,10 @@ def read(path: Path) -> dict:
     Raises:
         RequestChanged: The file lies among the requests, and its content has another digest than
             its name.
+        Damaged: The file is a result that is not as it was written.
     """
-    value = json.loads(path.read_text(encoding="utf-8"))
+    data = path.read_bytes()
+    value = json.loads(data)
     if path.parent.name == REQUESTS.name:
         found = provenance.digest(value)
         if found != path.stem:
@@ -54,7 +56,7 @@ def read(path: Path) -> dict:
                 f"{path}: digest is {found}, allowed: {path.stem}, as the name says; "
                 "delete the file and run snakemake again"
             )
-    return value.get("request", value)
+    return sealed.content(data, path)["request"] if "request" in value else value
 
 
 def rebuild_command(request: dict, path: str) -> str:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from rankwise.core import sealed
 from rankwise.core.files import durable_write
 
 STATUSES = ("ok", "out_of_memory", "diverged", "unsupported")
@@ -92,9 +93,25 @@ def write(path: Path, request: dict, result: dict, environment: dict) -> None:
     for rows in [*lists, *result.get("data", {}).values()]:
         for row in rows:
             check_units(row)
-    write_json(path, {"status": "ok", **result, "request": request, "environment": environment})
+    content = {"status": "ok", **result, "request": request, "environment": environment}
+    write_text(path, sealed.text(content))
 
 
 def read(path: Path) -> dict:
-    """Read a result as it was written."""
+    """Read a result as it was written.
+
+    Raises:
+        Damaged: The file is not as it was written.
+        OSError: It is not there or cannot be read.
+    """
+    return sealed.read(path)
+
+
+def read_json(path: Path) -> dict:
+    """Read what `write_json` wrote.
+
+    Raises:
+        ValueError: The file is not JSON.
+        OSError: It is not there or cannot be read.
+    """
     return json.loads(path.read_text(encoding="utf-8"))

@@ -60,6 +60,10 @@ VARIABLES = {
         "/tmp/rankwise-cards",
         "The folder of GPU leases. All users of a machine, and its containers, share one folder.",
     ),
+    "RANKWISE_LEASE_HOURS": Variable(
+        "72",
+        "The longest time that a job waits for a GPU, in hours. Then it fails and says who has it.",
+    ),
     "RANKWISE_CARD": Variable(
         "{}", "Set by the workflow for a job that leases a GPU: its lease as JSON."
     ),
@@ -89,6 +93,11 @@ VARIABLES = {
     ),
     "TRACKIO_DIR": Variable(
         "", "Where the tracker trackio keeps its runs. A training sets it if it is not set."
+    ),
+    "ATEN_CPU_CAPABILITY": Variable(
+        "",
+        "Read by torch: the instruction set of its CPU kernels (`default`, `avx2`, `avx512`), in "
+        "place of the best that the processor has. Each result records it.",
     ),
     "TMPDIR": Variable("", "The folder for temporary files, where the system has another default."),
 }

@@ -3,12 +3,15 @@
 Standard library only: the Snakefile imports this module.
 """
 
+import json
 from pathlib import Path
 
+from rankwise.core.errors import shown
 from rankwise.core.safetensors_files import weight_files
 
 CONFIG = "config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
+CODE_KEY = "auto_map"  # names classes in Python files of the folder or of a repository
 # Each of these files can hold a tokenizer's vocabulary alone or, as merges.txt, a part of it.
 VOCABULARIES = (
     "tokenizer.json",
@@ -73,8 +76,11 @@ def copied_files(folder: Path) -> list[str]:
         folder: A model's folder, in Hugging Face's layout.
 
     Raises:
-        ValueError: It has no weights that can be read: none, pickle only, or a shard is missing.
+        ValueError: It has no weights that can be read: none, pickle only, or a shard is missing; or
+            it asks for Python code of its own.
     """
+    if foreign := foreign_code(folder):
+        raise ValueError(foreign)
     return [*weight_files(folder), *(name for name in COPIED if (folder / name).is_file())]
 
 
@@ -86,7 +92,28 @@ def read_files(folder: Path) -> list[Path]:
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether a model's folder has a file with a tokenizer's vocabulary."""
-    return any((folder / name).is_file() for name in VOCABULARIES)
+    files = [folder / name for name in VOCABULARIES]
+    return any(file.is_file() and file.stat().st_size for file in files)
+
+
+def foreign_code(folder: Path) -> str | None:
+    """The sentence on a model's folder that asks for Python code of its own; None without such.
+
+    No job would run the code (`trust_remote_code=False`), so the model would be another one.
+    """
+    for name in (CONFIG, TOKENIZER_CONFIG):
+        try:
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # a sentence of its own says so
+        if isinstance(content, dict) and CODE_KEY in content:
+            return (
+                f"{folder / name}: {CODE_KEY}: got {shown(content[CODE_KEY])}, allowed: no "
+                f"{CODE_KEY}, for it makes transformers run Python code of the model's author; if "
+                "transformers has this family itself, remove the key from a copy of the folder, "
+                "and name the copy in weights.files"
+            )
+    return None
 
 
 def no_tokenizer(folder: Path) -> str:

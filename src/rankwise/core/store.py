@@ -33,7 +33,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rankwise.core import provenance, settings
+from rankwise.core import provenance, sealed, settings
 from rankwise.core.files import NO_ROOM, durable_write, part_of, sync_folder
 from rankwise.core.paths import RESULTS
 from rankwise.core.store_parts import (
@@ -243,17 +243,20 @@ def check_answers(file: Path, digest: str) -> dict:
     """The result in a file of the store, if it answers the request with this digest.
 
     Raises:
-        StoreError: The file is no result, or answers another request.
+        StoreError: The file is no result, is not as it was written, or answers another request.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        found = provenance.digest_of_read(content["request"])
-    except (OSError, ValueError, KeyError, TypeError):
-        found = "no result"
-    if found != digest:
+        content = sealed.read(file)
+        answered = provenance.digest_of_read(content["request"])
+        problem = None if answered == digest else f"it answers request {answered}"
+    except OSError as error:
+        problem = error.strerror or str(error)
+    except sealed.Damaged as error:
+        problem = str(error).removeprefix(f"{file}: ")
+    if problem:
         raise StoreError(
-            f"{file}: got {found}, allowed: a result that answers request {digest}, as its folder "
-            "says; move the file elsewhere"
+            f"{file}: {problem}; allowed: a result of request {digest}, as it was written; "
+            "run snakemake again, which sets the file aside and makes the result anew"
         )
     return content
 

@@ -19,6 +19,7 @@ from rankwise.core.files import PART, part_of, sync_path
 
 VARIABLE = "RANKWISE_STORE"
 DIFFERS = ".differs-"  # in the name of a folder with a second result
+DAMAGED = ".damaged-"  # in the name of a folder with a result that was not as it was written
 
 
 # What a file system without locks answers.
@@ -72,14 +73,20 @@ def put(part: Path, final: Path, name: str) -> None:
     if problem is None:
         print(f"{first}: stored meanwhile by another process, the same in all but times")
         return
-    number = 1
-    while (beside := final.with_name(f"{final.name}{DIFFERS}{number}")).exists():
-        number += 1
-    part.rename(beside)
+    kept = beside(final, DIFFERS)
+    part.rename(kept)
     raise StoreError(
-        f"{first}: {problem.replace(str(second), str(beside / name))}. Allowed: one result of one "
+        f"{first}: {problem.replace(str(second), str(kept / name))}. Allowed: one result of one "
         "request. Both are kept; find out which is right, and remove the other one's folder"
     )
+
+
+def beside(folder: Path, mark: str) -> Path:
+    """A name beside a result's folder that is not taken: `DIGEST.differs-1`."""
+    number = 1
+    while (kept := folder.with_name(f"{folder.name}{mark}{number}")).exists():
+        number += 1
+    return kept
 
 
 def _remove_rest(folder: Path, name: str) -> None:
@@ -115,7 +122,8 @@ def disagreement(first: Path, second: Path) -> str | None:
     values = []
     for value, (file, result) in zip(difference[1:], results.items(), strict=True):
         values.append(f"{compare.shown(value)} in {file} ({compare.machine(result)})")
-    return f"{difference.key}: got {' but '.join(values)}"
+    by_how_much = compare.amount(*results.values(), difference)
+    return f"{difference.key}: got {' but '.join(values)}{by_how_much}"
 
 
 # Locks and errors ---------------------------------------------------------------------------------

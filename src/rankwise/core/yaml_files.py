@@ -1,9 +1,12 @@
 """Read YAML files strictly, and say with line and column what is wrong with one.
 
-PyYAML takes the last of two equal keys without a word; here a key stands once.
+PyYAML takes the last of two equal keys without a word; here a key stands once. It also builds
+whatever a file asks for: values nested so deep that the parser crashes, aliases of aliases that
+fill the memory, sets and dates. Here a file is scanned before anything is built, and has limits.
 """
 
 import difflib
+import json
 from pathlib import Path
 
 import yaml
@@ -11,7 +14,13 @@ import yaml
 from rankwise.core.errors import ConfigError
 
 SHOWN_CHARACTERS = 40  # of the text at the place of an error
+MOST_DEEP = 40  # lists and mappings inside of each other; libyaml crashes at some 100,000
+MOST_VALUES = 200_000  # of one file, each as often as aliases repeat it; ours have up to 5,000
+MOST_MIB = 16  # of one file
+TEMPLATE_KEY = "__use_yte__"  # Snakemake runs a file with this key as a template: as Python
 _MERGE_TAG = "tag:yaml.org,2002:merge"  # of the key `<<`, which may stand several times
+# Tags that a value may have: of the scalars that JSON has, too.
+_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")}
 # Part of PyYAML's words on a problem, with either of its loaders -> what to do.
 _HINTS = {
     "mapping values are not allowed": "a text with a colon and a space needs quotes",
@@ -25,33 +34,75 @@ class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """A YAML loader that refuses a key that stands twice, and names the place of a wrong value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = []  # no set: a key may be a list, which PyYAML refuses below
+        seen = set()
         for key_node, _ in node.value:
-            if key_node.tag == _MERGE_TAG:
-                continue
+            if key_node.tag == _MERGE_TAG or not isinstance(key_node, yaml.ScalarNode):
+                continue  # PyYAML refuses a list or mapping as a key
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} stands twice", key_node.start_mark
-                )
-            seen.append(key)
+                raise _wrong(f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
         try:
             return super().construct_object(node, deep)
-        except ValueError as error:  # 2026-02-30 looks like a date, and is none
+        # 2026-02-30 looks like a date, and is none; of `!!bool x` and `!!int ""` PyYAML raises the
+        # other errors.
+        except (ValueError, KeyError, IndexError, AttributeError) as error:
             problem = f"{error}; a text needs quotes"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+            raise _wrong(problem, node.start_mark) from None
+
+
+def _wrong(problem: str, mark: yaml.Mark) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, mark)
 
 
 def load(text: str) -> object:
     """The value of a YAML text.
 
     Raises:
-        yaml.YAMLError: It is not YAML, or has a key twice.
+        yaml.YAMLError: It is not YAML, has a key twice, or is beyond the limits of this module.
     """
+    _scan(text)
     return yaml.load(text, _StrictLoader)
+
+
+def _scan(text: str) -> None:
+    """Refuse a text that is too deep, has too many values, or asks for objects by tags.
+
+    Only events are read, which needs no recursion; so the deepest text is refused, and nothing that
+    an alias repeats is built.
+    """
+    open_counts: list[int] = []  # of each open list or mapping: its values so far
+    open_anchors: list[str | None] = []
+    values_by_anchor: dict[str, int] = {}
+    for event in yaml.parse(text, _StrictLoader):
+        values = 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            if len(open_counts) == MOST_DEEP:
+                problem = f"lists and mappings inside of each other, at most {MOST_DEEP}"
+                raise _wrong(problem, event.start_mark)
+            open_counts.append(0)
+            open_anchors.append(event.anchor)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            values, anchor = open_counts.pop() + 1, open_anchors.pop()
+            if anchor:
+                values_by_anchor[anchor] = values
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor in open_anchors:
+                raise _wrong("an alias of what it does not stand in", event.start_mark)
+            values = values_by_anchor.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent) and event.anchor:
+            values_by_anchor[event.anchor] = 1
+        tag = getattr(event, "tag", None)
+        if tag and tag != "!" and tag not in _TAGS:  # "!" marks a text in quotes
+            raise _wrong(f"values without the tag {tag!r}", event.start_mark)
+        if not isinstance(event, yaml.CollectionStartEvent) and open_counts:
+            open_counts[-1] += values
+            if open_counts[-1] > MOST_VALUES:
+                problem = f"at most {MOST_VALUES:,} values, each as often as aliases repeat it"
+                raise _wrong(problem, event.start_mark)
 
 
 def read_yaml(path: Path, name: str) -> dict:
@@ -64,22 +115,97 @@ def read_yaml(path: Path, name: str) -> dict:
     Raises:
         ConfigError: The file cannot be read, is not YAML, is no mapping, or has a key twice.
     """
-    text = _text(path, name)
+    return parse(read_text(path, name), name)
+
+
+def parse(text: str, name: str) -> dict:
+    """The mapping that a YAML text holds.
+
+    Args:
+        text: Of a file.
+        name: How messages call the file.
+
+    Raises:
+        ConfigError: It is not YAML, is no mapping, or has a key twice.
+    """
     try:
         value = load(text) or {}
     except yaml.YAMLError as error:
         raise _explained(error, text, name) from None
+    return _checked_top(value, name)
+
+
+def _checked_top(value: object, name: str) -> dict:
+    """The value of a file, which must be a mapping and no template."""
     if not isinstance(value, dict):
         raise ConfigError(name, "top level", value, "a mapping: keys with their values")
+    if TEMPLATE_KEY in value:
+        allowed = (
+            "a file without templates: Snakemake would run its expressions as Python; remove this "
+            "key, and write out what they stand for"
+        )
+        raise ConfigError(name, "top level", TEMPLATE_KEY, allowed)
     return value
 
 
-def _text(path: Path, name: str) -> str:
+def check_config_file(path: Path, name: str) -> None:
+    """Check a file that Snakemake reads as its configuration: YAML, or JSON, which it tries first.
+
+    Args:
+        path: The file.
+        name: How messages call it.
+
+    Raises:
+        ConfigError: It is neither, has a key twice, or is a template.
+    """
+    text = read_text(path, name)
     try:
+        value = json.loads(text, object_pairs_hook=_unique_keys)
+    except RecursionError:
+        allowed = f"lists and mappings inside of each other, at most {MOST_DEEP}"
+        raise ConfigError(name, "top level", "deeper ones", allowed) from None
+    except _TwiceError as error:
+        raise ConfigError(name, "top level", str(error), "each key once") from None
+    except ValueError:
+        read_yaml(path, name)
+    else:
+        _checked_top(value, name)
+
+
+class _TwiceError(Exception):
+    """A key of a JSON object stands twice."""
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict:
+    seen: dict[str, object] = {}
+    for key, value in pairs:
+        if key in seen:
+            raise _TwiceError(f"{key} twice")
+        seen[key] = value
+    return seen
+
+
+def read_text(path: Path, name: str) -> str:
+    """The text of a YAML file.
+
+    Args:
+        path: The file.
+        name: How messages call it.
+
+    Raises:
+        ConfigError: It is no file, too large, cannot be read, or is not UTF-8.
+    """
+    try:
+        if not path.is_file() and path.exists():  # a pipe or a device may never end
+            got = "a folder" if path.is_dir() else "what is no file"
+            raise ConfigError(name, "file", got, "a YAML file")
+        if path.stat().st_size > MOST_MIB << 20:
+            got = f"{path.stat().st_size:,} bytes"
+            raise ConfigError(name, "file", got, f"a YAML file of at most {MOST_MIB} MiB")
         data = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(name, "file", "nothing", _files_nearby(path, name)) from None
-    except OSError as error:  # a folder, or no permission to read
+    except OSError as error:  # no permission to read, a name that is too long
         raise ConfigError(name, "file", error.strerror, "a YAML file") from None
     try:
         return data.decode("utf-8")

@@ -1,6 +1,7 @@
 """Load prepared inputs for a job: exactly those that the job's request names, or an error.
 
-Every file is compared with the SHA-256 that was recorded when it was prepared.
+Every file is compared with the SHA-256 that was recorded when it was prepared. An input of which a
+file is damaged or gone is set aside, so that the next run of snakemake prepares it anew.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from types import ModuleType
 
 from transformers import PreTrainedTokenizerBase
 
-from rankwise.core import content, result, store, tasks
+from rankwise.core import content, result, sound, store, tasks
 from rankwise.core.input_files import SPLIT_ENDING, recorded_files
 from rankwise.data.arrow import read_rows
 from rankwise.data.encoded import check, check_known
@@ -192,10 +193,11 @@ def _prepared(kind: str, name: str, expected: str) -> tuple[Path, dict[str, str]
 def _check_file(folder: Path, kind: str, name: str, recorded: dict[str, str]) -> Path:
     """A file of a prepared input, if it is the one that was recorded when it was made."""
     file, record = folder / name, folder / f"{kind}.json"
-    remedy = f"delete {folder} and run snakemake again"
     if name not in recorded or not file.is_file():
+        remedy = sound.remedy(record, store.Store())
         raise FileNotFoundError(f"{file}: not there, or not named by {record.name}; {remedy}")
     difference = content.difference(file, recorded[name])
     if difference:
+        remedy = sound.remedy(record, store.Store())
         raise ValueError(f"{file}: {difference}, which {record.name} recorded; {remedy}")
     return file

@@ -98,6 +98,15 @@ class Examples(Sequence[dict]):
             total += len(ids)
         return occurrences, total
 
+    def lengths(self, column: str = IDS) -> np.ndarray:  # (examples,)
+        """The number of tokens of each example.
+
+        Args:
+            column: The lists of tokens: those of the texts, or of the targets.
+        """
+        lists = [chunk.ids if column == IDS else chunk.lists[column] for chunk in self._chunks]
+        return np.concatenate([np.diff(one.starts) for one in lists] or [np.zeros(0, dtype=int)])
+
     def total(self, column: str) -> int | None:
         """The sum of a column of numbers over all examples; None without such a column."""
         if column not in self._numbers:
@@ -183,7 +192,7 @@ def examples(split: Split, encoder: Encoder) -> Examples:
             if not _is_whole(folder, made_of):  # nobody has made it meanwhile
                 _build(folder, made_of, split, encoder)
                 return Examples(open_table(folder / EXAMPLES))
-    rows = result.read(folder / DESCRIPTION)["rows"]
+    rows = result.read_json(folder / DESCRIPTION)["rows"]
     _log(f"tokenised {split.name}: {rows:,} rows, from the cache")
     return Examples(open_table(folder / EXAMPLES))
 
@@ -235,7 +244,7 @@ def _is_whole(folder: Path, made_of: dict) -> bool:
     if not description.is_file():
         return False
     try:
-        stored = result.read(description)
+        stored = result.read_json(description)
         difference = content.difference(file, stored["sha256"])
     except (ValueError, KeyError):
         difference = f"{description} cannot be read"

@@ -7,6 +7,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rankwise.core import progress, store
+from rankwise.core.errors import Unsupported
+from rankwise.core.kernels import kernels
 from rankwise.data.prepared import model_folder
 from rankwise.evaluation.scored import Scored
 from rankwise.models import memory_errors
@@ -22,7 +24,8 @@ def evaluate(request: dict) -> dict:
     Returns:
         `rows`, one for each metric with its mean score; `examples`, the scores and details of each
         example; `metrics`: how many prompts were cut; `cost`; `device`. An evaluation of a run that
-        did not end well, or that ends out of memory, has `status` and `reason` instead.
+        did not end well, or that ends out of memory or unsupported, has `status` and `reason`
+        instead.
 
     Raises:
         FileNotFoundError: The run's result, its weights, or a file of the task is not there.
@@ -38,9 +41,12 @@ def evaluate(request: dict) -> dict:
     if run["status"] != "ok":
         return {"status": run["status"], "reason": f"its training run: {run['reason']}"}
     try:
-        return _evaluate(request, *_loaded(request, file))
+        with kernels(request):
+            return _evaluate(request, *_loaded(request, file))
     except memory_errors.ERRORS as error:
         return memory_errors.result(error)
+    except Unsupported as error:
+        return {"status": "unsupported", "reason": str(error)}
 
 
 def _loaded(request: dict, file: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -20,11 +20,14 @@ from rankwise.core import settings
 from rankwise.execution import gpus
 from rankwise.execution.gpu_packing import Need
 from rankwise.execution.gpus import GIB, Gpu, GpuError
+from rankwise.execution.lease_files import user_name
+from rankwise.execution.lease_locks import usable
 from rankwise.execution.lease_queue import Grant, Job, Queue, describe
 
 IDLE_BYTES = 2**28  # the driver itself uses up to this much of a GPU on which nobody computes
 FIRST_POLL_S, LAST_POLL_S = 0.02, 1.0  # a waiting job looks ever less often
 REPORT_EVERY_S = 60.0
+IDLE_LOOKS = 3  # looks at which an earlier job did not take its GPUs before it is passed over
 
 Say = Callable[[str], None]
 
@@ -75,7 +78,8 @@ class Lease:
         """End this process's part in the lease. Processes that inherited it keep the GPUs."""
         for fd in self.fds:
             os.close(fd)
-        with Queue(self._folder) as queue:
+        # The job has ended well, whatever has become of the folder.
+        with contextlib.suppress(GpuError, OSError), Queue(self._folder) as queue:
             queue.jobs()  # this removes the files of dead jobs, now ours among them
 
 
@@ -99,11 +103,18 @@ def take(whole: int, memory_gib: float, say: Say | None = None) -> Lease | None:
     if not present:
         say("no GPU is known here, so this job takes none")
         return None
-    need = fitting(whole, memory_gib, present)
     folder = lease_folder()
-    with Queue(folder) as queue:
-        fd, job = queue.enter(need, {gpu.uuid: gpu.memory_bytes for gpu in present})
-    grant = _wait(folder, fd, job, present, say)
+    try:
+        present = _with_usable_files(folder, present, say)
+        need = fitting(whole, memory_gib, present)
+        with Queue(folder) as queue:
+            fd, job = queue.enter(need, {gpu.uuid: gpu.memory_bytes for gpu in present})
+        grant = _wait(folder, fd, job, present, say)
+    except OSError as error:  # such as a full disk
+        raise GpuError(
+            f"RANKWISE_LEASES: got {folder}, in which the queue for GPUs fails ({error}); "
+            "mend the folder, or name another"
+        ) from None
     granted = [gpu for gpu in present if gpu.uuid in grant.uuids]
     say(_describe_start(need, granted, grant.others_bytes))
     return Lease(granted, need, grant.others_bytes, [fd, *grant.fds], folder)
@@ -176,33 +187,99 @@ def lease_folder() -> Path:
     # A link could lead another user's runs into a folder of the link's owner.
     is_folder = folder.is_dir() and not folder.is_symlink()
     if not is_folder or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        owner = (
+            f", which belongs to user {user_name(folder.lstat().st_uid)}"
+            if os.path.lexists(folder)
+            else ""
+        )
         raise GpuError(
-            f"RANKWISE_LEASES: got {folder}, "
+            f"RANKWISE_LEASES: got {folder}{owner}, "
             "allowed: a folder that every user of this machine may write (mode 1777)"
         )
     return folder
 
 
+def _with_usable_files(folder: Path, present: list[Gpu], say: Say) -> list[Gpu]:
+    """The GPUs whose files in the folder can be locked.
+
+    Raises:
+        GpuError: There is none; the sentence names the file of one.
+    """
+    uuids, refusals = usable(folder, [gpu.uuid for gpu in present])
+    if not uuids:
+        raise refusals[0]
+    for refusal in refusals:
+        say(f"a GPU is left out: {refusal}")
+    return [gpu for gpu in present if gpu.uuid in uuids]
+
+
+class IdleAhead:
+    """Earlier jobs that wait although they could have had their GPUs for a while.
+
+    Such a job was stopped (SIGSTOP), or another user wrote it only to keep others waiting. It is
+    passed over for as long as it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._looks: list[frozenset[int]] = []
+
+    def look(self, tickets: frozenset[int]) -> None:
+        """Note the jobs that are idle now. Looks are REPORT_EVERY_S apart."""
+        self._looks = [*self._looks, tickets][-IDLE_LOOKS:]
+
+    @property
+    def passed(self) -> frozenset[int]:
+        """Tickets that were idle at each of the last IDLE_LOOKS looks."""
+        if len(self._looks) < IDLE_LOOKS:
+            return frozenset()
+        return frozenset.intersection(*self._looks)
+
+
 def _wait(folder: Path, fd: int, job: Job, present: list[Gpu], say: Say) -> Grant:
-    """Ask the queue again and again until it gives the job its GPUs."""
+    """Ask the queue again and again until it gives the job its GPUs.
+
+    Raises:
+        GpuError: That takes longer than RANKWISE_LEASE_HOURS.
+    """
     pause = FIRST_POLL_S
     reported_at = -REPORT_EVERY_S
+    idle = IdleAhead()
+    hours = longest_wait_hours()
+    end = time.monotonic() + 3600 * hours
     while True:
         with Queue(folder) as queue:
-            may_be_due = queue.pick(job, {}) is not None
+            may_be_due = queue.pick(job, {}, passed=idle.passed) is not None
         if may_be_due:
             # nvidia-smi takes its time, so it is not asked while the queue is locked.
             used = gpus.used_bytes(present)
             with Queue(folder) as queue:
-                grant = queue.take(fd, job, used)
+                grant = queue.take(fd, job, used, idle.passed)
             if grant:
                 return grant
         if time.monotonic() - reported_at >= REPORT_EVERY_S:
+            used = gpus.used_bytes(present)
             with Queue(folder) as queue:
-                say(queue.why(job))
+                why = queue.why(job)
+                idle.look(queue.idle_ahead(job, used))
+            say(why)
             reported_at = time.monotonic()
+            if reported_at > end:
+                raise GpuError(f"RANKWISE_LEASE_HOURS: {why}, for more than {hours:g} hours")
         time.sleep(pause)
         pause = min(2 * pause, LAST_POLL_S)
+
+
+def longest_wait_hours() -> float:
+    """RANKWISE_LEASE_HOURS.
+
+    Raises:
+        GpuError: It is no number of hours.
+    """
+    text = settings.read("RANKWISE_LEASE_HOURS")
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise GpuError(f"RANKWISE_LEASE_HOURS: got {text!r}, allowed: a number of hours above 0")
 
 
 def _describe_start(need: Need, granted: list[Gpu], others_bytes: int) -> str:

@@ -100,11 +100,14 @@ class Room:
         known = [uuid for uuid in uuids if uuid in self.sizes]
         return [uuid for uuid in known if self.sizes[uuid] >= need.memory_bytes]
 
-    def serve(self, job: Waiting) -> None:
+    def serve(self, job: Waiting) -> bool:
         """Reserve for an earlier job what it is due, before a later job picks.
 
         If the job can be served now, it gets its share (it takes it when it asks next). If not, the
         GPUs that it waits for are closed.
+
+        Returns:
+            Whether it can be served now.
         """
         due = self.pick(job.need, job.uuids)
         if due:
@@ -116,6 +119,7 @@ class Room:
             open_gpus = [uuid for uuid in suitable if uuid not in self.closed]
             open_gpus.sort(key=lambda uuid: self._wait_for(job.need, uuid))
             self.closed |= set(open_gpus[: max(job.need.whole, 1)])
+        return due is not None
 
     def _wait_for(self, need: Need, uuid: str) -> tuple[int, ...]:
         """A sort key: the GPU that will serve the need soonest comes first.

@@ -21,6 +21,7 @@ from rankwise.core import (
     requests,
     result,
     settings,
+    sound,
     store,
 )
 from rankwise.core import environment as installed
@@ -120,7 +121,7 @@ def _store(request: dict, output: Path, compute: Callable[[dict, Path], None]) -
     digest, place = provenance.digest(request), store.place(request)
     kept = store.Store()
     with kept.locked(digest):
-        found = kept.find(place)
+        found = sound.find(kept, place)
         if found:
             print(f"{found}: in the store already; nothing is computed", flush=True)
         else:
@@ -181,11 +182,13 @@ def document(make: Callable[[dict, Path], None]) -> None:
     Raises:
         EnvironmentDiffers: A package is not the locked one.
         SourceChanged: A source file is not the planned one, at the start or at the end.
+        Damaged: A table that it is made from was edited.
     """
 
     def write(request: dict, output: Path) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         lifeline.check_planner()
+        documents.check_reads(request)
         documents.forget(request)
         make(request, output)
         documents.note(request)

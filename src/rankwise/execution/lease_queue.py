@@ -6,48 +6,33 @@ versions may share a folder, so names and contents of these files must not chang
 
 A lock (flock) decides, not the content. A job holds the lock of its own file for as long as one of
 its processes lives, and the locks of its GPUs' files: exclusive for a whole GPU, shared for a
-share. The kernel releases a lock when the last process that inherited it is gone. A crash
-therefore leaves nothing to clean up, and neither process numbers nor clocks are trusted.
+share. The kernel releases a lock when the last process that inherited it is gone. A crash or a
+restart of the machine therefore leaves nothing to clean up, and no process number is trusted.
+
+Any user may write into the folder. What is no job's file is passed over, and so is a file whose
+lock another user took (lease_jobs.py); a GPU whose file cannot be locked is not given; a folder
+that somebody keeps locked is refused after two minutes.
 
 Which job is served when: gpu_packing.py. Standard library only.
 """
 
-import contextlib
 import fcntl
-import json
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 from rankwise.execution.gpu_packing import Held, Need, Room, Waiting
 from rankwise.execution.gpus import GIB
+from rankwise.execution.lease_files import create, refusal, try_lock
+from rankwise.execution.lease_jobs import TICKET_LIMIT, Job, job_name, read_if_alive, write_job
+from rankwise.execution.lease_locks import Locks, foreign_lock, lock_all, lock_folder
 
 PATIENCE = 16  # leases that later jobs may get before a job becomes impatient
+TICKETS_TRIED = 1000  # names of job files that others may have taken
 
 # Tickets and leases given so far. The length is fixed, so that one write replaces both.
 COUNTERS = "{:020d} {:020d}\n"
-
-
-class Job(NamedTuple):
-    """A job that is alive, as its file in the folder describes it.
-
-    Args:
-        ticket: Its number in the queue.
-        need: What it asks for.
-        sizes: The GPUs that it may use: UUID -> bytes, 0 if unknown.
-        uuids: The GPUs that it has; empty while it waits.
-        ahead: How many jobs waited when it came.
-        leases_before: How many leases had been given when it came.
-        who: User and process, for messages.
-    """
-
-    ticket: int
-    need: Need
-    sizes: dict[str, int]
-    uuids: tuple[str, ...]
-    ahead: int
-    leases_before: int
-    who: str
 
 
 class Grant(NamedTuple):
@@ -71,10 +56,12 @@ class Queue:
         self.folder = folder
 
     def __enter__(self) -> "Queue":
-        self._fd = _open(self.folder / "queue")
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        counters = os.pread(self._fd, 64, 0) or b"0 0"
-        self.tickets, self.leases = map(int, counters.split())
+        self._fd = lock_folder(self.folder / "queue")
+        try:
+            self.tickets, self.leases = self._read_counters()
+        except BaseException:
+            os.close(self._fd)
+            raise
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -91,12 +78,10 @@ class Queue:
             The descriptor of the job's own file, which is locked, and what the file says.
         """
         waiting = [job for job in self.jobs() if not job.uuids]
-        self._count(self.tickets + 1, self.leases)
+        fd = self._create_job_file()
         who = f"{os.environ.get('USER', os.getuid())} (pid {os.getpid()})"
         job = Job(self.tickets, need, sizes, (), len(waiting), self.leases, who)
-        fd = _open(self.folder / f"{job.ticket:012d}.job")
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        _write(fd, job)
+        write_job(fd, job)
         return fd, job
 
     def jobs(self) -> list[Job]:
@@ -105,15 +90,20 @@ class Queue:
         Files of dead jobs are removed, if they belong to this user.
         """
         names = os.listdir(self.folder)  # noqa: PTH208 - called often, and paths are slow
+        locks = Locks()
         jobs = []
-        for name in sorted(names):
-            job = _read_if_alive(f"{self.folder}/{name}") if name.endswith(".job") else None
+        for name in names:
+            job = read_if_alive(f"{self.folder}/{name}", locks) if name.endswith(".job") else None
             if job is not None:
                 jobs.append(job)
-        return jobs
+        return sorted(jobs, key=lambda job: job.ticket)
 
     def pick(
-        self, own: Job, others: dict[str, int], without: frozenset[str] = frozenset()
+        self,
+        own: Job,
+        others: dict[str, int],
+        without: frozenset[str] = frozenset(),
+        passed: frozenset[int] = frozenset(),
     ) -> tuple[str, ...] | None:
         """The GPUs that a waiting job may take now.
 
@@ -121,26 +111,35 @@ class Queue:
             own: The job.
             others: UUID -> bytes that processes of other people use there.
             without: GPUs that it cannot have for another reason.
+            passed: Tickets of earlier jobs for which it does not wait.
 
         Returns:
             UUIDs, or None while the job has to wait.
         """
-        room, waiting = self._room(own.sizes, others)
-        for job in waiting:
-            if job.ticket < own.ticket:
-                # At most `ahead` of these leases went to jobs that came before it.
-                leases_since = self.leases - job.leases_before
-                impatient = leases_since >= job.ahead + PATIENCE
-                room.serve(Waiting(job.need, tuple(job.sizes), impatient))
+        room, _ = self._serve_earlier(own, others, passed)
         return room.pick(own.need, [uuid for uuid in own.sizes if uuid not in without])
 
-    def take(self, fd: int, own: Job, used: dict[str, int]) -> Grant | None:
+    def idle_ahead(self, own: Job, used: dict[str, int]) -> frozenset[int]:
+        """Tickets of earlier jobs that wait although they may take their GPUs now.
+
+        A job asks every second, so one that stays in this set has been stopped, or is none.
+
+        Args:
+            own: The job that waits behind them.
+            used: UUID -> bytes in use there, by all processes together.
+        """
+        return self._serve_earlier(own, self.others(own.sizes, used), frozenset())[1]
+
+    def take(
+        self, fd: int, own: Job, used: dict[str, int], passed: frozenset[int] = frozenset()
+    ) -> Grant | None:
         """Give a waiting job its GPUs if it is due.
 
         Args:
             fd: The job's own file.
             own: The job.
             used: UUID -> bytes in use there, by all processes together.
+            passed: Tickets of earlier jobs for which it does not wait.
 
         Returns:
             What it has now, or None while it has to wait.
@@ -149,12 +148,12 @@ class Queue:
         lock = fcntl.LOCK_EX if own.need.whole else fcntl.LOCK_SH
         locked_by_others: frozenset[str] = frozenset()
         while True:
-            uuids = self.pick(own, others, locked_by_others)
+            uuids = self.pick(own, others, locked_by_others, passed)
             if uuids is None:
                 return None
-            fds, busy = _lock_all([self.folder / f"{uuid}.card" for uuid in uuids], lock)
+            fds, busy = lock_all([self.card(uuid) for uuid in uuids], lock)
             if busy is None:
-                _write(fd, own._replace(uuids=uuids))
+                write_job(fd, own._replace(uuids=uuids))
                 self._count(self.tickets, self.leases + 1)
                 return Grant(uuids, sum(others.get(uuid, 0) for uuid in uuids), fds)
             # No job of ours has this GPU, but somebody locked its file, say with flock(1).
@@ -184,11 +183,65 @@ class Queue:
             reasons.append("1 job came before")
         elif ahead:
             reasons.append(f"{len(ahead)} jobs came before")
+        held = {uuid for job in jobs for uuid in job.uuids}
         for job in jobs:
             if set(job.uuids) & set(own.sizes):
                 reasons.append(f"{job.who} has {describe(job.need)} on {', '.join(job.uuids)}")
+        for uuid in own.sizes:
+            if uuid not in held:
+                reasons += foreign_lock(self.card(uuid))
         reason = "; ".join(reasons) or "others compute on the GPUs"
         return f"waits for {describe(own.need)}: {reason}"
+
+    def card(self, uuid: str) -> Path:
+        """The file of a GPU, which is locked by the jobs that have it."""
+        return self.folder / f"{uuid}.card"
+
+    def _serve_earlier(
+        self, own: Job, others: dict[str, int], passed: frozenset[int]
+    ) -> tuple[Room, frozenset[int]]:
+        """The room that earlier jobs leave, and the tickets of those that may take GPUs now."""
+        room, waiting = self._room(own.sizes, others)
+        served = set()
+        for job in waiting:
+            if job.ticket < own.ticket and job.ticket not in passed:
+                # At most `ahead` of these leases went to jobs that came before it.
+                leases_since = self.leases - job.leases_before
+                impatient = leases_since >= job.ahead + PATIENCE
+                if room.serve(Waiting(job.need, tuple(job.sizes), impatient)):
+                    served.add(job.ticket)
+        return room, frozenset(served)
+
+    def _create_job_file(self) -> int:
+        """A new file for the next ticket, locked. Names that are taken are passed over.
+
+        Raises:
+            GpuError: Somebody has taken all names that were tried, or the counters are used up.
+        """
+        for _ in range(TICKETS_TRIED):
+            self._count(self.tickets + 1, self.leases)
+            path = self.folder / job_name(self.tickets)
+            try:
+                fd = create(path)
+            except FileExistsError:
+                continue
+            if try_lock(fd, fcntl.LOCK_EX):
+                return fd
+            os.close(fd)  # another process locked it at once, and could keep us waiting
+        raise refusal(path, "a file that no job has made")
+
+    def _read_counters(self) -> tuple[int, int]:
+        """Tickets and leases given so far; from the jobs' files if the counters are junk."""
+        content = os.pread(self._fd, 64, 0)
+        match = re.fullmatch(rb"(\d{1,20}) (\d{1,20})\s*", content or b"0 0")
+        counters = tuple(map(int, match.groups())) if match else ()
+        if counters and max(counters) < TICKET_LIMIT - TICKETS_TRIED:
+            return counters
+        jobs = self.jobs()
+        tickets = max((job.ticket for job in jobs), default=0)
+        if tickets >= TICKET_LIMIT - TICKETS_TRIED:
+            raise refusal(self.folder / job_name(tickets), "a ticket that no job was given")
+        return tickets, max((job.leases_before for job in jobs), default=0)
 
     def _room(self, sizes: dict[str, int], others: dict[str, int]) -> tuple[Room, list[Job]]:
         """The room on all GPUs that a job knows of, and the jobs that wait."""
@@ -213,66 +266,3 @@ def describe(need: Need) -> str:
     if need.whole:
         return f"{need.whole} whole GPUs"
     return f"{need.memory_bytes / GIB:.2f} GiB of a GPU"
-
-
-# Files -------------------------------------------------------------------------------------------
-
-
-def _open(path: Path | str, mode: int = os.O_RDWR) -> int:
-    """Open a file that every user may lock, and make it if it does not exist.
-
-    In a folder with the sticky bit, Linux refuses to open a file of another user with O_CREAT
-    (fs.protected_regular). An existing file is therefore opened without it.
-    """
-    while True:  # between the two attempts, another process may make or remove the file
-        with contextlib.suppress(FileNotFoundError):
-            return os.open(path, mode | os.O_CLOEXEC | os.O_NOFOLLOW)
-        with contextlib.suppress(FileExistsError):
-            fd = os.open(path, mode | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o666)
-            os.fchmod(fd, 0o666)  # whatever the umask
-            return fd
-
-
-def _lock_all(paths: list[Path], lock: int) -> tuple[list[int], int | None]:
-    """Lock all files or none.
-
-    Returns:
-        The descriptors and None; or no descriptors and the index of the file that was locked
-        already.
-    """
-    fds: list[int] = []
-    for index, path in enumerate(paths):
-        # Reading suffices for a lock, and another program may have made the file.
-        fds.append(_open(path, os.O_RDONLY))
-        if not _try_lock(fds[-1], lock):
-            for fd in fds:
-                os.close(fd)
-            return [], index
-    return fds, None
-
-
-def _try_lock(fd: int, lock: int) -> bool:
-    try:
-        fcntl.flock(fd, lock | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _write(fd: int, job: Job) -> None:
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, json.dumps(job).encode(), 0)
-
-
-def _read_if_alive(path: str) -> Job | None:
-    """The job of a file, or None if nobody holds the file's lock; the file is then removed."""
-    fd = _open(path)
-    try:
-        if _try_lock(fd, fcntl.LOCK_EX):
-            with contextlib.suppress(PermissionError):  # another user's file; it means nothing now
-                os.unlink(path)  # noqa: PTH108 - called often, and paths are slow
-            return None
-        ticket, need, sizes, uuids, *rest = json.loads(os.pread(fd, 1 << 20, 0))
-        return Job(ticket, Need(*need), sizes, tuple(uuids), *rest)
-    finally:
-        os.close(fd)

@@ -4,7 +4,8 @@
 
 The scripts lie in the workflow root, which need not be the folder that the workflow runs in. The
 command line names the script only, so that it is the same wherever the clone lies: Snakemake
-would rerun a job whose command has changed. Jobs that import torch run in `worker_client` instead.
+would rerun a job whose command has changed. Most jobs run in `worker_client` instead, which spares
+them the time to import libraries.
 
 Standard library only.
 """

@@ -1,12 +1,14 @@
-"""Run a script of the workflow in a process that has imported torch already.
+"""Run a script of the workflow in a process that has imported its libraries already.
 
     python -m rankwise.execution.worker_client [--gpu N] [--gpu-memory-gib X] NAME ARGUMENTS
+    python -m rankwise.execution.worker_client --documents NAME ARGUMENTS
 
 Most jobs are short: importing torch and transformers takes longer than their work. So the first
 job starts a server (`worker_server`), which imports those libraries and nothing of this project,
-and waits at a Unix socket. Each job is a fork of that server. It runs the script as
-`python SCRIPT` would, with the arguments, environment, folder and standard streams of this
-process, the client.
+and waits at a Unix socket. Jobs that make documents (tables, figures and pages) have a server of
+their own, which imports pandas and matplotlib in place of torch. Each job is a fork of a server.
+It runs the script as `python SCRIPT` would, with the arguments, environment, folder and standard
+streams of this process, the client.
 
 If the client exits or receives SIGTERM, the server sends SIGTERM to the job, and training writes a
 checkpoint. The client in turn is stopped with Snakemake, whose child it is, because the rules use
@@ -35,13 +37,13 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rankwise.core import kills, paths, plugins, requests, settings
 from rankwise.execution import lifeline
+from rankwise.execution.worker_folder import UnsafeFolder, peer_is_this_user, worker_folder
 
 if TYPE_CHECKING:
     from rankwise.execution.gpu_lease import Lease
@@ -53,6 +55,8 @@ GPU_OPTIONS = ("--gpu", "--gpu-memory-gib")
 # A job that exits with this status ran out of its share of a GPU: it runs again, alone on one.
 RUN_ALONE = 75
 BITS = "bitsandbytes"
+# What a server has imported: a key of `worker_server.LIBRARIES`.
+TORCH, TORCH_AND_BITS, DOCUMENTS = "torch", "torch and bitsandbytes", "documents"
 IMPORTS_BITS = re.compile(rb"^\s*(import|from) bitsandbytes\b", re.MULTILINE)
 # Environment variables that do not change how libraries load: a server serves any values of them.
 PASSING = ("_", "PWD", "OLDPWD", "SHLVL", "PYTEST_CURRENT_TEST", lifeline.VARIABLE)
@@ -67,12 +71,17 @@ def main(arguments: list[str]) -> int:
     """
     lifeline.begin()
     oom_kills = kills.counts()
+    if arguments[0] == "--documents":
+        ended = run_warm_or_here(arguments[1:], DOCUMENTS)
+        say_signal(ended, oom_kills)
+        return ended.status
     gpus: dict[str, float] = {}
     while arguments[0] in GPU_OPTIONS:
         name, value, *arguments = arguments
         gpus[name] = float(value)
     lease = wait_for_lease(gpus) if any(gpus.values()) else None
-    ended = run_warm_or_here(arguments, lease)
+    libraries = TORCH_AND_BITS if uses_bitsandbytes(arguments) else TORCH
+    ended = run_warm_or_here(arguments, libraries, lease)
     status = ended.status
     say_signal(ended, oom_kills)
     if lease:
@@ -136,19 +145,18 @@ def wait_for_lease(gpus: dict[str, float]) -> "Lease | None":
         sys.exit(str(error))
 
 
-def run_warm_or_here(arguments: list[str], lease: "Lease | None") -> Ended:
+def run_warm_or_here(arguments: list[str], libraries: str, lease: "Lease | None" = None) -> Ended:
     """Run a script in a fork of the server, or else in this process."""
-    bits = uses_bitsandbytes(arguments)
     gpu_variables = lease.environment if lease else {}
     locks = lease.fds if lease else []
     is_warm = settings.read("RANKWISE_WARM") != "0" and has_pidfd()
-    if is_warm and not (lease and bits):
-        ended = run_in_server(arguments, bits, {**os.environ, **gpu_variables}, locks)
+    if is_warm and not (lease and libraries == TORCH_AND_BITS):
+        ended = run_in_server(arguments, libraries, {**os.environ, **gpu_variables}, locks)
         if ended is not None:
             return ended
     os.environ.update(gpu_variables)
     tell("importing libraries")
-    return Ended(run(arguments, bits), os.getpid())
+    return Ended(run(arguments, libraries), os.getpid())
 
 
 def tell(text: str) -> None:
@@ -184,18 +192,18 @@ def uses_bitsandbytes(arguments: list[str]) -> bool:
     return False
 
 
-def run(arguments: list[str], bits: bool, server: int | None = None) -> int:
+def run(arguments: list[str], libraries: str, server: int | None = None) -> int:
     """Run a script in this process, as Python would.
 
     Args:
         arguments: The name of the script and its arguments.
-        bits: Whether the job may import bitsandbytes.
+        libraries: What a server for this job imports; without bitsandbytes it is hidden.
         server: The process number of the server, if this process is a fork of it.
 
     Returns:
         The exit status.
     """
-    if not bits:
+    if libraries != TORCH_AND_BITS:
         sys.modules.setdefault(BITS, None)
     for name in list(sys.modules):
         if name.split(".")[0] == "rankwise":
@@ -221,13 +229,13 @@ def run(arguments: list[str], bits: bool, server: int | None = None) -> int:
 
 
 def run_in_server(
-    arguments: list[str], bits: bool, environment: dict[str, str], locks: list[int]
+    arguments: list[str], libraries: str, environment: dict[str, str], locks: list[int]
 ) -> Ended | None:
     """Run a script in a fork of the server.
 
     Args:
         arguments: The name of the script and its arguments.
-        bits: Whether the job imports bitsandbytes.
+        libraries: What the server has imported.
         environment: The job's environment variables.
         locks: File descriptors of the lease's locks, which the job inherits.
 
@@ -235,7 +243,7 @@ def run_in_server(
         How it ended, or None if it has not started there.
     """
     try:
-        connection = connect(bits)
+        connection = connect(libraries)
         task = {"arguments": arguments, "environment": environment, "folder": str(Path.cwd())}
         socket.send_fds(connection, [b"."], [0, 1, 2, *locks])
         connection.sendall(json.dumps(task).encode() + b"\n")
@@ -243,7 +251,8 @@ def run_in_server(
         started, _, pid = answers.readline().partition(" ")
         if started != "started":
             return None
-    except OSError:
+    except OSError as error:
+        tell(f"this job runs without a worker process: {error}")
         return None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: hang_up(connection))
@@ -275,58 +284,68 @@ def hang_up(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_WR)
 
 
-def connect(bits: bool) -> socket.socket:
+def connect(libraries: str) -> socket.socket:
     """Connect to the server, which is started if there is none."""
-    address = server_address(bits)
+    address = server_address(libraries)
     # The lock lets two clients that come at once start one server.
-    with Path(f"{address}.lock").open("w", encoding="utf-8") as lock:
+    lock_flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(f"{address}.lock", lock_flags, 0o600), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        connection = socket.socket(socket.AF_UNIX)
         with contextlib.suppress(OSError):
-            connection.connect(address)
-            return connection
+            return connect_to_own(address)
         Path(address).unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(address)
         listener.listen(1024)
         tell("importing libraries in a process that later jobs share")
-        start_server(listener, bits, address)
-        connection.connect(address)
-        return connection
+        start_server(listener, libraries, address)
+        return connect_to_own(address)
 
 
-def start_server(listener: socket.socket, bits: bool, address: str) -> None:
+def connect_to_own(address: str) -> socket.socket:
+    """Connect to a server of this user.
+
+    Raises:
+        OSError: Nobody answers, or another user does.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(address)
+    if not peer_is_this_user(connection):
+        connection.close()
+        raise UnsafeFolder(f"another user answers at {address}; remove it or set TMPDIR")
+    return connection
+
+
+def start_server(listener: socket.socket, libraries: str, address: str) -> None:
     """Start a server that outlives this process and takes over its listening socket."""
     number = listener.fileno()
     module = [sys.executable, "-m", "rankwise.execution.worker_server"]
     subprocess.Popen(
-        [*module, str(number), str(int(bits)), address],
+        [*module, str(number), libraries, address],
         pass_fds=[number],
         start_new_session=True,
         cwd="/",
-        env={**os.environ, **NO_CUDA, **(NO_GPU if bits else {})},
+        env={**os.environ, **NO_CUDA, **(NO_GPU if libraries == TORCH_AND_BITS else {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
 
 
-def server_address(bits: bool) -> str:
+def server_address(libraries: str) -> str:
     """The path of the server's socket.
 
-    There is one server for each interpreter, its packages and the environment variables. The folder
+    There is one server for each set of libraries, interpreter, its packages and the environment
+    variables. The folder
     belongs to this user alone.
 
     Raises:
-        PermissionError: The folder belongs to another user.
+        OSError: The folder cannot be made, or another user could reach it.
     """
-    folder = Path(tempfile.gettempdir()) / f"rankwise-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to another user")
+    folder = worker_folder()
     packages = Path(sysconfig.get_path("purelib"))
     variables = {name: value for name, value in os.environ.items() if name not in PASSING}
-    key = [sys.executable, packages.stat().st_mtime_ns, bits, sorted(variables.items())]
+    key = [sys.executable, packages.stat().st_mtime_ns, libraries, sorted(variables.items())]
     return str(folder / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16])
 
 

@@ -1,4 +1,4 @@
-"""The server of `worker_client`: a process that has imported torch, and whose forks are the jobs.
+"""The server of `worker_client`: a process that has imported libraries; its forks are the jobs.
 
 If a client hangs up or is gone, the server sends SIGTERM to its job, and SIGKILL if the job has
 not ended after GRACE_S seconds. The server ends after IDLE_S seconds without work, and sooner after
@@ -10,6 +10,7 @@ Standard library only.
 """
 
 import contextlib
+import gc
 import importlib
 import itertools
 import json
@@ -23,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankwise.execution import lifeline
-from rankwise.execution.worker_client import BITS, run
+from rankwise.execution.worker_client import BITS, DOCUMENTS, TORCH, TORCH_AND_BITS, run
+from rankwise.execution.worker_folder import peer_is_this_user
 
 IDLE_S = 8  # without work, before the server ends
 STOPPED_IDLE_S = 1  # the same, after a client has hung up
@@ -32,7 +34,7 @@ GRACE_S = 120  # between SIGTERM and SIGKILL
 KIB = 1024
 MAX_FILES = 64  # that a client may pass on
 HIGHEST_FILE = 1024
-LIBRARIES = (
+FOR_TORCH = (
     "torch",
     "transformers.modeling_utils",
     "transformers.masking_utils",
@@ -40,6 +42,21 @@ LIBRARIES = (
     "accelerate",
     "datasets",
 )
+LIBRARIES = {
+    TORCH: FOR_TORCH,
+    TORCH_AND_BITS: (*FOR_TORCH, BITS),
+    DOCUMENTS: (
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "matplotlib.backends.backend_pdf",
+        "matplotlib.backends.backend_svg",
+        "pandas",
+        "pyarrow.parquet",
+        "scipy.stats",
+        "jsonschema",
+        "yaml",
+    ),
+}
 
 
 @dataclass
@@ -51,20 +68,19 @@ class Job:
     kill_at: float | None = None  # when SIGKILL is due; set once the client has hung up
 
 
-def serve(listener: socket.socket, bits: bool, address: str) -> None:
+def serve(listener: socket.socket, libraries: str, address: str) -> None:
     """Import the libraries, then fork a job for each client, until no work has come for a while.
 
     Args:
         listener: The socket that clients connect to.
-        bits: Whether the jobs use bitsandbytes.
+        libraries: What to import: a key of LIBRARIES.
         address: The path of the socket.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if not bits:
+    if libraries != TORCH_AND_BITS:
         sys.modules[BITS] = None
     with lifeline.ending_with_planner():
-        for name in (*LIBRARIES, *([BITS] if bits else [])):
-            importlib.import_module(name)
+        load(libraries)
     jobs: dict[int, Job] = {}  # by pidfd, which becomes readable when the job has ended
     idle_s = IDLE_S
     while True:
@@ -77,7 +93,7 @@ def serve(listener: socket.socket, bits: bool, address: str) -> None:
         for source in ready:
             if source is listener:
                 idle_s = IDLE_S
-                start(listener, jobs, bits)
+                start(listener, jobs, libraries)
             elif source in jobs:
                 finish(jobs.pop(source), source)
             elif clients[source] in jobs.values():
@@ -85,6 +101,26 @@ def serve(listener: socket.socket, bits: bool, address: str) -> None:
                 idle_s = STOPPED_IDLE_S
                 send(clients[source], signal.SIGTERM)
         kill_overdue(jobs)
+
+
+def load(libraries: str) -> None:
+    """Import what jobs import, and take it out of the garbage collector's sight.
+
+    A collection looks at every object: a million of the libraries' alone, in a third of a second,
+    and a ledger collects before each of its measurements. A frozen object is not looked at, so
+    that the memory pages it lies on stay shared between the forks as well.
+
+    Args:
+        libraries: A key of LIBRARIES.
+    """
+    for name in LIBRARIES[libraries]:
+        importlib.import_module(name)
+    if "peft" in LIBRARIES[libraries]:
+        # It compiles hundreds of patterns when it first wraps a model; transformers keeps them.
+        conversions = importlib.import_module("transformers.conversion_mapping")
+        conversions.get_checkpoint_conversion_mapping("bert")
+    gc.collect()
+    gc.freeze()
 
 
 def kill_overdue(jobs: dict[int, Job]) -> None:
@@ -109,9 +145,12 @@ def send(job: Job, number: signal.Signals) -> None:
         os.killpg(job.pid, number)
 
 
-def start(listener: socket.socket, jobs: dict[int, Job], bits: bool) -> None:
+def start(listener: socket.socket, jobs: dict[int, Job], libraries: str) -> None:
     """Fork the job of the next client."""
     client, _ = listener.accept()
+    if not peer_is_this_user(client):
+        client.close()
+        return
     try:
         client.settimeout(CLIENT_TIMEOUT_S)
         _, files, _, _ = socket.recv_fds(client, 1, MAX_FILES)
@@ -122,7 +161,7 @@ def start(listener: socket.socket, jobs: dict[int, Job], bits: bool) -> None:
     server = os.getpid()
     pid = os.fork()
     if pid == 0:
-        work(task, files, bits, server)
+        work(task, files, libraries, server)
     for file in files:
         os.close(file)
     with contextlib.suppress(OSError):
@@ -130,14 +169,14 @@ def start(listener: socket.socket, jobs: dict[int, Job], bits: bool) -> None:
     jobs[os.pidfd_open(pid)] = Job(pid, client)
 
 
-def work(task: dict, files: list[int], bits: bool, server: int) -> None:
+def work(task: dict, files: list[int], libraries: str, server: int) -> None:
     """In the fork: become the client's process, run the script, and exit.
 
     Args:
         task: The script's arguments, environment and folder.
         files: Descriptors of the client's standard streams, and of locks, which stay open for as
             long as the job lives.
-        bits: Whether the job uses bitsandbytes.
+        libraries: What this process has imported.
         server: The process number of the server.
     """
     os.setsid()
@@ -150,7 +189,7 @@ def work(task: dict, files: list[int], bits: bool, server: int) -> None:
     os.chdir(task["folder"])
     os.environ.clear()
     os.environ.update(task["environment"])
-    status = run(task["arguments"], bits, server)
+    status = run(task["arguments"], libraries, server)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
@@ -172,4 +211,4 @@ def finish(job: Job, pidfd: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2] == "1", sys.argv[3])
+    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3])

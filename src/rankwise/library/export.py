@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rankwise.audit import trace
-from rankwise.core import provenance, result, tasks
+from rankwise.core import provenance, result, sound, tasks
 from rankwise.core.config import ConfigError
 from rankwise.core.files import part_of
 from rankwise.core.store import Store, check_answers, input_place
@@ -72,7 +72,7 @@ def export(
     shutil.rmtree(part, ignore_errors=True)
     try:
         _write_weights(plan, job, run, method, file, part, merge)
-        written = result.read(part / "rankwise.json")["format"]
+        written = result.read_json(part / "rankwise.json")["format"]
         facts = _facts(plan, job, written)
         (part / CARD).write_text(model_card.card(run, method, facts), encoding="utf-8")
         if folder.is_dir():
@@ -118,9 +118,9 @@ def _write_weights(
         kept = file.parent / name
         found = provenance.file_sha256(kept) if kept.is_file() else "no such file"
         if found != expected:
+            remedy = sound.remedy(file, Store(plan.root))
             raise ValueError(
-                f"{kept}: SHA-256: got {found}, allowed: {expected}, as train.json says; remove "
-                "the run from the store, and run snakemake again"
+                f"{kept}: SHA-256: got {found}, allowed: {expected}, as train.json says; {remedy}"
             )
     shutil.copytree(file.parent / kind, target)
 

@@ -77,7 +77,7 @@ def predict(
     rank: int = 8,
     dataset: str | None = None,
     batch_size: int = 8,
-    length: int | None = None,
+    length: int | str | None = None,
     device: str = "cuda",
     checkpointing: bool = False,
     loss: str = "full",
@@ -97,7 +97,9 @@ def predict(
             first one that fits the model: of language modelling for a causal language model, of
             classification for an encoder.
         batch_size: Samples of the micro-batch.
-        length: Tokens of each sample; the dataset's `max_length_tokens` if None.
+        length: Tokens of each sample; the dataset's `max_length_tokens` if None. `dataset` takes
+            the batch of an epoch that needs most, from the data that a study in the current folder
+            has prepared.
         device: `cuda` or `cpu`.
         checkpointing: Recompute activations in backward.
         loss: `full`, or `chunked`: the cross-entropy without the logits of all tokens.
@@ -110,6 +112,7 @@ def predict(
     Raises:
         ConfigError: A name or a value is wrong; the message says what is allowed.
         Unsupported: The method cannot train this model; the message is the reason.
+        ValueError: With `length="dataset"`: the dataset or the model is not prepared.
 
     Example:
         >>> ledger = predict("distilbert", "lora", rank=8, batch_size=32)

@@ -8,7 +8,7 @@ unless the request says that batches are padded (`padded`).
 import functools
 import importlib
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -23,10 +23,13 @@ from rankwise.models import build, storage
 from rankwise.optim.parts.waiting import trains
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precision -> dtype of products
-FLASH = "flash_attention_2"  # transformers' name of attention by the package flash-attn
 # Imported by name, so that steps with the plain loss do not depend on it.
 CHUNKED_LOSS = "rankwise.models.chunked_loss"
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # likewise, for `attention: flash`
+LOSS_INPUT = "rankwise.measure.loss_input"  # likewise, for a `loss_input` that is not `fp32`
+SOFTMAX_INPUTS = "rankwise.measure.softmax_inputs"  # likewise, `keeps_softmax_inputs`
+QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # likewise, `keeps_quantized_inputs`
+UNTIL_UPDATE = "until_update"
 
 
 @dataclass
@@ -42,8 +45,10 @@ class Step:
         accumulation_steps: Micro-batches in an update.
         loss: How the loss is computed: `full`, `chunked` or `liger`.
         precision: `fp32`, or `bf16` or `fp16` for autocast.
-        keeps_outputs: Whether what the model returned stays alive until it returns again, as in a
-            training loop that holds it in a variable.
+        keeps_outputs: Whether what the model returned stays alive until it returns again (true), as
+            in a training loop that holds it in a variable, or until the update is made
+            (`until_update`), as in one that then lets go of it.
+        zeroes_gradients: Whether gradients are filled with zeros after an update, and so stay.
         taken: How many updates have been made.
         output: What the model returned last, if outputs are kept.
     """
@@ -56,7 +61,8 @@ class Step:
     accumulation_steps: int = 1
     loss: str = "full"
     precision: str = "fp32"
-    keeps_outputs: bool = False
+    keeps_outputs: bool | str = False
+    zeroes_gradients: bool = False
     taken: int = 0
     output: ModelOutput | None = None
 
@@ -101,7 +107,9 @@ class Step:
                 step_without_values(self.optimizer)
             else:
                 self.optimizer.step()
-            self.optimizer.zero_grad()
+            self.optimizer.zero_grad(set_to_none=not self.zeroes_gradients)
+        if self.keeps_outputs == UNTIL_UPDATE:
+            self.output = None
         self.method.after_step(self.model, self.optimizer, self.taken)
 
     @property
@@ -153,7 +161,7 @@ def base_model(request: dict, device: str) -> nn.Module:
         build.check_room(request["model"], task, classes, device)
     attention = request.get("attention")
     by_shapes = attention == "flash" and device == "meta"  # transformers would look for flash-attn
-    name = None if by_shapes else {"flash": FLASH}.get(attention, attention)
+    name = None if by_shapes else build.ATTENTION.get(attention, attention)
     model = build.checked_from_shapes(request["model"], task, classes, device, name)
     if by_shapes:
         importlib.import_module(FLASH_SHAPES).use(model)
@@ -201,8 +209,9 @@ def step(
 
     Args:
         request: With `shapes`, `method`, `model` and optionally `checkpointing`, `loss`,
-            `accumulation_steps`, `precision`, `attention`, `padded`, `keeps_outputs`, `use_cache`
-            and `eval_batch_size`.
+            `accumulation_steps`, `precision`, `attention`, `padded`, `keeps_outputs`, `use_cache`,
+            `zeroes_gradients`, `loss_input`, `keeps_softmax_inputs`, `keeps_quantized_inputs` and
+            `eval_batch_size`.
         device: Where the step runs.
         watch: Called with the adapted model before its optimizer is built. A hook registered here
             runs before the hooks of an optimizer that frees gradients inside backward.
@@ -219,6 +228,10 @@ def step(
     loss = request.get("loss", "full")
     if loss != "full":
         importlib.import_module(CHUNKED_LOSS).use(model, loss)
+    if request.get("loss_input", "fp32") != "fp32":
+        importlib.import_module(LOSS_INPUT).use(model, request["loss_input"])
+    if request.get("keeps_quantized_inputs"):
+        importlib.import_module(QUANTIZED_INPUTS).keep(model)
     if watch:
         watch(model)
     optimizer = None
@@ -234,15 +247,32 @@ def step(
         loss=loss,
         precision=request.get("precision", "fp32"),
         keeps_outputs=request.get("keeps_outputs", False),
+        zeroes_gradients=request.get("zeroes_gradients", False),
     )
 
 
+def softmax_of(request: dict) -> AbstractContextManager[None]:
+    """While active, softmax keeps what it keeps on the request's torch.
+
+    Args:
+        request: With `keeps_softmax_inputs` if it keeps its input.
+    """
+    if not request.get("keeps_softmax_inputs"):
+        return nullcontext()
+    return importlib.import_module(SOFTMAX_INPUTS).kept()
+
+
 def _evaluation_batch(request: dict, device: str) -> Callable[[], dict[str, Tensor]] | None:
-    """What makes the batch of an evaluation, if that has a size of its own."""
+    """What makes the batch of an evaluation, if that has a size of its own.
+
+    `evaluation_shapes` are those of a dataset's own texts (memory/dataset_lengths.py).
+    """
     if "eval_batch_size" not in request:
         return None
-    shapes = {**request["shapes"], "batch_size": request["eval_batch_size"]}
-    return functools.partial(batch, {**request, "shapes": shapes}, device)
+    of_batch = request.get("evaluation_shapes", {"batch_size": request["eval_batch_size"]})
+    return functools.partial(
+        batch, {**request, "shapes": {**request["shapes"], **of_batch}}, device
+    )
 
 
 def profiled_optimizer(

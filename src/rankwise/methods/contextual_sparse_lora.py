@@ -110,11 +110,6 @@ class ContextualSparseLora(LoraBase):
     output_tokens: Literal["dense", "sparse"] = "dense"
     gradients: Literal["exact", "none_through_base"] = "exact"
 
-    def __post_init__(self) -> None:
-        for name in ("ffn_sparsity", "attention_sparsity"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, allowed: 0 or more, below 1")
-
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         """Put channel linears into the layers, add LoRA, and estimate the weights by SVD."""
         mode = Mode(active=self.start_step == 0, exact_gradients=self.gradients == "exact")

@@ -59,13 +59,6 @@ class SparseLora(LoraBase):
     hold: bool = True
     l1: float = 0.0
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.sparsity < 1:
-            raise ValueError(f"sparsity: got {self.sparsity}, allowed: 0 or more, below 1")
-        for name in ("every_steps", "prune_count"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, allowed: 1 or more")
-
     def prepare(self, model: nn.Module, names: dict) -> nn.Module:
         """Add LoRA, and masks if zeros are held."""
         adapted = super().prepare(model, names)

@@ -55,13 +55,6 @@ class WeightReduction(Method):
     svt_interval_steps: int = 50
     svt_keep: float = 0.5
 
-    def __post_init__(self) -> None:
-        if not 0 < self.svt_keep <= 1:
-            raise ValueError(f"svt_keep: got {self.svt_keep}, allowed: above 0, at most 1")
-        if self.svt_interval_steps < 1:
-            got = self.svt_interval_steps
-            raise ValueError(f"svt_interval_steps: got {got}, allowed: 1 or more")
-
     @property
     def IDENTITY(self) -> bool:
         """Whether the residual makes up for what the factors lack."""

@@ -16,6 +16,10 @@ GIB = 2**30
 ANY_TOKEN = 0  # shapes do not depend on it
 
 
+# Names of attention -> those of transformers, where they differ.
+ATTENTION = {"flash": "flash_attention_2"}
+
+
 def configuration(entry: dict, task: str, classes: int) -> PretrainedConfig:
     """The transformers configuration of a model.
 
@@ -45,7 +49,9 @@ def from_shapes(
     auto_class = getattr(transformers, tasks.facts(task).auto_class)
     config = configuration(entry, task, classes)
     with torch.device(device):
-        model = auto_class.from_config(config, attn_implementation=attention)
+        model = auto_class.from_config(
+            config, attn_implementation=attention, trust_remote_code=False
+        )
     if entry["architecture"].get("tie_word_embeddings") is False:
         _untie_head(model)
     if model.config.pad_token_id is None:
@@ -82,7 +88,11 @@ def checked_from_shapes(
 
 
 def from_snapshot(
-    folder: Path, task: str, classes: int, new_head: Collection[str] = ()
+    folder: Path,
+    task: str,
+    classes: int,
+    new_head: Collection[str] = (),
+    attention: str | None = None,
 ) -> nn.Module:
     """The pretrained float32 model in `folder`; a new head is drawn from torch's global generator.
 
@@ -91,6 +101,7 @@ def from_snapshot(
         task: the name of a task.
         classes: number of labels; 0 for a task without labels.
         new_head: last names of the modules that may be new; everything else must be in `folder`.
+        attention: `sdpa`, `eager` or `flash`; transformers chooses if it is not given.
 
     Raises:
         ValueError: weights are missing, left over or of another shape, or the new head is not new.
@@ -103,8 +114,10 @@ def from_snapshot(
         folder,
         dtype=torch.float32,
         local_files_only=True,
+        trust_remote_code=False,
         use_safetensors=True,
         output_loading_info=True,
+        attn_implementation=ATTENTION.get(attention, attention),
         ignore_mismatched_sizes=True,  # so that our sentence names them
         **labels,
     )
@@ -162,7 +175,9 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         ValueError: there is no tokenizer, or transformers cannot make a fast one of it.
     """
     try:
-        loaded = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        loaded = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # each kind of file fails in its own way
         raise ValueError(check.no_fast_tokenizer(folder, str(error))) from error
     if not loaded.is_fast:

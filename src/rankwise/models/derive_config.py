@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING,
 )
 
+from rankwise.core import family_configs
 from rankwise.core.model_shapes import no_decoder_start
 from rankwise.models.check import has_decoder_start
 
@@ -48,7 +49,7 @@ def read_config(folder: Path) -> PretrainedConfig:
         allowed = "a family of the installed transformers; code that a folder brings is not run"
         raise ValueError(f"{file}: model_type: got {family!r}, allowed: {allowed}{hint}")
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # each family has checks, and errors, of its own
         raise ValueError(f"{file}: transformers cannot read it: {_line(error)}") from error
     if getattr(config, "quantization_config", None):
@@ -142,8 +143,13 @@ def _is_made_by(config: PretrainedConfig, arguments: dict) -> bool:
 
 
 def _facts(config: PretrainedConfig) -> dict:
-    """What shapes and computes the model, as JSON has it."""
-    values = {key: value for key, value in config.to_dict().items() if key not in IGNORED}
+    """What shapes and computes the model, as JSON has it: keys that its family reads."""
+    known = family_configs.keys(config.model_type)
+    values = {
+        key: value
+        for key, value in config.to_dict().items()
+        if key not in IGNORED and (known is None or known.knows(key))
+    }
     return json.loads(json.dumps(values))
 
 

@@ -77,7 +77,9 @@ def base_model(config: PretrainedConfig, attention: str | None = None) -> nn.Mod
     """
     try:
         with torch.device("meta"):
-            return transformers.AutoModel.from_config(config, attn_implementation=attention)
+            return transformers.AutoModel.from_config(
+                config, attn_implementation=attention, trust_remote_code=False
+            )
     except Exception as error:  # each family has checks, and errors, of its own
         why = " ".join(str(error).split())
         raise ValueError(
@@ -151,7 +153,8 @@ def _class_of(task: str, config: PretrainedConfig) -> type[nn.Module] | None:
     try:
         with torch.device("meta"):
             auto_class = {**TASKS, **ENCODER_DECODER_TASKS}[task]
-            return type(getattr(transformers, auto_class).from_config(config))
+            cls = getattr(transformers, auto_class)
+            return type(cls.from_config(config, trust_remote_code=False))
     except ValueError:  # "Unrecognized configuration class"
         return None
 
@@ -162,6 +165,7 @@ def _load(cls: type[nn.Module], config: PretrainedConfig, tensors: dict[str, Ten
     model, info = cls.from_pretrained(
         None,
         config=config,
+        trust_remote_code=False,
         state_dict=content,
         device_map="meta",
         dtype=torch.float32,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from rankwise.analysis.tables import csv_text
 from rankwise.core import result
 from rankwise.core.keys import CURVE
 
@@ -336,4 +337,4 @@ def _write_metrics(path: Path, column: str, values: dict[str, int]) -> None:
 
 def _write_csv(path: Path, rows: list[dict]) -> None:
     # With dtype object, integers stay integers beside floats and missing values in a column.
-    result.write_text(path, pd.DataFrame(rows, dtype=object).to_csv(index=False))
+    result.write_text(path, csv_text(pd.DataFrame(rows, dtype=object)))

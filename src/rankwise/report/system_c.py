@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from rankwise.analysis.tables import csv_text
 from rankwise.core import provenance, result, store
 from rankwise.study import search_choice
 from rankwise.study.grids import split_name
@@ -113,9 +114,9 @@ def _write_run(folder: Path, cell: Cell, run: dict) -> None:
     result.write_json(folder / "summary.json", fields)
     # With dtype object, integers stay integers beside missing values.
     row = pd.DataFrame([fields], columns=list(SUMMARY_FIELDS), dtype=object)
-    result.write_text(folder / "summary.csv", row.to_csv(index=False))
+    result.write_text(folder / "summary.csv", csv_text(row))
     result.write_json(folder / "env.json", _environment(run))
-    result.write_text(folder / "metrics.csv", _metrics(run).to_csv(index=False))
+    result.write_text(folder / "metrics.csv", csv_text(_metrics(run)))
 
 
 def _summary(run_id: str, cell: Cell, run: dict) -> dict:

@@ -1,7 +1,5 @@
 """The rules between the keys of a dataset's entry that a schema cannot say in one sentence."""
 
-import re
-
 from rankwise.core import metrics, own_files, tasks, templates
 from rankwise.core.config import ConfigError
 from rankwise.core.metrics import METRICS
@@ -13,7 +11,6 @@ RESERVED_SPLITS = ("train", SELECTION)  # they cannot be reported
 RUNNING_TEXT = "language_modelling"
 TEMPLATES = ("prompt", "prompt_without_input", "answer")
 OF_ANSWERS = (*TEMPLATES, "messages", "chat", "packing")  # keys of tasks with prompts and answers
-SPLIT_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)  # of a file that is not hidden
 
 
 def metric(entry: dict) -> str:
@@ -30,9 +27,8 @@ def check(name: str, entry: dict) -> None:
 
     Raises:
         ConfigError: there is no such task or metric; the reported split is not there, or is
-            trained on or selected on; a split has the name of the slice that is held out, or no
-            name for a file; there is no train, no label or no classes; or the text has the label
-            in it.
+            trained on or selected on; a split has the name of the slice that is held out; there
+            is no train, no label or no classes; or the text has the label in it.
     """
     if "generated" in entry:
         splits, key = entry["generated"]["rows"], f"{name}.generated.rows"
@@ -66,9 +62,6 @@ def _check_split_names(key: str, splits: dict) -> None:
     if SELECTION in splits:
         allowed = f"other names: {SELECTION} is the slice that is held out of train"
         raise ConfigError(FILE, key, SELECTION, allowed)
-    for split in splits:
-        if not SPLIT_NAME.fullmatch(split):
-            raise ConfigError(FILE, key, split, "letters, digits, '_', '-' and '.'")
 
 
 def _task(name: str, entry: dict) -> tasks.Task:

@@ -119,14 +119,16 @@ def method_names(library: dict, grid: dict) -> list[str]:
 
 
 def tokens(library: dict, grid: dict, dataset: str) -> int:
-    """Length of a text in this grid, in tokens: its own, or else the dataset's.
+    """Length of a text in this grid, in tokens: its own, or else what the dataset cuts texts to.
 
     Args:
         library: Checked entries by kind and name.
         grid: The grid of a study.
         dataset: Name of the dataset.
     """
-    return grid.get("sequence_length_tokens", library["datasets"][dataset]["max_length_tokens"])
+    longest = library["datasets"][dataset]["max_length_tokens"]
+    given = grid.get("sequence_length_tokens", longest)
+    return longest if given == measurements.OWN_LENGTHS else given
 
 
 def check_names(library: dict, grid: dict, kind: str, where: tuple[str, str]) -> None:

@@ -25,9 +25,17 @@ if TYPE_CHECKING:
 NO_SHAPE = (*COSMETIC["models"], "weights")  # keys of a model that a profile does not depend on
 QUANTIZED = "rankwise.models.quantized"  # the storage of weights that are not dense
 CHUNKED_LOSS = "rankwise.models.chunked_loss"  # every loss but the full one
-GROUPED = "rankwise.training.grouped"  # batches by length
+GROUPED = "rankwise.data.grouped"  # batches by length
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # profiles with `attention: flash`
-PER_PROCESS = "rankwise.measure.memory.per_process"  # what one of several processes holds
+DETERMINISM = "rankwise.training.determinism"  # studies with `deterministic: true`
+# A setting of a profile -> the module that it loads by name.
+PROFILE_MODULES = {
+    "processes": "rankwise.measure.memory.per_process",  # what one of several holds
+    "loss_input": "rankwise.measure.loss_input",  # what the loss reads, if not fp32
+    "keeps_softmax_inputs": "rankwise.measure.softmax_inputs",
+    "keeps_quantized_inputs": "rankwise.measure.quantized_inputs",
+}
+DATASET_LENGTHS = "rankwise.measure.memory.dataset_lengths"  # profiles at a dataset's own lengths
 
 
 def cell_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
@@ -71,17 +79,18 @@ def _training_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     loaded = [*_task_modules(task), *_schedule_modules({**schedule, **changes})]
     if follows_search:
         loaded.append(search.SETTLED)
+    deterministic = _determinism(plan)
+    if deterministic:
+        loaded.append(DETERMINISM)
     request = {
         "model": plan.model_entry(cell.model),
         "method": method,
         "dataset": plan.dataset_entry(cell.dataset),
         "schedule": schedule,
-        "inputs": {
-            "dataset": plan.input_digest("dataset", cell.dataset),
-            "model": plan.input_digest("model", cell.model),
-        },
+        "inputs": _inputs(plan, cell),
         "device": plan.study["device"],
         "cpu_threads": plan.study["cpu_threads"],
+        **deterministic,
         "code": _code(plan, measurement, method, *loaded),
     }
     if measurement == "train":
@@ -92,6 +101,14 @@ def _training_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     if follows_search:
         return search.open_request(request, trials, plan.choice(cell.curve))
     return request
+
+
+def _inputs(plan: "Plan", cell: Cell) -> dict[str, str]:
+    """The digests of the prepared dataset and model of a cell."""
+    return {
+        "dataset": plan.input_digest("dataset", cell.dataset),
+        "model": plan.input_digest("model", cell.model),
+    }
 
 
 def _evaluation_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
@@ -111,6 +128,9 @@ def _evaluation_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
         loaded += _task_modules(task)
     if plan.is_searched(cell.curve):
         loaded.append(search.SETTLED)
+    deterministic = _determinism(plan)
+    if deterministic:
+        loaded.append(DETERMINISM)
     return {
         **request,
         "evaluation": entry,
@@ -118,12 +138,16 @@ def _evaluation_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
         "inputs": inputs,
         "device": plan.study["device"],
         "cpu_threads": plan.study["cpu_threads"],
+        **deterministic,
         "code": _code(plan, measurement, plan.method(measurement, cell), *loaded),
     }
 
 
 def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
-    """A profile depends on shapes, so new weights, data or learning rates do not rerun it."""
+    """A profile depends on shapes, so new weights, data or learning rates do not rerun it.
+
+    One that takes its lengths from a dataset depends on the data and the model's tokenizer, too.
+    """
     grid = plan.grids.by_measurement[measurement][cell]
     if measurement == PREDICT:  # of a training run, whose batch size is in its schedule
         grid = {**grid, **plan.grids.schedule(grid)}
@@ -133,9 +157,16 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     target = {key: grid[key] for key in ("target_length_tokens",) if key in grid}
     settings = measurements.settings(measurement, grid, plan.study, dataset, tokens)
     loaded = _schedule_modules(settings)
-    if "processes" in settings:
-        loaded.append(PER_PROCESS)
+    loaded += [module for key, module in PROFILE_MODULES.items() if settings.get(key)]
+    if settings.get("attention") == "flash":
+        loaded.append(FLASH_SHAPES)
+    data = {}
+    if "lengths" in settings:
+        loaded += [DATASET_LENGTHS, *_task_modules(dataset["task"])]
+        loaded += _schedule_modules(settings["lengths"])
+        data = {"dataset": plan.dataset_entry(cell.dataset), "inputs": _inputs(plan, cell)}
     return {
+        **data,
         "model": without(plan.library["models"][cell.model], NO_SHAPE),
         "method": method,
         "shapes": {
@@ -214,6 +245,11 @@ def _pretraining_request(plan: "Plan", model: str) -> dict:
     }
 
 
+def _determinism(plan: "Plan") -> dict[str, bool]:
+    """The key of a request by which it computes with deterministic kernels; absent by default."""
+    return {"deterministic": True} if plan.study["deterministic"] else {}
+
+
 def _task_modules(task: str) -> list[str]:
     """The modules that a run of a task loads by name: the task's, and those of its own metrics."""
     own = [name for name in tasks.facts(task).metrics if METRICS[name].is_own]
@@ -227,8 +263,6 @@ def _schedule_modules(settings: dict) -> list[str]:
         modules.append(CHUNKED_LOSS)
     if settings.get("group_by_length"):
         modules.append(GROUPED)
-    if settings.get("attention") == "flash":
-        modules.append(FLASH_SHAPES)
     return modules
 
 

@@ -195,12 +195,13 @@ def _cell_job(plan: Plan, measurement: str, cell: Cell) -> PlannedJob:
 def _cell_inputs(plan: Plan, measurement: str, cell: Cell) -> tuple[str, ...]:
     """The paths that a cell's job reads.
 
-    A profile reads nothing: shapes come from the configuration.
+    A profile reads nothing, since shapes come from the configuration, unless it takes its lengths
+    from the dataset.
     """
     if measurement == EVALUATE:
         return tuple(outputs.evaluated(plan, cell))
     if measurement not in FOLDERS:
-        return ()
+        return tuple(plan.profile_inputs(measurement, cell))
     prepared = plan.input_path(DATASET, cell.dataset), plan.input_path(MODEL, cell.model)
     choice = outputs.selected(plan, cell) if measurement == "train" else []
     return *prepared, *choice
@@ -269,7 +270,8 @@ def _document(
     log = f"{rule}/{name}" if name else rule
 
     def make_request() -> dict:
-        return {**request(), "document": [plan.results, files[0]], "reads": list(inputs)}
+        document = [plan.results, files[0]]
+        return {**request(), "document": document, "reads": list(inputs), "writes": list(paths)}
 
     return PlannedJob(
         rule=rule,

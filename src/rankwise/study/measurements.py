@@ -1,10 +1,7 @@
 """Which settings each profile depends on, and which profiles need a GPU. Standard library only."""
 
-import math
-
 from rankwise.core import compare, store, tasks
 from rankwise.core.config import ConfigError
-from rankwise.core.dataset_defaults import selection_rows
 
 # Measurement -> its folder of results. All others are profiles.
 FOLDERS = {name: store.FOLDERS[name] for name in ("train", "trial")}
@@ -18,6 +15,10 @@ EVALUATE = "evaluate"
 TIMED = compare.TIMED
 UPDATING = frozenset({"ledger", "fits", "throughput"})  # profiles of whole updates
 WITH_TARGETS = ("ledger", "fits")  # profiles whose targets may be shorter or longer than texts
+# The value of `sequence_length_tokens` that stands for the lengths of the dataset's own texts, and
+# the profiles that can take them.
+OWN_LENGTHS, WITH_OWN_LENGTHS = "dataset", ("ledger", "fits")
+ORDER = ("group_by_length", "seed")  # keys of a profile that decide the batches of an epoch
 STEP = ("accumulation_steps", "checkpointing", "loss")  # how an update is made
 # More of the same, which a request leaves out at these defaults.
 STEP_DEFAULTS = {
@@ -26,6 +27,11 @@ STEP_DEFAULTS = {
     "padded": False,
     "keeps_outputs": False,
     "use_cache": False,
+    "zeroes_gradients": False,
+    "loss_input": "fp32",
+    "empties_cache": False,
+    "keeps_softmax_inputs": False,
+    "keeps_quantized_inputs": False,
     "gpu": "ampere",
 }
 
@@ -50,7 +56,8 @@ def settings(  # noqa: PLR0911 - one return a measurement
         ValueError: there is no such measurement.
     """
     if measurement == PREDICT:
-        return _prediction(grid, study["device"], dataset)
+        return {**_prediction(grid, study["device"]), "lengths": _order(grid)}
+    own = {"lengths": _order(grid)} if reads_data(measurement, grid) else {}
     match measurement:
         case "memory":
             return _picked(grid, "measured")
@@ -67,12 +74,13 @@ def settings(  # noqa: PLR0911 - one return a measurement
         case "ledger":
             evaluated = _picked(grid, "eval_batch_size") if "eval_batch_size" in grid else {}
             picked = _picked(grid, "device", "measured")
-            return {**picked, **_step(grid), **evaluated, **several_processes(grid)}
+            return {**picked, **_step(grid), **evaluated, **several_processes(grid), **own}
         case "fits":
             return {
                 **_picked(grid, "device", "memory_gib"),
                 **_step(grid),
                 "lengths_tokens": grid.get("lengths_tokens", [tokens]),
+                **own,
             }
         case "throughput":
             return {
@@ -102,32 +110,31 @@ def several_processes(grid: dict) -> dict:
     return _picked(grid, "processes", "sharding") if grid.get("processes", 1) > 1 else {}
 
 
-def _prediction(schedule: dict, device: str, dataset: dict) -> dict:
+def reads_data(measurement: str, grid: dict) -> bool:
+    """Whether a profile takes its lengths from the prepared dataset.
+
+    Args:
+        measurement: One of `MEASUREMENTS`, or `PREDICT`.
+        grid: The grid that asks for the profile.
+    """
+    return measurement == PREDICT or grid.get("sequence_length_tokens") == OWN_LENGTHS
+
+
+def _order(grid: dict) -> dict:
+    """What decides the batches of an epoch, beside the batch size."""
+    return {"seed": grid.get("seed", 0), "group_by_length": grid.get("group_by_length", False)}
+
+
+def _prediction(schedule: dict, device: str) -> dict:
     """The settings of the prediction of a training run."""
-    # Only blocks of running text have one length; of all others, shorter ones are padded.
-    has_padding = tasks.facts(dataset["task"]).labels != tasks.NO_LABEL
     return {
-        **_step({**schedule, "padded": has_padding}),
-        **_picked(schedule, "eval_batch_size"),
+        **_step(schedule),
+        **_picked(schedule, "eval_batch_size", "epochs", "updates"),
         **several_processes(schedule),
         # Liger's kernels run on a GPU alone. Of its loss, ours in chunks is what shapes can tell.
         "loss": "full" if schedule["loss"] == "full" else "chunked",
         "device": device,
-        "updates": schedule["updates"] or _updates_of_epochs(schedule, dataset),
     }
-
-
-def _updates_of_epochs(schedule: dict, dataset: dict) -> int | None:
-    """Updates in all epochs; None if the number of rows of the train split is not known."""
-    generated_rows = dataset.get("generated", {}).get("rows", {})
-    all_rows = dataset.get("train_samples") or generated_rows.get("train")
-    rows = dataset["train_rows"] or all_rows
-    if not rows:
-        return None
-    batch_size = schedule["batch_size"] * schedule["accumulation_steps"]
-    # The selection slice is held out of the train split.
-    trained_rows = rows - selection_rows(dataset, rows)
-    return schedule["epochs"] * math.ceil(trained_rows / batch_size)
 
 
 def on_gpu(measurement: str, grid: dict) -> bool:
@@ -149,6 +156,44 @@ def lengths(grid: dict, tokens: int) -> list[int]:
         tokens: Length of a text in this grid; it comes first.
     """
     return [tokens, *grid.get("lengths_tokens", [])]
+
+
+def check_own_lengths(grid: dict, model: str, entry: dict, where: tuple[str, str]) -> None:
+    """Check that the lengths of a dataset's own texts can be had, and that their order is used.
+
+    Args:
+        grid: A grid of profiles.
+        model: Name of the model, for the message.
+        entry: Of the model.
+        where: File and key of the grid.
+
+    Raises:
+        ConfigError: A measurement of the grid takes one length; the model has no weights, and so no
+            tokenizer; or a key has no effect.
+    """
+    file, key = where
+    if grid.get("sequence_length_tokens") != OWN_LENGTHS:
+        for name in ORDER:
+            if name in grid:
+                allowed = f"nothing without sequence_length_tokens: {OWN_LENGTHS}"
+                raise ConfigError(file, f"{key}.{name}", grid[name], allowed)
+        return
+    at = (file, f"{key}.sequence_length_tokens")
+    others = [name for name in grid["measurements"] if name not in WITH_OWN_LENGTHS]
+    if others:
+        takers = " and ".join(WITH_OWN_LENGTHS)
+        allowed = f"a number with {', '.join(others)}; or a grid with {takers} alone"
+        raise ConfigError(*at, OWN_LENGTHS, allowed)
+    if "weights" not in entry:
+        allowed = f"a number with {model}, which has no weights and so no tokenizer"
+        raise ConfigError(*at, OWN_LENGTHS, allowed)
+    for name in ("lengths_tokens", "target_length_tokens"):
+        if name in grid:
+            allowed = f"nothing with sequence_length_tokens: {OWN_LENGTHS}; leave one of them out"
+            raise ConfigError(file, f"{key}.{name}", grid[name], allowed)
+    if grid["padded"]:
+        allowed = f"false with sequence_length_tokens: {OWN_LENGTHS}, which tells which are padded"
+        raise ConfigError(file, f"{key}.padded", True, allowed)
 
 
 def check_target(grid: dict, task: str, where: tuple[str, str]) -> None:

@@ -23,6 +23,7 @@ CHANGED_LOGITS = {
 }
 # Those that have it by default.
 ALWAYS_CHANGED = ("cohere", "cohere2", "gemma2", "granite")
+ATTENTION = "sdpa"  # what a schedule or a grid that names no attention has
 Where = tuple[str, str]  # file, key
 
 
@@ -60,38 +61,70 @@ def check_loss(kind: str, task: str, model: str, entry: dict, device: str, where
             raise ConfigError(*where, kind, allowed)
 
 
-def check_step(grid: dict, entry: dict, where: Where) -> None:
+def check_step(grid: dict, entry: dict, task: str, where: Where) -> None:
     """Check that the keys of a profile's grid which say how a step is made go together.
 
     Args:
         grid: Of a profile.
         entry: The resolved entry of a method.
+        task: The task's name.
         where: File and key of the grid.
 
     Raises:
-        ConfigError: flash-attn cannot run, or a KV cache is asked for beside checkpointing.
+        ConfigError: flash-attn cannot run, a KV cache is asked for beside checkpointing, or there
+            is no loss that reads logits of tokens as asked.
     """
     file, key = where
+    _check_loss_input(grid, task, (file, f"{key}.loss_input"))
     if grid["use_cache"] and grid["checkpointing"]:
         allowed = "false with checkpointing: transformers makes no cache for layers that run again"
         raise ConfigError(file, f"{key}.use_cache", True, allowed)
-    if grid["attention"] != "flash":
+    runs = grid["measured"] or "throughput" in grid["measurements"]
+    check_attention(grid, entry, where, runs=runs)
+
+
+def check_attention(step: dict, entry: dict, where: Where, *, runs: bool) -> None:
+    """Check that a step can have its attention.
+
+    Args:
+        step: Its `device`, `precision` and `attention`: a profile's grid, or a schedule.
+        entry: The resolved entry of a method.
+        where: File and key of the grid or the schedule.
+        runs: Whether the step is run, not only predicted.
+
+    Raises:
+        ConfigError: flash-attn cannot run.
+    """
+    file, key = where
+    if step.get("attention", ATTENTION) != "flash":
         return
     at = (file, f"{key}.attention")
-    if grid["device"] != "cuda":
-        allowed = f"sdpa or eager with device {grid['device']}: flash-attn runs on a GPU"
+    if step["device"] != "cuda":
+        allowed = f"sdpa or eager with device {step['device']}: flash-attn runs on a GPU"
         raise ConfigError(*at, "flash", allowed)
-    widths = {grid["precision"], entry["weights"], entry.get("compute")}
+    widths = {step["precision"], entry["weights"], entry.get("compute")}
     if widths.isdisjoint(("bf16", "fp16")):
         allowed = (
             "sdpa or eager in fp32; flash-attn takes bf16 and fp16: precision bf16 or fp16, "
             "weights bf16, or a quantized base and compute bf16"
         )
         raise ConfigError(*at, "flash", allowed)
-    runs = grid["measured"] or "throughput" in grid["measurements"]
     if runs and importlib.util.find_spec("flash_attn") is None:
-        allowed = "sdpa, eager, or flash after `pip install flash-attn` or with measured: false"
+        unmeasured = " or with measured: false" if "measured" in step else ""
+        allowed = f"sdpa, eager, or flash after `pip install flash-attn`{unmeasured}"
         raise ConfigError(*at, "flash", allowed)
+
+
+def _check_loss_input(grid: dict, task: str, where: Where) -> None:
+    """Check that there is a full cross-entropy of tokens whose input can be another one."""
+    if grid["loss_input"] == "fp32":
+        return
+    if grid["loss"] != "full":
+        allowed = f"fp32 with loss {grid['loss']}, which never has all logits"
+        raise ConfigError(*where, grid["loss_input"], allowed)
+    if tasks.facts(task).auto_class != CAUSAL:
+        allowed = f"fp32 with the task {task}, whose model is no causal language model"
+        raise ConfigError(*where, grid["loss_input"], allowed)
 
 
 def check_kernel(optimizer: dict, origin: Origin) -> None:

@@ -13,10 +13,10 @@ keeps that default.
 import ast
 import functools
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 
-from rankwise.core import plugins
+from rankwise.core import annotations, option_ranges, plugins
 from rankwise.core.config import ConfigError
-from rankwise.study import annotations
 from rankwise.study.class_source import ClassSource, has_unread_base, lineage, main_class
 from rankwise.study.constants import evaluate, with_constants
 
@@ -26,6 +26,8 @@ SUPPLIED = ("self", "params", "lr", "seed", "pairs")
 # Arguments of torch's optimizers that would turn a training round or take it apart: `maximize`
 # climbs the loss, the others are for gradients of a step and for CUDA graphs.
 REFUSED = ("maximize", "differentiable", "capturable")
+# Options whose range follows from the model's shapes: study/limits.py says it.
+TOLD_APART = ("rank", "granularity", "active_layers")
 METHOD_BASE = ("rankwise.methods.parts.base", "Method")
 OPTIMIZER_BASE = ("torch.optim.optimizer", "Optimizer")
 ALLOWED_DEFAULTS = "numbers, texts, true, false, None, arithmetic on numbers, or a tuple of these"
@@ -39,15 +41,34 @@ class Option:
         name: its name in config/methods.yaml.
         annotation: its type, as the source has it.
         default: as JSON has it (lists, not tuples); `REQUIRED` where there is none.
+        ranges: the numbers that options of this class's kind may have, by name; none of a class
+            that is not Rankwise's own.
     """
 
     name: str
     annotation: str
     default: object
+    ranges: dict[str, option_ranges.Range] = dataclass_field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def accepts(self, value: object) -> bool:
         """Whether a value from YAML fits the annotation."""
         return annotations.accepts(self.annotation, value)
+
+    def violated(self, value: object) -> str | None:
+        """What is allowed in place of a value that fits the annotation; None if it is right."""
+        if self.name in TOLD_APART or not isinstance(value, int | float | list | dict):
+            return None
+        if self.name == "targets" and not value and self.default != []:
+            return f"{self.allowed}, at least one"
+        allowed = option_ranges.violated(self.ranges, self.name, value)
+        is_optional = allowed and annotations.accepts(self.annotation, None)
+        return f"{allowed}, or null" if is_optional else allowed
+
+    def converted(self, value: object) -> object:
+        """A value that the option accepts, as it means it: 3.0 is 3 for an integer."""
+        return annotations.converted(self.annotation, value)
 
     @property
     def allowed(self) -> str:
@@ -185,7 +206,7 @@ def _argument(
         return _option(cls, name, annotation, default)
     part = annotations.supported_part(text) if annotation is not None else None
     if default is None:
-        return Option(name, part or annotations.ANYTHING, REQUIRED)
+        return Option(name, part or annotations.ANYTHING, REQUIRED, _ranges(cls))
     try:
         value = evaluate(with_constants(default, cls.module))
     except (ValueError, ArithmeticError, TypeError):
@@ -193,7 +214,12 @@ def _argument(
     if part is None or not annotations.accepts(part, value):
         # `weight_decay: float = None` takes a number as well.
         part = f"{part} | None" if part and value is None else annotations.of_default(value)
-    return Option(name, part, value)
+    return Option(name, part, value, _ranges(cls))
+
+
+def _ranges(cls: ClassSource) -> dict[str, option_ranges.Range]:
+    folder = cls.module.split(".")[1:2] if cls.is_shipped else []
+    return option_ranges.BY_FOLDER[folder[0]] if folder else {}
 
 
 def _annotation_text(annotation: ast.expr | None) -> str:
@@ -215,13 +241,13 @@ def _option(
     if annotation is None or not annotations.is_supported(text):
         raise ConfigError(cls.file, f"annotation of {cls.name}.{name}", text, annotations.ALLOWED)
     if default is None:
-        return Option(name, text, REQUIRED)
+        return Option(name, text, REQUIRED, _ranges(cls))
     key = f"default of {cls.name}.{name}"
     try:
         value = evaluate(default)
     except (ValueError, ArithmeticError, TypeError):
         raise ConfigError(cls.file, key, ast.unparse(default), ALLOWED_DEFAULTS) from None
-    option = Option(name, text, value)
+    option = Option(name, text, value, _ranges(cls))
     if not option.accepts(value):
         raise ConfigError(cls.file, key, value, f"{option.allowed}, for the annotation is {text}")
     return option

@@ -10,8 +10,8 @@ import functools
 import importlib.util
 from pathlib import Path
 
+from rankwise.core import annotations
 from rankwise.core.config import ConfigError
-from rankwise.study import annotations
 from rankwise.study.options import constant
 from rankwise.study.origin import Origin
 
@@ -51,6 +51,9 @@ def check(options: dict, is_quantized: bool, origin: Origin) -> None:
         got = ", ".join(options["targets"])
         allowed = f"no key: {kind} finds its places in a model itself"
         raise ConfigError(*origin.place("options", "targets"), got, allowed)
+    if not finds_its_places and not options["targets"]:
+        allowed = f"a list of at least one role: {kind} adapts the matrices of `targets`"
+        raise ConfigError(*origin.place("options", "targets"), options["targets"], allowed)
     for name in settings:
         _check_setting(name, options, capacity, origin)
 

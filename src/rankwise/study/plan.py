@@ -12,7 +12,7 @@ from pathlib import Path
 from rankwise.core import paths, provenance, store
 from rankwise.core.config import ConfigError, checked_study, library, read_yaml, without
 from rankwise.core.lock import lock_digest
-from rankwise.study import evaluations, inline, job_requests, measurements, search
+from rankwise.study import architectures, evaluations, inline, job_requests, measurements, search
 from rankwise.study.grids import Cell
 from rankwise.study.resolve import check_sources
 from rankwise.study.source_digests import SourceDigests
@@ -68,6 +68,10 @@ class Plan:
             entries[kind] = {**entries[kind], **of_kind}
         named, self.library = inline.resolve(self.study, entries, root, file)
         check_sources(self.library)
+        for model in _models(named):
+            if model in self.library["models"]:  # an unknown name is told with its grid
+                entry = architectures.checked(model, self.library["models"][model])
+                self.library["models"] = {**self.library["models"], model: entry}
         self.grids = StudyGrids(named, self.library, file)
         self._source_digests = SourceDigests(root, self.results)
         self.evaluations = evaluations.Evaluations(self, named["evaluate"])
@@ -120,12 +124,28 @@ class Plan:
         """
         return f"{self.results}/{store.input_place(kind, name, self.input_digest(kind, name))}"
 
+    def reads_data(self, measurement: str, cell: Cell) -> bool:
+        """Whether the profile of a cell takes its lengths from the dataset."""
+        grid = self.grids.by_measurement[measurement][cell]
+        return measurements.reads_data(measurement, grid)
+
+    def profile_inputs(self, measurement: str, cell: Cell) -> list[str]:
+        """The prepared dataset and model that a profile reads, relative to the project."""
+        if not self.reads_data(measurement, cell):
+            return []
+        return [self.input_path("dataset", cell.dataset), self.input_path("model", cell.model)]
+
     def inputs(self) -> list[tuple[str, str]]:
-        """(kind, name) of every input of training, and of the corpora of pre-trained models.
+        """(kind, name) of every input of training and profiles, and of the corpora of pre-trained
+        models.
 
         Datasets come first.
         """
         cells = self.cells("train")
+        for measurement in measurements.WITH_OWN_LENGTHS:
+            cells += [
+                cell for cell in self.cells(measurement) if self.reads_data(measurement, cell)
+            ]
         models = dict.fromkeys(cell.model for cell in cells)
         datasets = dict.fromkeys(cell.dataset for cell in cells)
         datasets |= dict.fromkeys(self.evaluations.datasets())
@@ -273,6 +293,12 @@ class Plan:
         """A lock file and the digest of its pins."""
         lock = f"envs/{name}.lock"
         return {"lock": lock, "digest": lock_digest(self.workflow / lock)}
+
+
+def _models(study: dict) -> list[str]:
+    """The models that the grids of a study name."""
+    grids = (*study["train"], *study["profile"])
+    return list(dict.fromkeys(model for grid in grids for model in grid["models"]))
 
 
 def read_plan(project: Path, study: str | None = None) -> Plan:

@@ -224,7 +224,9 @@ def _fill(
             value = references.get(value, value)
         if not option.accepts(value):
             raise ConfigError(*origin.place(part, name), value, option.allowed)
-        filled[name] = value
+        if allowed := option.violated(value):
+            raise ConfigError(*origin.place(part, name), value, allowed)
+        filled[name] = option.converted(value)
     return filled
 
 
@@ -368,6 +370,9 @@ def _check_weights(key: str, weights: dict) -> None:
     if schedule.get("processes", 1) != 1:
         where = f"{key}.pretrain.schedule.processes"
         raise ConfigError(MODELS, where, schedule["processes"], "1: one process pre-trains")
+    if schedule.get("attention") == "flash":
+        where = f"{key}.pretrain.schedule.attention"
+        raise ConfigError(MODELS, where, "flash", "sdpa or eager: pre-training runs on the CPU")
     for source, proof in (("hub", "revision"), ("files", "sha256")):
         if source in weights and proof not in weights:
             raise ConfigError(MODELS, f"{key}.{proof}", "nothing", f"the {proof} of {source}")

@@ -5,7 +5,8 @@ results, because the path of a result holds the digest of its request. The other
 changes times, and records can be lost. So planning
 
 - refuses a study whose folder belongs to another study of the same name;
-- links every planned result that the store has into the study's folder;
+- links every planned result that the store has into the study's folder, and sets aside each one
+  that is not as it was written, or answers another request (`core/sound.py`);
 - gives all results one modification time, so that none is newer than what was made from it;
 - marks each document that is not as planned (`core/documents.py`).
 
@@ -16,16 +17,18 @@ import functools
 import json
 import os
 import shutil
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from rankwise.core import documents, provenance, result
+from rankwise.core import documents, provenance, result, sound
 from rankwise.core.config import ConfigError, read_yaml
+from rankwise.core.content import difference
 from rankwise.core.input_files import recorded_files
 from rankwise.core.store import TIME_NS, Store, StoreError, check_answers, link_result
-from rankwise.core.store_parts import disagreement
+from rankwise.core.store_parts import DAMAGED, beside, disagreement
 from rankwise.study.jobs import PlannedJob, document_jobs, result_jobs
 from rankwise.study.plan import Plan
 
@@ -111,16 +114,18 @@ def fetch(plan: Plan) -> tuple[list[PlannedJob], list[PlannedJob]]:
     Raises:
         StoreError: A store, or a file in it, is not as it must be.
     """
-    store = Store(plan.root)
+    store, known = Store(plan.root), sound.Known(plan.root)
     fetched, missing = [], []
     for job in result_jobs(plan):
         output = plan.root / job.path
+        problem = _problem_of_input(known, plan.root) if job.prepares_input else known.problem
         if output.is_symlink() and output.exists():
             _settle_time(output)
-            continue
-        if output.is_file():  # of a copy that followed the links
+            if problem(output, job.digest) is None:
+                continue
+        elif output.is_file():  # of a copy that followed the links
             _adopt(output, job, store)
-        found = store.find(job.place)
+        found = sound.find(store, job.place, problem)
         if found is None:
             output.unlink(missing_ok=True)  # a link to what is not there any more
             missing.append(job)
@@ -128,7 +133,28 @@ def fetch(plan: Plan) -> tuple[list[PlannedJob], list[PlannedJob]]:
         link_result(found, check_answers(found, job.digest), output, plan.root)
         _settle_time(output)
         fetched.append(job)
+    known.save()
     return fetched, missing
+
+
+def _problem_of_input(known: sound.Known, root: Path) -> sound.Problem:
+    """As `known.problem`; the files of a prepared input are compared with their recorded SHA-256.
+
+    Inputs are few. What a run has kept is checked by the evaluation that reads it.
+    """
+
+    def problem(file: Path, digest: str) -> str | None:
+        wrong = known.problem(file, digest)
+        if wrong:
+            return wrong
+        folder = Path(os.path.realpath(file)).parent
+        for name, recorded in recorded_files(result.read(file)).items():
+            changed = difference(folder / name, recorded, root)
+            if changed:
+                return f"{name} beside it: {changed}"
+        return None
+
+    return problem
 
 
 def _settle_time(output: Path) -> None:
@@ -143,12 +169,18 @@ def _settle_time(output: Path) -> None:
 def _adopt(output: Path, job: PlannedJob, store: Store) -> None:
     """Move a result that is a file of its own into the store.
 
-    A prepared input without its data files is of no use; it is removed.
+    A prepared input without its data files is of no use; it is removed. A file that is not as it
+    was written, or answers another request, is renamed.
 
     Raises:
         StoreError: The store has another result of the same request. Both stay.
     """
-    content = check_answers(output, job.digest)
+    problem = sound.problem(output, job.digest)
+    if problem:
+        aside = output.replace(beside(output, DAMAGED))
+        print(f"{output}: {problem}; renamed to {aside.name}", file=sys.stderr, flush=True)
+        return
+    content = result.read(output)
     is_whole = all((output.parent / name).is_file() for name in recorded_files(content))
     with store.locked(job.digest):
         kept = store.find(job.place)

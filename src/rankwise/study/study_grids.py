@@ -10,7 +10,7 @@ from rankwise.core.config import ConfigError, merge, without
 from rankwise.study import grids, keep, measurements, search, variants
 from rankwise.study.grids import Cell
 from rankwise.study.measurements import FOLDERS, MEASUREMENTS, PREDICT
-from rankwise.study.memory_options import check_loss, check_step
+from rankwise.study.memory_options import ATTENTION, check_attention, check_loss, check_step
 from rankwise.study.origin import FILE, Layer, Origin
 from rankwise.study.overrides import check_used
 from rankwise.study.packing import check_packing
@@ -129,16 +129,26 @@ class StudyGrids:
             schedule, schedule_key = self.schedule(grid), f"{key}.schedule"
             kept = self._keep(cell, grid, key)
             check_processes(cell.method, method, schedule, (self.file, schedule_key), kept)
+            self._check_attention(method, schedule, dataset, schedule_key)
         else:  # profiles do not clip
             schedule, schedule_key = {**grid, "max_gradient_norm": None}, key
             check_profiled(cell.method, method, grid, (self.file, key))
+            measurements.check_own_lengths(grid, cell.model, model, (self.file, key))
             measurements.check_target(grid, task, (self.file, key))
-            check_step(grid, method, (self.file, key))
+            check_step(grid, method, task, (self.file, key))
             makes_updates = not measurements.UPDATING.isdisjoint(grid["measurements"])
         where = (self.file, f"{schedule_key}.loss")
         check_loss(schedule["loss"], task, cell.model, model, self.study["device"], where)
         if makes_updates:
             check_release(cell.method, method["optimizer"], schedule, (self.file, schedule_key))
+
+    def _check_attention(self, method: dict, schedule: dict, dataset: dict, key: str) -> None:
+        """Check that training can have the attention of its schedule; `key` is the schedule's."""
+        step = {**schedule, "device": self.study["device"]}
+        check_attention(step, method, (self.file, key), runs=True)
+        if schedule.get("attention") == "flash" and dataset.get("packing"):
+            allowed = "sdpa or eager with packing: flash-attn takes no mask that keeps texts apart"
+            raise ConfigError(self.file, f"{key}.attention", "flash", allowed)
 
     def _add_curve(self, key: str, grid: dict, curve: Cell) -> None:
         """Remember the grid that trains a curve.
@@ -268,6 +278,8 @@ class StudyGrids:
             method = self.resolved_method(curve._replace(trial=trial), grid, key)
             check_release(curve.method, method["optimizer"], schedule, (file, f"{key}.schedule"))
             check_processes(curve.method, method, schedule, (file, f"{key}.schedule"))
+            dataset = self.library["datasets"][curve.dataset]
+            self._check_attention(method, schedule, dataset, f"{key}.schedule")
             methods[trial] = method
         return methods
 
@@ -355,5 +367,11 @@ class StudyGrids:
         return keep.resolved(wanted, cell.method, method, model, where)
 
     def schedule(self, grid: dict) -> dict:
-        """The training schedule of a grid: the study's, with the grid's own values."""
-        return {**self.study["schedule"], **grid["schedule"]}
+        """The training schedule of a grid: the study's, with the grid's own values.
+
+        The attention that is taken anyway is left out, so that naming it trains nothing anew.
+        """
+        schedule = {**self.study["schedule"], **grid["schedule"]}
+        if schedule.get("attention") == ATTENTION:
+            del schedule["attention"]
+        return schedule

@@ -13,6 +13,7 @@ training goes on, and the earlier checkpoint stays.
 The file is named after the digest of the run's request. A run that would give another result (other
 settings, data or source code) has another digest, so it never reads this file. Of the model, the
 file holds only what training changes; the frozen base is built again from the prepared input.
+Its content is checked against the digest at its end before it is used (`state_files.py`).
 """
 
 import signal
@@ -22,10 +23,11 @@ import time
 import torch
 from torch import Tensor, nn
 
-from rankwise.core import paths, progress, provenance
+from rankwise.core import paths, progress, provenance, state_seal
 from rankwise.core.files import CannotWrite, durable_write
 from rankwise.models import storage
 from rankwise.optim.parts.waiting import trains
+from rankwise.training import state_files
 from rankwise.training.group import Group
 
 SAVE_EVERY_S = 600
@@ -121,7 +123,7 @@ class Checkpoint:
     def _write(self, contents: dict) -> None:
         try:
             with durable_write(self.file) as part, part.open("wb") as stream:
-                torch.save(contents, stream)
+                state_files.save(contents, stream, self.file)
         except CannotWrite as error:
             stays = "the earlier one stays" if self.file.is_file() else "there is no earlier one"
             self._report(f"warning: {error.strerror}; {stays}; no checkpoint written", contents)
@@ -129,19 +131,29 @@ class Checkpoint:
         self._report("checkpoint written", contents)
 
     def load(self) -> dict | None:
-        """The saved contents with all tensors on the CPU, or None if there is no checkpoint."""
-        if not self.file.is_file():
+        """The saved contents with all tensors on the CPU, or None if there is no checkpoint.
+
+        A file that is not as it was written is moved aside, so the run starts anew. All processes
+        of a run decide this together.
+        """
+        if not self.group.any(self.file.is_file()):
             return None
-        contents = torch.load(self.file, map_location="cpu", weights_only=True)
+        contents, problem = state_files.load(self.file)
+        if self.group.any(problem is not None):
+            if self.group.is_first:
+                aside = state_seal.move_aside(self.file)
+                self._say(f"{problem}; moved aside to {aside}, and the training starts anew")
+            self.group.wait()
+            return None
         self._report("resumed", contents)
         return contents
 
     def _report(self, event: str, contents: dict) -> None:
-        if not self.group.is_first:
-            return
-        print(
-            f"{self.file}: {event} after update {contents['update']}", file=sys.stderr, flush=True
-        )
+        if self.group.is_first:
+            self._say(f"{event} after update {contents['update']}")
+
+    def _say(self, text: str) -> None:
+        print(f"{self.file}: {text}", file=sys.stderr, flush=True)
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:

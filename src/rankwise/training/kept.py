@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from rankwise.core import content, result, tasks
+from rankwise.core import content, result, sound, tasks
+from rankwise.core.store import Store
 from rankwise.methods.parts.base import adapt, load_method
 from rankwise.models import build, storage
 from rankwise.training.keeping import (
@@ -50,7 +51,7 @@ def load(result_file: Path, base_folder: Path) -> tuple[nn.Module, PreTrainedTok
         )
     if "weights" in run:
         for name, expected in run["weights"]["files"].items():
-            check_file(result_file.parent / name, expected)
+            _check_file(result_file, name, expected)
         return load_trained(result_file.parent / run["weights"]["kind"], base_folder)
     if run["metrics"]["trainable_parameters"]:
         raise ValueError(
@@ -72,29 +73,29 @@ def merge(result_file: Path, base_folder: Path, target: Path) -> None:
         ValueError: The run has no weights, or its method does not merge.
     """
     model, _ = load(result_file, base_folder)
-    record = result.read(result_file.parent / ADAPTER / RECORD)
+    record = result.read_json(result_file.parent / ADAPTER / RECORD)
     target.mkdir(parents=True)
     write_merged(load_method(record["method"]), model, target)
     copy_tokenizer(base_folder, target)
     result.write_json(target / RECORD, {**record, "format": MERGED})
 
 
-def check_file(file: Path, expected: str) -> None:
-    """Check that a kept file is the one that the run wrote.
+def _check_file(result_file: Path, name: str, expected: str) -> None:
+    """Check that a kept file is the one that the run wrote, or set the run aside.
 
     Args:
-        file: The file.
-        expected: The SHA-256 in the run's result.
+        result_file: The run's train.json.
+        name: The file, relative to the result's folder.
+        expected: Its SHA-256 in the run's result.
 
     Raises:
         ValueError: It is not there, or its content is another.
     """
+    file = result_file.parent / name
     problem = content.difference(file, expected) if file.is_file() else "not there"
     if problem:
-        raise ValueError(
-            f"{file}: {problem}; allowed: the file that the run wrote; remove the run from the "
-            "store, and run snakemake again"
-        )
+        remedy = sound.remedy(result_file, Store())
+        raise ValueError(f"{file}: {problem}; allowed: the file that the run wrote; {remedy}")
 
 
 def load_trained(
@@ -119,7 +120,7 @@ def load_trained(
             f"{folder}: got a folder without {RECORD}, allowed: the folder adapter/ or merged/ of "
             "a run, or an export of it"
         )
-    record = result.read(folder / RECORD)
+    record = result.read_json(folder / RECORD)
     if record["format"] == MERGED:
         model = _merged(folder, record)
     elif base is None:
@@ -132,7 +133,9 @@ def load_trained(
 
 def _merged(folder: Path, record: dict) -> nn.Module:
     auto_class = getattr(transformers, tasks.facts(record["task"]).auto_class)
-    model = auto_class.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    model = auto_class.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+    )
     if record["method"]["weights"] == "bf16":  # one in 4 or 8 bits was merged in fp32
         storage.store(model, "bf16", record["names"])
     return model

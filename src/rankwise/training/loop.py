@@ -23,6 +23,7 @@ from transformers import get_scheduler
 
 from rankwise.core import progress
 from rankwise.core.tracker import Tracking, memory
+from rankwise.data.order import GROUPED, order
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method
 from rankwise.training import evaluation
@@ -45,7 +46,7 @@ from rankwise.training.progress import Sums, TrainingState, UpdatePlan
 from rankwise.training.updates import Updater
 
 # Imported by name, so that runs without them do not depend on them.
-CHUNKED_LOSS, GROUPED = "rankwise.models.chunked_loss", "rankwise.training.grouped"
+CHUNKED_LOSS = "rankwise.models.chunked_loss"
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16"}  # our names -> those of accelerate
 
 
@@ -152,8 +153,9 @@ class Loop:
             self.data.train,
             generator=shuffling,
             collate_fn=self.data.collate,
-            **self._order(shuffling, seed),
+            **order(self.data.train, self.schedule, shuffling),
         )
+        self.padding = self._padding(loader, seed)
         plan = UpdatePlan.from_schedule(self.schedule, len(loader))
         self.effective_rank = getattr(optimizer, "effective_rank", None)
         released = getattr(optimizer, "released", False)
@@ -185,15 +187,13 @@ class Loop:
         if self.saved_update != plan.total and self.checkpoint.is_due_at_end():
             self._save(optimizer.optimizer, scheduler, batches)
 
-    def _order(self, shuffling: torch.Generator, seed: int) -> dict:
-        """The arguments of a loader that decide its batches."""
-        batch_size = self.schedule["batch_size"]
+    def _padding(self, loader: DataLoader, seed: int) -> dict[str, int]:
+        """The padding of an epoch, where batches are grouped by length."""
         if not self.schedule.get("group_by_length"):
-            return {"batch_size": batch_size, "shuffle": True}
+            return {}
         grouped = importlib.import_module(GROUPED)
-        lengths = grouped.lengths_tokens(self.data.train)
-        self.padding = grouped.padding_of_an_epoch(lengths, batch_size, seed)
-        return {"batch_sampler": grouped.GroupedBatches(lengths, batch_size, shuffling)}
+        lengths = loader.batch_sampler.lengths
+        return grouped.padding_of_an_epoch(lengths, self.schedule["batch_size"], seed)
 
     def _make_updates(
         self, plan: UpdatePlan, batches: ResumableBatches, updater: Updater, scheduler: LRScheduler

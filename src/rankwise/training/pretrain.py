@@ -106,7 +106,11 @@ def pretrain(request: dict, folder: Path) -> dict:
     data = load_data(request, tokenizer, SEED, settings["dataset"])
     set_seed(SEED)
     model = build.checked_from_shapes(
-        request["model"], request["dataset"]["task"], classes=0, device="cpu"
+        request["model"],
+        request["dataset"]["task"],
+        classes=0,
+        device="cpu",
+        attention=settings["schedule"].get("attention"),
     )
     with Checkpoint(request) as checkpoint:
         loop = Loop(

@@ -9,6 +9,7 @@ from torch import nn
 
 from rankwise.core import progress, tracker
 from rankwise.core.errors import Unsupported
+from rankwise.core.kernels import kernels
 from rankwise.data.prepared import data_facts, load_data, model_folder
 from rankwise.methods.parts.base import adapt, build_optimizer, set_parameters
 from rankwise.models import build, check, memory_errors, storage
@@ -79,7 +80,8 @@ def _run(request: dict, folder: Path | None, planned: dict) -> dict:
         try:
             checkpoint.group.check_count(request["schedule"]["processes"])
             checkpoint.group.join(request["device"])
-            return _fine_tune(request, folder, checkpoint)
+            with kernels(request):
+                return _fine_tune(request, folder, checkpoint)
         except Diverged as error:
             return {"status": "diverged", "reason": str(error), "diverged": error.details}
         except Unsupported as error:
@@ -103,7 +105,8 @@ def _fine_tune(request: dict, folder: Path | None, checkpoint: Checkpoint) -> di
     data = load_data(request, tokenizer, seed)
     set_seed(seed)  # before the model is built, so that a new head is the same under every method
     names = build.names(request["model"], task)
-    base = build.from_snapshot(base_folder, task, classes, names["new_head"])
+    attention = schedule.get("attention")
+    base = build.from_snapshot(base_folder, task, classes, names["new_head"], attention)
     # A KV cache serves generation, which asks for it by itself.
     config, use_cache = base.config, getattr(base.config, "use_cache", False)
     config.use_cache = False

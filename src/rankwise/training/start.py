@@ -8,6 +8,7 @@ reads it: a second computation could differ in its last bits, and a trained fact
 beside another residual.
 """
 
+import sys
 import time
 from collections.abc import Iterator
 from copy import deepcopy
@@ -18,10 +19,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from rankwise.core import progress, settings
+from rankwise.core import progress, settings, state_seal
 from rankwise.core.files import durable_write
 from rankwise.data.prepared import Data
 from rankwise.methods.parts.base import Method, Start, load_method, set_parameters
+from rankwise.training import state_files
 from rankwise.training.batches import tokens_of
 from rankwise.training.group import Group
 
@@ -80,16 +82,16 @@ def start(
     method = load_method(request["method"])
     if type(method).start is Method.start:
         return {}, {}
-    saved = None
-    is_kept = group.any(file.is_file())
-    if not is_kept and group.is_first:
+    saved = _kept(file, group)
+    if saved is None and group.is_first:
         progress.doing("computing the start")
         started, cost = _compute(method, request, base, names, data)
         saved = {"base": started.base, "adapted": started.adapted, "cost": cost}
         _keep(saved, file)
     group.wait()
     if saved is None:
-        saved = torch.load(file, weights_only=True)
+        saved, problem = state_files.load(file)
+        assert problem is None, problem  # the first process has just written it
     set_parameters(base, saved["base"])
     return saved["adapted"], saved["cost"]
 
@@ -128,7 +130,29 @@ def _device(wanted: str) -> str:
     return f"cuda:{settings.read('LOCAL_RANK')}"
 
 
+def _kept(file: Path, group: Group) -> dict | None:
+    """The start that an earlier process of this run has kept; None if it must be computed.
+
+    A file that is not as it was written is moved aside. The checkpoint goes with it, because its
+    factors were trained beside the residual of that start.
+    """
+    if not group.any(file.is_file()):
+        return None
+    saved, problem = state_files.load(file)
+    if not group.any(problem is not None):
+        return saved
+    if group.is_first:
+        names = [state_seal.move_aside(file)]
+        checkpoint = file.with_suffix("").with_suffix(".pt")  # DIGEST.pt of DIGEST.start.pt
+        if checkpoint.is_file():
+            names.append(state_seal.move_aside(checkpoint))
+        line = f"{file}: {problem}; moved aside to {' and '.join(names)}"
+        print(f"{line}, and the training starts anew", file=sys.stderr, flush=True)
+    group.wait()
+    return None
+
+
 def _keep(saved: dict, file: Path) -> None:
     """Write the file whole or not at all."""
     with durable_write(file) as part, part.open("wb") as stream:
-        torch.save(saved, stream)
+        state_files.save(saved, stream, file)

@@ -128,7 +128,7 @@ def allocator_columns(tracker: Tracker, request: dict) -> dict[str, int]:
 
     Args:
         tracker: The log of all phases.
-        request: Of the ledger or the prediction: its `device` and `gpu`.
+        request: Of the ledger or the prediction: its `device`, `gpu` and `empties_cache`.
 
     Returns:
         `cublas_workspace_bytes`: what cuBLAS holds from the first step on (workspace.py).
@@ -139,7 +139,8 @@ def allocator_columns(tracker: Tracker, request: dict) -> dict[str, int]:
     if request["device"] == "cpu":
         return {}
     workspace = CUBLAS_BYTES[request.get("gpu", "ampere")]
-    allocator = simulate(tracker, workspace_bytes=workspace)
+    empties_cache = request.get("empties_cache", False)
+    allocator = simulate(tracker, workspace_bytes=workspace, empties_cache=empties_cache)
     peak = peak_columns(tracker)["peak_bytes"]
     held = workspace * len(_first_products(tracker))
     return {
@@ -156,6 +157,7 @@ def simulate(
     capacity: float = float("inf"),
     *,
     workspace_bytes: int = CUBLAS_BYTES["ampere"],
+    empties_cache: bool = False,
 ) -> Allocator:
     """Run the log of both training steps through CUDA's allocator.
 
@@ -169,6 +171,7 @@ def simulate(
         tracker: The log.
         capacity: Bytes that the allocator may reserve.
         workspace_bytes: Of cuBLAS in one thread.
+        empties_cache: Return wholly free segments to the driver between both steps.
 
     Returns:
         The allocator after the last event; its peaks are in bytes.
@@ -179,6 +182,7 @@ def simulate(
     start, end = _steps_of(tracker)
     before = tracker.events[:start]
     first_products = _first_products(tracker)
+    second_step = dict(reversed(tracker.phases)).get("forward") if empties_cache else None
 
     allocator = Allocator(capacity)
     blocks: dict[int, Block | None] = {}  # by serial
@@ -187,6 +191,8 @@ def simulate(
     for event in range(start, end):
         if event in first_products:
             allocator.allocate(workspace_bytes)
+        if event == second_step:
+            allocator.release_free_segments()
         serial, appears = _decode(tracker.events[event])
         if appears:
             blocks[serial] = allocator.allocate(tracker.sizes[serial])

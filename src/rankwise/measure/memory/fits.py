@@ -4,23 +4,26 @@ Everything comes from shapes. On CUDA a batch fits if the step's storages, serve
 allocator (allocator.py), stay within the memory less CUDA_CONTEXT_BYTES. On a CPU it fits if the
 peak of live storages does.
 
-A prediction of a large model takes seconds, so few are made: the logs of the smallest sizes tell
-those of all others (size_law.py), and the search is among these. The answer is always confirmed:
-the size that fits and the next one, which does not, are both predicted. If they are not as the law
-says, every size that the search looks at is predicted.
+A prediction of a large model takes seconds, so few are made: the logs of small sizes tell those of
+all others (size_law.py), and the search is among these. The answer is always confirmed. The next
+size, which does not fit, is predicted: if each of its storages has the bytes that the law says, the
+law holds at both ends of a range that has the answer. Otherwise the answer is predicted, too, and
+where both are not as the law says, every size that the search looks at.
 """
 
 import functools
+import importlib
 from collections.abc import Callable
 
 from rankwise.core.errors import Unsupported
 from rankwise.core.units import CUDA_CONTEXT_BYTES, GIB
 from rankwise.measure.memory import account
 from rankwise.measure.memory.allocator import OutOfMemory
-from rankwise.measure.memory.ledger import track
+from rankwise.measure.memory.ledger import DATASET_LENGTHS, track
 from rankwise.measure.memory.size_law import SizeLaw
 from rankwise.measure.memory.tracker import Tracker
 from rankwise.measure.memory.workspace import CUBLAS_BYTES
+from rankwise.measure.meta_results import MetaResults
 from rankwise.methods.parts.base import method_class
 
 CONTEXT_BYTES = {"cpu": 0, "cuda": CUDA_CONTEXT_BYTES}  # taken beside the step's storages
@@ -32,11 +35,15 @@ FRAGMENTED = 0.94  # next guess, as a share of a batch that fits by its peak but
 def fits(request: dict) -> dict:
     """Find the limits of a request for each of its lengths and memory sizes.
 
+    With `lengths` the batches are those of a dataset, each with its longest text.
+
     Returns:
         A result with `rows`: the largest batch size (0: not even one), its peak and that of the
         next batch, and `largest_length_tokens`, the longest text of which one fits (a multiple of
         LENGTH_STEP, at most the model's positions); or status `unsupported` with the reason.
     """
+    if "lengths" in request:
+        request = importlib.import_module(DATASET_LENGTHS).longest(request)
     steps = PredictedSteps(request)
     rows = []
     try:
@@ -63,6 +70,7 @@ class PredictedSteps:
         self.positions = request["model"]["max_positions_tokens"] - virtual_tokens
         # Cached per instance; functools.cache on the methods would keep every instance alive.
         self.log = functools.cache(self._log)
+        self._results = MetaResults()  # steps of all sizes have the same weights to update
 
     def _log(self, batch_size: int, tokens: int) -> Tracker:
         shapes = {
@@ -70,12 +78,13 @@ class PredictedSteps:
             "batch_size": batch_size,
             "sequence_length_tokens": tokens,
         }
-        tracker, _ = track({**self.request, "shapes": shapes}, "meta", evaluates=False)
+        request = {**self.request, "shapes": shapes}
+        tracker, _ = track(request, "meta", evaluates=False, results=self._results)
         return tracker
 
     def batches(self, tokens: int) -> "Sizes":
         """Steps by the batch size, with texts of a length."""
-        laws = [(1, 1), (2, 1)]  # one sample alone may be laid out as no others are
+        laws = [(2, 1)]  # one sample alone may be laid out as no others are
         return Sizes(lambda size: self.log(size, tokens), laws, LARGEST_BATCH, self.fits_into)
 
     def lengths(self, tokens: int) -> "Sizes":
@@ -89,7 +98,13 @@ class PredictedSteps:
         if tokens % LENGTH_STEP or first + 2 > most:
             first = 1
         laws = [(first, 1), (first, 2)]  # of degree 2 where attention keeps its scores
-        return Sizes(lambda size: self.log(1, LENGTH_STEP * size), laws, most, self.fits_into)
+        return Sizes(
+            lambda size: self.log(1, LENGTH_STEP * size),
+            laws,
+            most,
+            self.fits_into,
+            may_be_most=True,
+        )
 
     def fits_into(self, log: Tracker, room: int) -> bool:
         """Whether a step fits into a given memory.
@@ -118,6 +133,8 @@ class Sizes:
         laws: The first size and the degree of each law to try, in this order.
         most: The largest size to consider.
         fits_into: Whether a step with a log fits into a number of bytes.
+        may_be_most: Whether the largest size may well fit. It is then predicted first, and laws are
+            confirmed at it.
     """
 
     def __init__(
@@ -126,12 +143,17 @@ class Sizes:
         laws: list[tuple[int, int]],
         most: int,
         fits_into: Callable[[Tracker, int], bool],
+        *,
+        may_be_most: bool = False,
     ):
         self._log_at, self._most, self._fits_into = log_at, most, fits_into
         self._possible = [(first, degree) for first, degree in laws if first + degree <= most]
+        self._may_be_most = may_be_most
+        # A law that holds from its first size to the second value, which was predicted.
+        self._confirmed: tuple[SizeLaw, int] | None = None
 
     def largest(self, room: int) -> int:
-        """The largest size that fits, confirmed by predictions of it and of the next size.
+        """The largest size that fits, confirmed by predictions.
 
         Args:
             room: Bytes for the step's storages; on CUDA without its context.
@@ -142,16 +164,22 @@ class Sizes:
         Raises:
             Unsupported: The method cannot train this model; the message is the reason.
         """
+        if self._may_be_most and self._fits_into(self._log_at(self._most), room):
+            return self._most
         for first, degree in self._possible:
             law = SizeLaw.of(self._log_at, degree, first)
             if law is not None:
                 size = self._search(law.at, room)
-                if self._is_largest(size, room):
+                if self._is_confirmed(law, size, room):
                     return size
         return self._search(self._log_at, room)
 
     def peak(self, size: int) -> int:
-        """Bytes of live storages at the peak of a predicted step."""
+        """Bytes of live storages at the peak of a step: predicted, or by a confirmed law."""
+        if self._confirmed:
+            law, last = self._confirmed
+            if law.first <= size <= last:
+                return account.peak_bytes(law.at(size))
         return account.peak_bytes(self._log_at(size))
 
     def _search(self, log_at: Callable[[int], Tracker], room: int) -> int:
@@ -163,8 +191,18 @@ class Sizes:
             self._most,
         )
 
-    def _is_largest(self, size: int, room: int) -> bool:
-        """Whether predictions say that a size fits, and the next one does not."""
+    def _is_confirmed(self, law: SizeLaw, size: int, room: int) -> bool:
+        """Whether predictions say that a size is the largest that fits.
+
+        Args:
+            law: That says so.
+            size: What it says.
+            room: Bytes that are there.
+        """
+        last = self._most if self._may_be_most else min(size + 1, self._most)
+        if size >= law.first and law.holds(last, self._log_at(last)):
+            self._confirmed = law, last
+            return True
         if size and not self._fits_into(self._log_at(size), room):
             return False
         if size == self._most:
@@ -270,7 +308,7 @@ def _table_lines(request: dict) -> list[list]:
     if "reason" in result:
         return [[name, rank, result["reason"]]]
     lines = []
-    for tokens in request["lengths_tokens"]:
+    for tokens in dict.fromkeys(row["sequence_length_tokens"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["sequence_length_tokens"] == tokens]
         batches = [row["largest_batch_size"] for row in rows]
         lengths = [row["largest_length_tokens"] for row in rows]

@@ -32,8 +32,9 @@ from rankwise.measure.step import Step
 from rankwise.models import memory_errors
 
 LIMIT = 0.02
-# Imported by name, so that profiles of one process do not depend on it.
+# Imported by name, so that profiles of one process, or of one length, do not depend on them.
 PER_PROCESS = "rankwise.measure.memory.per_process"
+DATASET_LENGTHS = "rankwise.measure.memory.dataset_lengths"
 
 
 def ledger(request: dict) -> dict:
@@ -44,9 +45,20 @@ def ledger(request: dict) -> dict:
         status `unsupported` or `out_of_memory` with the reason.
     """
     try:
-        tracker, state = track(request, "meta")
+        if "lengths" in request:
+            return importlib.import_module(DATASET_LENGTHS).ledger(request, _of_one_length)
+        return _of_one_length(request)
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
+
+
+def _of_one_length(request: dict) -> dict:
+    """The ledger of a request whose batches all have one length.
+
+    Raises:
+        Unsupported: The method cannot train this model; the message is the reason.
+    """
+    tracker, state = track(request, "meta")
     columns = account.peak_columns(tracker) | account.allocator_columns(tracker, request)
     if request["device"] == "cuda":
         columns = _without_building(columns)
@@ -111,13 +123,16 @@ def _measure_cpu(request: dict) -> dict[str, int]:
     return {**measured, "tracked_peak_bytes": account.peak_columns(tracker)["peak_bytes"]}
 
 
-def track(request: dict, device: str, *, evaluates: bool = True) -> tuple[Tracker, list[dict]]:
+def track(
+    request: dict, device: str, *, evaluates: bool = True, results: MetaResults | None = None
+) -> tuple[Tracker, list[dict]]:
     """Run all phases of a request under a tracker.
 
     Args:
         request: A profile's request.
         device: `meta` predicts what happens on the request's device; `cpu` and `cuda` run there.
         evaluates: Whether an evaluation follows the updates.
+        results: Those of other predictions, which may serve this one, too.
 
     Returns:
         The log of every storage, and rows of the optimizer's state by tensor and dtype; with
@@ -131,7 +146,7 @@ def track(request: dict, device: str, *, evaluates: bool = True) -> tuple[Tracke
     with contextlib.suppress(ImportError):
         importlib.import_module("bitsandbytes")
     if device == "meta":
-        tracker, kernels_device = PredictingTracker(request["device"]), request["device"]
+        tracker, kernels_device = PredictingTracker(request["device"], results), request["device"]
     else:
         tracker, kernels_device = Tracker(), None
     observer = tracker
@@ -159,10 +174,10 @@ class PredictingTracker(Tracker):
         device: `cuda` or `cpu`.
     """
 
-    def __init__(self, device: str):
+    def __init__(self, device: str, results: MetaResults | None = None):
         super().__init__()
         self.device = device
-        self._results = MetaResults()
+        self._results = results or MetaResults()
 
     def run(self, func: OpOverload, args: tuple, kwargs: dict) -> object:
         """Run an operator, or answer from memory where the same shapes have come before."""

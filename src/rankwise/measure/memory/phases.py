@@ -57,6 +57,11 @@ def run(request: dict, device: str, observer: Observer, *, evaluates: bool = Tru
     Raises:
         Unsupported: The method cannot train this model; the message is the reason.
     """
+    with step.softmax_of(request):
+        return _run(request, device, observer, evaluates)
+
+
+def _run(request: dict, device: str, observer: Observer, evaluates: bool) -> Step:
     with observer.phase("load"):
         model = step.base_model(request, device)
     with observer.phase("prepare"):

@@ -54,6 +54,10 @@ class SizeLaw:
         are_alike = all(_has_same_events(log, logs[0]) for log in logs[1:])
         return cls(first, logs) if are_alike else None
 
+    def holds(self, size: int, log: Tracker) -> bool:
+        """Whether a predicted step of a size is as the law says, storage by storage."""
+        return _has_same_events(log, self.pattern) and self.at(size).sizes == log.sizes
+
     def at(self, size: int) -> Tracker:
         """The log of a step of a size."""
         sizes = list(self.differences[0])

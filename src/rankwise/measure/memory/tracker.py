@@ -60,6 +60,14 @@ class Tracker(TorchDispatchMode):
         self._live: dict[int, tuple[int, weakref.ref]] = {}
         self._is_backward = False
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Leave out torch's guard against compiling the dispatcher: nothing is compiled here.
+
+        The guard is called with every operator, and takes longer than most of them.
+        """
+        return False
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if reads_meta_value(func, args):
             return assumed_value(args[0])

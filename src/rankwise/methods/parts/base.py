@@ -16,6 +16,7 @@ from rankwise.core.errors import Unsupported
 from rankwise.methods.parts.adapter_dtypes import cast_added, keep_dtypes
 from rankwise.methods.parts.classes import as_declared, class_in
 from rankwise.methods.parts.optimizers import optimizer_over
+from rankwise.methods.parts.option_checks import check_options
 from rankwise.optim.parts.waiting import trains
 
 DENSE = ("fp32", "bf16")
@@ -72,6 +73,14 @@ class Method:
     KEEPS = "adapter"
     MERGES = True
     CHANGES_BASE = ()
+
+    def __post_init__(self) -> None:
+        """Check the options, as planning checks those of a study; 3.0 becomes 3.
+
+        Raises:
+            ValueError: names the class, the option, what was got and what is allowed.
+        """
+        check_options(self)
 
     def start(
         self, base: nn.Module, names: dict, batches: Iterable[dict[str, Tensor]], weights: str

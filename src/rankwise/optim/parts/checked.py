@@ -1,76 +1,22 @@
 """Checks of an optimizer's options, from its constructor and from every parameter group.
 
-An option's kind is its annotation in `__init__`; `RANGES` adds the numbers that it may have. A
-study's YAML file is checked from the same annotations before torch is loaded, in the same words.
+An option's kind is its annotation in `__init__`; core/option_ranges.py adds the numbers that it may
+have. A study's YAML file is checked from both before torch is loaded, in the same words.
 """
 
 import difflib
 import inspect
-import math
 import numbers
 import types
 import typing
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from rankwise.core.option_ranges import FINITE, INTEGER, OPTIMIZERS, Range
 
-class Range(NamedTuple):
-    """Numbers that an option may have."""
-
-    holds: Callable[[float], bool]
-    allowed: str  # in words, for messages
-
-
-NOT_NEGATIVE = Range(lambda value: 0 <= value < math.inf, "a finite number, 0 or more")
-POSITIVE = Range(lambda value: 0 < value < math.inf, "a finite number above 0")
-# A limit of infinity means no limit.
-LIMIT = Range(lambda value: value > 0, "a number above 0")
-SHARE = Range(lambda value: 0 <= value <= 1, "a number from 0 to 1")
-SHARE_ABOVE_0 = Range(lambda value: 0 < value <= 1, "a number above 0, at most 1")
-DECAY = Range(lambda value: 0 <= value < 1, "a number in [0, 1)")
-FINITE = Range(math.isfinite, "a finite number")
-INTEGER = Range(math.isfinite, "an integer")
-FROM_0 = Range(lambda value: value >= 0, "an integer, 0 or more")
-FROM_1 = Range(lambda value: value >= 1, "an integer, 1 or more")
-
-# By option; the numbers of one without an entry must be finite.
-RANGES = {
-    "lr": NOT_NEGATIVE,
-    "weight_decay": NOT_NEGATIVE,
-    "betas": DECAY,
-    "momentum": DECAY,
-    "eps": NOT_NEGATIVE,
-    "scale": POSITIVE,
-    "granularity": POSITIVE,
-    "limit": LIMIT,
-    "clip": LIMIT,
-    "smallest": NOT_NEGATIVE,
-    "damping": POSITIVE,
-    "beta2_decay": Range(lambda value: -math.inf < value <= 0, "a finite number, 0 or less"),
-    "energy": SHARE_ABOVE_0,
-    "fraction": SHARE_ABOVE_0,
-    "threshold": SHARE,
-    "drift": SHARE,
-    "rho": SHARE,
-    "rank": FROM_1,
-    "interval_steps": FROM_1,
-    "reference_width": FROM_1,
-    "sketch_factor": FROM_1,
-    "random_from_step": FROM_1,
-    "oversample": FROM_0,
-    "power_iterations": FROM_0,
-    "least": FROM_0,
-    "min_8bit_size": FROM_0,
-    "newton_schulz_steps": FROM_1,
-    "adamw_scale": POSITIVE,
-    "active_layers": FROM_1,
-    "perturbation": POSITIVE,
-    "density": SHARE_ABOVE_0,
-    "free_scale": NOT_NEGATIVE,
-}
 # Options of a parameter group that no constructor needs to name.
 ALWAYS = {"lr": float, "weight_decay": float, "dense": bool}
 # Keys of a parameter group that are no options: torch's, a scheduler's, a label.
@@ -147,7 +93,7 @@ class Checked:
         for number, group in enumerate(state_dict["param_groups"]):
             lacking = sorted(options - set(group))
             # A scheduler's keys stay; only what some optimizer of ours has as an option is foreign.
-            foreign = sorted(set(RANGES) & set(group) - {*ALWAYS, *self.defaults})
+            foreign = sorted(set(OPTIMIZERS) & set(group) - {*ALWAYS, *self.defaults})
             if lacking or foreign:
                 got = f"a state without {', '.join(lacking)}" if lacking else ""
                 got += " and " if lacking and foreign else ""
@@ -215,7 +161,7 @@ def _allowed(name: str, annotation: object) -> tuple[object, Callable[[object], 
     """What an option may be, in words or as a set of names, and the test of a value.
 
     Args:
-        name: of the option, for `RANGES`.
+        name: of the option, for its range.
         annotation: bool, int, float, Literal[...], a tuple of float, or one of these or None.
     """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
@@ -226,7 +172,7 @@ def _allowed(name: str, annotation: object) -> tuple[object, Callable[[object], 
         return f"{words}, or None", lambda value: value is None or is_allowed(value)
     if annotation is bool:
         return "True or False", lambda value: isinstance(value, bool)
-    known = RANGES.get(name, INTEGER if annotation is int else FINITE)
+    known = OPTIMIZERS.get(name, INTEGER if annotation is int else FINITE)
     if origin is tuple:
         words = f"{len(arguments)} values, each {known.allowed}"
         return (

@@ -113,6 +113,7 @@ class Stack:
         descent: the mathematics that they share.
         state: state tensors (B, ...).
         gathered: (B, r, L) projections summed since the last step, or None.
+        holding: indices of the parameters of which `gathered` has a projection.
         refreshed: by index, the step for which a basis was last refreshed during backward.
     """
 
@@ -120,6 +121,7 @@ class Stack:
     descent: Descent
     state: State
     gathered: Tensor | None = None
+    holding: set[int] = field(default_factory=set)
     refreshed: dict[int, int] = field(default_factory=dict)
 
     def batch(self, chosen: slice, step: int) -> Batch:

@@ -89,6 +89,7 @@ class GatheringOptimizer(DescentOptimizer):
         is_first = not is_released(param.grad)
         if is_first:
             self._drop_lost(stack)
+            stack.holding.add(index)
         else:
             param.grad = param.grad.added
         batch = self._batch_of_one(stack, index)
@@ -113,10 +114,10 @@ class GatheringOptimizer(DescentOptimizer):
     @staticmethod
     def _drop_lost(stack: Stack) -> None:
         """Zero the projections whose gradient was dropped meanwhile, by the model's `zero_grad`."""
-        if stack.gathered is not None:
-            for index, param in enumerate(stack.params):
-                if not is_released(param.grad):
-                    stack.gathered[index] = 0
+        for index in tuple(stack.holding):
+            if not is_released(stack.params[index].grad):
+                stack.gathered[index] = 0
+                stack.holding.remove(index)
 
     def _average(self) -> None:
         """Average what was released over the processes, once a step."""
@@ -129,6 +130,7 @@ class GatheringOptimizer(DescentOptimizer):
         self._averaged = False
         for stack in self._stacks.values():
             stack.gathered = None
+            stack.holding.clear()
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)

@@ -105,6 +105,11 @@ SHOWN = {
         "optimizer_state_bytes",
         "activations_bytes",
         "temporary_bytes",
+        "sequence_length_tokens",
+        "mean_batch_length_tokens",
+        "p99_batch_length_tokens",
+        "mean_batch_peak_bytes",
+        "p99_batch_peak_bytes",
     ),
     "throughput": (
         "update_time_s",

@@ -42,6 +42,24 @@ def accepts(annotation: str, value: object) -> bool:
     return _accepts(_tree(annotation), value)
 
 
+def converted(annotation: str, value: object) -> object:
+    """An accepted value as its annotation means it: 3.0 is 3 where only integers are allowed.
+
+    Args:
+        annotation: One that `is_supported`, as the source has it.
+        value: One that the annotation accepts.
+    """
+    return _converted(_tree(annotation), value)
+
+
+def text(annotation: object) -> str:
+    """An annotation of a class at run time, as a source would have it: `int | None`."""
+    if isinstance(annotation, str):
+        return annotation
+    is_plain = isinstance(annotation, type) and not getattr(annotation, "__args__", None)
+    return annotation.__name__ if is_plain else str(annotation)
+
+
 def supported_part(annotation: str) -> str | None:
     """What of an annotation options may have: `float` of `float | Tensor`; None if it has none.
 
@@ -161,14 +179,43 @@ def _accepts(node: ast.expr, value: object) -> bool:
     if not isinstance(node, ast.Subscript):
         name = ast.unparse(node)
         # Python counts True as an integer, YAML does not.
-        return isinstance(value, TYPES[name]) and (name == "bool" or not isinstance(value, bool))
+        is_whole = name == "int" and isinstance(value, float) and value.is_integer()
+        is_bool = isinstance(value, bool)
+        return is_whole or (isinstance(value, TYPES[name]) and is_bool == (name == "bool"))
     if _container(node) == "Literal":
-        return value in [ast.literal_eval(item) for item in _items(node)]
+        return _choice(node, value) is not None
     items, repeated = _element_types(node)
     if not isinstance(value, list | tuple) or (not repeated and len(value) != len(items)):
         return False
     types = items * len(value) if repeated else items
     return all(_accepts(kind, element) for kind, element in zip(types, value, strict=True))
+
+
+def _choice(node: ast.Subscript, value: object) -> ast.expr | None:
+    """The member of a `Literal` that a value is: 2.0 is 2, and True is not 1."""
+    for item in _items(node):
+        choice = ast.literal_eval(item)
+        if choice == value and isinstance(choice, bool) == isinstance(value, bool):
+            return item
+    return None
+
+
+def _converted(node: ast.expr, value: object) -> object:
+    if members := _union(node):
+        accepting = [member for member in members if _accepts(member, value)]
+        is_whole = isinstance(value, float) and any(
+            ast.unparse(one) == "float" for one in accepting
+        )
+        return value if is_whole else _converted(accepting[0], value)
+    if isinstance(node, ast.Subscript):
+        if _container(node) == "Literal":
+            return ast.literal_eval(_choice(node, value))
+        items, repeated = _element_types(node)
+        types = items * len(value) if repeated else items
+        pairs = zip(types, value, strict=True)
+        return type(value)(_converted(kind, element) for kind, element in pairs)
+    is_whole_float = ast.unparse(node) == "int" and isinstance(value, float)
+    return int(value) if is_whole_float else value
 
 
 def _in_words(node: ast.expr) -> str:

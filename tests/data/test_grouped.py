@@ -5,8 +5,7 @@ import itertools
 import torch
 from torch.utils.data import DataLoader
 
-from rankwise.training.batches import ResumableBatches
-from rankwise.training.grouped import (
+from rankwise.data.grouped import (
     POOL,
     GroupedBatches,
     grouped,
@@ -14,6 +13,7 @@ from rankwise.training.grouped import (
     padding_of_an_epoch,
     padding_tokens,
 )
+from rankwise.training.batches import ResumableBatches
 
 
 def drawn_lengths(count: int) -> list[int]:

@@ -1,0 +1,22 @@
+"""What `rankwise verify` says in a terminal."""
+
+from rankwise.cli.store_text import counted
+
+
+def text(answer: dict) -> str:
+    """What was read, and two lines for each thing that is wrong: the sentence and the command."""
+    checked = answer["checked"]
+    parts = [
+        counted(checked["results"], "result"),
+        f"{counted(checked['documents'], 'table')}, figures and texts of {answer['study']}",
+        counted(checked["checkpoints"], "checkpoint"),
+        f"{counted(checked['tokenised'], 'folder')} of tokenised rows",
+    ]
+    problems = answer["problems"]
+    verdict = counted(len(problems), "problem") if problems else "all as they were written"
+    lines = [f"{', '.join(parts)}: {verdict}"]
+    for problem in problems:
+        lines.append(f"  {problem['text']}")
+        if problem["command"]:
+            lines.append(f"    {problem['command']}")
+    return "\n".join(lines)
