@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow
 STUDY = {
     "name": "stopped",
     "question": "Does an interrupted run resume?",
+    "disk_gib": 0,  # one test fills a disk
     **LONG_STUDY,
 }
 # The same run in two processes, shorter.

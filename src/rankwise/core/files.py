@@ -36,8 +36,8 @@ class CannotWrite(OSError):
 
     def __str__(self) -> str:
         return (
-            f"{self.filename}: {self.strerror}; it was not written, and an earlier file is as it "
-            "was. Allowed: a folder that can be written, on a disk with room; then run again"
+            f"{self.filename}: {self.strerror}; it was not written. Allowed: a folder that can be "
+            "written, on a disk with room; then run again"
         )
 
 
