@@ -43,11 +43,12 @@ def folder(root: Path) -> Path:
 
 
 def read(root: Path, name: str) -> dict:
-    """One schema; the schedule, which others refer to, is put in its place."""
-    schema = yaml.safe_load((folder(root) / f"{name}.schema.yaml").read_text(encoding="utf-8"))
-    shared = yaml.safe_load((folder(root) / "schedule.schema.yaml").read_text(encoding="utf-8"))
-    schema.setdefault("$defs", {})["schedule"] = shared
-    return schema
+    """One schema, with the definitions that several share among its own."""
+    schema, schedule, shared = (
+        yaml.safe_load((folder(root) / f"{file}.schema.yaml").read_text(encoding="utf-8"))
+        for file in (name, "schedule", "shared")
+    )
+    return {**schema, "$defs": {**schema.get("$defs", {}), **shared, "schedule": schedule}}
 
 
 def keys(schema: dict, node: dict, prefix: str = "") -> Iterator[Key]:
