@@ -5,8 +5,8 @@ two results, leaving out what two correct jobs may measure differently: times, e
 
 Two results of one kind of CPU must agree to the byte. Kernels of another instruction set add in
 another order, so results of two kinds may differ by `TOLERANCE`. Measured on the demo's cells with
-torch's kernels for each instruction set (benchmarks/determinism.md): the largest differences were a
-quarter of these. Standard library only.
+torch's kernels for each instruction set (benchmarks/determinism.md), which differed less than half
+as much. Standard library only.
 """
 
 import json
