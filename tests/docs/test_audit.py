@@ -70,7 +70,8 @@ def test_two_versions_of_a_package_are_asked_one_after_the_other() -> None:
     assert audit.rounds([one, other, third]) == [[one, third], [other]]
 
 
-# What pip-audit 2.10.1 printed for these cases: the second with an index that has no such service.
+# CLEAN and SKIPPED are what pip-audit 2.10.1 printed, the second with an index that has no such
+# service. FOUND follows its documented format.
 CLEAN = '{"dependencies": [{"name": "torch", "version": "2.13.0", "vulns": []}], "fixes": []}'
 SKIPPED = (
     '{"dependencies": [{"name": "torch", "skip_reason": "Dependency not found on PyPI and could '
