@@ -47,14 +47,15 @@ def test_numbers_are_not_touched(number: object) -> None:
 
 def test_a_table_is_safe_in_its_file_and_right_in_ours(tmp_path: Path) -> None:
     rows = {"method": ["=cmd()", "lora"], "note": ["-a", None], "difference": [-0.5, -1.0]}
+    rows["on_front"] = [True, float("nan")]
     frame = pd.DataFrame(rows)
     tables.write(frame, tmp_path / "runs")
     with (tmp_path / "runs.csv").open(newline="") as file:
         written = list(csv.reader(file))
     assert written == [
-        ["method", "note", "difference"],
-        ["'=cmd()", "'-a", "-0.5"],
-        ["lora", "", "-1.0"],
+        ["method", "note", "difference", "on_front"],
+        ["'=cmd()", "'-a", "-0.5", "True"],
+        ["lora", "", "-1.0", ""],
     ]
     pd.testing.assert_frame_equal(tables.read(tmp_path / "runs.csv"), frame, check_dtype=False)
     _, read = csv_cells.read(tmp_path / "runs.csv")

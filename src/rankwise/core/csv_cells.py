@@ -13,6 +13,7 @@ from pathlib import Path
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 MARK = "'"
+_MARKED = tuple(MARK + first for first in (*FORMULA, MARK))
 
 
 def safe(cell: object) -> object:
@@ -22,9 +23,10 @@ def safe(cell: object) -> object:
     return cell
 
 
-def plain(cell: str) -> str:
-    """A cell as it was before `safe`."""
-    return cell[1:] if cell.startswith(tuple(MARK + first for first in (*FORMULA, MARK))) else cell
+def plain(cell: object) -> object:
+    """A cell as it was before `safe`; what is no text, such as True, stays."""
+    is_marked = isinstance(cell, str) and cell.startswith(_MARKED)
+    return cell[1:] if is_marked else cell
 
 
 def read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
