@@ -62,23 +62,28 @@ def signals(folder: Path, kills: int, stops: int) -> dict:
 
 
 def damaged_files(folder: Path, truncations: int, flips: int) -> dict:
-    """Damage files of the finished study.
+    """Damage files of the finished study, and let Snakemake heal it.
 
     Returns:
-        `rows`: for each kind and target, how often a job answered how; `healed`: for each kind, the
-        runs of Snakemake that it took until all files were the undisturbed ones.
+        `rows`: as `answers` gives them; `healed`: for each kind, the runs of Snakemake that it took
+        until all files were the undisturbed ones.
     """
     root, undisturbed = damage.finished_clone(folder / "clone")
-    planned = damage.planned(truncations, flips)
-    damages = damage.damage_all(root, planned, random.Random(damage.SEED))
-    rows = {}
-    for one in damages:
-        rows.setdefault(f"{one.kind} {one.target}", Counter())[one.answer] += 1
+    rows = answers(root, truncations, flips)
     healed = {}
     for kind in (damage.FLIP, damage.TRUNCATION):
         found = damage.heal(root, undisturbed, kind, random.Random(damage.SEED))
         healed[kind] = {"runs": found.runs, "unequal_files": len(found.unequal)}
-    return {"rows": {name: dict(row) for name, row in rows.items()}, "healed": healed}
+    return {"rows": rows, "healed": healed}
+
+
+def answers(root: Path, truncations: int, flips: int) -> dict[str, dict[str, int]]:
+    """Damage one file after the other; for each kind and target, how often a job answered how."""
+    planned = damage.planned(truncations, flips)
+    rows = {}
+    for one in damage.damage_all(root, planned, random.Random(damage.SEED)):
+        rows.setdefault(f"{one.kind} {one.target}", Counter())[one.answer] += 1
+    return {name: dict(row) for name, row in rows.items()}
 
 
 def disks(folder: Path) -> list[dict]:
@@ -100,13 +105,9 @@ def disks(folder: Path) -> list[dict]:
 
 
 def page(measured: dict) -> str:
-    """The three tables, as Markdown."""
-    parts = [
-        _signals_table(measured["signals"]),
-        _damage_table(measured["damaged_files"]),
-        _disks_table(measured["disks"]),
-    ]
-    return "\n".join(parts)
+    """A table for each part that was measured, as Markdown."""
+    tables = {"signals": _signals_table, "damaged_files": _damage_table, "disks": _disks_table}
+    return "\n".join(table(measured[part]) for part, table in tables.items() if part in measured)
 
 
 def _signals_table(measured: dict) -> str:
@@ -136,11 +137,11 @@ def _damage_table(measured: dict) -> str:
     heads = ("damage", "file", "cases", "refused", "began anew", "equal answer", "neither")
     rows = []
     for name, row in measured["rows"].items():
-        answers = [row.get(key, 0) for key in ("refused", "began anew", "equal")]
+        counts = [row.get(key, 0) for key in ("refused", "began anew", "equal")]
         silent = sum(row.get(key, 0) for key in SILENT)
-        rows.append([*name.split(" "), sum(row.values()), *answers, silent])
+        rows.append([*name.split(" "), sum(row.values()), *counts, silent])
     notes = []
-    for kind, row in measured["healed"].items():
+    for kind, row in measured.get("healed", {}).items():
         notes.append(
             f"A {kind} in one file of each kind at once: runs of Snakemake until it was healed: "
             f"{row['runs'] or 'never'}; files that differ then: {row['unequal_files']}."
@@ -195,7 +196,6 @@ def main() -> None:
             measured[name] = parts[name](Path(folder))
         print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
         FILE.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    if set(measured) == set(parts):
         PAGE.write_text(page(measured), encoding="utf-8")
 
 

@@ -26,6 +26,7 @@ SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}  # in turn
 ORPHANS_AFTER_S = 10
 RUN_LIMIT_S = 600
 MAX_FAILURES = 5  # of Snakemake, before the suite gives up
+MAX_MISSES = 5  # runs that end before a strike's moment, before the suite gives up
 REMEMBERED = re.compile(r"results/\.cache/(sha256/[0-9a-f]+|sound)\.json")
 
 
@@ -157,8 +158,12 @@ def strike_all(root: Path, undisturbed: Undisturbed, strikes: Iterable[Strike]) 
     study = Study(root, undisturbed, report)
     for strike in strikes:
         strike.moment_s = round(strike.moment_s * undisturbed.duration_s / 3, 3)
-        while not study.struck(strike):
+        for _ in range(MAX_MISSES):
+            if study.struck(strike):
+                break
             strike.moment_s /= 2  # the run was quicker than the undisturbed one
+        else:
+            raise AssertionError(f"no process to strike in {MAX_MISSES} runs: {strike}")
     while study.strikes or study.run:
         study.go_on()
     report.left = names_of(processes.left(root, lambda _: True, ORPHANS_AFTER_S))
@@ -166,10 +171,8 @@ def strike_all(root: Path, undisturbed: Undisturbed, strikes: Iterable[Strike]) 
 
 
 class Study:
-    """One study after the other, each struck until it ends well.
-
-    A killed job is started again by the Snakemake that runs. Where Snakemake itself was struck, the
-    next strike starts it anew.
+    """One study after the other, each struck until it ends well. A killed job is started again
+    by the Snakemake that runs. Where Snakemake itself was struck, the next strike starts it anew.
     """
 
     def __init__(self, root: Path, undisturbed: Undisturbed, report: Report):
