@@ -4,8 +4,6 @@
 
 The prediction is made from shapes, without a GPU. The published runs used FSDP1, whose parameters
 of a layer are one flat tensor; ours is FSDP2. Both gather one layer while another computes.
-transformers of both sources makes a shifted copy of fp32 logits, and their bitsandbytes holds the
-inputs of 4-bit matrices (config/published_memory.yaml).
 """
 
 import gc
@@ -109,8 +107,6 @@ def predicted(case: Case) -> int:
         "checkpointing": True,
         "processes": 2,
         "sharding": "fsdp2",
-        "loss_input": "fp32_shifted",
-        "keeps_quantized_inputs": True,
         "override": {case.method: case.options} if case.options else {},
     }
     study = {"name": "ranks", "question": "Is it so?", "device": "cpu", "profile": [grid]}
