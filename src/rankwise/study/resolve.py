@@ -220,11 +220,13 @@ def _fill(
         if value is REQUIRED:
             file, key = origin.of_part(part)
             raise ConfigError(file, f"{key}.{name}", "nothing", option.allowed)
-        if isinstance(value, str) and not option.takes_text:
-            value = references.get(value, value)
+        is_reference = isinstance(value, str) and not option.takes_text and value in references
+        if is_reference:
+            value = references[value]
         if not option.accepts(value):
             raise ConfigError(*origin.place(part, name), value, option.allowed)
-        if allowed := option.violated(value):
+        # A rank of the cell that is wrong is told with the grid's ranks (`check_rank`).
+        if not is_reference and (allowed := option.violated(value)):
             raise ConfigError(*origin.place(part, name), value, allowed)
         filled[name] = option.converted(value)
     return filled
