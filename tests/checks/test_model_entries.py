@@ -78,8 +78,6 @@ WRONG = {
                            f"{NAMES} (nearest: 'v_lin')"),
     "modules.up.shape": ([64, 128], f"[64, 128], allowed: [128, 64], the shape of {LAYER}.0.ffn."
                          "lin1.weight in {}"),
-    "family": ("bert", "'bert', allowed: distilbert, as model_type of {}/config.json says"),
-    "hidden_size": (32, "32, allowed: 64, as {}/config.json says"),
     "max_positions_tokens": (65, "65, allowed: at most 64, for distilbert.embeddings."
                              "position_embeddings.weight in {}"),
     "architecture.n_layers": (5, "5, allowed: 2, as {}/config.json says"),
@@ -99,6 +97,26 @@ def test_a_wrong_value_of_an_entry_is_named_with_the_right_one(key: str, case: C
         node = node[name]
     node[last] = value
     assert case.problems() == [f"{FILE}.{key}: got {sentence.format(case.folder)}"]
+
+
+@pytest.mark.parametrize(("key", "value", "sentence"), [
+    ("family", "bert", ".architecture of family bert: got 'activation', allowed: "),
+    ("hidden_size", 32, ".hidden_size: got 32, allowed: 64, as mine.architecture.dim says"),
+])  # fmt: skip
+def test_what_contradicts_its_own_architecture_is_refused_without_the_folder(
+    key: str, value: object, sentence: str, case: Case
+) -> None:
+    case.entry[key] = value
+    with pytest.raises(ConfigError) as caught:
+        case.plan()
+    assert str(caught.value).startswith(f"{FILE}{sentence}")
+
+
+def test_a_family_that_the_folder_contradicts_is_named(case: Case) -> None:
+    """As one without keys of its own in the entry, which the family's class could refuse."""
+    case.entry |= {"family": "bert", "architecture": {}}
+    said = f"{FILE}.family: got 'bert', allowed: distilbert, as model_type of "
+    assert f"{said}{case.folder}/config.json says" in case.problems()
 
 
 def test_a_family_that_transformers_lacks_is_named(case: Case) -> None:
@@ -212,12 +230,15 @@ def test_a_missing_shard_is_named(case: Case) -> None:
 
 
 def test_the_doctor_names_the_entry_and_what_to_do(case: Case) -> None:
-    case.entry["hidden_size"] = 32
+    case.entry["max_positions_tokens"] = 65
     case.plan()
     (case.root / "config/local.yaml").write_text(yaml.safe_dump(STUDY))
     missing = doctor.examine(case.root, "config/local.yaml")["missing"]
     said = {one["what"]: one["do"] for one in missing}
-    sentence = f"{FILE}.hidden_size: got 32, allowed: 64, as {case.folder}/config.json says"
+    (sentence,) = (
+        text for text in said if text.startswith(f"{FILE}.max_positions_tokens: got 65,")
+    )
+    assert sentence.endswith(f"position_embeddings.weight in {case.folder}")
     assert said[sentence] == "correct the entry, or the model's folder"
 
 
@@ -310,13 +331,13 @@ def test_a_model_from_the_hub_is_compared_where_it_is_in_the_cache(
     monkeypatch.setenv("HF_HOME", str(cache))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     case.entry["weights"] = {"hub": "owner/name", "revision": revision}
-    case.entry["hidden_size"] = 32
+    case.entry["architecture"]["activation"] = "relu"
     assert case.problems() == []  # it is not downloaded to be compared
     snapshot = cache / "hub/models--owner--name/snapshots" / revision
     shutil.copytree(case.folder, snapshot)
     (snapshot / "tokenizer.json").unlink()  # may be downloaded later
     assert case.problems() == [
-        f"{FILE}.hidden_size: got 32, allowed: 64, as {snapshot}/config.json says"
+        f"{FILE}.architecture.activation: got 'relu', allowed: 'gelu', as {snapshot}/config.json says"
     ]
 
 

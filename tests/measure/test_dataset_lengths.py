@@ -216,3 +216,16 @@ def test_the_sources_that_are_loaded_by_name_are_in_the_request(project: Project
         assert f"rankwise.{name}" in own
         assert f"rankwise.{name}" not in plain
         importlib.import_module(f"rankwise.{name}")
+
+
+def test_a_released_optimizer_of_two_processes_has_no_buckets(project: Project) -> None:
+    """Each of them has the batch of one, and needs no more: DDP would hold a copy of the gradients."""
+
+    def predicted(batch_size: int, **several: int) -> dict:
+        settings = {"batch_size": batch_size, "max_gradient_norm": None, **several}
+        plan = project.plan(["full_released"], **settings)
+        return predict(plan.request("predict", plan.cells("predict")[0]))["metrics"]
+
+    one, one_of_two = predicted(4), predicted(8, processes=2)
+    assert one_of_two["worst_batch_length_tokens"] == one["worst_batch_length_tokens"]
+    assert one_of_two["peak_bytes"] == one["peak_bytes"]

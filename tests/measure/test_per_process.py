@@ -15,7 +15,6 @@ from rankwise.measure.memory.phases import STEPS
 from rankwise.measure.memory.ranks import zero
 from rankwise.measure.memory.ranks.ddp import BUCKET, FIRST_BUCKET, bucket_sizes
 from rankwise.measure.memory.ranks.notes import Parameter
-from rankwise.measure.predict import predict
 from rankwise.measure.step import base_model
 from rankwise.study.plan import Plan
 
@@ -177,13 +176,6 @@ def test_zero_keeps_fp32_state_of_bf16_weights() -> None:
     # DeepSpeed's reduce_bucket_size of 5e8 elements, however small the model is.
     assert metrics["temporary_bytes"] >= 2 * 500_000_000
     assert metrics["peak_phase"] == "backward"
-
-
-def test_a_released_optimizer_has_no_buckets() -> None:
-    alone = predict(prediction("full_released", 4))["metrics"]
-    one_of_two = predict(prediction("full_released", 8, processes=2))["metrics"]
-    assert one_of_two["peak_bytes"] == alone["peak_bytes"]
-    assert one_of_two["update_flops"] == alone["update_flops"]
 
 
 def test_requests_of_one_process_name_no_processes() -> None:

@@ -61,7 +61,7 @@ def test_entries_that_fit(said) -> None:
 @pytest.mark.parametrize(("changes", "message"), [
     (of_train({"path": "d"}), "mine.splits.train.member: got 'nothing', allowed: a pattern of the names"),
     (of_train({"path": "d", "member": "train/.*"}), "mine.splits.train.member: got 'train/.*', allowed: a pattern with a group that is the label"),
-    (of_train({"path": "d", "member": "train/(.*"}), "mine.splits.train.member: got 'train/(.*', allowed: a regular expression (missing )"),
+    (of_train({"path": "d", "member": "train/(.*"}), "mine.splits.train.member: got 'train/(.*', allowed: a regular expression of Python (missing )"),
     ({"files": {"folder": "/data", "format": "csv"}}, "mine.splits.test.member: got 'test/(a|b)/.*', allowed: nothing for csv, only for tar and zip"),
     ({**table("jsonl"), "quotes": True}, "mine.quotes: got True, allowed: nothing for jsonl, only for csv and tsv"),
     ({**table("parquet"), "columns": ["text", "label"]}, "mine.columns: got ['text', 'label'], allowed: nothing for parquet"),

@@ -39,9 +39,17 @@ def write(frame: pd.DataFrame, stem: Path, notes: Sequence[str] = ()) -> None:
 
 def csv_text(frame: pd.DataFrame) -> str:
     """A table as CSV whose text cells no spreadsheet runs as formulas (core/csv_cells.py)."""
-    safe = frame.rename(columns=csv_cells.safe)
-    texts = [column for column in safe if safe[column].dtype.kind not in "biufM"]
-    return safe.assign(**{c: safe[c].map(csv_cells.safe) for c in texts}).to_csv(index=False)
+    return _with_texts(frame, csv_cells.safe).to_csv(index=False)
+
+
+def _with_texts(frame: pd.DataFrame, change: Callable[[object], object]) -> pd.DataFrame:
+    """A table whose names and texts are changed; numbers among them, and empty columns, stay."""
+    changed = {}
+    for column in frame:
+        if frame[column].dtype.kind not in "biufM":
+            cells = [change(cell) for cell in frame[column]]
+            changed[column] = pd.Series(cells, frame.index, frame[column].dtype)
+    return frame.assign(**changed).rename(columns=change)
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
@@ -58,9 +66,7 @@ def read(path: Path) -> pd.DataFrame:
     """
     texts = dict.fromkeys(TEXTS, str)
     frame = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
-    columns = [column for column in frame if frame[column].dtype.kind not in "biufM"]
-    plain = {c: frame[c].map(csv_cells.plain, na_action="ignore") for c in columns}
-    return frame.assign(**plain).rename(columns=csv_cells.plain)
+    return _with_texts(frame, csv_cells.plain)
 
 
 def notes_of(path: Path) -> list[str]:

@@ -35,7 +35,7 @@ def checked(name: str, entry: dict) -> dict:
     for key, value in entry["architecture"].items():
         if not known.knows(key):
             allowed = {*known.annotations, *known.aliases, *known.older}
-            raise ConfigError(FILE, where, key, allowed)
+            raise ConfigError(FILE, f"{where} of family {entry['family']}", key, allowed)
         architecture[key] = _value(f"{where}.{key}", value, known.annotations.get(known.own(key)))
     _check_sizes(name, {**entry, "architecture": architecture}, known)
     return {**entry, "architecture": architecture}

@@ -163,12 +163,6 @@ def _check_targets(method: dict, model: dict, origin: Origin) -> None:
     targets = method.get("targets") or ()
     if list(targets) == [ALL_LINEAR]:
         return
-    if "targets" in method and not roles:
-        allowed = (
-            f"{ALL_LINEAR}, since the model's entry names no module; `rankwise add model` lists "
-            f"the matrices of a model, and modules.ROLE.name in {MODELS} names one"
-        )
-        raise ConfigError(*origin.place("options", "targets"), ", ".join(targets) or ALL, allowed)
     for target in targets:
         if target in roles:
             continue
@@ -215,6 +209,8 @@ def _fill(
     for name, option in known.items():
         default = rank if name == "rank" else option.default
         value = given.get(name, default)
+        if name == "targets" and not model["modules"]:
+            _refuse_roles(value, origin)
         if name == "targets" and value in (ALL, ALL_LINEAR):
             value = list(model["modules"]) if value == ALL else [ALL_LINEAR]
         if value is REQUIRED:
@@ -230,6 +226,19 @@ def _fill(
             raise ConfigError(*origin.place(part, name), value, allowed)
         filled[name] = option.converted(value)
     return filled
+
+
+def _refuse_roles(value: object, origin: Origin) -> None:
+    """Refuse targets by role, or all of them, in a model whose entry names none."""
+    roles = [value] if isinstance(value, str) else value
+    if not isinstance(roles, list | tuple) or not roles or list(roles) == [ALL_LINEAR]:
+        return
+    allowed = (
+        f"{ALL_LINEAR}, since the model's entry names no module; `rankwise add model` lists "
+        f"the matrices of a model, and modules.ROLE.name in {MODELS} names one"
+    )
+    got = ", ".join(map(str, roles))
+    raise ConfigError(*origin.place("options", "targets"), got, allowed)
 
 
 def _check_storage(entry: dict, optimizer: dict, origin: Origin) -> None:
