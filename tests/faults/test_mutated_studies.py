@@ -5,6 +5,8 @@ of helpers/mutated_studies.py.
 """
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,12 @@ from hypothesis import HealthCheck, given, settings
 
 from helpers import mutated_studies
 from helpers.mutated_studies import STUDIES, mutated, mutations, said
+from helpers.repository import CLEAN
 
 STUDY = "config/first.yaml"
 EXAMPLES = 2000
+BY_COMMAND = 60
+COMMAND_LIMIT_S = 120  # of the clock, on a busy machine
 LONGEST_SENTENCE = 3000  # a list of 30 names of 64 characters, with what stands around it
 # File, key, what was got and what is allowed. A folder of a model stands there with its own path.
 SENTENCE = re.compile(r"^(config|methods|tasks|models|data)[\w./-]*: [^\n]+: got .+, allowed: .+$")
@@ -73,3 +78,46 @@ def test_mutations_are_plans_or_sentences(kind: str, small_clone: Path) -> None:
         if (file in STUDIES) == (kind == "studies")
     ]
     assert mutation_test(EXAMPLES // 2, files, small_clone) == {True, False}
+
+
+@pytest.mark.slow
+def test_snakemake_and_the_doctor_say_the_same_of_sixty_mutations(small_clone: Path) -> None:
+    """Each command plans, or ends with the sentence; it never shows a traceback."""
+    texts = mutated_studies.contents(small_clone)
+    refused = []
+
+    @settings(SETTINGS, max_examples=BY_COMMAND)
+    @given(mutations(texts, list(texts)))
+    def run(mutation: tuple[str, bytes]) -> None:
+        file, content = mutation
+        study = file if file in STUDIES else STUDY
+        with mutated(small_clone, file, content):
+            sentences = said(small_clone, study)
+            refused.append(bool(sentences))
+            planning = command(small_clone, "snakemake", "-n", "--configfile", study)
+            examining = command(small_clone, "rankwise", "doctor", "--study", study)
+        for done in (planning, examining):
+            assert "Traceback" not in done.stdout + done.stderr
+        if sentences:
+            assert planning.returncode != 0
+            assert " ".join(sentences[0].split()) in " ".join(planning.stderr.split())
+            assert examining.returncode != 0
+        else:
+            assert planning.returncode == 0, planning.stderr
+
+    run()
+    assert set(refused) == {True, False}
+
+
+def command(clone: Path, name: str, *arguments: str) -> subprocess.CompletedProcess:
+    """One of the installed commands, in the clone."""
+    return subprocess.run(
+        [Path(sys.executable).with_name(name), *arguments],
+        cwd=clone,
+        env={**CLEAN, "PYTHONPATH": str(clone / "src")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_LIMIT_S,
+        check=False,
+    )
