@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from helpers import mutated_studies
 from helpers.mutated_studies import STUDIES, mutated, mutations, said
@@ -86,7 +86,8 @@ def test_snakemake_and_the_doctor_say_the_same_of_sixty_mutations(small_clone: P
     texts = mutated_studies.contents(small_clone)
     refused = []
 
-    @settings(SETTINGS, max_examples=BY_COMMAND)
+    # Without shrinking, which would start the commands a thousand times.
+    @settings(SETTINGS, max_examples=BY_COMMAND, phases=[Phase.explicit, Phase.generate])
     @given(mutations(texts, list(texts)))
     def run(mutation: tuple[str, bytes]) -> None:
         file, content = mutation

@@ -152,6 +152,7 @@ def write_clone(folder: Path) -> Path:
         "src",
         "rules",
         "profiles",
+        "docker",
         "Snakefile",
         "pyproject.toml",
     ):

@@ -13,6 +13,8 @@ from rankwise.core.family_configs import Keys
 FILE = "config/models.yaml"
 WIDTH, HEADS, KEY_HEADS = "hidden_size", "num_attention_heads", "num_key_value_heads"
 SIZES = (WIDTH, HEADS, KEY_HEADS, "num_hidden_layers", "vocab_size", "intermediate_size")
+# Of these a configuration may have null: as many as heads, or four times the width.
+MAY_BE_NULL = (KEY_HEADS, "intermediate_size")
 HEAD_WIDTHS = ("head_dim", "d_kv")  # families with one of these choose a head's width freely
 
 
@@ -58,6 +60,8 @@ def _check_sizes(name: str, entry: dict, known: Keys) -> None:
     given = {}
     for size in SIZES:
         key = next((key for key in (known.own(size), size) if key in architecture), None)
+        if key and architecture[key] is None and size not in MAY_BE_NULL:
+            raise ConfigError(FILE, f"{where}.{key}", None, "an integer of at least 1")
         if key and isinstance(architecture[key], int):
             given[size] = (f"{where}.{key}", architecture[key])
             if architecture[key] < 1:

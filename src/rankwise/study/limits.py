@@ -121,7 +121,8 @@ def check_active_layers(origin: Origin, optimizer: dict, model: dict) -> None:
     Raises:
         ConfigError: there are fewer layers.
     """
-    counts = [model["architecture"][key] for key in LAYERS if key in model["architecture"]]
+    counts = [model["architecture"].get(key) for key in LAYERS]
+    counts = [count for count in counts if isinstance(count, int)]
     if "active_layers" not in optimizer or not counts:
         return
     if not 1 <= optimizer["active_layers"] <= counts[0]:
