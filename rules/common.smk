@@ -53,7 +53,7 @@ try:
         if "APPTAINER" in DEPLOYED:
             container_image.check(IMAGE, PROJECT)
         failures.say_kills(PROJECT)
-        tidy(PLAN, settle(PLAN).missing)
+        tidy(PLAN, settle(PLAN))
         snakemake_adapter.on_lock(workflow, locks.Run(PROJECT, STUDY_FILE))
 except (
     CannotWrite,
