@@ -20,7 +20,7 @@ from helpers.disks import small_disk
 from helpers.long_study import LONG_STUDY
 from helpers.repository import CLEAN, copy_repository, edit, run_snakemake
 from helpers.stored import made
-from rankwise.core import compare, provenance
+from rankwise.core import compare, provenance, sealed
 from rankwise.core.paths import CHECKPOINTS
 from rankwise.study.plan import read_plan
 
@@ -73,7 +73,7 @@ def run_whole(root: Path, study: dict, **environment: str) -> dict:
     # A worker server that this run starts also serves the run that is stopped.
     done = run_snakemake(root, *arguments(study), STOPPED=str(root), **environment)
     assert done.returncode == 0, done.stderr[-5000:]
-    return json.loads(made(root, result_of(study)).read_text())
+    return sealed.read(made(root, result_of(study)))
 
 
 def log_of(root: Path, study: dict) -> Path:
