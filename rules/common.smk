@@ -53,7 +53,7 @@ try:
         if "APPTAINER" in DEPLOYED:
             container_image.check(IMAGE, PROJECT)
         failures.say_kills(PROJECT)
-        tidy(PLAN, settle(PLAN).missing)
+        tidy(PLAN, settle(PLAN))
         snakemake_adapter.on_lock(workflow, locks.Run(PROJECT, STUDY_FILE))
 except (
     CannotWrite,
@@ -263,9 +263,12 @@ def document_request(name):
 
 def check_machine():
     """Refuse jobs that cannot end well on this machine, or on any node of a cluster."""
-    jobs = preflight.jobs_that_write(PLAN, snakemake_adapter.pending_files(workflow))
+    pending = snakemake_adapter.pending_files(workflow)
+    jobs = preflight.jobs_that_write(PLAN, pending)
     limit, _ = snakemake_adapter.gpu_limits(workflow)
     problems = preflight.problems(jobs, PLAN, workflow.local_exec, own=bool(DEPLOYED), limit=limit)
+    if not snakemake_adapter.uses_storage(workflow):
+        problems += disk.read_only(map(Path, pending))
     if workflow.executor_plugin.name == "slurm":
         problems += check_cluster(limit)
     if problems:

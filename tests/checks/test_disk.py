@@ -1,12 +1,14 @@
 """Free space is that of the disk that gets the results, through links and RANKWISE_STORE."""
 
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from helpers.disks import small_disk
 from helpers.file_inputs import GRID as FILE_GRID
 from rankwise.checks import disk, preflight
 from rankwise.core.units import GIB
@@ -72,3 +74,13 @@ def test_without_results_the_projects_own_disk_is_looked_at(tmp_path: Path) -> N
     (tmp_path / "results").mkdir()
     assert disk.results_folder(tmp_path) == tmp_path / "results"
     assert disk.written_folders(tmp_path) == [tmp_path, tmp_path / "results"]
+
+
+def test_a_read_only_folder_is_named_before_any_job(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "figures") as folder:
+        files = [folder / "below" / "a.png", folder / "below" / "a.pdf", tmp_path / "a.csv"]
+        assert disk.read_only(files) == []
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        assert disk.read_only(files) == [
+            f"{folder / 'below'}: Read-only file system; allowed: a folder that can be written"
+        ]

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from faults.processes import role
 from helpers import kept_runs
 from helpers.disks import small_disk
 from helpers.long_study import LONG_STUDY
 from helpers.repository import CLEAN, copy_repository, edit, run_snakemake
 from helpers.stored import made
-from rankwise.core import compare, provenance
+from rankwise.core import compare, provenance, sealed
 from rankwise.core.paths import CHECKPOINTS
 from rankwise.study.plan import read_plan
 
@@ -69,9 +70,10 @@ def uninterrupted(clone: Path) -> dict:
 
 def run_whole(root: Path, study: dict, **environment: str) -> dict:
     """Run a study to its end; the result of its training."""
-    done = run_snakemake(root, *arguments(study), **environment)
+    # A worker server that this run starts also serves the run that is stopped.
+    done = run_snakemake(root, *arguments(study), STOPPED=str(root), **environment)
     assert done.returncode == 0, done.stderr[-5000:]
-    return json.loads(made(root, result_of(study)).read_text())
+    return sealed.read(made(root, result_of(study)))
 
 
 def log_of(root: Path, study: dict) -> Path:
@@ -112,13 +114,14 @@ def processes() -> Iterator[Path]:
     return Path("/proc").glob("[0-9]*")
 
 
-def training_processes(root: Path) -> list[int]:
-    """The process numbers of training jobs in this clone."""
+def job_processes(root: Path) -> list[int]:
+    """The process numbers of jobs in this clone, those that the worker server has forked too."""
     numbers = []
     for process in processes():
         with contextlib.suppress(OSError):  # a process may end while it is looked at
+            words = (process / "cmdline").read_bytes().split(b"\0")
             is_here = (process / "cwd").resolve() == root
-            if is_here and b"train.py" in (process / "cmdline").read_bytes():
+            if is_here and role(words, is_here) in ("trainer", "job"):
                 numbers.append(int(process.name))
     return numbers
 
@@ -169,10 +172,11 @@ def interrupt(root: Path, study: dict, stop: Callable[[subprocess.Popen], None],
         start_new_session=True,
     )
     wait_until(lambda: has_evaluated_twice(log))
+    assert job_processes(root)
     stop(first)
     output = first.communicate(timeout=120)[1]
     assert first.returncode != 0, output
-    wait_until(lambda: not training_processes(root), 10)
+    wait_until(lambda: not job_processes(root), 10)
     assert ": checkpoint written after update " in log.read_text(), output
     assert len(list((root / CHECKPOINTS).iterdir())) == 1
     assert not list((root / "results/store/runs").rglob("*.json"))

@@ -4,7 +4,10 @@
 Standard library only.
 """
 
+import errno
+import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from rankwise.core import paths, store
@@ -42,6 +45,19 @@ def broken_links(root: Path) -> list[str]:
                     "link to a folder; mount its disk, or make the folder"
                 )
     return list(dict.fromkeys(sentences))
+
+
+def read_only(files: Iterable[Path]) -> list[str]:
+    """A sentence for each folder on a read-only disk that files are to be written to.
+
+    Snakemake removes a file before the job that writes it, and ends with an error of its own there.
+    """
+    folders = dict.fromkeys(file.parent for file in files)
+    return [
+        f"{folder}: {os.strerror(errno.EROFS)}; allowed: a folder that can be written"
+        for folder in folders
+        if os.statvfs(_existing(folder)).f_flag & os.ST_RDONLY
+    ]
 
 
 def _store(root: Path) -> Path:

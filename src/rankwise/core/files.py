@@ -123,11 +123,15 @@ def sync_folder(folder: Path) -> None:
         sync_path(Path(above))
 
 
-def sweep(folder: Path) -> list[Path]:
-    """Remove the parts of processes of this machine that have ended, in a folder and all below it.
+def sweep(folder: Path, below: bool = True) -> list[Path]:
+    """Remove the parts of processes of this machine that have ended, in a folder.
 
     Parts of processes that run stay, and so do those of other machines, of which nothing is known.
     Links to folders are not followed.
+
+    Args:
+        folder: The folder; it may be missing.
+        below: Also in all folders below it.
 
     Returns:
         What was removed.
@@ -140,7 +144,7 @@ def sweep(folder: Path) -> list[Path]:
     for entry in entries:
         is_folder = entry.is_dir(follow_symlinks=False)
         if not entry.name.startswith(PART):
-            if is_folder:
+            if is_folder and below:
                 removed += sweep(Path(entry.path))
         elif process_names.is_alive(entry.name) is False:
             with suppress(OSError):  # another process may have removed it

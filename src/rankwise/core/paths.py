@@ -10,6 +10,7 @@ Two roots are told apart, and this is the only module that finds them:
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from rankwise.core import plugins
@@ -106,9 +107,14 @@ def measured_start(request_digest: str) -> Path:
 
 
 def remove_checkpoint(request_digest: str, root: Path = Path()) -> None:
-    """Remove what a training run has kept for a resume, once its result is on the disk."""
+    """Remove what a training run has kept for a resume, once its result is on the disk.
+
+    A read-only disk answers with an error even if there is nothing to remove. What cannot be
+    removed does no harm: the result is there, and the next planning tries again (`study/tidy.py`).
+    """
     for file in (checkpoint(request_digest), measured_start(request_digest)):
-        (root / file).unlink(missing_ok=True)
+        with suppress(OSError):
+            (root / file).unlink()
 
 
 def expand(path: str) -> Path:

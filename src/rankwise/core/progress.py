@@ -2,7 +2,8 @@
 
 The file is `results/.progress/{digest of the request}.json`. A job writes it when it starts and
 every few seconds, removes it at a good end, and leaves it with the reason when it fails. So a file
-whose process is gone tells of a job that was killed. Nothing here decides a number: a file that
+whose process is gone tells of a job that was killed. Planning removes what is left beside a result
+(`study/tidy.py`). Nothing here decides a number: a file that
 cannot be written is left out without a word.
 
 While a job runs, a thread writes a line whenever the log has been silent for SILENCE_S.
@@ -313,6 +314,22 @@ def records(root: Path) -> dict[str, dict]:
                 oom_kills = record.get("oom_kills", {})
                 record["reason"] = kills.sentence(kills.GONE, record["pid"], peak, oom_kills)
         found[record["request"]] = record
+    return found
+
+
+def ended(root: Path) -> dict[str, Path]:
+    """The files of jobs that have ended, but not well.
+
+    Args:
+        root: The project's folder.
+
+    Returns:
+        Digest of the request -> file.
+    """
+    found = {}
+    for digest, record in records(root).items():
+        if record["state"] != RUNNING:
+            found[digest] = root / FOLDER / f"{digest}.json"
     return found
 
 

@@ -153,6 +153,7 @@ def produce(make: Callable[[dict, Path], None]) -> None:
     with progress.reported(request):
         installed.verify_environment(request["environment"], paths.WORKFLOW)
         verify(request)
+        _sweep(request, output)
         try:
             make(request, output)
         except OSError as error:
@@ -168,6 +169,19 @@ def produce(make: Callable[[dict, Path], None]) -> None:
                 f"host memory ran out: {error or 'an object of Python could not be allocated'}"
             )
         verify(request)
+
+
+def _sweep(request: dict, output: Path) -> None:
+    """Remove the parts that killed jobs have left in the folders that this job writes to.
+
+    Planning removes all parts, but Snakemake may start a job again without planning anew.
+    """
+    folders = [output.parent, paths.CHECKPOINTS, progress.FOLDER]
+    if "document" in request:
+        folders.append(Path(documents.made_file(*request["document"])).parent)
+    for folder in folders:
+        files.sweep(folder, below=False)
+    files.sweep(paths.CACHE)
 
 
 def _kept_training(request: dict) -> str:

@@ -42,11 +42,13 @@ class Settled(NamedTuple):
         fetched: Results that the store had and the study's folder had not.
         missing: Results that are in no store.
         outdated: Documents that are not as planned.
+        current: Documents that are as planned.
     """
 
     fetched: list[PlannedJob]
     missing: list[PlannedJob]
     outdated: list[PlannedJob]
+    current: list[PlannedJob]
 
 
 def settle(plan: Plan) -> Settled:
@@ -58,15 +60,16 @@ def settle(plan: Plan) -> Settled:
     """
     _check_owner(plan)
     fetched, missing = fetch(plan)
-    outdated = []
+    outdated, current = [], []
     pending = {path for job in missing for path in job.outputs}
     sha256 = functools.cache(provenance.file_sha256)  # most files are read by several documents
     for job in document_jobs(plan):
         if _settle_document(job, plan.root, pending, sha256):
+            current.append(job)
             continue
         outdated.append(job)
         pending.update(job.outputs)
-    return Settled(fetched, missing, outdated)
+    return Settled(fetched, missing, outdated, current)
 
 
 # The study's folder -------------------------------------------------------------------------------
