@@ -60,7 +60,9 @@ def _jsonschema() -> ModuleType:
     checker = SimpleNamespace(redefine_many=lambda _: None)
     module.Draft202012Validator = SimpleNamespace(TYPE_CHECKER=checker)
     validator = SimpleNamespace(iter_errors=lambda _: iter(()))
-    module.validators = SimpleNamespace(extend=lambda *_, **__: lambda _: validator)
+    module.validators = SimpleNamespace(extend=lambda *_, **__: lambda *_, **__: validator)
+    formats = SimpleNamespace(checks=lambda *_, **__: lambda check: check)
+    module.FormatChecker = lambda **_: formats
     module.exceptions = SimpleNamespace(best_match=lambda _: None)
     module.ValidationError = ValueError
     return module

@@ -25,7 +25,7 @@ import yaml
 
 from helpers.repository import CLEAN, ROOT, copy_repository, edit, run_snakemake
 from helpers.stored import made
-from rankwise.core import result
+from rankwise.core import result, sealed
 from rankwise.execution import job_memory, slurm_nodes, slurm_request
 from rankwise.study.plan import MEASUREMENTS, Plan
 
@@ -335,7 +335,10 @@ def reproducible(value: object) -> object:
 
 
 def reproducible_text(file: Path) -> str:
-    return json.dumps(reproducible(result.read(file)), sort_keys=True)
+    content = json.loads(file.read_text())
+    if sealed.CONTENT in content:  # the digest of a result covers its times, too
+        content = result.read(file)
+    return json.dumps(reproducible(content), sort_keys=True)
 
 
 def test_every_result_equals_the_local_one(submitted: Submitted, local: Path) -> None:
