@@ -41,4 +41,5 @@ rule all:
 
 
 snakemake_adapter.on_start(workflow, check_machine)
+snakemake_adapter.answer_signals(workflow)
 snakemake_adapter.on_error(workflow, report_what_is_there)

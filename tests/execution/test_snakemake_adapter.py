@@ -1,11 +1,15 @@
 """Snakemake's internals: where they are touched, and which versions are refused."""
 
+import contextlib
 import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from helpers.repository import ROOT
+from helpers.repository import ROOT, run_snakemake
 from rankwise.execution.snakemake_adapter import UntestedSnakemake, check_version, on_error
 
 INTERNALS = re.compile(
@@ -57,3 +61,49 @@ def test_after_a_failure_something_is_done_unless_the_user_stopped_the_run(
     on_error(workflow, lambda: called.append("report"))
     workflow._onerror("the log")
     assert called == (["report", "the log"] if is_called else ["the log"])
+
+
+# A workflow that gets SIGTERM while it selects its jobs.
+STRUCK = """
+import os, signal
+from rankwise.execution import snakemake_adapter
+
+def strike():
+    select = workflow.scheduler._job_selector
+    def selector(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return select(*arguments)
+    workflow.scheduler._job_selector = selector
+
+snakemake_adapter.on_start(workflow, strike)
+snakemake_adapter.answer_signals(workflow)
+
+rule all:
+    output: "done"
+    shell: "touch done"
+"""
+
+
+def test_a_signal_while_jobs_are_selected_ends_snakemake(tmp_path: Path) -> None:
+    """It would wait for ever for a lock that it holds itself."""
+    (tmp_path / "Snakefile").write_text(STRUCK)
+    source = str(ROOT / "src")
+    arguments = ("--cores", "1", "--scheduler", "ilp", "--workflow-profile", "none")
+    with limit(120):
+        done = run_snakemake(tmp_path, *arguments, PYTHONPATH=source)
+    assert done.returncode == 1, done.stderr
+
+
+@contextlib.contextmanager
+def limit(seconds: int) -> Iterator[None]:
+    """Fail, and do not wait for ever."""
+
+    def expire(*_: object) -> None:
+        pytest.fail(f"it did not end within {seconds} s")
+
+    signal.signal(signal.SIGALRM, expire)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)

@@ -12,6 +12,7 @@ Snakemake itself is imported where it is used, because that takes a second.
 
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -131,6 +132,20 @@ def on_start(workflow: Any, check: Callable[[], None]) -> None:
         previous(log)
 
     workflow._onstart = handler
+
+
+def answer_signals(workflow: Any) -> None:
+    """Let SIGTERM and Ctrl-C end Snakemake at any moment.
+
+    Its handler takes the lock of the scheduler, and the main thread holds that lock while it
+    selects jobs. The lock cannot be taken twice, so a signal at that moment made Snakemake wait for
+    ever. With a lock that its own thread may take again, the handler goes on.
+    """
+
+    def replace_lock() -> None:
+        workflow.scheduler._lock = threading.RLock()
+
+    on_start(workflow, replace_lock)
 
 
 def on_error(workflow: Any, report: Callable[[], None]) -> None:
