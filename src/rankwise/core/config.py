@@ -6,8 +6,8 @@ the nearest name for a typo.
 
 import copy
 import functools
+import json
 import math
-import pickle
 import re
 from collections import Counter
 from collections.abc import Collection
@@ -246,18 +246,18 @@ def _library_file(kind: str) -> str:
 def _entries(root: Path, kind: str) -> dict:
     """The checked entries of one file, the caller's own."""
     file = _library_file(kind)
-    return pickle.loads(_checked_entries(read_text(root / file, file), kind, file))
+    return json.loads(_checked_entries(read_text(root / file, file), kind, file))
 
 
 @functools.lru_cache(maxsize=64)
-def _checked_entries(text: str, kind: str, file: str) -> bytes:
-    """The entries of a file's text, pickled: a process that plans several studies checks once."""
+def _checked_entries(text: str, kind: str, file: str) -> str:
+    """The entries of a file's text, as JSON: a process that plans several studies checks once."""
     from rankwise.core import dataset_defaults  # noqa: PLC0415 - its messages are those of this module
 
     entries = parse(text, file)
     if kind == "datasets":
         entries = dataset_defaults.filled(entries)
-    return pickle.dumps(check(entries, paths.SCHEMAS / f"{kind}.schema.yaml", file))
+    return json.dumps(check(entries, paths.SCHEMAS / f"{kind}.schema.yaml", file))
 
 
 def _check_new_names(own: dict, shipped: dict, kind: str) -> None:
