@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +50,9 @@ def run(
     return start
 
 
-def test_a_trial_does_not_read_the_reported_split(prepared: tuple[Path, Plan], run) -> None:
+def test_a_trial_does_not_read_the_reported_split(
+    prepared: tuple[Path, Plan], run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its metrics are those of the best state on the selection split. It keeps no examples."""
     plan = prepared[1]
     request = plan.request("trial", plan.cells("trial")[0])
@@ -62,6 +65,8 @@ def test_a_trial_does_not_read_the_reported_split(prepared: tuple[Path, Plan], r
 
     reporting = copy.deepcopy(request)
     reporting["dataset"]["report_split"] = "validation"
+    # A job that finds inputs damaged sets them aside, so it gets a copy.
+    monkeypatch.chdir(shutil.copytree(prepared[0], tmp_path / "copy"))
     with pytest.raises(FileNotFoundError, match=r"validation\.arrow"):
         run("train", reporting)
 
