@@ -136,9 +136,13 @@ def reloaded(cases: list[dict]) -> list[list[float]]:
 
 
 def base_folder(plan: Plan, root: Path, model: str) -> Path:
-    """The folder of a prepared base."""
+    """The folder of a prepared base; the only one, where the clone's sources are not those here."""
     place = store.input_place("model", model, plan.input_digest("model", model))
-    return (root / store.DEFAULT / place).parent
+    planned = (root / store.DEFAULT / place).parent
+    if planned.is_dir():
+        return planned
+    (only,) = planned.parent.iterdir()
+    return only
 
 
 def write_inputs(plan: Plan, root: Path, cell: Cell, file: Path) -> None:

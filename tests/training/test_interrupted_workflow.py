@@ -115,13 +115,16 @@ def processes() -> Iterator[Path]:
 
 
 def job_processes(root: Path) -> list[int]:
-    """The process numbers of jobs in this clone, those that the worker server has forked too."""
+    """The numbers of all processes that work in this clone, but Snakemake's.
+
+    Forks of the worker server and the processes of one training are among them.
+    """
     numbers = []
     for process in processes():
         with contextlib.suppress(OSError):  # a process may end while it is looked at
             words = (process / "cmdline").read_bytes().split(b"\0")
             is_here = (process / "cwd").resolve() == root
-            if is_here and role(words, is_here) in ("trainer", "job"):
+            if is_here and role(words, is_here) != "snakemake":
                 numbers.append(int(process.name))
     return numbers
 
