@@ -40,15 +40,13 @@ def signals(folder: Path, kills: int, stops: int) -> dict:
     report = strikes.strike_all(root, strikes.run_undisturbed(root), drawn)
     rows = {}
     for one in report.strikes:
-        row = rows.setdefault(f"{one.kind} {one.target}", Counter())
-        row += Counter(
+        rows.setdefault(f"{one.kind} {one.target}", Counter()).update(
             strikes=1,
             finished=one.finished,
             orphans=len(one.orphans),
             computed_again=len(one.computed_again),
             started_again=len(one.started_again),
         )
-        rows[f"{one.kind} {one.target}"] = row
     return {
         "rows": {name: dict(row) for name, row in rows.items()},
         "studies": {
@@ -121,7 +119,8 @@ def _signals_table(measured: dict) -> str:
     )
     keys = ("strikes", "orphans", "finished", "computed_again")
     rows = [
-        [*name.split(" "), *(row[key] for key in keys)] for name, row in measured["rows"].items()
+        [*name.split(" "), *(row.get(key, 0) for key in keys)]
+        for name, row in measured["rows"].items()
     ]
     studies = measured["studies"]
     note = (
