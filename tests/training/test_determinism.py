@@ -118,12 +118,16 @@ def project(folder: Path, request: dict, result: dict) -> Path:
     return root
 
 
-@pytest.mark.slow
-def test_collect_takes_results_of_two_kinds_of_cpu_for_one(
-    trained: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Their last digits differ, and so they agree; a thousandth more, and they do not."""
+@pytest.fixture
+def _own_store_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Projects have the store in their own folder."""
     monkeypatch.delenv("RANKWISE_STORE", raising=False)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_own_store_only")
+def test_collect_takes_results_of_two_kinds_of_cpu_for_one(trained: tuple, tmp_path: Path) -> None:
+    """Their last digits differ, and so they agree; a thousandth more, and they do not."""
     request, results = trained
     assert set(results) == {"DEFAULT", "AVX2"}
     metrics = {kind: result["metrics"] for kind, result in results.items()}
@@ -149,10 +153,8 @@ def test_collect_takes_results_of_two_kinds_of_cpu_for_one(
 
 
 @pytest.mark.slow
-def test_the_same_kind_must_be_the_same_to_the_byte(
-    trained: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RANKWISE_STORE", raising=False)
+@pytest.mark.usefixtures("_own_store_only")
+def test_the_same_kind_must_be_the_same_to_the_byte(trained: tuple, tmp_path: Path) -> None:
     request, results = trained
     environment = results["AVX2"]["environment"]
     here = project(tmp_path / "here", request, {**results["DEFAULT"], "environment": environment})
