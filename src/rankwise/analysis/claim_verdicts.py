@@ -3,8 +3,7 @@
 The verdicts:
 
     reproduced       ours differs from the published number by the tolerance at most, or the
-    published number lies in our 95 %
-                     interval, widened by the tolerance
+                     published number lies in our 95 % interval, widened by the tolerance
     not reproduced   neither
     not comparable   with the reason
     not yet run      with what is missing
@@ -312,7 +311,7 @@ def _check_one_row_a_seed(name: str, rows: pd.DataFrame) -> None:
 
 
 def _estimates(question: Question, frames: Frames) -> pd.DataFrame | None:
-    """The intervals of the claim's table, each beside the name of the column that it is of."""
+    """The intervals of the claim's table; `metric` is the column that each belongs to."""
     if question.entry["table"] != "evaluations":
         return frames.get("estimates")
     summary, settings = frames.get("evaluations_summary"), question.entry["settings"]

@@ -155,7 +155,7 @@ class _Rule(NamedTuple):
 
     @property
     def level(self) -> float:
-        """Of each interval, so that all hold at once (Bonferroni)."""
+        """The level of each interval, so that all hold at once (Bonferroni)."""
         return 1 - ERROR / max(self.pairs, 1)
 
 

@@ -1,4 +1,4 @@
-"""The note under a table of a study of which some results are absent."""
+"""The note under a table of a study some of whose results are absent."""
 
 from collections import Counter
 

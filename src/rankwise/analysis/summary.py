@@ -110,7 +110,7 @@ def _metrics(estimates: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best(estimates: pd.DataFrame, comparisons: pd.DataFrame, status: pd.Series) -> pd.Series:
-    """How each curve stands beside the best of its model and dataset.
+    """How each curve compares with the best of its model and dataset.
 
     A curve with a failed run is not ranked.
     """

@@ -32,8 +32,8 @@ class Source:
         name: What the user calls it.
         roots: Its stores and folders of studies.
         added: Places of results that are taken from it.
-        same: Places of results that are the same as those that are there or taken.
-        timed: Places of results that measure times, of which others are there or taken.
+        same: Places of results that the store has, or that another folder gave.
+        timed: Places of results that measure times, where the store or another folder has others.
         notes: Sentences on what was left where it is.
     """
 

@@ -25,7 +25,7 @@ def entries(jobs: list[PlannedJob], plan: Plan) -> dict[str, dict]:
     """The evaluations of jobs: name -> resolved entry, without the digests of files.
 
     Args:
-        jobs: Jobs of the study, of which others than evaluations are passed over.
+        jobs: Jobs of the study; only evaluations are looked at.
         plan: The plan of the study.
     """
     cells = [job.cell for job in jobs if job.kind == EVALUATE]

@@ -293,7 +293,7 @@ def _device_key(kind: str) -> str:
 
 
 def _kinds_on_gpu(jobs: list[PlannedJob], plan: Plan) -> list[str]:
-    """The kinds of jobs of which one needs a GPU."""
+    """The kinds of jobs with a job that needs a GPU."""
     on_gpu = [job for job in jobs if job.measures_cell and plan.needs_gpu(job.kind, job.cell)]
     return list(dict.fromkeys(job.kind for job in on_gpu))
 

@@ -137,7 +137,7 @@ def _new_file(name: str, project: Path) -> str:
 
 
 def _named(given: argparse.Namespace, project: Path) -> tuple[str, str]:
-    """The model and the dataset: those that are typed, or the last entries."""
+    """The model and the dataset from the command line, or the last entries."""
     entries = library(project)
     for method in given.methods:  # a misspelt one is no method that the model cannot do
         pick(entries["methods"], method, "rankwise add study", "--methods")

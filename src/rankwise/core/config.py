@@ -76,7 +76,7 @@ _LIMITS = {
 
 @functools.cache
 def _schema(path: Path) -> dict:
-    """A schema, with those that several share among its definitions."""
+    """A schema; its definitions contain the schemas that several of them share."""
     schema, schedule, shared = (
         load(file.read_text(encoding="utf-8"))
         for file in (path, *map(path.with_name, ("schedule.schema.yaml", "shared.schema.yaml")))

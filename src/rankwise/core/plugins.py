@@ -137,7 +137,7 @@ def versions(tops: Iterable[str], compiled: Iterable[str], locks: Path) -> dict[
 
     Args:
         tops: importable packages.
-        compiled: those of them of which a module without source is loaded; with their version
+        compiled: the packages with a loaded module that has no source; with their version
             stands the digest of their list of files.
         locks: the folder with the workflow's locks.
 

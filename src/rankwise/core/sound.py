@@ -6,7 +6,7 @@ the project only reads stays as it is, and its damaged results are passed over.
 
 Planning looks at every result. Which files were found sound is remembered in
 `results/.cache/sound.json` by device, inode, size, modification time and change time (ctime), so a
-plan of thousands of results reads only those that are new. The file may be deleted.
+plan of thousands of results reads only the new ones. The file may be deleted.
 
 Standard library only: the Snakefile imports this module.
 """

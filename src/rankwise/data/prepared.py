@@ -1,7 +1,7 @@
-"""Load prepared inputs for a job: exactly those that the job's request names, or an error.
+"""Load the prepared inputs that a job's request names, or raise an error.
 
-Every file is compared with the SHA-256 that was recorded when it was prepared. An input of which a
-file is damaged or gone is set aside, so that the next run of snakemake prepares it anew.
+Every file is compared with the SHA-256 that was recorded when it was prepared. An input with a
+damaged or missing file is set aside, so that the next run of snakemake prepares it anew.
 """
 
 from collections.abc import Callable, Sequence

@@ -35,7 +35,7 @@ FOLDERS = {
     "mmlu": "mmlu/default",
     "social_iqa": "siqa",
 }
-GROUPS = ("mmlu",)  # groups of which all tasks of their folder are members
+GROUPS = ("mmlu",)  # groups that contain all tasks of their folder
 SEED = 1234  # of the examples that are drawn for a prompt: the harness's own default
 
 

@@ -72,7 +72,7 @@ class MetaResults:
         return output
 
     def _run_in_place(self, key: tuple, func: OpOverload, args: tuple, kwargs: dict) -> Any:
-        """Run an operator that writes into its first argument, and look what has become of it."""
+        """Run an operator that writes into its first argument, and read the result there."""
         before = _described(args), _storages(args)
         output = func(*args, **kwargs)
         is_known = output is None or output is args[0]

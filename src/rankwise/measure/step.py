@@ -306,8 +306,7 @@ def batch(request: dict, device: str) -> dict[str, Tensor]:
         `input_ids`, (batch, length), and `labels`: one class or number a sequence, (batch,); 0 or 1
         for each class, (batch, classes); a class or the token itself at every place. A target has
         as many tokens as its text, or `target_length_tokens`. If the request says that batches are
-        padded, also `attention_mask`, (batch, length), of which the last token of the first text is
-        padding.
+        padded, also `attention_mask`, (batch, length); the last token of the first text is padding.
     """
     shapes = request["shapes"]
     size = (shapes["batch_size"], shapes["sequence_length_tokens"])

@@ -71,11 +71,11 @@ class PartialPlan(Plan):
         return curve in self._searched
 
     def request(self, measurement: str, cell: Cell) -> dict:
-        """That of the whole plan, which remembers it."""
+        """The request of the whole plan, which keeps it."""
         return self.whole.request(measurement, cell)
 
     def cell_digest(self, measurement: str, cell: Cell) -> str:
-        """That of the whole plan, which remembers it."""
+        """The digest of the whole plan, which keeps it."""
         return self.whole.cell_digest(measurement, cell)
 
 

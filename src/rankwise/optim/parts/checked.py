@@ -149,7 +149,7 @@ def _annotations(cls: type) -> dict[str, object]:
 
 
 def _is_checked(annotation: object) -> bool:
-    """Whether an annotation is one of those that `_allowed` knows; others allow anything."""
+    """Whether `_allowed` knows an annotation; other annotations allow any value."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if types.NoneType in arguments:
         return _is_checked(arguments[0])
