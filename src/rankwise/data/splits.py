@@ -2,8 +2,9 @@
 
 Rows are drawn by a digest of their text: those with the smallest digests are taken. So a draw is
 the same on every machine and Python, does not depend on the order of the rows, and takes copies of
-a text together, also where they differ in case or punctuation. Every kept row stays in the order of
-the source.
+a text together, also where they differ in case or punctuation. Since the number of rows is exact,
+the copies of one text in each class may be divided. Every kept row stays in the order of the
+source.
 """
 
 import hashlib
@@ -145,7 +146,8 @@ def allot(sizes: list[int], count: int, keep_one: bool) -> list[int]:
 
     It is the method of the largest remainder: each class gets the whole part of its exact share,
     and the rows that are left go to the classes that lack most. Every class gets one row at least,
-    where `count` suffices.
+    where `count` suffices. With more than two classes, a larger `count` may give a class one row
+    less (the Alabama paradox; Balinski & Young 1975).
 
     Args:
         sizes: Rows of each class, each at least 1.
