@@ -61,7 +61,7 @@ class Ours(NamedTuple):
 
 
 class Question(NamedTuple):
-    """Which number of ours a claim asks for."""
+    """The number of ours that a claim asks for."""
 
     name: str  # of the claim, for messages
     entry: dict  # of the registry
@@ -162,7 +162,7 @@ def _verdict(name: str, entry: dict, ours: Ours, frames: Frames) -> tuple[str, s
 
 
 def _corrected_reading(name: str, entry: dict, frames: Frames) -> str:
-    """What a claim means when it is read as it should have been written, and whether that holds."""
+    """The corrected reading of a claim, and whether it holds."""
     cell = {**entry["cell"], **entry.get("corrected_cell", {})}
     ours = _ours(Question(name, entry, cell, entry["column"]), frames)
     verdict, reason = ours.status, ours.reason

@@ -8,7 +8,7 @@ from rankwise.study import partial
 
 
 def notes(request: dict, results: pd.DataFrame | None = None) -> list[str]:
-    """What is absent from a table: a sentence for each measurement.
+    """The absent results of a table: a sentence for each measurement.
 
     Args:
         request: Of the table; it has `absent` if something is absent.

@@ -24,7 +24,7 @@ from rankwise.study.settle import fetch
 
 
 class Report(NamedTuple):
-    """What was made.
+    """The documents that were made.
 
     Attributes:
         page: The path of the page, relative to the project.
@@ -46,7 +46,7 @@ class Report(NamedTuple):
 
 
 def find(plan: Plan) -> tuple[partial.PartialPlan, int]:
-    """What is there of a study.
+    """The existing results of a study.
 
     Returns:
         The plan of the existing results, and the number of results in the whole study.

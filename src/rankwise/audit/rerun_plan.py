@@ -42,7 +42,7 @@ RESUMES = "resumes from its checkpoint"
 
 
 def plan(root: Path, study: str | None = None) -> dict:
-    """What `snakemake` would run now in the clone at `root`.
+    """The jobs that `snakemake` would run now in the clone at `root`.
 
     Args:
         root: The project's folder.
@@ -113,7 +113,7 @@ def _start_summary(root: Path, file: Path) -> subprocess.Popen:
 
 
 def _pending(summary: subprocess.Popen) -> list[tuple[list[str], str]]:
-    """What Snakemake would make, from its summary.
+    """The files that Snakemake would make, from its summary.
 
     Returns:
         (files, Snakemake's status) of each; files that differ in their ending alone come from one

@@ -71,7 +71,7 @@ class StudyStatus:
         self._costs_at = 0  # how many jobs were done when these were computed
 
     def now(self) -> dict:
-        """What the study's jobs do at this moment.
+        """The state of the study's jobs at this moment.
 
         Returns:
             `study`: its file. `kinds`: kind of job -> state -> number of jobs; the states are

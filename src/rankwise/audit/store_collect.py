@@ -280,7 +280,7 @@ def _with_data(results: list[Stored]) -> Stored:
 
 
 def data_problem(file: Path, expected: str) -> str | None:
-    """What is wrong with a data file whose recorded SHA-256 is `expected`; None if nothing is."""
+    """The mistake in a data file whose recorded SHA-256 is `expected`; None if it is right."""
     try:
         found = provenance.file_sha256(file) if file.is_file() else "no such file"
     except OSError as error:

@@ -64,7 +64,7 @@ def hub(jobs: list[PlannedJob], plan: Plan) -> list[str]:
 
 
 def files(jobs: list[PlannedJob], plan: Plan) -> list[str]:
-    """What is wrong with the files of evaluations.
+    """The mistakes in the files of evaluations.
 
     Args:
         jobs: The jobs that would run.

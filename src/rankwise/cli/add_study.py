@@ -147,7 +147,7 @@ def _named(given: argparse.Namespace, project: Path) -> tuple[str, str]:
 
 
 def _plan_lines(file: str, project: Path) -> list[str]:
-    """What `rankwise plan` says of the study, and the command that runs it."""
+    """The summary of `rankwise plan` for the study, and the command that runs it."""
     from rankwise.audit import rerun_plan
     from rankwise.cli import plan_text
 

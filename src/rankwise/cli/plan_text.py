@@ -1,4 +1,4 @@
-"""What `rankwise.audit.rerun_plan` found, for a terminal."""
+"""The terminal text of `rankwise plan`."""
 
 from collections import Counter
 
@@ -67,7 +67,7 @@ def _reasons(jobs: list[dict]) -> list[str]:
 
 
 def time_in_words(hours: float, gpu_hours: float, unknown: int) -> str:
-    """What jobs will take: `about 13 minutes, 5 minutes of it on a GPU; 124 jobs have no time yet`.
+    """The time of jobs: `about 13 minutes, 5 minutes of it on a GPU; 124 jobs have no time yet`.
 
     Args:
         hours: Of all jobs whose time is known.

@@ -36,7 +36,7 @@ def epochs(train_rows: int | None) -> int:
 
 @dataclass(frozen=True)
 class NewStudy:
-    """What decides the text of a new study.
+    """The choices that decide the text of a new study.
 
     Attributes:
         name: The study's name.

@@ -1,4 +1,4 @@
-"""What `rankwise.audit.trace` found, for a terminal."""
+"""The terminal text of `rankwise trace`."""
 
 from rankwise.study.grids import Cell
 

@@ -147,7 +147,7 @@ def _repeated(values: list) -> str:
 
 
 def _allowed(error: jsonschema.ValidationError) -> str:
-    """What a schema allows where a value broke it, in words."""
+    """The values that a schema allows where one broke it, in words."""
     if error.validator == "type":
         return _allowed_types(error)
     if error.validator in _LIMITS:

@@ -183,7 +183,7 @@ def _version(name: str) -> str | None:
 
 
 def _requirements(name: str) -> list[str]:
-    """What a distribution requires, less what it requires for its extras."""
+    """The requirements of a distribution, without those of its extras."""
     names = []
     for requirement in metadata.requires(name) or ():
         match = re.match(r"[A-Za-z0-9._-]+", requirement)

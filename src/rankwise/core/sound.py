@@ -30,7 +30,7 @@ Problem = Callable[[Path, str], str | None]
 
 
 def problem(file: Path, digest: str) -> str | None:
-    """What is wrong with the file of a result; None if it is as it was written.
+    """The damage in the file of a result; None if it is as it was written.
 
     Args:
         file: The file; links are followed.

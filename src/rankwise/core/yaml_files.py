@@ -216,7 +216,7 @@ def read_text(path: Path, name: str) -> str:
 
 
 def _files_nearby(path: Path, name: str) -> str:
-    """What is allowed in place of a missing file: YAML files of its folder, the nearest first."""
+    """Files that may be meant by a missing one: YAML files of its folder, the nearest first."""
     folder = Path(name).parent
     stems = sorted(file.stem for file in path.parent.glob("*.yaml"))
     nearest = difflib.get_close_matches(path.stem, stems, n=3)

@@ -74,7 +74,7 @@ def count(split: str, rows: list[dict], train: list[dict], running_text: bool) -
 
 
 def _pieces(rows: Iterable[dict], running_text: bool) -> Iterator[str]:
-    """What is compared: whole texts, or the long lines of running text."""
+    """The pieces that are compared: whole texts, or the long lines of running text."""
     for row in rows:
         if not running_text:
             yield row["text"]

@@ -155,7 +155,7 @@ def _unknown_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def data_facts(request: dict, name: str | None = None) -> dict[str, list[dict]]:
-    """What was counted when the dataset of a training request was prepared, see `facts.count`.
+    """The counts made when the dataset of a training request was prepared, see `facts.count`.
 
     Args:
         request: Gives the digest of the prepared data.

@@ -22,7 +22,7 @@ LABEL_NAMES = ("label", "labels", "class")
 
 @dataclass
 class Column:
-    """What a column holds.
+    """The contents of a column.
 
     Attributes:
         name: Its name.

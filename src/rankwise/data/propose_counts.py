@@ -1,4 +1,4 @@
-"""What the rows of a proposed dataset hold: classes in order, and lengths that fit the texts."""
+"""Counts of the rows of a proposed dataset: classes in order, and lengths that fit the texts."""
 
 import math
 from collections import Counter
@@ -26,7 +26,7 @@ SPECIAL_TOKENS = 2  # such as [CLS] and [SEP]
 
 
 class Counted(NamedTuple):
-    """What the rows hold.
+    """Counts of the rows.
 
     Attributes:
         rows: Split -> number of rows with a text.

@@ -107,7 +107,7 @@ def _by_part(documents: list[dict]) -> dict[str, list[dict]]:
 
 
 def _dataset(splits: dict[str, list[dict]]) -> Callable[..., dict[str, datasets.Dataset]]:
-    """What the harness calls for a task's documents; it hands over the task's metadata."""
+    """A function that the harness calls, with the task's metadata, to get a task's documents."""
     return lambda **_: {
         split: datasets.Dataset.from_list(documents)
         for split, documents in splits.items()

@@ -74,7 +74,7 @@ class Step:
         return output.loss
 
     def _called(self, batch: dict[str, Tensor]) -> ModelOutput:
-        """What the model returns for a batch; under autocast as accelerate calls it in training.
+        """The model's output for a batch; under autocast as accelerate calls it in training.
 
         accelerate casts everything that a model returns to fp32, its logits too.
         """
@@ -263,7 +263,7 @@ def softmax_of(request: dict) -> AbstractContextManager[None]:
 
 
 def _evaluation_batch(request: dict, device: str) -> Callable[[], dict[str, Tensor]] | None:
-    """What makes the batch of an evaluation, if that has a size of its own.
+    """A function that makes the batch of an evaluation, if that has a size of its own.
 
     `evaluation_shapes` are those of a dataset's own texts (memory/dataset_lengths.py).
     """

@@ -178,7 +178,7 @@ def _quantized(
     weight: Tensor,  # (m, n)
     kind: str,
 ) -> Tensor:  # (m, n)
-    """What a matrix is after it was stored in 4 or 8 bits."""
+    """A matrix after it was stored in 4 or 8 bits."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     layer.weight = nn.Parameter(weight, requires_grad=False)
     holder = nn.ModuleDict({"layer": layer})

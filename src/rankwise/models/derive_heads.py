@@ -50,7 +50,7 @@ class Heads:
 
 @dataclass
 class _Load:
-    """What transformers says of weights that it would load.
+    """The report of transformers on weights that it would load.
 
     Attributes:
         model: without content, on the meta device.

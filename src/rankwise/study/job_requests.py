@@ -233,7 +233,7 @@ def input_request(plan: "Plan", kind: str, name: str) -> dict:
 
 
 def _pretraining_request(plan: "Plan", model: str) -> dict:
-    """What the request of a pre-trained model has beside its entry: its corpus and task."""
+    """The further parts of a pre-trained model's request: its corpus and task."""
     corpus = plan.corpus(model)
     key = f"{model}.weights.pretrain.dataset"
     task = pick(plan.library["datasets"], corpus, "config/models.yaml", key)["task"]

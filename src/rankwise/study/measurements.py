@@ -121,7 +121,7 @@ def reads_data(measurement: str, grid: dict) -> bool:
 
 
 def _order(grid: dict) -> dict:
-    """What decides the batches of an epoch, beside the batch size."""
+    """The settings that decide the batches of an epoch, apart from the batch size."""
     return {"seed": grid.get("seed", 0), "group_by_length": grid.get("group_by_length", False)}
 
 

@@ -36,7 +36,7 @@ OWNER = ".study.json"  # in a study's folder: the study's file
 
 
 class Settled(NamedTuple):
-    """What planning found.
+    """The findings of planning.
 
     Attributes:
         fetched: Results that the store had and the study's folder had not.

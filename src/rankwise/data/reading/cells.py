@@ -171,7 +171,7 @@ def _quoted_cells(text: str, first: int, dialect: Dialect) -> Iterator[str]:
 
 
 def _what_broke(text: str, start: int, end: int, opened: int | None) -> str:
-    """What is wrong with a cell.
+    """The mistake in a cell.
 
     Args:
         text: The row's text.

@@ -158,7 +158,7 @@ def _is_checked(annotation: object) -> bool:
 
 
 def _allowed(name: str, annotation: object) -> tuple[object, Callable[[object], bool]]:
-    """What an option may be, in words or as a set of names, and the test of a value.
+    """The allowed values of an option, in words or as a set of names, and the test of a value.
 
     Args:
         name: of the option, for its range.

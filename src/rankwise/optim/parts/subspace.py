@@ -220,7 +220,7 @@ class Subspace:
         return basis * self._weights(values[:, :rank], grads)[:, None, :]
 
     def _weights(self, values: Tensor, grads: list[Tensor]) -> Tensor:  # (B, r)
-        """What each basis vector is multiplied by; 0 removes it."""
+        """The factor of each basis vector; 0 removes it."""
         if self.rank_rule == "energy":
             return projectors.energy_weights(values, grads, self.energy)
         if self.rank_rule == "svt":
