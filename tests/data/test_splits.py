@@ -208,10 +208,15 @@ def test_a_share_of_running_text_is_its_end() -> None:
     assert splits.take_share(lines, running) == (lines[:7], lines[7:])
 
 
-def test_a_share_of_no_row_is_refused() -> None:
-    sentence = "splits.test.share: got 0.01, which is 0 of 20 rows, allowed: a share that leaves"
+def test_a_share_has_a_row_at_least() -> None:
+    train, test = splits.take_share(labelled(10, 10), shared(0.01))
+    assert (len(train), len(test)) == (19, 1)
+
+
+def test_a_share_that_leaves_no_row_is_refused() -> None:
+    sentence = "splits.test.share: got 0.01, which is 1 of 1 rows, allowed: a share that leaves"
     with pytest.raises(ValueError, match=sentence):
-        splits.take_share(labelled(10, 10), shared(0.01))
+        splits.take_share(labelled(1, 0), shared(0.01))
 
 
 def test_a_share_is_prepared_and_counted(tmp_path: Path) -> None:

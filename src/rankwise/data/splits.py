@@ -82,6 +82,16 @@ def shared_split(dataset: dict) -> str | None:
     return reported if "share" in dataset.get("splits", {}).get(reported, {}) else None
 
 
+def shared_rows(share: float, rows: int) -> int:
+    """How many rows of a file a share of it is: at least one, so that a few rows can be shared.
+
+    Args:
+        share: A fraction of the rows.
+        rows: All rows of the file.
+    """
+    return max(round(share * rows), 1)
+
+
 def take_share(rows: list[dict], dataset: dict) -> tuple[list[dict], list[dict]]:
     """Divide the rows of one file into (train, reported split).
 
@@ -93,12 +103,12 @@ def take_share(rows: list[dict], dataset: dict) -> tuple[list[dict], list[dict]]
         dataset: An entry whose reported split has a `share`, a fraction of the rows.
 
     Raises:
-        ValueError: One of the two would have no row.
+        ValueError: No row would be left to train on.
     """
     reported = dataset["report_split"]
     share = dataset["splits"][reported]["share"]
-    count = round(share * len(rows))
-    if not 0 < count < len(rows):
+    count = shared_rows(share, len(rows))
+    if count == len(rows):
         raise ValueError(
             f"splits.{reported}.share: got {share}, which is {count:,} of {len(rows):,} rows, "
             "allowed: a share that leaves a row to train on and one to report on"
