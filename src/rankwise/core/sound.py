@@ -73,7 +73,7 @@ class Known:
         if not self._is_changed:
             return
         with suppress(OSError):  # a full or read-only disk costs time only
-            result.write_text(self._file, json.dumps(self._sound))
+            result.write_text(self._file, json.dumps(self._sound), sync=False)
 
     def _load(self) -> dict[str, list]:
         try:
