@@ -262,7 +262,7 @@ def test_litgpt_modules_of_another_family_are_refused() -> None:
     assert result["status"] == "unsupported"
     assert "modules litgpt: got DistilBertForSequenceClassification" in result["reason"]
     result = ledger(ledger_request(**LLAMA, method="dora", measured=False, modules="litgpt"))
-    assert "attention is adapted by" in result["reason"]
+    assert "got attention that DoRA adapts; allowed: LoRA" in result["reason"]
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float32])

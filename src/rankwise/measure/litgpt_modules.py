@@ -22,6 +22,8 @@ plugins/precision/bitsandbytes.py, which replaces every linear layer.
 This module is imported by name, where a profile asks for it.
 """
 
+import itertools
+
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -106,9 +108,10 @@ class _Fused(nn.Module):
         super().__init__()
         adapted = [layer for layer in layers if isinstance(layer, BaseTunerLayer)]
         for layer in adapted:
-            if not isinstance(layer, LoraLayer) or any(layer.use_dora.values()):
-                method = type(layer).__name__
-                raise Unsupported(f"{NAME}: attention is adapted by {method}; allowed: lora")
+            if not isinstance(layer, LoraLayer):
+                raise Unsupported(_refusal(type(layer).__module__))
+            if any(layer.use_dora.values()):
+                raise Unsupported(_refusal("DoRA"))
         bases = [getattr(layer, "base_layer", layer) for layer in layers]
         self.base = _one_layer(bases)
         self.A = self.B = None
@@ -119,18 +122,14 @@ class _Fused(nn.Module):
         adapted = [layer for layer in layers if isinstance(layer, LoraLayer)]
         (name,) = adapted[0].active_adapters
         self.dropout, self.scaling = adapted[0].lora_dropout[name], adapted[0].scaling[name]
-        downs, ups = (
-            [layer.lora_A[name].weight for layer in adapted],
-            [layer.lora_B[name].weight for layer in adapted],
-        )
+        downs = [layer.lora_A[name].weight for layer in adapted]
+        ups = [layer.lora_B[name].weight for layer in adapted]
         self.ranks, self.rows = [len(down) for down in downs], [len(up) for up in ups]
-        self.A = nn.Parameter(torch.cat([down.detach() for down in downs]))  # (sum of ranks, n)
-        self.B = nn.Parameter(torch.cat([up.detach() for up in ups]))  # (sum of rows, r)
+        self.A, self.B = _one_parameter(downs), _one_parameter(ups)  # (ranks, n), (rows, r)
         # Where the updates of the adapted layers belong in the output of all.
-        ends = torch.tensor(sizes, device="cpu").cumsum(0).tolist()
         ranges = [
             torch.arange(end - size, end)
-            for layer, size, end in zip(layers, sizes, ends, strict=True)
+            for layer, size, end in zip(layers, sizes, itertools.accumulate(sizes), strict=True)
             if isinstance(layer, LoraLayer)
         ]
         self.register_buffer("index", torch.cat(ranges), persistent=False)
@@ -146,6 +145,16 @@ class _Fused(nn.Module):
             zeros = update.new_zeros(out.shape)
             update = zeros.index_copy(-1, self.index, update)
         return out + (update * self.scaling).to(out.dtype)
+
+
+def _refusal(got: str) -> str:
+    return f"{NAME}: got attention that {got} adapts; allowed: LoRA, or no adapter"
+
+
+def _one_parameter(parts: list[nn.Parameter]) -> nn.Parameter:
+    """The rows of several parameters in one, which trains if they do."""
+    rows = torch.cat([part.detach() for part in parts])
+    return nn.Parameter(rows, requires_grad=parts[0].requires_grad)
 
 
 def _one_layer(layers: list[nn.Module]) -> nn.Module:
