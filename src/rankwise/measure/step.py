@@ -29,6 +29,8 @@ FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # likewise, for `atten
 LOSS_INPUT = "rankwise.measure.loss_input"  # likewise, for a `loss_input` that is not `fp32`
 SOFTMAX_INPUTS = "rankwise.measure.softmax_inputs"  # likewise, `keeps_softmax_inputs`
 QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # likewise, `keeps_quantized_inputs`
+QUANTIZED_FROM = "rankwise.measure.quantized_from"  # likewise, `quantized_from`
+LITGPT = "rankwise.measure.litgpt_modules"  # likewise, `modules: litgpt`
 UNTIL_UPDATE = "until_update"
 
 
@@ -210,8 +212,8 @@ def step(
     Args:
         request: With `shapes`, `method`, `model` and optionally `checkpointing`, `loss`,
             `accumulation_steps`, `precision`, `attention`, `padded`, `keeps_outputs`, `use_cache`,
-            `zeroes_gradients`, `loss_input`, `keeps_softmax_inputs`, `keeps_quantized_inputs` and
-            `eval_batch_size`.
+            `zeroes_gradients`, `loss_input`, `keeps_softmax_inputs`, `keeps_quantized_inputs`,
+            `quantized_from`, `modules` and `eval_batch_size`.
         device: Where the step runs.
         watch: Called with the adapted model before its optimizer is built. A hook registered here
             runs before the hooks of an optimizer that frees gradients inside backward.
@@ -228,10 +230,14 @@ def step(
     loss = request.get("loss", "full")
     if loss != "full":
         importlib.import_module(CHUNKED_LOSS).use(model, loss)
-    if request.get("loss_input", "fp32") != "fp32":
-        importlib.import_module(LOSS_INPUT).use(model, request["loss_input"])
+    if request.get("modules") == "litgpt":
+        importlib.import_module(LITGPT).use(model)
+    if "quantized_from" in request:
+        importlib.import_module(QUANTIZED_FROM).use(model, request["quantized_from"])
     if request.get("keeps_quantized_inputs"):
         importlib.import_module(QUANTIZED_INPUTS).keep(model)
+    if request.get("loss_input", "fp32") != "fp32":
+        importlib.import_module(LOSS_INPUT).use(model, request["loss_input"])
     if watch:
         watch(model)
     optimizer = None

@@ -34,6 +34,8 @@ PROFILE_MODULES = {
     "loss_input": "rankwise.measure.loss_input",  # what the loss reads, if not fp32
     "keeps_softmax_inputs": "rankwise.measure.softmax_inputs",
     "keeps_quantized_inputs": "rankwise.measure.quantized_inputs",
+    "quantized_from": "rankwise.measure.quantized_from",
+    "modules": "rankwise.measure.litgpt_modules",
 }
 DATASET_LENGTHS = "rankwise.measure.memory.dataset_lengths"  # profiles at a dataset's own lengths
 

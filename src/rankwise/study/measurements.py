@@ -32,6 +32,8 @@ STEP_DEFAULTS = {
     "empties_cache": False,
     "keeps_softmax_inputs": False,
     "keeps_quantized_inputs": False,
+    "quantized_from": None,
+    "modules": "transformers",
     "gpu": "ampere",
 }
 
