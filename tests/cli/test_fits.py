@@ -16,6 +16,15 @@ LLAMA = {
 }  # fmt: skip
 
 
+# A row with numbers, and the row of a method that the model cannot do.
+TABLE = """\
+| method | rank | length | batch in 1 GiB |
+| --- | ---: | ---: | ---: |
+| lora | 8 | 512 | 10 |
+| prefix_tuning | 8 | this model takes no keys and values from outside |
+"""
+
+
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """The requests that the command makes, in place of their prediction."""
@@ -23,7 +32,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
     def table(given: list[dict], _: object) -> str:
         made.extend(given)
-        return "| method |\n| --- |\n"
+        return TABLE
 
     monkeypatch.setattr(measure, "table", table)
     monkeypatch.chdir(ROOT)
@@ -67,6 +76,22 @@ def test_it_says_which_head_and_vocabulary_it_assumed(
         "llama_3_2_3b: classification with 2 classes, head score, vocabulary 128,256; others: --task "
     )
     assert requests[1]["shapes"]["task"] == "classification"
+
+
+def test_a_reason_widens_no_column_and_a_zero_is_explained(
+    requests: list, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asked() == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "method         rank  length  batch in 1 GiB",
+        "lora              8     512              10",
+        "prefix_tuning     8  this model takes no keys and values from outside",
+    ]
+    monkeypatch.setattr(measure, "table", lambda *_: TABLE.replace("10", "0"))
+    assert asked() == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "0: not even one text of this length, or of any length, fits"
+    )
 
 
 def test_a_folder_needs_its_configuration_alone(

@@ -16,6 +16,7 @@ from rankwise.cli.text import aligned
 from rankwise.core import dataset_defaults, paths, tasks
 from rankwise.core.config import ConfigError, check, library, pick
 
+NONE_FITS = "0: not even one text of this length, or of any length, fits"
 COMMAND = "rankwise fits"  # how messages call the place of a wrong value
 PLAIN_OPTIMIZER = "adamw"  # --optimizer replaces it; a method with one of its own keeps that
 ASSUMED = "assumed"  # the name of the dataset that stands for a task alone
@@ -52,7 +53,10 @@ def _run(given: argparse.Namespace) -> tuple[str, int]:
     from rankwise.measure.memory.fits import table
 
     found = aligned(table(requests, _say_progress))
-    return f"{_assumed(model, requests[0], given, entries)}\n\n{found}", 0
+    parts = [_assumed(model, requests[0], given, entries), "", found]
+    if "0" in found.split():
+        parts.append(NONE_FITS)
+    return "\n".join(parts), 0
 
 
 def _check_lengths(given: argparse.Namespace) -> None:
