@@ -14,7 +14,7 @@ from pathlib import Path
 from rankwise.cli.fits_options import DENSE, LENGTH_TOKENS, OPTIONS, OWN_LENGTHS
 from rankwise.cli.text import aligned
 from rankwise.core import dataset_defaults, paths, tasks
-from rankwise.core.config import ConfigError, check, library, pick
+from rankwise.core.config import ConfigError, check, library, named_model, pick
 
 NONE_FITS = "0: not even one text of this length, or of any length, fits"
 COMMAND = "rankwise fits"  # how messages call the place of a wrong value
@@ -88,7 +88,7 @@ def _with_model(given: str, entries: dict, project: Path) -> tuple[dict[str, dic
     Raises:
         ValueError: There is no such model, or no entry can be derived from it.
     """
-    name = given if given in entries["models"] else given.replace("-", "_")
+    name = named_model(given, entries["models"])
     if name in entries["models"]:
         return {}, name
     if "/" not in given and not (project / paths.expand(given)).is_dir():

@@ -5,8 +5,8 @@ def aligned(markdown: str) -> str:
     """A Markdown table with its columns lined up for a terminal.
 
     Args:
-        markdown: Its second line says which columns are aligned to the right. A row with fewer cells
-            ends with a sentence, which widens no column.
+        markdown: Its second line says which columns are aligned to the right. A row with fewer
+            cells ends with a sentence, which widens no column.
     """
     rows = []
     for line in markdown.splitlines():
