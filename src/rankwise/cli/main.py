@@ -136,6 +136,8 @@ def _add_methods(commands: argparse._SubParsersAction) -> None:
 def _methods(given: argparse.Namespace) -> tuple[str, int]:
     from rankwise.cli.methods_page import catalogue, page, table
 
+    if given.rank < 1:
+        raise ValueError(f"--rank: got {given.rank}, allowed: an integer, 1 or more")
     entries = library(Path.cwd())
     model = named_model(given.model, entries["models"])
     dataset = given.dataset or first_dataset(entries, model)
