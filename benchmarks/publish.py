@@ -15,7 +15,8 @@ from pathlib import Path
 
 from rankwise.analysis.tidy import PER_JOB
 from rankwise.core import csv_cells
-from rankwise.core.config import without
+from rankwise.core.config import library, without
+from rankwise.study.claims import expand
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = (
@@ -37,7 +38,9 @@ TABLES = (
 CLAIMS = ("claims.csv", "claims.md", "claims.png")
 # Claims that another study decides; published_memory.py writes the table.
 DECIDED_ELSEWHERE = ROOT / "benchmarks/published_memory/claims.csv"
-VERDICTS = ("reproduced", "not reproduced", "not comparable", "not yet run")
+OPEN = "not yet run"
+VERDICTS = ("reproduced", "not reproduced", "not comparable", OPEN)
+VERDICTS_FILE = ROOT / "benchmarks/shapes/verdicts.md"
 WORST = 5  # rows that the README shows
 PEAKS = ("peak_bytes", "tracked_peak_bytes", "measured_peak_bytes", "workspace_bytes")
 
@@ -51,8 +54,6 @@ def publish(name: str, results: Path) -> None:
     for file in (*tables, *claims, *sorted((results / "figures").glob("*.png"))):
         if file.is_file():
             shutil.copyfile(file, folder / file.name)
-    if claims:
-        (folder / "verdicts.md").write_text(verdicts(folder / "claims.csv"), encoding="utf-8")
     if (folder / "ledger.csv").is_file():
         table = closing(results)
         (folder / "ledger.md").write_text(table, encoding="utf-8")
@@ -76,7 +77,7 @@ def publish(name: str, results: Path) -> None:
 def decided(claims: Path) -> bool:
     """Whether a study decides more published numbers than it leaves open."""
     counts = Counter(row["verdict"] for row in _rows(claims)) if claims.is_file() else Counter()
-    return counts["reproduced"] + counts["not reproduced"] > counts["not yet run"]
+    return counts["reproduced"] + counts["not reproduced"] > counts[OPEN]
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
@@ -86,15 +87,19 @@ def _rows(table: Path) -> list[dict[str, str]]:
 def verdicts(claims: Path) -> str:
     """A Markdown table of how many published numbers of each system got which verdict.
 
-    A claim that the study leaves open has the verdict of the study of published memory.
+    The claims are those of config/claims.yaml. One that the study of published memory decides has
+    its verdict, another that of the table.
+
+    Args:
+        claims: The table of the study that decides the others.
     """
-    elsewhere = _rows(DECIDED_ELSEWHERE) if DECIDED_ELSEWHERE.is_file() else []
-    verdict_elsewhere = {row["claim"]: row["verdict"] for row in elsewhere}
+    verdict_by_claim: dict[str, str] = {}
+    for row in (*_rows(claims), *_rows(DECIDED_ELSEWHERE)):
+        if row["verdict"] != OPEN:
+            verdict_by_claim[row["claim"]] = row["verdict"]
     counts = Counter()
-    for row in _rows(claims):
-        is_open = row["verdict"] == "not yet run"
-        verdict = verdict_elsewhere.get(row["claim"]) if is_open else None
-        counts[row["system"], verdict or row["verdict"]] += 1
+    for name, claim in expand(library(ROOT)["claims"]).items():
+        counts[claim["system"], verdict_by_claim.get(name, OPEN)] += 1
     systems = sorted({system for system, _ in counts}, key=lambda name: (len(name) > 1, name))
     rows = [[name, *(counts[name, verdict] for verdict in VERDICTS)] for name in systems]
     total = ["all", *(sum(row[1:][place] for row in rows) for place in range(len(VERDICTS)))]
@@ -153,6 +158,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.study:
         publish(given.study, given.results or ROOT / "results" / given.study)
+    VERDICTS_FILE.write_text(verdicts(VERDICTS_FILE.with_name("claims.csv")), encoding="utf-8")
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -16,6 +16,15 @@ LLAMA = {
 }  # fmt: skip
 
 
+# A row with numbers, and the row of a method that the model cannot do.
+TABLE = """\
+| method | rank | length | batch in 1 GiB |
+| --- | ---: | ---: | ---: |
+| lora | 8 | 512 | 10 |
+| prefix_tuning | 8 | this model takes no keys and values from outside |
+"""
+
+
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """The requests that the command makes, in place of their prediction."""
@@ -23,7 +32,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
     def table(given: list[dict], _: object) -> str:
         made.extend(given)
-        return "| method |\n| --- |\n"
+        return TABLE
 
     monkeypatch.setattr(measure, "table", table)
     monkeypatch.chdir(ROOT)
@@ -69,6 +78,22 @@ def test_it_says_which_head_and_vocabulary_it_assumed(
     assert requests[1]["shapes"]["task"] == "classification"
 
 
+def test_a_reason_widens_no_column_and_a_zero_is_explained(
+    requests: list, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asked() == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "method         rank  length  batch in 1 GiB",
+        "lora              8     512              10",
+        "prefix_tuning     8  this model takes no keys and values from outside",
+    ]
+    monkeypatch.setattr(measure, "table", lambda *_: TABLE.replace("10", "0"))
+    assert asked() == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "0: not even one text of this length, or of any length, fits"
+    )
+
+
 def test_a_folder_needs_its_configuration_alone(
     tmp_path: Path, requests: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,14 +131,16 @@ def test_options_change_the_step_and_the_entries(requests: list) -> None:
         (["--dataset", "sst2", "--task", "regression"], "--task: got 'regression', allowed: classification, the task of the dataset sst2"),
         (["--methods", "full", "--targets", "query"], "--targets: got 'query', allowed: nothing with full: none of them has targets"),
         (["--model", "lama"], "config/models.yaml: model: got 'lama', allowed: "),
-        (["--length", "4096"], "lengths_tokens: got 4096, allowed: at most 512, the positions of distilbert"),
+        (["--length", "4096"], "rankwise: --length: got 4096, allowed: at most 512, the positions of distilbert"),
         (["--methods", "loora"], "got 'loora', allowed: "),
-        (["--targets", "quarry"], "targets: got 'quarry', allowed: "),
-        (["--accumulation", "0"], "accumulation_steps: got 0, allowed: at least 1"),
-        (["--target-length", "8"], "target_length_tokens: got 8, allowed: nothing with the task classification, whose labels have no length of their own"),
+        (["--targets", "quarry"], "rankwise: --targets: got 'quarry', allowed: "),
+        (["--accumulation", "0"], "rankwise: --accumulation: got 0, allowed: at least 1"),
+        (["--target-length", "8"], "rankwise: --target-length: got 8, allowed: nothing with the task classification, whose labels have no length of their own"),
         (["--model", "no/such/folder"], "no/such/folder: got no such folder, allowed: a folder with config.json, or a repository on the hub"),
-        (["--optimizer", "adam"], "got 'adam', allowed: "),
-        (["--weights", "nf4", "--methods", "full"], "weights: got 'nf4', allowed: fp32 or bf16 under full"),
+        (["--optimizer", "adam"], "rankwise: --optimizer: got 'adam', allowed: "),
+        (["--weights", "nf4", "--methods", "full"], "rankwise: --weights: got 'nf4', allowed: fp32 or bf16 under full"),
+        (["--rank", "0"], "rankwise: --rank: got 0, allowed: ranks of lora from 1 to 768"),
+        (["--memory", "0GiB"], "rankwise: --memory: got 0.0, allowed: above 0"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_one_sentence(

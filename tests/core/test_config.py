@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from helpers.repository import ROOT, edit, run_snakemake
-from rankwise.core.config import ConfigError, read_yaml
+from rankwise.core.config import ConfigError, named_model, read_yaml
 from rankwise.study.plan import Plan
 
 METHODS = "config/methods.yaml"
@@ -227,3 +227,9 @@ def test_planning_does_not_change_the_study(demo: dict) -> None:
     plan = Plan(demo, ROOT)
     assert all(plan.request("train", cell) for cell in plan.cells("train"))
     assert demo == before
+
+
+def test_a_model_is_named_as_it_is_or_with_dashes_in_place_of_underscores() -> None:
+    models = ["bert_base", "my-bert"]
+    assert named_model("my-bert", models) == "my-bert"
+    assert named_model("bert-base", models) == "bert_base"

@@ -8,19 +8,34 @@ which task, head and vocabulary it assumed, because they decide the size of the 
 # ruff: noqa: PLC0415 - torch takes seconds to import, and `--help` should not
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
 from rankwise.cli.fits_options import DENSE, LENGTH_TOKENS, OPTIONS, OWN_LENGTHS
 from rankwise.cli.text import aligned
 from rankwise.core import dataset_defaults, paths, tasks
-from rankwise.core.config import ConfigError, check, library, pick
+from rankwise.core.config import ConfigError, check, library, named_model, pick
 
+NONE_FITS = "0: not even one text of this length, or of any length, fits"
 COMMAND = "rankwise fits"  # how messages call the place of a wrong value
 PLAIN_OPTIMIZER = "adamw"  # --optimizer replaces it; a method with one of its own keeps that
 ASSUMED = "assumed"  # the name of the dataset that stands for a task alone
 CLASSES = ["0", "1"]  # of that dataset
 ALL = ("all", "all-linear")  # targets that stand alone, as in an entry
+# Keys of the grid, as regular expressions -> the options that they are made of.
+KEYS = {
+    "ranks": "--rank",
+    "memory_gib": "--memory",
+    "lengths_tokens": "--length",
+    "sequence_length_tokens": "--length",
+    "target_length_tokens": "--target-length",
+    "accumulation_steps": "--accumulation",
+    r"override\.[^:]+?\.weights": "--weights",
+    r"override\.[^:]+?\.options\.targets": "--targets",
+    r"override\.[^:]+?\.optimizer(?:\.module)?": "--optimizer",
+    "(?P<same>precision|attention|device|gpu|loss|checkpointing)": r"--\g<same>",
+}
 # Options that a grid of profiles has by the same name; left out where the user gives none.
 SAME_NAME = ("precision", "attention", "gpu", "target_length_tokens")
 
@@ -46,13 +61,26 @@ def _run(given: argparse.Namespace) -> tuple[str, int]:
     dataset = _dataset(given, model, entries, added)
     grid = _grid(given, model, dataset, entries)
     study = {"name": "fits", "question": "?", "device": "cpu", "profile": [grid]}
-    plan = Plan(study, Path.cwd(), COMMAND, added)
-    requests = [plan.request("fits", cell) for cell in plan.cells("fits")]
+    try:
+        plan = Plan(study, Path.cwd(), COMMAND, added)
+        requests = [plan.request("fits", cell) for cell in plan.cells("fits")]
+    except ConfigError as error:
+        raise ValueError(_in_options(str(error))) from None
 
     from rankwise.measure.memory.fits import table
 
     found = aligned(table(requests, _say_progress))
-    return f"{_assumed(model, requests[0], given, entries)}\n\n{found}", 0
+    parts = [_assumed(model, requests[0], given, entries), "", found]
+    if "0" in found.split():
+        parts.append(NONE_FITS)
+    return "\n".join(parts), 0
+
+
+def _in_options(sentence: str) -> str:
+    """A sentence on a key of the grid that stands for the command line, with the option's name."""
+    for key, option in KEYS.items():
+        sentence = re.sub(rf"^{COMMAND}: profile\.0\.{key}(\.\d+)?(?=: )", option, sentence)
+    return sentence
 
 
 def _check_lengths(given: argparse.Namespace) -> None:
@@ -84,7 +112,7 @@ def _with_model(given: str, entries: dict, project: Path) -> tuple[dict[str, dic
     Raises:
         ValueError: There is no such model, or no entry can be derived from it.
     """
-    name = given if given in entries["models"] else given.replace("-", "_")
+    name = named_model(given, entries["models"])
     if name in entries["models"]:
         return {}, name
     if "/" not in given and not (project / paths.expand(given)).is_dir():

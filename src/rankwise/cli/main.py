@@ -32,7 +32,7 @@ from pathlib import Path
 
 from rankwise.cli import add, export, fits, init, store_commands, test_command
 from rankwise.cli.text import aligned
-from rankwise.core.config import first_dataset, library
+from rankwise.core.config import first_dataset, library, named_model
 
 METHOD_COLUMNS = [
     "entry",
@@ -118,7 +118,6 @@ def _add_methods(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--model",
         default="distilbert",
-        type=lambda text: text.replace("-", "_"),
         help="a name in config/models.yaml (default: distilbert)",
     )
     command.add_argument(
@@ -137,8 +136,12 @@ def _add_methods(commands: argparse._SubParsersAction) -> None:
 def _methods(given: argparse.Namespace) -> tuple[str, int]:
     from rankwise.cli.methods_page import catalogue, page, table
 
-    dataset = given.dataset or first_dataset(library(Path.cwd()), given.model)
-    arguments = (Path.cwd(), given.model, dataset, given.rank)
+    if given.rank < 1:
+        raise ValueError(f"--rank: got {given.rank}, allowed: an integer, 1 or more")
+    entries = library(Path.cwd())
+    model = named_model(given.model, entries["models"])
+    dataset = given.dataset or first_dataset(entries, model)
+    arguments = (Path.cwd(), model, dataset, given.rank)
     if given.page:
         return page(*arguments).rstrip(), 0
     return aligned(table(catalogue(*arguments), METHOD_COLUMNS)), 0

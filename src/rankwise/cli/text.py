@@ -5,7 +5,8 @@ def aligned(markdown: str) -> str:
     """A Markdown table with its columns lined up for a terminal.
 
     Args:
-        markdown: Its second line says which columns are aligned to the right.
+        markdown: Its second line says which columns are aligned to the right. A row with fewer
+            cells ends with a sentence, which widens no column.
     """
     rows = []
     for line in markdown.splitlines():
@@ -13,11 +14,16 @@ def aligned(markdown: str) -> str:
     numeric = [cell.endswith(":") for cell in rows.pop(1)]
     widths = [0] * len(numeric)
     for row in rows:
-        for column, cell in enumerate(row[: len(widths)]):
+        for column, cell in enumerate(_in_columns(row, numeric)):
             widths[column] = max(widths[column], len(cell))
     lines = []
     for row in rows:
-        cells = zip(row, widths, numeric, strict=False)
+        cells = zip(_in_columns(row, numeric), widths, numeric, strict=False)
         padded = [cell.rjust(n) if right else cell.ljust(n) for cell, n, right in cells]
-        lines.append("  ".join(padded).rstrip())
+        lines.append("  ".join([*padded, *row[len(padded) :]]).rstrip())
     return "\n".join(lines)
+
+
+def _in_columns(row: list[str], columns: list[bool]) -> list[str]:
+    """The cells of a row without the sentence that ends a short one."""
+    return row[:-1] if len(row) < len(columns) else row

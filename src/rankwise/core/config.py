@@ -335,6 +335,16 @@ def without(entry: dict, keys: Collection[str]) -> dict:
     return {key: value for key, value in entry.items() if key not in keys}
 
 
+def named_model(given: str, models: Collection[str]) -> str:
+    """The entry's name: as it was typed, or with `_` for `-`, as bert-base for bert_base.
+
+    Args:
+        given: What was typed.
+        models: Names of models.
+    """
+    return given if given in models else given.replace("-", "_")
+
+
 def first_dataset(entries: dict[str, dict], model: str) -> str:
     """The first dataset that fits a model's heads and positions.
 

@@ -270,7 +270,8 @@ def _legend(
         if ranks and len(distinct) > 1:
             name = f"{name}, r={_listed(ranks)}"
         handles.append(Line2D([], [], color=colour, marker=marker, ls="", ms=5, label=name))
-    notes = [f"A line joins r={_listed(ranks)}." for ranks in distinct if len(distinct) == 1]
+    shared = next(iter(distinct)) if len(distinct) == 1 else ()
+    notes = [f"A line joins r={_listed(shared)}."] if len(shared) > 1 else []
     if named == ON_FRONT:
         notes.append("Named in the panels: curves on the front, and failed ones.")
     columns = 3 if named == ENDS else 2 * min(2, panel_count)
