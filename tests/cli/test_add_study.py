@@ -42,6 +42,14 @@ def test_a_study_of_entries_plans_and_says_why(project: Path, capsys) -> None:
     assert {(cell.model, cell.dataset) for cell in trained} == {("tiny", "my_reviews")}
 
 
+@pytest.mark.parametrize("name", ["my-study", "Mine.2", "2026", "null"])
+def test_a_study_may_have_any_name_that_the_schema_allows(project: Path, name: str) -> None:
+    """A name that YAML would read as a number or as null is written in quotes."""
+    study = add_study.NewStudy(name, "tiny", "my_reviews", "cpu", ["full"], [0])
+    assert add_study._new_file(name, project) == f"config/{name}.yaml"
+    assert load(add_study.planned_text(study, project))["name"] == name
+
+
 def test_methods_that_the_model_cannot_do_are_left_out_with_the_reason(project: Path) -> None:
     """GPT-2 has one matrix for query, key and value, so `lora`, which names them, is refused."""
     study = add_study.NewStudy("g", "gpt2", "wikitext2", "cpu", ["full", "lora"], [0])
@@ -66,7 +74,8 @@ def test_data_may_be_a_file(project: Path) -> None:
     (["--model", "tiny", "--dataset", "none.csv"], "config/mine.yaml: data: got 'none.csv', allowed: a file or folder"),
     (["--model", "tiny", "--dataset", "my_reviews", "--methods", "full", "lorra"], "rankwise add study: --methods: got 'lorra', allowed: "),
     (["--model", "tiny", "--dataset", "wikitext2"], "got 'language_modelling', allowed: tasks that tiny has a head for"),
-    (["--name", "My study"], "--name: got 'My study', allowed: a name of lower-case letters, digits and _"),
+    (["--name", "My study"], "--name: got 'My study', allowed: a name of letters, digits, _, - and . inside"),
+    (["--name", "evaluations"], "--name: got 'evaluations', allowed: "),
     (["--name", "models"], "--name: got 'models', allowed: "),
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence_and_nothing_is_written(

@@ -90,6 +90,19 @@ def test_a_sample_of_a_sorted_file_has_every_class() -> None:
     assert all(row in sampled for row in smaller)
 
 
+def test_a_larger_sample_lacks_one_row_a_class_of_a_smaller_one_at_most() -> None:
+    """Exact shares of 57 and 58: 6.33 and 6.44 rows of the last class; its remainder wins once."""
+    sizes = (49, 57, 27, 3, 17)
+    rows = labelled(*sizes)
+    found = {count: splits.sample(rows, options(train_rows=count)) for count in range(5, 153)}
+    shrinks = 0
+    for count in range(5, 152):
+        missing = [row["label"] for row in found[count] if row not in found[count + 1]]
+        assert len(missing) == len(set(missing))
+        shrinks += bool(missing)
+    assert shrinks
+
+
 def test_a_quick_look_reports_on_rows_of_every_class() -> None:
     rows = labelled(500, 300, 200)
     assert counts(splits.sample(rows, options(report_rows=20), "report_rows")) == [10, 6, 4]
@@ -127,6 +140,16 @@ def test_near_copies_of_a_text_stay_together() -> None:
     held_out = {row["text"].split()[0] for row in selection}
     assert len(held_out) == 10
     assert not held_out & {row["text"].split()[0] for row in train}
+
+
+@pytest.mark.parametrize("count", [31, 32])
+def test_a_number_of_rows_divides_the_copies_of_one_text_at_most(count: int) -> None:
+    texts = [f"{word} {end}" for word in map(str, range(50)) for end in ("film", "Film.", "FILM !")]
+    masked = options(task="masked_language_modelling", selection_rows=count)
+    train, selection = splits.hold_out([{"text": text} for text in texts], masked)
+    held_out, kept = ({row["text"].split()[0] for row in rows} for rows in (selection, train))
+    assert len(selection) == count
+    assert len(held_out & kept) == 1
 
 
 def test_running_text_is_cut_at_its_end_and_taken_from_its_beginning() -> None:
@@ -185,10 +208,15 @@ def test_a_share_of_running_text_is_its_end() -> None:
     assert splits.take_share(lines, running) == (lines[:7], lines[7:])
 
 
-def test_a_share_of_no_row_is_refused() -> None:
-    sentence = "splits.test.share: got 0.01, which is 0 of 20 rows, allowed: a share that leaves"
+def test_a_share_has_a_row_at_least() -> None:
+    train, test = splits.take_share(labelled(10, 10), shared(0.01))
+    assert (len(train), len(test)) == (19, 1)
+
+
+def test_a_share_that_leaves_no_row_is_refused() -> None:
+    sentence = "splits.test.share: got 0.01, which is 1 of 1 rows, allowed: a share that leaves"
     with pytest.raises(ValueError, match=sentence):
-        splits.take_share(labelled(10, 10), shared(0.01))
+        splits.take_share(labelled(1, 0), shared(0.01))
 
 
 def test_a_share_is_prepared_and_counted(tmp_path: Path) -> None:

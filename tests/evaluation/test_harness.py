@@ -198,7 +198,7 @@ def test_a_task_of_the_harness_reads_the_pinned_revision(harness, asked, name):
     tasks = harness._own_tasks(name, entry)
     assert len(tasks) == (57 if name == "mmlu" else 1)
     assert {path for path, _, _ in asked} == {entry["hub"]["repo"]}
-    pinned = {"revision": entry["hub"]["revision"]} if name != "social_iqa" else {}
+    pinned = {"revision": entry["hub"]["revision"]}
     assert [settings for _, _, settings in asked] == [pinned] * len(tasks)
     assert {task.config.num_fewshot for task in tasks} == {5 if name in ("mmlu", "gsm8k") else 0}
 

@@ -17,6 +17,7 @@ import pytest
 from helpers.other_user import (
     call_as_nobody,
     let_others_enter,
+    locked_by_nobody,
     locking_as_nobody,
     needs_root,
     run_as_nobody,
@@ -190,8 +191,7 @@ JUNK_ENTRIES = {
 def test_junk_that_its_owner_keeps_locked_is_passed_over(content: str, leases: Path) -> None:
     path = leases / "000000000000.job"
     write_as_nobody(path, content)
-    with locking_as_nobody(path) as process:
-        wait_until_locked(process)
+    with locked_by_nobody(path):
         assert uuids_of(2) == "SIM-0,SIM-1"
 
 
@@ -203,8 +203,7 @@ def test_a_job_that_never_takes_its_gpus_is_passed_over(
     path = leases / "000000000000.job"
     write_as_nobody(path, entry(0, 2, {"SIM-0": 8 * GIB, "SIM-1": 8 * GIB}))
     lines: list[str] = []
-    with locking_as_nobody(path) as process:
-        wait_until_locked(process)
+    with locked_by_nobody(path):
         assert uuids_of(1, lines) == "SIM-0"
     assert (
         lines[: gpu_lease.IDLE_LOOKS]
@@ -242,10 +241,8 @@ def test_a_queue_that_another_user_keeps_locked_is_refused_in_time(
     leases: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease_locks, "QUEUE_TIMEOUT_S", 0.2)
-    with locking_as_nobody(leases / "queue") as process:
-        wait_until_locked(process)
-        with pytest.raises(GpuError) as refusal:
-            gpu_lease.take(1, 0)
+    with locked_by_nobody(leases / "queue") as process, pytest.raises(GpuError) as refusal:
+        gpu_lease.take(1, 0)
     assert str(refusal.value) == (
         f"{leases}/queue: got a file that pid {process.pid} (user nobody) has kept locked, allowed: an "
         "ordinary file of the queue for GPUs that all users may write; ask user root to remove it, or "
@@ -260,8 +257,7 @@ def test_a_gpu_that_another_user_keeps_locked_is_waited_for_no_longer_than_allow
     monkeypatch.setattr(gpu_lease, "REPORT_EVERY_S", 0.05)
     monkeypatch.setenv("RANKWISE_LEASE_HOURS", "0.00005")
     card = leases / "SIM-0.card"
-    with locking_as_nobody(card) as process:
-        wait_until_locked(process)
+    with locked_by_nobody(card) as process:
         assert uuids_of(1) == "SIM-1"
         use_gpus(shared, monkeypatch, 8)
         with pytest.raises(GpuError) as refusal:

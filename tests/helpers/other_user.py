@@ -59,6 +59,14 @@ def wait_until_locked(process: subprocess.Popen) -> None:
     assert process.stdout.readline() == "locked\n"
 
 
+@contextmanager
+def locked_by_nobody(path: Path) -> Iterator[subprocess.Popen]:
+    """Let nobody keep a file locked until the context is left."""
+    with locking_as_nobody(path) as process:
+        wait_until_locked(process)
+        yield process
+
+
 def call_as_nobody(function: Callable[[], object]) -> str:
     """What a function gives or raises, as text, in a fork that is nobody."""
     read_end, write_end = os.pipe()

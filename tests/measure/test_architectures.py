@@ -7,6 +7,7 @@ model` derives from their configurations.
 import functools
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from rankwise.cli.main import main
 from rankwise.core.config import library
 from rankwise.measure.flops.count import flops
 from rankwise.measure.memory.ledger import LIMIT, ledger
+from rankwise.measure.speed.latency import forward
+from rankwise.measure.speed.throughput import throughput
 from rankwise.models.derive import Choices, derive
 from rankwise.models.experts import grouped_product
 from rankwise.study.plan import Plan
@@ -129,8 +132,13 @@ def test_experts_are_not_stored_in_4_bits() -> None:
     )
 
 
-def test_operations_of_experts_are_not_counted() -> None:
-    result = flops(request("mixtral", measurements=["flops"]))
+@pytest.mark.parametrize(
+    ("measurement", "measure"),
+    [("flops", flops), ("forward", forward), ("throughput", throughput)],
+)
+def test_operations_of_experts_are_not_counted(measurement: str, measure: Callable) -> None:
+    options = {} if measure is flops else {"processes": 1}
+    result = measure(request("mixtral", measurements=[measurement]), **options)
     assert result["status"] == "unsupported"
     assert result["reason"].startswith("FLOPs of a mixture of experts are not counted")
 

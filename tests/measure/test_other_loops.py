@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -12,7 +13,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from helpers.profiling import ledger_request
 from rankwise.core.errors import Unsupported
 from rankwise.core.units import MIB
-from rankwise.measure import loss_input, quantized_inputs, softmax_inputs
+from rankwise.measure import (
+    litgpt_modules,
+    loss_input,
+    quantized_from,
+    quantized_inputs,
+    softmax_inputs,
+)
 from rankwise.measure.memory import account
 from rankwise.measure.memory.ledger import LIMIT, ledger
 from rankwise.measure.memory.tracker import Tracker
@@ -33,8 +40,9 @@ def predicted(method: str = "lora", **settings: object) -> dict:
 # What the loss reads ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["fp32_shifted", "shifted", "logits"])
-def test_what_a_loss_reads_changes_no_value(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["fp32_shifted", "shifted", "logits", "fp32_chunks"])
+def test_what_a_loss_reads_changes_no_value(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_input, "CHUNK", 3)  # of 8 tokens: the last chunk is shorter
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
     config = LlamaConfig(vocab_size=50, num_attention_heads=2, num_key_value_heads=2, **shape)
@@ -50,6 +58,7 @@ def test_what_a_loss_reads_changes_no_value(kind: str) -> None:
     weight = model.lm_head.weight
     found, wanted = (torch.autograd.grad(value, weight)[0] for value in (loss, expected))
     torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(model.eval()(input_ids=ids, labels=labels).loss, expected)
 
 
 def test_a_shifted_copy_is_counted() -> None:
@@ -133,6 +142,129 @@ def test_inputs_of_4_bit_layers_are_counted() -> None:
     assert least <= gained <= most
 
 
+def test_a_4_bit_layer_that_was_quantized_from_fp16_computes_the_same() -> None:
+    model = nn.Sequential(quantized_layer())
+    x = torch.randn(3, 64)
+    start, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    expected = functional.linear(start, model[0].dense_weight())
+    expected.square().sum().backward()
+    quantized_from.use(model, "fp16")
+    out = model(other)
+    torch.testing.assert_close(out, expected, rtol=1e-3, atol=1e-3)  # fp16 has 11 bits
+    out.square().sum().backward()
+    torch.testing.assert_close(other.grad, start.grad, rtol=5e-3, atol=5e-3)
+
+
+def most_held(layer: nn.Module, x: torch.Tensor) -> int:
+    """The most bytes that a call holds beside what was there before."""
+    log = Tracker()
+    for value in layer.parameters():
+        log.see(value)
+    first = len(log.events)
+    with log:
+        layer(x)
+    held = highest = 0
+    for event in log.events[first:]:
+        held += log.sizes[event - 1] if event > 0 else -log.sizes[-event - 1]
+        highest = max(highest, held)
+    return highest
+
+
+def test_a_matrix_of_two_steps_is_there_twice() -> None:
+    """In fp16 and in fp32 while it is cast: 2 and 4 bytes a weight; else in fp32 alone, beside the output."""
+    with torch.device("meta"):
+        layers = {dtype: nn.Sequential(quantized_layer()) for dtype in ("fp32", "fp16")}
+        x = torch.empty(1, 64)
+        for dtype, layer in layers.items():
+            quantized_from.use(layer, dtype)
+    once, twice = (most_held(layer, x) for layer in layers.values())
+    assert once == 64 * 64 * 4 + 64 * 4
+    assert twice == 64 * 64 * (2 + 4)
+
+
+# litgpt's modules ---------------------------------------------------------------------------------
+
+
+def small_llama(groups: int, targets: list[str] | None = None) -> nn.Module:
+    """A Llama with 4 heads and `groups` of keys and values, adapted by LoRA if there are targets."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    config = LlamaConfig(vocab_size=50, num_attention_heads=4, num_key_value_heads=groups, **shape)
+    model = LlamaForCausalLM(config)
+    if targets is None:
+        return model
+    lora = LoraConfig(r=2, lora_alpha=6, target_modules=targets, init_lora_weights=False)
+    return get_peft_model(model, lora)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize(
+    "targets",
+    [None, ["q_proj", "v_proj"], ["k_proj", "o_proj"], ["q_proj", "k_proj", "v_proj", "up_proj"]],
+)
+def test_litgpt_modules_compute_what_those_of_transformers_do(
+    groups: int, targets: list[str] | None
+) -> None:
+    plain, fused = small_llama(groups, targets), small_llama(groups, targets)
+    litgpt_modules.use(fused)
+    ids = torch.randint(50, (2, 7))
+    expected, found = (model(input_ids=ids, labels=ids) for model in (plain, fused))
+    torch.testing.assert_close(found.logits, expected.logits)
+    for output in (expected, found):
+        output.loss.backward()
+    sizes = [
+        sorted(p.numel() for p in model.parameters() if p.requires_grad) for model in (plain, fused)
+    ]
+    assert sum(sizes[0]) == sum(sizes[1])
+    layer, adapted = plain.get_submodule(LAYER[targets is None]).self_attn, targets or []
+    mine = fused.get_submodule(LAYER[targets is None]).self_attn.attn
+    parts = [name for name in ("q_proj", "k_proj", "v_proj") if name in adapted]
+    if targets is None:
+        gradients = [
+            layer.get_submodule(name).weight.grad for name in ("q_proj", "k_proj", "v_proj")
+        ]
+        torch.testing.assert_close(mine.base.weight.grad, torch.cat(gradients))
+    for kind, gradient in (("lora_A", "A"), ("lora_B", "B")) if parts else ():
+        wanted = [layer.get_submodule(f"{name}.{kind}.default").weight.grad for name in parts]
+        torch.testing.assert_close(getattr(mine, gradient).grad, torch.cat(wanted))
+
+
+LAYER = {True: "model.layers.0", False: "base_model.model.model.layers.0"}
+
+
+@pytest.mark.parametrize(("groups", "holds"), [(4, True), (2, False)])
+def test_values_hold_the_output_they_are_part_of(groups: int, holds: bool) -> None:
+    """Of heads with values of their own; shared ones are copied for each head."""
+    model = small_llama(groups, ["q_proj", "v_proj"])
+    litgpt_modules.use(model)
+    references = []
+    attention = model.get_submodule(LAYER[False]).self_attn.attn
+    attention.register_forward_hook(
+        lambda _module, _inputs, output: references.append(weakref.ref(output.untyped_storage()))
+    )
+    loss = model(input_ids=torch.randint(50, (2, 7)), labels=torch.randint(50, (2, 7))).loss
+    assert (references[0]() is not None) is holds
+    loss.backward()
+    assert references[0]() is None
+
+
+def test_the_head_of_a_4_bit_litgpt_model_is_in_4_bits() -> None:
+    plain, fused = (predicted("qlora", modules=kind) for kind in ("transformers", "litgpt"))
+    shape = ledger_request(**LLAMA, method="qlora")["model"]["architecture"]
+    weights = shape["vocab_size"] * shape["hidden_size"]
+    assert shape["tie_word_embeddings"]  # so the embedding, which is no linear layer, stays
+    assert fused["weights_bytes"] - plain["weights_bytes"] == weights // 2
+
+
+def test_litgpt_modules_of_another_family_are_refused() -> None:
+    request = ledger_request("tiny", "lora", measured=False)
+    result = ledger({**request, "modules": "litgpt"})
+    assert result["status"] == "unsupported"
+    assert "modules litgpt: got DistilBertForSequenceClassification" in result["reason"]
+    result = ledger(ledger_request(**LLAMA, method="dora", measured=False, modules="litgpt"))
+    assert "got attention that DoRA adapts; allowed: LoRA" in result["reason"]
+
+
 @pytest.mark.parametrize("dtype", [None, torch.float32])
 def test_softmax_keeps_its_input_until_backward(dtype: torch.dtype | None) -> None:
     start = torch.randn(4, 5, requires_grad=True)
@@ -203,12 +335,22 @@ ON_A_CPU = {
         "qlora",
         {"keeps_quantized_inputs": True, "keeps_outputs": True},
     ),
+    "dense matrices in two steps": ("qlora", {"quantized_from": "fp16"}),
+    "logits in chunks": (
+        "lora",
+        {"loss_input": "fp32_chunks", "keeps_outputs": True, "sequence_length_tokens": 200},
+    ),
+    "litgpt's modules": ("lora", {"modules": "litgpt"}),
+    "litgpt's modules in 4 bits": (
+        "qlora",
+        {"modules": "litgpt", "quantized_from": "fp16", "keeps_quantized_inputs": True},
+    ),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "settings"), ON_A_CPU.values(), ids=ON_A_CPU)
 def test_what_is_held_is_what_the_allocator_says(method: str, settings: dict) -> None:
-    sizes = {**LLAMA, "sequence_length_tokens": TOKENS}
-    metrics = ledger(ledger_request(**sizes, method=method, **settings))["metrics"]
+    sizes = {**LLAMA, "sequence_length_tokens": TOKENS, **settings}
+    metrics = ledger(ledger_request(**sizes, method=method))["metrics"]
     assert abs(metrics["residual_fraction"]) <= LIMIT

@@ -1,11 +1,14 @@
 """Training updates of the tiny model: FLOPs, gradient norms, notes. No time is asserted."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.profiling import TinyEncoder, profile_request
 from rankwise.core import result
@@ -51,6 +54,41 @@ def test_an_update_is_counted_and_adds_up(accumulation: int, checkpointing: bool
         low, median, high = (cost[f"{part}_time_{end}"] for end in ("q1_s", "s", "q3_s"))
         assert 0 < low <= median <= high
     assert cost["repeats"] >= updates.LEAST
+
+
+class Products(TorchDispatchMode):
+    """Multiply-adds of matrix products by the dtype of their factors."""
+
+    POSITIONS = MappingProxyType({"mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1)})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_dtype: Counter[torch.dtype] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in self.POSITIONS:
+            left, right = (args[position] for position in self.POSITIONS[name])
+            self.by_dtype[left.dtype] += left.numel() * right.shape[-1]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "lora_bf16", "qlora"])
+def test_the_peak_is_of_products_in_the_dtype_of_most_of_the_steps_products(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, measured_in = request(method), []
+
+    def peak(_device: str, dtype: torch.dtype) -> float:
+        measured_in.append(dtype)
+        return 1.0
+
+    monkeypatch.setattr(updates, "_peak_flops_per_s", peak)
+    throughput(asked, processes=1)
+    with Products() as products:
+        step.step(asked, "cpu").run()
+    (most, _), *_ = products.by_dtype.most_common()
+    assert measured_in == [most]
 
 
 def test_a_frozen_model_has_a_forward_only() -> None:

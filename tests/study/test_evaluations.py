@@ -110,6 +110,12 @@ def test_a_mean_stands_for_its_evaluations(plan_of):
     assert request["metrics"]["commonsense_pattern"] == "accuracy_fraction"
 
 
+def test_what_only_limits_the_examples_of_a_prompt_is_in_no_request(plan_of):
+    plan = plan_of({"tasks": ["mmlu"]})
+    assert plan.library["evaluations"]["mmlu"]["few_shot_rows"] == 5
+    assert "few_shot_rows" not in plan.evaluations.cells[RUN._replace(evaluation="mmlu")]
+
+
 def test_a_request_names_the_run_and_everything_that_decides_a_score(plan_of):
     plan = plan_of({"tasks": ["mmlu_files"], "limit": 3, "few_shot": 2})
     cell = RUN._replace(method="lora", rank=4, evaluation="mmlu_files")
@@ -165,6 +171,10 @@ ENCODER = {
         (
             {"tasks": ["piqa_files"], "few_shot": 1}, {},
             "evaluate.0.few_shot: got 1, allowed: 0: piqa_files has no files.few_shot",
+        ),
+        (
+            {"tasks": ["mmlu"], "few_shot": 6}, {},
+            "evaluate.0.few_shot: got 6, allowed: at most 5, mmlu.few_shot_rows of config/evaluations",
         ),
         (
             {"tasks": ["boolq_pattern"], "few_shot": 1}, {},

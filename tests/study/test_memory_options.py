@@ -75,7 +75,7 @@ def test_a_ledger_has_the_accumulation_of_its_grid() -> None:
 NEW_KEYS = {
     *("precision", "attention", "padded", "keeps_outputs", "use_cache", "gpu"),
     *("zeroes_gradients", "loss_input", "keeps_quantized_inputs", "keeps_softmax_inputs"),
-    "empties_cache",
+    *("empties_cache", "quantized_from", "modules"),
 }
 
 
@@ -110,6 +110,14 @@ CANNOT_STEP = {
     "a cache beside checkpointing": (
         {"attention": "sdpa", "use_cache": True, "checkpointing": True},
         "use_cache: got True, allowed: false with checkpointing",
+    ),
+    "padding in litgpt's attention": (
+        {"attention": "sdpa", "padded": True, "modules": "litgpt"},
+        "padded: got True, allowed: false with modules: litgpt",
+    ),
+    "flash-attn in litgpt's attention": (
+        {"modules": "litgpt"},
+        "attention: got 'flash', allowed: sdpa with modules: litgpt",
     ),
     "logits that are never there": (
         {"loss": "chunked", "loss_input": "shifted"},
@@ -194,6 +202,8 @@ def test_flash_attention_has_its_source_in_the_request() -> None:
         ({"loss_input": "logits"}, "rankwise.measure.loss_input"),
         ({"keeps_quantized_inputs": True}, "rankwise.measure.quantized_inputs"),
         ({"keeps_softmax_inputs": True}, "rankwise.measure.softmax_inputs"),
+        ({"quantized_from": "fp16"}, "rankwise.measure.quantized_from"),
+        ({"modules": "litgpt"}, "rankwise.measure.litgpt_modules"),
     ],
 )
 def test_what_other_loops_hold_has_its_source_in_the_request(settings: dict, module: str) -> None:

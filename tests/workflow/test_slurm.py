@@ -3,9 +3,8 @@
 Meanwhile jobs are killed, and nodes are lost and drained. The results must equal those of a run
 without SLURM.
 
-The cluster runs on this machine as root (tests/slurm/up.sh). Debian's packages of SLURM are
-installed if they are missing. The study is the demo with one seed, one rank and a shorter
-pre-training. It still has every kind of job, and SLURM adds seconds to each.
+The study is the demo with one seed, one rank and a shorter pre-training. It still has every kind of
+job, and SLURM adds seconds to each.
 """
 
 import contextlib
@@ -14,16 +13,16 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from helpers.repository import CLEAN, ROOT, copy_repository, edit, run_snakemake
+from helpers.repository import copy_repository, edit, run_snakemake
+from helpers.slurm_cluster import accounts, job_ids, running_cluster
+from helpers.slurm_misfortunes import HERE, MISFORTUNES, Submitted, strike
 from helpers.stored import made
 from rankwise.core import result, sealed
 from rankwise.execution import job_memory, slurm_nodes, slurm_request
@@ -31,92 +30,15 @@ from rankwise.study.plan import MEASUREMENTS, Plan
 
 pytestmark = pytest.mark.slow
 
-PACKAGES = [
-    "slurm-wlm",
-    "slurmctld",
-    "slurmd",
-    "slurm-client",
-    "slurm-wlm-basic-plugins",
-    "slurmdbd",
-    "munge",
-    "mariadb-server",
-]
-PROGRAMS = ["slurmctld", "slurmd", "sinfo", "slurmdbd", "munged", "mariadbd"]
 STUDY = "config/few.yaml"
-# Options that fit a small cluster: two CPUs a node, a local disk, and jobs that take seconds.
-HERE = ["--cores", "2", "--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "2"]
 LIMIT_S = 1800
 RUN = "results/demo/runs/tiny/generated_reviews/{}/seed0/train.json"
 
 
-# The cluster ----------------------------------------------------------------------------------------------------------
-
-
-def install() -> str | None:
-    """Install the packages of SLURM. Return why that failed, or None."""
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    update = ["apt-get", "update", "-qq"]
-    install_packages = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES]
-    for command in (update, install_packages):
-        done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
-        if done.returncode:
-            return f"{' '.join(command[:2])}: {done.stderr[-500:]}"
-    return None
-
-
-def is_running(program: str) -> bool:
-    done = subprocess.run(["pgrep", "-x", program], capture_output=True, check=False)
-    return done.returncode == 0
-
-
-def why_no_cluster() -> str | None:
-    """Why no cluster can run here, or None. Installs missing packages."""
-    if os.geteuid() != 0:
-        return "SLURM's daemons need root"
-    if not all(map(shutil.which, PROGRAMS)):
-        failure = install()
-        if failure:
-            return failure
-    conf = Path("/etc/slurm/slurm.conf")
-    if conf.is_symlink() and not is_running("slurmctld"):
-        conf.unlink()  # left by an earlier test that was killed
-    return f"{conf} is there: this machine has a cluster of its own" if conf.exists() else None
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Path]:
-    """The folder of a running cluster.
-
-    Its partitions are main, urgent (which preempts) and plain (one node, down, without a GPU).
-    """
-    why = why_no_cluster()
-    if why:
-        refuse = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        refuse(why)
-    # A temporary folder has a short path. Paths of sockets, which the folder holds, are limited.
-    folder = Path(tempfile.mkdtemp(prefix="slurm"))
-    try:
-        command = [ROOT / "tests/slurm/up.sh", folder]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    with running_cluster() as folder:
         yield folder
-    finally:
-        subprocess.run([ROOT / "tests/slurm/down.sh", folder], timeout=60, check=False)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def shell(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
-
-
-def running() -> list[tuple[str, str, str]]:
-    """(id, node, comment) of every job that has run for at least four seconds.
-
-    The comment comes from Snakemake's executor and names the rule or group.
-    """
-    lines = shell("squeue", "-h", "-t", "RUNNING", "-p", "main", "-o", "%M|%i|%N|%k").splitlines()
-    too_short = ("0:00", "0:01", "0:02", "0:03")
-    return [tuple(line.split("|", 3)[1:]) for line in lines if not line.startswith(too_short)]
 
 
 # The study, with and without SLURM ------------------------------------------------------------------------------------
@@ -159,134 +81,6 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-class Submitted:
-    """A run through SLURM: its clone and log, and the misfortunes that struck it."""
-
-    def __init__(self, root: Path):
-        self.root = root
-        self.log = root / "snakemake.log"
-        self.job_by_misfortune: dict[str, str] = {}  # name of a misfortune -> id of the job struck
-        self.preempted_log: Path | None = None  # of the training run that was preempted
-        self.torch_at_login = False  # whether Snakemake's own process loaded torch
-        self.status: int | None = None  # Snakemake's exit status
-
-    def start(self, cluster: Path, *arguments: str) -> subprocess.Popen:
-        """Start Snakemake as on a login node.
-
-        All processes that it starts, on any node, have TEST_CLUSTER in their environment.
-        """
-        snakemake = str(Path(os.sys.executable).with_name("snakemake"))
-        command = [snakemake, "--configfile", STUDY, *HERE, *arguments]
-        environment = {**CLEAN, "TEST_CLUSTER": str(cluster)}
-        with self.log.open("w") as log:
-            return subprocess.Popen(
-                command,
-                cwd=self.root,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-
-def cancel(run: Submitted, job: str, node: str) -> None:
-    shell("scancel", job)
-
-
-def payload(job: str) -> tuple[int, Path]:
-    """The Python process that does a job's work, and the file that it will write.
-
-    Raises:
-        LookupError: The job has not started its script yet.
-    """
-    variable = f"SLURM_JOB_ID={job}".encode()
-    for process in Path("/proc").glob("[0-9]*"):
-        # A process may end, or be one that cannot be read.
-        with contextlib.suppress(OSError):
-            is_of_job = variable in (process / "environ").read_bytes().split(b"\0")
-            words = (process / "cmdline").read_bytes().decode().split("\0")
-            if is_of_job and "--request" in words:
-                return int(process.name), Path(words[words.index("--output") + 1])
-    raise LookupError("the job has not started its script yet")
-
-
-def kill_payload(run: Submitted, job: str, node: str) -> None:
-    """Send SIGKILL, as the kernel does when memory runs out."""
-    process, _ = payload(job)
-    os.kill(process, signal.SIGKILL)
-
-
-def preempt(run: Submitted, job: str, node: str) -> None:
-    """Preempt a training run by an urgent job.
-
-    Raises:
-        LookupError: The run has not been evaluated twice yet, so it would have little to resume.
-    """
-    _, output = payload(job)
-    digest = output.parent.relative_to("results/demo/runs")
-    log = run.root / "logs/demo/train" / digest.with_suffix(".log")
-    if not log.is_file() or log.read_text().count("\nepoch") < 2:
-        raise LookupError("the run has not been evaluated twice yet")
-    where = ["-p", "urgent", "-w", node, "--exclusive"]
-    shell("sbatch", *where, "-t", "1", "-o", "/dev/null", "--wrap", "sleep 2")
-    run.preempted_log = log
-
-
-def lose(run: Submitted, job: str, node: str) -> None:
-    """Take the node down and bring it back."""
-    shell("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    time.sleep(1)
-    resume(node)
-
-
-def resume(node: str) -> None:
-    """Let a node take jobs again. That fails, without effect, if the node already does."""
-    command = ["scontrol", "update", f"nodename={node}", "state=resume"]
-    subprocess.run(command, capture_output=True, timeout=30, check=False)
-
-
-def drain(run: Submitted, job: str, node: str) -> None:
-    """Make the node take no more jobs until this one has ended."""
-    shell("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
-
-
-# (name, a part of the comment of the jobs that it may strike, how to do it)
-MISFORTUNES: list[tuple[str, str, Callable[[Submitted, str, str], None]]] = [
-    ("drained", "cpu_tiny", drain),
-    ("lost", "cpu_distilbert", lose),
-    ("preempted", "rule_train", preempt),
-    ("killed", "rule_train", kill_payload),
-    ("cancelled", "rule_train", cancel),
-]
-
-
-def strike(run: Submitted) -> None:
-    """Make the first misfortune that is still to come and finds a running job to strike.
-
-    A job is struck only once. Jobs on a draining node are spared. When the job on it has ended,
-    the node is opened again.
-    """
-    struck = run.job_by_misfortune
-    jobs = running()
-    drained_job = struck.get("drained")
-    draining_nodes = [node for job, node, _ in jobs if job == drained_job]
-    if drained_job and not draining_nodes:
-        for node in ("n1", "n2"):
-            resume(node)
-    candidates = [
-        job for job in jobs if job[1] not in draining_nodes and job[0] not in struck.values()
-    ]
-    for name, part, act in MISFORTUNES:
-        if name in struck:
-            continue
-        for job, node, comment in candidates:
-            if part in comment:
-                with contextlib.suppress(LookupError):
-                    act(run, job, node)
-                    struck[name] = job
-                    return
-
-
 @pytest.fixture(scope="module")
 def submitted(cluster: Path, tmp_path_factory: pytest.TempPathFactory) -> Submitted:
     """The same study through SLURM. Misfortunes strike until each has struck once.
@@ -295,7 +89,9 @@ def submitted(cluster: Path, tmp_path_factory: pytest.TempPathFactory) -> Submit
     """
     run = Submitted(clone_of(tmp_path_factory.mktemp("submitted") / "clone"))
     edit(run.root / "profiles/cluster.yaml", "\naccount:  ", "\naccount: lab ")
-    process = run.start(cluster, "--profile", "profiles/slurm", "--set-resources", "train:gpu=1")
+    process = run.start(
+        cluster, STUDY, "--profile", "profiles/slurm", "--set-resources", "train:gpu=1"
+    )
     end = time.monotonic() + LIMIT_S
     try:
         while process.poll() is None and time.monotonic() < end:
@@ -354,17 +150,6 @@ def test_every_result_equals_the_local_one(submitted: Submitted, local: Path) ->
     for path in (local / "results").rglob("*.*"):
         if path.suffix in (".png", ".csv", ".html", ".parquet"):
             assert (submitted.root / path.relative_to(local)).stat().st_size
-
-
-def accounts(*options: str) -> list[dict[str, str]]:
-    """The rows of SLURM's accounting.
-
-    Each job has one. With `--duplicates`, a requeued job has one for each time that it ran.
-    """
-    names = ["JobID", "State", "ReqTRES", "AllocTRES"]
-    names += ["TimelimitRaw", "Account", "Partition", "Comment"]
-    lines = shell("sacct", "-X", "-n", "-P", "-o", ",".join(names), *options).splitlines()
-    return [dict(zip(names, line.split("|"), strict=True)) for line in lines]
 
 
 def test_accounting_shows_gpus_memory_and_time(submitted: Submitted) -> None:
@@ -445,7 +230,7 @@ def test_an_array_requests_gpus_by_gres(cluster: Path, submitted: Submitted) -> 
         shutil.rmtree(file.resolve().parent)
     options = ["--profile", "profiles/slurm-gres", "--slurm-array-jobs", "train"]
     options += ["--set-resources", "train:gpu=1"]
-    process = again.start(cluster, *options, "--", *runs)
+    process = again.start(cluster, STUDY, *options, "--", *runs)
     assert process.wait(timeout=180) == 0, again.log.read_text()[-5000:]
     for path, old in before.items():
         new = result.read(made(again.root, path))
@@ -457,10 +242,6 @@ def test_an_array_requests_gpus_by_gres(cluster: Path, submitted: Submitted) -> 
 
 
 # Refused before submission --------------------------------------------------------------------------------------------
-
-
-def job_ids() -> set[str]:
-    return set(shell("squeue", "-h", "-t", "all", "-o", "%i").split())
 
 
 def refusal(root: Path, *arguments: str) -> str:

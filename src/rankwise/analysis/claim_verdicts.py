@@ -3,8 +3,7 @@
 The verdicts:
 
     reproduced       ours differs from the published number by the tolerance at most, or the
-    published number lies in our 95 %
-                     interval, widened by the tolerance
+                     published number lies in our 95 % interval, widened by the tolerance
     not reproduced   neither
     not comparable   with the reason
     not yet run      with what is missing
@@ -62,7 +61,7 @@ class Ours(NamedTuple):
 
 
 class Question(NamedTuple):
-    """Which number of ours a claim asks for."""
+    """The number of ours that a claim asks for."""
 
     name: str  # of the claim, for messages
     entry: dict  # of the registry
@@ -163,7 +162,7 @@ def _verdict(name: str, entry: dict, ours: Ours, frames: Frames) -> tuple[str, s
 
 
 def _corrected_reading(name: str, entry: dict, frames: Frames) -> str:
-    """What a claim means when it is read as it should have been written, and whether that holds."""
+    """The corrected reading of a claim, and whether it holds."""
     cell = {**entry["cell"], **entry.get("corrected_cell", {})}
     ours = _ours(Question(name, entry, cell, entry["column"]), frames)
     verdict, reason = ours.status, ours.reason
@@ -312,7 +311,7 @@ def _check_one_row_a_seed(name: str, rows: pd.DataFrame) -> None:
 
 
 def _estimates(question: Question, frames: Frames) -> pd.DataFrame | None:
-    """The intervals of the claim's table, each beside the name of the column that it is of."""
+    """The intervals of the claim's table; `metric` is the column that each belongs to."""
     if question.entry["table"] != "evaluations":
         return frames.get("estimates")
     summary, settings = frames.get("evaluations_summary"), question.entry["settings"]

@@ -1,4 +1,4 @@
-"""What each curve of a study costs, from whichever tables the study has."""
+"""The costs of each curve of a study, from all tables with costs that the study has."""
 
 from typing import NamedTuple
 

@@ -99,7 +99,7 @@ def collect(
 
 
 def _mean_rows(frame: pd.DataFrame, name: str, parts: list[str], metric: str) -> list[dict]:
-    """A row for each run that has all evaluations of a mean, of which none failed."""
+    """A row for each run that has all evaluations of a mean and failed in none of them."""
     own = frame[frame[NAME].isin(parts)]
     if "metric" not in own:
         return []
@@ -253,7 +253,7 @@ def _curve(method: str, rank: int, runs: list[_Run]) -> Curve:
 
 
 def _mean_group(parts: list[Group]) -> Group:
-    """The curves of a mean: those that all of its evaluations have, at the seeds that all have."""
+    """The curves that all evaluations of a mean have, at the seeds that all of these have."""
     examples = sum(part.examples for part in parts)
     curves = []
     for first in parts[0].curves:

@@ -148,14 +148,14 @@ def _family(group: Group, margins: dict[str, float]) -> pd.DataFrame:
 
 
 class _Rule(NamedTuple):
-    """What decides the pairs of a family."""
+    """The rule that decides the pairs of a family."""
 
     margin: float
     pairs: int  # that are compared over seeds
 
     @property
     def level(self) -> float:
-        """Of each interval, so that all hold at once (Bonferroni)."""
+        """The level of each interval, so that all hold at once (Bonferroni)."""
         return 1 - ERROR / max(self.pairs, 1)
 
 
@@ -277,7 +277,7 @@ def _test_of_models(
 
 
 def _verdict(gap: statistics.Estimate, margin: float) -> str:
-    """What the interval of a difference shows; with one seed it is nan and shows nothing."""
+    """The verdict that the interval of a difference shows; with one seed it is nan: undecided."""
     if -margin <= gap.low and gap.high <= margin:
         return "tied"
     if gap.low > 0:

@@ -8,12 +8,11 @@ def is_on_front(
     costs: ArrayLike,  # (N,) or (N, D)
     values: ArrayLike,  # (N,) or (N, D)
 ) -> NDArray:
-    """Which of N points are on the front: those that no other point beats.
+    """Whether each of N points is on the front: no other point beats it.
 
-    A point beats another if it costs no more and is worth no less, one of the two strictly.
-
-    Equal points share the front. A point with a nan is not on it and pushes no other off. With D
-    columns there are D fronts side by side.
+    A point beats another if it costs no more and is worth no less, one of the two strictly. Equal
+    points share the front. A point with a nan is not on it and pushes no other off. With D columns
+    there are D fronts side by side.
 
     Returns:
         Booleans, (N,) or (N, D).

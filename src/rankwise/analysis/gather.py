@@ -54,8 +54,8 @@ def gather(request: dict, output: Path) -> None:
 def _own_metric(stored: dict, metric_by_dataset: dict[str, str]) -> dict[str, float]:
     """The user's own metric of a run, if its dataset's entry names one, from the stored scores.
 
-    A training run reports the metrics of its task. So a metric that the entry alone names trains
-    nothing again, whatever is changed in its file.
+    A training run reports the metrics of its task. A metric that only the entry names is computed
+    here, so an edit of its file trains nothing again.
     """
     name = metric_by_dataset[stored["request"]["cell"]["dataset"]]
     is_reported = name in stored.get("metrics", {})
@@ -72,6 +72,6 @@ def _with_metric(runs: pd.DataFrame, metric_by_dataset: dict[str, str]) -> pd.Da
 
 
 def _unfinished(request: dict) -> set[tuple]:
-    """The curves of which a trial is absent, so that nothing is chosen yet."""
+    """The curves with an absent trial: their search has chosen nothing yet."""
     absent = request.get("absent", {"cells": []})["cells"]
     return {tuple(one["cell"][name] for name in CURVE) for one in absent}

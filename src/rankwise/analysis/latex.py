@@ -64,7 +64,7 @@ def _first(column: Column, count: int) -> Column:
 
 
 def _comment(layout: Layout, groups: dict[int, str], is_long: bool) -> str:
-    """What the table needs, and where it fits."""
+    """The packages that the table needs, and the widths that it fits."""
     widths = [panel.width for panel in layout.panels]
     widths += [layout.type.scale * latex_text.width(text) for text in groups.values()]
     width = math.ceil(min(max(widths), PAGE_WIDTH))

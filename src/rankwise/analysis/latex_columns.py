@@ -127,7 +127,7 @@ def _interval_ends(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 
 def _bracket_notes(frame: pd.DataFrame, names: list[str]) -> list[str]:
-    """What the brackets of these columns hold; the notes of a table with `best` say it already."""
+    """Notes on the brackets of these columns; those of a table with `best` have them already."""
     has_quartiles = any(name.endswith("_s") for name in names)
     has_interval = any(not name.endswith("_s") for name in names) and "best" not in frame
     notes = [INTERVAL_NOTE] if has_interval else []

@@ -254,9 +254,7 @@ def linearised_by_seed(
     scores: NDArray,  # (S, E)
     weights: NDArray,  # (S, E)
 ) -> NDArray:
-    """Scores whose plain mean over examples is each seed's weighted one.
-
-    Their variance is that of the weighted mean, to first order.
+    """Scores whose plain mean over examples is each seed's weighted mean.
 
     As `variance.linearised`, but each seed may weigh the examples differently, as random masks do.
     """

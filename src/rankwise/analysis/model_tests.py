@@ -51,8 +51,8 @@ def permutation(
 ) -> float:
     """Two-sided p-value of a difference, by exchanging a and b within examples.
 
-    The null hypothesis: on an example drawn at random, the S models trained as a and the S trained
-    as b may swap names. An exchange swaps an example in all seeds at once. Swapping whole runs
+    The null hypothesis: on an example drawn at random, the S models of method a and the S models of
+    method b may swap names. An exchange swaps an example in all seeds at once. Swapping whole runs
     would test the methods instead, but three seeds have only 2^3 such exchanges, so p would be 0.25
     at least.
 

@@ -158,7 +158,7 @@ def ladders(points: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best_of(curves: pd.DataFrame, comparisons: pd.DataFrame) -> dict:
-    """The best of these curves, and those that are not shown to be worse."""
+    """The best of these curves, and the curves that are not shown to be worse."""
     best = curves.loc[(curves["estimate"] * METRICS[curves["metric"].iloc[0]].sign).idxmax()]
     verdict_of = verdicts(comparisons, tuple(best[CURVE]))
     names: dict[str, list[str]] = {"tied": [], "undecided": []}

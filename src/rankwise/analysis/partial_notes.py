@@ -1,4 +1,4 @@
-"""The note under a table of a study of which some results are absent."""
+"""The note under a table of a study some of whose results are absent."""
 
 from collections import Counter
 
@@ -8,7 +8,7 @@ from rankwise.study import partial
 
 
 def notes(request: dict, results: pd.DataFrame | None = None) -> list[str]:
-    """What is absent from a table: a sentence for each measurement.
+    """The absent results of a table: a sentence for each measurement.
 
     Args:
         request: Of the table; it has `absent` if something is absent.

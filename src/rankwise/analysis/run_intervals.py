@@ -45,7 +45,7 @@ def of_run(
         level: Share of intervals that shall hold the metric.
 
     Returns:
-        Those of `values` that are computed from the scores of `examples`, in their order.
+        The metrics of `values` that follow from the scores of `examples`, in their order.
     """
     found = []
     for name, value in values.items():

@@ -93,8 +93,8 @@ class Standings(NamedTuple):
             curve.
         reference: What the others are compared with.
         chosen: Why it is the reference: NAMED by the study, FULL, or the BEST.
-        others: The other curves, the best first; then those with a failed run, then those of which
-            no run ended well.
+        others: The other curves, the best first; then curves with a failed run, then curves without
+            a run that ended well.
     """
 
     metric: Metric

@@ -110,7 +110,7 @@ def _metrics(estimates: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best(estimates: pd.DataFrame, comparisons: pd.DataFrame, status: pd.Series) -> pd.Series:
-    """How each curve stands beside the best of its model and dataset.
+    """How each curve compares with the best of its model and dataset.
 
     A curve with a failed run is not ranked.
     """
@@ -169,7 +169,7 @@ def _shown_costs(found: Costs, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _starts(runs: pd.DataFrame, curves: pd.MultiIndex) -> pd.DataFrame:
-    """What the starts of each curve cost: means over its sound runs, empty where it has none."""
+    """The costs of each curve's start: means over its sound runs, empty where it has none."""
     by_curve = runs[runs["status"] == "ok"].groupby(CURVE, sort=False)
     columns = {}
     for name in STARTS:

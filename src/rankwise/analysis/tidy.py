@@ -106,7 +106,7 @@ def trials(planned: Iterable[Planned], unfinished: Collection[tuple] = ()) -> pd
 
     Args:
         planned: Files of results.
-        unfinished: Curves (model, dataset, method, rank) of which a trial has no result yet.
+        unfinished: Curves (model, dataset, method, rank) with a trial that has no result yet.
 
     Returns:
         Cell, trial, status, the settings that were tried, `selection_loss_nats`, and whether the
@@ -174,7 +174,9 @@ def _curve(cell: dict) -> tuple:
 
 
 def _tried_settings(trial: dict) -> dict:
-    """What a trial changed beside the learning rate, by column, such as `options_alpha`."""
+    """The settings that a trial changed apart from the learning rate, by column, such as
+    `options_alpha`.
+    """
     columns = {}
     for part in search_choice.PARTS:
         columns |= {f"{part}_{name}": value for name, value in trial[part].items()}

@@ -5,11 +5,11 @@ S seeds and E examples are two crossed random samples.
 A score is mean + effect of its seed + effect of its example + residual, all effects random. From
 the mean squares of the (S, E) table of scores, the variance of its mean has two parts:
 
-    b = MS_seed / (S E)                       seeds and residual: more seeds shrink it; S - 1
-    degrees of freedom a = (MS_example - MS_residual) / (S E)    examples: only more examples shrink
-    it; 0 where negative
+    b = MS_seed / (S E)                       seeds and residual, S - 1 degrees of freedom
+    a = (MS_example - MS_residual) / (S E)    examples; 0 where it would be negative
 
-as in studies of many readers and many cases (Obuchowski & Rockette 1995; Hillis 2007).
+More seeds shrink b; only more examples shrink a. This is the analysis of studies of many readers
+and many cases (Obuchowski & Rockette 1995; Hillis 2007).
 
 Where we differ. Those studies take t(df) sqrt(a + b) for half an interval, with Satterthwaite's df.
 With three seeds b is often small by luck, and df is then large: 92.2 % of the intervals hold the
@@ -113,11 +113,9 @@ def reach(b: ArrayLike, a: ArrayLike, seeds: int, level: float) -> NDArray:
 
 
 def tail(distance: ArrayLike, share: ArrayLike, seeds: int) -> NDArray:
-    """One-sided p-value of a distance in standard errors: `quantile` inverted.
+    """One-sided p-value of a distance in standard errors: the inverse of `quantile`.
 
-    By bisection of log p.
-
-    `quantile` has no closed inverse. It falls as the error grows, so a bisection always finds it.
+    `quantile` has no closed inverse. It falls as the error grows, so a bisection of log p finds it.
     """
     size = np.abs(distance)
     low, high = np.full(np.shape(size), np.log(SMALLEST_P)), np.zeros(np.shape(size))
@@ -181,12 +179,10 @@ def linearised(
     scores: NDArray,  # (..., S, E)
     weights: ArrayLike | None,  # (E,)
 ) -> NDArray:
-    """Scores whose plain mean is the weighted mean.
+    """Scores whose plain mean is the weighted mean m, and whose variance is its variance.
 
-    Their variance is that of the weighted mean, to first order.
-
-    A weighted mean is a ratio of two sums that both vary with the examples. Its linearisation is m
-    + w / mean(w) (y - m).
+    A weighted mean is a ratio of two sums that both vary with the examples. To first order it is
+    the plain mean of m + w / mean(w) (y - m).
 
     References:
         Cochran 1977, Sampling Techniques, section 6.4.

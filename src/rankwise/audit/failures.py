@@ -21,7 +21,7 @@ ENDED = "ended by "  # how a line about a signal begins
 
 
 def absent(plan: Plan, missing: Iterable[PlannedJob]) -> dict:
-    """What is absent from a study, as `study/partial.py` describes it.
+    """The absent results of a study, as `study/partial.py` describes them.
 
     Args:
         plan: The plan of the whole study.

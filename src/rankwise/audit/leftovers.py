@@ -152,7 +152,7 @@ def _documents(plan: Plan, jobs: Iterable[PlannedJob]) -> Iterator[Path]:
 
 
 def _notes(plan: Plan, jobs: Iterable[PlannedJob]) -> Iterator[Path]:
-    """What planning and jobs have noted of documents that are no more planned."""
+    """Notes of planning and jobs on documents that are no longer planned."""
     planned = set()
     for job in jobs:
         document = job.request["document"]

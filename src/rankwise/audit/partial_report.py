@@ -24,7 +24,7 @@ from rankwise.study.settle import fetch
 
 
 class Report(NamedTuple):
-    """What was made.
+    """The documents that were made.
 
     Attributes:
         page: The path of the page, relative to the project.
@@ -46,10 +46,10 @@ class Report(NamedTuple):
 
 
 def find(plan: Plan) -> tuple[partial.PartialPlan, int]:
-    """What is there of a study.
+    """The existing results of a study.
 
     Returns:
-        The plan of what is there, and the number of results that the whole study asks for.
+        The plan of the existing results, and the number of results in the whole study.
 
     Raises:
         StoreError: A store, or a file in it, is not as it must be.
@@ -63,7 +63,7 @@ def build(plan: partial.PartialPlan, planned: int) -> Report:
     """Make every document of a plan that its page needs, and the numbers for a text.
 
     Args:
-        plan: The plan of what is there.
+        plan: The plan of the existing results.
         planned: How many results the whole study asks for.
 
     Raises:

@@ -7,7 +7,7 @@ from rankwise.core import compare, config, provenance
 
 
 def differences(stored: dict, planned: dict) -> list[str]:
-    """What makes two requests differ, in words.
+    """The differences of two requests, in words.
 
     Args:
         stored: The request that a result answers.

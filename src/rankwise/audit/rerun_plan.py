@@ -42,7 +42,7 @@ RESUMES = "resumes from its checkpoint"
 
 
 def plan(root: Path, study: str | None = None) -> dict:
-    """What `snakemake` would run now in the clone at `root`.
+    """The jobs that `snakemake` would run now in the clone at `root`.
 
     Args:
         root: The project's folder.
@@ -87,13 +87,13 @@ def study_jobs(plan: Plan) -> dict[str, PlannedJob]:
 
 
 def same_cell(job: PlannedJob, store: Store) -> list[Path]:
-    """The files in the store of a job's kind and cell, whatever request they answer."""
+    """The files in the store of a job's kind and cell, for any request."""
     place = PurePosixPath(job.place)
     return store.find_all(str(place.parent.with_name("*") / place.name))
 
 
 def of_same_cell(job: PlannedJob, store: Store) -> list[dict]:
-    """The results in the store of a job's kind and cell, whatever request they answer."""
+    """The results in the store of a job's kind and cell, for any request."""
     results = []
     for file in same_cell(job, store):
         try:
@@ -113,7 +113,7 @@ def _start_summary(root: Path, file: Path) -> subprocess.Popen:
 
 
 def _pending(summary: subprocess.Popen) -> list[tuple[list[str], str]]:
-    """What Snakemake would make, from its summary.
+    """The files that Snakemake would make, from its summary.
 
     Returns:
         (files, Snakemake's status) of each; files that differ in their ending alone come from one
@@ -210,7 +210,7 @@ def needs_gpu(plan: Plan, job: PlannedJob) -> bool:
 def _recorded_times(
     known: Iterable[PlannedJob], store: Store
 ) -> dict[str, list[tuple[PlannedJob, float]]]:
-    """Kind of job -> the jobs of which the store has results, with the seconds that each took."""
+    """Kind of job -> its jobs with a result in the store, and the seconds that each took."""
     recorded: dict[str, list[tuple[PlannedJob, float]]] = {}
     for job in known:
         for found in of_same_cell(job, store):

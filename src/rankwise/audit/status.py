@@ -71,7 +71,7 @@ class StudyStatus:
         self._costs_at = 0  # how many jobs were done when these were computed
 
     def now(self) -> dict:
-        """What the study's jobs do at this moment.
+        """The state of the study's jobs at this moment.
 
         Returns:
             `study`: its file. `kinds`: kind of job -> state -> number of jobs; the states are
@@ -154,7 +154,7 @@ class StudyStatus:
         return self._reported([*predictions, *document_jobs(self.plan)], records, {})
 
     def _documents(self) -> dict[str, int]:
-        """Of the documents that the page needs, the page included."""
+        """The state of the documents that the page needs, the page included."""
         jobs = planned_jobs(self.plan)
         page = next(job.path for job in jobs if job.kind == PAGE)
         jobs = [job for job in required_jobs(jobs, page) if job.kind in SHOWN]
@@ -233,7 +233,7 @@ def _described(reported: _Reported) -> dict:
 
 
 def _gpu_use(found: list[gpus.Gpu]) -> list[dict]:
-    """What is used of each GPU, by whatever program; None where nvidia-smi does not say."""
+    """The use of each GPU by all programs together; None where nvidia-smi does not say."""
     if not found:
         return []
     used, busy = gpus.used_bytes(found), gpus.busy_fractions(found)

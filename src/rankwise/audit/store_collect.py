@@ -32,8 +32,8 @@ class Source:
         name: What the user calls it.
         roots: Its stores and folders of studies.
         added: Places of results that are taken from it.
-        same: Places of results that are the same as those that are there or taken.
-        timed: Places of results that measure times, of which others are there or taken.
+        same: Places of results that the store has, or that another folder gave.
+        timed: Places of results that measure times, where the store or another folder has others.
         notes: Sentences on what was left where it is.
     """
 
@@ -280,7 +280,7 @@ def _with_data(results: list[Stored]) -> Stored:
 
 
 def data_problem(file: Path, expected: str) -> str | None:
-    """What is wrong with a data file whose recorded SHA-256 is `expected`; None if nothing is."""
+    """The mistake in a data file whose recorded SHA-256 is `expected`; None if it is right."""
     try:
         found = provenance.file_sha256(file) if file.is_file() else "no such file"
     except OSError as error:

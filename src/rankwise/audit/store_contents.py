@@ -1,4 +1,4 @@
-"""What lies in the store of a project: `rankwise store list`, `size` and `verify`.
+"""The contents of a project's store: `rankwise store list`, `size` and `verify`.
 
 Nothing is changed. Standard library only.
 """
@@ -139,7 +139,7 @@ class Problem(NamedTuple):
 
 
 def problems_in(folder: Path, found: Files) -> Iterator[Problem]:
-    """What is wrong with the files of a store.
+    """The damaged files of a store.
 
     Args:
         folder: The store.
@@ -183,7 +183,7 @@ def _strange_files(folder: Path, found: Files, results: list[stored.Stored]) -> 
 
 
 def _strangers(folder: Path) -> list[Path]:
-    """What a store's folder holds beside its parts."""
+    """The files in a store's folder that are no parts of it."""
     known = {*store.PARTS, store.VERSION_FILE}
     if not folder.is_dir():
         return []

@@ -65,7 +65,7 @@ def named(root: Path, places: Iterable[str]) -> list[Removable]:
 
 
 def unplanned(root: Path) -> list[Removable]:
-    """Results that no study of the project plans, and what jobs have left that were killed.
+    """Results that no study of the project plans, and files that killed jobs have left.
 
     A second result stays, because somebody must decide which one is right.
 

@@ -129,7 +129,7 @@ def is_damaged(file: Path) -> bool:
 
 @dataclass
 class Files:
-    """What lies in folders of results.
+    """The contents of folders of results.
 
     Attributes:
         results: Files that are named like results.

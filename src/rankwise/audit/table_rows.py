@@ -33,7 +33,7 @@ def rows(path: Path, name: str, row: str, column: str | None, labels: dict[str, 
         labels: Method -> its label in tables; a row may name the method by either.
 
     Raises:
-        ConfigError: the file has no such line, row or column; the message lists those that it has.
+        ConfigError: the file has no such line, row or column; the message lists what it has.
     """
     columns, all_rows = read(path)
     if not all_rows:

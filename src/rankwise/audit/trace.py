@@ -37,7 +37,7 @@ SHOWN_RUNS = 3  # named in a sentence
 
 
 class Target(NamedTuple):
-    """What is traced: a file, and of a table some rows, and of these one column."""
+    """The subject of a trace: a file, or some rows of a table, or one column of these rows."""
 
     file: str
     row: str | None

@@ -39,7 +39,7 @@ class Problem(NamedTuple):
 
 
 def verify(root: Path, study: str | None = None, heal: bool = False) -> dict:
-    """Compare what is there with what was recorded.
+    """Compare every file with its recorded content.
 
     Args:
         root: The project's folder.

@@ -26,7 +26,7 @@ PROFILE_MINUTES = 60  # what the rules of profiles ask for (rules/profile.smk)
 
 
 def examine(root: Path, study: str | None = None) -> dict:
-    """What `rankwise doctor` has to say.
+    """The findings of `rankwise doctor`.
 
     Args:
         root: The project's folder.
@@ -110,7 +110,7 @@ def _inputs_read(plan: Plan, pending: list[PlannedJob]) -> dict[str, set[str]]:
 
 
 def needed(plan: Plan, known: list[PlannedJob], pending: list[PlannedJob]) -> dict:
-    """What the pending jobs need, in the units of the names; None: not known.
+    """The needs of the pending jobs, in the units of the names; None: not known.
 
     Args:
         plan: The study.
@@ -230,7 +230,7 @@ def _able_partitions(
 
 
 def _ask(plan: Plan, job: PlannedJob, settings: dict) -> slurm_request.Ask:
-    """What profiles/slurm asks for a job."""
+    """The resources that profiles/slurm requests for a job."""
     uses_threads = job.trains or job.kind in (*TIMED, EVALUATE)
     runtime_min = PROFILE_MINUTES
     if job.trains:

@@ -25,7 +25,7 @@ def entries(jobs: list[PlannedJob], plan: Plan) -> dict[str, dict]:
     """The evaluations of jobs: name -> resolved entry, without the digests of files.
 
     Args:
-        jobs: Jobs of the study, of which others than evaluations are passed over.
+        jobs: Jobs of the study; only evaluations are looked at.
         plan: The plan of the study.
     """
     cells = [job.cell for job in jobs if job.kind == EVALUATE]
@@ -64,7 +64,7 @@ def hub(jobs: list[PlannedJob], plan: Plan) -> list[str]:
 
 
 def files(jobs: list[PlannedJob], plan: Plan) -> list[str]:
-    """What is wrong with the files of evaluations.
+    """The mistakes in the files of evaluations.
 
     Args:
         jobs: The jobs that would run.

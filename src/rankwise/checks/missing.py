@@ -203,7 +203,7 @@ def _use_others(others: list[Gpu], otherwise: str) -> str:
 
 
 def notes(facts: dict[str, dict], needs: dict) -> list[str]:
-    """What is worth knowing and stops nothing, a line each."""
+    """Notes that stop nothing, a line each."""
     found = list(facts["cards"].get("notes", [])) if needs["gpu_jobs"] else []
     cores, threads = facts["processors"].get("usable", 0), needs["cpu_threads"]
     if cores and threads > cores:

@@ -32,7 +32,7 @@ STORED_AS = {"lm_head": "embed_out"}
 
 
 def problems(name: str, entry: dict, tasks: Collection[str]) -> list[str]:
-    """What is wrong with a model's entry, a sentence each.
+    """The mistakes in a model's entry, a sentence each.
 
     Args:
         name: The entry's name.

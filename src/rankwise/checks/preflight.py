@@ -218,7 +218,7 @@ def _changed_sources(jobs: list[PlannedJob], plan: Plan) -> list[str]:
 
 
 def _disk(jobs: list[PlannedJob], plan: Plan) -> list[str]:
-    """What is wrong with the disk that gets the results: not there, not to be written, too full."""
+    """Problems of the disk for the results: missing, not writable, too full."""
     broken = disk.broken_links(plan.root)
     if broken:
         return broken
@@ -293,7 +293,7 @@ def _device_key(kind: str) -> str:
 
 
 def _kinds_on_gpu(jobs: list[PlannedJob], plan: Plan) -> list[str]:
-    """The kinds of jobs of which one needs a GPU."""
+    """The kinds of jobs with a job that needs a GPU."""
     on_gpu = [job for job in jobs if job.measures_cell and plan.needs_gpu(job.kind, job.cell)]
     return list(dict.fromkeys(job.kind for job in on_gpu))
 
@@ -323,7 +323,7 @@ def _tracker(jobs: list[PlannedJob], plan: Plan) -> list[str]:
 
 
 def _rows(name: str, plan: Plan) -> list[str]:
-    """What is wrong with the rows of a dataset, as its preparation would find out one by one.
+    """The mistakes in the rows of a dataset, as its preparation would find them one by one.
 
     Nothing is downloaded: a dataset on the hub is checked by the job that prepares it.
     """
@@ -356,7 +356,7 @@ def _models(jobs: list[PlannedJob], plan: Plan) -> list[str]:
 
 
 def gpu_notes(jobs: list[PlannedJob], plan: Plan) -> list[str]:
-    """What to know of this machine's GPUs before jobs start; nothing if no job takes one."""
+    """Notes on this machine's GPUs before jobs start; nothing if no job takes one."""
     if not _kinds_on_gpu(jobs, plan):
         return []
     found = gpus.available()

@@ -111,7 +111,7 @@ def _comments(proposal: "Proposal") -> list[str]:
 
 
 def described(proposal: "Proposal") -> list[str]:
-    """What was found in the files, for a terminal.
+    """The facts found in the files, for a terminal.
 
     Args:
         proposal: The proposed entry, and what it was made from.
@@ -140,7 +140,7 @@ def described(proposal: "Proposal") -> list[str]:
 
 
 def _meaning(entry: dict) -> str:
-    """What the columns are, in words."""
+    """The use of each column, in words."""
     if "messages" in entry:
         return f"messages: {entry['messages']}, the last of which is the answer"
     if "prompt" in entry:

@@ -102,7 +102,7 @@ def _as_json(derived: "Derived") -> dict:
 
 
 def described(derived: "Derived") -> list[str]:
-    """What was found in a model, for a terminal: its size, its matrices by role, notes.
+    """The facts found in a model, for a terminal: its size, its matrices by role, notes.
 
     Args:
         derived: The entry, and what it was derived from.

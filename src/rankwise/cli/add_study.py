@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 from rankwise.checks import model_entries
 from rankwise.cli.study_template import METHODS, STAND_INS, NewStudy, study_text
-from rankwise.core import entry_files
-from rankwise.core.config import ConfigError, library, pick
+from rankwise.core import entry_files, paths
+from rankwise.core.config import LIBRARY, ConfigError, library, pick
 from rankwise.core.yaml_files import load
 
 if TYPE_CHECKING:
     from rankwise.study.plan import Plan
 
-NAME = re.compile(r"[a-z0-9_]+")
-# Files in config/ that are no studies.
-TAKEN = ("methods", "models", "datasets", "claims", "config")
+NAME = "a name of letters, digits, _, - and . inside, at most 64 characters"
+# Files in config/ that are no studies, and the paper study's.
+TAKEN = (*LIBRARY, "config")
 
 
 def add_command(actions: argparse._SubParsersAction) -> None:
@@ -124,8 +124,9 @@ def _plan(study: NewStudy, project: Path) -> "Plan":
 
 def _new_file(name: str, project: Path) -> str:
     """The file of a new study, relative to the project."""
-    if not NAME.fullmatch(name) or name in TAKEN:
-        allowed = f"a name of lower-case letters, digits and _, not {', '.join(TAKEN)}"
+    rule = load((paths.SCHEMAS / "shared.schema.yaml").read_text(encoding="utf-8"))["name"]
+    if not re.match(rule["pattern"], name) or name in TAKEN:
+        allowed = f"{NAME}, not {', '.join(TAKEN)}"
         raise ValueError(f"--name: got {name!r}, allowed: {allowed}")
     file = f"config/{name}.yaml"
     if (project / file).exists():
@@ -137,7 +138,7 @@ def _new_file(name: str, project: Path) -> str:
 
 
 def _named(given: argparse.Namespace, project: Path) -> tuple[str, str]:
-    """The model and the dataset: those that are typed, or the last entries."""
+    """The model and the dataset from the command line, or the last entries."""
     entries = library(project)
     for method in given.methods:  # a misspelt one is no method that the model cannot do
         pick(entries["methods"], method, "rankwise add study", "--methods")
@@ -147,7 +148,7 @@ def _named(given: argparse.Namespace, project: Path) -> tuple[str, str]:
 
 
 def _plan_lines(file: str, project: Path) -> list[str]:
-    """What `rankwise plan` says of the study, and the command that runs it."""
+    """The summary of `rankwise plan` for the study, and the command that runs it."""
     from rankwise.audit import rerun_plan
     from rankwise.cli import plan_text
 

@@ -1,4 +1,4 @@
-"""What `rankwise.audit.store_collect` did, for a terminal."""
+"""The terminal text of `rankwise collect`."""
 
 from rankwise.cli.store_text import counted, size
 

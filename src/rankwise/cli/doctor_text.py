@@ -1,4 +1,4 @@
-"""What `rankwise doctor` found, for people: this machine, what the study needs, what is missing."""
+"""The terminal text of `rankwise doctor`: this machine, the study's needs, what is missing."""
 
 import re
 import textwrap
@@ -59,7 +59,7 @@ def _machine(facts: dict[str, dict]) -> list[str]:
 
 
 def _with_trouble(fact: dict) -> list[str]:
-    """What is known all the same, then what is wrong."""
+    """The known facts, then the mistakes."""
     if "found" in fact:
         known = _gpus(fact)
     elif "path" in fact:

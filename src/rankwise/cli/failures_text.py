@@ -1,4 +1,4 @@
-"""What `rankwise report` and a failed run of Snakemake say: what is absent, and what was made."""
+"""The terminal text of `rankwise report` and of a failed run: absent results, documents made."""
 
 from rankwise.audit.partial_report import Report
 from rankwise.study import partial

@@ -145,7 +145,7 @@ def _entry_of_task(task: str, length: int) -> dict:
 
 
 def _assumed(model: str, request: dict, given: argparse.Namespace, entries: dict) -> str:
-    """Which task, head and vocabulary the numbers are for, and what changes them."""
+    """The task, head and vocabulary that the numbers assume, and the options that change them."""
     entry, shapes = request["model"], request["shapes"]
     task, classes = shapes["task"], shapes["classes"]
     head = ", ".join(tasks.head(entry, task))
@@ -190,7 +190,7 @@ def _grid(given: argparse.Namespace, model: str, dataset: str, entries: dict) ->
 
 
 def _override(given: argparse.Namespace, name: str, entry: dict) -> dict:
-    """What the command line changes in the entry of one method.
+    """The changes that the command line makes to the entry of one method.
 
     A dense storage replaces a dense one only, so that `--weights bf16` leaves QLoRA its 4 bits.
     """

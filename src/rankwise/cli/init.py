@@ -165,7 +165,7 @@ def _profile() -> str:
 
 
 def _requirements() -> str:
-    """What a machine must have installed to run the studies."""
+    """The software that a machine needs to run the studies."""
     try:
         version = metadata.version("rankwise")
     except metadata.PackageNotFoundError:  # the container runs a clone

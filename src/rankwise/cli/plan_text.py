@@ -1,4 +1,4 @@
-"""What `rankwise.audit.rerun_plan` found, for a terminal."""
+"""The terminal text of `rankwise plan`."""
 
 from collections import Counter
 
@@ -10,7 +10,7 @@ _REMEDY = " (`snakemake predictions` predicts trainings)"
 
 
 def text(found: dict) -> str:
-    """How many jobs of which kind would run, why, and what they cost."""
+    """Jobs that would run, counted by kind, with reasons and costs."""
     kinds = Counter(job["job"] for job in found["jobs"])
     if kinds:
         head = f"{found['study']}: {sum(kinds.values())} jobs would run: {_counted(kinds)}"
@@ -23,7 +23,7 @@ def text(found: dict) -> str:
 
 
 def unkept(groups: list[dict]) -> list[str]:
-    """A line for each model of which runs train the whole and keep nothing.
+    """A line for each model that some runs train whole without keeping its weights.
 
     Args:
         groups: As `rankwise.audit.unkept.unkept` gives them.
@@ -58,7 +58,7 @@ def _counted(kinds: Counter) -> str:
 
 
 def _reasons(jobs: list[dict]) -> list[str]:
-    """A line for each reason, with how many jobs of which kind it reruns."""
+    """A line for each reason, with the number of jobs of each kind that it reruns."""
     kinds_by_reason: dict[str, Counter] = {}
     for job in jobs:
         for reason in job["why"]:
@@ -67,7 +67,7 @@ def _reasons(jobs: list[dict]) -> list[str]:
 
 
 def time_in_words(hours: float, gpu_hours: float, unknown: int) -> str:
-    """What jobs will take: `about 13 minutes, 5 minutes of it on a GPU; 124 jobs have no time yet`.
+    """The time of jobs: `about 13 minutes, 5 minutes of it on a GPU; 124 jobs have no time yet`.
 
     Args:
         hours: Of all jobs whose time is known.

@@ -1,4 +1,4 @@
-"""What `rankwise.audit.status` found, for a terminal."""
+"""The terminal text of `rankwise status`."""
 
 import json
 import sys

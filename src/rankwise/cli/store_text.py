@@ -1,4 +1,4 @@
-"""What `rankwise store` and `rankwise clean` say in a terminal."""
+"""The terminal text of `rankwise store` and `rankwise clean`."""
 
 from collections.abc import Iterable
 
@@ -75,7 +75,7 @@ def verified(answer: dict) -> str:
 
 
 def removed(answer: dict) -> str:
-    """What was removed from a store, and what was left."""
+    """The results removed from a store, and the results left there."""
     count = counted(len(answer["removed"]), "folder")
     return "\n".join([f"{count} removed, {size(answer['removed_bytes'])}", *answer["busy"]])
 

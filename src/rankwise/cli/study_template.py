@@ -36,7 +36,7 @@ def epochs(train_rows: int | None) -> int:
 
 @dataclass(frozen=True)
 class NewStudy:
-    """What decides the text of a new study.
+    """The choices that decide the text of a new study.
 
     Attributes:
         name: The study's name.
@@ -70,11 +70,11 @@ def study_text(study: NewStudy) -> str:
         methods += f"      - {scalar(method)}{why}\n"
     profiled = ", ".join(map(scalar, study.methods))
     seeds = ", ".join(map(str, study.seeds))
-    name, device, model = study.name, study.device, scalar(study.model)
+    name, device, model = scalar(study.name), study.device, scalar(study.model)
     dataset = scalar(study.dataset)
     environment = "gpu" if device == "cuda" else "cpu"
     return f"""# What the methods keep of full fine-tuning on {dataset}, and what they cost.
-name: {name} # results go into results/{name}
+name: {name} # results go into results/{study.name}
 question: What do these methods keep of full fine-tuning on my data, and what memory do they save?
 device: {device} # where training runs: cpu or cuda
 environment: {environment} # the lock file of the packages: cpu, or gpu with device cuda

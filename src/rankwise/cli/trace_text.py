@@ -1,4 +1,4 @@
-"""What `rankwise.audit.trace` found, for a terminal."""
+"""The terminal text of `rankwise trace`."""
 
 from rankwise.study.grids import Cell
 
@@ -61,7 +61,7 @@ def _device(environment: dict) -> str:
 
 
 def _sources(found: dict) -> list[str]:
-    """Source files with digests: first those that all runs share, then the others of each set."""
+    """Source files with digests: first the files that all runs share, then the rest of each set."""
     sets = {name: set(code.items()) for name, code in found["sources"].items()}
     if not sets:
         return []

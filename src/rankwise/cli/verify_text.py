@@ -1,10 +1,10 @@
-"""What `rankwise verify` says in a terminal."""
+"""The terminal text of `rankwise verify`."""
 
 from rankwise.cli.store_text import counted
 
 
 def text(answer: dict) -> str:
-    """What was read, and two lines for each thing that is wrong: the sentence and the command."""
+    """Counts of files read, and two lines for each mistake: the sentence and the command."""
     checked = answer["checked"]
     parts = [
         counted(checked["results"], "result"),

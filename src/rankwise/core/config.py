@@ -76,7 +76,7 @@ _LIMITS = {
 
 @functools.cache
 def _schema(path: Path) -> dict:
-    """A schema, with those that several share among its definitions."""
+    """A schema; its definitions contain the schemas that several of them share."""
     schema, schedule, shared = (
         load(file.read_text(encoding="utf-8"))
         for file in (path, *map(path.with_name, ("schedule.schema.yaml", "shared.schema.yaml")))
@@ -147,7 +147,7 @@ def _repeated(values: list) -> str:
 
 
 def _allowed(error: jsonschema.ValidationError) -> str:
-    """What a schema allows where a value broke it, in words."""
+    """The values that a schema allows where one broke it, in words."""
     if error.validator == "type":
         return _allowed_types(error)
     if error.validator in _LIMITS:

@@ -49,7 +49,7 @@ def _leaves(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, .
 
 
 def _allowed_instead(value: object) -> str | None:
-    """What is allowed in place of a scalar; None if it is right."""
+    """The allowed values, in words, in place of a wrong scalar; None if it is right."""
     if not isinstance(value, JSON_SCALARS):
         return IN_QUOTES
     if isinstance(value, float) and not math.isfinite(value):

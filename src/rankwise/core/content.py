@@ -67,7 +67,7 @@ def difference(file: Path, recorded: str, root: Path = Path()) -> str | None:
 
 
 def _state(file: Path) -> dict[str, int]:
-    """What changes with every write to a file."""
+    """The stamp of a file, which changes with every write."""
     facts = file.stat()
     return {
         "size_bytes": facts.st_size,
@@ -78,7 +78,7 @@ def _state(file: Path) -> dict[str, int]:
 
 
 def _known(note: Path) -> dict:
-    """What is remembered of a file; nothing if the note is missing, or not as it was written."""
+    """The note on a file; nothing if it is missing, or not as it was written."""
     try:
         written = json.loads(note.read_text(encoding="utf-8"))
         known = written["known"]

@@ -59,7 +59,7 @@ def contents(
 
 
 def made(request: dict, root: Path = Path()) -> Made:
-    """What a document was made from; empty if that is not known."""
+    """The recorded inputs of a document; empty if they are not known."""
     return _read_note(root / made_file(*request["document"]))
 
 

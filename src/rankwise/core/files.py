@@ -126,7 +126,7 @@ def sync_folder(folder: Path) -> None:
 def sweep(folder: Path, below: bool = True) -> list[Path]:
     """Remove the parts of processes of this machine that have ended, in a folder.
 
-    Parts of processes that run stay, and so do those of other machines, of which nothing is known.
+    Parts of running processes stay. So do parts of other machines, whose processes are not known.
     Links to folders are not followed.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the log of a job says about its end.
+"""The end of a job, from its log.
 
 Standard library only: the Snakefile imports this module.
 """

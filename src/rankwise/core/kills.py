@@ -1,4 +1,4 @@
-"""What can be said of a process that SIGKILL ended, which could not say anything itself.
+"""Facts about a process that SIGKILL ended: it could report nothing itself.
 
 The kernel sends SIGKILL when memory runs out, to the process that it chooses, and counts how often
 it did: for the machine in /proc/vmstat, and for a group of processes (a container, a job of SLURM)

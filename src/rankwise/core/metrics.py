@@ -26,7 +26,7 @@ OWN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class Metric(NamedTuple):
-    """What people and tables must know of a metric.
+    """The declaration of a metric, for tables and for people.
 
     Attributes:
         name: Its column in the table of runs, `{quantity}_{unit}`.
@@ -72,7 +72,7 @@ class Metric(NamedTuple):
 
     @property
     def factor(self) -> int:
-        """What a value is multiplied by for people."""
+        """The factor by which a value is multiplied for people."""
         return 100 if self.is_fraction else 1
 
     @property

@@ -129,7 +129,7 @@ def _role_problems(key: str, module: dict, matrices: list[str], shapes: Shapes) 
 
 
 def _allowed_name(name: str, matrices: list[str], shapes: Shapes) -> str | None:
-    """What is allowed in place of a role's name; None if the name is right."""
+    """The allowed names, in words, in place of a role's wrong one; None if the name is right."""
     if not matrices:
         return _names_in_layers(name, shapes)
     layers: dict[str, set[int]] = {}

@@ -100,7 +100,7 @@ BY_FOLDER = {"methods": METHODS, "optim": OPTIMIZERS}
 
 
 def violated(ranges: dict[str, Range], name: str, value: object) -> str | None:
-    """What is allowed, in words, if a number of an option's value is outside of its range.
+    """The allowed range, in words, if a number of an option's value is outside of it.
 
     Args:
         ranges: `METHODS` or `OPTIMIZERS`; an empty one allows every finite number.

@@ -137,7 +137,7 @@ def versions(tops: Iterable[str], compiled: Iterable[str], locks: Path) -> dict[
 
     Args:
         tops: importable packages.
-        compiled: those of them of which a module without source is loaded; with their version
+        compiled: the packages with a loaded module that has no source; with their version
             stands the digest of their list of files.
         locks: the folder with the workflow's locks.
 
@@ -183,7 +183,7 @@ def _version(name: str) -> str | None:
 
 
 def _requirements(name: str) -> list[str]:
-    """What a distribution requires, less what it requires for its extras."""
+    """The requirements of a distribution, without those of its extras."""
     names = []
     for requirement in metadata.requires(name) or ():
         match = re.match(r"[A-Za-z0-9._-]+", requirement)

@@ -23,7 +23,7 @@ ABSENT = "is not found here"
 
 
 class Answer(NamedTuple):
-    """What a command printed."""
+    """The output of a command."""
 
     printed: str  # also of a command that failed: some print half of the answer
     trouble: str | None = None  # what went wrong: "says: ...", "gives no answer in 10 s"

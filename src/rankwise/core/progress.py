@@ -1,4 +1,4 @@
-"""What a running job does now: lines in its log, and a small file for `rankwise status`.
+"""Progress of a running job: lines in its log, and a small file for `rankwise status`.
 
 The file is `results/.progress/{digest of the request}.json`. A job writes it when it starts and
 every few seconds, removes it at a good end, and leaves it with the reason when it fails. So a file

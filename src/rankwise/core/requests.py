@@ -74,7 +74,7 @@ def rebuild_command(request: dict, path: str) -> str:
 
 
 def title(request: dict) -> str:
-    """What a job prepares, trains or profiles, for its command line and its log."""
+    """The subject of a job, for its command line and its log."""
     if "cell" not in request:
         kind = "model" if "model" in request else "dataset"
         return f"{kind} {request['name']}"

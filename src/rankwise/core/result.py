@@ -49,22 +49,32 @@ def check_units(columns: dict) -> None:
             )
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object, sync: bool = True) -> None:
     """Write JSON atomically: the old file stays until the new one is whole.
+
+    Args:
+        path: The file.
+        value: What it will hold.
+        sync: As in `durable_write`.
 
     Raises:
         ValueError: The value holds nan or infinity, which JSON cannot express.
     """
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", sync)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, sync: bool = True) -> None:
     """Write a text file whole or not at all, and its folder where that is missing.
+
+    Args:
+        path: The file.
+        text: What it will hold.
+        sync: As in `durable_write`.
 
     Raises:
         CannotWrite: The disk is full, or cannot be written.
     """
-    with durable_write(path) as part:
+    with durable_write(path, sync) as part:
         part.write_text(text, encoding="utf-8")
 
 

@@ -50,7 +50,7 @@ def text(content: dict) -> str:
 
 
 def problem(data: bytes, digest: str | None = None) -> str | None:
-    """What is wrong with the bytes of a result; None if they are as they were written.
+    """The damage in the bytes of a result; None if they are as they were written.
 
     Args:
         data: All bytes of the file.

@@ -85,7 +85,7 @@ def copied_files(folder: Path) -> list[str]:
 
 
 def read_files(folder: Path) -> list[Path]:
-    """The files of a folder that belong to a model: those that transformers reads, and licences."""
+    """The files of a folder that belong to a model: what transformers reads, and licences."""
     patterns = (*COPIED, *ALSO_READ)
     return sorted({file for pattern in patterns for file in folder.glob(pattern)})
 

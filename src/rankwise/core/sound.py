@@ -6,7 +6,7 @@ the project only reads stays as it is, and its damaged results are passed over.
 
 Planning looks at every result. Which files were found sound is remembered in
 `results/.cache/sound.json` by device, inode, size, modification time and change time (ctime), so a
-plan of thousands of results reads only those that are new. The file may be deleted.
+plan of thousands of results reads only the new ones. The file may be deleted.
 
 Standard library only: the Snakefile imports this module.
 """
@@ -30,7 +30,7 @@ Problem = Callable[[Path, str], str | None]
 
 
 def problem(file: Path, digest: str) -> str | None:
-    """What is wrong with the file of a result; None if it is as it was written.
+    """The damage in the file of a result; None if it is as it was written.
 
     Args:
         file: The file; links are followed.
@@ -73,7 +73,7 @@ class Known:
         if not self._is_changed:
             return
         with suppress(OSError):  # a full or read-only disk costs time only
-            result.write_text(self._file, json.dumps(self._sound))
+            result.write_text(self._file, json.dumps(self._sound), sync=False)
 
     def _load(self) -> dict[str, list]:
         try:

@@ -1,4 +1,4 @@
-"""What a source file says, read once: the digest of its syntax tree, and what it imports.
+"""Facts of a source file, read once: the digest of its syntax tree, and its imports.
 
 To parse some 300 files takes seconds, and every plan and every job needs them. So what was found is
 kept in `results/.cache/sources.json` by the SHA-256 of the file's bytes. A file's time or place
@@ -131,7 +131,7 @@ def _is_empty_text(node: ast.AST) -> bool:
 
 @functools.cache
 def _kept() -> dict[str, SourceFacts]:
-    """What earlier processes found, in the folder that this one works in."""
+    """The findings of earlier processes in this working folder."""
     try:
         kept = json.loads(KEPT.read_bytes())
         if kept["by"] != _reader() or kept["sha256"] != _sha256(kept["files"]):

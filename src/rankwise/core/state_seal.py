@@ -31,7 +31,7 @@ def seal(sha256: str, size: int, name: str) -> bytes:
 
 
 def problem(file: Path) -> str | None:
-    """What is wrong with a sealed file, the end of a sentence that names it; None if nothing is."""
+    """The mistake in a sealed file, the end of a sentence that names it; None if it is whole."""
     with file.open("rb") as stream:
         return problem_of(stream, file)
 

@@ -265,7 +265,7 @@ def check_answers(file: Path, digest: str) -> dict:
 
 
 def link(file: Path, output: Path, root: Path = Path()) -> None:
-    """Make `output` a link to a file of the store, whatever was there.
+    """Make `output` a link to a file of the store, and replace what was there.
 
     Args:
         file: The file of a result.

@@ -1,4 +1,4 @@
-"""What a study must know of a task before a job: its metrics, its labels, its model's class.
+"""Facts of a task that a study needs before a job: its metrics, its labels, its model's class.
 
 A task is one file of `rankwise.models.tasks`, or of the folder `tasks` beside a user's study. It
 declares these facts as constants, which are read from source: importing it would import torch.
@@ -58,7 +58,7 @@ class Task(NamedTuple):
         return self.labels in WITH_CLASSES
 
     def config(self, classes: int) -> dict:
-        """What the configuration of a model needs to know of the task.
+        """The settings of the task in a model's configuration.
 
         Args:
             classes: Of the dataset; 0 without classes.
@@ -126,7 +126,7 @@ def head_key(entry: dict, name: str) -> str | None:
 
 
 def usual(entry: dict) -> str:
-    """What a model is mostly trained for, where nobody says it.
+    """The task that a model is mostly trained for, where nobody says it.
 
     It is language modelling for a causal language model, to write a text for an encoder-decoder,
     and classification for an encoder.

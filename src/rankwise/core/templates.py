@@ -39,7 +39,7 @@ def fill(template: str, cells: Mapping[str, str]) -> str:
 
 
 def problem(template: str) -> str | None:
-    """What a template would have to be, if it is none; None if it is well formed."""
+    """The form that a template must have, if the text has it not; None if it is well formed."""
     if not _is_text(template):
         return None
     for match in PARTS.finditer(template):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from rankwise.core import provenance, settings
 
 NONE = "none"
-# Tracker -> the packages of which it needs one. accelerate ignores a tracker without a package.
+# Tracker -> its packages; it needs one of them. accelerate ignores a tracker without a package.
 PACKAGES = {
     "tensorboard": ("tensorboard", "tensorboardX"),
     "trackio": ("trackio",),

@@ -7,6 +7,7 @@ fill the memory, sets and dates. Here a file is scanned before anything is built
 
 import difflib
 import json
+from collections import Counter
 from pathlib import Path
 
 import yaml
@@ -159,30 +160,24 @@ def check_config_file(path: Path, name: str) -> None:
         ConfigError: It is neither, has a key twice, or is a template.
     """
     text = read_text(path, name)
+
+    def unique_keys(pairs: list[tuple[str, object]]) -> dict:
+        for key, count in Counter(key for key, _ in pairs).items():
+            if count > 1:
+                raise ConfigError(name, "top level", f"{key} twice", "each key once")
+        return dict(pairs)
+
     try:
-        value = json.loads(text, object_pairs_hook=_unique_keys)
+        value = json.loads(text, object_pairs_hook=unique_keys)
     except RecursionError:
         allowed = f"lists and mappings inside of each other, at most {MOST_DEEP}"
         raise ConfigError(name, "top level", "deeper ones", allowed) from None
-    except _TwiceError as error:
-        raise ConfigError(name, "top level", str(error), "each key once") from None
-    except ValueError:
+    except ConfigError:
+        raise
+    except ValueError:  # no JSON
         read_yaml(path, name)
     else:
         _checked_top(value, name)
-
-
-class _TwiceError(Exception):
-    """A key of a JSON object stands twice."""
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict:
-    seen: dict[str, object] = {}
-    for key, value in pairs:
-        if key in seen:
-            raise _TwiceError(f"{key} twice")
-        seen[key] = value
-    return seen
 
 
 def read_text(path: Path, name: str) -> str:
@@ -216,7 +211,7 @@ def read_text(path: Path, name: str) -> str:
 
 
 def _files_nearby(path: Path, name: str) -> str:
-    """What is allowed in place of a missing file: YAML files of its folder, the nearest first."""
+    """Files that may be meant by a missing one: YAML files of its folder, the nearest first."""
     folder = Path(name).parent
     stems = sorted(file.stem for file in path.parent.glob("*.yaml"))
     nearest = difflib.get_close_matches(path.stem, stems, n=3)

@@ -16,7 +16,7 @@ from rankwise.core import tasks
 from rankwise.data.order import order
 from rankwise.data.tokenised import Examples
 
-PERCENTILE = 99  # the length that all but one of a hundred batches stay below, or reach
+PERCENTILE = 99  # at most one batch in a hundred is longer
 
 
 class BatchShape(NamedTuple):
@@ -124,9 +124,9 @@ def percentile(batches: list[BatchShape]) -> BatchShape:
 
 
 def largest(batches: list[BatchShape]) -> list[BatchShape]:
-    """The batches of which one needs most: none of the others is larger in any respect.
+    """The batches that no other batch exceeds or equals in every respect; one of them needs most.
 
-    The last batch of an epoch may have fewer rows and the longest text.
+    There may be several: the last batch of an epoch may have fewer rows and the longest text.
     """
     kept: list[BatchShape] = []
     for batch in sorted(set(batches), reverse=True):

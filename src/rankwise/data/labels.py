@@ -176,7 +176,7 @@ def _misfits(dataset: dict, column: Column) -> Iterator[str]:
 
 
 def _remedy(key: Key) -> str:
-    """What to do about a label that means no class, if its value says what it may be."""
+    """The remedy for a label that means no class, as far as its value suggests one."""
     kind, label = key
     if label in UNLABELLED:
         return "; rows labelled -1 have no labels (GLUE's test splits): report on another split"

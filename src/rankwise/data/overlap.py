@@ -50,8 +50,8 @@ def count(split: str, rows: list[dict], train: list[dict], running_text: bool) -
 
     Returns:
         `compared`: in words, what was; `compared_rows`: how many; `exact_rows` and
-        `exact_fraction`: those that train has letter by letter; `normalised_rows` and
-        `normalised_fraction`: those that train has after `normalise`, exact ones included.
+        `exact_fraction`: the rows that train has letter by letter; `normalised_rows` and
+        `normalised_fraction`: the rows that train has after `normalise`, exact ones included.
     """
     pieces = list(_pieces(rows, running_text))
     trained = set(_pieces(train, running_text))
@@ -74,7 +74,7 @@ def count(split: str, rows: list[dict], train: list[dict], running_text: bool) -
 
 
 def _pieces(rows: Iterable[dict], running_text: bool) -> Iterator[str]:
-    """What is compared: whole texts, or the long lines of running text."""
+    """The pieces that are compared: whole texts, or the long lines of running text."""
     for row in rows:
         if not running_text:
             yield row["text"]

@@ -1,7 +1,7 @@
-"""Load prepared inputs for a job: exactly those that the job's request names, or an error.
+"""Load the prepared inputs that a job's request names, or raise an error.
 
-Every file is compared with the SHA-256 that was recorded when it was prepared. An input of which a
-file is damaged or gone is set aside, so that the next run of snakemake prepares it anew.
+Every file is compared with the SHA-256 that was recorded when it was prepared. An input with a
+damaged or missing file is set aside, so that the next run of snakemake prepares it anew.
 """
 
 from collections.abc import Callable, Sequence
@@ -155,7 +155,7 @@ def _unknown_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def data_facts(request: dict, name: str | None = None) -> dict[str, list[dict]]:
-    """What was counted when the dataset of a training request was prepared, see `facts.count`.
+    """The counts made when the dataset of a training request was prepared, see `facts.count`.
 
     Args:
         request: Gives the digest of the prepared data.

@@ -38,7 +38,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user says of the files; whatever is left out is read from them.
+    """What the user says about the files; everything else is read from them.
 
     Attributes:
         name: The entry's name.

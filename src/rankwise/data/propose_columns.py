@@ -22,7 +22,7 @@ LABEL_NAMES = ("label", "labels", "class")
 
 @dataclass
 class Column:
-    """What a column holds.
+    """The contents of a column.
 
     Attributes:
         name: Its name.
@@ -133,7 +133,7 @@ class Column:
 
     def described(self) -> str:
         """The column in words, for a terminal."""
-        if self.lengths and len(self.lengths) == self.rows - self.missing:
+        if self.items and len(self.lengths) == self.rows - self.missing:
             number = f"{len(self.items):,}"
             more = " or more" if len(self.items) == MAX_DISTINCT else ""
             kind = f"lists, {number}{more} distinct texts in them"

@@ -1,4 +1,4 @@
-"""What the rows of a proposed dataset hold: classes in order, and lengths that fit the texts."""
+"""Counts of the rows of a proposed dataset: classes in order, and lengths that fit the texts."""
 
 import math
 from collections import Counter
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rankwise.core import tasks
-from rankwise.data import labels, texts
+from rankwise.data import labels, splits, texts
 from rankwise.data.instructions import has_answers
 from rankwise.data.propose_files import Files
 from rankwise.data.record import Record, problem, shown
@@ -26,7 +26,7 @@ SPECIAL_TOKENS = 2  # such as [CLS] and [SEP]
 
 
 class Counted(NamedTuple):
-    """What the rows hold.
+    """Counts of the rows.
 
     Attributes:
         rows: Split -> number of rows with a text.
@@ -157,8 +157,10 @@ def sizes(counted: Counted, entry: dict, length: int | None, notes: list[str]) -
         length: `max_length_tokens`, if the user says it.
         notes: Gets a sentence on the length.
     """
-    share = entry["splits"][entry["report_split"]].get("share", 0)
-    train = counted.rows["train"] - round(share * counted.rows["train"])
+    share = entry["splits"][entry["report_split"]].get("share")
+    train = counted.rows["train"]
+    if share is not None:
+        train -= splits.shared_rows(share, train)
     selection = min(MAX_SELECTION_ROWS, max(math.ceil(SELECTION_SHARE * train), 1))
     if counted.labels.places:  # a row of each class, where there are enough rows
         number = len({class_name(key) for key in counted.labels.places})

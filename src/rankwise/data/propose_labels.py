@@ -23,7 +23,7 @@ TAG_PARTS = ("B-", "I-")
 
 
 class Meaning(NamedTuple):
-    """What the columns of a file are.
+    """The use of each column of a file.
 
     Attributes:
         task: The task of the entry.

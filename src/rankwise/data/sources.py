@@ -203,7 +203,7 @@ def _has_weights(path: Path) -> bool:
 
 
 def _weights_problems(where: str, path: Path, sha256: str) -> list[str]:
-    """What is wrong with the weights in a model's folder that is there."""
+    """The mistakes in the weights of a model's folder, which exists."""
     try:
         files = weight_files(path)
         found = weights_sha256(path)
@@ -231,7 +231,7 @@ def _header_problems(where: str, path: Path) -> list[str]:
 
 
 def _split_problems(where: str, entry: dict, split: str) -> list[str]:
-    """What is wrong with the file of one split; its folder is there."""
+    """The mistakes in the file of one split, whose folder exists."""
     key, source = f"{where}.splits.{split}", entry["splits"][split]
     file = Path(os.path.expandvars(entry["files"]["folder"])) / source["path"]
     # The columns of a missing or wrong file are not looked at.

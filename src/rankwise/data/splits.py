@@ -2,8 +2,9 @@
 
 Rows are drawn by a digest of their text: those with the smallest digests are taken. So a draw is
 the same on every machine and Python, does not depend on the order of the rows, and takes copies of
-a text together, also where they differ in case or punctuation. Every kept row stays in the order of
-the source.
+a text together, also where they differ in case or punctuation. Since the number of rows is exact,
+the copies of one text in each class may be divided. Every kept row stays in the order of the
+source.
 """
 
 import hashlib
@@ -81,6 +82,16 @@ def shared_split(dataset: dict) -> str | None:
     return reported if "share" in dataset.get("splits", {}).get(reported, {}) else None
 
 
+def shared_rows(share: float, rows: int) -> int:
+    """How many rows of a file a share of it is: at least one, so that a few rows can be shared.
+
+    Args:
+        share: A fraction of the rows.
+        rows: All rows of the file.
+    """
+    return max(round(share * rows), 1)
+
+
 def take_share(rows: list[dict], dataset: dict) -> tuple[list[dict], list[dict]]:
     """Divide the rows of one file into (train, reported split).
 
@@ -92,12 +103,12 @@ def take_share(rows: list[dict], dataset: dict) -> tuple[list[dict], list[dict]]
         dataset: An entry whose reported split has a `share`, a fraction of the rows.
 
     Raises:
-        ValueError: One of the two would have no row.
+        ValueError: No row would be left to train on.
     """
     reported = dataset["report_split"]
     share = dataset["splits"][reported]["share"]
-    count = round(share * len(rows))
-    if not 0 < count < len(rows):
+    count = shared_rows(share, len(rows))
+    if count == len(rows):
         raise ValueError(
             f"splits.{reported}.share: got {share}, which is {count:,} of {len(rows):,} rows, "
             "allowed: a share that leaves a row to train on and one to report on"
@@ -145,7 +156,8 @@ def allot(sizes: list[int], count: int, keep_one: bool) -> list[int]:
 
     It is the method of the largest remainder: each class gets the whole part of its exact share,
     and the rows that are left go to the classes that lack most. Every class gets one row at least,
-    where `count` suffices.
+    where `count` suffices. With more than two classes, a larger `count` may give a class one row
+    less (the Alabama paradox; Balinski & Young 1975).
 
     Args:
         sizes: Rows of each class, each at least 1.

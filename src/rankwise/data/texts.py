@@ -71,5 +71,5 @@ def target(record: Record, dataset: dict, path: Path) -> str:
 
 
 def _has_tags(dataset: dict) -> bool:
-    """Whether the text is a list of words, each of which has a tag."""
+    """Whether the text is a list of words, each with a tag."""
     return "task" in dataset and tasks.facts(dataset["task"]).labels == tasks.TAGS

@@ -77,7 +77,7 @@ def _room(model: PreTrainedModel, new_tokens: int) -> int:
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end a text: the tokenizer's first, then those that the model names."""
+    """The tokens that end a text: first the tokenizer's, then the model's."""
     named = getattr(model.generation_config, "eos_token_id", None)
     named = named if isinstance(named, list) else [named]
     return [token for token in dict.fromkeys([tokenizer.eos_token_id, *named]) if token is not None]

@@ -35,7 +35,7 @@ FOLDERS = {
     "mmlu": "mmlu/default",
     "social_iqa": "siqa",
 }
-GROUPS = ("mmlu",)  # groups of which all tasks of their folder are members
+GROUPS = ("mmlu",)  # groups that contain all tasks of their folder
 SEED = 1234  # of the examples that are drawn for a prompt: the harness's own default
 
 
@@ -107,7 +107,7 @@ def _by_part(documents: list[dict]) -> dict[str, list[dict]]:
 
 
 def _dataset(splits: dict[str, list[dict]]) -> Callable[..., dict[str, datasets.Dataset]]:
-    """What the harness calls for a task's documents; it hands over the task's metadata."""
+    """A function that the harness calls, with the task's metadata, to get a task's documents."""
     return lambda **_: {
         split: datasets.Dataset.from_list(documents)
         for split, documents in splits.items()

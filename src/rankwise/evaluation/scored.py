@@ -1,4 +1,4 @@
-"""What an evaluation found, one value an example."""
+"""The result of an evaluation, one value an example."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""What Snakemake prints of a job in the terminal: a line or two when it starts or fails.
+"""Snakemake's lines on a job in the terminal: one or two when it starts or fails.
 
 By itself Snakemake prints every input, output and parameter of a job, and again as the reason to
 run it. For the page of a study with 3,000 runs these are 6,000 paths. Snakemake's own log, in
@@ -76,7 +76,7 @@ class Brief(logging.Formatter):
         return line
 
     def _title(self, job: dict) -> str:
-        """What a job computes; without a title, its wildcards or its first output."""
+        """The title of a job; without one, its wildcards or its first output."""
         first = job["output"][0] if job["output"] else ""
         if first in self.titles:
             return self.titles[first]

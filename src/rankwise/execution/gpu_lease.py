@@ -121,7 +121,7 @@ def take(whole: int, memory_gib: float, say: Say | None = None) -> Lease | None:
 
 
 def fitting(whole: int, memory_gib: float, present: list[Gpu]) -> Need:
-    """What is asked for, checked against the GPUs of this machine.
+    """The need that is asked for, checked against the GPUs of this machine.
 
     If their sizes are unknown, a share becomes a whole GPU.
 
@@ -146,7 +146,7 @@ def fitting(whole: int, memory_gib: float, present: list[Gpu]) -> Need:
 
 
 def notes(present: list[Gpu]) -> list[str]:
-    """What the user should know of the GPUs before jobs start.
+    """Notes for the user on the GPUs before jobs start.
 
     Args:
         present: The GPUs of this machine.

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 
 class Need(NamedTuple):
-    """What a job asks for.
+    """The need of a job.
 
     Args:
         whole: Number of whole GPUs, each with at least `memory_bytes`; 0 for a share of one GPU.
@@ -28,7 +28,7 @@ class Need(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What a job has: its need, and the UUIDs of its GPUs."""
+    """The holding of a job: its need, and the UUIDs of its GPUs."""
 
     need: Need
     uuids: tuple[str, ...]

@@ -29,7 +29,7 @@ KEYS = {"uuid": str, "name": str, "memory_gib": int | float}
 
 
 class GpuError(ValueError):
-    """What is asked of the GPUs cannot be had. The message is one sentence."""
+    """A request for GPUs that this machine cannot meet. The message is one sentence."""
 
 
 class Gpu(NamedTuple):

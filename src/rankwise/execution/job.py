@@ -1,4 +1,4 @@
-"""What every job does around its one library call.
+"""The frame of every job around its one library call.
 
 A job reads its request, verifies that the packages and sources are the planned ones, calls the
 library, and writes the result together with the request that it answers. The result goes to the

@@ -36,7 +36,7 @@ COUNTERS = "{:020d} {:020d}\n"
 
 
 class Grant(NamedTuple):
-    """What a job was given.
+    """The GPUs that a job was given.
 
     Args:
         uuids: Its GPUs.

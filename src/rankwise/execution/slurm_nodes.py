@@ -1,4 +1,4 @@
-"""What a SLURM cluster has, and which submissions it could never run.
+"""The nodes of a SLURM cluster, and the submissions that it could never run.
 
 The answers of `sinfo` and `scontrol` are compared with the planned submissions before the first one
 is made. Nodes that are down count as well, because they come back.

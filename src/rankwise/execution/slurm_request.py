@@ -1,4 +1,4 @@
-"""What a SLURM cluster is asked for, in the executor's words.
+"""Requests to a SLURM cluster, in the executor's words.
 
 The user names partitions, account and GPU type once, in profiles/cluster.yaml.
 
@@ -26,7 +26,7 @@ RESOURCES = (
 
 
 class Ask(NamedTuple):
-    """What one submission asks for; None where it asks for nothing in particular."""
+    """The request of one submission; None where it asks for nothing in particular."""
 
     name: str  # of the rule or group
     partition: str | None
@@ -84,7 +84,7 @@ def resources(given: dict, gpus: int) -> dict[str, str | int | None]:
 
 
 def ask(name: str, values: dict) -> Ask:
-    """What a submission asks for.
+    """The request of a submission.
 
     Args:
         name: Of the rule or group.

@@ -260,7 +260,7 @@ def pending_files(workflow: Any) -> list[str]:
 
 
 def submissions(workflow: Any) -> set[Any]:
-    """What is sent to the cluster: groups of jobs, and jobs without a group."""
+    """The submissions to the cluster: groups of jobs, and jobs without a group."""
     jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
     return {workflow.dag.get_job_group(job) or job for job in jobs}
 

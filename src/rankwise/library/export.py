@@ -23,7 +23,7 @@ CARD = "README.md"
 
 
 class Exported(NamedTuple):
-    """What an export wrote.
+    """The files of an export.
 
     Attributes:
         folder: The folder.

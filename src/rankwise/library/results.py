@@ -163,12 +163,12 @@ class StudyResults:
     @functools.cache  # noqa: B019 - lives as long as the study
     def _results(self, measurement: str) -> list[tidy.Planned]:
         """One result for each cell of a measurement, in the study's order where that is known."""
-        found = _found(self.folder, measurement)
-        if self._plan is None:
+        found, plan = _found(self.folder, measurement), self._plan
+        if plan is None:
             return [_only(cell, files) for cell, files in sorted(found.items())]
         planned = {}
-        for cell in self._plan.cells(measurement):
-            planned[cell.folder] = self._plan.root / self._plan.path(measurement, cell)
+        for cell in plan.cells(measurement):
+            planned[cell.folder] = plan.root / plan.path(measurement, cell)
         chosen, older = [], 0
         for cell, path in planned.items():
             files = found.pop(cell, [])
@@ -176,12 +176,18 @@ class StudyResults:
             if is_there or files:
                 older += not is_there
                 chosen.append(_planned(cell, path) if is_there else _only(cell, files))
-        self._warn(measurement, older, list(found))
+        self._warn(plan.file, measurement, older, list(found))
         return chosen
 
-    def _warn(self, measurement: str, older: int, dropped: list[str]) -> None:
-        """Say what the study as it is now would not have."""
-        file = self._plan.file
+    def _warn(self, file: str, measurement: str, older: int, dropped: list[str]) -> None:
+        """Warn of results that the study, as it is now in `file`, would not have.
+
+        Args:
+            file: The study's file.
+            measurement: `train`, `evaluate` or a profile's.
+            older: How many results answer an older request.
+            dropped: Cells that the study no longer has.
+        """
         if older:
             warnings.warn(
                 f"{older} results ({measurement}) in {self.folder} are not those that {file} asks "
@@ -198,8 +204,7 @@ class StudyResults:
     def _asked(self, planned: list[tidy.Planned]) -> tuple[dict[str, str], dict[str, list[str]]]:
         """The main metric of each evaluation, and the evaluations of each mean.
 
-        Without the study, the metrics are those that the results were asked for, and no mean is
-        known.
+        Without the study, the metrics come from the requests of the results, and no mean is known.
         """
         if self._plan is not None:
             return self._plan.evaluations.main_metrics(), self._plan.evaluations.means
@@ -240,7 +245,7 @@ def _found(folder: Path, measurement: str) -> dict[str, list[Path]]:
 
 
 def _only(cell: str, files: list[Path]) -> tidy.Planned:
-    """The result of a cell of which there must be one.
+    """The only result of a cell.
 
     Raises:
         ValueError: There are several.
@@ -266,7 +271,7 @@ def _has_results(folder: Path) -> bool:
 
 
 def _studies_near(path: Path) -> list[str]:
-    """The folders of studies beside the one that was given, or in results/ here."""
+    """The folders of studies next to the given one, or in results/ here."""
     near = [path.parent, Path(RESULTS)]
     names = {
         str(one)

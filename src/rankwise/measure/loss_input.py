@@ -7,13 +7,19 @@ what they hold of a tensor that is often the largest of a step, (texts, tokens, 
   `ForCausalLMLoss` of transformers 4.48.
 - `shifted`: such a copy in the dtype of the logits, as in transformers' older models (GPTBigCode in
   4.48) and in many loops of users.
-- `logits`: the logits as they are, as in litgpt's loop.
+- `logits`: the logits as they are.
+- `fp32_chunks`: logits of CHUNK tokens at a time, each cast to fp32 when all are there. litgpt's
+  LoRA does so (`lm_head_chunk_size` and `chunked_cross_entropy`; the cast is `convert_output` of
+  lightning_fabric's precision plugins). Kept is as much as with `fp32`, but the gradient of a chunk
+  replaces what was kept of it. An evaluation has all logits at once, in fp32.
 
 The value of the loss is the same up to rounding. This module is imported by name, where a profile
 asks for it.
 """
 
+import functools
 import inspect
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +29,7 @@ from transformers import PreTrainedModel
 from rankwise.core.errors import Unsupported
 
 IGNORED = -100  # the label of a token that is not predicted
+CHUNK = 128  # tokens of each text: `lm_head_chunk_size` in litgpt/finetune/lora.py
 
 
 def use(model: nn.Module, kind: str) -> None:
@@ -30,7 +37,7 @@ def use(model: nn.Module, kind: str) -> None:
 
     Args:
         model: A causal language model, adapted by a method.
-        kind: `fp32_shifted`, `shifted` or `logits`.
+        kind: `fp32_shifted`, `shifted`, `logits` or `fp32_chunks`.
 
     Raises:
         Unsupported: The model computes its loss by itself.
@@ -44,7 +51,11 @@ def use(model: nn.Module, kind: str) -> None:
         "fp32_shifted": _fp32_shifted,
         "shifted": _shifted,
         "logits": _from_logits,
+        "fp32_chunks": _from_chunks,
     }[kind]
+    if kind == "fp32_chunks":
+        head = inner.get_output_embeddings()
+        head.forward = functools.partial(_head_in_chunks, head, head.forward)
 
 
 # The arguments are those with which transformers' models call their loss function.
@@ -61,15 +72,46 @@ def _shifted(logits: Tensor, labels: Tensor, vocab_size: int, **_: object) -> Te
 
 
 def _from_logits(logits: Tensor, labels: Tensor, vocab_size: int, **_: object) -> Tensor:
-    # The last token of a text predicts nothing; it stays, so that nothing is copied.
-    targets = functional.pad(labels, (0, 1), value=IGNORED)[..., 1:]
-    return _cross_entropy(logits, targets, vocab_size)
+    return _cross_entropy(logits, _next(labels), vocab_size)
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
-    """The mean over predicted tokens, without the casts of autocast."""
+def _from_chunks(
+    logits: list[Tensor] | Tensor, labels: Tensor, vocab_size: int, **_: object
+) -> Tensor:
+    if isinstance(logits, Tensor):  # of an evaluation
+        return _from_logits(logits, labels, vocab_size)
+    targets = _next(labels)
+    sums = [
+        _cross_entropy(part, target, vocab_size, "sum")
+        for part, target in zip(logits, targets.split(CHUNK, dim=1), strict=True)
+    ]
+    return torch.stack(sums).sum() / (targets != IGNORED).sum()
+
+
+def _head_in_chunks(
+    head: nn.Module, plain: Callable[[Tensor], Tensor], hidden: Tensor
+) -> list[Tensor] | Tensor:
+    """Logits in fp32, CHUNK tokens each; all in one outside of training."""
+    if not head.training:
+        return plain(hidden).float()
+    chunks = [plain(part) for part in hidden.split(CHUNK, dim=1)]
+    return [chunk.float() for chunk in chunks]
+
+
+def _next(labels: Tensor) -> Tensor:
+    """The next token of each; the last one of a text predicts nothing, but stays."""
+    return functional.pad(labels, (0, 1), value=IGNORED)[..., 1:]
+
+
+def _cross_entropy(
+    logits: Tensor, targets: Tensor, vocab_size: int, reduction: str = "mean"
+) -> Tensor:
+    """The mean or the sum over predicted tokens, without the casts of autocast."""
     device = "cpu" if logits.is_meta else logits.device.type
     with torch.autocast(device, enabled=False):
         return functional.cross_entropy(
-            logits.view(-1, vocab_size), targets.reshape(-1), ignore_index=IGNORED
+            logits.view(-1, vocab_size),
+            targets.reshape(-1),
+            ignore_index=IGNORED,
+            reduction=reduction,
         )

@@ -27,7 +27,7 @@ class _Unknown(Exception):
 
 
 class _Layout(NamedTuple):
-    """What an empty tensor is made from."""
+    """The arguments that make an empty tensor."""
 
     shape: torch.Size
     stride: tuple[int, ...]
@@ -72,7 +72,7 @@ class MetaResults:
         return output
 
     def _run_in_place(self, key: tuple, func: OpOverload, args: tuple, kwargs: dict) -> Any:
-        """Run an operator that writes into its first argument, and look what has become of it."""
+        """Run an operator that writes into its first argument, and read the result there."""
         before = _described(args), _storages(args)
         output = func(*args, **kwargs)
         is_known = output is None or output is args[0]
@@ -92,7 +92,7 @@ class MetaResults:
 
 
 def _kind(func: OpOverload) -> str:
-    """What an operator's schema says of its results: FUNCTIONAL, IN_PLACE or OTHER."""
+    """The kind of an operator by its schema: FUNCTIONAL, IN_PLACE or OTHER."""
     if not isinstance(func, OpOverload):
         return OTHER
     arguments, returns = func._schema.arguments, func._schema.returns
@@ -106,7 +106,7 @@ def _kind(func: OpOverload) -> str:
 
 
 def _described(value: Any) -> Any:
-    """What the shape of a result can depend on; 1, 1.0 and True are told apart."""
+    """A key of everything that a result's shape can depend on; 1, 1.0 and True are told apart."""
     if isinstance(value, Tensor):
         if not value.is_meta or value.layout is not torch.strided:
             raise _Unknown
@@ -127,7 +127,7 @@ def _layout(value: Any) -> _Layout | None:
 
 
 def _made(known: Any, args: tuple) -> Any:
-    """What an operator returned, made again for these arguments."""
+    """The earlier result of an operator, made again for these arguments."""
     if known is _NOTHING:
         return None
     if known is _FIRST_ARGUMENT:

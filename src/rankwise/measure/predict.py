@@ -1,4 +1,4 @@
-"""What a training run will need, predicted from shapes: its peak memory and its FLOPs.
+"""The peak memory and the FLOPs of a training run, predicted from shapes.
 
 The schedulers (SLURM, Snakemake, the GPU lease) are asked for this much, and a plan can estimate
 hours before any hardware is there.

@@ -29,6 +29,8 @@ FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # likewise, for `atten
 LOSS_INPUT = "rankwise.measure.loss_input"  # likewise, for a `loss_input` that is not `fp32`
 SOFTMAX_INPUTS = "rankwise.measure.softmax_inputs"  # likewise, `keeps_softmax_inputs`
 QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # likewise, `keeps_quantized_inputs`
+QUANTIZED_FROM = "rankwise.measure.quantized_from"  # likewise, `quantized_from`
+LITGPT = "rankwise.measure.litgpt_modules"  # likewise, `modules: litgpt`
 UNTIL_UPDATE = "until_update"
 
 
@@ -74,7 +76,7 @@ class Step:
         return output.loss
 
     def _called(self, batch: dict[str, Tensor]) -> ModelOutput:
-        """What the model returns for a batch; under autocast as accelerate calls it in training.
+        """The model's output for a batch; under autocast as accelerate calls it in training.
 
         accelerate casts everything that a model returns to fp32, its logits too.
         """
@@ -210,8 +212,8 @@ def step(
     Args:
         request: With `shapes`, `method`, `model` and optionally `checkpointing`, `loss`,
             `accumulation_steps`, `precision`, `attention`, `padded`, `keeps_outputs`, `use_cache`,
-            `zeroes_gradients`, `loss_input`, `keeps_softmax_inputs`, `keeps_quantized_inputs` and
-            `eval_batch_size`.
+            `zeroes_gradients`, `loss_input`, `keeps_softmax_inputs`, `keeps_quantized_inputs`,
+            `quantized_from`, `modules` and `eval_batch_size`.
         device: Where the step runs.
         watch: Called with the adapted model before its optimizer is built. A hook registered here
             runs before the hooks of an optimizer that frees gradients inside backward.
@@ -228,10 +230,14 @@ def step(
     loss = request.get("loss", "full")
     if loss != "full":
         importlib.import_module(CHUNKED_LOSS).use(model, loss)
-    if request.get("loss_input", "fp32") != "fp32":
-        importlib.import_module(LOSS_INPUT).use(model, request["loss_input"])
+    if request.get("modules") == "litgpt":
+        importlib.import_module(LITGPT).use(model)
+    if "quantized_from" in request:
+        importlib.import_module(QUANTIZED_FROM).use(model, request["quantized_from"])
     if request.get("keeps_quantized_inputs"):
         importlib.import_module(QUANTIZED_INPUTS).keep(model)
+    if request.get("loss_input", "fp32") != "fp32":
+        importlib.import_module(LOSS_INPUT).use(model, request["loss_input"])
     if watch:
         watch(model)
     optimizer = None
@@ -263,7 +269,7 @@ def softmax_of(request: dict) -> AbstractContextManager[None]:
 
 
 def _evaluation_batch(request: dict, device: str) -> Callable[[], dict[str, Tensor]] | None:
-    """What makes the batch of an evaluation, if that has a size of its own.
+    """A function that makes the batch of an evaluation, if that has a size of its own.
 
     `evaluation_shapes` are those of a dataset's own texts (memory/dataset_lengths.py).
     """
@@ -306,8 +312,7 @@ def batch(request: dict, device: str) -> dict[str, Tensor]:
         `input_ids`, (batch, length), and `labels`: one class or number a sequence, (batch,); 0 or 1
         for each class, (batch, classes); a class or the token itself at every place. A target has
         as many tokens as its text, or `target_length_tokens`. If the request says that batches are
-        padded, also `attention_mask`, (batch, length), of which the last token of the first text is
-        padding.
+        padded, also `attention_mask`, (batch, length); the last token of the first text is padding.
     """
     shapes = request["shapes"]
     size = (shapes["batch_size"], shapes["sequence_length_tokens"])

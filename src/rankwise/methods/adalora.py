@@ -143,7 +143,7 @@ class Allocation(nn.Module):
         gradients: by the number of a parameter, the gradient of the last backward.
 
     Args:
-        layers: those that share the budget.
+        layers: the adapted layers, which share one budget.
     """
 
     def __init__(self, layers: list[AdaLoraLayer]):

@@ -272,7 +272,7 @@ class Peft(PeftMethod):
         return super().merge(model)
 
     def _check_adapted(self, adapted: nn.Module, targets: Iterable[str]) -> None:
-        """Refuse a model of which peft has left a target as it was, without a word.
+        """Refuse a model in which peft has silently left a target as it was.
 
         Raises:
             Unsupported: names the first such target.

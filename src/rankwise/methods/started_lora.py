@@ -20,7 +20,7 @@ the first step goes where that of full fine-tuning would. As in the authors' cod
 scaled by m^(1/4) / sqrt(gamma), gamma = 16. peft 0.21.2 scales B alone, and by the gradient's
 singular values as well, so its start depends on the size of the gradient. The start needs the full
 gradients of the adapted matrices: one at a time on the device, their sums on the host. Where a
-gradient has a rank below 2 r, as that of a last layer of which few tokens are read, the other
+gradient has a rank below 2 r, as in a last layer whose output is read at few tokens, the remaining
 directions are arbitrary.
 
 loftq (Li et al. 2023, arXiv 2310.08659, algorithm 1): the base is quantized, and B A is the best
@@ -178,7 +178,7 @@ def _quantized(
     weight: Tensor,  # (m, n)
     kind: str,
 ) -> Tensor:  # (m, n)
-    """What a matrix is after it was stored in 4 or 8 bits."""
+    """A matrix after it was stored in 4 or 8 bits."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     layer.weight = nn.Parameter(weight, requires_grad=False)
     holder = nn.ModuleDict({"layer": layer})

@@ -212,7 +212,7 @@ def _padding(loaded: PreTrainedTokenizerBase) -> int | None:
 
 
 def names(entry: dict, task: str) -> dict:
-    """What a method may know about a model.
+    """The facts of a model that a method may use.
 
     Args:
         entry: of config/models.yaml.

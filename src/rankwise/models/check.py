@@ -68,7 +68,7 @@ def _modules_called(last: str, model: nn.Module) -> list[str]:
 
 
 def _outside_layers(model: nn.Module) -> list[str]:
-    """The last names of modules with parameters beside the base model."""
+    """The last names of the modules with parameters outside of the base model."""
     base = getattr(model, "base_model_prefix", "")
     names = []
     for name, module in model.named_modules():

@@ -26,7 +26,7 @@ DTYPES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 @dataclass
 class Choices:
-    """What a user may decide.
+    """The choices of a user.
 
     Attributes:
         name: of the entry; made of the folder's or repository's name if not given.

@@ -1,4 +1,4 @@
-"""What a models entry says of a configuration: family, architecture, width and longest input."""
+"""The part of a models entry that follows from a configuration: family, architecture, sizes."""
 
 import dataclasses
 import difflib

@@ -50,7 +50,7 @@ class Heads:
 
 @dataclass
 class _Load:
-    """What transformers says of weights that it would load.
+    """The report of transformers on weights that it would load.
 
     Attributes:
         model: without content, on the meta device.
@@ -260,7 +260,7 @@ def _head(task: str, load: _Load, weights: str) -> list[str]:
 
 
 def _missing_module(tensor: str, load: _Load) -> str | None:
-    """The last name of the largest module around a missing tensor of which all is missing."""
+    """The last name of the largest module around a missing tensor without any tensor present."""
     parts = tensor.split(".")[:-1]
     for length in range(1, len(parts) + 1):
         module = ".".join(parts[:length])

@@ -31,7 +31,7 @@ class Matrices(NamedTuple):
 
 
 class Modules(NamedTuple):
-    """What is known of all matrices.
+    """The known facts of all matrices.
 
     Attributes:
         entry: role -> name and shape.

@@ -56,7 +56,7 @@ class Label(NamedTuple):
 
 @dataclass
 class _Flow:
-    """What is known of a tensor.
+    """The known facts of a tensor.
 
     Attributes:
         labels: the matrices that it was made of, since the last one.
@@ -77,7 +77,7 @@ class _Flow:
 
 @dataclass
 class Roles:
-    """What the flow of data tells.
+    """The facts that the flow of data shows.
 
     Attributes:
         matrices: role -> full names of the modules, in the model's order.
@@ -245,7 +245,7 @@ def _tensors(value: object) -> Iterable[Tensor]:
 
 
 def _merged(flows: list[_Flow]) -> _Flow:
-    """What is known of a tensor that is made of several."""
+    """The known facts of a tensor that is made of several."""
     return _Flow(
         frozenset().union(*(flow.labels for flow in flows)),
         any(flow.from_tokens for flow in flows),

@@ -174,7 +174,7 @@ def _failed(curve: pd.DataFrame) -> pd.DataFrame:
 
 
 def _marks(axes: Axes, curve: pd.DataFrame, labels: dict[str, str], named: str) -> list[tuple]:
-    """What to label of one method."""
+    """The points of one method that get a label."""
     means = curve.dropna(subset=["size", "value"])
     if named == ENDS:
         means = means.iloc[sorted({0, len(means) - 1})]

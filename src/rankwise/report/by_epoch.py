@@ -1,4 +1,4 @@
-"""What figures of a quantity by epoch share.
+"""Figures of a quantity by epoch.
 
 A line is the mean over seeds; the band around it reaches from the lowest to the highest seed.
 """

@@ -17,6 +17,7 @@ from rankwise.report.records import (
 
 PROFILES = ("memory", "flops", "ledger", "fits", "forward", "throughput")
 NOT_APPLICABLE = "not applicable"
+ESTIMATES = "tables/estimates.csv"
 Row = tuple[str, str, str]  # item, answer, where to look
 
 
@@ -195,7 +196,7 @@ def _training(records: Records) -> list[Row]:
 def _variation(records: Records) -> str:
     """How the study states its uncertainty, as its tables say."""
     if "comparisons" not in records.frames:
-        return f"standard deviation over seeds, {records.plan.output('tables/summary.csv')}"
+        return f"95 % intervals over seeds and examples, {records.plan.output(ESTIMATES)}"
     compared = records.frames["comparisons"]
     tests, margins = UNKNOWN, UNKNOWN
     if "test" in compared:

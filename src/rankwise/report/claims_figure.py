@@ -30,7 +30,7 @@ COUNT_END = 40  # points right of the panel at which the column of counts ends
 
 
 def claims_figure(request: dict, output: Path) -> None:
-    """Draw the table of claims that is beside the output.
+    """Draw the table of claims in the folder of the output.
 
     The metadata of the files name the runs of `request["tables"]`, which decide the claims.
     """

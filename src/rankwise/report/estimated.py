@@ -1,4 +1,4 @@
-"""What figures of the final metric share: the estimates of each panel, checked against the runs."""
+"""The estimates of each panel of a figure of the final metric, checked against the runs."""
 
 from typing import NamedTuple
 

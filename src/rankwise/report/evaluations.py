@@ -103,7 +103,7 @@ def _draw_score(
 
 
 def _verdict(curve: Standing) -> str:
-    """What the comparison with the reference shows, in a word."""
+    """The verdict of the comparison with the reference, in a word."""
     if curve.against is None:
         return REFERENCE
     return IN_SHORT.get(curve.against.verdict, curve.against.verdict)

@@ -1,7 +1,7 @@
 r"""results/numbers.json and numbers.tex: the numbers of a study by name, for use in a text.
 
 They hold every number of the summary, and how many claims have each verdict. A name is
-`model/dataset/method/rN/column` or `claims/verdict`; of a study of which results are absent, also
+`model/dataset/method/rN/column` or `claims/verdict`; if results of the study are absent, also
 `absent/measurement/status`. In LaTeX, after \input{numbers}:
 
     \rankwise{tiny/generated_reviews/lora/r8/accuracy_percent}

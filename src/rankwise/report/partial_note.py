@@ -1,4 +1,4 @@
-"""The note on a figure of a study of which some results are absent."""
+"""The note on a figure of a study some of whose results are absent."""
 
 import textwrap
 

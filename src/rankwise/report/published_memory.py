@@ -1,4 +1,4 @@
-"""Figure: how far predicted peaks of memory are from those that others measured and published."""
+"""Figure: relative error of predicted memory peaks against peaks that others published."""
 
 import pandas as pd
 from matplotlib.axes import Axes

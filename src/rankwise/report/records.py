@@ -1,4 +1,4 @@
-"""What the results of a study say together: statuses, devices, environments, hours and disk space.
+"""Totals over the results of a study: statuses, devices, environments, hours and disk space.
 
 A record is a result file as a dictionary, with its `measurement`, `path` and `cell` added: the cell
 as tables name it.

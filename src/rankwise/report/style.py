@@ -1,4 +1,4 @@
-"""What all figures share: the look of methods, names, units, panel grids and files.
+"""The common look of all figures: methods, names, units, panel grids and files.
 
 The files of a figure have the same bytes each time that it is drawn from the same tables.
 """
@@ -184,7 +184,7 @@ def status_text(status: str) -> str:
 
 
 def failed_counts(status: pd.Series) -> str:
-    """What became of the failed runs of a curve: `diverged`, `1 of 3 diverged`, or nothing."""
+    """The failed runs of a curve in words: `diverged`, `1 of 3 diverged`, or nothing."""
     failed = status[status != "ok"]
     texts = []
     for name, count in failed.value_counts(sort=False).items():

@@ -1,4 +1,4 @@
-"""What a table of comparisons says of pairs of curves, and the groups that it leaves together."""
+"""The verdict on each pair of curves in a table of comparisons, and groups of open pairs."""
 
 import itertools
 

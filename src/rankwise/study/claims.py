@@ -78,7 +78,7 @@ def _absolute(tolerance: dict, published: float) -> float:
 
 
 def needs(wanted: dict) -> str:
-    """What deciding a claim takes: `GPU (any), hub, 0.4 h`; empty where shapes are enough."""
+    """The needs of deciding a claim: `GPU (any), hub, 0.4 h`; empty where shapes are enough."""
     parts = []
     if "gpu" in wanted:
         parts.append(f"GPU ({wanted['gpu']})")

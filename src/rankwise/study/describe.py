@@ -21,7 +21,7 @@ SHOWN = {
 
 
 def about(plan: Plan) -> dict[str, list[dict]]:
-    """What the page says about the study.
+    """The page's description of the study.
 
     A variant of a method has an item of its own, with the name and label that it has in tables.
 

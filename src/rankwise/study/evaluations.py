@@ -5,6 +5,7 @@ every training cell whose weights are kept, and to methods that train nothing, w
 those of the base model. Standard library only: the Snakefile imports this module.
 """
 
+import math
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,10 @@ HARNESS, PATTERN, GENERATION, MEAN = "harness", "answer_pattern", "generation", 
 INSTRUCTIONS = "instruction_tuning"  # the task of the datasets that `generation` reads
 CAUSAL = "AutoModelForCausalLM"  # what a model must be to score or write text
 COSMETIC = ("note", "source")
+FEW_SHOT_ROWS = "few_shot_rows"  # decides no result: it only limits `few_shot`
 # Kind -> the keys that an entry must have, and those that it may have beside them.
 KEYS = {
-    HARNESS: (("metric", "task"), ("hub", "files", "few_shot")),
+    HARNESS: (("metric", "task"), ("hub", "files", "few_shot", FEW_SHOT_ROWS)),
     PATTERN: (("files", "pattern", "max_new_tokens"), ("take", "number", "beams", "stop")),
     GENERATION: (("dataset", "max_new_tokens"), ("split", "stop")),
     MEAN: (("evaluations",), ()),
@@ -199,15 +201,19 @@ class Evaluations:
         if "few_shot" in set_here and kind != HARNESS:
             allowed = f"few_shot for tasks of the harness; {name} is {kind}"
             raise ConfigError(self._plan.file, f"{key}.few_shot", grid["few_shot"], allowed)
-        entry = without({**DEFAULTS[kind], **given, **set_here}, COSMETIC)
+        entry = without({**DEFAULTS[kind], **given, **set_here}, (*COSMETIC, FEW_SHOT_ROWS))
         if kind == GENERATION:
             return self._with_split(name, entry)
         if kind != HARNESS:
             return entry
+        where = (self._plan.file, f"{key}.few_shot")
+        where = where if "few_shot" in set_here else (FILE, f"{name}.few_shot")
         if entry["few_shot"] and "files" in entry and "few_shot" not in entry["files"]:
-            where = (self._plan.file, f"{key}.few_shot")
-            where = where if "few_shot" in set_here else (FILE, f"{name}.few_shot")
             allowed = f"0: {name} has no files.few_shot to take examples from"
+            raise ConfigError(*where, entry["few_shot"], allowed)
+        most = given.get(FEW_SHOT_ROWS, math.inf)
+        if entry["few_shot"] > most:
+            allowed = f"at most {most}, {name}.{FEW_SHOT_ROWS} of {FILE}"
             raise ConfigError(*where, entry["few_shot"], allowed)
         entry["harness"] = {"package": HARNESS_PACKAGE, "version": HARNESS_VERSION}
         if "files" in entry:

@@ -146,7 +146,7 @@ def _remembered(note: Path) -> dict | None:
 def _arguments(
     plural: str, place: str, root: Path, where: tuple[str, str]
 ) -> tuple[list[str], dict[str, str]]:
-    """What the command is called with, and the SHA-256 of each file that decides its answer."""
+    """The arguments of the command, and the SHA-256 of each file that decides its answer."""
     try:
         path = root / paths.expand(place)
     except FileNotFoundError as error:
@@ -185,7 +185,7 @@ def _code(plural: str) -> dict[str, str]:
 
 
 def _ask(plural: str, place: str, arguments: list[str], root: Path, where: tuple[str, str]) -> dict:
-    """What `rankwise add ... --print --json` says."""
+    """The answer of `rankwise add ... --print --json`."""
     kind = KINDS[plural]
     command = [sys.executable, "-m", "rankwise.cli.main", "add", kind, *arguments]
     found = [str(paths.PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]

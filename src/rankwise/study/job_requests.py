@@ -34,6 +34,8 @@ PROFILE_MODULES = {
     "loss_input": "rankwise.measure.loss_input",  # what the loss reads, if not fp32
     "keeps_softmax_inputs": "rankwise.measure.softmax_inputs",
     "keeps_quantized_inputs": "rankwise.measure.quantized_inputs",
+    "quantized_from": "rankwise.measure.quantized_from",
+    "modules": "rankwise.measure.litgpt_modules",
 }
 DATASET_LENGTHS = "rankwise.measure.memory.dataset_lengths"  # profiles at a dataset's own lengths
 
@@ -233,7 +235,7 @@ def input_request(plan: "Plan", kind: str, name: str) -> dict:
 
 
 def _pretraining_request(plan: "Plan", model: str) -> dict:
-    """What the request of a pre-trained model has beside its entry: its corpus and task."""
+    """The further parts of a pre-trained model's request: its corpus and task."""
     corpus = plan.corpus(model)
     key = f"{model}.weights.pretrain.dataset"
     task = pick(plan.library["datasets"], corpus, "config/models.yaml", key)["task"]

@@ -16,7 +16,7 @@ ADAPTER, MERGED, NONE = KINDS = ("adapter", "merged", "none")
 def resolved(
     wanted: str | None, name: str, method: dict, model: dict, where: tuple[str, str]
 ) -> str:
-    """What a run keeps.
+    """The weights that a run keeps.
 
     Args:
         wanted: The grid's `keep`, or else the study's; None if neither has one.
@@ -63,7 +63,7 @@ def allowed(method: dict, model: dict) -> list[str]:
 
 
 def refusals(method: dict, model: dict) -> dict[str, str]:
-    """What a method cannot keep, and why.
+    """The kinds of weights that a method cannot keep, with reasons.
 
     Args:
         method: Its resolved entry.

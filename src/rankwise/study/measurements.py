@@ -32,6 +32,8 @@ STEP_DEFAULTS = {
     "empties_cache": False,
     "keeps_softmax_inputs": False,
     "keeps_quantized_inputs": False,
+    "quantized_from": None,
+    "modules": "transformers",
     "gpu": "ampere",
 }
 
@@ -121,7 +123,7 @@ def reads_data(measurement: str, grid: dict) -> bool:
 
 
 def _order(grid: dict) -> dict:
-    """What decides the batches of an epoch, beside the batch size."""
+    """The settings that decide the batches of an epoch, apart from the batch size."""
     return {"seed": grid.get("seed", 0), "group_by_length": grid.get("group_by_length", False)}
 
 

@@ -71,14 +71,16 @@ def check_step(grid: dict, entry: dict, task: str, where: Where) -> None:
         where: File and key of the grid.
 
     Raises:
-        ConfigError: flash-attn cannot run, a KV cache is asked for beside checkpointing, or there
-            is no loss that reads logits of tokens as asked.
+        ConfigError: flash-attn cannot run, a KV cache is asked for beside checkpointing, the
+            modules have no such attention, or there is no loss that reads logits of tokens as
+            asked.
     """
     file, key = where
     _check_loss_input(grid, task, (file, f"{key}.loss_input"))
     if grid["use_cache"] and grid["checkpointing"]:
         allowed = "false with checkpointing: transformers makes no cache for layers that run again"
         raise ConfigError(file, f"{key}.use_cache", True, allowed)
+    _check_modules(grid, where)
     runs = grid["measured"] or "throughput" in grid["measurements"]
     check_attention(grid, entry, where, runs=runs)
 
@@ -113,6 +115,19 @@ def check_attention(step: dict, entry: dict, where: Where, *, runs: bool) -> Non
         unmeasured = " or with measured: false" if "measured" in step else ""
         allowed = f"sdpa, eager, or flash after `pip install flash-attn`{unmeasured}"
         raise ConfigError(*at, "flash", allowed)
+
+
+def _check_modules(grid: dict, where: Where) -> None:
+    """Check that nothing is asked of litgpt's attention that it does not have in training."""
+    if grid["modules"] != "litgpt":
+        return
+    file, key = where
+    plain = {"padded": False, "use_cache": False, "attention": ATTENTION}
+    for name, value in plain.items():
+        if grid[name] != value:
+            shown = str(value).lower()
+            allowed = f"{shown} with modules: litgpt, whose attention is torch's own, unmasked"
+            raise ConfigError(file, f"{key}.{name}", grid[name], allowed)
 
 
 def _check_loss_input(grid: dict, task: str, where: Where) -> None:

@@ -57,7 +57,7 @@ class Option:
         return annotations.accepts(self.annotation, value)
 
     def violated(self, value: object) -> str | None:
-        """What is allowed in place of a value that fits the annotation; None if it is right."""
+        """The allowed values in words, for a wrong value of the right type; None if it is right."""
         if self.name in TOLD_APART or not isinstance(value, int | float | list | dict):
             return None
         if self.name == "targets" and not value and self.default != []:

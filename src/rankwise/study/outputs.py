@@ -298,12 +298,12 @@ def table_request(plan: Plan, table: str) -> dict:
 
 
 def _of_evaluations(plan: Plan) -> dict[str, dict]:
-    """What tables of evaluations need beside the results: their main metrics, and the means."""
+    """The further inputs of tables of evaluations: their main metrics, and the means."""
     return {"metrics": plan.evaluations.main_metrics(), "means": plan.evaluations.means}
 
 
 def evaluated_request(plan: Plan) -> dict:
-    """What curves reach on the evaluations' tasks, and every pair compared."""
+    """The scores of curves on the evaluations' tasks, and every pair compared."""
     return _request(
         plan,
         "evaluated",

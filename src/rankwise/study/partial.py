@@ -71,11 +71,11 @@ class PartialPlan(Plan):
         return curve in self._searched
 
     def request(self, measurement: str, cell: Cell) -> dict:
-        """That of the whole plan, which remembers it."""
+        """The request of the whole plan, which keeps it."""
         return self.whole.request(measurement, cell)
 
     def cell_digest(self, measurement: str, cell: Cell) -> str:
-        """That of the whole plan, which remembers it."""
+        """The digest of the whole plan, which keeps it."""
         return self.whole.cell_digest(measurement, cell)
 
 
@@ -152,7 +152,7 @@ def _measurements(plan: Plan) -> dict[str, set[str]]:
 
 
 def _restricted(absent: dict, measurements: set[str]) -> dict:
-    """What is absent of some measurements."""
+    """The absent results of some measurements."""
     return {
         "planned": {
             name: count for name, count in absent["planned"].items() if name in measurements
@@ -165,7 +165,7 @@ def _restricted(absent: dict, measurements: set[str]) -> dict:
 
 
 def kind_name(measurement: str) -> str:
-    """What several results of a measurement are called: `training runs`, `memory profiles`."""
+    """The name of several results of a measurement: `training runs`, `memory profiles`."""
     return KINDS.get(measurement, f"{measurement} profiles")
 
 

@@ -72,7 +72,7 @@ def choose(request: dict) -> dict:
 
 
 def _row(name: str, run_result: dict) -> dict:
-    """What the choice tells of one run of a trial."""
+    """The row of one run of a trial in the choice."""
     request = run_result["request"]
     return {
         "trial": name,

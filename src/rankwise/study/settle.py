@@ -36,7 +36,7 @@ OWNER = ".study.json"  # in a study's folder: the study's file
 
 
 class Settled(NamedTuple):
-    """What planning found.
+    """The findings of planning.
 
     Attributes:
         fetched: Results that the store had and the study's folder had not.
@@ -225,7 +225,7 @@ def _settle_document(
     # What it was made from is part of the note, since Snakemake takes a newer file with the content
     # that it recorded for the same file.
     content = wanted if is_current else {**wanted, "made": made}
-    result.write_json(note, content)
+    result.write_json(note, content, sync=False)  # every planning writes it anew
     if not is_current:
         return False
     os.utime(note, ns=(TIME_NS, TIME_NS))

@@ -1,4 +1,4 @@
-"""What the files of datasets and models hold, for their requests.
+"""Digests of the files of datasets and models, for their requests.
 
 The content of a file decides what is prepared from it, so a request has the SHA-256 of every file
 that an entry reads from a folder. An entry's own `sha256` is a check (`data/sources.py`): with or

@@ -1,4 +1,4 @@
-"""What killed processes have left in a project, removed when a study is planned.
+"""Removal of files that killed processes have left in a project, when a study is planned.
 
 - Parts: unfinished files and folders of processes that have ended (`core/files.py`).
 - Checkpoints of training runs that have a result: a job removes its checkpoint after its result is

@@ -115,7 +115,7 @@ def _goes_on(line: str, separator: str, is_open: bool) -> bool:
 
 
 def _row(path: Path, first: int, lines: list[str], dialect: Dialect) -> Row:
-    """One row from its lines, of which the first has the number `first`.
+    """One row from its lines; `first` is the number of the first line.
 
     Raises:
         ValueError: As for `read_rows`.
@@ -171,7 +171,7 @@ def _quoted_cells(text: str, first: int, dialect: Dialect) -> Iterator[str]:
 
 
 def _what_broke(text: str, start: int, end: int, opened: int | None) -> str:
-    """What is wrong with a cell.
+    """The mistake in a cell.
 
     Args:
         text: The row's text.

@@ -45,7 +45,7 @@ def table_rows(path: Path, file_format: str, dataset: dict) -> Iterator[Record |
 
 
 def table_columns(path: Path, file_format: str, dataset: dict) -> list[str]:
-    """The columns of a CSV or TSV file: those that its entry gives, or those of its first line.
+    """The columns of a CSV or TSV file, from its entry or from its first line.
 
     Args:
         path: The file.

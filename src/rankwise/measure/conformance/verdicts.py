@@ -63,7 +63,7 @@ def _verdict(promise: str, check: Callable[[], None]) -> Verdict:
 
 
 class Entry:
-    """One entry, of which every check builds its own case.
+    """One entry; every check builds its own case of it.
 
     Args:
         name: the entry's name in config/methods.yaml.

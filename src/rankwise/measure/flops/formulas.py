@@ -1,4 +1,4 @@
-"""What an operation costs where torch's FlopCounterMode does not know it.
+"""FLOPs of operations that torch's FlopCounterMode does not know.
 
 torch counts matrix products out of place and attention, and nothing else. FORMULAS adds products in
 place and with vectors, and decompositions.

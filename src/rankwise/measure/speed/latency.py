@@ -31,7 +31,7 @@ from rankwise.measure.speed.timing import (
 )
 from rankwise.measure.step import adapted
 from rankwise.methods.parts.base import Method, adapt
-from rankwise.models import build, memory_errors
+from rankwise.models import build, experts, memory_errors
 
 WARMUP = 3  # passes before a round, at most
 ROUNDS = 3
@@ -126,6 +126,20 @@ def meta_base_model(request: dict) -> nn.Module:
     )
 
 
+def check_countable(request: dict) -> None:
+    """Check that the products of a request's model can be counted, before anything is timed.
+
+    Raises:
+        Unsupported: The model is a mixture of experts, whose products torch's counter does not know
+            in fp32.
+    """
+    if experts.stacked(meta_base_model(request)):
+        raise Unsupported(
+            "FLOPs of a mixture of experts are not counted: its experts' products are one call, "
+            "which torch's counter does not know in fp32"
+        )
+
+
 def rehearse(request: dict) -> None:
     """Import all that measuring needs, without loading weights."""
     with suppress(Unsupported):  # measuring reports it
@@ -162,6 +176,7 @@ def _measured(request: dict) -> dict:
     device = ready(request)
     times_by_key: dict[Key, Times] = {}
     try:
+        check_countable(request)
         method, model, _ = adapted(request, device)
         method.settle(model)
         with Watch(device) as watch:

@@ -1,4 +1,4 @@
-"""What is recorded beside a timed part: the energy it took, and what else used the machine.
+"""Meters of a timed part: the energy it took, and the use of the machine by others.
 
 Energy is read from a meter or left out; it is never derived from a rated power. On CUDA it is
 NVML's: the GPU's counter or, where it has none, the power at each look, integrated over time. On a

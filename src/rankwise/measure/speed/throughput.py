@@ -9,8 +9,9 @@ into the next one.
 Utilisation is that of the model's FLOPs (Chowdhery et al. 2022, arXiv 2204.02311, appendix B): the
 FLOPs of forward and backward as this method needs them, counted on the meta device without
 recomputation, divided by what the device could have done in the same time. That peak is measured in
-the same process: the best of a few large square matrix products in the weights' dtype. It is below
-a vendor's number, so the utilisation is above one that refers to that number.
+the same process: the best of a few large square matrix products in the dtype in which the base
+multiplies. It is below a vendor's number, so the utilisation is above one that refers to that
+number.
 """
 
 import statistics
@@ -21,7 +22,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from rankwise.core.errors import Unsupported
 from rankwise.measure.batch import meta_batch, meta_loss, tokens_a_sample
 from rankwise.measure.speed.gradient_norms import gradient_norms, total_norm
-from rankwise.measure.speed.latency import joined_taints, meta_model, rehearse
+from rankwise.measure.speed.latency import (
+    check_countable,
+    joined_taints,
+    meta_model,
+    rehearse,
+)
 from rankwise.measure.speed.meters import Watch, device_name
 from rankwise.measure.speed.timing import (
     PROCESSES,
@@ -140,10 +146,10 @@ def _measured(request: dict) -> dict:
         Seconds by part of each timed update and what the meters saw; or a status with its reason.
     """
     device, accumulation = ready(request), request["accumulation_steps"]
-    is_bf16 = request["method"]["weights"] == "bf16"
-    peak = _peak_flops_per_s(device, torch.bfloat16 if is_bf16 else torch.float32)
-    torch.manual_seed(0)
     try:
+        check_countable(request)
+        peak = _peak_flops_per_s(device, _product_dtype(request["method"]))
+        torch.manual_seed(0)
         settle = load_method(request["method"]).settle
         training_step = step(request, device, watch=settle)
         first_s = sum(_timed_update(training_step, accumulation, device).values())
@@ -168,6 +174,15 @@ def _measured(request: dict) -> dict:
         "other_cpu": watch.other_cpu(),
         "energy": watch.energy(),
     }
+
+
+def _product_dtype(method: dict) -> torch.dtype:
+    """The dtype in which the base of a method's entry multiplies (models/storage.py).
+
+    A quantized base multiplies in its `compute`, not in the dtype of what it stores.
+    """
+    is_bf16 = "bf16" in (method["weights"], method.get("compute"))
+    return torch.bfloat16 if is_bf16 else torch.float32
 
 
 def _peak_flops_per_s(device: str, dtype: torch.dtype) -> float:

@@ -1,4 +1,4 @@
-"""What every measured time shares: device, synchronised clock, quartiles, fresh processes.
+"""The base of every measured time: device, synchronised clock, quartiles, fresh processes.
 
 All times of one process share its memory layout and its choice of kernels, so repeats within it
 spread less than the machine does. Samples therefore come from several fresh processes, one after
@@ -137,7 +137,7 @@ def _answer(process: BaseProcess, pipe: Connection) -> dict:
 
 
 def _work(pipe: Connection, rehearse: Rehearse, measure: Measure, request: dict, job: int) -> None:
-    """What a measuring process does. It ends with its job, whose process number is `job`."""
+    """The main function of a measuring process. It ends with its job, the process number `job`."""
     lifeline.begin(parent=job)
     rehearse(request)
     pipe.send("ready")

@@ -26,7 +26,7 @@ warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", F
 
 
 class Start(NamedTuple):
-    """What a method measured before the first step: parameters by name.
+    """The start that a method has computed before the first step: parameters by name.
 
     Attributes:
         base: of the base, before it is stored.

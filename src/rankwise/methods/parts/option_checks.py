@@ -39,7 +39,7 @@ def _plain(value: object) -> object:
 
 
 def _allowed(cls: type, field: dataclasses.Field, kind: str, value: object) -> str | None:
-    """What is allowed in place of a value; None if it is right."""
+    """The allowed values, in words, in place of a wrong one; None if the value is right."""
     if not annotations.accepts(kind, value):
         return annotations.in_words(kind)
     if field.name == "targets" and not value and field.default != ():

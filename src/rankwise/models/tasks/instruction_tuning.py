@@ -201,7 +201,7 @@ def _chat_text(turns: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) 
 
 
 def _chat_answer(row: dict, tokenizer: PreTrainedTokenizerBase, dataset: dict) -> str:
-    """What a chat template writes of an answer behind the prompt."""
+    """The text that a chat template writes for an answer, behind the prompt."""
     turns = _turns(row["text"], dataset)
     prompt = _chat_text(turns, tokenizer)
     whole = tokenizer.apply_chat_template(

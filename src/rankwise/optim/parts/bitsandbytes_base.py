@@ -1,4 +1,4 @@
-"""What our optimizers on top of bitsandbytes' share: checks, allocation ahead, and copies."""
+"""The base of optimizers that bitsandbytes implements: checks, allocation ahead, and copies."""
 
 import bitsandbytes
 from torch import Tensor

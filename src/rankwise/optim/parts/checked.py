@@ -149,7 +149,7 @@ def _annotations(cls: type) -> dict[str, object]:
 
 
 def _is_checked(annotation: object) -> bool:
-    """Whether an annotation is one of those that `_allowed` knows; others allow anything."""
+    """Whether `_allowed` knows an annotation; other annotations allow any value."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if types.NoneType in arguments:
         return _is_checked(arguments[0])
@@ -158,7 +158,7 @@ def _is_checked(annotation: object) -> bool:
 
 
 def _allowed(name: str, annotation: object) -> tuple[object, Callable[[object], bool]]:
-    """What an option may be, in words or as a set of names, and the test of a value.
+    """The allowed values of an option, in words or as a set of names, and the test of a value.
 
     Args:
         name: of the option, for its range.

@@ -36,7 +36,7 @@ class Batch:
     """B parameters of one shape at one step.
 
     Attributes:
-        params: the B parameters, to read; contiguous copies of those that are not contiguous.
+        params: the B parameters, to read; a copy where a parameter is not contiguous.
         grads: their gradients, in the same order; `None` where a projection was gathered instead.
         state: every state tensor of the parameters, stacked to (B, ...). Descents update it in
             place.
@@ -113,7 +113,7 @@ class Stack:
         descent: the mathematics that they share.
         state: state tensors (B, ...).
         gathered: (B, r, L) projections summed since the last step, or None.
-        holding: indices of the parameters of which `gathered` has a projection.
+        holding: indices of the parameters that have a projection in `gathered`.
         refreshed: by index, the step for which a basis was last refreshed during backward.
     """
 

@@ -1,4 +1,4 @@
-"""What stands in `param.grad` from a gradient's release until the step: a tensor without memory.
+"""The tensor in `param.grad` from a gradient's release until the step; it has no memory.
 
 Whatever asks for the gradients between backward and step (torch's `clip_grad_norm_`, which
 accelerate and the Hugging Face Trainer call, a GradScaler, another optimizer) finds it there. It

@@ -19,7 +19,7 @@ def as_projected(
     Args:
         matrix: a weight or its gradient.
         side: what is projected: "short" or "long" side, "left" (rows), "right" (columns), or
-            "both", of which the rows of a tall matrix and the columns of a wide one come first.
+            "both": first the rows of a tall matrix, or the columns of a wide one.
         granularity: c, which must divide the sides.
 
     Raises:

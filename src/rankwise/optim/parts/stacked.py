@@ -200,7 +200,7 @@ class DescentOptimizer(Releasing, torch.optim.Optimizer):
 
 def _template(descent: Descent, param: Tensor) -> State:
     """Return meta tensors of the shapes and dtypes of a parameter's state; nothing is allocated."""
-    # The modes are those that count allocations and FLOPs, which these tensors are no part of.
+    # The modes count allocations and FLOPs; these tensors are part of neither.
     with _disable_current_modes():
         return descent.init_state(torch.empty(param.shape, dtype=param.dtype, device="meta"))
 

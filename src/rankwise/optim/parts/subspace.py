@@ -106,8 +106,7 @@ class Subspace:
 
     def shape(self, param: Tensor) -> tuple[int, int, int]:
         """Return (s, L, r) of a parameter."""
-        # The modes are those that count allocations and FLOPs; this tensor exists for its shape
-        # only.
+        # The modes count allocations and FLOPs; this tensor exists for its shape only.
         with _disable_current_modes():
             size, other = self.view(torch.empty(param.shape, device="meta")).shape
         return size, other, self.matrix_rank(size, other)
@@ -187,7 +186,7 @@ class Subspace:
             batch.state["captured"].copy_(from_first_process(self._captured(batch)))
 
     def _renew(self, batch: Batch, grads: list[Tensor], stale: Tensor | None) -> None:
-        """Put new bases into the state, of all matrices or only of those that are `stale`."""
+        """Put new bases into the state: of all matrices, or of the `stale` ones alone."""
         if self.redrawn:
             return
         if "columns" in batch.state:
@@ -221,7 +220,7 @@ class Subspace:
         return basis * self._weights(values[:, :rank], grads)[:, None, :]
 
     def _weights(self, values: Tensor, grads: list[Tensor]) -> Tensor:  # (B, r)
-        """What each basis vector is multiplied by; 0 removes it."""
+        """The factor of each basis vector; 0 removes it."""
         if self.rank_rule == "energy":
             return projectors.energy_weights(values, grads, self.energy)
         if self.rank_rule == "svt":
@@ -256,7 +255,7 @@ class Subspace:
 
 
 def _replace(kept: Tensor, new: Tensor, stale: Tensor | None) -> None:
-    """Write new bases (B, s, r) into the state, all of them or only those that are stale."""
+    """Write new bases (B, s, r) into the state: all of them, or the stale ones alone."""
     new = from_first_process(new.to(kept.dtype))
     kept.copy_(new if stale is None else torch.where(stale[:, None, None], new, kept))
 

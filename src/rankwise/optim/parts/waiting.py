@@ -1,7 +1,7 @@
 """Parameters that train, but not now: an optimizer of blocks switches their gradients off and on.
 
-`requires_grad` alone says what has a gradient at this step. What a run trains, saves and restores
-is `trains`.
+`requires_grad` alone says which parameters get a gradient at this step. `trains` says which
+parameters a run trains, saves and restores.
 """
 
 from torch import Tensor

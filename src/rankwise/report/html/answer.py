@@ -115,7 +115,7 @@ def _group(group: Standings, labels: dict[str, str], named: dict | None) -> Sent
 
 
 def _reference(group: Standings, labels: dict[str, str], named: dict | None) -> str:
-    """What the others are compared with, why, and its own quality."""
+    """The sentence on the reference: its name, its quality, and why it is the reference."""
     curve = group.reference
     name = style.curve_name(curve.method, curve.rank, labels)
     value = _value(curve.value, group)
@@ -166,7 +166,7 @@ def _quality(curve: Standing, group: Standings, reference: str) -> str:
 
 
 def _verdict(against: Comparison, group: Standings) -> str:
-    """What the comparison with the reference shows."""
+    """The verdict of the comparison with the reference, in words."""
     texts = {
         BETTER: "better",
         WORSE: "worse",
@@ -195,7 +195,7 @@ def _warnings(curve: Standing) -> str:
 
 
 def _explanations(group: Standings) -> Sentences:
-    """What intervals, numbers of seeds and flags mean, as far as they occur."""
+    """Explanations of intervals, numbers of seeds and flags, as far as they occur."""
     texts = []
     if any(not isnan(curve.against.low) for curve in group.others):
         texts.append(

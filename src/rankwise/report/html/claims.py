@@ -111,7 +111,7 @@ def _setting(claim: dict, labels: dict[str, str]) -> str:
 
 
 def _published(claim: dict) -> Cell:
-    """The published number; a corrected reading stands beside the number that it replaces."""
+    """The published number, followed by its corrected reading if it has one."""
     published = _number(claim, claim["published"])
     if "corrected" not in claim:
         return published

@@ -126,7 +126,7 @@ def _rows(pairs: pd.DataFrame, group: Group, labels: dict[str, str]) -> pd.DataF
 
 
 def _axis(group: Group) -> str:
-    """What a difference is measured in."""
+    """The unit of a difference, in words."""
     if group.metric.is_fraction:
         return f"points of {group.metric.label}"
     if group.metric.is_log:

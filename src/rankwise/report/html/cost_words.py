@@ -1,4 +1,4 @@
-"""What a curve costs, in words for the page's first sentences."""
+"""The costs of a curve, in words for the page's first sentences."""
 
 from rankwise.analysis.standings import Standing
 from rankwise.report import style
@@ -34,7 +34,7 @@ def costs(curve: Standing) -> str:
 
 
 def adapter(curve: Standing) -> str:
-    """What a user stores of the trained model; empty where that was not measured."""
+    """The size of what a user stores of the trained model; empty where it was not measured."""
     if "adapter_bytes" not in curve.costs:
         return ""
     return size_text(curve.costs["adapter_bytes"])

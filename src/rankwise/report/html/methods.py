@@ -51,9 +51,10 @@ VERDICTS = (
     "were the difference and the spread as they were found."
 )
 CLAIMS = (
-    "A published number is reproduced if ours differs from it by at most its tolerance, and not "
-    "reproduced otherwise. It is not comparable if the two numbers are not the same quantity, and "
-    "not yet run if this study lacks the cell."
+    "A published number is reproduced if ours differs from it by at most its tolerance, or if it "
+    "lies in our 95 % interval, widened by the tolerance; otherwise it is not reproduced. It is "
+    "not comparable if the two numbers are not the same quantity, and not yet run if this study "
+    "lacks the cell."
 )
 
 

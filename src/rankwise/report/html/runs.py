@@ -1,4 +1,4 @@
-"""What the page keeps of every result.
+"""The part of every result that the page keeps.
 
 It is enough to say what the result is about, what came out, where it ran and how to make it again.
 """
@@ -16,7 +16,7 @@ SHARED = ("model", "dataset", "method", "schedule", "code", "shapes")
 
 
 def collected(records: list[dict], labels: dict[str, str]) -> dict[str, dict]:
-    """What the page keeps of the results.
+    """The parts of the results that the page keeps.
 
     Returns:
         `runs`: digest of the request -> what is kept of the result, its history thinned evenly so
@@ -36,7 +36,7 @@ def collected(records: list[dict], labels: dict[str, str]) -> dict[str, dict]:
 def _kept(
     record: dict, labels: dict[str, str], parts: dict[str, object], points_per_run: int
 ) -> dict:
-    """What is kept of one result; shared parts are added to `parts`."""
+    """The kept part of one result; shared parts are added to `parts`."""
     environment = record["environment"]
     kept = {
         "measurement": record["measurement"],

@@ -68,7 +68,7 @@ def _panel(key: Key, rows: pd.DataFrame, labels: dict[str, str], legend: list[di
 
 
 def _means(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for each trial of which every seed ended well, with its mean loss as `value`."""
+    """One row for each trial whose seeds all ended well, with its mean loss as `value`."""
     trials = rows.groupby([*CURVE_IN_GROUP, "trial"], sort=False)
     all_ok = trials["status"].agg(lambda status: (status == "ok").all())
     settings = trials[["learning_rate", "selected"]].first()

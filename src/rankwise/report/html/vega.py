@@ -168,7 +168,7 @@ def curve_axis(order: list[str]) -> dict:
 
 
 def tooltip(columns: list[Column]) -> list[dict]:
-    """What is shown when a mark is hovered."""
+    """The tooltip of a mark."""
     return [{"field": field, "title": title, "type": "nominal"} for field, title in columns]
 
 

@@ -68,6 +68,14 @@ def test_known_columns_are_prompts_and_answers(tmp_path, rows, keys, text):
     assert any("instruction_tuning" in line for line in described(found))
 
 
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_a_few_rows_can_be_shared(tmp_path, count):
+    found = proposal(tmp_path, [{"messages": turns(n)} for n in range(count)])
+    assert found.columns == ["messages (lists or objects)"]
+    assert found.entry["train_samples"] == count - 1
+    assert found.entry["selection_rows"] == 1
+
+
 def test_answers_that_could_be_classes_are_a_classification(tmp_path):
     rows = [
         {"prompt": f"is {n} an even number or not", "answer": "no" if n % 2 else "yes"}
