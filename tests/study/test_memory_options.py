@@ -75,7 +75,7 @@ def test_a_ledger_has_the_accumulation_of_its_grid() -> None:
 NEW_KEYS = {
     *("precision", "attention", "padded", "keeps_outputs", "use_cache", "gpu"),
     *("zeroes_gradients", "loss_input", "keeps_quantized_inputs", "keeps_softmax_inputs"),
-    "empties_cache",
+    *("empties_cache", "adapted_on_gpu"),
 }
 
 
@@ -194,6 +194,7 @@ def test_flash_attention_has_its_source_in_the_request() -> None:
         ({"loss_input": "logits"}, "rankwise.measure.loss_input"),
         ({"keeps_quantized_inputs": True}, "rankwise.measure.quantized_inputs"),
         ({"keeps_softmax_inputs": True}, "rankwise.measure.softmax_inputs"),
+        ({"adapted_on_gpu": True}, "rankwise.measure.host_buffers"),
     ],
 )
 def test_what_other_loops_hold_has_its_source_in_the_request(settings: dict, module: str) -> None:

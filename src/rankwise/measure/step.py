@@ -29,6 +29,7 @@ FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # likewise, for `atten
 LOSS_INPUT = "rankwise.measure.loss_input"  # likewise, for a `loss_input` that is not `fp32`
 SOFTMAX_INPUTS = "rankwise.measure.softmax_inputs"  # likewise, `keeps_softmax_inputs`
 QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # likewise, `keeps_quantized_inputs`
+HOST_BUFFERS = "rankwise.measure.host_buffers"  # likewise, `adapted_on_gpu`
 UNTIL_UPDATE = "until_update"
 
 
@@ -210,8 +211,8 @@ def step(
     Args:
         request: With `shapes`, `method`, `model` and optionally `checkpointing`, `loss`,
             `accumulation_steps`, `precision`, `attention`, `padded`, `keeps_outputs`, `use_cache`,
-            `zeroes_gradients`, `loss_input`, `keeps_softmax_inputs`, `keeps_quantized_inputs` and
-            `eval_batch_size`.
+            `zeroes_gradients`, `loss_input`, `keeps_softmax_inputs`, `keeps_quantized_inputs`,
+            `adapted_on_gpu` and `eval_batch_size`.
         device: Where the step runs.
         watch: Called with the adapted model before its optimizer is built. A hook registered here
             runs before the hooks of an optimizer that frees gradients inside backward.
@@ -232,6 +233,8 @@ def step(
         importlib.import_module(LOSS_INPUT).use(model, request["loss_input"])
     if request.get("keeps_quantized_inputs"):
         importlib.import_module(QUANTIZED_INPUTS).keep(model)
+    if request.get("adapted_on_gpu"):
+        importlib.import_module(HOST_BUFFERS).leave(model)
     if watch:
         watch(model)
     optimizer = None

@@ -34,6 +34,7 @@ PROFILE_MODULES = {
     "loss_input": "rankwise.measure.loss_input",  # what the loss reads, if not fp32
     "keeps_softmax_inputs": "rankwise.measure.softmax_inputs",
     "keeps_quantized_inputs": "rankwise.measure.quantized_inputs",
+    "adapted_on_gpu": "rankwise.measure.host_buffers",
 }
 DATASET_LENGTHS = "rankwise.measure.memory.dataset_lengths"  # profiles at a dataset's own lengths
 

@@ -32,6 +32,7 @@ STEP_DEFAULTS = {
     "empties_cache": False,
     "keeps_softmax_inputs": False,
     "keeps_quantized_inputs": False,
+    "adapted_on_gpu": False,
     "gpu": "ampere",
 }
 
