@@ -184,6 +184,21 @@ def test_gradients_that_become_zeros_stay_through_the_next_forward_pass() -> Non
     assert gained == pytest.approx(freed["weights_bytes"], rel=0.01)
 
 
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_gradients_that_go_before_the_next_forward_pass_are_alive_in_between(
+    accumulation_steps: int,
+) -> None:
+    settings = {"accumulation_steps": accumulation_steps}
+    after, before = (
+        predicted("full", zero_grad=when, **settings) for when in ("after_update", "before_forward")
+    )
+    assert (
+        before["evaluation_peak_bytes"] - after["evaluation_peak_bytes"] == after["weights_bytes"]
+    )
+    for phase in ("first_update", "forward", "backward", "update"):
+        assert before[f"{phase}_peak_bytes"] == after[f"{phase}_peak_bytes"], phase
+
+
 PLACED = {  # types whose adapters have buffers of several kinds, or none
     "boft": peft.BOFTConfig(boft_block_size=4),
     "fourierft": peft.FourierFTConfig(n_frequency=8),
@@ -250,6 +265,7 @@ def test_an_emptied_cache_gives_its_segments_back() -> None:
 ON_A_CPU = {
     "a shifted copy of logits": ("lora", {"loss_input": "fp32_shifted", "precision": "bf16"}),
     "gradients that stay": ("full", {"zeroes_gradients": True}),
+    "gradients that stay until the next step": ("full", {"zero_grad": "before_forward"}),
     "softmax and its input": ("lora", {"attention": "eager", "keeps_softmax_inputs": True}),
     "4-bit layers and their inputs": (
         "qlora",

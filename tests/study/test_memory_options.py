@@ -75,7 +75,7 @@ def test_a_ledger_has_the_accumulation_of_its_grid() -> None:
 NEW_KEYS = {
     *("precision", "attention", "padded", "keeps_outputs", "use_cache", "gpu"),
     *("zeroes_gradients", "loss_input", "keeps_quantized_inputs", "keeps_softmax_inputs"),
-    *("empties_cache", "adapted_on_gpu"),
+    *("empties_cache", "adapted_on_gpu", "zero_grad"),
 }
 
 
@@ -87,7 +87,10 @@ def test_keys_of_a_step_are_in_requests_where_they_change_it() -> None:
         assert NEW_KEYS.isdisjoint(plain)
         request = profile_request(measurement, "lora", **changed, **sizes)
         assert {key: request[key] for key in changed} == changed
-    held = {"keeps_outputs": "until_update", "zeroes_gradients": True, "empties_cache": True}
+    held = {
+        **{"keeps_outputs": "until_update", "zeroes_gradients": True, "empties_cache": True},
+        "zero_grad": "before_forward",
+    }
     request = profile_request("ledger", "lora", **held, **sizes)
     assert {key: request[key] for key in held} == held
     assert "eval_batch_size" not in profile_request("ledger", "lora", **sizes)

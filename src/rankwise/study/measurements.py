@@ -28,6 +28,7 @@ STEP_DEFAULTS = {
     "keeps_outputs": False,
     "use_cache": False,
     "zeroes_gradients": False,
+    "zero_grad": "after_update",
     "loss_input": "fp32",
     "empties_cache": False,
     "keeps_softmax_inputs": False,
