@@ -75,7 +75,7 @@ def test_a_ledger_has_the_accumulation_of_its_grid() -> None:
 NEW_KEYS = {
     *("precision", "attention", "padded", "keeps_outputs", "use_cache", "gpu"),
     *("zeroes_gradients", "loss_input", "keeps_quantized_inputs", "keeps_softmax_inputs"),
-    *("empties_cache", "quantized_from", "modules"),
+    *("empties_cache", "quantized_from", "modules", "adapted_on_gpu", "zero_grad"),
 }
 
 
@@ -87,7 +87,10 @@ def test_keys_of_a_step_are_in_requests_where_they_change_it() -> None:
         assert NEW_KEYS.isdisjoint(plain)
         request = profile_request(measurement, "lora", **changed, **sizes)
         assert {key: request[key] for key in changed} == changed
-    held = {"keeps_outputs": "until_update", "zeroes_gradients": True, "empties_cache": True}
+    held = {
+        **{"keeps_outputs": "until_update", "zeroes_gradients": True, "empties_cache": True},
+        "zero_grad": "before_forward",
+    }
     request = profile_request("ledger", "lora", **held, **sizes)
     assert {key: request[key] for key in held} == held
     assert "eval_batch_size" not in profile_request("ledger", "lora", **sizes)
@@ -204,6 +207,7 @@ def test_flash_attention_has_its_source_in_the_request() -> None:
         ({"keeps_softmax_inputs": True}, "rankwise.measure.softmax_inputs"),
         ({"quantized_from": "fp16"}, "rankwise.measure.quantized_from"),
         ({"modules": "litgpt"}, "rankwise.measure.litgpt_modules"),
+        ({"adapted_on_gpu": True}, "rankwise.measure.host_buffers"),
     ],
 )
 def test_what_other_loops_hold_has_its_source_in_the_request(settings: dict, module: str) -> None:

@@ -31,7 +31,9 @@ SOFTMAX_INPUTS = "rankwise.measure.softmax_inputs"  # likewise, `keeps_softmax_i
 QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # likewise, `keeps_quantized_inputs`
 QUANTIZED_FROM = "rankwise.measure.quantized_from"  # likewise, `quantized_from`
 LITGPT = "rankwise.measure.litgpt_modules"  # likewise, `modules: litgpt`
+HOST_BUFFERS = "rankwise.measure.host_buffers"  # likewise, `adapted_on_gpu`
 UNTIL_UPDATE = "until_update"
+BEFORE_FORWARD = "before_forward"
 
 
 @dataclass
@@ -51,8 +53,11 @@ class Step:
             in a training loop that holds it in a variable, or until the update is made
             (`until_update`), as in one that then lets go of it.
         zeroes_gradients: Whether gradients are filled with zeros after an update, and so stay.
+        zero_grad: When the loop calls it: `after_update`, or `before_forward`, so that gradients
+            are alive between updates.
         taken: How many updates have been made.
         output: What the model returned last, if outputs are kept.
+        _holds_gradients: Whether the gradients of the last update are still there.
     """
 
     method: Method
@@ -65,11 +70,15 @@ class Step:
     precision: str = "fp32"
     keeps_outputs: bool | str = False
     zeroes_gradients: bool = False
+    zero_grad: str = "after_update"
     taken: int = 0
     output: ModelOutput | None = None
+    _holds_gradients: bool = False
 
     def forward(self) -> Tensor:
         """Return the loss of the batch."""
+        if self._holds_gradients:
+            self._drop_gradients()
         output = self._called(self.batch)
         if self.keeps_outputs:
             self.output = output
@@ -109,10 +118,16 @@ class Step:
                 step_without_values(self.optimizer)
             else:
                 self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=not self.zeroes_gradients)
+            self._holds_gradients = True
+            if self.zero_grad != BEFORE_FORWARD:
+                self._drop_gradients()
         if self.keeps_outputs == UNTIL_UPDATE:
             self.output = None
         self.method.after_step(self.model, self.optimizer, self.taken)
+
+    def _drop_gradients(self) -> None:
+        self.optimizer.zero_grad(set_to_none=not self.zeroes_gradients)
+        self._holds_gradients = False
 
     @property
     def is_forward_only(self) -> bool:
@@ -212,8 +227,9 @@ def step(
     Args:
         request: With `shapes`, `method`, `model` and optionally `checkpointing`, `loss`,
             `accumulation_steps`, `precision`, `attention`, `padded`, `keeps_outputs`, `use_cache`,
-            `zeroes_gradients`, `loss_input`, `keeps_softmax_inputs`, `keeps_quantized_inputs`,
-            `quantized_from`, `modules` and `eval_batch_size`.
+            `zeroes_gradients`, `zero_grad`, `loss_input`, `keeps_softmax_inputs`,
+            `keeps_quantized_inputs`, `quantized_from`, `modules`, `adapted_on_gpu` and
+            `eval_batch_size`.
         device: Where the step runs.
         watch: Called with the adapted model before its optimizer is built. A hook registered here
             runs before the hooks of an optimizer that frees gradients inside backward.
@@ -238,6 +254,8 @@ def step(
         importlib.import_module(QUANTIZED_INPUTS).keep(model)
     if request.get("loss_input", "fp32") != "fp32":
         importlib.import_module(LOSS_INPUT).use(model, request["loss_input"])
+    if request.get("adapted_on_gpu"):
+        importlib.import_module(HOST_BUFFERS).leave(model)
     if watch:
         watch(model)
     optimizer = None
@@ -254,6 +272,7 @@ def step(
         precision=request.get("precision", "fp32"),
         keeps_outputs=request.get("keeps_outputs", False),
         zeroes_gradients=request.get("zeroes_gradients", False),
+        zero_grad=request.get("zero_grad", "after_update"),
     )
 
 

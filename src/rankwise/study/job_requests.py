@@ -36,6 +36,7 @@ PROFILE_MODULES = {
     "keeps_quantized_inputs": "rankwise.measure.quantized_inputs",
     "quantized_from": "rankwise.measure.quantized_from",
     "modules": "rankwise.measure.litgpt_modules",
+    "adapted_on_gpu": "rankwise.measure.host_buffers",
 }
 DATASET_LENGTHS = "rankwise.measure.memory.dataset_lengths"  # profiles at a dataset's own lengths
 

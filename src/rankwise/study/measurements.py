@@ -28,12 +28,14 @@ STEP_DEFAULTS = {
     "keeps_outputs": False,
     "use_cache": False,
     "zeroes_gradients": False,
+    "zero_grad": "after_update",
     "loss_input": "fp32",
     "empties_cache": False,
     "keeps_softmax_inputs": False,
     "keeps_quantized_inputs": False,
     "quantized_from": None,
     "modules": "transformers",
+    "adapted_on_gpu": False,
     "gpu": "ampere",
 }
 
