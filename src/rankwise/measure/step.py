@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate.utils import convert_to_fp32
@@ -28,6 +29,7 @@ CHUNKED_LOSS = "rankwise.models.chunked_loss"
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # likewise, for `attention: flash`
 LOSS_INPUT = "rankwise.measure.loss_input"  # likewise, for a `loss_input` that is not `fp32`
 SOFTMAX_INPUTS = "rankwise.measure.softmax_inputs"  # likewise, `keeps_softmax_inputs`
+LOSS_SCALING = "rankwise.measure.loss_scaling"  # likewise, for `precision: fp16`
 QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # likewise, `keeps_quantized_inputs`
 UNTIL_UPDATE = "until_update"
 
@@ -49,6 +51,7 @@ class Step:
             in a training loop that holds it in a variable, or until the update is made
             (`until_update`), as in one that then lets go of it.
         zeroes_gradients: Whether gradients are filled with zeros after an update, and so stay.
+        scaler: Scales the loss in fp16 (loss_scaling.ProfileScaler); None otherwise.
         taken: How many updates have been made.
         output: What the model returned last, if outputs are kept.
     """
@@ -63,6 +66,7 @@ class Step:
     precision: str = "fp32"
     keeps_outputs: bool | str = False
     zeroes_gradients: bool = False
+    scaler: Any = None
     taken: int = 0
     output: ModelOutput | None = None
 
@@ -87,6 +91,10 @@ class Step:
             output = self.model(**batch)
         return convert_to_fp32(output)
 
+    def backward(self, loss: Tensor) -> None:
+        """Run a backward pass; in fp16 from the scaled loss."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
     def evaluate(self) -> None:
         """Run a forward pass as an evaluation does: with the logits of all tokens."""
         self.model.eval()
@@ -103,7 +111,9 @@ class Step:
         """
         self.taken += 1
         if not self.is_forward_only:
-            if self.trainable()[0].is_meta:
+            if self.scaler is not None:
+                self.scaler.step(self.optimizer)
+            elif self.trainable()[0].is_meta:
                 step_without_values(self.optimizer)
             else:
                 self.optimizer.step()
@@ -137,7 +147,7 @@ class Step:
             return
         loss = self.forward()
         if self.optimizer is not None:
-            loss.backward()
+            self.backward(loss)
             self.update()
 
     def trainable(self) -> list[nn.Parameter]:
@@ -248,7 +258,16 @@ def step(
         precision=request.get("precision", "fp32"),
         keeps_outputs=request.get("keeps_outputs", False),
         zeroes_gradients=request.get("zeroes_gradients", False),
+        scaler=_scaler(request, device, optimizer),
     )
+
+
+def _scaler(request: dict, device: str, optimizer: torch.optim.Optimizer | None) -> Any:
+    """What scales the loss in fp16; None for an optimizer that steps from losses (MeZO)."""
+    is_scaled = request.get("precision") == "fp16" and optimizer is not None
+    if not is_scaled or getattr(optimizer, "FORWARD_ONLY", False):
+        return None
+    return importlib.import_module(LOSS_SCALING).ProfileScaler(device)
 
 
 def softmax_of(request: dict) -> AbstractContextManager[None]:
