@@ -114,6 +114,22 @@ STEPS_ON_A_CPU = {
         {**LLAMA, "precision": "bf16", "padded": True, "accumulation_steps": 4},
     ),
     "autocast and checkpointing": ("lora", {**LLAMA, "precision": "bf16", "checkpointing": True}),
+    "fp16 and its scaled loss": ("lora", {"precision": "fp16"}),
+    "fp16, all weights, padded, 4 micro-batches": (
+        "full",
+        {**LLAMA, "precision": "fp16", "padded": True, "accumulation_steps": 4},
+    ),
+    "fp16, projected gradients, eager": ("galore", {"precision": "fp16", "attention": "eager"}),
+    "fp16, one kernel": (
+        "full",
+        {"precision": "fp16", "override": {"full": {"optimizer": {"fused": True}}}},
+    ),
+    "fp16 and checkpointing": ("lora", {**LLAMA, "precision": "fp16", "checkpointing": True}),
+    "fp16 over a quantized base": (
+        "qlora",
+        {"precision": "fp16", "override": {"qlora": {"compute": "autocast"}}},
+    ),
+    "fp16 without gradients": ("mezo", {"precision": "fp16"}),
     "autocast in fp16, loss in chunks": ("full", {**LLAMA, "precision": "fp16", "loss": "chunked"}),
     "autocast over a quantized base": ("qlora", {"precision": "bf16"}),
     "padding": ("full", {"padded": True}),
@@ -124,7 +140,7 @@ STEPS_ON_A_CPU = {
     "released gradients, 2 micro-batches": ("rsvd_released", {"accumulation_steps": 2}),
     "one kernel": ("full", {"override": {"full": {"optimizer": {"fused": True}}}}),
 }
-FAST_STEPS = {"autocast", "released gradients, 2 micro-batches"}
+FAST_STEPS = {"autocast", "fp16 and its scaled loss", "released gradients, 2 micro-batches"}
 
 
 def step_case(name: str) -> object:
@@ -137,6 +153,16 @@ def test_every_kind_of_step_is_what_the_allocator_says(method: str, settings: di
     """oneDNN's workspace apart: see the ledger's docstring."""
     metrics = ledger(ledger_request(**{"model": "tiny", "method": method, **settings}))["metrics"]
     assert abs(metrics["residual_fraction"]) <= LIMIT
+
+
+def test_a_loss_scaler_keeps_a_scale_and_a_count() -> None:
+    """In 4 bytes each. MeZO has no gradients to scale."""
+    for method, kept in (("full", 8), ("mezo", 0)):
+        bf16, fp16 = (
+            ledger(ledger_request("tiny", method, measured=False, precision=precision))["metrics"]
+            for precision in ("bf16", "fp16")
+        )
+        assert fp16["buffers_bytes"] - bf16["buffers_bytes"] == kept
 
 
 def on_cuda(method: str, **settings: object) -> dict:

@@ -179,6 +179,45 @@ def test_attention_that_training_cannot_have(schedule: dict, message: str) -> No
         plan_of(**schedule)
 
 
+FP16 = {
+    "released": (
+        "full_released",
+        "fp32 or bf16 with full_released, whose optimizer uses gradients inside backward, before",
+    ),
+    "bf16 weights": ("full_bf16", "fp32 or bf16 with full_bf16, which has weights: bf16"),
+    "a base that computes in bf16": (
+        "qlora",
+        "fp32 or bf16 with qlora, which has compute: bf16; or compute: autocast, which multiplies in",
+    ),
+}
+
+
+@pytest.mark.parametrize(("method", "message"), FP16.values(), ids=FP16)
+def test_fp16_is_refused_alike_by_training_and_prediction(method: str, message: str) -> None:
+    with pytest.raises(ConfigError) as trained:
+        plan_of(method=method, precision="fp16", max_gradient_norm=None)
+    assert f"schedule.precision: got 'fp16', allowed: {message}" in str(trained.value)
+    with pytest.raises(ConfigError) as predicted:
+        profile_request("ledger", method, precision="fp16")
+    assert f"profile.0.precision: got 'fp16', allowed: {message}" in str(predicted.value)
+
+
+def test_fp16_in_shares_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="precision: got 'fp16', allowed: fp32 or bf16 with shard"
+    ):
+        plan_of(method="full", precision="fp16", processes=2, sharding="fsdp2")
+
+
+def test_fp16_is_in_the_requests_with_the_sources_that_scale_the_loss() -> None:
+    training, prediction = requests(plan_of(precision="fp16"))
+    assert training["schedule"]["precision"] == prediction["precision"] == "fp16"
+    for request, name in ((training, "training"), (prediction, "measure")):
+        assert f"rankwise.{name}.loss_scaling" in request["code"]
+    for request in requests(plan_of(precision="bf16")):
+        assert not any(name.endswith("loss_scaling") for name in request["code"])
+
+
 def test_attention_of_a_schedule_is_in_the_requests_where_it_changes_training() -> None:
     plain, named = requests(plan_of()), requests(plan_of(attention="sdpa"))
     assert plain == named

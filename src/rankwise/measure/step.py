@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate.utils import convert_to_fp32
@@ -28,6 +29,7 @@ CHUNKED_LOSS = "rankwise.models.chunked_loss"
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # likewise, for `attention: flash`
 LOSS_INPUT = "rankwise.measure.loss_input"  # likewise, for a `loss_input` that is not `fp32`
 SOFTMAX_INPUTS = "rankwise.measure.softmax_inputs"  # likewise, `keeps_softmax_inputs`
+LOSS_SCALING = "rankwise.measure.loss_scaling"  # likewise, for `precision: fp16`
 QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # likewise, `keeps_quantized_inputs`
 QUANTIZED_FROM = "rankwise.measure.quantized_from"  # likewise, `quantized_from`
 LITGPT = "rankwise.measure.litgpt_modules"  # likewise, `modules: litgpt`
@@ -55,6 +57,7 @@ class Step:
         zeroes_gradients: Whether gradients are filled with zeros after an update, and so stay.
         zero_grad: When the loop calls it: `after_update`, or `before_forward`, so that gradients
             are alive between updates.
+        scaler: Scales the loss in fp16 (loss_scaling.ProfileScaler); None otherwise.
         taken: How many updates have been made.
         output: What the model returned last, if outputs are kept.
         _holds_gradients: Whether the gradients of the last update are still there.
@@ -71,6 +74,7 @@ class Step:
     keeps_outputs: bool | str = False
     zeroes_gradients: bool = False
     zero_grad: str = "after_update"
+    scaler: Any = None
     taken: int = 0
     output: ModelOutput | None = None
     _holds_gradients: bool = False
@@ -98,6 +102,10 @@ class Step:
             output = self.model(**batch)
         return convert_to_fp32(output)
 
+    def backward(self, loss: Tensor) -> None:
+        """Run a backward pass; in fp16 from the scaled loss."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
     def evaluate(self) -> None:
         """Run a forward pass as an evaluation does: with the logits of all tokens."""
         self.model.eval()
@@ -114,7 +122,9 @@ class Step:
         """
         self.taken += 1
         if not self.is_forward_only:
-            if self.trainable()[0].is_meta:
+            if self.scaler is not None:
+                self.scaler.step(self.optimizer)
+            elif self.trainable()[0].is_meta:
                 step_without_values(self.optimizer)
             else:
                 self.optimizer.step()
@@ -154,7 +164,7 @@ class Step:
             return
         loss = self.forward()
         if self.optimizer is not None:
-            loss.backward()
+            self.backward(loss)
             self.update()
 
     def trainable(self) -> list[nn.Parameter]:
@@ -273,7 +283,16 @@ def step(
         keeps_outputs=request.get("keeps_outputs", False),
         zeroes_gradients=request.get("zeroes_gradients", False),
         zero_grad=request.get("zero_grad", "after_update"),
+        scaler=_scaler(request, device, optimizer),
     )
+
+
+def _scaler(request: dict, device: str, optimizer: torch.optim.Optimizer | None) -> Any:
+    """What scales the loss in fp16; None for an optimizer that steps from losses (MeZO)."""
+    is_scaled = request.get("precision") == "fp16" and optimizer is not None
+    if not is_scaled or getattr(optimizer, "FORWARD_ONLY", False):
+        return None
+    return importlib.import_module(LOSS_SCALING).ProfileScaler(device)
 
 
 def softmax_of(request: dict) -> AbstractContextManager[None]:
