@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from rankwise.report.html import answer, claims
+from rankwise.report.html import answer, build, claims
 
 LABELS = {"full": "Full AdamW", "lora": "LoRA", "rsvd": "rSVD"}
 GROUP = {"model": "m", "dataset": "d"}
@@ -266,3 +266,8 @@ def test_a_study_that_decides_no_claim_says_so_and_shows_none() -> None:
     assert answer.answer({"claims": table}, LABELS)[-1][1] == [
         "This study decides none of 2; only claims.csv shows all of them: 1 not yet run, 1 not comparable."
     ]
+
+
+def test_a_sentence_in_the_page_has_code_and_no_break_before_a_percent_sign() -> None:
+    written = build._in_html("above 5 % & `search: auto` in <grid>")
+    assert written == "above 5\u00a0% &amp; <code>search: auto</code> in &lt;grid&gt;"

@@ -1,6 +1,7 @@
 """The terminal text of `rankwise collect`."""
 
-from rankwise.cli.store_text import counted, size
+from rankwise.cli.store_text import size
+from rankwise.core.words import counted
 
 
 def text(answer: dict) -> str:

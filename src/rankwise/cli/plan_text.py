@@ -2,8 +2,9 @@
 
 from collections import Counter
 
-from rankwise.cli.store_text import counted, size
+from rankwise.cli.store_text import size
 from rankwise.core.units import GIB, duration
+from rankwise.core.words import counted
 
 MOST_NAMED = 3  # files or methods that a line names
 _REMEDY = " (`snakemake predictions` predicts trainings)"

@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from rankwise.core.words import counted
+
 NOT_REMOVED = "nothing was removed"
 
 
@@ -217,14 +219,14 @@ def _clean(given: argparse.Namespace) -> tuple[str, int]:
     own_files = leftovers.uncollected(plan)
     if own_files:
         notes.append(
-            f"{store_text.counted(len(own_files), 'result')} that no store has stay, such as "
+            f"{counted(len(own_files), 'result')} that no store has stay, such as "
             f"{own_files[0]}: `rankwise collect .` adds them to the store, then clean again"
         )
     paths = leftovers.leftovers(plan)
     if not paths:
         return "\n".join([f"{plan.file}: no files that it does not plan", *notes]), 0
     print("\n".join(store_text.shortened(paths)))
-    files = store_text.counted(len(paths), "file")
+    files = counted(len(paths), "file")
     if not given.yes and not _agrees(f"Remove {files} that {plan.file} does not plan?"):
         return "\n".join([NOT_REMOVED, *notes]), 1
     leftovers.clean(plan, paths)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from rankwise.core.units import GIB, KIB, MIB
+from rankwise.core.words import counted
 
 MOST_SHOWN = 20  # places or files that a question lists one by one
 NO_STUDY = "no study"
@@ -14,11 +15,6 @@ def size(size_bytes: int) -> str:
         if size_bytes >= unit:
             return f"{size_bytes / unit:.3g} {name}"
     return counted(size_bytes, "byte")
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 result`, `2 results`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def listing(answer: dict) -> str:

@@ -1,6 +1,6 @@
 """The terminal text of `rankwise verify`."""
 
-from rankwise.cli.store_text import counted
+from rankwise.core.words import counted
 
 
 def text(answer: dict) -> str:

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rankwise.core.words import counted
 from rankwise.report import label_placement, palettes, style
 from rankwise.report.label_placement import Mark
 
@@ -49,7 +50,7 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
     distance = rows["residual"].abs()
     reach = max(2.4, 1.2 * distance.max())
     axes.set_ylim(-reach, reach)
-    axes.set_title(f"{len(rows)} cells, {(distance <= LIMIT).sum()} within {LIMIT} %")
+    axes.set_title(f"{counted(len(rows), 'cell')}, {(distance <= LIMIT).sum()} within {LIMIT} %")
     _name_cells(figure, axes, rows, labels)
     return figure
 

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup, escape
 
 from rankwise.analysis import tables
 from rankwise.core import provenance, result
 from rankwise.core.config import without
+from rankwise.core.words import counted
 from rankwise.report import records, style
 from rankwise.report.html import (
     answer,
@@ -59,6 +61,7 @@ OWN_SCRIPTS = (
 NO_PROFILES = ("train", "trial", "evaluate")  # measurements of a cell that are no profile
 MAX_FIGURE_BYTES = 300_000  # of a figure in the page; a larger one is a link
 NARROW = 350  # points: a figure up to this width shrinks to a phone's screen; a wider one scrolls
+CODE = re.compile(r"`([^`]+)`")  # in sentences
 PIXELS_PER_POINT = 4 / 3  # as CSS defines it
 SECTIONS = {
     "missing": "What is missing",
@@ -142,7 +145,14 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
+    environment.filters["in_html"] = _in_html
     return environment.get_template("page.html")
+
+
+def _in_html(sentence: str) -> Markup:
+    """A sentence with its code as such, and without a line break between a number and its `%`."""
+    unbroken = str(escape(sentence)).replace(" %", "\u00a0%")
+    return Markup(CODE.sub(r"<code>\1</code>", unbroken))  # escaped above
 
 
 def _asset(name: str) -> str:
@@ -228,14 +238,15 @@ def _study(plan: Plan, results: list[dict]) -> dict:
     counts = Counter(record["measurement"] for record in results)
     seeds = len({cell.seed for cell in plan.cells("train")})
     named_counts = (
-        (counts["train"], "training runs"),
-        (counts["trial"], "trials"),
-        (counts["evaluate"], "evaluations"),
-        (counts.total() - sum(counts[kind] for kind in NO_PROFILES), "profiles"),
-        (seeds, "seeds" if seeds > 1 else "seed"),
-        (sum(record["status"] != "ok" for record in results), "did not end well"),
+        (counts["train"], "training run"),
+        (counts["trial"], "trial"),
+        (counts["evaluate"], "evaluation"),
+        (counts.total() - sum(counts[kind] for kind in NO_PROFILES), "profile"),
+        (seeds, "seed"),
     )
-    facts = [f"{count:,} {name}" for count, name in named_counts if count]
+    facts = [counted(count, name) for count, name in named_counts if count]
+    failed = sum(record["status"] != "ok" for record in results)
+    facts.append(f"{failed:,} did not end well" if failed else "")
     facts += [methods.devices(results), plan.file]
     return {"study": plan.study, "facts": [fact for fact in facts if fact]}
 

@@ -32,15 +32,18 @@ function withAxes(chart, panel, drawing) {
   const titles = { x: panel.axes[x]?.title ?? x, y: panel.axes[y].title };
   const hasInterval = y === "value";
   const layers = drawing.spec.layer.filter((layer) => hasInterval || !layer.encoding.y2);
-  const layer = layers.map((one) => ({ ...one, encoding: withTitles(one.encoding, titles, log) }));
+  const distinct = (axis) => new Set([...curves, ...runs].map((row) => row[axis])).size;
+  const isOne = { x: distinct("x") === 1, y: distinct("y") === 1 };
+  const layer = layers.map((one) => ({ ...one, encoding: withTitles(one.encoding, titles, log, isOne) }));
   return { ...drawing, spec: { ...drawing.spec, layer }, datasets };
 }
 
-function withTitles(encoding, titles, log) {
+// An axis of one value has one tick, whose label would be rounded to a whole number.
+function withTitles(encoding, titles, log, isOne) {
   const changed = { ...encoding };
   for (const axis of ["x", "y"]) {
     const scale = log[axis] ? { type: "log", nice: false, padding: 16 } : { ...encoding[axis].scale, zero: false };
-    const labels = log[axis] ? { axis: { format: "~g", tickCount: 4 } } : {};
+    const labels = log[axis] ? { axis: { format: "~g", tickCount: 4 } } : isOne[axis] ? { axis: { format: "~g" } } : {};
     changed[axis] = { ...encoding[axis], title: titles[axis], scale, ...labels };
   }
   if (encoding.tooltip) {

@@ -7,6 +7,8 @@ output.
 import html
 import itertools
 
+from rankwise.core.words import counted
+
 BOX_WIDTH, BOX_HEIGHT = 132, 42
 ROW, COLUMN = 58, 176  # distances of rows and of columns
 AROUND = 6
@@ -132,7 +134,7 @@ def _line(start: Point, end: Point, ends_at_box: bool) -> str:
 def _box(rule: str, count: int, corner: Point) -> str:
     x, y = corner
     middle = x + BOX_WIDTH / 2
-    jobs = f"{count:,} job{'s' if count != 1 else ''}"
+    jobs = counted(count, "job")
     size = f'width="{BOX_WIDTH}" height="{BOX_HEIGHT}"'
     return (
         f'<rect class="box" x="{x:g}" y="{y:g}" {size} rx="6"/>'
