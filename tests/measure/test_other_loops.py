@@ -33,7 +33,7 @@ def predicted(method: str = "lora", **settings: object) -> dict:
 # What the loss reads ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["fp32_shifted", "shifted", "logits"])
+@pytest.mark.parametrize("kind", ["fp32_shifted", "fp32_output", "shifted", "logits"])
 def test_what_a_loss_reads_changes_no_value(kind: str) -> None:
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
@@ -197,6 +197,10 @@ def test_an_emptied_cache_gives_its_segments_back() -> None:
 
 ON_A_CPU = {
     "a shifted copy of logits": ("lora", {"loss_input": "fp32_shifted", "precision": "bf16"}),
+    "logits that are returned in fp32": (
+        "lora_bf16",
+        {"loss_input": "fp32_output", "keeps_outputs": "until_update"},
+    ),
     "gradients that stay": ("full", {"zeroes_gradients": True}),
     "softmax and its input": ("lora", {"attention": "eager", "keeps_softmax_inputs": True}),
     "4-bit layers and their inputs": (

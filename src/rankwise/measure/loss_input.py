@@ -5,6 +5,8 @@ what they hold of a tensor that is often the largest of a step, (texts, tokens, 
 
 - `fp32_shifted`: logits in fp32, and a contiguous copy of them without the last token, as in
   `ForCausalLMLoss` of transformers 4.48.
+- `fp32_output`: the same, where the model itself casts its logits and so returns them in fp32, as
+  in `LlamaForCausalLM` of transformers before 4.46.
 - `shifted`: such a copy in the dtype of the logits, as in transformers' older models (GPTBigCode in
   4.48) and in many loops of users.
 - `logits`: the logits as they are, as in litgpt's loop.
@@ -30,7 +32,7 @@ def use(model: nn.Module, kind: str) -> None:
 
     Args:
         model: A causal language model, adapted by a method.
-        kind: `fp32_shifted`, `shifted` or `logits`.
+        kind: `fp32_shifted`, `fp32_output`, `shifted` or `logits`.
 
     Raises:
         Unsupported: The model computes its loss by itself.
@@ -40,8 +42,11 @@ def use(model: nn.Module, kind: str) -> None:
         raise Unsupported(
             f"loss_input {kind}: {type(inner).__name__} computes its loss by itself; allowed: fp32"
         )
+    if kind == "fp32_output":
+        inner.get_output_embeddings().register_forward_hook(lambda _, __, logits: logits.float())
     inner.loss_function = {
         "fp32_shifted": _fp32_shifted,
+        "fp32_output": _fp32_shifted,
         "shifted": _shifted,
         "logits": _from_logits,
     }[kind]
