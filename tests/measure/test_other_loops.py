@@ -33,7 +33,9 @@ def predicted(method: str = "lora", **settings: object) -> dict:
 # What the loss reads ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["fp32_shifted", "fp32_output", "shifted", "logits"])
+@pytest.mark.parametrize(
+    "kind", ["fp32_shifted", "fp32_output", "fp32_in_place", "shifted", "logits"]
+)
 def test_what_a_loss_reads_changes_no_value(kind: str) -> None:
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
@@ -62,6 +64,16 @@ def test_a_shifted_copy_is_counted() -> None:
     gained = shifted["first_forward_peak_bytes"] - plain["first_forward_peak_bytes"]
     assert abs(gained - (copy - shorter)) <= labels
     assert labels < shorter / 3  # so that neither part could be missing
+
+
+def test_gradients_over_the_logits_need_no_log_softmax() -> None:
+    """One tensor less of all shifted logits in fp32, where the loss is the peak of the pass."""
+    shifted, in_place = (predicted(loss_input=kind) for kind in ("fp32_shifted", "fp32_in_place"))
+    vocabulary = ledger_request(**LLAMA, method="lora")["model"]["architecture"]["vocab_size"]
+    tokens = LLAMA["batch_size"] * (TOKENS - 1)
+    rows = tokens * (4 + 4 + 8 + 8 + 1)  # a few numbers for each token
+    gained = shifted["first_forward_peak_bytes"] - in_place["first_forward_peak_bytes"]
+    assert 0 <= tokens * 4 * vocabulary - gained <= rows
 
 
 def test_a_model_with_a_loss_of_its_own_is_refused() -> None:
