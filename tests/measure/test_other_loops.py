@@ -43,7 +43,9 @@ def predicted(method: str = "lora", **settings: object) -> dict:
 # What the loss reads ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["fp32_shifted", "shifted", "logits", "fp32_chunks"])
+@pytest.mark.parametrize(
+    "kind", ["fp32_shifted", "fp32_output", "fp32_in_place", "shifted", "logits", "fp32_chunks"]
+)
 def test_what_a_loss_reads_changes_no_value(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss_input, "CHUNK", 3)  # of 8 tokens: the last chunk is shorter
     torch.manual_seed(0)
@@ -74,6 +76,16 @@ def test_a_shifted_copy_is_counted() -> None:
     gained = shifted["first_forward_peak_bytes"] - plain["first_forward_peak_bytes"]
     assert abs(gained - (copy - shorter)) <= labels
     assert labels < shorter / 3  # so that neither part could be missing
+
+
+def test_gradients_over_the_logits_need_no_log_softmax() -> None:
+    """One tensor less of all shifted logits in fp32, where the loss is the peak of the pass."""
+    shifted, in_place = (predicted(loss_input=kind) for kind in ("fp32_shifted", "fp32_in_place"))
+    vocabulary = ledger_request(**LLAMA, method="lora")["model"]["architecture"]["vocab_size"]
+    tokens = LLAMA["batch_size"] * (TOKENS - 1)
+    rows = tokens * (4 + 4 + 8 + 8 + 1)  # a few numbers for each token
+    gained = shifted["first_forward_peak_bytes"] - in_place["first_forward_peak_bytes"]
+    assert 0 <= tokens * 4 * vocabulary - gained <= rows
 
 
 def test_a_model_with_a_loss_of_its_own_is_refused() -> None:
@@ -397,6 +409,10 @@ def test_an_emptied_cache_gives_its_segments_back() -> None:
 
 ON_A_CPU = {
     "a shifted copy of logits": ("lora", {"loss_input": "fp32_shifted", "precision": "bf16"}),
+    "logits that are returned in fp32": (
+        "lora_bf16",
+        {"loss_input": "fp32_output", "keeps_outputs": "until_update"},
+    ),
     "gradients that stay": ("full", {"zeroes_gradients": True}),
     "gradients that stay until the next step": ("full", {"zero_grad": "before_forward"}),
     "softmax and its input": ("lora", {"attention": "eager", "keeps_softmax_inputs": True}),
