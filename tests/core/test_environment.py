@@ -104,3 +104,14 @@ def test_a_missing_package_differs_and_another_build_of_a_version_does_not(tmp_p
     lock = tmp_path / "some.lock"
     lock.write_text(f"torch=={torch}\nno-such-package==1.0 \\\n    --hash=sha256:00\n")
     assert installed.differences(lock) == {"no-such-package": "not installed, locked 1.0"}
+
+
+def test_installed_versions_are_those_that_python_tells(tmp_path: Path) -> None:
+    packages = {
+        package.name: metadata.version(package.name) for package in metadata.distributions()
+    }
+    lock = tmp_path / "some.lock"
+    lock.write_text("".join(f"{name}==0.not\n" for name in packages))
+    expected = {name: f"{version}, locked 0.not" for name, version in packages.items()}
+    assert len(packages) > 50
+    assert installed.differences(lock) == expected

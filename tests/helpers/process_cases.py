@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import nn
@@ -64,7 +65,11 @@ METHODS = {
     "mezo": ("full", {}, {"module": "mezo"}),  # has no gradients
     # A language model, whose loss has no logits, on batches by length. Its loss is in fp32, so no Adam.
     "chunked": ("full", {}, {"module": "sgd"}),
+    "fp16": ("full", {}, {"module": "sgd"}),
+    "fp16_skips": ("full", {}, {"module": "sgd"}),
 }
+# Of the loss: under the larger one, the first updates are skipped.
+FIRST_SCALES = {"fp16": 2.0**10, "fp16_skips": 2.0**22}
 LANGUAGE = {"chunked": {"loss": "chunked", "group_by_length": True}}
 SHARDED = ("full", "lora", "chunked")
 # By name: the sharding, and the checks before which runs are stopped, one after the other: within
@@ -161,6 +166,9 @@ def train(
     }
     in_backward = optimizer_options["module"] == "mezo"
     schedule = {**SCHEDULE, "sharding": sharding, "select": select, **LANGUAGE.get(name, {})}
+    dtype = torch.float64
+    if name in FIRST_SCALES:
+        schedule["precision"], dtype = "fp16", torch.float32  # autocast leaves fp64 alone
     if in_backward:
         schedule["max_gradient_norm"] = None
     data = data_of(name)
@@ -173,9 +181,11 @@ def train(
         names = {**NAMES, "task": data.task.__name__.rpartition(".")[2]}
         base = language_model() if name in LANGUAGE else model(dropout)
         method, adapted = adapt(entry, base, names)
-        adapted = adapted.double()
+        adapted = adapted.to(dtype)
         torch.manual_seed(SEED + checkpoint.group.index)  # dropout may differ
-        loop = Loop(adapted, method, data, schedule, "cpu", checkpoint, of_run("cases", {}))
+        scaler = functools.partial(torch.amp.GradScaler, init_scale=FIRST_SCALES.get(name, 1.0))
+        with mock.patch.object(torch.amp, "GradScaler", scaler):
+            loop = Loop(adapted, method, data, schedule, "cpu", checkpoint, of_run("cases", {}))
         optimizer = build_optimizer(entry, method, loop.model, NAMES, SEED)
         result = loop.run(optimizer, SEED)
     result.pop("cost")

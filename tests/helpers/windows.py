@@ -206,10 +206,31 @@ def record(
 
     optimizer.register_step_pre_hook(compare)
     optimizer.register_step_post_hook(keep_state)
+    result = train_model(made, optimizer, task, split, recording, **(schedule or {}))
+    return Recorded(updates, processes.pop(), result)
+
+
+def train_model(
+    made: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    task: str,
+    split: tuple[int, int],
+    training_examples: list[dict],
+    **changes: object,
+) -> dict:
+    """Train a model of `model` and return the run's result.
+
+    Args:
+        made: The model.
+        optimizer: Over its parameters.
+        task: One of TASKS.
+        split: `batch_size` and `accumulation_steps`.
+        training_examples: Those of `examples`.
+        **changes: Of the schedule.
+    """
     collate = TASKS[task].Collate(tokenizer(), SEED)
     scored = scored_examples(task)[:8]
-    data = Data(TASKS[task], tokenizer(), collate, recording, scored, scored)
-    changes = schedule or {}
+    data = Data(TASKS[task], tokenizer(), collate, training_examples, scored, scored)
     schedule = {
         "batch_size": split[0],
         "accumulation_steps": split[1],
@@ -226,7 +247,7 @@ def record(
         **changes,
     }
     reset_accelerate()
+    name = type(optimizer).__name__
     with Checkpoint({"task": task, "split": list(split), "name": name}) as checkpoint:
         loop = Loop(made, Method(), data, schedule, "cpu", checkpoint, of_run("windows", {}))
-        result = loop.run(optimizer, SEED)
-    return Recorded(updates, processes.pop(), result)
+        return loop.run(optimizer, SEED)

@@ -32,6 +32,15 @@ def test_freed_neighbours_are_joined_and_used_again() -> None:
     assert (again.start, allocator.reserved) == (blocks[1].start, 20 * MIB)
 
 
+def test_streams_do_not_use_what_others_have_freed() -> None:
+    allocator = Allocator()
+    allocator.free(allocator.allocate(30 * MIB, stream=1))
+    allocator.allocate(30 * MIB)
+    assert allocator.reserved == 60 * MIB
+    allocator.allocate(30 * MIB, stream=1)
+    assert allocator.reserved == 60 * MIB
+
+
 def test_whole_segments_are_released_before_it_gives_up() -> None:
     allocator = Allocator(capacity=40 * MIB)
     allocator.free(allocator.allocate(30 * MIB))

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.profiling import ledger_request
 from helpers.repository import ROOT
-from rankwise.measure.memory import phases
+from rankwise.measure.memory import peaks, phases
 from rankwise.measure.memory.ledger import LIMIT, ledger
 from rankwise.measure.memory.persistent import predict
 from rankwise.measure.memory.phases import STEPS
@@ -35,7 +35,8 @@ FAST_PEAKS = {("lora_qkv", 4), ("weight_reduction", 128)}
 
 
 @pytest.mark.parametrize(
-    "method", ["full", "head_only", "frozen", "lora", "adapter_pfeiffer", "rsvd", "full_released"]
+    "method",
+    ["full", "head_only", "frozen", "lora", "adapter_pfeiffer", "rsvd", "full_released", "psoft"],
 )
 def test_the_prediction_is_what_the_allocator_says(method: str) -> None:
     """To the byte, except for scalars that live on the CPU whatever the device.
@@ -59,11 +60,29 @@ def test_other_architectures_close_too(model: str, dataset: str) -> None:
 def test_bf16_closes_except_for_workspace(method: str) -> None:
     """On processors with bf16 instructions, oneDNN's products have a workspace."""
     metrics = ledger(ledger_request("tiny", method, batch_size=16))["metrics"]
-    workspace = metrics.get("workspace_bytes", 0)
+    workspace = metrics["workspace_bytes"]
     assert abs(metrics["residual_fraction"]) <= LIMIT
     assert workspace >= 0
     difference = metrics["measured_peak_bytes"] - metrics["peak_bytes"]
     assert metrics["residual_bytes"] == difference - workspace
+
+
+@pytest.mark.slow
+def test_workspace_is_what_an_operator_frees_before_it_returns() -> None:
+    """Fourier transforms take workspace of some tensors' size; a step without them takes none."""
+    transforms, plain = (
+        ledger(ledger_request("tiny", name))["metrics"] for name in ("c3a", "lora")
+    )
+    assert transforms["workspace_bytes"] > 0.02 * transforms["measured_peak_bytes"]
+    assert plain["workspace_bytes"] == 0
+
+
+def test_temporary_tensors_between_operators_are_no_workspace() -> None:
+    """One step of AdamW for all tensors at once: temporary tensors as large as the weights."""
+    request = ledger_request("tiny", "full", override={"full": {"optimizer": {"foreach": True}}})
+    measured, tensors = peaks.cpu_and_tensors(request)
+    update = "measured_update_peak_bytes"
+    assert tensors[update] == measured[update]
 
 
 def test_activation_checkpointing_is_seen() -> None:
@@ -95,6 +114,22 @@ STEPS_ON_A_CPU = {
         {**LLAMA, "precision": "bf16", "padded": True, "accumulation_steps": 4},
     ),
     "autocast and checkpointing": ("lora", {**LLAMA, "precision": "bf16", "checkpointing": True}),
+    "fp16 and its scaled loss": ("lora", {"precision": "fp16"}),
+    "fp16, all weights, padded, 4 micro-batches": (
+        "full",
+        {**LLAMA, "precision": "fp16", "padded": True, "accumulation_steps": 4},
+    ),
+    "fp16, projected gradients, eager": ("galore", {"precision": "fp16", "attention": "eager"}),
+    "fp16, one kernel": (
+        "full",
+        {"precision": "fp16", "override": {"full": {"optimizer": {"fused": True}}}},
+    ),
+    "fp16 and checkpointing": ("lora", {**LLAMA, "precision": "fp16", "checkpointing": True}),
+    "fp16 over a quantized base": (
+        "qlora",
+        {"precision": "fp16", "override": {"qlora": {"compute": "autocast"}}},
+    ),
+    "fp16 without gradients": ("mezo", {"precision": "fp16"}),
     "autocast in fp16, loss in chunks": ("full", {**LLAMA, "precision": "fp16", "loss": "chunked"}),
     "autocast over a quantized base": ("qlora", {"precision": "bf16"}),
     "padding": ("full", {"padded": True}),
@@ -102,9 +137,10 @@ STEPS_ON_A_CPU = {
     "eager attention, padded": ("lora", {**LLAMA, "attention": "eager", "padded": True}),
     "a cache and outputs that stay": ("lora", {**LLAMA, "use_cache": True, "keeps_outputs": True}),
     "all tensors at once": ("full", {"override": {"full": {"optimizer": {"foreach": True}}}}),
+    "released gradients, 2 micro-batches": ("rsvd_released", {"accumulation_steps": 2}),
     "one kernel": ("full", {"override": {"full": {"optimizer": {"fused": True}}}}),
 }
-FAST_STEPS = {"autocast"}
+FAST_STEPS = {"autocast", "fp16 and its scaled loss", "released gradients, 2 micro-batches"}
 
 
 def step_case(name: str) -> object:
@@ -117,6 +153,16 @@ def test_every_kind_of_step_is_what_the_allocator_says(method: str, settings: di
     """oneDNN's workspace apart: see the ledger's docstring."""
     metrics = ledger(ledger_request(**{"model": "tiny", "method": method, **settings}))["metrics"]
     assert abs(metrics["residual_fraction"]) <= LIMIT
+
+
+def test_a_loss_scaler_keeps_a_scale_and_a_count() -> None:
+    """In 4 bytes each. MeZO has no gradients to scale."""
+    for method, kept in (("full", 8), ("mezo", 0)):
+        bf16, fp16 = (
+            ledger(ledger_request("tiny", method, measured=False, precision=precision))["metrics"]
+            for precision in ("bf16", "fp16")
+        )
+        assert fp16["buffers_bytes"] - bf16["buffers_bytes"] == kept
 
 
 def on_cuda(method: str, **settings: object) -> dict:

@@ -1,8 +1,10 @@
 """Steps of loops and releases that hold more than ours: hand counts, references that live, torch's own allocator."""
 
+import copy
 import functools
 import weakref
 
+import peft
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -14,6 +16,7 @@ from helpers.profiling import ledger_request
 from rankwise.core.errors import Unsupported
 from rankwise.core.units import MIB
 from rankwise.measure import (
+    host_buffers,
     litgpt_modules,
     loss_input,
     quantized_from,
@@ -40,7 +43,9 @@ def predicted(method: str = "lora", **settings: object) -> dict:
 # What the loss reads ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["fp32_shifted", "shifted", "logits", "fp32_chunks"])
+@pytest.mark.parametrize(
+    "kind", ["fp32_shifted", "fp32_output", "fp32_in_place", "shifted", "logits", "fp32_chunks"]
+)
 def test_what_a_loss_reads_changes_no_value(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss_input, "CHUNK", 3)  # of 8 tokens: the last chunk is shorter
     torch.manual_seed(0)
@@ -71,6 +76,16 @@ def test_a_shifted_copy_is_counted() -> None:
     gained = shifted["first_forward_peak_bytes"] - plain["first_forward_peak_bytes"]
     assert abs(gained - (copy - shorter)) <= labels
     assert labels < shorter / 3  # so that neither part could be missing
+
+
+def test_gradients_over_the_logits_need_no_log_softmax() -> None:
+    """One tensor less of all shifted logits in fp32, where the loss is the peak of the pass."""
+    shifted, in_place = (predicted(loss_input=kind) for kind in ("fp32_shifted", "fp32_in_place"))
+    vocabulary = ledger_request(**LLAMA, method="lora")["model"]["architecture"]["vocab_size"]
+    tokens = LLAMA["batch_size"] * (TOKENS - 1)
+    rows = tokens * (4 + 4 + 8 + 8 + 1)  # a few numbers for each token
+    gained = shifted["first_forward_peak_bytes"] - in_place["first_forward_peak_bytes"]
+    assert 0 <= tokens * 4 * vocabulary - gained <= rows
 
 
 def test_a_model_with_a_loss_of_its_own_is_refused() -> None:
@@ -314,6 +329,71 @@ def test_gradients_that_become_zeros_stay_through_the_next_forward_pass() -> Non
     assert gained == pytest.approx(freed["weights_bytes"], rel=0.01)
 
 
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_gradients_that_go_before_the_next_forward_pass_are_alive_in_between(
+    accumulation_steps: int,
+) -> None:
+    settings = {"accumulation_steps": accumulation_steps}
+    after, before = (
+        predicted("full", zero_grad=when, **settings) for when in ("after_update", "before_forward")
+    )
+    assert (
+        before["evaluation_peak_bytes"] - after["evaluation_peak_bytes"] == after["weights_bytes"]
+    )
+    for phase in ("first_update", "forward", "backward", "update"):
+        assert before[f"{phase}_peak_bytes"] == after[f"{phase}_peak_bytes"], phase
+
+
+PLACED = {  # types whose adapters have buffers of several kinds, or none
+    "boft": peft.BOFTConfig(boft_block_size=4),
+    "fourierft": peft.FourierFTConfig(n_frequency=8),
+    "lora": peft.LoraConfig(),
+    "oft": peft.OFTConfig(r=0, oft_block_size=4),
+    "vera": peft.VeraConfig(r=4),
+}
+
+
+@pytest.mark.parametrize("config", PLACED.values(), ids=PLACED)
+def test_a_model_that_is_adapted_on_its_device_has_the_buffers_there_that_peft_moves(
+    config: peft.PeftConfig,
+) -> None:
+    config = copy.deepcopy(config)
+    config.target_modules = ["q_proj"]
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 50}
+    llama = LlamaConfig(num_attention_heads=2, num_key_value_heads=2, **shape)
+    base = LlamaForCausalLM(llama)
+    on_device = copy.deepcopy(base).to("meta")
+    moved_by_peft = peft.get_peft_model(on_device, copy.deepcopy(config))
+    moved_whole = peft.get_peft_model(base, config).to("meta")
+    host_buffers.leave(moved_whole)
+    found, wanted = (
+        {name: buffer.device.type for name, buffer in model.named_buffers()}
+        for model in (moved_whole, moved_by_peft)
+    )
+    assert found == wanted
+    assert any(device == "cpu" for device in found.values()) is (config.peft_type == "BOFT")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+def test_permutations_that_stay_on_the_host_are_copied_at_each_call(weights: str) -> None:
+    """One of the width squared in fp32 for each matrix; the layer's own copy lives till backward."""
+    sizes = {**LLAMA, "method": "boft", "rank": 4, "sequence_length_tokens": TOKENS}
+    changed = {"override": {"boft": {"weights": weights}}, "device": "cuda", "measured": False}
+    request = ledger_request(**sizes, **changed)
+    moved, left = (ledger({**request, **on}) for on in ({}, {"adapted_on_gpu": True}))
+    held = {
+        kind: moved["metrics"][kind] - left["metrics"][kind]
+        for kind in ("buffers_bytes", "activations_bytes")
+    }
+    shape = request["model"]["architecture"]
+    permutations = 2 * shape["num_hidden_layers"] * shape["hidden_size"] ** 2 * 4
+    placeholders = 2 * shape["num_hidden_layers"] * 4
+    assert held["buffers_bytes"] == permutations - placeholders
+    # In bf16 there is a copy anyway.
+    assert held["activations_bytes"] == (-permutations if weights == "fp32" else 0)
+
+
 def test_an_emptied_cache_gives_its_segments_back() -> None:
     """30 MiB in the first step and 40 in the second: with a cache, the first 30 stay reserved."""
     log = Tracker()
@@ -329,7 +409,12 @@ def test_an_emptied_cache_gives_its_segments_back() -> None:
 
 ON_A_CPU = {
     "a shifted copy of logits": ("lora", {"loss_input": "fp32_shifted", "precision": "bf16"}),
+    "logits that are returned in fp32": (
+        "lora_bf16",
+        {"loss_input": "fp32_output", "keeps_outputs": "until_update"},
+    ),
     "gradients that stay": ("full", {"zeroes_gradients": True}),
+    "gradients that stay until the next step": ("full", {"zero_grad": "before_forward"}),
     "softmax and its input": ("lora", {"attention": "eager", "keeps_softmax_inputs": True}),
     "4-bit layers and their inputs": (
         "qlora",

@@ -15,7 +15,7 @@ from rankwise.core import provenance, result
 from rankwise.core.lock import lock_digest
 from rankwise.core.store import StoreError
 from rankwise.report.artifact import page
-from rankwise.report.records import UNKNOWN, Records
+from rankwise.report.records import UNKNOWN, Records, hours_by_device
 from rankwise.study import jobs, outputs, text_outputs
 from rankwise.study.plan import Plan
 
@@ -144,6 +144,20 @@ def test_a_gpu_has_its_name_its_hours_and_its_peak(plan: Plan, root_copy: Path) 
     hours = "1 GPU hours of wall clock in the 1 of 1 jobs on cuda"
     assert hours in row(text, "Time to complete")[0]
     assert "| 570.1 |" in text
+
+
+def test_hours_are_of_every_gpu_that_a_job_takes() -> None:
+    """An hour of training on four GPUs, half an hour of a start there, an evaluation, a profile."""
+    four = {"schedule": {"processes": 4}}
+    trained = {"measurement": "train", "device": "cuda", "request": four}
+    hours = hours_by_device([
+        {**trained, "cost": COST},
+        {**trained, "cost": {**COST, "start_time_s": 1800.0}},
+        {"measurement": "evaluate", "device": "cuda", "request": {}, "cost": {"evaluate_time_s": 900.0}},
+        {"measurement": "forward", "device": "cuda", "request": {}, "cost": {"taint": ""}},
+        {"measurement": "train", "device": "cpu", "request": four, "cost": COST},
+    ])  # fmt: skip
+    assert hours == {"cuda": (4 + 6 + 0.25, 3, 4), "cpu": (1, 1, 1)}
 
 
 def test_a_licence_is_named_or_its_lack_is(demo: dict, plan: Plan, root: Path) -> None:

@@ -3,6 +3,8 @@
 import pandas as pd
 import pytest
 
+from helpers.profiling import profile_request
+from rankwise.measure.flops.count import flops
 from rankwise.report import flops as figure
 from rankwise.study import outputs
 from rankwise.study.plan import Plan
@@ -28,6 +30,14 @@ def test_phases_of_an_update_add_up_and_a_failed_row_has_none() -> None:
     parts = figure.phases(frame(3))
     assert parts.iloc[0].tolist() == [40, 80, 3, 2]
     assert parts.iloc[2].isna().all()
+
+
+@pytest.mark.parametrize("method", ["full", "rsvd", "mezo"])
+def test_phases_add_up_to_the_flops_of_an_update(method: str) -> None:
+    """MeZO's second forward pass included."""
+    metrics = flops(profile_request("flops", method, accumulation_steps=3))["metrics"]
+    (parts,) = figure.phases(pd.DataFrame([{**metrics, "status": "ok"}])).itertuples(index=False)
+    assert sum(parts) == metrics["update_flops"]
 
 
 @pytest.mark.parametrize("number", [3, 40])

@@ -13,7 +13,7 @@ from rankwise.analysis.scores import groups
 from rankwise.analysis.summary import summary
 from rankwise.analysis.summary_notes import notes
 from rankwise.core.metrics import METRICS
-from rankwise.report import metric_by_rank
+from rankwise.report import accuracy_memory, metric_by_rank
 from rankwise.report.html.answer import answer
 from rankwise.report.html.groups import by_panel
 from rankwise.report.html.sheets import sheet
@@ -120,3 +120,15 @@ def test_a_sheet_of_estimates_has_the_unit_of_the_metric(case):
     found = sheet("estimates", frames["estimates"], LABELS, "tables/estimates")
     titles = " ".join(str(column) for column in found.columns)
     assert ("%" in titles) == METRICS[metric].is_fraction
+
+
+def test_a_mean_in_the_figure_of_memory_is_that_of_the_tables(
+    case: tuple[str, dict[str, pd.DataFrame]],
+) -> None:
+    metric, frames = case
+    parts = dict.fromkeys(accuracy_memory.PARTS, 1.0)
+    memory = frames["runs"].drop_duplicates(["method"]).assign(**parts)
+    (axes,) = accuracy_memory.draw({**frames, "memory": memory}, LABELS).axes
+    drawn_means = [line.get_ydata()[0] for line in axes.lines if len(line.get_ydata()) == 1]
+    wanted = frames["estimates"]["estimate"] * METRICS[metric].factor
+    assert sorted(drawn_means) == pytest.approx(sorted(wanted), rel=1e-9)

@@ -75,7 +75,7 @@ def test_a_ledger_has_the_accumulation_of_its_grid() -> None:
 NEW_KEYS = {
     *("precision", "attention", "padded", "keeps_outputs", "use_cache", "gpu"),
     *("zeroes_gradients", "loss_input", "keeps_quantized_inputs", "keeps_softmax_inputs"),
-    *("empties_cache", "quantized_from", "modules"),
+    *("empties_cache", "quantized_from", "modules", "adapted_on_gpu", "zero_grad"),
 }
 
 
@@ -87,7 +87,10 @@ def test_keys_of_a_step_are_in_requests_where_they_change_it() -> None:
         assert NEW_KEYS.isdisjoint(plain)
         request = profile_request(measurement, "lora", **changed, **sizes)
         assert {key: request[key] for key in changed} == changed
-    held = {"keeps_outputs": "until_update", "zeroes_gradients": True, "empties_cache": True}
+    held = {
+        **{"keeps_outputs": "until_update", "zeroes_gradients": True, "empties_cache": True},
+        "zero_grad": "before_forward",
+    }
     request = profile_request("ledger", "lora", **held, **sizes)
     assert {key: request[key] for key in held} == held
     assert "eval_batch_size" not in profile_request("ledger", "lora", **sizes)
@@ -176,6 +179,45 @@ def test_attention_that_training_cannot_have(schedule: dict, message: str) -> No
         plan_of(**schedule)
 
 
+FP16 = {
+    "released": (
+        "full_released",
+        "fp32 or bf16 with full_released, whose optimizer uses gradients inside backward, before",
+    ),
+    "bf16 weights": ("full_bf16", "fp32 or bf16 with full_bf16, which has weights: bf16"),
+    "a base that computes in bf16": (
+        "qlora",
+        "fp32 or bf16 with qlora, which has compute: bf16; or compute: autocast, which multiplies in",
+    ),
+}
+
+
+@pytest.mark.parametrize(("method", "message"), FP16.values(), ids=FP16)
+def test_fp16_is_refused_alike_by_training_and_prediction(method: str, message: str) -> None:
+    with pytest.raises(ConfigError) as trained:
+        plan_of(method=method, precision="fp16", max_gradient_norm=None)
+    assert f"schedule.precision: got 'fp16', allowed: {message}" in str(trained.value)
+    with pytest.raises(ConfigError) as predicted:
+        profile_request("ledger", method, precision="fp16")
+    assert f"profile.0.precision: got 'fp16', allowed: {message}" in str(predicted.value)
+
+
+def test_fp16_in_shares_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="precision: got 'fp16', allowed: fp32 or bf16 with shard"
+    ):
+        plan_of(method="full", precision="fp16", processes=2, sharding="fsdp2")
+
+
+def test_fp16_is_in_the_requests_with_the_sources_that_scale_the_loss() -> None:
+    training, prediction = requests(plan_of(precision="fp16"))
+    assert training["schedule"]["precision"] == prediction["precision"] == "fp16"
+    for request, name in ((training, "training"), (prediction, "measure")):
+        assert f"rankwise.{name}.loss_scaling" in request["code"]
+    for request in requests(plan_of(precision="bf16")):
+        assert not any(name.endswith("loss_scaling") for name in request["code"])
+
+
 def test_attention_of_a_schedule_is_in_the_requests_where_it_changes_training() -> None:
     plain, named = requests(plan_of()), requests(plan_of(attention="sdpa"))
     assert plain == named
@@ -204,6 +246,7 @@ def test_flash_attention_has_its_source_in_the_request() -> None:
         ({"keeps_softmax_inputs": True}, "rankwise.measure.softmax_inputs"),
         ({"quantized_from": "fp16"}, "rankwise.measure.quantized_from"),
         ({"modules": "litgpt"}, "rankwise.measure.litgpt_modules"),
+        ({"adapted_on_gpu": True}, "rankwise.measure.host_buffers"),
     ],
 )
 def test_what_other_loops_hold_has_its_source_in_the_request(settings: dict, module: str) -> None:

@@ -118,3 +118,13 @@ def test_the_head_of_a_classification_serves_tasks_with_its_class(project: Path)
     entry = {"head": {"classification": ["classifier"], "language_modelling": ["lm_head"]}}
     assert tasks.head(entry, "graded") == tasks.head(entry, "regression") == ["classifier"]
     assert tasks.head(entry, "token_classification") == []
+
+
+def test_a_task_of_one_project_is_none_of_another(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tasks.facts("graded").labels == tasks.NUMBER
+    (project / "other").mkdir()
+    monkeypatch.chdir(project / "other")
+    with pytest.raises(KeyError):
+        tasks.facts("graded")

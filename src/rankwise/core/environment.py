@@ -20,6 +20,7 @@ OWN = "RANKWISE_ENVIRONMENT"  # set to RECORDED to let any environment work
 CAPABILITY = "ATEN_CPU_CAPABILITY"
 RECORDED = "recorded"
 LIBRARIES = ("torch", "transformers", "peft")  # whose versions every result records
+VERSION = re.compile(r"^Version: *(\S+)", re.MULTILINE)  # in a package's METADATA
 MOST_NAMED = 3  # packages that a message names
 
 
@@ -93,9 +94,12 @@ def verify_environment(planned: dict[str, str], root: Path) -> None:
 
 def _installed(name: str) -> str | None:
     try:
-        return metadata.version(name)
+        package = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return None
+    # `package.version` parses the whole description, and every job asks for all packages of a lock.
+    found = VERSION.search(package.read_text("METADATA") or "")
+    return found[1] if found else package.version
 
 
 # Where a job ran ----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ COUNTS = frozenset({
     "mean_squared_error", "method_update_interval_steps", "named", "perplexity", "predicted",
     "predictions", "processes", "product_effective_rank", "refresh_interval_steps", "repeats",
     "right", "rows", "samples", "selection_bits_per_byte", "selection_mean_squared_error",
-    "selection_perplexity", "selection_word_perplexity",
+    "selection_perplexity", "selection_word_perplexity", "skipped_updates",
     "start_samples", "tokens", "total_parameters", "trainable_parameters", "update", "updates",
     "word_perplexity", "words",
 })  # fmt: skip

@@ -4,8 +4,9 @@ The batches are those that training draws: by the same sampler, from the same ra
 lengths of the encoded examples are read, so an epoch of a million examples takes seconds.
 """
 
+import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +14,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from rankwise.core import tasks
-from rankwise.data.order import order
+from rankwise.data.order import GROUPED, order
 from rankwise.data.tokenised import Examples
 
-PERCENTILE = 99  # at most one batch in a hundred is longer
+PERCENTILE = 99  # at most one batch in a hundred has more tokens
 
 
 class BatchShape(NamedTuple):
@@ -34,6 +35,11 @@ class BatchShape(NamedTuple):
     text_tokens: int
     target_tokens: int
     has_padding: bool
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all texts and targets, padding included."""
+        return self.rows * (self.text_tokens + self.target_tokens)
 
     def needs_at_most(self, other: "BatchShape") -> bool:
         """Whether the other batch is at least as large in every respect."""
@@ -68,7 +74,7 @@ class Lengths(NamedTuple):
         targets = 0 if self.targets is None else int(self.targets[places].max())
         return BatchShape(len(texts), longest, targets, bool(texts.min() < longest))
 
-    def largest(self, batch_size: int) -> BatchShape:
+    def largest(self, batch_size: int, longer: int = 0) -> BatchShape:
         """A full batch with the longest text and the longest target.
 
         Whatever the order, an epoch has a batch with the longest text. So no batch of any epoch,
@@ -76,20 +82,30 @@ class Lengths(NamedTuple):
 
         Args:
             batch_size: Examples in a full batch.
+            longer: How many of the longest texts other batches have.
         """
         whole = self.batch(range(len(self.texts)))
         rows = min(batch_size, len(self.texts))
-        return whole._replace(rows=rows, has_padding=whole.has_padding and rows > 1)
+        longest = int(np.sort(self.texts)[-1 - longer])
+        has_padding = rows > 1 and bool(self.texts.min() < longest)
+        return BatchShape(rows, longest, whole.target_tokens, has_padding)
 
 
-def epoch(examples: Examples, task: str, schedule: dict, seed: int) -> list[BatchShape]:
-    """The shapes of the batches of a run's first epoch, in their order.
+def windows(
+    examples: Examples, task: str, schedule: dict, seed: int, epochs: int
+) -> list[list[BatchShape]]:
+    """The shapes of the micro-batches of a run's updates, in their order.
+
+    Training puts micro-batches without a label (of tokens) last in their window; lengths do not
+    tell which these are.
 
     Args:
         examples: Of the train split.
         task: The name of the dataset's task.
-        schedule: Its `batch_size`, and `group_by_length` if batches are grouped.
+        schedule: Its `batch_size`, its `accumulation_steps`, and `group_by_length` if batches are
+            grouped.
         seed: The random seed of the run.
+        epochs: Of the run.
     """
     lengths = Lengths.of(examples, task)
     generator = torch.Generator().manual_seed(seed)
@@ -99,7 +115,12 @@ def epoch(examples: Examples, task: str, schedule: dict, seed: int) -> list[Batc
         collate_fn=list,
         **order(examples, schedule, generator),
     )
-    return [lengths.batch(places) for places in drawn]
+    size = schedule["accumulation_steps"]
+    found = []
+    for _ in range(epochs):
+        shapes = [lengths.batch(places) for places in drawn]
+        found += [shapes[start : start + size] for start in range(0, len(shapes), size)]
+    return found
 
 
 def mean(batches: list[BatchShape]) -> BatchShape:
@@ -113,17 +134,17 @@ def mean(batches: list[BatchShape]) -> BatchShape:
 
 
 def percentile(batches: list[BatchShape]) -> BatchShape:
-    """A full batch as long as PERCENTILE % of the batches are at most (nearest rank)."""
-    full = max(batch.rows for batch in batches)
+    """The batch that has at least as many tokens as PERCENTILE % of the batches (nearest rank)."""
     place = math.ceil(PERCENTILE / 100 * len(batches)) - 1
-    texts, targets = (
-        sorted(getattr(batch, name) for batch in batches)[place]
-        for name in ("text_tokens", "target_tokens")
-    )
-    return BatchShape(full, texts, targets, any(batch.has_padding for batch in batches))
+    return sorted(batches, key=lambda batch: (batch.tokens, batch))[place]
 
 
-def largest(batches: list[BatchShape]) -> list[BatchShape]:
+def pool_examples(batch_size: int) -> int:
+    """How many examples are sorted together, where batches are grouped by length."""
+    return importlib.import_module(GROUPED).POOL * batch_size
+
+
+def largest(batches: Iterable[BatchShape]) -> list[BatchShape]:
     """The batches that no other batch exceeds or equals in every respect; one of them needs most.
 
     There may be several: the last batch of an epoch may have fewer rows and the longest text.

@@ -23,7 +23,10 @@ _FIRST_ARGUMENT, _NOTHING = "its first argument", "nothing"
 
 
 class _Unknown(Exception):
-    """An argument is not described by its shape: a tensor with values, or a sparse one."""
+    """An argument is not described by its shape.
+
+    It has values, is sparse, or is of a class that answers operators itself (a released gradient).
+    """
 
 
 class _Layout(NamedTuple):
@@ -108,7 +111,8 @@ def _kind(func: OpOverload) -> str:
 def _described(value: Any) -> Any:
     """A key of everything that a result's shape can depend on; 1, 1.0 and True are told apart."""
     if isinstance(value, Tensor):
-        if not value.is_meta or value.layout is not torch.strided:
+        is_plain = value.is_meta and value.layout is torch.strided
+        if not is_plain or type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__:
             raise _Unknown
         return value.shape, value.stride(), value.dtype
     if isinstance(value, tuple | list):

@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate.utils import convert_to_fp32
@@ -28,10 +29,13 @@ CHUNKED_LOSS = "rankwise.models.chunked_loss"
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # likewise, for `attention: flash`
 LOSS_INPUT = "rankwise.measure.loss_input"  # likewise, for a `loss_input` that is not `fp32`
 SOFTMAX_INPUTS = "rankwise.measure.softmax_inputs"  # likewise, `keeps_softmax_inputs`
+LOSS_SCALING = "rankwise.measure.loss_scaling"  # likewise, for `precision: fp16`
 QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # likewise, `keeps_quantized_inputs`
 QUANTIZED_FROM = "rankwise.measure.quantized_from"  # likewise, `quantized_from`
 LITGPT = "rankwise.measure.litgpt_modules"  # likewise, `modules: litgpt`
+HOST_BUFFERS = "rankwise.measure.host_buffers"  # likewise, `adapted_on_gpu`
 UNTIL_UPDATE = "until_update"
+BEFORE_FORWARD = "before_forward"
 
 
 @dataclass
@@ -51,8 +55,12 @@ class Step:
             in a training loop that holds it in a variable, or until the update is made
             (`until_update`), as in one that then lets go of it.
         zeroes_gradients: Whether gradients are filled with zeros after an update, and so stay.
+        zero_grad: When the loop calls it: `after_update`, or `before_forward`, so that gradients
+            are alive between updates.
+        scaler: Scales the loss in fp16 (loss_scaling.ProfileScaler); None otherwise.
         taken: How many updates have been made.
         output: What the model returned last, if outputs are kept.
+        _holds_gradients: Whether the gradients of the last update are still there.
     """
 
     method: Method
@@ -65,11 +73,16 @@ class Step:
     precision: str = "fp32"
     keeps_outputs: bool | str = False
     zeroes_gradients: bool = False
+    zero_grad: str = "after_update"
+    scaler: Any = None
     taken: int = 0
     output: ModelOutput | None = None
+    _holds_gradients: bool = False
 
     def forward(self) -> Tensor:
         """Return the loss of the batch."""
+        if self._holds_gradients:
+            self._drop_gradients()
         output = self._called(self.batch)
         if self.keeps_outputs:
             self.output = output
@@ -89,6 +102,10 @@ class Step:
             output = self.model(**batch)
         return convert_to_fp32(output)
 
+    def backward(self, loss: Tensor) -> None:
+        """Run a backward pass; in fp16 from the scaled loss."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
     def evaluate(self) -> None:
         """Run a forward pass as an evaluation does: with the logits of all tokens."""
         self.model.eval()
@@ -105,14 +122,22 @@ class Step:
         """
         self.taken += 1
         if not self.is_forward_only:
-            if self.trainable()[0].is_meta:
+            if self.scaler is not None:
+                self.scaler.step(self.optimizer)
+            elif self.trainable()[0].is_meta:
                 step_without_values(self.optimizer)
             else:
                 self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=not self.zeroes_gradients)
+            self._holds_gradients = True
+            if self.zero_grad != BEFORE_FORWARD:
+                self._drop_gradients()
         if self.keeps_outputs == UNTIL_UPDATE:
             self.output = None
         self.method.after_step(self.model, self.optimizer, self.taken)
+
+    def _drop_gradients(self) -> None:
+        self.optimizer.zero_grad(set_to_none=not self.zeroes_gradients)
+        self._holds_gradients = False
 
     @property
     def is_forward_only(self) -> bool:
@@ -139,7 +164,7 @@ class Step:
             return
         loss = self.forward()
         if self.optimizer is not None:
-            loss.backward()
+            self.backward(loss)
             self.update()
 
     def trainable(self) -> list[nn.Parameter]:
@@ -212,8 +237,9 @@ def step(
     Args:
         request: With `shapes`, `method`, `model` and optionally `checkpointing`, `loss`,
             `accumulation_steps`, `precision`, `attention`, `padded`, `keeps_outputs`, `use_cache`,
-            `zeroes_gradients`, `loss_input`, `keeps_softmax_inputs`, `keeps_quantized_inputs`,
-            `quantized_from`, `modules` and `eval_batch_size`.
+            `zeroes_gradients`, `zero_grad`, `loss_input`, `keeps_softmax_inputs`,
+            `keeps_quantized_inputs`, `quantized_from`, `modules`, `adapted_on_gpu` and
+            `eval_batch_size`.
         device: Where the step runs.
         watch: Called with the adapted model before its optimizer is built. A hook registered here
             runs before the hooks of an optimizer that frees gradients inside backward.
@@ -238,6 +264,8 @@ def step(
         importlib.import_module(QUANTIZED_INPUTS).keep(model)
     if request.get("loss_input", "fp32") != "fp32":
         importlib.import_module(LOSS_INPUT).use(model, request["loss_input"])
+    if request.get("adapted_on_gpu"):
+        importlib.import_module(HOST_BUFFERS).leave(model)
     if watch:
         watch(model)
     optimizer = None
@@ -254,7 +282,17 @@ def step(
         precision=request.get("precision", "fp32"),
         keeps_outputs=request.get("keeps_outputs", False),
         zeroes_gradients=request.get("zeroes_gradients", False),
+        zero_grad=request.get("zero_grad", "after_update"),
+        scaler=_scaler(request, device, optimizer),
     )
+
+
+def _scaler(request: dict, device: str, optimizer: torch.optim.Optimizer | None) -> Any:
+    """What scales the loss in fp16; None for an optimizer that steps from losses (MeZO)."""
+    is_scaled = request.get("precision") == "fp16" and optimizer is not None
+    if not is_scaled or getattr(optimizer, "FORWARD_ONLY", False):
+        return None
+    return importlib.import_module(LOSS_SCALING).ProfileScaler(device)
 
 
 def softmax_of(request: dict) -> AbstractContextManager[None]:

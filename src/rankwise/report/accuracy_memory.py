@@ -114,10 +114,22 @@ def _with_value(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _means(runs: pd.DataFrame) -> pd.DataFrame:
-    """For each curve: kept bytes, mean value over seeds, and what became of failed runs."""
+    """For each curve: kept bytes, mean value over seeds, and what became of failed runs.
+
+    The mean is that of the table of estimates: of the logarithms, if the metric is compared by
+    these.
+    """
+    metric = metrics.of_runs(runs)
     curves = runs.groupby(CURVE_IN_GROUP, sort=False)
-    means = curves.agg(kept_bytes=("kept_bytes", "first"), value=("value", "mean"))
+    means = curves.agg(
+        kept_bytes=("kept_bytes", "first"),
+        value=("value", _geometric_mean if metric.is_log else "mean"),
+    )
     return means.assign(failed=curves["status"].agg(style.failed_counts)).reset_index()
+
+
+def _geometric_mean(values: pd.Series) -> float:
+    return float(np.exp(np.log(values).mean()))
 
 
 # Drawing ---------------------------------------------------------------------------------------

@@ -63,8 +63,9 @@ def draw(tables: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
 def phases(rows: pd.DataFrame) -> pd.DataFrame:
     """FLOPs of an update by phase, one column for each.
 
-    What a method itself computes every so many steps counts as a refresh. Rows that did not end
-    well are empty, whatever their columns hold.
+    The second forward pass of an optimizer without a backward (MeZO) counts as forward, and what a
+    method itself computes every so many steps as a refresh. Rows that did not end well are empty,
+    whatever their columns hold.
     """
     is_sound = rows["status"] == "ok"
 
@@ -76,7 +77,7 @@ def phases(rows: pd.DataFrame) -> pd.DataFrame:
     step = column("optimizer_flops")
     return pd.DataFrame(
         {
-            FORWARD: steps * column("forward_flops"),
+            FORWARD: steps * (column("forward_flops") + column("second_forward_flops").fillna(0)),
             BACKWARD: steps * column("backward_flops"),
             STEP: step,
             REFRESH: column("optimizer_amortised_flops") - step,

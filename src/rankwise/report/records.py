@@ -18,10 +18,12 @@ from rankwise.study.jobs import input_jobs, requested_jobs
 from rankwise.study.plan import Plan
 
 UNKNOWN = "not recorded"
+# Costs of a job that are parts of its wall clock; none is part of another.
+TIMES = ("train_time_s", "evaluation_time_s", "start_time_s", "evaluate_time_s")
 
 
 class Hours(NamedTuple):
-    """Wall-clock hours of the jobs on one device.
+    """Hours of the jobs on one device: wall clock, on a GPU once for each GPU that a job takes.
 
     Attributes:
         hours: their sum over the jobs that record their time.
@@ -161,19 +163,25 @@ def environments(records: list[dict]) -> list[tuple[dict, int]]:
 
 
 def hours_by_device(records: list[dict]) -> dict[str, Hours]:
-    """Wall-clock hours of the jobs on each device: training and evaluation."""
+    """Hours of the jobs on each device: trainings with their starts, and evaluations."""
     times: dict[str, list[float]] = {}
     job_counts: Counter = Counter()
     for record in records:
         device, cost = device_of(record), record.get("cost", {})
         job_counts[device] += 1
         own_times = times.setdefault(device, [])
-        if "train_time_s" in cost:
-            own_times.append(cost["train_time_s"] + cost.get("evaluation_time_s", 0))
+        recorded = [cost[name] for name in TIMES if name in cost]
+        if recorded:
+            own_times.append(sum(recorded) * (_processes(record) if device == "cuda" else 1))
     return {
         device: Hours(sum(seconds) / 3600, len(seconds), job_counts[device])
         for device, seconds in times.items()
     }
+
+
+def _processes(record: dict) -> int:
+    """How many processes a job has; on a GPU each takes one."""
+    return record["request"].get("schedule", {}).get("processes", 1)
 
 
 def peak_bytes(records: list[dict]) -> float | None:

@@ -26,6 +26,9 @@ NO_SHAPE = (*COSMETIC["models"], "weights")  # keys of a model that a profile do
 QUANTIZED = "rankwise.models.quantized"  # the storage of weights that are not dense
 CHUNKED_LOSS = "rankwise.models.chunked_loss"  # every loss but the full one
 GROUPED = "rankwise.data.grouped"  # batches by length
+# Trainings and profiles with `precision: fp16`.
+TRAINING_LOSS_SCALING = "rankwise.training.loss_scaling"
+PROFILE_LOSS_SCALING = "rankwise.measure.loss_scaling"
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # profiles with `attention: flash`
 DETERMINISM = "rankwise.training.determinism"  # studies with `deterministic: true`
 # A setting of a profile -> the module that it loads by name.
@@ -36,6 +39,7 @@ PROFILE_MODULES = {
     "keeps_quantized_inputs": "rankwise.measure.quantized_inputs",
     "quantized_from": "rankwise.measure.quantized_from",
     "modules": "rankwise.measure.litgpt_modules",
+    "adapted_on_gpu": "rankwise.measure.host_buffers",
 }
 DATASET_LENGTHS = "rankwise.measure.memory.dataset_lengths"  # profiles at a dataset's own lengths
 
@@ -78,7 +82,7 @@ def _training_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     schedule = plan.grids.schedule(grid)
     # The schedule of a trial may be another one than that of the runs that follow.
     changes = grid["search"]["schedule"] if measurement == "trial" else {}
-    loaded = [*_task_modules(task), *_schedule_modules({**schedule, **changes})]
+    loaded = [*_task_modules(task), *_training_modules({**schedule, **changes})]
     if follows_search:
         loaded.append(search.SETTLED)
     deterministic = _determinism(plan)
@@ -162,6 +166,8 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
     loaded += [module for key, module in PROFILE_MODULES.items() if settings.get(key)]
     if settings.get("attention") == "flash":
         loaded.append(FLASH_SHAPES)
+    if settings.get("precision") == "fp16":
+        loaded.append(PROFILE_LOSS_SCALING)
     data = {}
     if "lengths" in settings:
         loaded += [DATASET_LENGTHS, *_task_modules(dataset["task"])]
@@ -243,7 +249,7 @@ def _pretraining_request(plan: "Plan", model: str) -> dict:
     return {
         "dataset": plan.dataset_entry(corpus),
         "inputs": {"dataset": plan.input_digest("dataset", corpus)},
-        "code": plan.digests("pretrain_model", *_task_modules(task), *_schedule_modules(schedule)),
+        "code": plan.digests("pretrain_model", *_task_modules(task), *_training_modules(schedule)),
     }
 
 
@@ -256,6 +262,12 @@ def _task_modules(task: str) -> list[str]:
     """The modules that a run of a task loads by name: the task's, and those of its own metrics."""
     own = [name for name in tasks.facts(task).metrics if METRICS[name].is_own]
     return [tasks.module(task), *map(metrics.module, own)]
+
+
+def _training_modules(schedule: dict) -> list[str]:
+    """The modules that a training loads by name, of those that a schedule asks for."""
+    scaling = [TRAINING_LOSS_SCALING] if schedule["precision"] == "fp16" else []
+    return [*_schedule_modules(schedule), *scaling]
 
 
 def _schedule_modules(settings: dict) -> list[str]:

@@ -18,7 +18,8 @@ WITH_TARGETS = ("ledger", "fits")  # profiles whose targets may be shorter or lo
 # The value of `sequence_length_tokens` that stands for the lengths of the dataset's own texts, and
 # the profiles that can take them.
 OWN_LENGTHS, WITH_OWN_LENGTHS = "dataset", ("ledger", "fits")
-ORDER = ("group_by_length", "seed")  # keys of a profile that decide the batches of an epoch
+# Keys of a profile that decide the batches of a run.
+ORDER = ("group_by_length", "seed", "epochs")
 STEP = ("accumulation_steps", "checkpointing", "loss")  # how an update is made
 # More of the same, which a request leaves out at these defaults.
 STEP_DEFAULTS = {
@@ -28,12 +29,14 @@ STEP_DEFAULTS = {
     "keeps_outputs": False,
     "use_cache": False,
     "zeroes_gradients": False,
+    "zero_grad": "after_update",
     "loss_input": "fp32",
     "empties_cache": False,
     "keeps_softmax_inputs": False,
     "keeps_quantized_inputs": False,
     "quantized_from": None,
     "modules": "transformers",
+    "adapted_on_gpu": False,
     "gpu": "ampere",
 }
 
@@ -59,7 +62,9 @@ def settings(  # noqa: PLR0911 - one return a measurement
     """
     if measurement == PREDICT:
         return {**_prediction(grid, study["device"]), "lengths": _order(grid)}
-    own = {"lengths": _order(grid)} if reads_data(measurement, grid) else {}
+    own = {}
+    if reads_data(measurement, grid):
+        own = {"lengths": {**_order(grid), "epochs": grid.get("epochs", 1)}}
     match measurement:
         case "memory":
             return _picked(grid, "measured")

@@ -130,6 +130,54 @@ def _check_modules(grid: dict, where: Where) -> None:
             raise ConfigError(file, f"{key}.{name}", grid[name], allowed)
 
 
+def check_precision(name: str, step: dict, entry: dict, where: Where) -> None:
+    """Check that fp16 can be computed in, where it is asked for: its loss is scaled.
+
+    Args:
+        name: The method's name.
+        step: Its `precision`: a profile's grid, or a schedule.
+        entry: The resolved entry of the method.
+        where: File and key of the grid or the schedule.
+
+    Raises:
+        ConfigError: The optimizer uses gradients before they are divided by the scale, or something
+            is stored or computed in bf16.
+    """
+    if step["precision"] != "fp16":
+        return
+    at = (where[0], f"{where[1]}.precision")
+    if entry["optimizer"].get("release"):
+        allowed = (
+            f"fp32 or bf16 with {name}, whose optimizer uses gradients inside backward, before "
+            "they are divided by the scale of fp16's loss; or optimizer.release: false"
+        )
+        raise ConfigError(*at, "fp16", allowed)
+    for key in ("weights", "compute", "adapter_dtype"):
+        if entry.get(key) == "bf16":
+            allowed = f"fp32 or bf16 with {name}, which has {key}: bf16"
+            if key == "compute":
+                allowed += "; or compute: autocast, which multiplies in fp16"
+            raise ConfigError(*at, "fp16", allowed)
+
+
+def check_scaled_sharding(schedule: dict, where: Where) -> None:
+    """Check that each process of a training in fp16 has all gradients.
+
+    Args:
+        schedule: With `precision` and `sharding`.
+        where: File and key of the schedule.
+
+    Raises:
+        ConfigError: It has a part of them, and another part may be infinite.
+    """
+    if schedule["precision"] == "fp16" and schedule["sharding"] != "ddp":
+        allowed = (
+            f"fp32 or bf16 with sharding {schedule['sharding']}; in fp16 each process looks for "
+            "infinite gradients, and must have all of them"
+        )
+        raise ConfigError(where[0], f"{where[1]}.precision", "fp16", allowed)
+
+
 def _check_loss_input(grid: dict, task: str, where: Where) -> None:
     """Check that there is a full cross-entropy of tokens whose input can be another one."""
     if grid["loss_input"] == "fp32":

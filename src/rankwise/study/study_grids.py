@@ -10,7 +10,14 @@ from rankwise.core.config import ConfigError, merge, without
 from rankwise.study import grids, keep, measurements, search, variants
 from rankwise.study.grids import Cell
 from rankwise.study.measurements import FOLDERS, MEASUREMENTS, PREDICT
-from rankwise.study.memory_options import ATTENTION, check_attention, check_loss, check_step
+from rankwise.study.memory_options import (
+    ATTENTION,
+    check_attention,
+    check_loss,
+    check_precision,
+    check_scaled_sharding,
+    check_step,
+)
 from rankwise.study.origin import FILE, Layer, Origin
 from rankwise.study.overrides import check_used
 from rankwise.study.packing import check_packing
@@ -130,6 +137,7 @@ class StudyGrids:
             kept = self._keep(cell, grid, key)
             check_processes(cell.method, method, schedule, (self.file, schedule_key), kept)
             self._check_attention(method, schedule, dataset, schedule_key)
+            check_scaled_sharding(schedule, (self.file, schedule_key))
         else:  # profiles do not clip
             schedule, schedule_key = {**grid, "max_gradient_norm": None}, key
             check_profiled(cell.method, method, grid, (self.file, key))
@@ -141,6 +149,7 @@ class StudyGrids:
         check_loss(schedule["loss"], task, cell.model, model, self.study["device"], where)
         if makes_updates:
             check_release(cell.method, method["optimizer"], schedule, (self.file, schedule_key))
+            check_precision(cell.method, schedule, method, (self.file, schedule_key))
 
     def _check_attention(self, method: dict, schedule: dict, dataset: dict, key: str) -> None:
         """Check that training can have the attention of its schedule; `key` is the schedule's."""
@@ -280,6 +289,8 @@ class StudyGrids:
             check_processes(curve.method, method, schedule, (file, f"{key}.schedule"))
             dataset = self.library["datasets"][curve.dataset]
             self._check_attention(method, schedule, dataset, f"{key}.schedule")
+            check_precision(curve.method, schedule, method, (file, f"{key}.schedule"))
+            check_scaled_sharding(schedule, (file, f"{key}.schedule"))
             methods[trial] = method
         return methods
 

@@ -76,7 +76,6 @@ class Watch:
         """Take the mean loss of the window so far, a scalar, to be named with a gradient."""
         self._window_loss = loss
 
-    @torch.no_grad()
     def see_gradients(self, update: int) -> Tensor:
         """Compute the gradients' norms, and remember the first that is not finite.
 
@@ -88,8 +87,35 @@ class Watch:
         Returns:
             The norm of all gradients that exist, a scalar.
         """
-        by_index = self._released_norms if self.released else self._norms()
-        self._released_norms = {}
+        by_index = self.norms()
+        self.remember(by_index, update)
+        return self.joint(by_index)
+
+    @torch.no_grad()
+    def norms(self) -> dict[int, Tensor]:
+        """The norms of the gradients that exist, by index; as torch's clipping computes them."""
+        if self.released:
+            by_index, self._released_norms = self._released_norms, {}
+            return by_index
+        indices = [index for index, param in enumerate(self.params) if param.grad is not None]
+        grads = [self.params[index].grad for index in indices]
+        return dict(zip(indices, norms(grads), strict=True))
+
+    @torch.no_grad()
+    def joint(self, by_index: dict[int, Tensor]) -> Tensor:  # ()
+        """The norm of all gradients, from those of each."""
+        if not by_index:
+            return self._zero
+        return torch.linalg.vector_norm(torch.stack(list(by_index.values())))
+
+    @torch.no_grad()
+    def remember(self, by_index: dict[int, Tensor], update: int) -> None:
+        """Remember the first norm or loss that is not finite, if none was before.
+
+        Args:
+            by_index: The gradients' norms.
+            update: The number of the update.
+        """
         every = [by_index.get(index, self._zero) for index in range(len(self.names))]
         loss = torch.as_tensor(self._window_loss, device=self._zero.device)
         is_bad = ~torch.isfinite(torch.stack([*every, loss]))
@@ -99,17 +125,6 @@ class Watch:
         self._index = torch.where(is_first, index, self._index)
         self._update = torch.where(is_first, update, self._update)
         self._loss = torch.where(is_first, loss, self._loss)
-        return (
-            torch.linalg.vector_norm(torch.stack(list(by_index.values())))
-            if by_index
-            else self._zero
-        )
-
-    def _norms(self) -> dict[int, Tensor]:
-        """The norms of the gradients that exist, by index; as torch's clipping computes them."""
-        indices = [index for index, param in enumerate(self.params) if param.grad is not None]
-        grads = [self.params[index].grad for index in indices]
-        return dict(zip(indices, norms(grads), strict=True))
 
     def check(self) -> None:
         """Refuse to go on if a loss or a gradient was not finite.

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -41,13 +42,14 @@ from rankwise.training.distribution import (
     restore_model,
     restore_optimizer,
 )
-from rankwise.training.divergence import Watch, check_finite
+from rankwise.training.divergence import Diverged, Watch, check_finite
 from rankwise.training.progress import Sums, TrainingState, UpdatePlan
 from rankwise.training.updates import Updater
 
 # Imported by name, so that runs without them do not depend on them.
 CHUNKED_LOSS = "rankwise.models.chunked_loss"
-MIXED_PRECISION = {"fp32": "no", "bf16": "bf16"}  # our names -> those of accelerate
+LOSS_SCALING = "rankwise.training.loss_scaling"
+MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # our names -> those of accelerate
 
 
 class Loop:
@@ -86,6 +88,8 @@ class Loop:
             log_with=tracking.log_with if self.group.is_first else None,
             project_dir=tracking.folder,
         )
+        if schedule["precision"] == "fp16":
+            importlib.import_module(LOSS_SCALING).on_every_device(self.accelerator)
         self.accelerator.init_trackers(tracking.project, tracking.config, tracking.options)
         if schedule.get("loss", "full") != "full":
             importlib.import_module(CHUNKED_LOSS).use(model, schedule["loss"])
@@ -93,6 +97,7 @@ class Loop:
         self.model = self.distributed.model
         self.state = TrainingState()
         self.effective_rank: Callable[[], float | None] | None = None
+        self.scaling: Any = None  # loss_scaling.Scaling, while something trains in fp16
         self.saved_update: int | None = None  # the update after which the checkpoint was written
         self.watch: Watch | None = None  # None while nothing trains
         self.padding: dict[str, int] = {}  # of an epoch, where batches are grouped by length
@@ -163,8 +168,13 @@ class Loop:
             collate = deepcopy(self.data.collate)  # it may draw, and training draws from its own
             example = collate([next(iter(self.data.train))])
             self.distributed.train_with(optimizer, self.method, example)
+        if getattr(optimizer, "FORWARD_ONLY", False):
+            self.accelerator.scaler = None  # it has no gradients
         # Only the optimizer: each process takes its own part of every batch (updates.py).
         optimizer = self.accelerator.prepare(optimizer)
+        if self.accelerator.scaler is not None:
+            scaling = importlib.import_module(LOSS_SCALING)
+            self.scaling = scaling.Scaling(self.accelerator, optimizer)
         warmup_updates = round(plan.total * self.schedule["warmup_fraction"])
         scheduler = get_scheduler(self.schedule["scheduler"], optimizer, warmup_updates, plan.total)
         position = self._resume(optimizer.optimizer, scheduler)
@@ -178,12 +188,15 @@ class Loop:
             self.data.task.predictions,
             self.schedule["max_gradient_norm"],
             self.watch,
+            self.scaling,
         )
         try:
             self._make_updates(plan, batches, updater, scheduler)
         except Stopped:
             self._save(optimizer.optimizer, scheduler, batches)
             raise
+        if self.state.steps == 0:
+            self._refuse_no_step()
         if self.saved_update != plan.total and self.checkpoint.is_due_at_end():
             self._save(optimizer.optimizer, scheduler, batches)
 
@@ -230,14 +243,32 @@ class Loop:
         number = self.state.updates + 1
         try:
             made = updater.make(window, number)
-            self.method.after_step(self.model, updater.optimizer.optimizer, number)
+            if not made.skipped:
+                step = self.state.steps + 1
+                self.method.after_step(self.model, updater.optimizer.optimizer, step)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ArithmeticError, ValueError):
             self.watch.check_after_error(number)
             raise
         self.state.add(made, learning_rate=scheduler.get_last_lr()[0])
-        scheduler.step()
+        if not made.skipped:
+            scheduler.step()
+
+    def _refuse_no_step(self) -> None:
+        """Called if no update was made.
+
+        Raises:
+            Diverged: Always.
+        """
+        updates = self.state.updates
+        raise Diverged(
+            f"update {updates}: in fp16 every update so far was skipped, because a gradient was "
+            f"not finite; the loss is scaled by {self.scaling.scale:,.0f} now, and each skipped "
+            "update halves that; make more updates, or compute in bf16 or fp32",
+            updates,
+            "gradient",
+        )
 
     def _between_updates(self, plan: UpdatePlan) -> None:
         """Called before the first update and after each one: evaluate if due, then stop if told to.
@@ -291,7 +322,8 @@ class Loop:
         measures: dict[str, float] = {}
         if update:
             measures |= self._sums_of_all().means(update)
-            rank = self.effective_rank() if self.effective_rank else None
+            has_stepped = self.state.steps > 0  # all updates so far may be skipped
+            rank = self.effective_rank() if self.effective_rank and has_stepped else None
             if rank is not None:
                 measures["effective_rank"] = rank
         return measures | self.method.observe(self.model)
@@ -373,6 +405,7 @@ class Loop:
         contents = {
             "update": self.state.updates,
             "scheduler": scheduler.state_dict(),
+            "scaling": self.scaling.state() if self.scaling else None,
             "position": batches.position,
             "state": state,
             "processes": self.group.collected(own),
@@ -392,7 +425,8 @@ class Loop:
             return None
         own = saved["processes"][self.group.index]
         # The method comes first: it may change the shapes into which the state is then loaded.
-        self.method.resume(self.model, saved["update"])
+        counts = saved["state"]["counts"]
+        self.method.resume(self.model, TrainingState(counts=counts).steps)
         if self.distributed.is_sharded:
             restore_model(self.model, own["model"])
             restore_optimizer(optimizer, own["optimizer"])
@@ -401,6 +435,8 @@ class Loop:
             self.model.load_state_dict(saved["model"], strict=False)
             optimizer.load_state_dict(saved["optimizer"])
         scheduler.load_state_dict(saved["scheduler"])
+        if self.scaling:
+            self.scaling.restore(saved["scaling"])
         best = {**saved, **own}["best_parameters"]
         self.state = TrainingState.from_saved({**saved["state"], "best_parameters": best})
         self.state.sums.loss = own["loss"]

@@ -48,7 +48,7 @@ class UpdatePlan(NamedTuple):
 
 @dataclass
 class Sums:
-    """Sums since the last evaluation.
+    """Sums since the last evaluation. Skipped updates are only counted.
 
     Loss and norm stay tensors on the device: reading them at every update would make the CPU wait
     for the GPU.
@@ -57,23 +57,31 @@ class Sums:
         loss: Over all predictions, in nats; with several processes, of this process's part.
         predictions: Over all processes.
         gradient_norm: Over the updates, before clipping.
-        updates: How many there were.
+        updates: How many were made.
+        skipped: How many were skipped; None where no loss is scaled.
     """
 
     loss: Tensor | float = 0.0
     predictions: int = 0
     gradient_norm: Tensor | float = 0.0
     updates: int = 0
+    skipped: int | None = None
 
     def add(self, made: Made) -> None:
         """Add what one update saw."""
+        if made.skipped is not None:
+            self.skipped = (self.skipped or 0) + made.skipped
+        if made.skipped:
+            return
         self.loss = self.loss + made.loss
         self.predictions += made.predictions
         self.gradient_norm = self.gradient_norm + made.gradient_norm
         self.updates += 1
 
     def means(self, update: int) -> dict[str, float]:
-        """Mean loss over predictions (if there were any) and mean gradient norm over updates.
+        """Mean loss over predictions and mean gradient norm over updates, if there were any.
+
+        Also how many updates were skipped, where a loss is scaled.
 
         Args:
             update: The last update in the sums, for the error message.
@@ -81,9 +89,13 @@ class Sums:
         Raises:
             Diverged: One of them is not finite, though each loss and each gradient was.
         """
-        means = {"gradient_norm": float(self.gradient_norm) / max(self.updates, 1)}
+        means = {}
         if self.predictions:
-            means = {"train_loss_nats": float(self.loss) / self.predictions, **means}
+            means["train_loss_nats"] = float(self.loss) / self.predictions
+        if self.updates:
+            means["gradient_norm"] = float(self.gradient_norm) / self.updates
+        if self.skipped is not None:
+            means["skipped_updates"] = self.skipped
         check_finite(means, "training", update)
         return means
 
@@ -94,6 +106,7 @@ class Sums:
             "predictions": self.predictions,
             "gradient_norm": float(self.gradient_norm),
             "updates": self.updates,
+            "skipped": self.skipped,
         }
 
 
@@ -102,7 +115,8 @@ class TrainingState:
     """What a run has accumulated since it began, over all its interruptions.
 
     Attributes:
-        counts: `updates`, `samples` and `tokens` so far, over all processes.
+        counts: `updates`, `samples` and `tokens` so far, over all processes; where a loss is
+            scaled also `skipped_updates`, which are among the updates.
         learning_rate: Of the last update.
         history: One row per evaluation.
         sums: Since the last evaluation.
@@ -127,15 +141,23 @@ class TrainingState:
 
     @property
     def updates(self) -> int:
-        """Optimizer updates made so far."""
+        """Updates so far, skipped ones included."""
         return self.counts["updates"]
 
+    @property
+    def steps(self) -> int:
+        """Steps of the optimizer so far."""
+        return self.updates - self.counts.get("skipped_updates", 0)
+
     def add(self, made: Made, learning_rate: float) -> None:
-        """Count one update that was made with this learning rate."""
+        """Count one update with this learning rate."""
         self.learning_rate = learning_rate
         self.counts["updates"] += 1
         self.counts["samples"] += made.samples
         self.counts["tokens"] += made.tokens
+        if made.skipped is not None:
+            skipped = self.counts.get("skipped_updates", 0)
+            self.counts["skipped_updates"] = skipped + made.skipped
         self.sums.add(made)
 
     def losses(self) -> dict[str, float]:

@@ -12,7 +12,7 @@ the weights without talking to each other. Gradients are averaged over the proce
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -32,6 +32,8 @@ class Made(NamedTuple):
         predictions: Predictions in the window.
         samples: Examples in the window.
         tokens: Tokens in the window, without padding.
+        skipped: Whether the optimizer did not step, because a gradient of the scaled loss was not
+            finite; None where no loss is scaled.
     """
 
     loss: Tensor
@@ -39,6 +41,7 @@ class Made(NamedTuple):
     predictions: int
     samples: int
     tokens: int
+    skipped: bool | None = None
 
 
 class Updater:
@@ -52,6 +55,7 @@ class Updater:
         predictions: The task's function that counts a batch's predictions.
         max_gradient_norm: The norm to which gradients are clipped; None for no clipping.
         watch: Looks at every loss and gradient.
+        scaling: Of the loss in fp16 (loss_scaling.Scaling); None otherwise.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Updater:
         predictions: Callable[[dict], int],
         max_gradient_norm: float | None,
         watch: Watch,
+        scaling: Any = None,
     ):
         self.accelerator = accelerator
         self.distributed = distributed
@@ -69,6 +74,7 @@ class Updater:
         self.predictions = predictions
         self.max_gradient_norm = max_gradient_norm
         self.watch = watch
+        self.scaling = scaling
 
     def make(self, window: list[dict], update: int) -> Made:
         """Make one update.
@@ -78,12 +84,16 @@ class Updater:
             update: Its number, from 1.
         """
         predictions = sum(self.predictions(batch) for batch in window)
+        skipped = None
         if getattr(self.optimizer.optimizer, "FORWARD_ONLY", False):
             loss, norm = self._step_forward_only(window, predictions, update)
         else:
             loss = self._backward(window, predictions)
-            norm = self._clip(self.watch.see_gradients(update))
-            self.optimizer.step()
+            if self.scaling is None:
+                norm = self._clip(self.watch.see_gradients(update))
+                self.optimizer.step()
+            else:
+                norm, skipped = self._step_scaled(update)
             self.optimizer.zero_grad()
         return Made(
             loss,
@@ -91,7 +101,31 @@ class Updater:
             predictions,
             samples=sum(len(batch["input_ids"]) for batch in window),
             tokens=sum(tokens_of(batch) for batch in window),
+            skipped=skipped,
         )
+
+    def _step_scaled(self, update: int) -> tuple[Tensor, bool]:
+        """Step with the gradients of a scaled loss, unless one of them is not finite.
+
+        Args:
+            update: The number of the update.
+
+        Returns:
+            The norm of the gradients, without the scale and before clipping, and whether the update
+            was skipped.
+
+        Raises:
+            Diverged: They are not finite under the least scale either.
+        """
+        self.scaling.unscale()
+        norms = self.watch.norms()
+        norm = self._clip(self.watch.joint(norms))
+        skipped = self.scaling.step()
+        if not skipped or self.scaling.is_exhausted():
+            self.watch.remember(norms, update)
+        if skipped and self.scaling.is_exhausted():
+            self.watch.check()
+        return norm, skipped
 
     def _step_forward_only(
         self, window: list[dict], predictions: int, update: int

@@ -163,7 +163,7 @@ def simulate(
 
     Training builds the model on the CPU and moves it to the GPU. So everything that is alive before
     the first step is allocated first, in the order in which it was made, and nothing of what came
-    and went while the model was built.
+    and went while the model was built. A log with `moved` has what comes and goes from there on.
 
     cuBLAS asks the same allocator for its workspace, at the first product of each thread.
 
@@ -180,22 +180,25 @@ def simulate(
         OutOfMemory: The log does not fit into the capacity.
     """
     start, end = _steps_of(tracker)
-    before = tracker.events[:start]
+    moved = start if tracker.moved is None else tracker.moved
     first_products = _first_products(tracker)
     second_step = dict(reversed(tracker.phases)).get("forward") if empties_cache else None
 
     allocator = Allocator(capacity)
     blocks: dict[int, Block | None] = {}  # by serial
-    for serial in sorted(_alive(before)):
+    for serial in sorted(_alive(tracker.events[:moved])):
         blocks[serial] = allocator.allocate(tracker.sizes[serial])
-    for event in range(start, end):
+    for event in range(moved, end):
+        if event == start:
+            allocator.peak_allocated = allocator.allocated  # as reset_peak_memory_stats does
         if event in first_products:
             allocator.allocate(workspace_bytes)
         if event == second_step:
             allocator.release_free_segments()
         serial, appears = _decode(tracker.events[event])
         if appears:
-            blocks[serial] = allocator.allocate(tracker.sizes[serial])
+            stream = tracker.streams.get(serial, 0)
+            blocks[serial] = allocator.allocate(tracker.sizes[serial], stream)
         else:
             allocator.free(blocks.pop(serial))
     return allocator

@@ -1,11 +1,12 @@
 """A simulation of torch's CUDA caching allocator: what a log of storages reserves, and if it fits.
 
-Source: c10/cuda/CUDACachingAllocator.cpp with default settings: one stream, no expandable segments,
-no limit on splitting. The constants below carry its names. Its rules:
+Source: c10/cuda/CUDACachingAllocator.cpp with default settings: no expandable segments, no limit on
+splitting. The constants below carry its names. Its rules:
 
 - A size is rounded up to a multiple of 512 B.
 - Memory comes from the driver in segments: 2 MiB for blocks up to 1 MiB, 20 MiB for blocks below
   10 MiB, a segment of its own in steps of 2 MiB for anything larger.
+- A segment belongs to the stream that asked for it, and so do its blocks.
 - A request takes the smallest free block that is large enough (best fit). The rest of the block is
   split off if it is at least 512 B (small blocks) or more than 1 MiB (large blocks).
 - A block that is freed is joined with free neighbours of its segment.
@@ -15,7 +16,9 @@ Not simulated: memory that kernels of cuSOLVER and cuDNN ask for, because no log
 """
 
 from bisect import bisect_left, insort
+from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rankwise.core.units import MIB
 
@@ -49,6 +52,18 @@ def _round_up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
+class Pool(NamedTuple):
+    """Where a free block is looked for.
+
+    Attributes:
+        stream: The number of a stream of the GPU.
+        is_small: Whether the segments are those for small blocks.
+    """
+
+    stream: int
+    is_small: bool
+
+
 @dataclass(eq=False)
 class Block:
     """A stretch of a segment, linked to its neighbours there.
@@ -56,7 +71,7 @@ class Block:
     Attributes:
         start: Address; the simulation only orders blocks by it.
         size: Bytes.
-        is_small: Whether the segment is one for small blocks.
+        pool: That of its segment.
         before: The neighbour at lower addresses.
         after: The neighbour at higher addresses.
         is_free: Whether it can be allocated.
@@ -64,7 +79,7 @@ class Block:
 
     start: int
     size: int
-    is_small: bool
+    pool: Pool
     before: "Block | None" = None
     after: "Block | None" = None
     is_free: bool = False
@@ -95,12 +110,16 @@ class Allocator:
     allocated: int = 0
     peak_reserved: int = 0
     peak_allocated: int = 0
-    # Free blocks sorted by size, then address, in two pools: of small blocks (True), of large ones.
-    _pools: dict[bool, list[FreeEntry]] = field(default_factory=lambda: {True: [], False: []})
+    # Free blocks sorted by size, then address.
+    _pools: dict[Pool, list[FreeEntry]] = field(default_factory=lambda: defaultdict(list))
     _next_start: int = 0  # address of the next segment
 
-    def allocate(self, size: int) -> Block | None:
+    def allocate(self, size: int, stream: int = 0) -> Block | None:
         """Find or make a block for a storage of `size` bytes; None for an empty storage.
+
+        Args:
+            size: Bytes of the storage.
+            stream: The stream that is current.
 
         Raises:
             OutOfMemory: No free block is large enough, and no new segment fits into the capacity.
@@ -108,7 +127,8 @@ class Allocator:
         size = block_size(size)
         if size == 0:
             return None
-        block = self._best_fit(size) or self._open_segment(size)
+        pool = Pool(stream, is_small=size <= SMALL_SIZE)
+        block = self._best_fit(size, pool) or self._open_segment(size, pool)
         self._split(block, size)
         # Counts the whole block: a rest that is too small to split off is allocated as well.
         self.allocated += block.size
@@ -138,14 +158,14 @@ class Allocator:
                     kept.append(entry)
             pool[:] = kept
 
-    def _best_fit(self, size: int) -> Block | None:
-        pool = self._pools[size <= SMALL_SIZE]
-        position = bisect_left(pool, (size,))
-        if position == len(pool):
+    def _best_fit(self, size: int, pool: Pool) -> Block | None:
+        entries = self._pools[pool]
+        position = bisect_left(entries, (size,))
+        if position == len(entries):
             return None
-        return self._take_from_pool(pool[position][2])
+        return self._take_from_pool(entries[position][2])
 
-    def _open_segment(self, size: int) -> Block:
+    def _open_segment(self, size: int, pool: Pool) -> Block:
         wanted = segment_size(size)
         if self.reserved + wanted > self.capacity:
             self.release_free_segments()
@@ -156,18 +176,18 @@ class Allocator:
             )
         self.reserved += wanted
         self.peak_reserved = max(self.peak_reserved, self.reserved)
-        segment = Block(self._next_start + 1, wanted, is_small=size <= SMALL_SIZE)
+        segment = Block(self._next_start + 1, wanted, pool)
         self._next_start += wanted + 1  # a gap of one byte: segments are never neighbours
         return segment
 
     def _split(self, block: Block, size: int) -> None:
         """Cut a block down to `size` and free the rest, if the rest is worth it."""
         rest_size = block.size - size
-        is_worth_it = rest_size >= MIN_BLOCK_SIZE if block.is_small else rest_size > SMALL_SIZE
+        is_worth_it = rest_size >= MIN_BLOCK_SIZE if block.pool.is_small else rest_size > SMALL_SIZE
         if not is_worth_it:
             return
         block.size = size
-        rest = Block(block.start + size, rest_size, block.is_small, block, block.after)
+        rest = Block(block.start + size, rest_size, block.pool, block, block.after)
         if rest.after:
             rest.after.before = rest
         block.after = rest
@@ -175,10 +195,10 @@ class Allocator:
 
     def _put_into_pool(self, block: Block) -> None:
         block.is_free = True
-        insort(self._pools[block.is_small], (block.size, block.start, block))
+        insort(self._pools[block.pool], (block.size, block.start, block))
 
     def _take_from_pool(self, block: Block) -> Block:
-        pool = self._pools[block.is_small]
+        pool = self._pools[block.pool]
         del pool[bisect_left(pool, (block.size, block.start))]
         block.is_free = False
         return block

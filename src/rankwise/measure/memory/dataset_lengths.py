@@ -3,16 +3,18 @@
 A request with `lengths` names a prepared dataset and a prepared model, whose tokenizer decides the
 lengths. Here it becomes requests with one length each.
 
-The ledger is that of the batch of an epoch that needs most; the mean length and the 99th percentile
+The ledger is that of the batch of a run that needs most; the mean length and the 99th percentile
 stand beside it. What a training run needs is that of a full batch with the longest text, which no
 batch of any epoch and any random seed exceeds.
 
-Where an update has several micro-batches, the worst one is taken to follow another, so that the
-gradients of that one are alive.
+Where an update has several micro-batches, gradients are alive from the second one on. The first one
+of an update therefore needs less than the same batch in a later place. Where batches are grouped by
+length, an epoch begins with the longest text, so that is the first micro-batch of an update.
 
 Imported by name, so that profiles with a length of their own depend on no data.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -31,7 +33,8 @@ class Training(NamedTuple):
     """What is to be predicted of a training run.
 
     Attributes:
-        worst: The request of a full batch with the longest text.
+        worst: The request of a full batch with the longest text, or of another one where that is
+            the first of its update.
         mean: The request of a batch of the mean length, for FLOPs.
         batches: How many batches an epoch has.
         columns: Lengths in tokens, by name.
@@ -50,16 +53,48 @@ def training(request: dict) -> Training:
         request: Of a prediction.
     """
     data = _data(request)
-    batches = _epoch(request, data)
-    whole = _whole_batch_size(request)
-    longest = Lengths.of(data.train, request["shapes"]["task"]).largest(whole)
+    batches = list(itertools.chain(*_windows(request, data)))
     mean = epoch_lengths.mean(batches)
+    worst = _needs_most(_of_any_seed(request, data), data)
     return Training(
-        worst=_with_batch(request, longest, data),
+        worst=_with_batch(*worst, data),
         mean=_with_batch(request, mean, data),
         batches=len(batches),
-        columns={**_lengths("mean", mean), **_lengths("worst", longest)},
+        columns={**_lengths("mean", mean), **_lengths("worst", worst.batch)},
     )
+
+
+class Placed(NamedTuple):
+    """A micro-batch with its place in an update.
+
+    Attributes:
+        request: With one micro-batch an update if this is the first one: no gradient is alive.
+        batch: Its shape.
+    """
+
+    request: dict
+    batch: BatchShape
+
+
+def _first(request: dict) -> dict:
+    """The request of an update's first micro-batch."""
+    return {**request, "accumulation_steps": 1}
+
+
+def _of_any_seed(request: dict, data: Data) -> list[Placed]:
+    """The micro-batches of which one needs most, whatever the epoch and the random seed."""
+    lengths = Lengths.of(data.train, request["shapes"]["task"])
+    whole = _whole_batch_size(request)
+    longest = lengths.largest(whole)
+    is_first = request["lengths"]["group_by_length"] and request["accumulation_steps"] > 1
+    if not is_first:
+        return [Placed(request, longest)]
+    # The longest text is in the first batch. In one pool so are those that follow it in length.
+    examples = len(lengths.texts)
+    longer = whole if examples <= epoch_lengths.pool_examples(whole) else 1
+    if longer >= examples:
+        return [Placed(_first(request), longest)]
+    return [Placed(_first(request), longest), Placed(request, lengths.largest(whole, longer))]
 
 
 def longest(request: dict) -> dict:
@@ -87,27 +122,49 @@ def ledger(request: dict, of_one_length: Callable[[dict], dict]) -> dict:
         Unsupported: The method cannot train this model; the message is the reason.
     """
     data = _data(request)
-    batches = _epoch(request, data)
-    worst = _worst(request, batches, data)
-    result = of_one_length(_with_batch(request, worst, data))
+    windows = _windows(request, data)
+    first = {window[0] for window in windows}
+    later = {batch for window in windows for batch in window[1:]}
+    worst = _worst(request, first, later, data)
+    result = of_one_length(_with_batch(*worst, data))
     if "metrics" not in result:
         return result
     metrics = result["metrics"]
-    columns = _lengths("worst", worst)
+    columns = _lengths("worst", worst.batch)
     columns["worst_batch_peak_bytes"] = metrics.get("peak_reserved_bytes", metrics["peak_bytes"])
-    others = {"mean": epoch_lengths.mean(batches), "p99": epoch_lengths.percentile(batches)}
-    for name, batch in others.items():
-        columns |= _lengths(name, batch)
-        columns[f"{name}_batch_peak_bytes"] = _peak_bytes(_with_batch(request, batch, data))
+    batches = list(itertools.chain(*windows))
+    p99 = epoch_lengths.percentile(batches)
+    others = {
+        "mean": Placed(request, epoch_lengths.mean(batches)),
+        "p99": Placed(request if p99 in later else _first(request), p99),
+    }
+    for name, placed in others.items():
+        columns |= _lengths(name, placed.batch)
+        columns[f"{name}_batch_peak_bytes"] = _peak_bytes(_with_batch(*placed, data))
     return {**result, "metrics": {**metrics, **columns}}
 
 
-def _worst(request: dict, batches: list[BatchShape], data: Data) -> BatchShape:
-    """The batch of an epoch that needs most."""
-    candidates = epoch_lengths.largest(batches)
+def _worst(request: dict, first: set[BatchShape], later: set[BatchShape], data: Data) -> Placed:
+    """The micro-batch that needs most.
+
+    Args:
+        request: A ledger's request with `lengths`.
+        first: The shapes of the first micro-batches of updates.
+        later: Of those that follow others.
+        data: The encoded dataset.
+    """
+    largest = epoch_lengths.largest(later)
+    candidates = [Placed(request, batch) for batch in largest]
+    for batch in epoch_lengths.largest(first):
+        if not any(batch.needs_at_most(other) for other in largest):
+            candidates.append(Placed(_first(request), batch))
+    return _needs_most(candidates, data)
+
+
+def _needs_most(candidates: list[Placed], data: Data) -> Placed:
     if len(candidates) == 1:
         return candidates[0]
-    return max(candidates, key=lambda batch: _peak_bytes(_with_batch(request, batch, data)))
+    return max(candidates, key=lambda placed: _peak_bytes(_with_batch(*placed, data)))
 
 
 def _peak_bytes(request: dict) -> int:
@@ -146,12 +203,16 @@ def _data(request: dict) -> Data:
         ) from error
 
 
-def _epoch(request: dict, data: Data) -> list[BatchShape]:
-    """The batches of an epoch, of all processes together."""
+def _windows(request: dict, data: Data) -> list[list[BatchShape]]:
+    """The micro-batches of each update of a run, of all processes together."""
     lengths = request["lengths"]
-    drawn_by = {**lengths, "batch_size": _whole_batch_size(request)}
-    task = request["shapes"]["task"]
-    return epoch_lengths.epoch(data.train, task, drawn_by, lengths["seed"])
+    drawn_by = {
+        **lengths,
+        "batch_size": _whole_batch_size(request),
+        "accumulation_steps": request["accumulation_steps"],
+    }
+    task, epochs = request["shapes"]["task"], lengths.get("epochs", 1)
+    return epoch_lengths.windows(data.train, task, drawn_by, lengths["seed"], epochs)
 
 
 def _whole_batch_size(request: dict) -> int:

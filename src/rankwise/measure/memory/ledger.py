@@ -11,9 +11,9 @@ allocator's own peaks, what it reserved, and what the GPU says is in use.
 rounding). If it is above LIMIT of the peak, the result says so.
 
 cuBLAS's workspace on CUDA is a constant (workspace.py). Not predicted: workspace inside other
-kernels, and the CUDA context. On processors with bf16 instructions, oneDNN's bf16 products take
-some workspace. So where a CPU's peak is off by more than LIMIT, it is measured again without
-oneDNN. `workspace_bytes` is by how much that peak is lower, and it is no part of the residual.
+kernels, and the CUDA context. On a CPU, workspace is measured, as what an operator allocates and
+frees before it returns (products in bf16, Fourier transforms). `workspace_bytes` is by how much it
+raises the peak, and it is no part of the residual.
 """
 
 import contextlib
@@ -32,6 +32,7 @@ from rankwise.measure.step import Step
 from rankwise.models import memory_errors
 
 LIMIT = 0.02
+SVD = torch.ops.aten._linalg_svd.default
 # Imported by name, so that profiles of one process, or of one length, do not depend on them.
 PER_PROCESS = "rankwise.measure.memory.per_process"
 DATASET_LENGTHS = "rankwise.measure.memory.dataset_lengths"
@@ -87,7 +88,7 @@ def _with_measurement(request: dict, result: dict) -> dict:
         measured = {"cpu": _measure_cpu, "cuda": peaks.cuda}[device](request)
     except memory_errors.ERRORS as error:
         return {**result, **memory_errors.result(error), "device": device}
-    closing = _closing(request, result["metrics"], measured)
+    closing = _closing(result["metrics"], measured)
     result = {**result, "metrics": {**result["metrics"], **measured, **closing}, "device": device}
     share = closing["residual_fraction"]
     if abs(share) > LIMIT:
@@ -95,19 +96,16 @@ def _with_measurement(request: dict, result: dict) -> dict:
     return result
 
 
-def _closing(request: dict, predicted: dict, measured: dict) -> dict[str, int | float]:
-    """Compare the peaks of training: `measured_peak_bytes`, the residual and any workspace."""
+def _closing(predicted: dict, measured: dict) -> dict[str, int | float]:
+    """Compare the peaks of training: `measured_peak_bytes` and the residual."""
     highest = _training_peak(measured)
-    residual = highest - predicted.get("peak_allocated_bytes", predicted["peak_bytes"])
-    columns = {"measured_peak_bytes": highest}
-    if request["device"] == "cpu" and abs(residual) > LIMIT * highest:
-        with torch.backends.mkldnn.flags(enabled=False):  # oneDNN's old name
-            without_onednn = _training_peak(peaks.cpu(request))
-        columns["workspace_bytes"] = highest - without_onednn
-        residual -= columns["workspace_bytes"]
-    columns["residual_bytes"] = residual
-    columns["residual_fraction"] = residual / highest
-    return columns
+    expected = predicted.get("peak_allocated_bytes", predicted["peak_bytes"])
+    residual = highest - measured.get("workspace_bytes", 0) - expected
+    return {
+        "measured_peak_bytes": highest,
+        "residual_bytes": residual,
+        "residual_fraction": residual / highest,
+    }
 
 
 def _training_peak(measured: dict[str, int]) -> int:
@@ -117,10 +115,14 @@ def _training_peak(measured: dict[str, int]) -> int:
 
 
 def _measure_cpu(request: dict) -> dict[str, int]:
-    """Peaks of the CPU allocator, and the peak of the same storages tracked on real tensors."""
-    measured = peaks.cpu(request)
+    """Peaks of the CPU allocator, workspace, and the peak of the same storages on real tensors."""
+    measured, tensors = peaks.cpu_and_tensors(request)
     tracker, _ = track(request, "cpu")
-    return {**measured, "tracked_peak_bytes": account.peak_columns(tracker)["peak_bytes"]}
+    return {
+        **measured,
+        "workspace_bytes": _training_peak(measured) - _training_peak(tensors),
+        "tracked_peak_bytes": account.peak_columns(tracker)["peak_bytes"],
+    }
 
 
 def track(
@@ -178,10 +180,18 @@ class PredictingTracker(Tracker):
         super().__init__()
         self.device = device
         self._results = results or MetaResults()
+        self._is_built = False
 
     def run(self, func: OpOverload, args: tuple, kwargs: dict) -> object:
         """Run an operator, or answer from memory where the same shapes have come before."""
-        return self._results.of(func, args, kwargs)
+        results = self._results.of(func, args, kwargs)
+        if func is SVD and (self.device == "cpu" or not self._is_built):
+            # LAPACK returns V transposed by columns, cuSOLVER and the meta device by rows. So on a
+            # CPU `V[:rank].contiguous()` is a copy, elsewhere a view that keeps all of V. Training
+            # builds its model on the CPU.
+            left, values, right = results
+            return left, values, right.mT.contiguous().mT
+        return results
 
     def built(self, training_step: Step) -> None:
         """Label as a tracker does, and let torch's optimizers step as they do on the device.
@@ -190,6 +200,7 @@ class PredictingTracker(Tracker):
         memory of all their sizes; on the meta device it is one tensor after another.
         """
         super().built(training_step)
+        self._is_built = True
         if self.device != "cuda" or training_step.optimizer is None:
             return
         for group in training_step.optimizer.param_groups:

@@ -1,5 +1,6 @@
 """Measured peaks of every phase, from torch's CPU allocator or from CUDA's."""
 
+import functools
 import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 from torch._C._profiler import _EventType
+from torch._ops import OpOverloadPacket
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from rankwise.measure.memory import phases
@@ -79,9 +81,6 @@ class CudaPeaks(PeakObserver):
 def cpu(request: dict, observer: CpuPeaks | None = None) -> dict[str, int]:
     """Measure the peaks of torch's CPU allocator, workspace inside kernels included.
 
-    torch has no counter of live CPU bytes that could be read between phases. Its profiler records
-    the allocator's total with every allocation and every free.
-
     Args:
         request: A profile's request.
         observer: Marks the phases.
@@ -89,20 +88,36 @@ def cpu(request: dict, observer: CpuPeaks | None = None) -> dict[str, int]:
     Returns:
         `measured_{phase}_peak_bytes` of every phase.
     """
+    return cpu_and_tensors(request, observer)[0]
+
+
+def cpu_and_tensors(
+    request: dict, observer: CpuPeaks | None = None
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Measure the peaks of torch's CPU allocator with and without workspace inside kernels.
+
+    torch has no counter of live CPU bytes that could be read between phases. Its profiler records
+    every allocation and every free, and the operator within which it happens. Workspace is what an
+    operator allocates and frees before it returns.
+
+    Args:
+        request: A profile's request.
+        observer: Marks the phases.
+
+    Returns:
+        `measured_{phase}_peak_bytes` of every phase; and the same without workspace.
+    """
     gc.collect()
     torch.manual_seed(0)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         phases.run(request, "cpu", observer or CpuPeaks())
-    events = list(_walk(recorded.profiler.kineto_results.experimental_event_tree()))
-    totals = _live_bytes(events)
-    columns = {}
-    for event in events:
-        if event.name.startswith(MARK):
-            name = event.name.removeprefix(MARK)
-            peak = _highest(totals, event.start_time_ns, event.end_time_ns)
-            column = f"measured_{name}_peak_bytes"
-            columns[column] = max(peak, columns.get(column, 0))  # a phase may come again
-    return columns
+    roots = recorded.profiler.kineto_results.experimental_event_tree()
+    events = list(_walk(roots))
+    changes = [event for event in events if _is_allocation(event)]
+    workspace = {_key(event) for root in roots for event in _workspace(root)}
+    tensors = [event for event in changes if _key(event) not in workspace]
+    marks = [event for event in events if event.name.startswith(MARK)]
+    return _peaks(marks, changes), _peaks(marks, tensors)
 
 
 def _walk(events: Iterable) -> Iterator:
@@ -112,24 +127,74 @@ def _walk(events: Iterable) -> Iterator:
         yield from _walk(event.children)
 
 
-def _live_bytes(events: list) -> list[tuple[int, int]]:
-    """(time in ns, bytes alive) after every allocation and free on the CPU, in order.
+def _is_allocation(event: object) -> bool:
+    """Whether an event is an allocation or a free on the CPU."""
+    is_memory = event.tag == _EventType.Allocation
+    return is_memory and event.extra_fields.device.type == "cpu"
 
-    Bytes that this process held before the first of them are not counted.
+
+def _key(event: object) -> tuple[int, int, int]:
+    """What tells an allocation or a free from all others: torch makes its objects anew."""
+    change = event.extra_fields
+    return event.start_time_ns, change.ptr, change.alloc_size
+
+
+def _workspace(event: object) -> Iterator:
+    """Yield the allocations and frees of workspace below an event: of each kernel, the pairs."""
+    if not _is_kernel(event.name):
+        for child in event.children:
+            yield from _workspace(child)
+        return
+    alive = {}
+    changes = filter(_is_allocation, _walk(event.children))
+    for change in sorted(changes, key=lambda change: change.start_time_ns):
+        address = change.extra_fields.ptr
+        if change.extra_fields.alloc_size > 0:
+            alive[address] = change
+        elif address in alive:
+            yield from (alive.pop(address), change)
+
+
+@functools.cache
+def _is_kernel(name: str) -> bool:
+    """Whether an event is an operator that a tracker (tracker.py) sees as one.
+
+    Operators that autograd takes apart (CompositeImplicitAutograd) are seen in parts.
     """
-    changes = []
-    for event in events:
-        if event.tag == _EventType.Allocation and event.extra_fields.device.type == "cpu":
-            allocation = event.extra_fields
-            changes.append((event.start_time_ns, allocation.total_allocated, allocation.alloc_size))
-    changes.sort()
-    _, first_total, first_size = changes[0]
-    held_before = first_total - first_size
-    return [(time, total - held_before) for time, total, _ in changes]
+    namespace, _, operator = name.partition("::")
+    packet = getattr(getattr(torch.ops, namespace, None), operator, None) if operator else None
+    if not isinstance(packet, OpOverloadPacket):
+        return False
+    names = [getattr(packet, overload).name() for overload in packet.overloads()]
+    return not all(map(_is_composite, filter(torch._C._dispatch_has_kernel, names)))
+
+
+def _is_composite(operator: str) -> bool:
+    composite = torch._C.DispatchKey.CompositeImplicitAutograd
+    return torch._C._dispatch_has_kernel_for_dispatch_key(operator, composite)
+
+
+def _peaks(marks: list, changes: list) -> dict[str, int]:
+    """`measured_{phase}_peak_bytes` of every marked phase.
+
+    Args:
+        marks: Events of phases. A phase may come again.
+        changes: Allocations and frees. What the process held before the first is not counted.
+    """
+    live, totals = 0, []
+    for change in sorted(changes, key=lambda change: change.start_time_ns):
+        live += change.extra_fields.alloc_size
+        totals.append((change.start_time_ns, live))
+    columns = {}
+    for mark in marks:
+        column = f"measured_{mark.name.removeprefix(MARK)}_peak_bytes"
+        peak = _highest(totals, mark.start_time_ns, mark.end_time_ns)
+        columns[column] = max(peak, columns.get(column, 0))
+    return columns
 
 
 def _highest(totals: list[tuple[int, int]], start: int, end: int) -> int:
-    """The highest total between two times; what is alive at the start is part of the peak."""
+    """The highest total between two times in ns; what is alive at the start is part of the peak."""
     before = [total for time, total in totals if time <= start]
     within = [total for time, total in totals if start < time <= end]
     return max([before[-1] if before else 0, *within])

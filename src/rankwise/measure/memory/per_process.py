@@ -1,21 +1,34 @@
 """What one of several processes holds: `sharding` of a profile or a training run.
 
 The log of a process that trains its part of the batch alone is written anew as the log of one of
-several (ranks/): `ddp` and `fsdp2` as training runs them, `zero1` to `zero3` as DeepSpeed does.
+several (ranks/): `ddp` and `fsdp2` as training runs them, `fsdp1` and `fsdp1_no_shard` as torch's
+FullyShardedDataParallel does, `zero1` to `zero3` as DeepSpeed does.
 Whatever follows (peaks, timeline, allocator) reads that log as it reads the other.
 """
 
 from rankwise.measure.memory.ranks import notes as noted
 from rankwise.measure.memory.ranks import zero
 from rankwise.measure.memory.ranks.ddp import Ddp
+from rankwise.measure.memory.ranks.fsdp1 import Fsdp1, Fsdp1NoShard
 from rankwise.measure.memory.ranks.fsdp2 import Fsdp2
 from rankwise.measure.memory.ranks.log import Log
 from rankwise.measure.memory.ranks.notes import Notes
 from rankwise.measure.memory.tracker import Tracker
 from rankwise.methods.parts.base import Method, method_class, optimizer_class
 
-WRITERS = {"ddp": Ddp, "fsdp2": Fsdp2, **zero.STAGES}
-PARTS = {"fsdp2": noted.layers, "zero3": noted.modules_with_parameters}
+WRITERS = {
+    "ddp": Ddp,
+    "fsdp1": Fsdp1,
+    "fsdp1_no_shard": Fsdp1NoShard,
+    "fsdp2": Fsdp2,
+    **zero.STAGES,
+}
+PARTS = {
+    "fsdp1": noted.layers_and_adapters,
+    "fsdp1_no_shard": noted.layers_and_adapters,
+    "fsdp2": noted.layers,
+    "zero3": noted.modules_with_parameters,
+}
 
 
 def observer(request: dict, tracker: Tracker) -> Notes:
@@ -49,10 +62,10 @@ def state_rows(request: dict, rows: list[dict], notes: Notes) -> list[dict]:
         rows: With `tensor`, `dtype` and `state_bytes` of a process alone.
         notes: After all phases.
     """
-    if request["sharding"] == "ddp":
+    if request["sharding"] in ("ddp", "fsdp1_no_shard"):
         return rows
     count = request["processes"]
-    if request["sharding"] == "fsdp2":
+    if request["sharding"] in ("fsdp1", "fsdp2"):
         return [{**row, "state_bytes": -(-row["state_bytes"] // count)} for row in rows]
     widths = {"bfloat16": 2, "float16": 2}
     shared = []

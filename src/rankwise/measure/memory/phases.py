@@ -95,6 +95,6 @@ def _make_losses(training_step: Step, observer: Observer, prefix: str) -> None:
             continue
         with observer.phase(f"{prefix}backward"):
             # A factor of 1 is left out, as in training.
-            (loss if micro_batches == 1 else loss / micro_batches).backward()
+            training_step.backward(loss if micro_batches == 1 else loss / micro_batches)
         del loss  # frees what is left of the graph, as a training loop does
         observer.see_gradients(training_step)

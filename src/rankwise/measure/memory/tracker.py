@@ -46,6 +46,9 @@ class Tracker(TorchDispatchMode):
         kinds: Kind by serial; None where it is not known (yet).
         phases: The name of each phase and the number of events before it.
         end: Number of events before the last phase ended.
+        streams: The stream of the GPU by serial, of storages outside of the model's own stream.
+        moved: Number of events before the model was moved to the GPU, if it is moved part by part;
+            None if it is moved as a whole once it is built.
     """
 
     def __init__(self) -> None:
@@ -55,6 +58,8 @@ class Tracker(TorchDispatchMode):
         self.kinds: list[str | None] = []
         self.phases: list[tuple[str, int]] = []
         self.end = 0
+        self.streams: dict[int, int] = {}
+        self.moved: int | None = None
         # Live storages by the id of torch's storage object. The weak reference is kept because its
         # callback, which logs the end of the storage, dies with it.
         self._live: dict[int, tuple[int, weakref.ref]] = {}

@@ -231,7 +231,7 @@ def _timed_update(training_step: Step, accumulation: int, device: str) -> dict[s
         loss = training_step.forward() / accumulation
         seconds["forward"] += clock.lap()
         if trains:
-            loss.backward()
+            training_step.backward(loss)
             seconds["backward"] += clock.lap()
     if trains:
         training_step.update()
@@ -251,7 +251,7 @@ def _gradient_columns(training_step: Step, request: dict) -> dict:
     if training_step.is_forward_only:
         return {"metrics": {"note": FORWARD_ONLY_NOTE}, "groups": []}
     for _ in range(accumulation):
-        (training_step.forward() / accumulation).backward()
+        training_step.backward(training_step.forward() / accumulation)
     if getattr(optimizer, "released", False):
         training_step.update()
         note = FUSED_NOTE if optimizer.RELEASE == "fused" else GATHERED_NOTE

@@ -47,21 +47,27 @@ class Ddp(Writer):
 
 
 def bucket_sizes(params: list[Parameter], limits: list[float]) -> list[int]:
-    """Bytes of the buckets for gradients that come in the order of `params`.
+    """Bytes of the buckets for gradients that come in the order of `params`; see `buckets`."""
+    return [sum(param.size for param in bucket) for bucket in buckets(params, limits)]
+
+
+def buckets(params: list[Parameter], limits: list[float]) -> list[list[Parameter]]:
+    """Parameters in buckets, in their order.
 
     Args:
-        params: Parameters that train.
+        params: Parameters of any dtypes, which have buckets of their own.
         limits: Bytes at which the first, the second, ... bucket of a dtype is closed; the last
             limit is that of all others.
     """
-    sizes: list[int] = []
-    filling: dict[int, int] = {}  # by bytes of an element, which stand for the dtype
+    made: list[list[Parameter]] = []
+    filling: dict[int, list[Parameter]] = {}  # by bytes of an element, which stand for the dtype
     closed: dict[int, int] = {}
     for param in params:
         key = param.itemsize
-        filling[key] = filling.get(key, 0) + param.size
+        bucket = filling.setdefault(key, [])
+        bucket.append(param)
         limit = limits[min(closed.get(key, 0), len(limits) - 1)]
-        if filling[key] >= limit:
-            sizes.append(filling.pop(key))
+        if sum(each.size for each in bucket) >= limit:
+            made.append(filling.pop(key))
             closed[key] = closed.get(key, 0) + 1
-    return [*sizes, *filling.values()]
+    return [*made, *filling.values()]

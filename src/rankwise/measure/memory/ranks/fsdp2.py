@@ -108,7 +108,7 @@ class Fsdp2(Writer):
         share = sum(self.notes.parameters[number].share(self.count) for number in params)
         self._sent = self.log.add(self.count * share, "temporary")
         self.replace([self.gradients[number] for number in params], share, "gradients")
-        self._copy_of_gloo(self.count * share)
+        self.copy_of_gloo(self.count * share)
 
     def phase_ends(self) -> None:
         """End the backward of those parts that nothing has told to."""
@@ -130,15 +130,7 @@ class Fsdp2(Writer):
             return
         size = sum(self._sizes(part))
         self._flat[part] = self.log.add(size, "temporary")
-        self._copy_of_gloo(size)
-
-    def _copy_of_gloo(self, size: int) -> None:
-        """On a CPU gloo gathers and sums in a copy of its own; NCCL needs none.
-
-        Source: _allgather_base and reduce_scatter_tensor_coalesced in ProcessGroupGloo.cpp.
-        """
-        if self.device == "cpu":
-            self.log.free(self.log.add(size, "temporary"))
+        self.copy_of_gloo(size)
 
     def _copy_out(self, part: int, keep: bool = False) -> None:
         if part not in self._flat:

@@ -24,17 +24,22 @@ class Log:
     kinds: list[str] = field(default_factory=list)
     phases: list[tuple[str, int]] = field(default_factory=list)
     end: int = 0
+    streams: dict[int, int] = field(default_factory=dict)
+    moved: int | None = None
 
     def kind(self, serial: int) -> str:
         """The kind of a storage."""
         return self.kinds[serial]
 
-    def add(self, size: int, kind: str) -> int:
-        """Log a new storage of `size` bytes; returns its serial."""
+    def add(self, size: int, kind: str, stream: int = 0) -> int:
+        """Log a new storage of `size` bytes in a stream of the GPU; returns its serial."""
         self.sizes.append(size)
         self.kinds.append(kind)
         self.events.append(len(self.sizes))
-        return len(self.sizes) - 1
+        serial = len(self.sizes) - 1
+        if stream:
+            self.streams[serial] = stream
+        return serial
 
     def free(self, serial: int) -> None:
         """Log the end of a storage."""
@@ -149,9 +154,12 @@ class Writer:
         if not alive:
             return
         self.drop(alive)
-        added = self.log.add(size, kind)
-        for serial in alive:
-            self._stands_for[serial] = added, alive
+        self.stand_for(alive, self.log.add(size, kind))
+
+    def stand_for(self, serials: set[int], added: int) -> None:
+        """Let a storage of this log stay until the last of `serials` goes in the tracker's log."""
+        for serial in serials:
+            self._stands_for[serial] = added, serials
 
     def drop(self, serials: set[int]) -> None:
         """Let storages go earlier than in the tracker's log."""
@@ -165,6 +173,14 @@ class Writer:
     def share(self, size: int) -> int:
         """Bytes of a share of a storage whose rows are not known."""
         return -(-size // self.count)
+
+    def copy_of_gloo(self, size: int) -> None:
+        """On a CPU gloo gathers and sums in a copy of its own; NCCL needs none.
+
+        Source: _allgather_base and reduce_scatter_tensor_coalesced in ProcessGroupGloo.cpp.
+        """
+        if self.device == "cpu":
+            self.log.free(self.log.add(size, "temporary"))
 
     @property
     def updates(self) -> bool:

@@ -234,6 +234,42 @@ def layers(model: nn.Module) -> list[Part]:
     return [Part(model, rest), *parts]
 
 
+def layers_and_adapters(model: nn.Module) -> list[Part]:
+    """The model without its units, and these from the inside out: what FSDP1 gathers at a time.
+
+    Units are layers and, where the base is frozen, modules that add trained weights, as in peft's
+    `fsdp_auto_wrap_policy`.
+    """
+    inside = {id(part.module) for part in layers(model)[1:]}
+    if not all(trains(param) for param in model.parameters()):
+        inside |= {id(module) for module in model.modules() if _is_trained_leaf(module)}
+    seen: set[int] = set()
+    units = []
+    for module in _from_inside(model):
+        if id(module) in inside:
+            units.append(Part(module, _unseen(module, seen)))
+    return [Part(model, _unseen(model, seen)), *units]
+
+
+def _is_trained_leaf(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, nn.Parameter) and trains(weight) and not list(module.children())
+
+
+def _from_inside(module: nn.Module) -> Iterator[nn.Module]:
+    """A module after all modules within it."""
+    for child in module.children():
+        yield from _from_inside(child)
+    yield module
+
+
+def _unseen(module: nn.Module, seen: set[int]) -> list[nn.Parameter]:
+    """Parameters of a module that no unit has yet; they are seen from now on."""
+    params = [param for param in module.parameters() if id(param) not in seen]
+    seen |= {id(param) for param in params}
+    return params
+
+
 def modules_with_parameters(model: nn.Module) -> list[Part]:
     """Every module with parameters of its own: what ZeRO's third stage gathers at a time."""
     seen: set[int] = set()
