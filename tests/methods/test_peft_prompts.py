@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from helpers.peft_cases import PROMPTS, batch, logits, prepare
+from helpers.profiling import ledger_request
+from rankwise.measure.memory.ledger import ledger
 
 
 def prompted_models() -> list[tuple[str, str, str]]:
@@ -51,3 +53,12 @@ def test_a_sampled_prompt_consists_of_embeddings_of_the_vocabulary() -> None:
     prompt = adapted.prompt_encoder["default"].embedding.weight
     words = adapted.word_embeddings.weight
     assert all((words == row).all(1).any() for row in prompt)
+
+
+def test_prefix_tuning_refuses_activation_checkpointing() -> None:
+    """peft refuses it, too, but only if it is on before the model is prompted."""
+    result = ledger(
+        ledger_request("stories260k", "prefix_tuning", dataset="wikitext2", checkpointing=True)
+    )
+    assert result["status"] == "unsupported"
+    assert "prefix tuning and activation checkpointing exclude each other" in result["reason"]

@@ -13,9 +13,19 @@ from dataclasses import dataclass
 from peft import PrefixTuningConfig
 from torch import nn
 
+from rankwise.core.errors import Unsupported
 from rankwise.methods.parts.prompt_base import PromptMethod
 
 WRITTEN = {"distilbert": "DistilBERT", "modernbert": "ModernBERT"}  # as their authors write them
+# transformers' names of what switches activation checkpointing on.
+ENABLING = ("gradient_checkpointing_enable", "activation_checkpointing_enable")
+
+
+def _refuse_checkpointing(*_args: object, **_kwargs: object) -> None:
+    raise Unsupported(
+        "prefix tuning and activation checkpointing exclude each other: a layer that runs again "
+        "would add its text's keys and values to the prefix twice"
+    )
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,13 @@ class PrefixTuning(PromptMethod):
 
     def config(self, names: dict) -> PrefixTuningConfig:
         return PrefixTuningConfig(num_virtual_tokens=self.rank)
+
+    def prepare(self, model: nn.Module, names: dict) -> nn.Module:
+        """Add the keys and values by peft; the model refuses activation checkpointing."""
+        prompted = super().prepare(model, names)
+        for enable in ENABLING:
+            setattr(prompted, enable, _refuse_checkpointing)
+        return prompted
 
     def unsupported(self, model: nn.Module, names: dict) -> str | None:
         """Also refuse models that take no keys and values from outside, such as DistilBERT."""

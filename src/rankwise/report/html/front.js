@@ -43,7 +43,7 @@ function withTitles(encoding, titles, log, isOne) {
   const changed = { ...encoding };
   for (const axis of ["x", "y"]) {
     const scale = log[axis] ? { type: "log", nice: false, padding: 16 } : { ...encoding[axis].scale, zero: false };
-    const labels = log[axis] ? { axis: { format: "~g", tickCount: 4 } } : isOne[axis] ? { axis: { format: "~g" } } : {};
+    const labels = log[axis] ? { axis: { format: "~g", tickCount: 4 } } : isOne[axis] ? { axis: { format: ".4~g" } } : {};
     changed[axis] = { ...encoding[axis], title: titles[axis], scale, ...labels };
   }
   if (encoding.tooltip) {
