@@ -14,7 +14,8 @@ from pathlib import Path
 from rankwise.cli.fits_options import DENSE, LENGTH_TOKENS, OPTIONS, OWN_LENGTHS
 from rankwise.cli.text import aligned
 from rankwise.core import dataset_defaults, paths, tasks
-from rankwise.core.config import ConfigError, check, library, pick
+from rankwise.core.config import ConfigError, library, pick
+from rankwise.core.schemas import check
 
 COMMAND = "rankwise fits"  # how messages call the place of a wrong value
 PLAIN_OPTIMIZER = "adamw"  # --optimizer replaces it; a method with one of its own keeps that
