@@ -74,7 +74,8 @@ def study() -> dict:
 def entries(root: Path) -> dict:
     """The repository's entries, and a dataset of the first lines of WikiText-2."""
     from rankwise.core import paths  # noqa: PLC0415 - torch's threads are set first
-    from rankwise.core.config import check, library  # noqa: PLC0415
+    from rankwise.core.config import library  # noqa: PLC0415
+    from rankwise.core.schemas import check  # noqa: PLC0415
 
     source = Path(os.environ["RANKWISE_DATA"]) / "wikitext2"
     for split, (name, count) in LINES.items():

@@ -9,7 +9,7 @@ import yaml
 from helpers.claims import CELL, LIBRARY, REGISTRY
 from helpers.repository import ROOT
 from rankwise.analysis.claim_verdicts import judge
-from rankwise.core import config, paths
+from rankwise.core import paths, schemas
 from rankwise.core.config import ConfigError
 from rankwise.study import claims
 from rankwise.study.plan import Plan
@@ -24,7 +24,7 @@ Frames = dict[str, pd.DataFrame]
 def decide(frames: Frames | None = None, **changes: object) -> pd.Series:
     """The row of one claim: FAMILY with some keys changed; keys changed to None are left out."""
     family = {key: value for key, value in {**FAMILY, **changes}.items() if value is not None}
-    checked = config.check({"one": family}, paths.SCHEMAS / "claims.schema.yaml", claims.FILE)
+    checked = schemas.check({"one": family}, paths.SCHEMAS / "claims.schema.yaml", claims.FILE)
     claims.check({**LIBRARY, "claims": checked})
     return judge(claims.expand(checked), frames or {}).iloc[0]
 

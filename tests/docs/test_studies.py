@@ -13,7 +13,7 @@ import yaml
 from helpers.doc_blocks import Block, blocks
 from helpers.repository import CLEAN, ROOT, run_snakemake
 from helpers.stored import made
-from rankwise.core import config, paths
+from rankwise.core import paths, schemas
 from rankwise.study import evaluations
 from rankwise.study.plan import Plan
 
@@ -88,7 +88,7 @@ def test_mistakes_are_shown() -> None:
 @pytest.mark.parametrize("block", EVALUATIONS, ids=lambda block: block.text[:20])
 def test_an_evaluation_shown_is_one(block: Block) -> None:
     given = yaml.safe_load(block.text)
-    checked = config.check(given, paths.SCHEMAS / "evaluations.schema.yaml", block.page)
+    checked = schemas.check(given, paths.SCHEMAS / "evaluations.schema.yaml", block.page)
     for name, entry in checked.items():
         evaluations.check_entry(name, entry)
 

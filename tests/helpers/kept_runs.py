@@ -15,8 +15,9 @@ from helpers.prepared import reset_accelerate
 from helpers.repository import ROOT
 from helpers.stored import store_result
 from rankwise.core import paths, result, store
-from rankwise.core.config import check, library
+from rankwise.core.config import library
 from rankwise.core.provenance import file_sha256
+from rankwise.core.schemas import check
 from rankwise.data.datasets import prepare_dataset
 from rankwise.data.model_files import prepare_model
 from rankwise.data.prepared import load_data

@@ -8,7 +8,8 @@ from helpers import file_inputs
 from helpers.repository import ROOT
 from helpers.stored import store_result
 from rankwise.core import dataset_defaults, paths
-from rankwise.core.config import check, library
+from rankwise.core.config import library
+from rankwise.core.schemas import check
 from rankwise.data.model_files import prepare_model
 from rankwise.study.plan import Plan
 

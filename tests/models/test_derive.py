@@ -21,8 +21,8 @@ from helpers.model_folders import (
 )
 from rankwise.checks.model_entries import problems
 from rankwise.core import entry_files
-from rankwise.core.config import check
 from rankwise.core.paths import SCHEMAS
+from rankwise.core.schemas import check
 from rankwise.measure.flops.count import flops
 from rankwise.measure.memory.account import peak_columns
 from rankwise.measure.memory.ledger import track

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from helpers.encoder_decoders import WORDS
 from rankwise.checks.model_entries import problems
 from rankwise.core import entry_files
-from rankwise.core.config import check as check_schema
 from rankwise.core.paths import SCHEMAS
+from rankwise.core.schemas import check as check_schema
 from rankwise.measure.memory.account import peak_columns
 from rankwise.measure.memory.ledger import track
 from rankwise.models import build, check

@@ -9,8 +9,9 @@ import yaml
 from torch import nn
 
 from helpers.repository import ROOT
-from rankwise.core.config import ConfigError, check
+from rankwise.core.config import ConfigError
 from rankwise.core.errors import Unsupported
+from rankwise.core.schemas import check
 from rankwise.measure.memory.persistent import memory, predict
 from rankwise.methods.parts.base import adapt
 from rankwise.models import build as models

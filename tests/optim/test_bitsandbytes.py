@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 from helpers.repository import ROOT
-from rankwise.core.config import check
+from rankwise.core.schemas import check
 from rankwise.measure.memory.persistent import memory
 from rankwise.optim import AdamW8bit, PagedAdamW
 from rankwise.study.resolve import resolve_method

@@ -9,7 +9,8 @@ from helpers import file_inputs
 from helpers.profiling import profile_plan, profile_request
 from helpers.repository import ROOT
 from rankwise.core import dataset_defaults, paths
-from rankwise.core.config import ConfigError, check
+from rankwise.core.config import ConfigError
+from rankwise.core.schemas import check
 from rankwise.study.jobs import cell_jobs
 from rankwise.study.plan import Plan
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from rankwise.cli.fits_options import DENSE, LENGTH_TOKENS, OPTIONS, OWN_LENGTHS
 from rankwise.cli.text import aligned
 from rankwise.core import dataset_defaults, paths, tasks
-from rankwise.core.config import ConfigError, check, library, named_model, pick
+from rankwise.core.config import ConfigError, library, named_model, pick
+from rankwise.core.schemas import check
 
 NONE_FITS = "0: not even one text of this length, or of any length, fits"
 COMMAND = "rankwise fits"  # how messages call the place of a wrong value

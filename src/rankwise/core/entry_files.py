@@ -10,8 +10,9 @@ from pathlib import Path
 import yaml
 
 from rankwise.core import paths
-from rankwise.core.config import ConfigError, check
+from rankwise.core.config import ConfigError
 from rankwise.core.files import durable_write
+from rankwise.core.schemas import check
 from rankwise.core.yaml_files import load, read_yaml
 
 LINE_CHARACTERS = 110  # of a mapping that stands in one line

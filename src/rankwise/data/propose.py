@@ -11,8 +11,8 @@ from itertools import islice
 from pathlib import Path
 
 from rankwise.core import content, paths, tasks
-from rankwise.core.config import check
 from rankwise.core.dataset_defaults import ANSWER, PROMPT
+from rankwise.core.schemas import check
 from rankwise.data import (
     datasets,
     instructions,

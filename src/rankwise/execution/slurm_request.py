@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rankwise.core import paths
-from rankwise.core.config import ConfigError, check, read_yaml
+from rankwise.core.config import ConfigError, read_yaml
+from rankwise.core.schemas import check
 
 FILE = "profiles/cluster.yaml"
 STYLES = ("gpus", "gres", "kubernetes")

@@ -21,7 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from rankwise.core import content, entry_files, paths, provenance
-from rankwise.core.config import SHORT, ConfigError, check, pick
+from rankwise.core.config import SHORT, ConfigError, pick
+from rankwise.core.schemas import check
 
 CACHE = paths.CACHE / "entries"
 KINDS = {"models": "model", "datasets": "dataset"}  # key of a grid -> what `rankwise add` adds
