@@ -75,7 +75,7 @@ def test_a_ledger_has_the_accumulation_of_its_grid() -> None:
 NEW_KEYS = {
     *("precision", "attention", "padded", "keeps_outputs", "use_cache", "gpu"),
     *("zeroes_gradients", "loss_input", "keeps_quantized_inputs", "keeps_softmax_inputs"),
-    "empties_cache",
+    *("empties_cache", "keeps_unit_inputs"),
 }
 
 
@@ -110,6 +110,10 @@ CANNOT_STEP = {
     "a cache beside checkpointing": (
         {"attention": "sdpa", "use_cache": True, "checkpointing": True},
         "use_cache: got True, allowed: false with checkpointing",
+    ),
+    "inputs that nothing keeps": (
+        {"attention": "sdpa", "keeps_unit_inputs": True, "checkpointing": True},
+        "keeps_unit_inputs: got True, allowed: false without sharding: fsdp1",
     ),
     "logits that are never there": (
         {"loss": "chunked", "loss_input": "shifted"},

@@ -32,6 +32,7 @@ STEP_DEFAULTS = {
     "empties_cache": False,
     "keeps_softmax_inputs": False,
     "keeps_quantized_inputs": False,
+    "keeps_unit_inputs": False,
     "gpu": "ampere",
 }
 
