@@ -88,8 +88,8 @@ class Writer:
 
         # Serials in the tracker's log of what stays here beyond its end; and those here of what has
         # gone there meanwhile.
-        self._kept: set[int] = set()
-        self._gone: list[int] = []
+        self._staying: set[int] = set()
+        self._gone_meanwhile: list[int] = []
 
     def write(self) -> Log:
         """Return the log of one of the processes."""
@@ -141,8 +141,8 @@ class Writer:
         self._copies[serial] = self.log.add(self.size(serial, kind), kind)
 
     def _goes(self, serial: int) -> None:
-        if serial in self._kept:
-            self._gone.append(self._copies.pop(serial))
+        if serial in self._staying:
+            self._gone_meanwhile.append(self._copies.pop(serial))
         elif serial in self._copies:
             self.log.free(self._copies.pop(serial))
         elif serial in self._stands_for:
@@ -180,14 +180,14 @@ class Writer:
     def keep(self, serial: int) -> None:
         """Let a storage stay until `release`."""
         if serial in self._copies:
-            self._kept.add(serial)
+            self._staying.add(serial)
 
     def release(self) -> None:
         """Free what has gone in the tracker's log since it was kept."""
-        for serial in self._gone:
+        for serial in self._gone_meanwhile:
             self.log.free(serial)
-        self._kept.clear()
-        self._gone.clear()
+        self._staying.clear()
+        self._gone_meanwhile.clear()
 
     def is_alive(self, serial: int) -> bool:
         """Whether a storage of the tracker's log is alive here, as itself."""
