@@ -77,7 +77,8 @@ def fms(method: str, options: dict, batch_size: int, published: int) -> Case:
     """A run of Mistral-7B by fms-acceleration, 4,096 tokens.
 
     scenarios.yaml, defaults.yaml and accelerate.yaml; QLoRA under autocast (`bf16: True`), the
-    others without. requirements.txt has transformers 4.48.1 and bitsandbytes 0.43.3.
+    others without. requirements.txt has transformers 4.48.1 and bitsandbytes 0.43.3. The Trainer's
+    checkpoints are around the units, and reentrant.
     """
     rank = 0 if method.startswith("full") else 16
     loop = {
@@ -85,6 +86,7 @@ def fms(method: str, options: dict, batch_size: int, published: int) -> Case:
         "loss_input": "fp32_shifted",
         "precision": "bf16" if method == "qlora" else "fp32",
         "keeps_quantized_inputs": True,
+        "keeps_unit_inputs": True,
     }
     return Case(
         "mistral_7b", method, rank, options, batch_size, 4096, ALLOCATED, published, FMS, loop

@@ -204,6 +204,24 @@ def test_fsdp1_holds_two_layers_only_at_the_end_of_a_backward_pass() -> None:
     assert most == {"forward": 1, "backward": 2}
 
 
+def test_hooks_of_fsdp1_keep_inputs_and_gradients_of_frozen_layers() -> None:
+    """They are freed when backward ends: all but two, which the step itself holds still."""
+    settings = {"processes": 2, "sharding": "fsdp1", "checkpointing": True, "device": "cuda"}
+    freed = {}
+    for keeps in (False, True):
+        asked = request("lora", 8, *LANGUAGE, **settings, keeps_unit_inputs=keeps)
+        log, _ = track(asked, "meta")
+        start_of = dict(log.phases)
+        last = reversed(log.events[start_of["backward"] : start_of["update"]])
+        at_the_end = list(itertools.takewhile(lambda event: event < 0, last))
+        freed[keeps] = Counter(log.sizes[-event - 1] for event in at_the_end)
+    shape, model = asked["shapes"], asked["model"]["architecture"]
+    tokens = shape["batch_size"] * shape["sequence_length_tokens"]
+    hidden = 4 * tokens * model["hidden_size"]
+    layers = model["num_hidden_layers"]
+    assert freed[True][hidden] - freed[False][hidden] == 2 * layers - 2
+
+
 def parameters_of(asked: dict) -> int:
     """How many parameters the base model of a request has."""
     return sum(param.numel() for param in base_model(asked, "meta").parameters())

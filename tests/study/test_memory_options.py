@@ -76,6 +76,7 @@ NEW_KEYS = {
     *("precision", "attention", "padded", "keeps_outputs", "use_cache", "gpu"),
     *("zeroes_gradients", "loss_input", "keeps_quantized_inputs", "keeps_softmax_inputs"),
     *("empties_cache", "quantized_from", "modules", "adapted_on_gpu", "zero_grad"),
+    "keeps_unit_inputs",
 }
 
 
@@ -121,6 +122,10 @@ CANNOT_STEP = {
     "flash-attn in litgpt's attention": (
         {"modules": "litgpt"},
         "attention: got 'flash', allowed: sdpa with modules: litgpt",
+    ),
+    "inputs that nothing keeps": (
+        {"attention": "sdpa", "keeps_unit_inputs": True, "checkpointing": True},
+        "keeps_unit_inputs: got True, allowed: false without sharding: fsdp1",
     ),
     "logits that are never there": (
         {"loss": "chunked", "loss_input": "shifted"},

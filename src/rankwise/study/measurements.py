@@ -37,6 +37,7 @@ STEP_DEFAULTS = {
     "quantized_from": None,
     "modules": "transformers",
     "adapted_on_gpu": False,
+    "keeps_unit_inputs": False,
     "gpu": "ampere",
 }
 

@@ -81,6 +81,9 @@ def check_step(grid: dict, entry: dict, task: str, where: Where) -> None:
         allowed = "false with checkpointing: transformers makes no cache for layers that run again"
         raise ConfigError(file, f"{key}.use_cache", True, allowed)
     _check_modules(grid, where)
+    if grid["keeps_unit_inputs"] and not (grid["sharding"] == "fsdp1" and grid["checkpointing"]):
+        allowed = "false without sharding: fsdp1 and checkpointing: true, whose hooks keep them"
+        raise ConfigError(file, f"{key}.keeps_unit_inputs", True, allowed)
     runs = grid["measured"] or "throughput" in grid["measurements"]
     check_attention(grid, entry, where, runs=runs)
 

@@ -17,6 +17,10 @@ NO_SHARD). In the order of torch's code:
   its gradients or, if it is frozen, when the gradient of its input is there.
 - When all gradients of a unit are there, autograd joins them to a flat one. The process's part of
   their means is a new tensor, and the flat one is freed. Without shards means are made in place.
+- A reentrant checkpoint around a frozen unit, as transformers' layers have it, keeps the input that
+  it detaches, and the gradient of that, until the whole backward pass ends: a hook on the input
+  (`register_multi_grad_hook`) refers to itself, and FSDP1 removes it only then
+  (`keeps_unit_inputs`).
 - With several micro-batches whole gradients stay until the last one's backward sends them
   (`no_sync`, as accelerate does).
 
@@ -52,6 +56,7 @@ class Fsdp1(Writer):
         self._waiting: list[set[int]] = []  # by part: what trains and has no gradient yet
         self._part_of = {n: part for part, own in enumerate(self.notes.parts) for n in own}
         self._has_begun = False
+        self._keeps_inputs = self.request.get("keeps_unit_inputs", False)
 
     def size(self, serial: int, kind: str) -> int:
         """State is shared, and what an optimizer makes while it steps."""
@@ -123,7 +128,7 @@ class Fsdp1(Writer):
 
     def backward_ends(self, part: int) -> None:
         """The gradient of a unit's input is there: a frozen unit is freed."""
-        if not any(param.trains for param in self._params(part)):
+        if not self._trains(part):
             self._free(part)
 
     def gradient(self, number: int) -> None:
@@ -141,6 +146,12 @@ class Fsdp1(Writer):
             if self.is_last_micro_batch:
                 self._reduce(part)
             self._free(part)
+        self.release()
+
+    def input(self, part: int, serial: int) -> None:
+        """Keep what the hook on a frozen unit refers to."""
+        if self._keeps_inputs and part != ROOT and not self._trains(part):
+            self.keep(serial)
 
     def _reduce(self, part: int) -> None:
         """Make a flat tensor of a unit's gradients, and of that the process's part of the means."""
@@ -164,6 +175,9 @@ class Fsdp1(Writer):
 
     def _params(self, part: int) -> list[Parameter]:
         return [self.notes.parameters[number] for number in self.notes.parts[part]]
+
+    def _trains(self, part: int) -> bool:
+        return any(param.trains for param in self._params(part))
 
     def _gather(self, part: int) -> None:
         if self.shards and part not in self._whole and self.notes.parts[part]:

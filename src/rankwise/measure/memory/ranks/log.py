@@ -57,6 +57,7 @@ class Writer:
         request: With `processes`, `device` and optionally `accumulation_steps`.
 
     Attributes:
+        request: Of the ledger.
         count: The number of processes.
         device: That the prediction is for, `cpu` or `cuda`.
         micro_batches: Micro-batches of an update in the log.
@@ -70,6 +71,7 @@ class Writer:
     def __init__(self, tracker: Tracker, notes: Notes, request: dict):
         self.tracker = tracker
         self.notes = notes
+        self.request = request
         self.count = request["processes"]
         self.device = request["device"]
         self.micro_batches = min(request.get("accumulation_steps", 1), MICRO_BATCHES)
@@ -83,6 +85,11 @@ class Writer:
         # Serial in the tracker's log -> the storage here that stands for it and for others, and
         # those others: it goes when the last of them goes.
         self._stands_for: dict[int, tuple[int, set[int]]] = {}
+
+        # Serials in the tracker's log of what stays here beyond its end; and those here of what has
+        # gone there meanwhile.
+        self._staying: set[int] = set()
+        self._gone_meanwhile: list[int] = []
 
     def write(self) -> Log:
         """Return the log of one of the processes."""
@@ -118,6 +125,8 @@ class Writer:
                 self.backward_begins(note.subject)
             case noted.BACKWARD_ENDS:
                 self.backward_ends(note.subject)
+            case noted.INPUT:
+                self.input(note.subject, note.serial)
 
     def _begin(self, phase: str) -> None:
         self.phase = phase
@@ -132,7 +141,9 @@ class Writer:
         self._copies[serial] = self.log.add(self.size(serial, kind), kind)
 
     def _goes(self, serial: int) -> None:
-        if serial in self._copies:
+        if serial in self._staying:
+            self._gone_meanwhile.append(self._copies.pop(serial))
+        elif serial in self._copies:
             self.log.free(self._copies.pop(serial))
         elif serial in self._stands_for:
             added, others = self._stands_for.pop(serial)
@@ -165,6 +176,18 @@ class Writer:
         """Let storages go earlier than in the tracker's log."""
         for serial in sorted(serials & self._copies.keys()):
             self.log.free(self._copies.pop(serial))
+
+    def keep(self, serial: int) -> None:
+        """Let a storage stay until `release`."""
+        if serial in self._copies:
+            self._staying.add(serial)
+
+    def release(self) -> None:
+        """Free what has gone in the tracker's log since it was kept."""
+        for serial in self._gone_meanwhile:
+            self.log.free(serial)
+        self._staying.clear()
+        self._gone_meanwhile.clear()
 
     def is_alive(self, serial: int) -> bool:
         """Whether a storage of the tracker's log is alive here, as itself."""
@@ -216,3 +239,6 @@ class Writer:
 
     def backward_ends(self, part: int) -> None:
         """The gradients of a part's inputs are there."""
+
+    def input(self, part: int, serial: int) -> None:
+        """An input of a part, or the gradient of one, is there."""

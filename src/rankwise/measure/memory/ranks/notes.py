@@ -6,7 +6,7 @@ end. torch's FSDP2 learns this in the same way: from hooks on modules, from hook
 that they return, and from an identity in front of their inputs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from rankwise.optim.parts.waiting import trains
 PHASE, PHASE_ENDS, BUILT, GRADIENT = "phase", "phase ends", "built", "gradient"
 FORWARD, FORWARD_ENDS = "forward", "forward ends"
 BACKWARD, BACKWARD_ENDS = "backward", "backward ends"
+INPUT = "input"
 
 
 class Note(NamedTuple):
@@ -32,7 +33,8 @@ class Note(NamedTuple):
         position: Number of events before it.
         what: One of the constants of this module.
         subject: The name of a phase, or the number of a part or of a parameter.
-        serial: Of the storage that is the gradient of a parameter.
+        serial: Of the storage that is the gradient of a parameter, an input of a part, or the
+            gradient of one.
     """
 
     position: int
@@ -99,7 +101,7 @@ class _Passed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *gradients):
-        ctx.ended()
+        ctx.ended(gradients)
         return None, *gradients
 
 
@@ -154,7 +156,13 @@ class Notes:
             self._note(FORWARD, number)
             if self._phase.endswith("backward") or not torch.is_grad_enabled():
                 return None  # computed again, or never differentiated
-            return _mark((arguments, keywords), lambda: self._note(BACKWARD_ENDS, number))
+            self._note_inputs(number, _differentiated((arguments, keywords)))
+
+            def ended(gradients: tuple[Tensor, ...]) -> None:
+                self._note_inputs(number, gradients)
+                self._note(BACKWARD_ENDS, number)
+
+            return _mark((arguments, keywords), ended)
 
         def after(_, __, output):
             self._note(FORWARD_ENDS, number)
@@ -166,6 +174,11 @@ class Notes:
 
         module.register_forward_pre_hook(before, with_kwargs=True)
         module.register_forward_hook(after)
+
+    def _note_inputs(self, number: int, tensors: Iterable[Tensor | None]) -> None:
+        for tensor in tensors:
+            if tensor is not None:
+                self._note(INPUT, number, self.tracker.serial(tensor))
 
     def built(self, training_step: Step) -> None:
         """Number the parameters."""
@@ -201,8 +214,13 @@ class Notes:
                 self.state[self.tracker.serial(value)] = value.numel()
 
 
+def _differentiated(inputs: tuple) -> list[Tensor]:
+    """Tensors among the inputs of a forward pass that have gradients."""
+    return [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
+
+
 def _mark(inputs: tuple, ended) -> tuple:
-    """The inputs of a forward pass behind one identity, whose backward calls `ended`."""
+    """The inputs of a forward pass behind one identity, whose backward gives `ended` gradients."""
     leaves, structure = tree_flatten(inputs)
     places = [
         place
