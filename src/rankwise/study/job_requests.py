@@ -35,6 +35,7 @@ PROFILE_MODULES = {
     "keeps_softmax_inputs": "rankwise.measure.softmax_inputs",
     "keeps_quantized_inputs": "rankwise.measure.quantized_inputs",
     "adapted_on_gpu": "rankwise.measure.host_buffers",
+    "generated_tokens": "rankwise.measure.generation",
 }
 DATASET_LENGTHS = "rankwise.measure.memory.dataset_lengths"  # profiles at a dataset's own lengths
 
