@@ -1,11 +1,11 @@
-"""What peft's evaluations reserve beside the segments of training. Writes published_memory/generation.md.
+"""Segments of peft's evaluations beside those of training. Writes published_memory/generation.md.
 
     python benchmarks/generation_segments.py
 
-Prefix tuning with 200 tokens reserved more than its training steps did (config/claims.yaml). Here an
-evaluation as in peft's comparison (method_comparison/MetaMathQA, data.py and run.py at 5d602fd)
-follows a step: 50 texts of GSM8K, of which the longest has 120 tokens of Llama 3's tokenizer, and 300
-new tokens each. The lengths of the step's texts are assumed: those before an evaluation are not
+Prefix tuning with 200 tokens reserved more than its steps do (config/claims.yaml). Here an
+evaluation as in that comparison (method_comparison/MetaMathQA, data.py and run.py at 5d602fd)
+follows a step: 50 texts of GSM8K, of which the longest has 120 tokens of Llama 3's tokenizer, and
+300 new tokens each. The lengths of the step's texts are assumed: those before an evaluation are not
 published.
 """
 
@@ -26,13 +26,17 @@ GB = 10**9
 EVALUATION = {"eval_batch_size": 50, "prompt_length_tokens": 120, "generated_tokens": 300}
 LENGTHS = (400, 480, 560, 640)
 METHODS = {  # method and rank -> the published peak
-    ("prefix_tuning", 200): "published_memory_peft_prefix_tuning_200",
+    ("prefix_tuning", 200): "published_memory_peft_prefix_tuning_r200",
     ("prefix_tuning", 50): "published_memory_peft_prefix_tuning_50",
     ("lora", 32): "published_memory_peft_lora_r32",
 }
 HEADINGS = (
-    "method", "tokens of the step", "the step reserves (GB)", "with the evaluation (GB)", "published (GB)",
-)  # fmt: skip
+    "method",
+    "tokens of the step",
+    "the step reserves (GB)",
+    "with the evaluation (GB)",
+    "published (GB)",
+)
 
 
 def predicted(grid: dict, method: str, rank: int, tokens: int) -> dict:
