@@ -24,7 +24,7 @@ STUDY = "config/published_memory.yaml"
 CLAIMS = ROOT / "benchmarks/published_memory/claims.csv"
 GB = 10**9
 EVALUATION = {"eval_batch_size": 50, "prompt_length_tokens": 120, "generated_tokens": 300}
-LENGTHS = (400, 480, 560, 640)
+LENGTHS = (400, 640)
 METHODS = {  # method and rank -> the published peak
     ("prefix_tuning", 200): "published_memory_peft_prefix_tuning_r200",
     ("prefix_tuning", 50): "published_memory_peft_prefix_tuning_50",
