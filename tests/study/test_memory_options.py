@@ -131,6 +131,18 @@ CANNOT_STEP = {
         {"loss": "chunked", "loss_input": "shifted"},
         "loss_input: got 'shifted', allowed: fp32 with loss chunked",
     ),
+    "generation by a classifier": (
+        {"dataset": "sst2", "attention": "sdpa", "generated_tokens": 8},
+        "generated_tokens: got 8, allowed: nothing with the task",
+    ),
+    "prompts of no generation": (
+        {"attention": "sdpa", "prompt_length_tokens": 8},
+        "prompt_length_tokens: got 8, allowed: nothing without generated_tokens",
+    ),
+    "more tokens than positions": (
+        {"attention": "sdpa", "generated_tokens": 500},
+        "generated_tokens: got 500, allowed: at most 480: stories260k has 512 positions for both",
+    ),
     "logits of no tokens": (
         {"dataset": "sst2", "loss_input": "logits"},
         "loss_input: got 'logits', allowed: fp32 with the task",
@@ -252,6 +264,7 @@ def test_flash_attention_has_its_source_in_the_request() -> None:
         ({"quantized_from": "fp16"}, "rankwise.measure.quantized_from"),
         ({"modules": "litgpt"}, "rankwise.measure.litgpt_modules"),
         ({"adapted_on_gpu": True}, "rankwise.measure.host_buffers"),
+        ({"generated_tokens": 8}, "rankwise.measure.generation"),
     ],
 )
 def test_what_other_loops_hold_has_its_source_in_the_request(settings: dict, module: str) -> None:

@@ -33,6 +33,7 @@ LOSS_SCALING = "rankwise.measure.loss_scaling"  # likewise, for `precision: fp16
 QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # likewise, `keeps_quantized_inputs`
 QUANTIZED_FROM = "rankwise.measure.quantized_from"  # likewise, `quantized_from`
 LITGPT = "rankwise.measure.litgpt_modules"  # likewise, `modules: litgpt`
+GENERATION = "rankwise.measure.generation"  # likewise, `generated_tokens`
 HOST_BUFFERS = "rankwise.measure.host_buffers"  # likewise, `adapted_on_gpu`
 UNTIL_UPDATE = "until_update"
 BEFORE_FORWARD = "before_forward"
@@ -48,6 +49,7 @@ class Step:
         optimizer: The optimizer; None where nothing trains.
         batch: Token ids (batch, length) and labels.
         evaluation_batch: Makes what an evaluation reads; `batch` if None.
+        generated_tokens: How many an evaluation generates after each text; 0 if it does not.
         accumulation_steps: Micro-batches in an update.
         loss: How the loss is computed: `full`, `chunked` or `liger`.
         precision: `fp32`, or `bf16` or `fp16` for autocast.
@@ -68,6 +70,7 @@ class Step:
     optimizer: torch.optim.Optimizer | None
     batch: dict[str, Tensor]
     evaluation_batch: Callable[[], dict[str, Tensor]] | None = None
+    generated_tokens: int = 0
     accumulation_steps: int = 1
     loss: str = "full"
     precision: str = "fp32"
@@ -95,10 +98,7 @@ class Step:
         """
         if self.precision == "fp32":
             return self.model(**batch)
-        device = batch["input_ids"].device.type
-        # A flag of the CPU stands for the autocast of the device that is predicted (autocast.py).
-        flag = "cpu" if device == "meta" else device
-        with torch.autocast(flag, AUTOCAST[self.precision]):
+        with self._autocast(batch):
             output = self.model(**batch)
         return convert_to_fp32(output)
 
@@ -106,14 +106,28 @@ class Step:
         """Run a backward pass; in fp16 from the scaled loss."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
+    def _autocast(self, batch: dict[str, Tensor]) -> AbstractContextManager[None]:
+        """Autocast to the step's precision, on the batch's device; nothing in fp32."""
+        if self.precision == "fp32":
+            return nullcontext()
+        device = batch["input_ids"].device.type
+        # A flag of the CPU stands for the autocast of the device that is predicted (autocast.py).
+        return torch.autocast("cpu" if device == "meta" else device, AUTOCAST[self.precision])
+
     def evaluate(self) -> None:
-        """Run a forward pass as an evaluation does: with the logits of all tokens."""
+        """Run a forward pass as an evaluation does, with the logits of all tokens; or generate."""
         self.model.eval()
+        batch = self.evaluation_batch() if self.evaluation_batch else self.batch
+        if self.generated_tokens:
+            with self._autocast(batch):
+                generation = importlib.import_module(GENERATION)
+                generation.generate(self.model, batch, self.generated_tokens)
+            return
         all_logits = nullcontext()
         if self.loss != "full":
             all_logits = importlib.import_module(CHUNKED_LOSS).all_logits(self.model)
         with torch.no_grad(), all_logits:
-            self._called(self.evaluation_batch() if self.evaluation_batch else self.batch)
+            self._called(batch)
 
     def update(self) -> None:
         """Step the optimizer, drop the gradients and call the method's `after_step`.
@@ -238,8 +252,8 @@ def step(
         request: With `shapes`, `method`, `model` and optionally `checkpointing`, `loss`,
             `accumulation_steps`, `precision`, `attention`, `padded`, `keeps_outputs`, `use_cache`,
             `zeroes_gradients`, `zero_grad`, `loss_input`, `keeps_softmax_inputs`,
-            `keeps_quantized_inputs`, `quantized_from`, `modules`, `adapted_on_gpu` and
-            `eval_batch_size`.
+            `keeps_quantized_inputs`, `quantized_from`, `modules`, `adapted_on_gpu`,
+            `eval_batch_size`, `generated_tokens` and `prompt_length_tokens`.
         device: Where the step runs.
         watch: Called with the adapted model before its optimizer is built. A hook registered here
             runs before the hooks of an optimizer that frees gradients inside backward.
@@ -277,6 +291,7 @@ def step(
         optimizer,
         batch(request, device),
         _evaluation_batch(request, device),
+        generated_tokens=request.get("generated_tokens", 0),
         accumulation_steps=request.get("accumulation_steps", 1),
         loss=loss,
         precision=request.get("precision", "fp32"),
@@ -311,9 +326,17 @@ def _evaluation_batch(request: dict, device: str) -> Callable[[], dict[str, Tens
 
     `evaluation_shapes` are those of a dataset's own texts (memory/dataset_lengths.py).
     """
-    if "eval_batch_size" not in request:
+    of_batch = {
+        shape: request[key]
+        for shape, key in (
+            ("batch_size", "eval_batch_size"),
+            ("sequence_length_tokens", "prompt_length_tokens"),
+        )
+        if key in request
+    }
+    of_batch = request.get("evaluation_shapes", of_batch)
+    if not of_batch:
         return None
-    of_batch = request.get("evaluation_shapes", {"batch_size": request["eval_batch_size"]})
     return functools.partial(
         batch, {**request, "shapes": {**request["shapes"], **of_batch}}, device
     )

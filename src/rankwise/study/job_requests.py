@@ -40,6 +40,7 @@ PROFILE_MODULES = {
     "quantized_from": "rankwise.measure.quantized_from",
     "modules": "rankwise.measure.litgpt_modules",
     "adapted_on_gpu": "rankwise.measure.host_buffers",
+    "generated_tokens": "rankwise.measure.generation",
 }
 DATASET_LENGTHS = "rankwise.measure.memory.dataset_lengths"  # profiles at a dataset's own lengths
 

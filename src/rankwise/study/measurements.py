@@ -20,6 +20,8 @@ WITH_TARGETS = ("ledger", "fits")  # profiles whose targets may be shorter or lo
 OWN_LENGTHS, WITH_OWN_LENGTHS = "dataset", ("ledger", "fits")
 # Keys of a profile that decide the batches of a run.
 ORDER = ("group_by_length", "seed", "epochs")
+# Keys of a ledger's evaluation, which has none of them unless its grid has.
+OF_EVALUATION = ("eval_batch_size", "generated_tokens", "prompt_length_tokens")
 STEP = ("accumulation_steps", "checkpointing", "loss")  # how an update is made
 # More of the same, which a request leaves out at these defaults.
 STEP_DEFAULTS = {
@@ -80,7 +82,7 @@ def settings(  # noqa: PLR0911 - one return a measurement
                 "batch_sizes": grid.get("batch_sizes", [grid["batch_size"]]),
             }
         case "ledger":
-            evaluated = _picked(grid, "eval_batch_size") if "eval_batch_size" in grid else {}
+            evaluated = _picked(grid, *(name for name in OF_EVALUATION if name in grid))
             picked = _picked(grid, "device", "measured")
             return {**picked, **_step(grid), **evaluated, **several_processes(grid), **own}
         case "fits":
@@ -195,7 +197,7 @@ def check_own_lengths(grid: dict, model: str, entry: dict, where: tuple[str, str
     if "weights" not in entry:
         allowed = f"a number with {model}, which has no weights and so no tokenizer"
         raise ConfigError(*at, OWN_LENGTHS, allowed)
-    for name in ("lengths_tokens", "target_length_tokens"):
+    for name in ("lengths_tokens", "target_length_tokens", "generated_tokens"):
         if name in grid:
             allowed = f"nothing with sequence_length_tokens: {OWN_LENGTHS}; leave one of them out"
             raise ConfigError(file, f"{key}.{name}", grid[name], allowed)
@@ -249,3 +251,7 @@ def check_lengths(grid: dict, model: str, positions: int, where: tuple[str, str]
         if tokens > positions:
             allowed = f"at most {positions}, the positions of {model}"
             raise ConfigError(file, f"{key}.{name}", tokens, allowed)
+    prompt = grid.get("prompt_length_tokens", grid.get("sequence_length_tokens", 0))
+    if "generated_tokens" in grid and prompt + grid["generated_tokens"] > positions:
+        allowed = f"at most {positions - prompt}: {model} has {positions} positions for both"
+        raise ConfigError(file, f"{key}.generated_tokens", grid["generated_tokens"], allowed)

@@ -72,10 +72,11 @@ def check_step(grid: dict, entry: dict, task: str, where: Where) -> None:
 
     Raises:
         ConfigError: flash-attn cannot run, a KV cache is asked for beside checkpointing, the
-            modules have no such attention, or there is no loss that reads logits of tokens as
-            asked.
+            modules have no such attention, there is no loss that reads logits of tokens as asked,
+            or nothing can generate.
     """
     file, key = where
+    _check_generation(grid, task, where)
     _check_loss_input(grid, task, (file, f"{key}.loss_input"))
     if grid["use_cache"] and grid["checkpointing"]:
         allowed = "false with checkpointing: transformers makes no cache for layers that run again"
@@ -179,6 +180,19 @@ def check_scaled_sharding(schedule: dict, where: Where) -> None:
             "infinite gradients, and must have all of them"
         )
         raise ConfigError(where[0], f"{where[1]}.precision", "fp16", allowed)
+
+
+def _check_generation(grid: dict, task: str, where: Where) -> None:
+    """Check that what generates is a causal language model, and that prompts have a use."""
+    file, key = where
+    if "generated_tokens" in grid and tasks.facts(task).auto_class != CAUSAL:
+        allowed = f"nothing with the task {task}, whose model is no causal language model"
+        raise ConfigError(file, f"{key}.generated_tokens", grid["generated_tokens"], allowed)
+    if "prompt_length_tokens" in grid and "generated_tokens" not in grid:
+        allowed = "nothing without generated_tokens"
+        raise ConfigError(
+            file, f"{key}.prompt_length_tokens", grid["prompt_length_tokens"], allowed
+        )
 
 
 def _check_loss_input(grid: dict, task: str, where: Where) -> None:

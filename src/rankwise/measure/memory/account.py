@@ -128,28 +128,36 @@ def allocator_columns(tracker: Tracker, request: dict) -> dict[str, int]:
 
     Args:
         tracker: The log of all phases.
-        request: Of the ledger or the prediction: its `device`, `gpu` and `empties_cache`.
+        request: Of the ledger or the prediction: its `device`, `gpu`, `empties_cache` and
+            `generated_tokens`.
 
     Returns:
         `cublas_workspace_bytes`: what cuBLAS holds from the first step on (workspace.py).
         `rounding_bytes`: what rounding and splitting add to the peak of live storages.
         `slack_bytes`: what is reserved beyond the peak of allocated blocks.
         `peak_allocated_bytes` and `peak_reserved_bytes`, as torch.cuda reports them.
+        `evaluation_reserved_bytes`: where an evaluation generates, the peak of reserved memory with
+            it. It follows the second step, whose segments are still cached.
     """
     if request["device"] == "cpu":
         return {}
     workspace = CUBLAS_BYTES[request.get("gpu", "ampere")]
     empties_cache = request.get("empties_cache", False)
-    allocator = simulate(tracker, workspace_bytes=workspace, empties_cache=empties_cache)
+    loop = {"workspace_bytes": workspace, "empties_cache": empties_cache}
+    allocator = simulate(tracker, **loop)
     peak = peak_columns(tracker)["peak_bytes"]
     held = workspace * len(_first_products(tracker))
-    return {
+    columns = {
         "cublas_workspace_bytes": held,
         "rounding_bytes": allocator.peak_allocated - peak - held,
         "slack_bytes": allocator.peak_reserved - allocator.peak_allocated,
         "peak_allocated_bytes": allocator.peak_allocated,
         "peak_reserved_bytes": allocator.peak_reserved,
     }
+    if request.get("generated_tokens") and "evaluation" in dict(tracker.phases):
+        whole = simulate(tracker, evaluates=True, **loop)
+        columns["evaluation_reserved_bytes"] = whole.peak_reserved
+    return columns
 
 
 def simulate(
@@ -158,6 +166,7 @@ def simulate(
     *,
     workspace_bytes: int = CUBLAS_BYTES["ampere"],
     empties_cache: bool = False,
+    evaluates: bool = False,
 ) -> Allocator:
     """Run the log of both training steps through CUDA's allocator.
 
@@ -172,6 +181,7 @@ def simulate(
         capacity: Bytes that the allocator may reserve.
         workspace_bytes: Of cuBLAS in one thread.
         empties_cache: Return wholly free segments to the driver between both steps.
+        evaluates: Go on with the evaluation, if the log has one.
 
     Returns:
         The allocator after the last event; its peaks are in bytes.
@@ -180,6 +190,8 @@ def simulate(
         OutOfMemory: The log does not fit into the capacity.
     """
     start, end = _steps_of(tracker)
+    if evaluates:
+        end = tracker.end
     moved = start if tracker.moved is None else tracker.moved
     first_products = _first_products(tracker)
     second_step = dict(reversed(tracker.phases)).get("forward") if empties_cache else None
