@@ -1,6 +1,7 @@
 """Predictions at a dataset's own lengths: beside a real training, and beside its batches."""
 
 import gc
+import itertools
 import importlib
 import math
 from collections.abc import Iterator
@@ -157,8 +158,8 @@ def trained_peak(request: dict) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         result = training.train(request)
     assert "metrics" in result
-    events = list(peaks._walk(recorded.profiler.kineto_results.experimental_event_tree()))
-    return max(total for _, total in peaks._live_bytes(events))
+    sizes = (change.extra_fields.alloc_size for change in peaks.allocations(recorded))
+    return max(itertools.accumulate(sizes))
 
 
 @pytest.mark.slow

@@ -111,13 +111,22 @@ def cpu_and_tensors(
     torch.manual_seed(0)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         phases.run(request, "cpu", observer or CpuPeaks())
+    changes = allocations(recorded)
     roots = recorded.profiler.kineto_results.experimental_event_tree()
-    events = list(_walk(roots))
-    changes = [event for event in events if _is_allocation(event)]
     workspace = {_key(event) for root in roots for event in _workspace(root)}
     tensors = [event for event in changes if _key(event) not in workspace]
-    marks = [event for event in events if event.name.startswith(MARK)]
+    marks = [event for event in _walk(roots) if event.name.startswith(MARK)]
     return _peaks(marks, changes), _peaks(marks, tensors)
+
+
+def allocations(recorded: profile) -> list:
+    """The allocations and frees on the CPU in a profile, in their order; frees have negative sizes.
+
+    Args:
+        recorded: Made with `profile_memory`.
+    """
+    roots = recorded.profiler.kineto_results.experimental_event_tree()
+    return sorted(filter(_is_allocation, _walk(roots)), key=lambda event: event.start_time_ns)
 
 
 def _walk(events: Iterable) -> Iterator:
@@ -179,10 +188,11 @@ def _peaks(marks: list, changes: list) -> dict[str, int]:
 
     Args:
         marks: Events of phases. A phase may come again.
-        changes: Allocations and frees. What the process held before the first is not counted.
+        changes: Allocations and frees, in their order. What the process held before the first is
+            not counted.
     """
     live, totals = 0, []
-    for change in sorted(changes, key=lambda change: change.start_time_ns):
+    for change in changes:
         live += change.extra_fields.alloc_size
         totals.append((change.start_time_ns, live))
     columns = {}
