@@ -1,7 +1,6 @@
 """Predictions at a dataset's own lengths: beside a real training, and beside its batches."""
 
 import gc
-import itertools
 import importlib
 import math
 from collections.abc import Iterator
@@ -158,8 +157,7 @@ def trained_peak(request: dict) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         result = training.train(request)
     assert "metrics" in result
-    sizes = (change.extra_fields.alloc_size for change in peaks.allocations(recorded))
-    return max(itertools.accumulate(sizes))
+    return max(total for _, total in peaks.live_bytes(peaks.allocations(recorded)))
 
 
 @pytest.mark.slow

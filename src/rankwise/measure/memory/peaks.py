@@ -2,7 +2,7 @@
 
 import functools
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -114,9 +114,8 @@ def cpu_and_tensors(
     changes = allocations(recorded)
     roots = recorded.profiler.kineto_results.experimental_event_tree()
     workspace = {_key(event) for root in roots for event in _workspace(root)}
-    tensors = [event for event in changes if _key(event) not in workspace]
     marks = [event for event in _walk(roots) if event.name.startswith(MARK)]
-    return _peaks(marks, changes), _peaks(marks, tensors)
+    return _peaks(marks, live_bytes(changes)), _peaks(marks, live_bytes(changes, workspace))
 
 
 def allocations(recorded: profile) -> list:
@@ -127,6 +126,25 @@ def allocations(recorded: profile) -> list:
     """
     roots = recorded.profiler.kineto_results.experimental_event_tree()
     return sorted(filter(_is_allocation, _walk(roots)), key=lambda event: event.start_time_ns)
+
+
+def live_bytes(changes: list, workspace: Collection = ()) -> list[tuple[int, int]]:
+    """(time in ns, bytes alive) after every allocation and free.
+
+    Bytes that this process held before the first of them are not counted.
+
+    Args:
+        changes: Allocations and frees, in their order.
+        workspace: The keys of those that are not counted.
+    """
+    first = changes[0].extra_fields
+    not_counted = first.total_allocated - first.alloc_size
+    totals = []
+    for change in changes:
+        if _key(change) in workspace:
+            not_counted += change.extra_fields.alloc_size
+        totals.append((change.start_time_ns, change.extra_fields.total_allocated - not_counted))
+    return totals
 
 
 def _walk(events: Iterable) -> Iterator:
@@ -183,18 +201,13 @@ def _is_composite(operator: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(operator, composite)
 
 
-def _peaks(marks: list, changes: list) -> dict[str, int]:
+def _peaks(marks: list, totals: list[tuple[int, int]]) -> dict[str, int]:
     """`measured_{phase}_peak_bytes` of every marked phase.
 
     Args:
         marks: Events of phases. A phase may come again.
-        changes: Allocations and frees, in their order. What the process held before the first is
-            not counted.
+        totals: (time in ns, bytes alive) after every allocation and free.
     """
-    live, totals = 0, []
-    for change in changes:
-        live += change.extra_fields.alloc_size
-        totals.append((change.start_time_ns, live))
     columns = {}
     for mark in marks:
         column = f"measured_{mark.name.removeprefix(MARK)}_peak_bytes"
