@@ -165,7 +165,7 @@ def test_the_longest_text_of_a_prepared_dataset(
     [
         (["--model", "tiny"], "rankwise fits: --length: got 'dataset', allowed: numbers without --dataset; or dataset with --dataset NAME"),
         (["--model", "tiny", "--dataset", "sst2", "--length", "dataset", "64"], "rankwise fits: --length: got 'dataset 64', allowed: dataset"),
-        (["--model", "llama_2_7b", "--dataset", "sst2"], "sequence_length_tokens: got 'dataset', allowed: a number with llama_2_7b, which has no weights and so no tokenizer"),
+        (["--model", "tiny", "--dataset", "generated_reviews"], "lengths are read from prepared data: those of a study that trains tiny on generated_reviews"),
     ],
 )  # fmt: skip
 def test_lengths_that_cannot_be_had_are_one_sentence(

@@ -47,7 +47,7 @@ def test_only_requests_of_such_a_study_ask_for_deterministic_kernels() -> None:
 
 def test_only_timed_profiles_of_such_a_study_follow() -> None:
     """What counts shapes or bytes does not depend on the option."""
-    grid = {"models": ["tiny"], "datasets": ["sst2"], "methods": ["full"]}
+    grid = {"models": ["tiny"], "datasets": ["generated_reviews"], "methods": ["full"]}
     grid["measurements"] = ["forward", "throughput", "memory", "flops", "ledger", "fits"]
     study = {key: STUDY[key] for key in ("name", "question", "device")}
     plans = [Plan({**study, "deterministic": on, "profile": [grid]}, ROOT) for on in (True, False)]
