@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
+from helpers.own_lengths import Project
 from helpers.repository import ROOT
 from rankwise.cli.main import main, parser
 from rankwise.measure.memory import fits as measure
@@ -151,6 +153,61 @@ def test_a_wrong_value_is_one_sentence(
     assert message in said
     assert said.count("\n") == 1
     assert requests == []
+
+
+# The lengths of a dataset ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A folder with entries of a model and a dataset, both prepared."""
+    monkeypatch.setenv("MY_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("MY_MODEL", str(tmp_path / "model"))
+    monkeypatch.chdir(tmp_path)
+    made = Project(tmp_path)
+    (tmp_path / "config").mkdir()
+    for kind, entries in made.added.items():
+        (tmp_path / f"config/{kind}.yaml").write_text(yaml.safe_dump(entries))
+    return made
+
+
+def test_the_longest_text_of_a_prepared_dataset(
+    project: Project, capsys: pytest.CaptureFixture
+) -> None:
+    """The table of the command is that of a study's profile, and of the length by hand."""
+    mine = ["--model", "mine", "--dataset", "mine", "--device", "cpu", "--rank", "4"]
+    arguments = ["fits", "--memory", "16MiB", "--methods", "lora", *mine, "--length"]
+    assert main([*arguments, "dataset"]) == 0
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("lora "))
+    profile = {"measurements": ["fits"], "memory_gib": [1 / 64]}
+    found = measure.fits(project.ledger_request("lora", **profile))["rows"]
+    named = {"sequence_length_tokens": 62, "padded": True}  # 60 words and what a tokenizer adds
+    assert found == measure.fits(project.ledger_request("lora", **profile, **named))["rows"]
+    assert str(found[0]["largest_batch_size"]) in row.split()
+    assert "62" in row.split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "tiny"], "rankwise fits: --length: got 'dataset', allowed: numbers without --dataset; or dataset with --dataset NAME"),
+        (["--model", "tiny", "--dataset", "sst2", "--length", "dataset", "64"], "rankwise fits: --length: got 'dataset 64', allowed: dataset"),
+        (["--model", "tiny", "--dataset", "generated_reviews"], "lengths are read from prepared data: those of a study that trains tiny on generated_reviews"),
+    ],
+)  # fmt: skip
+def test_lengths_that_cannot_be_had_are_one_sentence(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked_length = [] if "--length" in arguments else ["--length", "dataset"]
+    assert asked(*arguments, *asked_length) == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(" ...")]
+    assert len(said) == 1
+    assert message in said[0]
 
 
 @pytest.mark.parametrize(

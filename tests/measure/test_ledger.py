@@ -155,6 +155,19 @@ def test_every_kind_of_step_is_what_the_allocator_says(method: str, settings: di
     assert abs(metrics["residual_fraction"]) <= LIMIT
 
 
+PACKS = {"batch_size": 2, "sequence_length_tokens": 128}
+
+
+@pytest.mark.parametrize("attention", ["eager", pytest.param("sdpa", marks=pytest.mark.slow)])
+def test_the_mask_of_packs_is_what_the_allocator_says(attention: str) -> None:
+    """(batch, 1, tokens, tokens) in fp32, and a position for each token, beside a mask of tokens."""
+    request = ledger_request(**LLAMA, method="lora", padded=True, attention=attention, **PACKS)
+    packed = ledger({**request, "packed": True})["metrics"]
+    assert abs(packed["residual_fraction"]) <= LIMIT
+    plain = ledger({**request, "measured": False})["metrics"]
+    assert packed["inputs_bytes"] - plain["inputs_bytes"] == 4 * 2 * 128 * 128
+
+
 def test_a_loss_scaler_keeps_a_scale_and_a_count() -> None:
     """In 4 bytes each. MeZO has no gradients to scale."""
     for method, kept in (("full", 8), ("mezo", 0)):

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 
 from helpers.decoders import characters, decoder, ids
 from helpers.prepared import reset_accelerate
+from rankwise.measure.step import batch as profile_batch
 from rankwise.models.tasks import instruction_tuning as task
 from rankwise.study.packing import FAMILIES
 from rankwise.training.batches import tokens_of
@@ -179,6 +180,28 @@ def test_packs_hold_whole_examples_in_their_order():
         token for example in encode(ROWS, max_length_tokens=24) for token in example["labels"]
     ]
     assert [token for pack in packs for token in pack["labels"]] == joined
+
+
+def test_a_profiles_batch_has_what_a_batch_of_packs_has():
+    """Names, shapes and dtypes, so that the ledger counts the mask of all pairs of tokens."""
+    real = task.Collate(characters(), 0)(packs_of(24)[:2])
+    rows, length = real["input_ids"].shape
+    shapes = {
+        "task": "instruction_tuning",
+        "classes": 0,
+        "batch_size": rows,
+        "sequence_length_tokens": length,
+    }
+    request = {"shapes": shapes, "packed": True, "padded": True}
+    profiled = profile_batch({**request, "model": {"architecture": {"vocab_size": 9}}}, "cpu")
+    assert {name: (part.shape, part.dtype) for name, part in profiled.items()} == {
+        name: (part.shape, part.dtype) for name, part in real.items()
+    }
+    alone = task.Collate(characters(), 0)([{**pack, "starts": [0]} for pack in packs_of(24)[2:3]])
+    request["shapes"] = {**shapes, "batch_size": 1, "sequence_length_tokens": 24}
+    mask = profile_batch({**request, "model": {"architecture": {"vocab_size": 9}}}, "cpu")
+    assert torch.equal(mask["attention_mask"], alone["attention_mask"])
+    assert torch.equal(mask["position_ids"], alone["position_ids"])
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import pytest
 from helpers.profiling import profile_request
 from helpers.repository import ROOT
 from rankwise.core.config import ConfigError
+from rankwise.study import measurements
 from rankwise.study.memory_options import check_loss
 from rankwise.study.plan import Plan
 
@@ -217,6 +218,16 @@ def test_fp16_is_refused_alike_by_training_and_prediction(method: str, message: 
     with pytest.raises(ConfigError) as predicted:
         profile_request("ledger", method, precision="fp16")
     assert f"profile.0.precision: got 'fp16', allowed: {message}" in str(predicted.value)
+
+
+def test_profiles_of_a_packed_dataset_have_its_mask() -> None:
+    dataset = {"packing": True, "max_length_tokens": 32}
+    grid = {"batch_size": 2, "device": "cpu", "measured": False, "memory_gib": [1]}
+    grid |= dict.fromkeys(("accumulation_steps", "checkpointing", "loss"))
+    study = {"cpu_threads": 1}
+    for measurement in ("ledger", "fits", "throughput"):
+        assert measurements.settings(measurement, grid, study, dataset, 32)["packed"] is True
+        assert "packed" not in measurements.settings(measurement, grid, study, {}, 32)
 
 
 def test_fp16_in_shares_is_refused() -> None:

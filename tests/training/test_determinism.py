@@ -45,6 +45,20 @@ def test_only_requests_of_such_a_study_ask_for_deterministic_kernels() -> None:
     assert asked == other
 
 
+def test_only_timed_profiles_of_such_a_study_follow() -> None:
+    """What counts shapes or bytes does not depend on the option."""
+    grid = {"models": ["tiny"], "datasets": ["generated_reviews"], "methods": ["full"]}
+    grid["measurements"] = ["forward", "throughput", "memory", "flops", "ledger", "fits"]
+    study = {key: STUDY[key] for key in ("name", "question", "device")}
+    plans = [Plan({**study, "deterministic": on, "profile": [grid]}, ROOT) for on in (True, False)]
+    for measurement in grid["measurements"]:
+        asked, other = (plan.request(measurement, plan.cells(measurement)[0]) for plan in plans)
+        if measurement in ("forward", "throughput"):
+            assert asked.pop("deterministic") is True
+            assert asked["code"].pop(MODULE)
+        assert asked == other
+
+
 def test_deterministic_kernels_end_with_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)

@@ -8,8 +8,8 @@ def kernels(request: dict) -> AbstractContextManager:
     """The context in which a request is computed.
 
     Args:
-        request: Of a training run, a trial or an evaluation. With `deterministic`, the context
-            allows deterministic kernels only.
+        request: Of a training run, a trial, an evaluation or a timed profile. With
+            `deterministic`, the context allows deterministic kernels only.
     """
     if not request.get("deterministic"):
         return nullcontext()

@@ -35,6 +35,7 @@ QUANTIZED_FROM = "rankwise.measure.quantized_from"  # likewise, `quantized_from`
 LITGPT = "rankwise.measure.litgpt_modules"  # likewise, `modules: litgpt`
 GENERATION = "rankwise.measure.generation"  # likewise, `generated_tokens`
 HOST_BUFFERS = "rankwise.measure.host_buffers"  # likewise, `adapted_on_gpu`
+HIDDEN = -1e30  # where a token does not see another, in the mask of a pack
 UNTIL_UPDATE = "until_update"
 BEFORE_FORWARD = "before_forward"
 
@@ -250,8 +251,8 @@ def step(
 
     Args:
         request: With `shapes`, `method`, `model` and optionally `checkpointing`, `loss`,
-            `accumulation_steps`, `precision`, `attention`, `padded`, `keeps_outputs`, `use_cache`,
-            `zeroes_gradients`, `zero_grad`, `loss_input`, `keeps_softmax_inputs`,
+            `accumulation_steps`, `precision`, `attention`, `padded`, `packed`, `keeps_outputs`,
+            `use_cache`, `zeroes_gradients`, `zero_grad`, `loss_input`, `keeps_softmax_inputs`,
             `keeps_quantized_inputs`, `quantized_from`, `modules`, `adapted_on_gpu`,
             `eval_batch_size`, `generated_tokens` and `prompt_length_tokens`.
         device: Where the step runs.
@@ -337,9 +338,9 @@ def _evaluation_batch(request: dict, device: str) -> Callable[[], dict[str, Tens
     of_batch = request.get("evaluation_shapes", of_batch)
     if not of_batch:
         return None
-    return functools.partial(
-        batch, {**request, "shapes": {**request["shapes"], **of_batch}}, device
-    )
+    shapes = {**request["shapes"], **of_batch}
+    # Only what is trained on is packed.
+    return functools.partial(batch, {**request, "shapes": shapes, "packed": False}, device)
 
 
 def profiled_optimizer(
@@ -374,16 +375,35 @@ def batch(request: dict, device: str) -> dict[str, Tensor]:
         for each class, (batch, classes); a class or the token itself at every place. A target has
         as many tokens as its text, or `target_length_tokens`. If the request says that batches are
         padded, also `attention_mask`, (batch, length); the last token of the first text is padding.
+        If they are packed, the mask keeps examples apart (`_apart`).
     """
     shapes = request["shapes"]
     size = (shapes["batch_size"], shapes["sequence_length_tokens"])
     ids = torch.randint(request["model"]["architecture"]["vocab_size"], size, device=device)
     inputs = {"input_ids": ids, "labels": labels_like(ids, shapes)}
-    if request.get("padded"):
+    if request.get("packed"):
+        inputs |= _apart(ids)
+    elif request.get("padded"):
         mask = torch.ones_like(ids)
         mask[0, -1] = 0
         inputs["attention_mask"] = mask
     return inputs
+
+
+def _apart(ids: Tensor) -> dict[str, Tensor]:
+    """What keeps the examples of packs apart, as tasks/instruction_tuning.py makes it.
+
+    Args:
+        ids: (batch, length).
+
+    Returns:
+        `position_ids`, (batch, length), and `attention_mask` in fp32, (batch, 1, length, length).
+        Here each pack is one example, which takes the same memory as several.
+    """
+    rows, length = ids.shape
+    hidden = torch.full((rows, 1, length, length), HIDDEN, device=ids.device).triu_(1)
+    positions = torch.arange(length, device=ids.device).repeat(rows, 1)
+    return {"position_ids": positions, "attention_mask": hidden}
 
 
 def labels_like(ids: Tensor, shapes: dict) -> Tensor:

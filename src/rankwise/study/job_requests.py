@@ -15,7 +15,7 @@ from rankwise.core.metrics import METRICS
 from rankwise.study import grids, measurements, search
 from rankwise.study.evaluations import HARNESS
 from rankwise.study.grids import Cell
-from rankwise.study.measurements import EVALUATE, FOLDERS, PREDICT
+from rankwise.study.measurements import EVALUATE, FOLDERS, PREDICT, TIMED
 from rankwise.study.resolve import DENSE
 from rankwise.study.study_grids import COSMETIC
 
@@ -169,6 +169,9 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
         loaded.append(FLASH_SHAPES)
     if settings.get("precision") == "fp16":
         loaded.append(PROFILE_LOSS_SCALING)
+    deterministic = _determinism(plan) if measurement in TIMED else {}
+    if deterministic:
+        loaded.append(DETERMINISM)
     data = {}
     if "lengths" in settings:
         loaded += [DATASET_LENGTHS, *_task_modules(dataset["task"])]
@@ -190,6 +193,7 @@ def _profile_request(plan: "Plan", measurement: str, cell: Cell) -> dict:
         # no more of the task.
         "task_facts": without(tasks.facts(dataset["task"])._asdict(), ("name", "metrics")),
         "code": _code(plan, measurement, method, *loaded),
+        **deterministic,
         **settings,
     }
 

@@ -65,6 +65,8 @@ def settings(  # noqa: PLR0911 - one return a measurement
     """
     if measurement == PREDICT:
         return {**_prediction(grid, study["device"]), "lengths": _order(grid)}
+    # A mask of all pairs of tokens keeps the examples of a pack apart.
+    packed = {"packed": True} if dataset.get("packing") else {}
     own = {}
     if reads_data(measurement, grid):
         own = {"lengths": {**_order(grid), "epochs": grid.get("epochs", 1)}}
@@ -84,11 +86,13 @@ def settings(  # noqa: PLR0911 - one return a measurement
         case "ledger":
             evaluated = _picked(grid, *(name for name in OF_EVALUATION if name in grid))
             picked = _picked(grid, "device", "measured")
-            return {**picked, **_step(grid), **evaluated, **several_processes(grid), **own}
+            step = {**_step(grid), **packed}
+            return {**picked, **step, **evaluated, **several_processes(grid), **own}
         case "fits":
             return {
                 **_picked(grid, "device", "memory_gib"),
                 **_step(grid),
+                **packed,
                 "lengths_tokens": grid.get("lengths_tokens", [tokens]),
                 **own,
             }
@@ -96,6 +100,7 @@ def settings(  # noqa: PLR0911 - one return a measurement
             return {
                 **_picked(grid, "device"),
                 **_step(grid),
+                **packed,
                 "cpu_threads": study["cpu_threads"],
             }
     raise ValueError(f"measurement: got {measurement!r}, allowed: {', '.join(MEASUREMENTS)}")

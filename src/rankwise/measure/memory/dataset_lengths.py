@@ -225,8 +225,10 @@ def _with_batch(request: dict, batch: BatchShape, data: Data) -> dict:
     shapes = {**request["shapes"], **_shape(batch)}
     shapes["batch_size"] = math.ceil(batch.rows / request.get("processes", 1))
     settled = {key: value for key, value in request.items() if key not in OF_DATA}
-    is_packed = request["dataset"].get("packing", False)  # a mask keeps the texts of a pack apart
+    is_packed = request["dataset"].get("packing", False)
     settled |= {"shapes": shapes, "padded": batch.has_padding or is_packed}
+    if is_packed:
+        settled["packed"] = True
     if "eval_batch_size" in request:
         settled["evaluation_shapes"] = _evaluated(request, data)
     return settled

@@ -20,6 +20,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankwise.core.errors import Unsupported
+from rankwise.core.kernels import kernels
 from rankwise.measure.batch import meta_batch, meta_loss, tokens_a_sample
 from rankwise.measure.speed.gradient_norms import gradient_norms, total_norm
 from rankwise.measure.speed.latency import (
@@ -140,7 +141,20 @@ def _meter_columns(measured: list[dict]) -> dict:
 
 
 def _measured(request: dict) -> dict:
-    """Measure in this process.
+    """Measure in this process, with deterministic kernels where trainings of the study have them.
+
+    Returns:
+        What `_measured_here` returns; or a status with its reason.
+    """
+    try:
+        with kernels(request):
+            return _measured_here(request)
+    except Unsupported as error:
+        return {"status": "unsupported", "reason": str(error)}
+
+
+def _measured_here(request: dict) -> dict:
+    """Measure with the kernels that are chosen.
 
     Returns:
         Seconds by part of each timed update and what the meters saw; or a status with its reason.
@@ -160,8 +174,6 @@ def _measured(request: dict) -> dict:
             for _ in range(repeats(once_s, AIM_S, LEAST, MOST)):
                 updates.append(_timed_update(training_step, accumulation, device))
                 watch.look()
-    except Unsupported as error:
-        return {"status": "unsupported", "reason": str(error)}
     except memory_errors.ERRORS as error:
         return memory_errors.result(error)
     return {
