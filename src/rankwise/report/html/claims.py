@@ -8,7 +8,8 @@ from html import escape
 import pandas as pd
 
 from rankwise.report import style
-from rankwise.report.html.sheets import Cell, Column, Sheet, filter_keys, reading
+from rankwise.report.html.sheets import Cell, Column, Sheet, filter_keys
+from rankwise.report.html.units import reading
 
 DETAILS = ("definition", "reason", "note", "needs", "source", "command")
 FAILED = ("out of memory", "diverged", "unsupported")

@@ -11,7 +11,7 @@ from rankwise.core.keys import CURVE_IN_GROUP, GROUP
 from rankwise.report import style
 from rankwise.report.html import groups, quality, vega
 from rankwise.report.html.groups import Group, Key
-from rankwise.report.html.sheets import FLOP_UNITS
+from rankwise.report.html.units import FLOP_UNITS
 from rankwise.report.html.vega import CURVE_COLUMN, RUN_COLUMN, SEED_COLUMN, Chart, Note, Panel
 from rankwise.report.latency import TIME_UNITS
 
