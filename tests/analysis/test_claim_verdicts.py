@@ -50,6 +50,13 @@ def runs(*accuracies: float | None, **columns: object) -> Frames:
     return {"runs": pd.DataFrame(rows)}
 
 
+def by_seed(column: str, *values: float) -> Frames:
+    """A table of runs with another column than the accuracy, a value for each random seed."""
+    frames = runs(*[0.5] * len(values))
+    frames["runs"][column] = values
+    return frames
+
+
 def estimates(low: float, high: float, seeds: int) -> Frames:
     """A table of estimates with one interval."""
     numbers = {"seeds": seeds, "estimate": (low + high) / 2, "low": low, "high": high}
@@ -76,6 +83,26 @@ def test_the_published_number_may_lie_in_our_interval_widened_by_the_tolerance()
     narrow = THREE | estimates(0.87, 0.895, 3)
     assert verdict(narrow) == "not reproduced"
     assert verdict(narrow, tolerance={"value": 0.006, "reason": "rounded"}) == "reproduced"
+
+
+@pytest.mark.parametrize("column", ["perplexity", "word_perplexity", "mean_squared_error"])
+def test_a_metric_compared_by_its_logarithm_has_the_geometric_mean_of_the_tables(
+    column: str,
+) -> None:
+    """That of 4 and 9 is 6, as (4 * 9)^(1/2) is; their plain mean is 6.5."""
+    claim = {"column": column, "unit": column, "published": 6.0}
+    row = decide(by_seed(column, 4.0, 9.0), **claim)
+    assert row["ours"] == pytest.approx(6.0, rel=1e-12)
+    assert row["verdict"] == "reproduced"
+
+
+def test_a_sum_of_columns_and_other_metrics_have_the_plain_mean() -> None:
+    frames = by_seed("perplexity", 4.0, 9.0)
+    frames["runs"]["eval_loss_nats"] = [1.0, 3.0]
+    loss = decide(frames, column="eval_loss_nats", unit="nats", published=2.0)
+    assert loss["ours"] == 2.0
+    both = decide(frames, column=["perplexity", "eval_loss_nats"], unit="sum", published=8.5)
+    assert both["ours"] == 8.5
 
 
 def test_an_interval_of_other_seeds_is_not_taken() -> None:

@@ -61,6 +61,19 @@ def test_a_job_costs_what_it_did_or_its_curve_or_its_kind(plan: Plan) -> None:
     assert hours(plan, *both) == (5, 0)
 
 
+def test_a_gpu_hour_is_of_one_gpu(plan: Plan) -> None:
+    """Two hours on each of four GPUs, and an hour on one."""
+    study = {**STUDY, "device": "cuda", "train": [{**GRID, "methods": ["full"], "seeds": [0]}]}
+    study["train"].append({**study["train"][0], "methods": ["lora"], "ranks": [2]})
+    study["train"][0]["schedule"] = {"processes": 4}
+    on_gpus = Plan(study, plan.root, "config/s.yaml")
+    four, one = run_of(on_gpus, "full", 0, 0), run_of(on_gpus, "lora", 2, 0)
+    write(on_gpus, four, 2)
+    write(on_gpus, one, 1)
+    cost = rerun_plan.cost(on_gpus, [four, one], rerun_plan.study_jobs(on_gpus).values())
+    assert (cost["hours"], cost["gpu_hours"]) == (3, 4 * 2 + 1)
+
+
 def test_an_interrupted_write_is_no_result(plan: Plan) -> None:
     job = run_of(plan, "full", 0, 0)
     write(plan, job, 1)
@@ -119,10 +132,12 @@ def test_the_text_counts_jobs_by_reason() -> None:
     ]
     cost |= {"hours": 800 / 3600, "gpu_hours": 300 / 3600, "unknown": 124}
     assert text(found).splitlines()[-1] == (
-        "cost: about 13 minutes, 5 minutes of it on a GPU; 124 jobs have no time yet "
+        "cost: about 13 minutes, 5 minutes of GPU time; 124 jobs have no time yet "
         "(`snakemake predictions` predicts trainings); predicted peak 3 GiB; disk 7 GiB"
     )
-    cost |= {"hours": 0.0, "gpu_hours": 0.0}
+    cost |= {"hours": 1.0, "gpu_hours": 4.0, "unknown": 0}  # an hour on four GPUs
+    assert text(found).splitlines()[-1].startswith("cost: about 1 hour, 4 hours of GPU time; ")
+    cost |= {"hours": 0.0, "gpu_hours": 0.0, "unknown": 124}
     assert text(found).splitlines()[-1].startswith("cost: not known: no such job has run here")
     cost |= {"unknown": 0}
     assert text(found).splitlines()[-1].startswith("cost: no training and no measurement; ")

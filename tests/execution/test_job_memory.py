@@ -52,7 +52,14 @@ def test_a_profile_asks_for_host_memory_where_its_tensors_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "parameters"), [("distilbert", 66e6), ("gpt2", 124e6), ("llama_2_7b", 6.7e9)]
+    ("model", "parameters"),
+    [
+        ("distilbert", 66e6),
+        ("gpt2", 124e6),
+        ("llama_2_7b", 6.7e9),
+        ("mixtral_8x7b", 46.7e9),  # Jiang et al. 2024, arXiv 2401.04088: "47B"; 46.7B on its card
+        ("qwen3_30b_a3b", 30.5e9),  # its model card
+    ],
 )
 def test_the_size_of_a_model_from_its_shapes(model: str, parameters: float) -> None:
     counted = job_memory.parameters(library(ROOT)["models"][model])

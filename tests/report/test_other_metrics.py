@@ -132,3 +132,13 @@ def test_a_mean_in_the_figure_of_memory_is_that_of_the_tables(
     drawn_means = [line.get_ydata()[0] for line in axes.lines if len(line.get_ydata()) == 1]
     wanted = frames["estimates"]["estimate"] * METRICS[metric].factor
     assert sorted(drawn_means) == pytest.approx(sorted(wanted), rel=1e-9)
+
+
+def test_a_page_without_estimates_shows_the_same_mean(
+    case: tuple[str, dict[str, pd.DataFrame]],
+) -> None:
+    _, frames = case
+    with_estimates = by_panel(frames, LABELS)["m", "d"].curves
+    without = by_panel({"runs": frames["runs"]}, LABELS)["m", "d"].curves
+    assert list(without["value"]) == pytest.approx(list(with_estimates["value"]), rel=1e-9)
+    assert list(without["method"]) == list(with_estimates["method"])

@@ -9,7 +9,8 @@ The verdicts:
     not yet run      with what is missing
     a run's status   such as "diverged", where every one of our runs failed
 
-A claim on runs is decided by their mean over random seeds; its interval is that of the table of
+A claim on runs is decided by their mean over random seeds, which is the estimate that tables and
+figures show: geometric for a perplexity or a squared error. Its interval is that of the table of
 estimates, where the study has it. A corrected reading of a claim is judged beside the published
 one, which keeps its own verdict.
 """
@@ -22,6 +23,7 @@ import pandas as pd
 
 from rankwise.analysis import tables
 from rankwise.analysis.partial_notes import notes
+from rankwise.analysis.seed_means import mean_over_seeds
 from rankwise.core.keys import CURVE
 from rankwise.study.claims import expand
 
@@ -256,7 +258,8 @@ def _looked_up(question: Question, frames: Frames) -> Ours:
     reason = ""
     if len(failed):
         reason = f"{len(failed)} of {len(rows)} seeds: {', '.join(failed.unique())}"
-    ours = Ours(usable[question.columns].sum(axis="columns").mean(), reason=reason)
+    numbers = usable[question.columns].sum(axis="columns")
+    ours = Ours(mean_over_seeds(numbers, " + ".join(question.columns)), reason=reason)
     if "seed" in usable:
         return _with_interval(ours, question, len(usable), _estimates(question, frames))
     return ours

@@ -177,9 +177,10 @@ def cost(plan: Plan, pending: list[PlannedJob], known: Iterable[PlannedJob]) -> 
     """The cost of the `pending` jobs, from the times that results of `known` jobs record.
 
     Returns:
-        `hours` of all jobs; `gpu_hours` of those that take a GPU; `peak_bytes`: the largest
-        predicted peak of a training run; `disk_gib` as the study says; `unknown`: how many jobs
-        have neither a recorded nor a predicted time.
+        `hours`: wall-clock hours of all jobs, one after the other; `gpu_hours`: of those that take
+        GPUs, times the GPUs that each takes; `peak_bytes`: the largest predicted peak of a training
+        run; `disk_gib` as the study says; `unknown`: how many jobs have neither a recorded nor a
+        predicted time.
     """
     recorded = _recorded_times(known, Store(plan.root))
     total_s, gpu_s, peak_bytes, unknown = 0.0, 0.0, 0, 0
@@ -192,7 +193,7 @@ def cost(plan: Plan, pending: list[PlannedJob], known: Iterable[PlannedJob]) -> 
             continue
         total_s += seconds
         if needs_gpu(plan, job):
-            gpu_s += seconds
+            gpu_s += seconds * plan.processes(job.kind, job.cell)  # each process has its own GPU
     return {
         "hours": total_s / 3600,
         "gpu_hours": gpu_s / 3600,

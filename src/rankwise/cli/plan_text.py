@@ -68,11 +68,11 @@ def _reasons(jobs: list[dict]) -> list[str]:
 
 
 def time_in_words(hours: float, gpu_hours: float, unknown: int) -> str:
-    """The time of jobs: `about 13 minutes, 5 minutes of it on a GPU; 124 jobs have no time yet`.
+    """The time of jobs: `about 13 minutes, 5 minutes of GPU time; 124 jobs have no time yet`.
 
     Args:
-        hours: Of all jobs whose time is known.
-        gpu_hours: Of those of them that take a GPU.
+        hours: Wall-clock hours of all jobs whose time is known, one after the other.
+        gpu_hours: Hours of the GPUs that they take: an hour on four GPUs is four.
         unknown: How many jobs have neither a recorded nor a predicted time.
     """
     if not hours and not unknown:
@@ -81,7 +81,7 @@ def time_in_words(hours: float, gpu_hours: float, unknown: int) -> str:
         return f"not known: no such job has run here, and none is predicted{_REMEDY}"
     words = f"about {duration(3600 * hours)}"
     if gpu_hours:
-        words += f", {duration(3600 * gpu_hours)} of it on a GPU"
+        words += f", {duration(3600 * gpu_hours)} of GPU time"
     if unknown:
         words += f"; {unknown} {'job has' if unknown == 1 else 'jobs have'} no time yet{_REMEDY}"
     return words

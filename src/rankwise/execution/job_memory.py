@@ -29,6 +29,12 @@ SLOWER = 3  # how many times slower than RATES a machine may be
 START_MIN = 15  # minutes until a job trains
 UNKNOWN_MIN = 24 * 60  # minutes for a run without a prediction
 
+# Keys of an architecture that give a layer's experts, and the width of each: the first that is
+# there. Source: the configurations of Mixtral, Qwen-MoE, DeepSeek and Ernie in transformers.
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+EXPERT_WIDTHS = ("moe_intermediate_size", "intermediate_size")
+EXPERT_MATRICES = 3  # gate, up and down, each (expert width, hidden size) or its transpose
+
 
 def prediction(plan: Plan, cell: Cell) -> dict:
     """The predicted metrics of a cell's training run.
@@ -108,10 +114,22 @@ def predicted_s(plan: Plan, predicted: dict) -> float | None:
 def parameters(model: dict) -> int:
     """Nearly all parameters of a model: the embedding and the matrices of every layer.
 
+    Experts are stacked tensors without a role, so no module of the entry has them. Every layer
+    counts as one with experts: a model that has them in some layers only is asked too much for.
+
     Args:
         model: A resolved model entry.
     """
     architecture = model["architecture"]
-    layers = next((architecture[name] for name in LAYERS if name in architecture), 1)
+    layers = _first(architecture, LAYERS, 1)
     per_layer = sum(math.prod(module["shape"]) for module in model["modules"].values())
+    expert_width = _first(architecture, EXPERT_WIDTHS, 0)
+    expert = EXPERT_MATRICES * model["hidden_size"] * expert_width
+    per_layer += _first(architecture, EXPERTS, 0) * expert
     return architecture["vocab_size"] * model["hidden_size"] + layers * per_layer
+
+
+def _first(architecture: dict, names: tuple[str, ...], default: int) -> int:
+    """The value of the first of some keys that is a number."""
+    values = (architecture.get(name) for name in names)
+    return next((value for value in values if isinstance(value, int)), default)

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from rankwise.analysis import metrics
 from rankwise.analysis.fronts import is_on_front
+from rankwise.analysis.seed_means import mean_over_seeds
 from rankwise.analysis.variant_costs import with_variants
 from rankwise.core.keys import CURVE, CURVE_IN_GROUP
 from rankwise.report import label_placement, palettes, style
@@ -114,22 +115,14 @@ def _with_value(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _means(runs: pd.DataFrame) -> pd.DataFrame:
-    """For each curve: kept bytes, mean value over seeds, and what became of failed runs.
-
-    The mean is that of the table of estimates: of the logarithms, if the metric is compared by
-    these.
-    """
-    metric = metrics.of_runs(runs)
+    """For each curve: kept bytes, mean value over seeds, and what became of failed runs."""
+    name = metrics.of_runs(runs).name
     curves = runs.groupby(CURVE_IN_GROUP, sort=False)
     means = curves.agg(
         kept_bytes=("kept_bytes", "first"),
-        value=("value", _geometric_mean if metric.is_log else "mean"),
+        value=("value", lambda values: mean_over_seeds(values, name)),
     )
     return means.assign(failed=curves["status"].agg(style.failed_counts)).reset_index()
-
-
-def _geometric_mean(values: pd.Series) -> float:
-    return float(np.exp(np.log(values).mean()))
 
 
 # Drawing ---------------------------------------------------------------------------------------

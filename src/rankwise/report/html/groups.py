@@ -3,6 +3,7 @@
 import pandas as pd
 
 from rankwise.analysis import metrics
+from rankwise.analysis.seed_means import mean_over_seeds
 from rankwise.core.keys import CURVE_IN_GROUP
 from rankwise.report import style
 
@@ -40,7 +41,9 @@ class Group:
     def _curves(self, estimates: pd.DataFrame | None) -> pd.DataFrame:
         ended = self.runs[self.runs["value"].notna()]
         curves = ended.groupby(CURVE_IN_GROUP, sort=False).agg(
-            value=("value", "mean"), seeds=("seed", "nunique"), run=("request_digest", "first")
+            value=("value", lambda values: mean_over_seeds(values, self.metric.name)),
+            seeds=("seed", "nunique"),
+            run=("request_digest", "first"),
         )
         if estimates is not None:
             own = estimates[estimates["metric"] == self.metric.name].set_index(CURVE_IN_GROUP)
