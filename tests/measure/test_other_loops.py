@@ -314,6 +314,16 @@ def test_scores_that_softmax_keeps_are_counted() -> None:
     assert gained >= (shape["num_hidden_layers"] - 1) * scores
 
 
+def test_one_mask_of_numbers_in_place_of_one_a_layer() -> None:
+    """On CUDA each layer keeps (texts, 1, tokens, tokens) in fp32, beside the boolean mask."""
+    sizes = {"model": "tiny", "dataset": "sst2", "padded": True}
+    each, once = (predicted("full", masks=masks, **sizes) for masks in ("boolean", "numbers"))
+    layers = ledger_request("tiny", "full")["model"]["architecture"]["n_layers"]
+    places = 2 * TOKENS**2
+    fewer = each["first_forward_peak_bytes"] - once["first_forward_peak_bytes"]
+    assert fewer == (layers - 1) * 4 * places + places
+
+
 def test_outputs_that_go_after_the_update_are_not_in_the_next_forward_pass() -> None:
     plain = predicted()
     kept, dropped = (predicted(keeps_outputs=keeps) for keeps in (True, "until_update"))
@@ -415,6 +425,7 @@ ON_A_CPU = {
     ),
     "gradients that stay": ("full", {"zeroes_gradients": True}),
     "gradients that stay until the next step": ("full", {"zero_grad": "before_forward"}),
+    "one mask of numbers": ("lora", {"padded": True, "masks": "numbers"}),
     "softmax and its input": ("lora", {"attention": "eager", "keeps_softmax_inputs": True}),
     "4-bit layers and their inputs": (
         "qlora",

@@ -77,7 +77,7 @@ NEW_KEYS = {
     *("precision", "attention", "padded", "keeps_outputs", "use_cache", "gpu"),
     *("zeroes_gradients", "loss_input", "keeps_quantized_inputs", "keeps_softmax_inputs"),
     *("empties_cache", "quantized_from", "modules", "adapted_on_gpu", "zero_grad"),
-    "keeps_unit_inputs",
+    *("keeps_unit_inputs", "masks"),
 }
 
 
@@ -115,6 +115,10 @@ CANNOT_STEP = {
     "a cache beside checkpointing": (
         {"attention": "sdpa", "use_cache": True, "checkpointing": True},
         "use_cache: got True, allowed: false with checkpointing",
+    ),
+    "masks of numbers where nothing is padded": (
+        {"attention": "sdpa", "masks": "numbers"},
+        "masks: got 'numbers', allowed: boolean without padded: true",
     ),
     "padding in litgpt's attention": (
         {"attention": "sdpa", "padded": True, "modules": "litgpt"},
@@ -272,6 +276,7 @@ def test_flash_attention_has_its_source_in_the_request() -> None:
         ({"loss_input": "logits"}, "rankwise.measure.loss_input"),
         ({"keeps_quantized_inputs": True}, "rankwise.measure.quantized_inputs"),
         ({"keeps_softmax_inputs": True}, "rankwise.measure.softmax_inputs"),
+        ({"masks": "numbers", "padded": True}, "rankwise.measure.number_masks"),
         ({"quantized_from": "fp16"}, "rankwise.measure.quantized_from"),
         ({"modules": "litgpt"}, "rankwise.measure.litgpt_modules"),
         ({"adapted_on_gpu": True}, "rankwise.measure.host_buffers"),

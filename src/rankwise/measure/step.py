@@ -7,8 +7,8 @@ unless the request says that batches are padded (`padded`).
 
 import functools
 import importlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ CHUNKED_LOSS = "rankwise.models.chunked_loss"
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # likewise, for `attention: flash`
 LOSS_INPUT = "rankwise.measure.loss_input"  # likewise, for a `loss_input` that is not `fp32`
 SOFTMAX_INPUTS = "rankwise.measure.softmax_inputs"  # likewise, `keeps_softmax_inputs`
+NUMBER_MASKS = "rankwise.measure.number_masks"  # likewise, `masks: numbers`
 LOSS_SCALING = "rankwise.measure.loss_scaling"  # likewise, for `precision: fp16`
 QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # likewise, `keeps_quantized_inputs`
 QUANTIZED_FROM = "rankwise.measure.quantized_from"  # likewise, `quantized_from`
@@ -251,9 +252,9 @@ def step(
 
     Args:
         request: With `shapes`, `method`, `model` and optionally `checkpointing`, `loss`,
-            `accumulation_steps`, `precision`, `attention`, `padded`, `packed`, `keeps_outputs`,
-            `use_cache`, `zeroes_gradients`, `zero_grad`, `loss_input`, `keeps_softmax_inputs`,
-            `keeps_quantized_inputs`, `quantized_from`, `modules`, `adapted_on_gpu`,
+            `accumulation_steps`, `precision`, `attention`, `padded`, `masks`, `packed`,
+            `keeps_outputs`, `use_cache`, `zeroes_gradients`, `zero_grad`, `loss_input`,
+            `keeps_softmax_inputs`, `keeps_quantized_inputs`, `quantized_from`, `modules`, `adapted_on_gpu`,
             `eval_batch_size`, `generated_tokens` and `prompt_length_tokens`.
         device: Where the step runs.
         watch: Called with the adapted model before its optimizer is built. A hook registered here
@@ -311,15 +312,20 @@ def _scaler(request: dict, device: str, optimizer: torch.optim.Optimizer | None)
     return importlib.import_module(LOSS_SCALING).ProfileScaler(device)
 
 
-def softmax_of(request: dict) -> AbstractContextManager[None]:
-    """While active, softmax keeps what it keeps on the request's torch.
+@contextmanager
+def attention_of(request: dict) -> Iterator[None]:
+    """While active, attention has the masks and keeps the tensors of the request's releases.
 
     Args:
-        request: With `keeps_softmax_inputs` if it keeps its input.
+        request: With `keeps_softmax_inputs` if softmax keeps its input, and `masks` if these are
+            numbers.
     """
-    if not request.get("keeps_softmax_inputs"):
-        return nullcontext()
-    return importlib.import_module(SOFTMAX_INPUTS).kept()
+    with ExitStack() as releases:
+        if request.get("keeps_softmax_inputs"):
+            releases.enter_context(importlib.import_module(SOFTMAX_INPUTS).kept())
+        if request.get("masks") == "numbers":
+            releases.enter_context(importlib.import_module(NUMBER_MASKS).made_once())
+        yield
 
 
 def _evaluation_batch(request: dict, device: str) -> Callable[[], dict[str, Tensor]] | None:

@@ -37,6 +37,7 @@ PROFILE_MODULES = {
     "loss_input": "rankwise.measure.loss_input",  # what the loss reads, if not fp32
     "keeps_softmax_inputs": "rankwise.measure.softmax_inputs",
     "keeps_quantized_inputs": "rankwise.measure.quantized_inputs",
+    "masks": "rankwise.measure.number_masks",
     "quantized_from": "rankwise.measure.quantized_from",
     "modules": "rankwise.measure.litgpt_modules",
     "adapted_on_gpu": "rankwise.measure.host_buffers",

@@ -28,6 +28,7 @@ STEP_DEFAULTS = {
     "precision": "fp32",
     "attention": "sdpa",
     "padded": False,
+    "masks": "boolean",
     "keeps_outputs": False,
     "use_cache": False,
     "zeroes_gradients": False,

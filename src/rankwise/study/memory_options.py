@@ -72,8 +72,8 @@ def check_step(grid: dict, entry: dict, task: str, where: Where) -> None:
 
     Raises:
         ConfigError: flash-attn cannot run, a KV cache is asked for beside checkpointing, the
-            modules have no such attention, there is no loss that reads logits of tokens as asked,
-            or nothing can generate.
+            modules have no such attention, there is no mask or no loss that reads logits of tokens
+            as asked, or nothing can generate.
     """
     file, key = where
     _check_generation(grid, task, where)
@@ -82,6 +82,9 @@ def check_step(grid: dict, entry: dict, task: str, where: Where) -> None:
         allowed = "false with checkpointing: transformers makes no cache for layers that run again"
         raise ConfigError(file, f"{key}.use_cache", True, allowed)
     _check_modules(grid, where)
+    if grid["masks"] == "numbers" and not (grid["padded"] and grid["attention"] == ATTENTION):
+        allowed = "boolean without padded: true and attention: sdpa, which alone have such masks"
+        raise ConfigError(file, f"{key}.masks", "numbers", allowed)
     if grid["keeps_unit_inputs"] and not (grid["sharding"] == "fsdp1" and grid["checkpointing"]):
         allowed = "false without sharding: fsdp1 and checkpointing: true, whose hooks keep them"
         raise ConfigError(file, f"{key}.keeps_unit_inputs", True, allowed)

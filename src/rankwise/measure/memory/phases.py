@@ -57,7 +57,7 @@ def run(request: dict, device: str, observer: Observer, *, evaluates: bool = Tru
     Raises:
         Unsupported: The method cannot train this model; the message is the reason.
     """
-    with step.softmax_of(request):
+    with step.attention_of(request):
         return _run(request, device, observer, evaluates)
 
 
