@@ -177,6 +177,21 @@ def test_a_time_that_not_all_curves_have_gives_way_to_that_of_the_runs(tmp_path:
     assert list(made(found)[0]["step_time_s"]) == pytest.approx([0.1, 4.1])
 
 
+def test_a_tainted_row_has_no_time_and_no_energy(tmp_path: Path) -> None:
+    found = frames_of(tmp_path, PAIR)
+    found["runs"] = found["runs"].assign(step_time_s=1.0, taint=None)
+    measured = {"update_time_s": [0.5, 0.25], "energy_joules": [9.0, 8.0]}
+    found["throughput"] = CELLS.assign(
+        status="ok", device="cpu", batch_size=8, taint=["2 threads on 1 core", None], **measured
+    )
+    priced = costs(found).table
+    assert list(priced["update_time_s"].isna()) == [True, False]
+    assert list(priced["energy_joules"].dropna()) == [8.0]
+    assert list(priced["step_time_s"]) == [1.0, 1.0]
+    found["runs"].loc[found["runs"]["method"] == "lora", "taint"] = "shared"
+    assert list(costs(found).table["step_time_s"].isna()) == [False, True]
+
+
 def test_a_start_stands_beside_the_step(tmp_path: Path) -> None:
     """Means over the sound runs of a curve; a method that starts at once has none."""
     found = frames_of(tmp_path, PAIR)
