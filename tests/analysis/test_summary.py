@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from helpers.planted import MARGINS, Scores, study, tables_of
+from helpers.table_notes import notes_of
 from rankwise.analysis import latex, tables
 from rankwise.analysis.costs import Costs, costs
 from rankwise.analysis.evidence import comparisons, estimates
@@ -141,7 +142,7 @@ def test_unequal_runs_get_a_warning_in_every_form(
     for text in (tables.markdown(frame, lines), latex.table(frame, lines)):
         assert f"Warning: {warning}." in text
     tables.write(frame, tmp_path / "summary", lines)
-    assert tables.notes_of(tmp_path / "summary.csv") == lines
+    assert notes_of(tmp_path / "summary.csv") == lines
 
 
 def test_a_method_that_trains_nothing_is_no_unequal_run(tmp_path: Path) -> None:
