@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from helpers.planted import MARGINS, Scores, study, tables_of
+from helpers.table_notes import notes_of
 from rankwise.analysis import latex, tables
 from rankwise.analysis.costs import Costs, costs
 from rankwise.analysis.evidence import comparisons, estimates
@@ -141,7 +142,7 @@ def test_unequal_runs_get_a_warning_in_every_form(
     for text in (tables.markdown(frame, lines), latex.table(frame, lines)):
         assert f"Warning: {warning}." in text
     tables.write(frame, tmp_path / "summary", lines)
-    assert tables.notes_of(tmp_path / "summary.csv") == lines
+    assert notes_of(tmp_path / "summary.csv") == lines
 
 
 def test_a_method_that_trains_nothing_is_no_unequal_run(tmp_path: Path) -> None:
@@ -175,6 +176,21 @@ def test_a_time_that_not_all_curves_have_gives_way_to_that_of_the_runs(tmp_path:
     throughput = CELLS.assign(status="ok", device="cpu", batch_size=8, update_time_s=[0.5, 0.25])
     found["throughput"] = throughput[:1]
     assert list(made(found)[0]["step_time_s"]) == pytest.approx([0.1, 4.1])
+
+
+def test_a_tainted_row_has_no_time_and_no_energy(tmp_path: Path) -> None:
+    found = frames_of(tmp_path, PAIR)
+    found["runs"] = found["runs"].assign(step_time_s=1.0, taint=None)
+    measured = {"update_time_s": [0.5, 0.25], "energy_joules": [9.0, 8.0]}
+    found["throughput"] = CELLS.assign(
+        status="ok", device="cpu", batch_size=8, taint=["2 threads on 1 core", None], **measured
+    )
+    priced = costs(found).table
+    assert list(priced["update_time_s"].isna()) == [True, False]
+    assert list(priced["energy_joules"].dropna()) == [8.0]
+    assert list(priced["step_time_s"]) == [1.0, 1.0]
+    found["runs"].loc[found["runs"]["method"] == "lora", "taint"] = "shared"
+    assert list(costs(found).table["step_time_s"].isna()) == [False, True]
 
 
 def test_a_start_stands_beside_the_step(tmp_path: Path) -> None:

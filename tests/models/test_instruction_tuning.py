@@ -102,6 +102,20 @@ def test_a_tokenizer_that_lacks_a_token_or_template_is_one_sentence(special, dat
         task.encode(ROWS, characters(**special), {"max_length_tokens": 16, **dataset})
 
 
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_prompt_without_a_token_of_its_own_is_one_sentence(begins: bool):
+    """Also where the tokenizer adds <s> to every text: of an empty text nothing else is there."""
+    tokenizer, rows = characters(begins), [ROWS[0], {"text": "", "label": "19"}]
+    dataset = {"max_length_tokens": 16}
+    allowed = r"the prompt '' has no token of its own, allowed: at least 1; drop this row"
+    with pytest.raises(ValueError, match=allowed):
+        task.encode(rows, tokenizer, dataset)
+    with pytest.raises(ValueError, match=allowed):
+        task.prompt_ids("", tokenizer, dataset)
+    (example,) = task.encode(rows[:1], tokenizer, dataset)
+    assert example["input_ids"] == [BEGIN] * begins + [*ids("12+7="), *ids("19"), END]
+
+
 def test_a_tokenizer_without_padding_pads_with_the_end_and_without_both_is_refused():
     assert task.Collate(characters(), 0).pad == END
     assert task.Collate(characters(pad_token="<s>"), 0).pad == BEGIN

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from helpers.figure_texts import overlaps, texts
 from helpers.repository import ROOT
 from helpers.stored import finish
+from helpers.table_notes import notes_of
 from rankwise.analysis import tables
 from rankwise.analysis.gather import gather
 from rankwise.report import claims_figure, partial_note
@@ -81,11 +82,11 @@ def test_a_table_says_what_is_absent_under_it(tmp_path: Path) -> None:
     request = {"table": "memory", "listed": False, "reads": [], "absent": ABSENT}
     request["variants"] = {}
     gather(request, tmp_path / "memory.csv")
-    assert tables.notes_of(tmp_path / "memory.csv") == [SENTENCE]
+    assert notes_of(tmp_path / "memory.csv") == [SENTENCE]
     assert SENTENCE in (tmp_path / "memory.tex").read_text()
     del request["absent"]
     gather(request, tmp_path / "memory.csv")
-    assert tables.notes_of(tmp_path / "memory.csv") == []
+    assert notes_of(tmp_path / "memory.csv") == []
 
 
 def test_no_trial_is_selected_of_a_curve_of_which_one_is_absent(

@@ -12,6 +12,7 @@ import pytest
 from helpers.merging import contents, own_store, rankwise
 from helpers.repository import copy_repository, edit, run_snakemake
 from helpers.stored import change, made
+from helpers.table_notes import notes_of
 from rankwise.analysis import tables
 from rankwise.core import result
 
@@ -127,6 +128,6 @@ def test_tables_of_two_machines_name_them_and_compare_scores_but_not_times(
     summary = tables.read(folder / "summary.csv")
     assert summary["accuracy_percent"].notna().all()
     assert "step_time_s" not in summary
-    notes = "\n".join(tables.notes_of(folder / "summary.csv"))
+    notes = "\n".join(notes_of(folder / "summary.csv"))
     assert "step_time_s of tiny/generated_reviews is of several devices" in notes
     assert "but Another Processor for rsvd r2" in notes or "for full, lora r2" in notes

@@ -24,6 +24,8 @@ SOURCES = {
 }
 # Costs that depend on the device too: numbers from two GPUs or processors cannot be compared.
 DEVICE_COSTS = ("update_time_s", "step_time_s", "energy_joules", "measured_peak_bytes")
+# Costs that other work on the machine raises. A tainted row has none of them.
+DISTURBED = ("update_time_s", "step_time_s", "energy_joules")
 # Settings of profiles. Their costs grow with these, so curves must share them.
 SETTINGS = ("batch_size", "accumulation_steps", "sequence_length_tokens")
 
@@ -43,7 +45,7 @@ def costs(frames: dict[str, pd.DataFrame]) -> Costs:
     A cost is empty where a curve was not measured, and has no column where no curve was. Left out,
     with a note, are the costs of a model and dataset that was profiled with several batch sizes or
     lengths, and costs that depend on the device where they were measured on several GPUs or
-    processors.
+    processors. Tainted rows count for no cost of DISTURBED.
 
     Args:
         frames: Tables by name: runs, and those of SOURCES that the study has.
@@ -76,8 +78,8 @@ def _comparable(rows: pd.DataFrame, cost: str, left_out: Notes) -> pd.DataFrame:
     kept = rows[[key not in left_out for key in keys]]
     if "status" in kept:
         kept = kept[kept["status"] == "ok"]
-    if cost == "step_time_s" and "taint" in kept:
-        # A run that shared its GPU with other processes was slowed by them, not by its method.
+    if cost in DISTURBED and "taint" in kept:
+        # A row that was timed beside other processes was slowed by them, not by its method.
         kept = kept[kept["taint"].fillna("") == ""]
     return kept
 

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from rankwise.analysis import tables
-from rankwise.analysis.costs import Costs, costs
+from rankwise.analysis.costs import DISTURBED, Costs, costs
 from rankwise.analysis.fronts import front_probability, is_on_front
 from rankwise.analysis.partial_notes import notes
 from rankwise.analysis.scores import Group, groups, mixed, name
@@ -67,10 +67,16 @@ def _points(frames: dict[str, pd.DataFrame], found: Costs) -> pd.DataFrame:
     points = frames["estimates"].merge(by_cost[is_shared], on=CURVE)
     points = points.join(ended_well.all().rename("all_ended_well"), on=CURVE)
     is_measured = points["amount"].notna()
-    missing = points["cost"].map("no {}: not measured".format).where(~is_measured, "")
+    missing = points["cost"].map(_missing).where(~is_measured, "")
     parts = zip(points["note"].fillna(""), missing, strict=True)
     notes = ["; ".join(filter(None, texts)) or None for texts in parts]
     return points.assign(note=notes, ranked=is_measured & points["all_ended_well"])
+
+
+def _missing(cost: str) -> str:
+    """Why a curve has no number of a cost."""
+    reason = "not measured, or tainted" if cost in DISTURBED else "not measured"
+    return f"no {cost}: {reason}"
 
 
 # Fronts -------------------------------------------------------------------------------------------

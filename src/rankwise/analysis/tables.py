@@ -69,15 +69,6 @@ def read(path: Path) -> pd.DataFrame:
     return _with_texts(frame, csv_cells.plain)
 
 
-def notes_of(path: Path) -> list[str]:
-    """The notes under a table, from the Markdown beside the file at `path`."""
-    page = path.with_suffix(".md")
-    if not page.is_file():
-        return []
-    lines = page.read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line and not line.startswith("|")]
-
-
 # For people ---------------------------------------------------------------------------------------
 
 

@@ -191,7 +191,7 @@ def _needs(needs: dict) -> list[str]:
     time = time_in_words(needs["hours"], needs["gpu_hours"], needs["jobs_of_unknown_time"])
     rows = {
         "results": f"{needs['results']} planned{pending}",
-        "GPU": f"one for each of {needs['gpu_jobs']} jobs" if needs["gpu_jobs"] else "none",
+        "GPU": f"one for each process of {needs['gpu_jobs']} jobs" if needs["gpu_jobs"] else "none",
         "GPU memory": _gpu_memory(needs),
         "memory": memory if needs["memory_of"] else [],
         "disk": f"{needs['disk_gib']:g} GiB",

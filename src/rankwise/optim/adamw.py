@@ -20,6 +20,9 @@ class AdamW(Releasing, torch.optim.AdamW):
     m_hat and v_hat are corrected for their start at zero, by 1 / (1 - b^t). With release the steps
     are bitwise the same; gradients can then be neither accumulated nor clipped.
 
+    Where we differ from transformers' Trainer: it exempts biases and the weights of normalisation
+    from the decay. Here all that trains decays, as torch's optimizer does.
+
     Args:
         params: parameters, or parameter groups.
         lr: learning rate.

@@ -63,7 +63,8 @@ def encode(rows: list[dict], tokenizer: PreTrainedTokenizerBase, dataset: dict) 
         each row, in their order; labels are -100 in the prompt.
 
     Raises:
-        ValueError: the tokenizer has no end-of-sequence token, or no chat template.
+        ValueError: the tokenizer has no end-of-sequence token, or no chat template; or a prompt has
+            no token of its own.
     """
     length = dataset["max_length_tokens"]
     return [_example(pair, length) for pair in _pairs(rows, tokenizer, dataset)]
@@ -155,11 +156,31 @@ def _ended(answer: list[int], end: int) -> list[int]:
 def _prompts(
     texts: list[str], tokenizer: PreTrainedTokenizerBase, dataset: dict
 ) -> list[tuple[int, list[int]]]:
-    """Of each prompt: how many tokens the tokenizer adds before it, and all its tokens."""
+    """Of each prompt: how many tokens the tokenizer adds before it, and all its tokens.
+
+    Raises:
+        ValueError: a prompt has no token of its own. Nothing would predict the answer's first one,
+            and `predictions` would count it.
+    """
     if dataset.get("chat"):
         written = [_chat_text(_turns(text, dataset), tokenizer) for text in texts]
         encoded = tokenizer(written, add_special_tokens=False)["input_ids"]
-        return [(int(ids[:1] == [tokenizer.bos_token_id]), ids) for ids in encoded]
+        prompts = [(int(ids[:1] == [tokenizer.bos_token_id]), ids) for ids in encoded]
+    else:
+        prompts = _plain_prompts(texts, tokenizer)
+    for text, (_, ids) in zip(texts, prompts, strict=True):
+        if not ids:
+            raise ValueError(
+                f"{tokenizer.name_or_path}: the prompt {text!r:.120} has no token of its own, "
+                "allowed: at least 1; drop this row"
+            )
+    return prompts
+
+
+def _plain_prompts(
+    texts: list[str], tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[int, list[int]]]:
+    """As `_prompts`, without a chat template."""
     encoded = tokenizer(texts, return_special_tokens_mask=True)
     prompts = []
     for ids, is_added in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True):
