@@ -254,8 +254,8 @@ def step(
         request: With `shapes`, `method`, `model` and optionally `checkpointing`, `loss`,
             `accumulation_steps`, `precision`, `attention`, `padded`, `masks`, `packed`,
             `keeps_outputs`, `use_cache`, `zeroes_gradients`, `zero_grad`, `loss_input`,
-            `keeps_softmax_inputs`, `keeps_quantized_inputs`, `quantized_from`, `modules`, `adapted_on_gpu`,
-            `eval_batch_size`, `generated_tokens` and `prompt_length_tokens`.
+            `keeps_softmax_inputs`, `keeps_quantized_inputs`, `quantized_from`, `modules`,
+            `adapted_on_gpu`, `eval_batch_size`, `generated_tokens` and `prompt_length_tokens`.
         device: Where the step runs.
         watch: Called with the adapted model before its optimizer is built. A hook registered here
             runs before the hooks of an optimizer that frees gradients inside backward.
