@@ -95,6 +95,22 @@ def test_curves_without_a_cost_or_with_failed_runs_are_named_and_not_ranked(tmp_
     assert set(view["method"]) == {"full", "lora"}
 
 
+def test_a_curve_whose_runs_are_all_tainted_has_no_time_and_the_note_says_so(
+    tmp_path: Path,
+) -> None:
+    curves = {("full", 0): scores(0.9), ("lora", 4): scores(0.8), ("rsvd", 4): scores(0.99)}
+    written(tmp_path, curves, {"full": 30, "lora": 10})
+    runs = tables.read(tmp_path / "runs.csv")
+    is_tainted = runs["method"] == "rsvd"
+    runs = runs.assign(step_time_s=1.0, taint=is_tainted.map({True: "shared", False: None}))
+    tables.write(runs, tmp_path / "runs")
+    views({"tables": ["runs", "estimates", "comparisons"]}, tmp_path / "views.csv")
+    front = tables.read(tmp_path / "fronts.csv").query("cost == 'step_time_s'")
+    notes = dict(zip(front["method"], front["note"].fillna(""), strict=True))
+    reason = "no step_time_s: not measured, or tainted"
+    assert notes == {"full": "", "lora": "", "rsvd": reason}
+
+
 def test_one_seed_has_no_probability(tmp_path: Path) -> None:
     curves = {("full", 0): scores(0.9, 1), ("lora", 4): scores(0.8, 1)}
     front, _ = written(tmp_path, curves, {"full": 30, "lora": 10})
