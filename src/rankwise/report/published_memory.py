@@ -10,7 +10,7 @@ from rankwise.report import palettes, style
 PEAKS = ("peak_allocated_bytes", "peak_reserved_bytes")  # columns of the ledger
 UNIT_BYTES = {"B": 1, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
 BAND = 5  # percent: the tolerance of published reserved memory
-REACH = 30  # percent: a mark beyond it stands at the edge, with its number
+REACH = 10  # percent: a mark beyond it stands at the edge, with its number
 FILLED, OPEN = "full", "none"  # allocated and reserved memory
 
 
