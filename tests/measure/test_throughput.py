@@ -56,6 +56,24 @@ def test_an_update_is_counted_and_adds_up(accumulation: int, checkpointing: bool
     assert cost["repeats"] >= updates.LEAST
 
 
+@BOTH
+@pytest.mark.parametrize("is_deterministic", [True, False])
+def test_passes_are_timed_with_the_kernels_of_training(
+    measurement: str, measure: Callable, is_deterministic: bool
+) -> None:
+    seen = set()
+
+    class Kernels(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten.addmm.default and not args[0].is_meta:
+                seen.add(torch.are_deterministic_algorithms_enabled())
+            return func(*args, **kwargs or {})
+
+    with Kernels():
+        measure({**request("full", measurement), "deterministic": is_deterministic}, processes=1)
+    assert seen == {is_deterministic}
+
+
 class Products(TorchDispatchMode):
     """Multiply-adds of matrix products by the dtype of their factors."""
 
