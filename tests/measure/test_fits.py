@@ -8,9 +8,9 @@ import torch
 from hypothesis import strategies
 
 from helpers.profiling import ledger_request
-from rankwise.core.units import CUDA_CONTEXT_BYTES, GIB
+from rankwise.core.units import CUDA_CONTEXT_BYTES, GIB, MIB
 from rankwise.measure.memory import account
-from rankwise.measure.memory.fits import Sizes, fits, largest
+from rankwise.measure.memory.fits import PredictedSteps, Sizes, fits, largest
 from rankwise.measure.memory.ledger import ledger, track
 from rankwise.measure.memory.tracker import Tracker
 
@@ -130,6 +130,17 @@ def test_the_longest_text() -> None:
         shapes = {**request["shapes"], "batch_size": 1, "sequence_length_tokens": tokens}
         result = ledger({**request, "shapes": shapes, "measured": False})
         assert (result["metrics"]["peak_bytes"] <= 0.01 * GIB) == should_fit
+
+
+def test_a_loop_that_empties_the_cache_may_fit_where_another_does_not() -> None:
+    """12 MiB take a part of 40 cached ones, so 40 more do not fit into 75; emptied, they do."""
+    log = Tracker()
+    log.phases = [("first_forward", 0), ("forward", 2)]
+    log.sizes = [40 * MIB, 12 * MIB, 40 * MIB]
+    log.events, log.end = [1, -1, 2, 3], 4
+    request = ledger_request("tiny", "full", "fits", device="cuda", memory_gib=[1])
+    assert not PredictedSteps(request).fits_into(log, 75 * MIB)
+    assert PredictedSteps({**request, "empties_cache": True}).fits_into(log, 75 * MIB)
 
 
 def test_less_memory_than_the_weights_holds_nothing() -> None:

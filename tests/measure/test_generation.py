@@ -40,6 +40,17 @@ def test_the_cache_has_keys_and_values_of_every_token() -> None:
     assert (long - short) * layers * of_a_layer <= gained <= (long - short) * most
 
 
+@pytest.mark.parametrize("sizes", [{}, EVALUATION], ids=["as in training", "its own"])
+def test_an_evaluation_has_no_packs(sizes: dict) -> None:
+    grid = {**GRID, **sizes, "sequence_length_tokens": 32, "generated_tokens": 4}
+    plain = ledger_request(**grid, method="lora", measured=False)
+    singles, packs = (ledger(request)["metrics"] for request in (plain, {**plain, "packed": True}))
+    assert packs["forward_peak_bytes"] != singles["forward_peak_bytes"]
+    mask, positions, ids = 4 * 2 * 32**2, 8 * 2 * 32, 8 * 2 * 32  # of training's batch, still alive
+    gained = packs["evaluation_peak_bytes"] - singles["evaluation_peak_bytes"]
+    assert 0 < gained <= mask + positions + ids
+
+
 def test_an_evaluation_opens_segments_beside_those_of_training() -> None:
     """30 MiB of training are cached; 40 MiB of the evaluation do not fit into them."""
     log = Tracker()

@@ -278,6 +278,10 @@ def test_litgpt_modules_of_another_family_are_refused() -> None:
     assert "modules litgpt: got DistilBertForSequenceClassification" in result["reason"]
     result = ledger(ledger_request(**LLAMA, method="dora", measured=False, modules="litgpt"))
     assert "got attention that DoRA adapts; allowed: LoRA" in result["reason"]
+    for method, name in {"adalora": "adalora", "prefix_tuning": "prefix tuning"}.items():
+        result = ledger(ledger_request(**LLAMA, method=method, measured=False, modules="litgpt"))
+        assert name in result["reason"]
+        assert "allowed: LoRA, or no adapter" in result["reason"]
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float32])

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.profiling import profile_request
 from helpers.repository import ROOT
-from rankwise.core.config import ConfigError
+from rankwise.core.config import ConfigError, library, without
 from rankwise.study import measurements
 from rankwise.study.memory_options import check_loss
 from rankwise.study.plan import Plan
@@ -88,13 +88,17 @@ def test_keys_of_a_step_are_in_requests_where_they_change_it() -> None:
         plain = profile_request(measurement, "lora", **sizes)
         assert NEW_KEYS.isdisjoint(plain)
         request = profile_request(measurement, "lora", **changed, **sizes)
-        assert {key: request[key] for key in changed} == changed
+        wanted = without(changed, () if measurement != "throughput" else ("gpu",))
+        assert {key: request[key] for key in NEW_KEYS & request.keys()} == wanted
     held = {
         **{"keeps_outputs": "until_update", "zeroes_gradients": True, "empties_cache": True},
         "zero_grad": "before_forward",
     }
     request = profile_request("ledger", "lora", **held, **sizes)
     assert {key: request[key] for key in held} == held
+    # A timed update is one of our own loop, so other loops rerun nothing.
+    timed = profile_request("throughput", "lora", **held, **sizes)
+    assert timed == profile_request("throughput", "lora", **sizes)
     assert "eval_batch_size" not in profile_request("ledger", "lora", **sizes)
     assert profile_request("ledger", "lora", eval_batch_size=7, **sizes)["eval_batch_size"] == 7
 
@@ -107,7 +111,8 @@ def test_a_prediction_has_the_precision_and_the_data_of_its_training() -> None:
     assert "precision" not in requests(plan_of())[1]
 
 
-FLASH = {"attention": "flash", "device": "cuda", "measured": False, "precision": "bf16"}
+ON_GPU = {"device": "cuda", "measured": False}
+FLASH = {"attention": "flash", **ON_GPU, "precision": "bf16"}
 CANNOT_STEP = {
     "flash in fp32": ({"precision": "fp32"}, "attention: got 'flash', allowed: sdpa or eager in fp32"),
     "flash on a CPU": ({"device": "cpu"}, "attention: got 'flash', allowed: sdpa or eager with device cpu"),
@@ -123,6 +128,14 @@ CANNOT_STEP = {
     "padding in litgpt's attention": (
         {"attention": "sdpa", "padded": True, "modules": "litgpt"},
         "padded: got True, allowed: false with modules: litgpt",
+    ),
+    "a cache in litgpt's attention": (
+        {"attention": "sdpa", "generated_tokens": 8, "modules": "litgpt"},
+        "generated_tokens: got 8, allowed: nothing with modules: litgpt",
+    ),
+    "a CPU that is no GPU": (
+        {"attention": "sdpa", "device": "cpu", "adapted_on_gpu": True},
+        "adapted_on_gpu: got True, allowed: false with device: cpu",
     ),
     "flash-attn in litgpt's attention": (
         {"modules": "litgpt"},
@@ -161,6 +174,54 @@ def test_what_a_step_cannot_be_is_said_while_planning(changes: dict, message: st
     with pytest.raises(ConfigError) as raised:
         profile_request("ledger", "lora", **{**sizes, **FLASH, **changes})
     assert message in str(raised.value)
+
+
+def packed_plan(method: str = "lora", **grid: object) -> Plan:
+    """A plan of a ledger on a dataset of packs."""
+    cell = {"models": ["stories260k"], "datasets": ["packs"], "methods": [method]}
+    cell |= {"measurements": ["ledger"], "sequence_length_tokens": 32, "measured": False}
+    study = {"name": "t", "question": "?", "device": "cpu", "profile": [{**cell, **grid}]}
+    alpaca = library(ROOT)["datasets"]["alpaca"]
+    return Plan(study, ROOT, "study", {"datasets": {"packs": {**alpaca, "packing": True}}})
+
+
+CANNOT_PACK = {
+    "flash-attn": (
+        {"attention": "flash", "device": "cuda", "precision": "bf16"},
+        "profile.0.attention: got 'flash', allowed: sdpa or eager with packing",
+    ),
+    "litgpt's attention": (
+        {"modules": "litgpt"},
+        "profile.0.modules: got 'litgpt', allowed: transformers with packing",
+    ),
+    "a second mask": (
+        {"masks": "numbers", "padded": True},
+        "profile.0.masks: got 'numbers', allowed: boolean with packing",
+    ),
+    "virtual tokens": (
+        {"method": "prompt_tuning"},
+        "packs.packing: got True, allowed: false with prompt_tuning",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), CANNOT_PACK.values(), ids=CANNOT_PACK)
+def test_profiles_refuse_of_packs_what_training_does(changes: dict, message: str) -> None:
+    assert packed_plan().cells("ledger")
+    with pytest.raises(ConfigError) as raised:
+        packed_plan(**changes)
+    assert message in str(raised.value)
+
+
+def test_keys_of_an_evaluation_need_one() -> None:
+    sizes = {"model": "stories260k", "dataset": "wikitext2", "memory_gib": [1]}
+    with pytest.raises(ConfigError, match="eval_batch_size: got 7, allowed: nothing without the"):
+        profile_request("fits", "lora", eval_batch_size=7, **sizes)
+
+
+def test_masks_of_numbers_go_with_texts_that_may_be_padded() -> None:
+    sizes = {"model": "minilm", "dataset": "sst2_files", "sequence_length_tokens": "dataset"}
+    assert profile_request("ledger", "lora", masks="numbers", **sizes)["masks"] == "numbers"
 
 
 NOT_PREDICTED = {
@@ -279,7 +340,7 @@ def test_flash_attention_has_its_source_in_the_request() -> None:
         ({"masks": "numbers", "padded": True}, "rankwise.measure.number_masks"),
         ({"quantized_from": "fp16"}, "rankwise.measure.quantized_from"),
         ({"modules": "litgpt"}, "rankwise.measure.litgpt_modules"),
-        ({"adapted_on_gpu": True}, "rankwise.measure.host_buffers"),
+        ({"adapted_on_gpu": True, **ON_GPU}, "rankwise.measure.host_buffers"),
         ({"generated_tokens": 8}, "rankwise.measure.generation"),
     ],
 )

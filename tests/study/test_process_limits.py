@@ -92,7 +92,7 @@ def test_a_profile_of_several_processes_is_a_prediction() -> None:
 def test_zero_is_predicted_and_not_trained() -> None:
     assert refusal("full", processes=2, sharding="zero2") == (
         "config/several.yaml: train.0.schedule.sharding: got 'zero2', allowed: ddp or fsdp2, with "
-        "which training runs; ZeRO is predicted: write it in a grid of `profile` with "
+        "which training runs; FSDP1 and ZeRO are predicted: write them in a grid of `profile` with "
         "measurements: [ledger] and measured: false"
     )
 

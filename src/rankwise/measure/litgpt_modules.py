@@ -25,6 +25,8 @@ This module is imported by name, where a profile asks for it.
 import itertools
 
 import torch
+from peft import PeftType
+from peft.tuners.adalora import AdaLoraLayer
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
@@ -47,6 +49,9 @@ def use(model: nn.Module) -> None:
     Raises:
         Unsupported: It is another model, or its attention is adapted by something else than LoRA.
     """
+    config = getattr(model, "active_peft_config", None)
+    if config is not None and config.peft_type == PeftType.PREFIX_TUNING:
+        raise Unsupported(_refusal("prefix tuning"))
     inner = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
     if not isinstance(inner, LlamaForCausalLM):
         raise Unsupported(f"{NAME}: got {type(inner).__name__}; allowed: LlamaForCausalLM")
@@ -108,7 +113,7 @@ class _Fused(nn.Module):
         super().__init__()
         adapted = [layer for layer in layers if isinstance(layer, BaseTunerLayer)]
         for layer in adapted:
-            if not isinstance(layer, LoraLayer):
+            if not isinstance(layer, LoraLayer) or isinstance(layer, AdaLoraLayer):
                 raise Unsupported(_refusal(type(layer).__module__))
             if any(layer.use_dora.values()):
                 raise Unsupported(_refusal("DoRA"))

@@ -329,7 +329,7 @@ def attention_of(request: dict) -> Iterator[None]:
 
 
 def _evaluation_batch(request: dict, device: str) -> Callable[[], dict[str, Tensor]] | None:
-    """A function that makes the batch of an evaluation, if that has a size of its own.
+    """A function that makes the batch of an evaluation, if that is another one than in training.
 
     `evaluation_shapes` are those of a dataset's own texts (memory/dataset_lengths.py).
     """
@@ -342,7 +342,7 @@ def _evaluation_batch(request: dict, device: str) -> Callable[[], dict[str, Tens
         if key in request
     }
     of_batch = request.get("evaluation_shapes", of_batch)
-    if not of_batch:
+    if not of_batch and not request.get("packed"):
         return None
     shapes = {**request["shapes"], **of_batch}
     # Only what is trained on is packed.

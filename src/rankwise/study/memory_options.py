@@ -61,35 +61,20 @@ def check_loss(kind: str, task: str, model: str, entry: dict, device: str, where
             raise ConfigError(*where, kind, allowed)
 
 
-def check_step(grid: dict, entry: dict, task: str, where: Where) -> None:
-    """Check that the keys of a profile's grid which say how a step is made go together.
+def check_packed_attention(step: dict, dataset: dict, where: Where) -> None:
+    """Check that attention takes the mask that keeps the examples of a pack apart.
 
     Args:
-        grid: Of a profile.
-        entry: The resolved entry of a method.
-        task: The task's name.
-        where: File and key of the grid.
+        step: With `attention`, if it has one: a grid of profiles or a schedule.
+        dataset: Its entry.
+        where: File and key of the grid or the schedule.
 
     Raises:
-        ConfigError: flash-attn cannot run, a KV cache is asked for beside checkpointing, the
-            modules have no such attention, there is no mask or no loss that reads logits of tokens
-            as asked, or nothing can generate.
+        ConfigError: It is flash-attn's.
     """
-    file, key = where
-    _check_generation(grid, task, where)
-    _check_loss_input(grid, task, (file, f"{key}.loss_input"))
-    if grid["use_cache"] and grid["checkpointing"]:
-        allowed = "false with checkpointing: transformers makes no cache for layers that run again"
-        raise ConfigError(file, f"{key}.use_cache", True, allowed)
-    _check_modules(grid, where)
-    if grid["masks"] == "numbers" and not (grid["padded"] and grid["attention"] == ATTENTION):
-        allowed = "boolean without padded: true and attention: sdpa, which alone have such masks"
-        raise ConfigError(file, f"{key}.masks", "numbers", allowed)
-    if grid["keeps_unit_inputs"] and not (grid["sharding"] == "fsdp1" and grid["checkpointing"]):
-        allowed = "false without sharding: fsdp1 and checkpointing: true, whose hooks keep them"
-        raise ConfigError(file, f"{key}.keeps_unit_inputs", True, allowed)
-    runs = grid["measured"] or "throughput" in grid["measurements"]
-    check_attention(grid, entry, where, runs=runs)
+    if step.get("attention") == "flash" and dataset.get("packing"):
+        allowed = "sdpa or eager with packing: flash-attn takes no mask that keeps texts apart"
+        raise ConfigError(where[0], f"{where[1]}.attention", "flash", allowed)
 
 
 def check_attention(step: dict, entry: dict, where: Where, *, runs: bool) -> None:
@@ -122,19 +107,6 @@ def check_attention(step: dict, entry: dict, where: Where, *, runs: bool) -> Non
         unmeasured = " or with measured: false" if "measured" in step else ""
         allowed = f"sdpa, eager, or flash after `pip install flash-attn`{unmeasured}"
         raise ConfigError(*at, "flash", allowed)
-
-
-def _check_modules(grid: dict, where: Where) -> None:
-    """Check that nothing is asked of litgpt's attention that it does not have in training."""
-    if grid["modules"] != "litgpt":
-        return
-    file, key = where
-    plain = {"padded": False, "use_cache": False, "attention": ATTENTION}
-    for name, value in plain.items():
-        if grid[name] != value:
-            shown = str(value).lower()
-            allowed = f"{shown} with modules: litgpt, whose attention is torch's own, unmasked"
-            raise ConfigError(file, f"{key}.{name}", grid[name], allowed)
 
 
 def check_precision(name: str, step: dict, entry: dict, where: Where) -> None:
@@ -183,31 +155,6 @@ def check_scaled_sharding(schedule: dict, where: Where) -> None:
             "infinite gradients, and must have all of them"
         )
         raise ConfigError(where[0], f"{where[1]}.precision", "fp16", allowed)
-
-
-def _check_generation(grid: dict, task: str, where: Where) -> None:
-    """Check that what generates is a causal language model, and that prompts have a use."""
-    file, key = where
-    if "generated_tokens" in grid and tasks.facts(task).auto_class != CAUSAL:
-        allowed = f"nothing with the task {task}, whose model is no causal language model"
-        raise ConfigError(file, f"{key}.generated_tokens", grid["generated_tokens"], allowed)
-    if "prompt_length_tokens" in grid and "generated_tokens" not in grid:
-        allowed = "nothing without generated_tokens"
-        raise ConfigError(
-            file, f"{key}.prompt_length_tokens", grid["prompt_length_tokens"], allowed
-        )
-
-
-def _check_loss_input(grid: dict, task: str, where: Where) -> None:
-    """Check that there is a full cross-entropy of tokens whose input can be another one."""
-    if grid["loss_input"] == "fp32":
-        return
-    if grid["loss"] != "full":
-        allowed = f"fp32 with loss {grid['loss']}, which never has all logits"
-        raise ConfigError(*where, grid["loss_input"], allowed)
-    if tasks.facts(task).auto_class != CAUSAL:
-        allowed = f"fp32 with the task {task}, whose model is no causal language model"
-        raise ConfigError(*where, grid["loss_input"], allowed)
 
 
 def check_kernel(optimizer: dict, origin: Origin) -> None:

@@ -31,8 +31,8 @@ def check_processes(
     file, key = where
     if schedule["sharding"] not in TRAINED:
         allowed = (
-            "ddp or fsdp2, with which training runs; ZeRO is predicted: write it in a grid of "
-            "`profile` with measurements: [ledger] and measured: false"
+            "ddp or fsdp2, with which training runs; FSDP1 and ZeRO are predicted: write them in a "
+            "grid of `profile` with measurements: [ledger] and measured: false"
         )
         raise ConfigError(file, f"{key}.sharding", schedule["sharding"], allowed)
     _check_batch(schedule, where)

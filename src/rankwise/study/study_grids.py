@@ -14,15 +14,16 @@ from rankwise.study.memory_options import (
     ATTENTION,
     check_attention,
     check_loss,
+    check_packed_attention,
     check_precision,
     check_scaled_sharding,
-    check_step,
 )
 from rankwise.study.origin import FILE, Layer, Origin
 from rankwise.study.overrides import check_used
 from rankwise.study.packing import check_packing
 from rankwise.study.process_limits import check_processes, check_profiled
 from rankwise.study.resolve import check_length, check_release, resolve_method
+from rankwise.study.step_options import check_step
 
 # Keys of an entry that change no result: what only people read, and the size of a dataset, which
 # only the FLOPs of an epoch need. No request of another job has them.
@@ -127,11 +128,11 @@ class StudyGrids:
         tokens = grids.tokens(self.library, grid, cell.dataset)
         longest = max(measurements.lengths(grid, tokens))
         model = self.library["models"][cell.model]
-        task = self.library["datasets"][cell.dataset]["task"]
+        dataset = self.library["datasets"][cell.dataset]
+        task = dataset["task"]
         check_length(cell.method, method, model, longest, (self.file, key))
         makes_updates = True
         if kind == "train":
-            dataset = self.library["datasets"][cell.dataset]
             check_packing(dataset, model, method, (cell.dataset, cell.model, cell.method))
             schedule, schedule_key = self.schedule(grid), f"{key}.schedule"
             kept = self._keep(cell, grid, key)
@@ -143,8 +144,10 @@ class StudyGrids:
             check_profiled(cell.method, method, grid, (self.file, key))
             measurements.check_own_lengths(grid, cell.model, model, (self.file, key))
             measurements.check_target(grid, task, (self.file, key))
-            check_step(grid, method, task, (self.file, key))
+            check_step(grid, method, dataset, (self.file, key))
             makes_updates = not measurements.UPDATING.isdisjoint(grid["measurements"])
+            if makes_updates:
+                check_packing(dataset, model, method, (cell.dataset, cell.model, cell.method))
         where = (self.file, f"{schedule_key}.loss")
         check_loss(schedule["loss"], task, cell.model, model, self.study["device"], where)
         if makes_updates:
@@ -155,9 +158,7 @@ class StudyGrids:
         """Check that training can have the attention of its schedule; `key` is the schedule's."""
         step = {**schedule, "device": self.study["device"]}
         check_attention(step, method, (self.file, key), runs=True)
-        if schedule.get("attention") == "flash" and dataset.get("packing"):
-            allowed = "sdpa or eager with packing: flash-attn takes no mask that keeps texts apart"
-            raise ConfigError(self.file, f"{key}.attention", "flash", allowed)
+        check_packed_attention(schedule, dataset, (self.file, key))
 
     def _add_curve(self, key: str, grid: dict, curve: Cell) -> None:
         """Remember the grid that trains a curve.

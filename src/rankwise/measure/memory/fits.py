@@ -118,8 +118,9 @@ class PredictedSteps:
         if self.device == "cpu":
             return True
         workspace = CUBLAS_BYTES[self.request.get("gpu", "ampere")]
+        empties_cache = self.request.get("empties_cache", False)
         try:
-            account.simulate(log, room, workspace_bytes=workspace)
+            account.simulate(log, room, workspace_bytes=workspace, empties_cache=empties_cache)
         except OutOfMemory:
             return False
         return True
