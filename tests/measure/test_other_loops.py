@@ -97,6 +97,13 @@ def test_a_model_with_a_loss_of_its_own_is_refused() -> None:
         loss_input.use(_NoLoss(LlamaConfig()), "logits")
 
 
+def test_virtual_tokens_have_no_logits_in_chunks() -> None:
+    request = ledger_request(**LLAMA, method="prompt_tuning", measured=False)
+    result = ledger({**request, "loss_input": "fp32_chunks"})
+    assert result["status"] == "unsupported"
+    assert "loss_input fp32_chunks: logits of virtual tokens are cut off" in result["reason"]
+
+
 class _NoLoss(LlamaForCausalLM):
     def __init__(self, config: LlamaConfig):
         super(LlamaForCausalLM, self).__init__(config)
@@ -278,7 +285,12 @@ def test_litgpt_modules_of_another_family_are_refused() -> None:
     assert "modules litgpt: got DistilBertForSequenceClassification" in result["reason"]
     result = ledger(ledger_request(**LLAMA, method="dora", measured=False, modules="litgpt"))
     assert "got attention that DoRA adapts; allowed: LoRA" in result["reason"]
-    for method, name in {"adalora": "adalora", "prefix_tuning": "prefix tuning"}.items():
+    others = {
+        "adalora": "peft.tuners.adalora",
+        "prefix_tuning": "prefix tuning",
+        "weight_reduction": "rankwise.methods.",
+    }
+    for method, name in others.items():
         result = ledger(ledger_request(**LLAMA, method=method, measured=False, modules="litgpt"))
         assert name in result["reason"]
         assert "allowed: LoRA, or no adapter" in result["reason"]

@@ -24,6 +24,7 @@ This module is imported by name, where a profile asks for it.
 
 import itertools
 
+import bitsandbytes as bnb
 import torch
 from peft import PeftType
 from peft.tuners.adalora import AdaLoraLayer
@@ -38,6 +39,7 @@ from rankwise.core.errors import Unsupported
 
 NAME = "modules litgpt"
 PARTS = ("q_proj", "k_proj", "v_proj")
+QUANTIZED = (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)
 
 
 def use(model: nn.Module) -> None:
@@ -118,6 +120,9 @@ class _Fused(nn.Module):
             if any(layer.use_dora.values()):
                 raise Unsupported(_refusal("DoRA"))
         bases = [getattr(layer, "base_layer", layer) for layer in layers]
+        for base in bases:
+            if type(base) is not nn.Linear and not isinstance(base, QUANTIZED):
+                raise Unsupported(_refusal(type(base).__module__))
         self.base = _one_layer(bases)
         self.A = self.B = None
         if adapted:

@@ -27,6 +27,7 @@ import inspect
 from collections.abc import Callable
 
 import torch
+from peft import PeftType
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -45,12 +46,20 @@ def use(model: nn.Module, kind: str) -> None:
         kind: One of the names above.
 
     Raises:
-        Unsupported: The model computes its loss by itself.
+        Unsupported: The model computes its loss by itself, or its logits must be one tensor.
     """
     inner = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
     if "self.loss_function(" not in inspect.getsource(type(inner).forward):
         raise Unsupported(
             f"loss_input {kind}: {type(inner).__name__} computes its loss by itself; allowed: fp32"
+        )
+    config = getattr(model, "active_peft_config", None)
+    is_prompted = config is not None and config.is_prompt_learning
+    # Prefixes are no tokens, and so have no logits.
+    if kind == "fp32_chunks" and is_prompted and config.peft_type != PeftType.PREFIX_TUNING:
+        raise Unsupported(
+            "loss_input fp32_chunks: logits of virtual tokens are cut off, which chunks do not "
+            "allow; allowed: another loss_input, or a method without virtual tokens"
         )
     if kind.startswith("fp32_output"):
         inner.get_output_embeddings().register_forward_hook(lambda _, __, logits: logits.float())
