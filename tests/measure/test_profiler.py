@@ -9,7 +9,7 @@ from helpers.published_steps import STEPS
 from rankwise.measure.batch import meta_batch
 from rankwise.measure.flops import profiler
 from rankwise.measure.flops.subject import Subject
-from rankwise.measure.step import batch
+from rankwise.measure.step_batch import batch
 from rankwise.methods.parts.base import adapt
 from rankwise.models import build
 

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 
 from helpers.decoders import characters, decoder, ids
 from helpers.prepared import reset_accelerate
-from rankwise.measure.step import batch as profile_batch
+from rankwise.measure.step_batch import batch as profile_batch
 from rankwise.models.tasks import instruction_tuning as task
 from rankwise.study.packing import FAMILIES
 from rankwise.training.batches import tokens_of

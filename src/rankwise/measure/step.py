@@ -5,10 +5,9 @@ none at all on the meta device. Every sequence fills its length, so there is no 
 unless the request says that batches are padded (`padded`).
 """
 
-import functools
 import importlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from accelerate.utils import convert_to_fp32
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from rankwise.core import tasks
+from rankwise.measure import other_loops, step_batch
 from rankwise.methods.parts.base import Method, adapt, build_optimizer
 from rankwise.methods.parts.optimizers import step_without_values
 from rankwise.models import build, storage
@@ -27,16 +26,8 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precision -> dtype
 # Imported by name, so that steps with the plain loss do not depend on it.
 CHUNKED_LOSS = "rankwise.models.chunked_loss"
 FLASH_SHAPES = "rankwise.measure.memory.flash_attention"  # likewise, for `attention: flash`
-LOSS_INPUT = "rankwise.measure.loss_input"  # likewise, for a `loss_input` that is not `fp32`
-SOFTMAX_INPUTS = "rankwise.measure.softmax_inputs"  # likewise, `keeps_softmax_inputs`
-NUMBER_MASKS = "rankwise.measure.number_masks"  # likewise, `masks: numbers`
 LOSS_SCALING = "rankwise.measure.loss_scaling"  # likewise, for `precision: fp16`
-QUANTIZED_INPUTS = "rankwise.measure.quantized_inputs"  # likewise, `keeps_quantized_inputs`
-QUANTIZED_FROM = "rankwise.measure.quantized_from"  # likewise, `quantized_from`
-LITGPT = "rankwise.measure.litgpt_modules"  # likewise, `modules: litgpt`
 GENERATION = "rankwise.measure.generation"  # likewise, `generated_tokens`
-HOST_BUFFERS = "rankwise.measure.host_buffers"  # likewise, `adapted_on_gpu`
-HIDDEN = -1e30  # where a token does not see another, in the mask of a pack
 UNTIL_UPDATE = "until_update"
 BEFORE_FORWARD = "before_forward"
 
@@ -272,16 +263,7 @@ def step(
     loss = request.get("loss", "full")
     if loss != "full":
         importlib.import_module(CHUNKED_LOSS).use(model, loss)
-    if request.get("modules") == "litgpt":
-        importlib.import_module(LITGPT).use(model)
-    if "quantized_from" in request:
-        importlib.import_module(QUANTIZED_FROM).use(model, request["quantized_from"])
-    if request.get("keeps_quantized_inputs"):
-        importlib.import_module(QUANTIZED_INPUTS).keep(model)
-    if request.get("loss_input", "fp32") != "fp32":
-        importlib.import_module(LOSS_INPUT).use(model, request["loss_input"])
-    if request.get("adapted_on_gpu"):
-        importlib.import_module(HOST_BUFFERS).leave(model)
+    other_loops.hold(model, request)
     if watch:
         watch(model)
     optimizer = None
@@ -291,8 +273,8 @@ def step(
         method,
         model,
         optimizer,
-        batch(request, device),
-        _evaluation_batch(request, device),
+        step_batch.batch(request, device),
+        step_batch.evaluation_batch(request, device),
         generated_tokens=request.get("generated_tokens", 0),
         accumulation_steps=request.get("accumulation_steps", 1),
         loss=loss,
@@ -310,43 +292,6 @@ def _scaler(request: dict, device: str, optimizer: torch.optim.Optimizer | None)
     if not is_scaled or getattr(optimizer, "FORWARD_ONLY", False):
         return None
     return importlib.import_module(LOSS_SCALING).ProfileScaler(device)
-
-
-@contextmanager
-def attention_of(request: dict) -> Iterator[None]:
-    """While active, attention has the masks and keeps the tensors of the request's releases.
-
-    Args:
-        request: With `keeps_softmax_inputs` if softmax keeps its input, and `masks` if these are
-            numbers.
-    """
-    with ExitStack() as releases:
-        if request.get("keeps_softmax_inputs"):
-            releases.enter_context(importlib.import_module(SOFTMAX_INPUTS).kept())
-        if request.get("masks") == "numbers":
-            releases.enter_context(importlib.import_module(NUMBER_MASKS).made_once())
-        yield
-
-
-def _evaluation_batch(request: dict, device: str) -> Callable[[], dict[str, Tensor]] | None:
-    """A function that makes the batch of an evaluation, if that is another one than in training.
-
-    `evaluation_shapes` are those of a dataset's own texts (memory/dataset_lengths.py).
-    """
-    of_batch = {
-        shape: request[key]
-        for shape, key in (
-            ("batch_size", "eval_batch_size"),
-            ("sequence_length_tokens", "prompt_length_tokens"),
-        )
-        if key in request
-    }
-    of_batch = request.get("evaluation_shapes", of_batch)
-    if not of_batch and not request.get("packed"):
-        return None
-    shapes = {**request["shapes"], **of_batch}
-    # Only what is trained on is packed.
-    return functools.partial(batch, {**request, "shapes": shapes, "packed": False}, device)
 
 
 def profiled_optimizer(
@@ -367,65 +312,3 @@ def profiled_optimizer(
     if hasattr(optimizer, "assume_largest"):
         optimizer.assume_largest()
     return optimizer
-
-
-def batch(request: dict, device: str) -> dict[str, Tensor]:
-    """Draw random token ids and derive labels from them.
-
-    Args:
-        request: A profile's request, with `shapes` and `model`.
-        device: Where the tensors are made.
-
-    Returns:
-        `input_ids`, (batch, length), and `labels`: one class or number a sequence, (batch,); 0 or 1
-        for each class, (batch, classes); a class or the token itself at every place. A target has
-        as many tokens as its text, or `target_length_tokens`. If the request says that batches are
-        padded, also `attention_mask`, (batch, length); the last token of the first text is padding.
-        If they are packed, the mask keeps examples apart (`_apart`).
-    """
-    shapes = request["shapes"]
-    size = (shapes["batch_size"], shapes["sequence_length_tokens"])
-    ids = torch.randint(request["model"]["architecture"]["vocab_size"], size, device=device)
-    inputs = {"input_ids": ids, "labels": labels_like(ids, shapes)}
-    if request.get("packed"):
-        inputs |= _apart(ids)
-    elif request.get("padded"):
-        mask = torch.ones_like(ids)
-        mask[0, -1] = 0
-        inputs["attention_mask"] = mask
-    return inputs
-
-
-def _apart(ids: Tensor) -> dict[str, Tensor]:
-    """What keeps the examples of packs apart, as tasks/instruction_tuning.py makes it.
-
-    Args:
-        ids: (batch, length).
-
-    Returns:
-        `position_ids`, (batch, length), and `attention_mask` in fp32, (batch, 1, length, length).
-        Here each pack is one example, which takes the same memory as several.
-    """
-    rows, length = ids.shape
-    hidden = torch.full((rows, 1, length, length), HIDDEN, device=ids.device).triu_(1)
-    positions = torch.arange(length, device=ids.device).repeat(rows, 1)
-    return {"position_ids": positions, "attention_mask": hidden}
-
-
-def labels_like(ids: Tensor, shapes: dict) -> Tensor:
-    """Labels with the shape and type of the task's, derived from token ids.
-
-    Args:
-        ids: (batch, length).
-        shapes: `task`, `classes` and optionally `target_length_tokens`.
-    """
-    kind, classes = tasks.facts(shapes["task"]).labels, max(shapes["classes"], 1)
-    if kind == tasks.CLASS:
-        return ids[:, 0] % classes
-    if kind == tasks.NUMBER:
-        return (ids[:, 0] % 2).float()
-    if kind == tasks.CLASSES:
-        return (ids[:, :1] % 2).float().expand(-1, classes).contiguous()
-    if kind == tasks.TEXT and "target_length_tokens" in shapes:
-        return ids[:, :1].expand(-1, shapes["target_length_tokens"]).contiguous()
-    return ids % classes if kind == tasks.TAGS else ids

@@ -8,7 +8,7 @@ beside them. It comes from shapes, and nothing is allocated.
 import torch
 from torch import Tensor, nn
 
-from rankwise.measure import step
+from rankwise.measure import step, step_batch
 from rankwise.measure.memory.tracker import Tracker
 from rankwise.models import experts
 
@@ -22,7 +22,7 @@ def leaf_outputs_bytes(request: dict) -> int:
     # The tracker is here only because it answers models that read a value of a meta tensor.
     with experts.on_meta(), Tracker():
         _, model, _ = step.adapted(request, "meta")
-        return leaf_outputs(model.train(), step.batch(request, "meta"))
+        return leaf_outputs(model.train(), step_batch.batch(request, "meta"))
 
 
 @torch.no_grad()

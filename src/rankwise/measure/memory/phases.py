@@ -15,7 +15,7 @@ from typing import Protocol
 
 from torch import nn
 
-from rankwise.measure import step
+from rankwise.measure import other_loops, step
 from rankwise.measure.step import Step
 
 STEPS = ("first_forward", "first_backward", "first_update", "forward", "backward", "update")
@@ -57,7 +57,7 @@ def run(request: dict, device: str, observer: Observer, *, evaluates: bool = Tru
     Raises:
         Unsupported: The method cannot train this model; the message is the reason.
     """
-    with step.attention_of(request):
+    with other_loops.attention_of(request):
         return _run(request, device, observer, evaluates)
 
 
