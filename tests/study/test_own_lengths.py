@@ -60,7 +60,7 @@ def test_a_profile_of_own_lengths_reads_the_prepared_data() -> None:
     named = [("dataset", "generated_reviews"), ("model", "tiny")]
     assert set(job.inputs) == {plan.input_path(*one) for one in named}
     assert set(named) < set(plan.inputs())
-    assert job.request["lengths"] == {"seed": 3, "group_by_length": False}
+    assert job.request["lengths"] == {"seed": 3, "group_by_length": False, "epochs": 1}
     (plain,) = cell_jobs(
         profile_plan("ledger", "lora", **{**OWN, "sequence_length_tokens": 32}), "ledger"
     )
