@@ -29,7 +29,7 @@ from rankwise.measure.memory.leaf_outputs import leaf_outputs_bytes
 from rankwise.measure.memory.tracker import Tracker, state_tensors
 from rankwise.measure.meta_results import MetaResults
 from rankwise.measure.step import Step
-from rankwise.models import memory_errors
+from rankwise.models import memory_errors, storage
 
 LIMIT = 0.02
 SVD = torch.ops.aten._linalg_svd.default
@@ -143,10 +143,12 @@ def track(
     Raises:
         Unsupported: The method cannot train this model; the message is the reason.
     """
-    # peft imports bitsandbytes when it adapts a model. Its tables would then be created within the
-    # tracked phases and count as the model's.
+    # peft imports bitsandbytes when it adapts a model, and a quantized base imports its storage.
+    # Tables of these would then be created within the tracked phases and count as the model's.
     with contextlib.suppress(ImportError):
         importlib.import_module("bitsandbytes")
+        if request["method"]["weights"] not in storage.DTYPES:
+            importlib.import_module(storage.QUANTIZED)
     if device == "meta":
         tracker, kernels_device = PredictingTracker(request["device"], results), request["device"]
     else:
