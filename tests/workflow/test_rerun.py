@@ -174,7 +174,7 @@ PROMISES = {
         {"train rsvd", "memory rsvd"},
     ),
     "default of an option": (replace(f"{SRC}/optim/projected_adam.py", "eps: float = 1e-8", "eps: float = 1e-7"), {"train rsvd", "memory rsvd"}),
-    "the loop": (replace(f"{SRC}/training/progress.py", "max(self.updates, 1)", "max(1, self.updates)"), {"model tiny"} | TRAIN),
+    "the loop": (replace(f"{SRC}/training/progress.py", "float(self.gradient_norm) / self.updates", "1.0 * self.gradient_norm.item() / self.updates"), {"model tiny"} | TRAIN),
     "from a request to its result": (replace(f"{SRC}/training/run.py", '"reason": str(error)}', '"reason": f"{error}"}'), TRAIN),
     "a task": (replace(f"{SRC}/models/tasks/classification.py", "(predicted == labels)", "(labels == predicted)"), {"model tiny"} | TRAIN),
     "another task": (replace(f"{SRC}/models/tasks/language_modelling.py", "loss.sum(1)", "1 * loss.sum(1)"), set()),
