@@ -11,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from helpers.own_lengths import BATCH_SIZE, Project
 from helpers.prepared import reset_accelerate
+from helpers.recorded import recorded_windows
 from rankwise.data import epoch_lengths
 from rankwise.data.epoch_lengths import BatchShape, Lengths
 from rankwise.measure.flops.count import flops
@@ -19,7 +20,6 @@ from rankwise.measure.memory.fits import fits
 from rankwise.measure.memory.ledger import LIMIT, ledger
 from rankwise.measure.predict import predict
 from rankwise.training import run as training
-from rankwise.training import updates
 
 WIDTH = 64  # of a hidden state
 LONGEST = 62  # tokens: 60 words and the two that the tokenizer adds
@@ -73,19 +73,6 @@ def trained_windows(project: Project, monkeypatch: pytest.MonkeyPatch, **schedul
     request = plan.request("train", plan.cells("train")[1])  # of the random seed 1
     reset_accelerate()
     assert "metrics" in training.train(request)
-    return windows
-
-
-def recorded_windows(monkeypatch: pytest.MonkeyPatch) -> list[list[dict]]:
-    """A list that gets the micro-batches of each update that is made from now on."""
-    windows: list[list[dict]] = []
-    make = updates.Updater.make
-
-    def recorded(self: updates.Updater, window: list[dict], update: int) -> updates.Made:
-        windows.append(window)
-        return make(self, window, update)
-
-    monkeypatch.setattr(updates.Updater, "make", recorded)
     return windows
 
 

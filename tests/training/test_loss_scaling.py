@@ -4,7 +4,6 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from transformers import get_scheduler
 
 import rankwise.optim
 from helpers import windows
+from helpers.recorded import recorded_windows
 from helpers.stopping import interrupted
 from helpers.windows import TASKS, record
 from rankwise.core.paths import CHECKPOINTS
@@ -42,17 +42,9 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[dict]]]:
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[dict]]:
     """The windows of micro-batches of every update that is made."""
-    made: list[list[dict]] = []
-    make = updates.Updater.make
-
-    def recorded(self: updates.Updater, window: list[dict], update: int) -> updates.Made:
-        made.append(window)
-        return make(self, window, update)
-
-    monkeypatch.setattr(updates.Updater, "make", recorded)
-    yield made
+    return recorded_windows(monkeypatch)
 
 
 def trained(task: str = CLS, name: str = "AdamW", **schedule: object) -> tuple[nn.Module, dict]:
