@@ -19,7 +19,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankwise.core.errors import Unsupported
-from rankwise.core.kernels import kernels
 from rankwise.measure.batch import inputs, meta_batch, tokens_a_sample
 from rankwise.measure.speed.meters import Watch, device_name
 from rankwise.measure.speed.timing import (
@@ -167,22 +166,9 @@ def _flops_by_key(request: dict, keys: list[Key]) -> dict[Key, int]:
 # Times ------------------------------------------------------------------------------------------
 
 
-def _measured(request: dict) -> dict:
-    """Measure in this process, with deterministic kernels where trainings of the study have them.
-
-    Returns:
-        What `_measured_here` returns; or a status with its reason.
-    """
-    try:
-        with kernels(request):
-            return _measured_here(request)
-    except Unsupported as error:
-        return {"status": "unsupported", "reason": str(error)}
-
-
 @torch.no_grad()
-def _measured_here(request: dict) -> dict:
-    """Measure with the kernels that are chosen.
+def _measured(request: dict) -> dict:
+    """Measure in this process.
 
     Returns:
         `times_by_key`, `flops_by_key` and `taint`; or a status with its reason.

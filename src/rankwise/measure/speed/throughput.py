@@ -19,8 +19,6 @@ import statistics
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rankwise.core.errors import Unsupported
-from rankwise.core.kernels import kernels
 from rankwise.measure.batch import meta_batch, meta_loss, tokens_a_sample
 from rankwise.measure.speed.gradient_norms import gradient_norms, total_norm
 from rankwise.measure.speed.latency import (
@@ -141,20 +139,7 @@ def _meter_columns(measured: list[dict]) -> dict:
 
 
 def _measured(request: dict) -> dict:
-    """Measure in this process, with deterministic kernels where trainings of the study have them.
-
-    Returns:
-        What `_measured_here` returns; or a status with its reason.
-    """
-    try:
-        with kernels(request):
-            return _measured_here(request)
-    except Unsupported as error:
-        return {"status": "unsupported", "reason": str(error)}
-
-
-def _measured_here(request: dict) -> dict:
-    """Measure with the kernels that are chosen.
+    """Measure in this process.
 
     Returns:
         Seconds by part of each timed update and what the meters saw; or a status with its reason.

@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 
 from rankwise.core import provenance
+from rankwise.core.errors import Unsupported
+from rankwise.core.kernels import kernels
 from rankwise.execution import lifeline
 
 PROCESSES = 2
@@ -102,11 +104,20 @@ def in_processes(rehearse: Rehearse, measure: Measure, request: dict, processes:
         RuntimeError: A process ended without an answer; its own error is in the log.
     """
     if processes == 1:
-        return [measure(request)]
+        return [_run(measure, request)]
     started = [_start(rehearse, measure, request) for _ in range(processes)]
     for process, pipe in started:
         _answer(process, pipe)  # it is ready
     return [_measured(process, pipe) for process, pipe in started]
+
+
+def _run(measure: Measure, request: dict) -> dict:
+    """Measure with the kernels of the study's trainings; a refusal is a result with its reason."""
+    try:
+        with kernels(request):
+            return measure(request)
+    except Unsupported as error:
+        return {"status": "unsupported", "reason": str(error)}
 
 
 def _start(rehearse: Rehearse, measure: Measure, request: dict) -> tuple[BaseProcess, Connection]:
@@ -142,7 +153,7 @@ def _work(pipe: Connection, rehearse: Rehearse, measure: Measure, request: dict,
     rehearse(request)
     pipe.send("ready")
     pipe.recv()
-    result = measure(request)
+    result = _run(measure, request)
     _verify(request)
     pipe.send(result)
 
