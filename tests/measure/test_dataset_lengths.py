@@ -135,6 +135,17 @@ def test_the_second_longest_batch_of_one_pool_and_of_several(examples: int, long
     assert lengths.largest(8, 8 if is_one_pool else 1) == BatchShape(8, longest, 0, True)
 
 
+def test_one_candidate_is_not_predicted_to_be_chosen(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without grouping the longest batch may come in any place, so there is nothing to compare."""
+    compared = []
+    monkeypatch.setattr(dataset_lengths, "track", lambda *request, **_: compared.append(request))
+    plan = project.plan(["head_only"], accumulation_steps=2)
+    assert predict(plan.request("predict", plan.cells("predict")[0]))["metrics"]["peak_bytes"] > 0
+    assert compared == []
+
+
 # Beside a real training ---------------------------------------------------------------------------
 
 
